@@ -1,0 +1,145 @@
+"""`simulate`: one neuron model over a whole time axis, by the fastest backend that equals the reference."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from snn_bp.errors import SnnError, check_choice
+from snn_bp.kernels.bind import Constants
+from snn_bp.kernels.operator import neuron as compiled_neuron
+from snn_bp.kernels.reference import simulate_reference
+from snn_bp.neurons import COEFFICIENTS, Neuron, State, coefficients
+from snn_bp.surrogates import ATan, Surrogate
+
+BACKENDS = ("fastest", "reference")
+_chosen = ["fastest"]  # the innermost `use_backend` is last; a ContextVar would stop torch.compile
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Within the block, every neuron runs by the backend of this name: "reference" or "fastest"."""
+    check_choice("backend", name, BACKENDS)
+    _chosen.append(name)
+    try:
+        yield
+    finally:
+        _chosen.pop()
+
+
+@overload
+def simulate(
+    neuron: Neuron, x: Tensor, state: State | None = None, surrogate: Surrogate = ..., *,
+    potentials: Literal[False] = False, parameters: Mapping[str, Tensor] | None = None,
+) -> tuple[Tensor, State]: ...  # fmt: skip
+@overload
+def simulate(
+    neuron: Neuron, x: Tensor, state: State | None = None, surrogate: Surrogate = ..., *,
+    potentials: Literal[True], parameters: Mapping[str, Tensor] | None = None,
+) -> tuple[Tensor, State, Tensor]: ...  # fmt: skip
+
+
+def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, parameters=None):  # noqa: B008 - frozen
+    """Spikes of `neuron` under the input `x` `[time, batch, ...]`, and the state after the last step.
+
+    `state` is what an earlier call returned; None starts from rest. With `potentials=True` a third value holds the
+    membrane potential of every step, before reset, shaped as `x`. `LI` does not spike: its first value is that
+    potential. `parameters` gives tensors in place of the neuron's own numbers, under the names `alpha, beta, rho,
+    kappa, theta`; gradients flow to them, to `x` and to `state`.
+
+    Half precision in: spikes in the same type, state and potentials in single precision. On the CPU the loop is
+    compiled; elsewhere, and within `use_backend("reference")`, it is the torch reference. Both spike alike, bit
+    for bit.
+    """
+    _check_input(neuron, x)
+    y = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    constants = Constants.of(neuron)
+    values = _parameters(neuron, y, parameters or {})
+    first = _first(neuron, y, state, constants)
+    if x.device.type != "cpu" or _chosen[-1] == "reference":
+        spikes, v, last = simulate_reference(y, first, values, constants, surrogate)
+    else:
+        graded = torch.is_grad_enabled() and any(part.requires_grad for part in (y, *first, *values))
+        # the adjoint needs i where alpha learns, and where a reset that clears it is differentiated
+        saves_current = graded and (
+            (constants.current and values[0].requires_grad)
+            or (constants.reset == "zero_all" and not constants.detach)
+        )  # fmt: skip
+        record = graded or potentials or not constants.spiking
+        spikes, v, _, _, *last = compiled_neuron(
+            y, *first, *values,
+            constants.current, constants.adapts, constants.spiking, constants.reset, constants.detach,
+            surrogate.shape, float(surrogate.slope), surrogate.per, record, saves_current,
+        )  # fmt: skip
+    i, a, v_last, s = last
+    after = State(
+        v=v_last,
+        s=s if constants.spiking else None,
+        i=i if constants.current else None,
+        a=a if constants.adapts else None,
+    )
+    out = (spikes if constants.spiking else v).to(x.dtype)
+    return (out, after, v) if potentials else (out, after)
+
+
+def rest(neuron: Neuron, shape: tuple[int, ...], *, like: Tensor) -> State:
+    """The state of silence, `shape` = `[batch, *neurons]`, in the type and on the device of `like`."""
+    constants = Constants.of(neuron)
+    zero = like.new_zeros(shape)
+    return State(
+        v=zero,
+        s=zero if constants.spiking else None,
+        i=zero if constants.current else None,
+        a=zero if constants.adapts else None,
+    )
+
+
+def _check_input(neuron: Neuron, x: Tensor) -> None:
+    name = type(neuron).__name__
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise SnnError(f"{name}: input should be a tensor of floats, found {found}. Use x.float().")
+    if x.dim() < 2 or x.shape[0] == 0:
+        raise SnnError(f"{name}: input should be [time, batch, ...] with a step at least, found {list(x.shape)}.")
+
+
+def _parameters(neuron: Neuron, x: Tensor, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """The five coefficients, all scalars or all shaped as one step of `x`."""
+    unknown = [name for name in given if name not in COEFFICIENTS]
+    if unknown:
+        raise SnnError(f"simulate: parameter {unknown[0]!r} is not known. Known: {', '.join(COEFFICIENTS)}.")
+    values = {**coefficients(neuron), **given}
+    tensors = [torch.as_tensor(values[name], dtype=x.dtype, device=x.device) for name in COEFFICIENTS]
+    if all(tensor.dim() == 0 for tensor in tensors):
+        return tuple(tensors)
+    shape = x.shape[1:]
+    for name, tensor in zip(COEFFICIENTS, tensors, strict=True):
+        if tensor.dim() > len(shape) - 1 or any(
+            have not in (1, want) for have, want in zip(reversed(tensor.shape), reversed(shape), strict=False)
+        ):
+            raise SnnError(
+                f"{type(neuron).__name__}: {name} has the shape {list(tensor.shape)}, the layer's neurons have "
+                f"{list(shape[1:])}. Give one number, or one for each neuron."
+            )
+    return tuple(tensor.expand(shape) for tensor in tensors)
+
+
+def _first(neuron: Neuron, x: Tensor, state: State | None, constants: Constants) -> tuple[Tensor, ...]:
+    """The parts i, a, v, s of the state before the first step; zeros for what the neuron lacks."""
+    zero = x.new_zeros(x.shape[1:])
+    if state is None:
+        return zero, zero, zero, zero
+    needed = {"i": constants.current, "a": constants.adapts, "v": True, "s": constants.spiking}
+    parts = []
+    for name, need in needed.items():
+        part = getattr(state, name)
+        if need and (part is None or part.shape != zero.shape):
+            found = "nothing" if part is None else list(part.shape)
+            raise SnnError(
+                f"{type(neuron).__name__}: state.{name} should have the shape {list(zero.shape)} of one step of the "
+                f"input, found {found}. None starts from rest."
+            )
+        parts.append(part.to(x.dtype) if need else zero)
+    return tuple(parts)

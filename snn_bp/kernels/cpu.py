@@ -1,0 +1,145 @@
+"""The equations compiled for the CPU by numba: a block of neurons stays in cache while time runs over it.
+
+No fast-math and no fused multiply-add: spikes equal the torch reference bit for bit. numba's cache on disk knows
+neither the globals of a kernel nor the functions it calls, so the name of each specialisation hashes both.
+"""
+
+# pyright: reportUndefinedVariable=false
+
+import functools
+import hashlib
+import inspect
+import math
+import sys
+import types
+from collections.abc import Callable
+
+import numba
+import numpy as np
+
+from snn_bp import equations
+from snn_bp.kernels import bind as binding
+from snn_bp.kernels.bind import Constants, bind, slope_functions
+from snn_bp.surrogates import Unit
+
+BLOCK = 1024  # neurons; their state fits the first-level cache
+
+
+def forward(x, i, a, v, s, alpha, beta, rho, kappa, theta, spikes, potentials, adaptations, currents, start, stop):
+    """Neurons `start..stop` of `x` `[time, neurons]` through all steps; `i, a, v, s` hold the state, in and out."""
+    for low in range(start, stop, BLOCK):
+        high = min(stop, low + BLOCK)
+        for t in range(x.shape[0]):
+            for m in range(np.uint64(low), np.uint64(high)):
+                i1, a1, v1, s1 = advance(
+                    i[m], a[m], v[m], s[m], x[t, m],
+                    of(alpha, m), of(beta, m), of(rho, m), of(kappa, m), of(theta, m),
+                )  # fmt: skip
+                v[m] = v1
+                if CURRENT:
+                    i[m] = i1
+                if ADAPTS:
+                    a[m] = a1
+                if SPIKING:
+                    s[m] = s1
+                    spikes[t, m] = s1
+                if RECORD:
+                    potentials[t, m] = v1
+                    if ADAPTS:
+                        adaptations[t, m] = a1
+                    if SAVES_CURRENT:
+                        currents[t, m] = i1
+
+
+def backward(
+    potentials, adaptations, currents, i, a, v, s, alpha, beta, rho, kappa, theta, slope,
+    g_spikes, g_potentials, gi, ga, gv, gs, gx, g_alpha, g_beta, g_rho, g_kappa, g_theta, start, stop,
+):  # fmt: skip
+    """The adjoint of `forward`: `gi, ga, gv, gs` hold the gradient of the last state in, of the first state out."""
+    for low in range(start, stop, BLOCK):
+        high = min(stop, low + BLOCK)
+        for t in range(potentials.shape[0] - 1, -1, -1):
+            v0_row = potentials[t - 1] if t > 0 else v
+            a0_row = (adaptations[t - 1] if t > 0 else a) if ADAPTS else a
+            i0_row = (currents[t - 1] if t > 0 else i) if SAVES_CURRENT else i
+            for m in range(np.uint64(low), np.uint64(high)):
+                v0 = v0_row[m]
+                a0 = a0_row[m]
+                if t == 0:
+                    s0 = s[m]
+                elif ADAPTS:
+                    s0 = heaviside(v0 - of(theta, m) - of(kappa, m) * a0, of(theta, m))
+                elif SPIKING:
+                    s0 = heaviside(v0 - of(theta, m), of(theta, m))
+                else:
+                    s0 = s[m]
+                gs1 = gs[m] + g_spikes[t, m] if SPIKING and GIVEN_SPIKES else gs[m]
+                gv1 = gv[m] + g_potentials[t, m] if GIVEN_POTENTIALS else gv[m]
+                di, da, dv, ds, dx, d_alpha, d_beta, d_rho, d_kappa, d_theta = advance_vjp(
+                    gi[m], ga[m], gv1, gs1,
+                    i0_row[m], a0, v0, s0,
+                    currents[t, m] if SAVES_CURRENT else v0, adaptations[t, m] if ADAPTS else a0, potentials[t, m],
+                    of(alpha, m), of(beta, m), of(rho, m), of(kappa, m), of(theta, m), slope,
+                )  # fmt: skip
+                gx[t, m] = dx
+                gv[m] = dv
+                gs[m] = ds
+                if CURRENT:
+                    gi[m] = di
+                if ADAPTS:
+                    ga[m] = da
+                if LEARNS:
+                    g_alpha[m] += d_alpha
+                    g_beta[m] += d_beta
+                    g_rho[m] += d_rho
+                    g_kappa[m] += d_kappa
+                    g_theta[m] += d_theta
+
+
+@functools.cache
+def compiled_forward(
+    constants: Constants, dtype: np.dtype, *, uniform: bool, record: bool, saves_current: bool
+) -> Callable:
+    """`forward` for one kind of neuron and one float type, compiled at its first call."""
+    flags = {"RECORD": record, "SAVES_CURRENT": saves_current}
+    names = {**_operations(constants, dtype, uniform), **flags}
+    names["advance"] = _inline(bind(equations.advance, **names))
+    return _compile(bind(forward, **names), (constants, dtype.str, uniform, flags))
+
+
+@functools.cache
+def compiled_backward(
+    constants: Constants, shape: str, per: Unit, dtype: np.dtype, *, uniform: bool, **flags: bool
+) -> Callable:
+    """`backward` for one kind of neuron, one shape of surrogate and one float type, compiled at its first call."""
+    names = {**_operations(constants, dtype, uniform), **flags}
+    equation, unit = slope_functions(shape, per)
+    names["slope_at"] = _inline(bind(unit, shape=_inline(bind(equation, **names))))
+    names["advance_vjp"] = _inline(bind(equations.advance_vjp, **names))
+    return _compile(bind(backward, **names), (constants, shape, per, dtype.str, uniform, flags))
+
+
+def _operations(constants: Constants, dtype: np.dtype, uniform: bool) -> dict:
+    real = dtype.type
+    one, zero = real(1), real(0)
+    return {
+        **constants.names(),
+        "heaviside": numba.njit(lambda u, theta: one if u > zero else zero),
+        "where": numba.njit(lambda condition, yes, no: yes if condition else no),
+        "exp": math.exp,
+        "detach": numba.njit(lambda s: s),
+        "real": real,
+        "of": numba.njit((lambda values, m: values[0]) if uniform else (lambda values, m: values[m])),
+    }
+
+
+def _inline(function: Callable) -> Callable:
+    return numba.njit(function, error_model="numpy")
+
+
+def _compile(kernel: types.FunctionType, specialisation: tuple) -> Callable:
+    sources = [inspect.getsource(module) for module in (equations, binding, sys.modules[__name__])]
+    digest = hashlib.sha256(repr((specialisation, sources)).encode()).hexdigest()
+    kernel.__qualname__ = f"{kernel.__name__}_{digest[:16]}"
+    kernel.__module__ = __name__
+    return numba.njit(kernel, cache=True, nogil=True, error_model="numpy")

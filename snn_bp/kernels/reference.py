@@ -1,0 +1,60 @@
+"""The definition of correct: the equation in torch, one step after the other, differentiated by autograd."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from snn_bp import equations
+from snn_bp.kernels.bind import Constants, bind, slope_functions
+from snn_bp.surrogates import Surrogate
+
+Parts = tuple[Tensor, ...]  # i, a, v, s
+
+
+def torch_slope(surrogate: Surrogate) -> Callable[[Tensor, Tensor], Tensor]:
+    """The derivative that `surrogate` gives to a spike at distance `u` from threshold `theta`, on tensors."""
+    shape, unit = slope_functions(surrogate.shape, surrogate.per)
+    operations = {"abs": torch.abs, "exp": torch.exp, "where": torch.where, "real": float}
+    slope_at = bind(unit, shape=bind(shape, **operations))
+    return lambda u, theta: slope_at(u, theta, surrogate.slope)
+
+
+def torch_advance(constants: Constants, surrogate: Surrogate) -> Callable:
+    """`equations.advance` on tensors; autograd goes through it, through the spike by the surrogate."""
+    slope_at = torch_slope(surrogate)
+    return bind(
+        equations.advance,
+        **constants.names(),
+        heaviside=lambda u, theta: Spike.apply(u, theta, slope_at),
+        detach=torch.Tensor.detach,
+        real=float,
+    )
+
+
+def simulate_reference(
+    x: Tensor, state: Parts, parameters: tuple[Tensor, ...], constants: Constants, surrogate: Surrogate
+) -> tuple[Tensor, Tensor, Parts]:
+    """Spikes and potentials of every step `[time, ...]`, and the last state (i, a, v, s)."""
+    advance = torch_advance(constants, surrogate)
+    spikes, potentials = [], []
+    for x_t in x.unbind(0):
+        state = advance(*state, x_t, *parameters)
+        potentials.append(state[2])
+        spikes.append(state[3])
+    return torch.stack(spikes), torch.stack(potentials), state
+
+
+class Spike(torch.autograd.Function):
+    """1 above zero, 0 elsewhere; backward by the surrogate."""
+
+    @staticmethod
+    def forward(ctx, u: Tensor, theta: Tensor, slope_at: Callable) -> Tensor:
+        ctx.save_for_backward(u, theta)
+        ctx.slope_at = slope_at
+        return (u > 0).to(u.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        u, theta = ctx.saved_tensors
+        return grad * ctx.slope_at(u, theta), None, None

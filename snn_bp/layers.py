@@ -1,0 +1,284 @@
+"""What a network is made of: frozen values that say what a layer is, and build it once the input's shape is known.
+
+A layer without state becomes torch's own module and sees `[time * batch, ...]` at once. Layers with state (`Spiking`,
+`Recurrent`) see `[time, batch, ...]` and take and return that state.
+"""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snn_bp.errors import SnnError, check_choice, check_range
+from snn_bp.kernels import rest, simulate
+from snn_bp.neurons import ALIF, DECAYS, IF, LI, LIF, CubaLIF, Neuron, State, coefficients, is_spiking
+from snn_bp.surrogates import Surrogate
+
+Shape: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Every neuron of the layer before to each of `units`."""
+
+    units: int
+    _: KW_ONLY
+    bias: bool = True
+
+    def build(self, shape: Shape) -> nn.Module:
+        """A `nn.Linear` for an input of `shape`."""
+        check_count("Dense", "units", self.units)
+        if len(shape) != 1:
+            raise SnnError(f"Dense({self.units}): it takes a flat input, found {list(shape)}. Put Flatten() before it.")
+        return nn.Linear(shape[0], self.units, bias=self.bias)
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Convolution in one dimension over `[channels, length]`, in two over `[channels, height, width]`."""
+
+    channels: int
+    kernel: int | tuple[int, ...]
+    _: KW_ONLY
+    stride: int | tuple[int, ...] = 1
+    padding: int | tuple[int, ...] = 0
+    dilation: int | tuple[int, ...] = 1
+    groups: int = 1
+    bias: bool = True
+
+    def build(self, shape: Shape) -> nn.Module:
+        """A `nn.Conv1d` or `nn.Conv2d` for an input of `shape`."""
+        check_count("Conv", "channels", self.channels)
+        dimensions = spatial("Conv", shape)
+        if shape[0] % self.groups or self.channels % self.groups:
+            raise SnnError(
+                f"Conv({self.channels}, groups={self.groups}): the groups should divide the {shape[0]} channels "
+                f"that come in and the {self.channels} that go out."
+            )
+        kind = nn.Conv1d if dimensions == 1 else nn.Conv2d
+        return kind(
+            shape[0],
+            self.channels,
+            self.kernel,  # type: ignore[arg-type]
+            stride=self.stride,  # type: ignore[arg-type]
+            padding=self.padding,  # type: ignore[arg-type]
+            dilation=self.dilation,  # type: ignore[arg-type]
+            groups=self.groups,
+            bias=self.bias,
+        )
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Sum, average or maximum over windows of `size`, in one or two dimensions."""
+
+    size: int
+    _: KW_ONLY
+    kind: Literal["sum", "average", "max"] = "average"
+    stride: int | None = None  # None: the size
+
+    def build(self, shape: Shape) -> nn.Module:
+        """The pooling module for an input of `shape`."""
+        check_choice("Pool: kind", self.kind, ("sum", "average", "max"))
+        check_count("Pool", "size", self.size)
+        dimensions = spatial("Pool", shape)
+        if self.kind == "sum":
+            return SumPool(self.size, self.stride or self.size)
+        kinds = {"average": (nn.AvgPool1d, nn.AvgPool2d), "max": (nn.MaxPool1d, nn.MaxPool2d)}
+        return kinds[self.kind][dimensions - 1](self.size, self.stride)
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """`[channels, height, width]` to one axis, in torch's order."""
+
+    def build(self, shape: Shape) -> nn.Module:
+        """A `nn.Flatten`."""
+        return nn.Flatten(1)
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Silences a share of the inputs while training, the same ones at every time step of a sample."""
+
+    share: float = 0.1
+
+    def build(self, shape: Shape) -> nn.Module:
+        """The module; it draws from torch's generator."""
+        check_range("Dropout: share", self.share, 0, 0.99)
+        return DropoutOverTime(self.share)
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Normalises the synaptic current over time and batch: each neuron its own, each channel after a `Conv`.
+
+    Stands between a `Dense` or `Conv` and its neuron. Evaluation uses running means, so streaming and export are
+    exact: scale and shift fold into the weights. Ioffe & Szegedy 2015; over time as in Zheng et al. 2021 (tdBN).
+    """
+
+    momentum: float = 0.1
+    scale: float = 1.0  # initial spread of the current
+
+    def build(self, shape: Shape) -> nn.Module:
+        """A `nn.BatchNorm1d` or `nn.BatchNorm2d`."""
+        norm = (nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d)(shape[0], momentum=self.momentum)
+        nn.init.constant_(norm.weight, self.scale)
+        return norm
+
+
+@dataclass(frozen=True)
+class Spiking:
+    """A neuron whose named parameters are learned, one value for each neuron: `Spiking(LIF(beta=0.9), learn=("beta",))`.
+
+    Decays stay in 0..1 (as a logistic function of what is learned), thresholds and `kappa` above 0 (softplus).
+    """
+
+    neuron: Neuron
+    _: KW_ONLY
+    learn: tuple[str, ...] = ()
+
+    def build(self, shape: Shape, surrogate: Surrogate) -> "Neurons":
+        """The layer of neurons for an input of `shape`."""
+        return Neurons(self.neuron, shape, surrogate, learn=self.learn)
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """A neuron with dense recurrence: its input is x[t] + V s[t-1] + c, before anything else."""
+
+    neuron: Neuron
+    _: KW_ONLY
+    learn: tuple[str, ...] = ()
+    bias: bool = False
+
+    def build(self, shape: Shape, surrogate: Surrogate) -> "RecurrentNeurons":
+        """The recurrent layer for an input of `shape`."""
+        if len(shape) != 1 or not is_spiking(self.neuron):
+            raise SnnError(
+                f"Recurrent: it takes a spiking neuron on a flat input, found {type(self.neuron).__name__} on "
+                f"{list(shape)}. Put Flatten() before it."
+            )
+        return RecurrentNeurons(Neurons(self.neuron, shape, surrogate, learn=self.learn), bias=self.bias)
+
+
+Layer: TypeAlias = (
+    Dense | Conv | Pool | Flatten | Dropout | BatchNorm | Spiking | Recurrent | IF | LIF | CubaLIF | ALIF | LI
+)
+
+
+class Neurons(nn.Module):
+    """A layer of one neuron model, `[time, batch, *shape]` in and out, with its learned parameters if any."""
+
+    def __init__(self, neuron: Neuron, shape: Shape, surrogate: Surrogate, *, learn: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.neuron, self.shape, self.surrogate = neuron, shape, surrogate
+        self.learned = nn.ParameterDict()
+        values = coefficients(neuron)
+        for name in learn:
+            symbol = "theta" if name == "threshold" else name
+            if not hasattr(neuron, name) or symbol not in values:
+                known = [key for key in (*DECAYS, "kappa", "threshold") if hasattr(neuron, key)]
+                raise SnnError(f"{type(neuron).__name__}: cannot learn {name!r}. It has: {', '.join(known)}.")
+            start = torch.as_tensor(values[symbol], dtype=torch.get_default_dtype())
+            if symbol in DECAYS and not bool(((start > 0) & (start < 1)).all()):
+                raise SnnError(
+                    f"{type(neuron).__name__}: to be learned, {name} should start inside 0..1, not at its end."
+                )
+            raw = torch.logit(start) if symbol in DECAYS else start + torch.log(-torch.expm1(-start))
+            self.learned[symbol] = nn.Parameter(raw.expand(shape).clone())
+
+    def parameters_now(self) -> dict[str, Tensor]:
+        """The learned parameters in their own units, under the symbols of the equation."""
+        return {
+            symbol: torch.sigmoid(raw) if symbol in DECAYS else F.softplus(raw) for symbol, raw in self.learned.items()
+        }
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Spikes (potentials of a neuron that does not spike) of every step, and the last state."""
+        return simulate(self.neuron, x, state, self.surrogate, parameters=self.parameters_now())
+
+    def observe(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State, Tensor]:
+        """As `forward`, and the potentials of every step."""
+        return simulate(self.neuron, x, state, self.surrogate, potentials=True, parameters=self.parameters_now())
+
+    def extra_repr(self) -> str:
+        return f"{self.neuron}, shape={list(self.shape)}"
+
+
+class RecurrentNeurons(nn.Module):
+    """A layer of neurons that hear each other one step later."""
+
+    def __init__(self, neurons: Neurons, *, bias: bool) -> None:
+        super().__init__()
+        self.neurons = neurons
+        self.recurrence = nn.Linear(neurons.shape[0], neurons.shape[0], bias=bias)
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Spikes of every step, and the last state."""
+        spikes, state, _ = self._run(x, state, potentials=False)
+        return spikes, state
+
+    def observe(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State, Tensor]:
+        """As `forward`, and the potentials of every step."""
+        return self._run(x, state, potentials=True)
+
+    def _run(self, x: Tensor, state: State | None, *, potentials: bool) -> tuple[Tensor, State, Tensor]:
+        neurons = self.neurons
+        given = neurons.parameters_now()
+        state = state or rest(neurons.neuron, tuple(x.shape[1:]), like=x if x.dtype == torch.float64 else x.float())
+        spikes, membranes = [], []
+        for x_t in x.unbind(0):
+            assert state.s is not None
+            current = x_t + self.recurrence(state.s.to(x.dtype)).to(x.dtype)
+            s, state = simulate(neurons.neuron, current[None], state, neurons.surrogate, parameters=given)
+            spikes.append(s)
+            membranes.append(state.v)
+        return torch.cat(spikes), state, torch.stack(membranes) if potentials else x.new_empty(0)
+
+
+class SumPool(nn.Module):
+    """The exact sum over windows, over the last axis or the last two."""
+
+    def __init__(self, size: int, stride: int) -> None:
+        super().__init__()
+        self.size, self.stride = size, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sums, shaped as an average pooling's output."""
+        if x.dim() == 3:
+            return x.unfold(-1, self.size, self.stride).sum(-1)
+        return F.avg_pool2d(x, self.size, self.stride, divisor_override=1)
+
+
+class DropoutOverTime(nn.Module):
+    """Dropout with one mask for all time steps of a sample; sees `[time, batch, ...]`."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` with a share of its inputs silenced and the others scaled up, in training only."""
+        if not self.training or self.share == 0:
+            return x
+        keep = 1 - self.share
+        return x * (torch.empty_like(x[0]).bernoulli_(keep) / keep)
+
+
+def check_count(layer: str, name: str, value: int) -> None:
+    """Raise unless `value` is a whole number from 1 up."""
+    if not isinstance(value, int) or value < 1:
+        raise SnnError(f"{layer}: {name} should be a whole number from 1 up, found {value!r}.")
+
+
+def spatial(layer: str, shape: Shape) -> int:
+    """How many spatial dimensions `shape` has, 1 or 2."""
+    if len(shape) not in (2, 3):
+        raise SnnError(
+            f"{layer}: it takes [channels, length] or [channels, height, width], found {list(shape)}. "
+            "A Flatten() or Dense before it removes the space it works on."
+        )
+    return len(shape) - 1

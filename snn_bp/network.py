@@ -1,0 +1,184 @@
+"""A chain of layers as one module: time folded into the batch where a layer has no state, state explicit where it has.
+
+Nothing is held between calls. `network(x)` starts from rest; `network.run(x, state)` goes on from a state.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from snn_bp.errors import SnnError
+from snn_bp.kernels import simulate
+from snn_bp.layers import DropoutOverTime, Layer, Neurons, Recurrent, RecurrentNeurons, Shape, Spiking
+from snn_bp.neurons import LI, Neuron, State, at_step, coefficients, is_spiking
+from snn_bp.surrogates import ATan, Surrogate
+
+NetworkState: TypeAlias = tuple[State, ...]  # one for each layer of neurons, in order
+
+
+class Activity(NamedTuple):
+    """What one layer of neurons did: `[time, batch, ...]` each."""
+
+    name: str
+    neuron: Neuron
+    spikes: Tensor  # the output; of a neuron that does not spike, its potentials
+    potentials: Tensor
+
+
+class Network(nn.Module):
+    """The layers of `model` built for an input of `input_shape` (one time step of one sample).
+
+    `x` is `[time, batch, *input_shape]`, the output `[time, batch, *output_shape]`: spikes, or potentials where the
+    last neuron is an `LI`. Weights are drawn from `seed` alone.
+    """
+
+    def __init__(
+        self, model: tuple[Layer, ...], input_shape: Shape, *, surrogate: Surrogate | None = None, seed: int = 0
+    ) -> None:
+        super().__init__()
+        if not model:
+            raise SnnError("Network: the model is empty. A small one: (Dense(10), LIF(beta=0.9)).")
+        self.model, self.input_shape = tuple(model), tuple(input_shape)
+        self.surrogate = surrogate or ATan()
+        self.shapes: list[Shape] = []  # of one step, after each layer
+        self.layers = nn.ModuleList()
+        shape = self.input_shape
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for place, layer in enumerate(self.model):
+                built, shape = self._build(place, layer, shape)
+                self.layers.append(built)
+                self.shapes.append(shape)
+        self.output_shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output of every step, from rest."""
+        return self.run(x)[0]
+
+    def run(self, x: Tensor, state: NetworkState | None = None) -> tuple[Tensor, NetworkState]:
+        """The output of every step and the state after the last one; `state` is what an earlier call returned."""
+        after = []
+        for _, out in self._walk(x, state):
+            if isinstance(out, tuple):
+                x = out[0]
+                after.append(out[1])
+            else:
+                x = out
+        return x, tuple(after)
+
+    def observe(self, x: Tensor, state: NetworkState | None = None) -> tuple[list[Activity], NetworkState]:
+        """What every layer of neurons did, potentials included; the last one's spikes are the output."""
+        activities, after = [], []
+        for place, (layer, out) in enumerate(self._walk(x, state, potentials=True)):
+            if isinstance(out, tuple):
+                activities.append(Activity(self.name(place), neuron_of(layer), out[0], out[2]))
+                after.append(out[1])
+        return activities, tuple(after)
+
+    def name(self, place: int) -> str:
+        """What a message calls the layer at `place`, counted from 0 along the model."""
+        layer = self.layers[place]
+        return f"layer {place} ({type(neuron_of(layer)).__name__ if has_state(layer) else type(layer).__name__})"
+
+    def _walk(self, x: Tensor, state: NetworkState | None, *, potentials: bool = False) -> Iterator[tuple]:
+        """Each layer with its output; (output, state[, potentials]) where it has state."""
+        self._check(x)
+        count = sum(has_state(layer) for layer in self.layers)
+        if state is not None and len(state) != count:
+            raise SnnError(
+                f"network.run: the state should have {count} parts, found {len(state)}. None starts from rest."
+            )
+        states = iter(state) if state is not None else iter([None] * count)
+        for layer in self.layers:
+            if has_state(layer):
+                out = (layer.observe if potentials else layer)(x, next(states))  # type: ignore[operator]
+                x = out[0]
+            elif isinstance(layer, DropoutOverTime):
+                out = x = layer(x)
+            else:
+                out = x = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            yield layer, out
+
+    def _check(self, x: Tensor) -> None:
+        if x.dim() < 2 or tuple(x.shape[2:]) != self.input_shape:
+            raise SnnError(
+                f"network: input should be [time, batch, {', '.join(map(str, self.input_shape))}], "
+                f"found {list(x.shape)}. Loaders give time first."
+            )
+
+    def _build(self, place: int, layer: Layer, shape: Shape) -> tuple[nn.Module, Shape]:
+        if isinstance(layer, Neuron):
+            layer = Spiking(layer)
+        try:
+            if isinstance(layer, Spiking | Recurrent):
+                return layer.build(shape, self.surrogate), shape
+            built = layer.build(shape)
+            if isinstance(built, DropoutOverTime):
+                return built, shape
+            training = built.training
+            with torch.no_grad():
+                out = built.eval()(torch.zeros(1, *shape))  # the module itself knows its output's shape
+            built.train(training)
+            return built, tuple(out.shape[1:])
+        except (SnnError, RuntimeError, AttributeError, TypeError) as cause:
+            raise SnnError(f"Network: layer {place} of the model, on an input of {list(shape)}: {cause}") from cause
+
+
+def has_state(layer: nn.Module) -> bool:
+    """Whether the layer carries state from step to step."""
+    return isinstance(layer, Neurons | RecurrentNeurons)
+
+
+def neuron_of(layer: nn.Module) -> Neuron:
+    """The neuron model of a layer with state."""
+    assert isinstance(layer, Neurons | RecurrentNeurons)
+    return layer.neurons.neuron if isinstance(layer, RecurrentNeurons) else layer.neuron
+
+
+@torch.no_grad()
+def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
+    """Scale the weights in front of each neuron so that its free membrane fluctuates by `spread` thresholds on `x`.
+
+    The fluctuation-driven initialisation of Rossbroich et al. 2022, with the spread measured on a batch instead of
+    estimated from assumed Poisson rates: layer by layer the weights are scaled, then the spikes go on to the next.
+    Layers behind a batch norm and readouts that do not spike are left as they are. Biases are set to zero.
+    """
+    network._check(x)
+    synapse: nn.Linear | nn.Conv1d | nn.Conv2d | None = None
+    for layer in network.layers:
+        if has_state(layer):
+            neuron = neuron_of(layer)
+            if synapse is not None and is_spiking(neuron):
+                values = coefficients(neuron)
+                free, _ = simulate(LI(alpha=values["alpha"], beta=values["beta"]), x)
+                theta = torch.as_tensor(values["theta"], dtype=x.dtype)
+                size = (free / theta).square().mean().sqrt()
+                if size > 0:
+                    synapse.weight *= spread / size
+                    x = x * (spread / size)
+            synapse = None
+            x = layer(x)[0]
+        elif isinstance(layer, DropoutOverTime):
+            x = layer(x)
+        else:
+            if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+                synapse = layer
+                if layer.bias is not None:
+                    layer.bias.zero_()
+            elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                synapse = None
+            x = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def with_step(model: tuple[Layer, ...], *, step_ms: float) -> tuple[Layer, ...]:
+    """The model with every time constant turned into the decay of a step of `step_ms`."""
+
+    def resolved(layer: Layer) -> Layer:
+        if isinstance(layer, Spiking | Recurrent):
+            return replace(layer, neuron=at_step(layer.neuron, step_ms=step_ms))
+        return at_step(layer, step_ms=step_ms) if isinstance(layer, Neuron) else layer
+
+    return tuple(resolved(layer) for layer in model)
