@@ -1,6 +1,10 @@
 """Train spiking networks by backpropagation through time, and trust what comes out."""
 
+from snn_bp.cli import main
+from snn_bp.data import Data
 from snn_bp.errors import SnnError
+from snn_bp.evaluate import evaluate
+from snn_bp.experiment import Experiment, Train
 from snn_bp.kernels import rest, simulate, use_backend
 from snn_bp.layers import BatchNorm, Conv, Dense, Dropout, Flatten, Pool, Recurrent, Spiking
 from snn_bp.losses import (
@@ -13,6 +17,7 @@ from snn_bp.losses import (
 )
 from snn_bp.network import Network, start_alive
 from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, State, Tau, decay
+from snn_bp.run import Run
 from snn_bp.surrogates import (
     ATan,
     Boxcar,
@@ -25,6 +30,7 @@ from snn_bp.surrogates import (
     Surrogate,
     Triangular,
 )
+from snn_bp.train import resume, train
 
 __all__ = [
     "ALIF",
@@ -38,8 +44,10 @@ __all__ = [
     "CountCrossEntropy",
     "CountSquaredError",
     "CubaLIF",
+    "Data",
     "Dense",
     "Dropout",
+    "Experiment",
     "Exponential",
     "FastSigmoid",
     "FirstSpike",
@@ -52,6 +60,7 @@ __all__ = [
     "Pool",
     "RateBounds",
     "Recurrent",
+    "Run",
     "Sigmoid",
     "SnnError",
     "Spiking",
@@ -59,10 +68,15 @@ __all__ = [
     "StraightThrough",
     "Surrogate",
     "Tau",
+    "Train",
     "Triangular",
     "decay",
+    "evaluate",
+    "main",
     "rest",
+    "resume",
     "simulate",
     "start_alive",
+    "train",
     "use_backend",
 ]

@@ -131,7 +131,7 @@ class BatchNorm:
 
 @dataclass(frozen=True)
 class Spiking:
-    """A neuron whose named parameters are learned, one value for each neuron: `Spiking(LIF(beta=0.9), learn=("beta",))`.
+    """A neuron of which parameters are learned, one value for each neuron: `Spiking(LIF(beta=0.9), learn=("beta",))`.
 
     Decays stay in 0..1 (as a logistic function of what is learned), thresholds and `kappa` above 0 (softplus).
     """

@@ -52,7 +52,7 @@ class MaxCrossEntropy:
 
 @dataclass(frozen=True)
 class CountSquaredError:
-    """Mean squared distance of the firing rates (spikes per step) from one rate for the right class and one for the others."""
+    """Mean squared distance of the rates (spikes per step) from `right` for the true class, `wrong` for the others."""
 
     right: float = 0.8
     wrong: float = 0.2

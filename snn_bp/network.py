@@ -61,7 +61,7 @@ class Network(nn.Module):
     def run(self, x: Tensor, state: NetworkState | None = None) -> tuple[Tensor, NetworkState]:
         """The output of every step and the state after the last one; `state` is what an earlier call returned."""
         after = []
-        for _, out in self._walk(x, state):
+        for _, out in self.walk(x, state):
             if isinstance(out, tuple):
                 x = out[0]
                 after.append(out[1])
@@ -69,10 +69,23 @@ class Network(nn.Module):
                 x = out
         return x, tuple(after)
 
+    def spikes(self, x: Tensor, state: NetworkState | None = None) -> tuple[Tensor, list[Tensor], NetworkState]:
+        """As `run`, and between its two values the output of every layer of neurons but the last one's."""
+        hidden, after = [], []
+        for layer, out in self.walk(x, state):
+            if isinstance(out, tuple):
+                x = out[0]
+                after.append(out[1])
+                if layer is not self.layers[-1]:
+                    hidden.append(x)
+            else:
+                x = out
+        return x, hidden, tuple(after)
+
     def observe(self, x: Tensor, state: NetworkState | None = None) -> tuple[list[Activity], NetworkState]:
         """What every layer of neurons did, potentials included; the last one's spikes are the output."""
         activities, after = [], []
-        for place, (layer, out) in enumerate(self._walk(x, state, potentials=True)):
+        for place, (layer, out) in enumerate(self.walk(x, state, potentials=True)):
             if isinstance(out, tuple):
                 activities.append(Activity(self.name(place), neuron_of(layer), out[0], out[2]))
                 after.append(out[1])
@@ -83,7 +96,7 @@ class Network(nn.Module):
         layer = self.layers[place]
         return f"layer {place} ({type(neuron_of(layer)).__name__ if has_state(layer) else type(layer).__name__})"
 
-    def _walk(self, x: Tensor, state: NetworkState | None, *, potentials: bool = False) -> Iterator[tuple]:
+    def walk(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[tuple]:
         """Each layer with its output; (output, state[, potentials]) where it has state."""
         self._check(x)
         count = sum(has_state(layer) for layer in self.layers)
@@ -96,10 +109,8 @@ class Network(nn.Module):
             if has_state(layer):
                 out = (layer.observe if potentials else layer)(x, next(states))  # type: ignore[operator]
                 x = out[0]
-            elif isinstance(layer, DropoutOverTime):
-                out = x = layer(x)
             else:
-                out = x = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+                out = x = apply_stateless(layer, x)
             yield layer, out
 
     def _check(self, x: Tensor) -> None:
@@ -127,6 +138,32 @@ class Network(nn.Module):
             raise SnnError(f"Network: layer {place} of the model, on an input of {list(shape)}: {cause}") from cause
 
 
+@torch.no_grad()
+def first_nonfinite(network: Network, x: Tensor) -> str | None:
+    """Where a NaN or infinity first stands on the way through the network, in words; None where there is none."""
+    if not torch.isfinite(x).all():
+        return f"the input, at time step {_first_step(x)}"
+    for place, (layer, out) in enumerate(network.walk(x)):
+        for name, weight in layer.named_parameters():
+            if not torch.isfinite(weight).all():
+                return f"the {name} of {network.name(place)}"
+        out = out[0] if isinstance(out, tuple) else out
+        if not torch.isfinite(out).all():
+            return f"the output of {network.name(place)}, at time step {_first_step(out)}"
+    return None
+
+
+def _first_step(x: Tensor) -> int:
+    return int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
+
+
+def apply_stateless(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer without state on `[time, batch, ...]`: one call for all steps."""
+    if isinstance(layer, DropoutOverTime):
+        return layer(x)
+    return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
 def has_state(layer: nn.Module) -> bool:
     """Whether the layer carries state from step to step."""
     return isinstance(layer, Neurons | RecurrentNeurons)
@@ -143,34 +180,44 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
     """Scale the weights in front of each neuron so that its free membrane fluctuates by `spread` thresholds on `x`.
 
     The fluctuation-driven initialisation of Rossbroich et al. 2022, with the spread measured on a batch instead of
-    estimated from assumed Poisson rates: layer by layer the weights are scaled, then the spikes go on to the next.
-    Layers behind a batch norm and readouts that do not spike are left as they are. Biases are set to zero.
+    estimated from assumed Poisson rates: layer by layer the weights are scaled and biases set to zero, then the
+    spikes go on to the next. Layers behind a batch norm and readouts that do not spike are left as they are; batch
+    norms take over the statistics of the batch, so that evaluation means something before the first step.
     """
-    network._check(x)
-    synapse: nn.Linear | nn.Conv1d | nn.Conv2d | None = None
-    for layer in network.layers:
-        if has_state(layer):
-            neuron = neuron_of(layer)
-            if synapse is not None and is_spiking(neuron):
-                values = coefficients(neuron)
-                free, _ = simulate(LI(alpha=values["alpha"], beta=values["beta"]), x)
-                theta = torch.as_tensor(values["theta"], dtype=x.dtype)
-                size = (free / theta).square().mean().sqrt()
-                if size > 0:
-                    synapse.weight *= spread / size
-                    x = x * (spread / size)
+    fronts = _fronts(network)
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    for synapse in fronts.values():
+        if synapse.bias is not None:
+            synapse.bias.zero_()
+    for place, layer in enumerate(network.layers):
+        if place in fronts:
+            values = coefficients(neuron_of(layer))
+            free, _ = simulate(LI(alpha=values["alpha"], beta=values["beta"]), x)
+            size = (free / torch.as_tensor(values["theta"], dtype=x.dtype)).square().mean().sqrt()
+            if size > 0:
+                fronts[place].weight *= spread / size
+                x = x * (spread / size)
+        x = layer(x)[0] if has_state(layer) else apply_stateless(layer, x)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def _fronts(network: Network) -> dict[int, nn.Linear | nn.Conv1d | nn.Conv2d]:
+    """The weights in front of each spiking layer, by its place, where no batch norm stands between."""
+    fronts, synapse = {}, None
+    for place, layer in enumerate(network.layers):
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+            synapse = layer
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
             synapse = None
-            x = layer(x)[0]
-        elif isinstance(layer, DropoutOverTime):
-            x = layer(x)
-        else:
-            if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
-                synapse = layer
-                if layer.bias is not None:
-                    layer.bias.zero_()
-            elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-                synapse = None
-            x = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        elif has_state(layer):
+            if synapse is not None and is_spiking(neuron_of(layer)):
+                fronts[place] = synapse
+            synapse = None
+    return fronts
 
 
 def with_step(model: tuple[Layer, ...], *, step_ms: float) -> tuple[Layer, ...]:

@@ -17,7 +17,7 @@ def torch_slope(surrogate: Surrogate) -> Callable[[Tensor, Tensor], Tensor]:
     shape, unit = slope_functions(surrogate.shape, surrogate.per)
     operations = {"abs": torch.abs, "exp": torch.exp, "where": torch.where, "real": float}
     slope_at = bind(unit, shape=bind(shape, **operations))
-    return lambda u, theta: slope_at(u, theta, surrogate.slope)
+    return lambda u, theta: slope_at(u, theta, u.new_full((), surrogate.slope))  # in u's type, as kernels have it
 
 
 def torch_advance(constants: Constants, surrogate: Surrogate) -> Callable:

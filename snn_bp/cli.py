@@ -1,0 +1,208 @@
+"""The command line, `snn-bp`: train, resume, evaluate and list runs. Errors are one line and a non-zero exit code."""
+
+import json
+import runpy
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from snn_bp.data import load
+from snn_bp.errors import SnnError
+from snn_bp.evaluate import evaluate as evaluate_run
+from snn_bp.experiment import Experiment, override
+from snn_bp.network import start_alive
+from snn_bp.progress import results_line
+from snn_bp.run import Run, read_experiment
+from snn_bp.train import Stopped, check_fit, make_optimizer, train_step
+from snn_bp.train import resume as resume_run
+from snn_bp.train import train as train_run
+
+app = typer.Typer(
+    name="snn-bp",
+    help="Train spiking networks by backpropagation through time.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+File = Annotated[Path, typer.Argument(help="A Python file that defines `experiment`, or an experiment.json.")]
+Folder = Annotated[Path, typer.Argument(help="The folder of a run.")]
+Changes = Annotated[list[str] | None, typer.Argument(help="Changes such as train.lr=1e-3 or data.batch=32.")]
+Out = Annotated[Path | None, typer.Option(help="The new run's folder; by default runs/NAME, or the next free number.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show shapes, parameters, memory and time; train nothing.")]
+
+
+@app.command()
+def train(file: File, changes: Changes = None, out: Out = None, dry_run: DryRun = False) -> None:
+    """Train an experiment into a new run folder, and evaluate it on the test split at the end."""
+    _train(read_file(file), file.parent.name if file.stem == "experiment" else file.stem, changes or [], out, dry_run)
+
+
+@app.command()
+def resume(run: Folder) -> None:
+    """Go on with a run that was stopped or killed, exactly as if it had not been."""
+    finished = Run(run).results()
+    if finished is not None:
+        print(f"{run} is finished: {results_line(finished)}")
+        return
+    resume_run(run)
+
+
+@app.command()
+def evaluate(
+    run: Folder,
+    split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    checkpoint: Annotated[str, typer.Option(help="best or last.")] = "best",
+    as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
+) -> None:
+    """Figures of a run's network on a split: accuracy and its interval, spikes and operations of each inference."""
+    figures = evaluate_run(Run(run), split, checkpoint=checkpoint)
+    if as_json:
+        print(json.dumps(figures.record(), indent=2))
+        return
+    print(f"{split} accuracy {figures.accuracy:.4f} ({figures.correct} of {figures.samples}, 95 % interval "
+          f"{figures.low:.3f} .. {figures.high:.3f}), loss {figures.loss:.4f}")  # fmt: skip
+    for name, count in figures.spikes.items():
+        print(f"  {name}: {count:.1f} spikes for each inference")
+    for name, count in figures.operations.items():
+        print(f"  {name}: {count:.0f} synaptic operations for each inference")
+
+
+@app.command(name="list")
+def list_runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs")) -> None:
+    """The runs under a folder, with their results."""
+    if not folder.is_dir():
+        raise SnnError(f"{folder}: there is no such folder. `snn-bp list FOLDER` looks elsewhere.")
+    found = sorted(file.parent for file in folder.rglob("experiment.json"))
+    if not found:
+        print(f"no runs under {folder}")
+    width = max((len(str(path)) for path in found), default=0)
+    for path in found:
+        try:
+            run = Run(path)
+            results = run.results()
+            if results is None:
+                checkpoint, _ = run.latest()
+                state = f"epoch {checkpoint.epoch} of {run.experiment.train.epochs}" if checkpoint else "not started"
+            else:
+                state = results_line(results)
+        except (SnnError, OSError, ValueError) as problem:
+            state = f"cannot be read: {problem}"
+        print(f"{path!s:{width}}  {state}")
+
+
+def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None:
+    """Turn an experiment file into a script: `python FILE [--out DIR] [--dry-run] [key=value ...]`."""
+    script = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+    @script.command(help=(sys.modules["__main__"].__doc__ or "").strip() or None)
+    def command(changes: Changes = None, out: Out = None, dry_run: DryRun = False) -> None:
+        _train(experiment, Path(sys.argv[0]).stem, changes or [], out, dry_run)
+
+    guarded(script, arguments)
+
+
+def entry() -> None:
+    """What the console script `snn-bp` calls."""
+    guarded(app)
+
+
+def guarded(program: typer.Typer, arguments: Sequence[str] | None = None) -> None:
+    """Run a command line; what goes wrong is one line on standard error and an exit code that is not zero."""
+    try:
+        program(arguments)
+    except SnnError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(128 + stopped.signum)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def read_file(file: Path) -> Experiment:
+    """The experiment that a Python file defines, or that a JSON file holds."""
+    if file.is_dir():
+        file = file / "experiment.json"
+    if not file.is_file():
+        raise SnnError(f"{file}: there is no such file. experiments/digits.py is the default experiment.")
+    if file.suffix == ".json":
+        return read_experiment(file)
+    try:
+        names = runpy.run_path(str(file))
+    except SnnError as problem:
+        raise SnnError(f"{file}: {problem}") from problem
+    except Exception as problem:  # the user's own code: any error at all
+        line = traceback.extract_tb(problem.__traceback__)[-1]
+        raise SnnError(
+            f"{file}: {type(problem).__name__}: {problem} ({line.filename}, line {line.lineno})"
+        ) from problem
+    experiment = names.get("experiment")
+    if not isinstance(experiment, Experiment):
+        raise SnnError(f"{file}: it should define `experiment = Experiment(...)`, found {type(experiment).__name__}.")
+    return experiment
+
+
+def _train(experiment: Experiment, name: str, changes: list[str], out: Path | None, dry_run: bool) -> None:
+    experiment, said = override(experiment, changes)
+    for line in said:
+        print(line)
+    if dry_run:
+        _estimate(experiment)
+        return
+    out = out or _free(Path("runs") / name)
+    print(f"run folder {out}")
+    train_run(experiment, out, command=shlex.join(["snn-bp", *sys.argv[1:]]), changes=said)
+
+
+def _free(path: Path) -> Path:
+    """`path`, or with the first number behind it at which nothing stands."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    if number > 1:
+        print(f"{path} holds a run already; `snn-bp resume {path}` goes on with it")
+    return free
+
+
+def _estimate(experiment: Experiment) -> None:
+    """Print shapes and parameters, and what two real training steps tell of memory and time."""
+    dataset, how = load(experiment.data), experiment.train
+    check_fit(experiment, dataset)
+    network = experiment.network(dataset.shape)
+    ids = dataset.batches("train", seed=experiment.seed)
+    for note in dataset.notes:
+        print(note)
+    print(f"input [time, batch, {', '.join(map(str, dataset.shape))}] = {experiment.data.steps} steps of "
+          f"{experiment.data.step_ms} ms, batches of {experiment.data.batch}")  # fmt: skip
+    for layer, shape, spec in zip(network.layers, network.shapes, network.model, strict=True):
+        count = sum(weight.numel() for weight in layer.parameters())
+        print(f"  {list(shape)!s:16} {count:10,} parameters  {spec}")
+    x, targets = dataset.batch("train", ids[0], seed=experiment.seed)
+    start_alive(network, x)
+    optimizer = make_optimizer(network, how)
+    saved = 0
+
+    def count_saved(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal saved
+        saved += tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count_saved, lambda tensor: tensor):
+        train_step(network, optimizer, x, targets, how)
+    began = time.monotonic()
+    train_step(network, optimizer, x, targets, how)
+    seconds = (time.monotonic() - began) * len(ids)
+    total = sum(weight.numel() for weight in network.parameters())
+    print(f"{total:,} parameters; {saved / 2**20:.0f} MB kept for the backward pass of a batch (at most)")
+    print(f"about {seconds:.1f} s for an epoch of {len(ids)} batches, {seconds * how.epochs / 60:.1f} min for "
+          f"{how.epochs} epochs, on this machine and without validation")  # fmt: skip

@@ -1,0 +1,107 @@
+"""`Dataset`: recordings in three splits, given batch by batch as frames."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snn_bp.data.catalogue import ENTRIES, Sensor
+from snn_bp.data.description import Data
+from snn_bp.data.encode import Events, encode
+from snn_bp.data.record import describe
+from snn_bp.data.store import Stored
+from snn_bp.data.transforms import apply_transforms, check_frames, flatten, structured
+from snn_bp.errors import SnnError, check_choice
+
+_SHUFFLE, _SHIFT, _TRANSFORM = 0, 1, 2  # streams of random numbers drawn from one seed
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dataset:
+    """Recordings split in three, given as frames; `load` makes one.
+
+    The ids of "train" and "validation" number the recordings of the training part, those of "test" the test
+    part. "test" may be empty: nothing is taken from one part to fill another.
+    """
+
+    data: Data
+    shape: tuple[int, ...]  # of one time step: (C, H, W), or (N,) for a row of channels
+    classes: int
+    class_names: tuple[str, ...]
+    ids: dict[str, np.ndarray]
+    notes: tuple[str, ...]
+    sensor: Sensor  # as the encoder sees it, after transforms and before downsampling
+    parts: dict[str, Stored]  # "train" and "test"
+    versions: dict[str, str]
+
+    def batches(self, split: str, *, seed: int | None = None) -> list[np.ndarray]:
+        """Ids of each batch, the last one maybe short; in order, or shuffled by a seed."""
+        check_choice("split", split, self.ids)
+        ids = self.ids[split]
+        if seed is not None:
+            ids = np.random.default_rng((seed, _SHUFFLE)).permutation(ids)
+        return [ids[start : start + self.data.batch] for start in range(0, len(ids), self.data.batch)]
+
+    def batch(self, split: str, ids: Any, *, seed: int | None = None) -> tuple[Tensor, Tensor]:
+        """Frames [steps, len(ids), *shape] and classes [len(ids)].
+
+        With a seed, training recordings are shifted, and random transforms drawn anew. What a recording
+        becomes depends on its id and the seed alone, not on its neighbours in the batch.
+        """
+        events = self._events(split)
+        ids = np.asarray(ids, dtype=np.int64)
+        if len(ids) and (ids.min() < 0 or ids.max() >= len(events)):
+            raise SnnError(
+                f"batch: ids {ids.min()}..{ids.max()} asked of {split!r}, its part has 0..{len(events) - 1}. "
+                f"batches({split!r}) gives those of the split."
+            )
+        targets = torch.from_numpy(events.labels[ids])
+        shifts = self._shifts(split, ids, seed=seed)
+        if not self.data.transforms or not len(ids):
+            return self._encode(events, ids, shifts=shifts), targets
+        changed = [self._transformed(events, sample, seed=seed) for sample in ids.tolist()]
+        if changed[0].dtype.names is None:
+            for sample, frames in zip(ids, changed, strict=True):
+                check_frames(frames, (self.data.steps, *self.shape), source=f"recording {sample} of {split!r}")
+            return torch.from_numpy(np.stack(changed, axis=1)).float(), targets
+        flat = flatten(changed, events.labels[ids], like=events, sensor=self.sensor)
+        return self._encode(flat, np.arange(len(ids)), shifts=shifts), targets
+
+    def labels(self, split: str) -> np.ndarray:
+        """Classes of the split, in the order of its ids."""
+        return self._events(split).labels[self.ids[split]]
+
+    def record(self) -> dict[str, Any]:
+        """Which recordings and frames these are, as values JSON can hold: a run folder's `data.json`."""
+        return describe(self)
+
+    def _events(self, split: str) -> Events:
+        check_choice("split", split, self.ids)
+        return self.parts["test" if split == "test" else "train"].events
+
+    def _shifts(self, split: str, ids: np.ndarray, *, seed: int | None) -> np.ndarray | None:
+        if seed is None or self.data.shift == 0 or split != "train":
+            return None
+        reach, recordings = self.data.shift, len(self.parts["train"].events)
+        shifts = np.random.default_rng((seed, _SHIFT)).integers(-reach, reach + 1, (recordings, 2))[ids]
+        return shifts * (1, 1 if self.sensor[1] > 1 else 0)  # a row of channels moves along itself
+
+    def _transformed(self, events: Events, sample: int, *, seed: int | None) -> np.ndarray:
+        array = structured(events, sample, dtype=ENTRIES[self.data.name].event_dtype)
+        drawn = 0 if seed is None else seed + 1
+        return apply_transforms(self.data.transforms, array, seed=(drawn, _TRANSFORM, sample))
+
+    def _encode(self, events: Events, ids: np.ndarray, *, shifts: np.ndarray | None) -> Tensor:
+        frames = encode(
+            events,
+            ids,
+            steps=self.data.steps or 0,
+            step_us=self.data.step_us,
+            shape=(1,) * (3 - len(self.shape)) + self.shape,
+            downsample=self.data.downsample,
+            binary=self.data.binary,
+            shifts=shifts,
+        )
+        return frames.view(*frames.shape[:2], *self.shape)

@@ -1,0 +1,131 @@
+"""Events to frames: the obvious way, and the same in one compiled pass over the events of a batch.
+
+An event at `t` microseconds lies in step `t // step_us`, in integers, so that every event with
+0 <= t < steps * step_us is counted once and no other is. Counts are float32: exact up to 2**24 in one cell.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Events of many recordings end to end; recording n is `offsets[n]:offsets[n + 1]`.
+
+    A row of channels has no `y` and no `p`: these two are empty then. Times are in microseconds from the
+    start of the recording, in any order. The arrays are read-only, often memory maps.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    p: np.ndarray
+    t: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def encode(
+    events: Events,
+    ids: np.ndarray,
+    *,
+    steps: int,
+    step_us: int,
+    shape: tuple[int, ...],
+    downsample: int = 1,
+    binary: bool = False,
+    shifts: np.ndarray | None = None,
+) -> Tensor:
+    """Counts [steps, len(ids), polarities, height, width] of the recordings `ids`.
+
+    `shape` is (polarities, height, width) after downsampling. `shifts` [len(ids), 2] moves each recording by
+    so many pixels in x and y, before downsampling; what leaves the sensor is not counted.
+    """
+    if shifts is None:
+        shifts = np.zeros((len(ids), 2), dtype=np.int64)
+    frames = np.empty((steps, len(ids), *shape), dtype=np.float32)  # NumPy's large arrays lie in huge pages
+    arrays = (events.x, events.y, events.p, events.t)
+    starts, stops = events.offsets[ids], events.offsets[1:][ids]
+    _count(frames, *arrays, starts, stops, shifts, step_us, downsample, binary)
+    return torch.from_numpy(frames)
+
+
+def encode_reference(
+    events: Events,
+    ids: np.ndarray,
+    *,
+    steps: int,
+    step_us: int,
+    shape: tuple[int, ...],
+    downsample: int = 1,
+    binary: bool = False,
+    shifts: np.ndarray | None = None,
+) -> Tensor:
+    """What `encode` must equal, one recording after the other."""
+    _, height, width = shape
+    frames = np.zeros((steps, len(ids), *shape), dtype=np.int64)
+    for position, sample in enumerate(ids):
+        span = slice(events.offsets[sample], events.offsets[sample + 1])
+        step = events.t[span].astype(np.int64) // step_us
+        column = events.x[span].astype(np.int64)
+        row = events.y[span].astype(np.int64) if len(events.y) else np.zeros_like(column)
+        polarity = events.p[span].astype(np.int64) if len(events.p) else np.zeros_like(column)
+        if shifts is not None:
+            column = column + shifts[position, 0]
+            row = row + shifts[position, 1]
+        inside = (step >= 0) & (step < steps) & (column >= 0) & (column < width * downsample)
+        inside &= (row >= 0) & (row < height * downsample)
+        where = (step, position, polarity, row // downsample, column // downsample)
+        np.add.at(frames, tuple(np.broadcast_to(index, step.shape)[inside] for index in where), 1)
+    return torch.from_numpy(frames > 0 if binary else frames).float()
+
+
+@njit(cache=True, nogil=True)
+def _count(frames, x, y, p, t, starts, stops, shifts, step_us, downsample, binary):
+    steps, samples, polarities, height, width = frames.shape
+    cells = frames.reshape(-1)
+    plane, window = height * width, steps * step_us
+    has_rows = len(y) > 0
+    columns = np.empty(width * downsample, np.int64)  # cells from the corner of a frame; -1: off the sensor
+    rows = np.empty(height * downsample, np.int64)
+    for n in range(samples):
+        for step in range(steps):  # here, not for all at once before: they are still in the cache when counted
+            frames[step, n] = 0
+        _place(columns, shifts[n, 0], downsample, 1)
+        _place(rows, shifts[n, 1], downsample, width)
+        span = slice(starts[n], stops[n])
+        xs, ys, ps, ts = x[span], y[span], p[span], t[span]
+        corner, begin, end = 0, 0, 0  # of the frame that the last event fell into, and its span of time
+        for e in range(len(ts)):
+            time = np.int64(ts[e])
+            if time < begin or time >= end:  # mostly in order: seldom divides
+                if time < 0 or time >= window:
+                    continue
+                step = time // step_us
+                begin, end = step * step_us, (step + 1) * step_us
+                corner = (step * samples + n) * polarities * plane
+            row, polarity = rows[0], np.int64(0)
+            if has_rows:
+                if ys[e] >= len(rows):
+                    continue
+                row, polarity = rows[np.uint64(ys[e])], np.int64(ps[e])
+            if xs[e] >= len(columns) or polarity >= polarities:
+                continue
+            column = columns[np.uint64(xs[e])]
+            if row < 0 or column < 0:
+                continue
+            cell = np.uint64(corner + polarity * plane + row + column)  # unsigned: no test for wrapping
+            cells[cell] = 1.0 if binary else cells[cell] + 1.0
+
+
+@njit(cache=True, nogil=True)
+def _place(places, shift, downsample, stride):
+    for pixel in range(len(places)):
+        moved = pixel + shift
+        places[pixel] = moved // downsample * stride if 0 <= moved < len(places) else -1

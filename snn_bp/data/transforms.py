@@ -1,0 +1,148 @@
+"""tonic's transforms at work: recordings in, other recordings or frames out, the cache untouched."""
+
+import copy
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from snn_bp.data.catalogue import Sensor
+from snn_bp.data.description import Data, check_downsample
+from snn_bp.data.encode import Events
+from snn_bp.errors import SnnError
+
+_numpy_state = threading.Lock()
+
+
+def apply_transforms(transforms: Sequence[Any], events: np.ndarray, *, seed: tuple[int, ...]) -> np.ndarray:
+    """What `transforms` make of one recording, a pure function of the events and `seed`.
+
+    tonic draws from NumPy's global state, and some of its transforms remember the first recording they met
+    (`CropTime()`, `DropPixel(hot_pixel_frequency=...)`): the state is set for each recording and put back,
+    and each recording meets a fresh copy.
+    """
+    events = events.copy()
+    with _numpy_seeded(seed):
+        for transform in transforms:
+            events = copy.deepcopy(transform)(events)
+    if not isinstance(events, np.ndarray):
+        raise SnnError(
+            f"transforms: the last one gave a {type(events).__name__}. "
+            "Give events (a structured array) or frames (an array [time, ...]); ToFrame makes the latter."
+        )
+    return events
+
+
+def structured(events: Events, sample: int, *, dtype: np.dtype) -> np.ndarray:
+    """One recording as tonic would give it; a row of channels has polarity 1 throughout, as in tonic."""
+    span = slice(events.offsets[sample], events.offsets[sample + 1])
+    array = np.ones(span.stop - span.start, dtype=dtype)
+    for field in dtype.names or ():
+        values = getattr(events, field)
+        if len(values):
+            array[field] = values[span]
+    return array
+
+
+def flatten(recordings: Sequence[np.ndarray], labels: np.ndarray, *, like: Events, sensor: Sensor) -> Events:
+    """Transformed recordings end to end, in the types of `like`; what lies off the sensor is left out.
+
+    Fractions of a pixel or a microsecond, which some transforms make, count for the whole one they lie in.
+    """
+    limits = dict(zip("xyp", sensor, strict=True)) | {"t": 2**31 - 1}
+    fields = [field for field in "xypt" if len(getattr(like, field))]
+    columns: dict[str, list[np.ndarray]] = {field: [] for field in fields}
+    lengths = []
+    for recording in recordings:
+        whole = {field: np.floor(np.asarray(recording[field], dtype=np.float64)) for field in fields}
+        inside = np.ones(len(recording), dtype=bool)
+        for field in fields:
+            inside &= (whole[field] >= 0) & (whole[field] < limits[field])
+        for field in fields:
+            columns[field].append(whole[field][inside].astype(getattr(like, field).dtype))
+        lengths.append(int(inside.sum()))
+    arrays = {field: np.concatenate(parts) for field, parts in columns.items()}
+    for field in "xypt":
+        arrays.setdefault(field, np.empty(0, np.uint8)).flags.writeable = False
+    return Events(**arrays, offsets=np.cumsum([0, *lengths]), labels=labels)
+
+
+def sensor_after(transforms: Sequence[Any], sensor: Sensor) -> Sensor:
+    """The sensor as later steps see it: some of tonic's transforms crop, shrink or merge."""
+    for transform in transforms:
+        width, height, polarities = sensor
+        kind = type(transform).__name__
+        if kind == "Compose":
+            sensor = sensor_after(transform.transforms, sensor)
+        elif kind == "MergePolarities":
+            sensor = (width, height, 1)
+        elif kind == "CenterCrop":
+            size = transform.size
+            sensor = (size, size, polarities) if isinstance(size, int) else (*size[:2], polarities)
+        elif getattr(transform, "target_size", None) is not None:  # RandomCrop, Downsample, EventDownsampling
+            sensor = (*transform.target_size[:2], polarities)
+        elif kind == "Downsample":
+            across, down = transform.get_params(transform.spatial_factor)
+            sensor = (_shrunk(width, across), _shrunk(height, down), polarities)
+    return sensor
+
+
+def shape_after(data: Data, events: Events, sensor: Sensor, *, dtype: np.dtype) -> tuple[Sensor, tuple[int, ...]]:
+    """The sensor as the encoder sees it, and the shape of one time step; tried on the first recording."""
+    if data.transforms:
+        first = apply_transforms(data.transforms, structured(events, 0, dtype=dtype), seed=(0,))
+        if first.dtype.names is None:
+            _refuse_encoding_of_frames(data)
+            check_frames(first, (data.steps, *first.shape[1:]), source="the first recording")
+            return sensor, first.shape[1:]
+        sensor = sensor_after(data.transforms, sensor)
+    width, height, polarities = sensor
+    if "y" not in (dtype.names or ()):
+        check_downsample(data, (width,))
+        return sensor, (width // data.downsample,)
+    check_downsample(data, (width, height))
+    return sensor, (polarities, height // data.downsample, width // data.downsample)
+
+
+def check_frames(frames: np.ndarray, shape: Sequence[Any], *, source: str) -> None:
+    """Raise unless a transform gave frames of `shape`, [steps, ...]."""
+    if frames.dtype == np.int16 and frames.size and frames.min() < 0:
+        raise SnnError(
+            f"transforms: {source} has counts below 0. tonic's ToFrame counts in 16 bits, and more than 32,767 "
+            "events fell into one cell: leave ToFrame out."
+        )
+    found = list(frames.shape)
+    if found != list(shape) or len(shape) < 2:
+        raise SnnError(
+            f"transforms: {shape[0]} frames of {list(shape[1:])} were asked for, {source} became "
+            f"{found}. Set steps={found[0] if found else 1}, give ToFrame "
+            f"n_time_bins={shape[0]} and the sensor's size, or leave it out: events are counted without it."
+        )
+
+
+def _refuse_encoding_of_frames(data: Data) -> None:
+    asked = {"shift": data.shift != 0, "downsample": data.downsample != 1, "binary": data.binary}
+    for field, is_asked in asked.items():
+        if is_asked:
+            raise SnnError(
+                f"{field}={getattr(data, field)!r}: it acts on events, and the last of the transforms makes "
+                f"frames. Leave {field} or that transform out."
+            )
+
+
+def _shrunk(length: int, factor: float) -> int:
+    return math.floor((length - 1) * factor) + 1
+
+
+@contextmanager
+def _numpy_seeded(seed: tuple[int, ...]) -> Iterator[None]:
+    with _numpy_state:
+        before = np.random.get_state()
+        np.random.seed(np.random.SeedSequence(seed).generate_state(4))
+        try:
+            yield
+        finally:
+            np.random.set_state(before)

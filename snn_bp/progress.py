@@ -1,0 +1,145 @@
+"""What a run says of itself while it trains: sums over an epoch, lines, the progress bar."""
+
+import math
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from snn_bp.network import Network
+from snn_bp.run import Run
+
+
+class Step(NamedTuple):
+    """Figures of one training step."""
+
+    loss: float
+    correct: int
+    samples: int
+    grad_norm: float
+    spike_rate: float
+
+
+@dataclass
+class Tally:
+    """Sums over the steps of an epoch; part of a checkpoint."""
+
+    loss: float = 0.0
+    correct: int = 0
+    samples: int = 0
+    grad_norm: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, step: Step, seconds: float) -> None:
+        """Count one step that took `seconds`, its batch's loading included."""
+        self.loss += step.loss * step.samples
+        self.correct += step.correct
+        self.samples += step.samples
+        self.grad_norm += step.grad_norm * step.samples
+        self.seconds += seconds
+
+    def row(self) -> dict[str, float]:
+        """The means, under the names of the columns in `metrics.csv`."""
+        return {
+            "train_loss": self.loss / self.samples,
+            "train_accuracy": self.correct / self.samples,
+            "grad_norm": self.grad_norm / self.samples,
+            "seconds": round(self.seconds, 3),
+            "samples_per_s": round(self.samples / self.seconds, 1),
+        }
+
+    def record(self) -> dict[str, Any]:
+        """The sums as JSON holds them."""
+        return asdict(self)
+
+
+class Progress:
+    """A bar on a terminal or in a notebook, plain lines elsewhere, and every line in the run's log too."""
+
+    def __init__(self, run: Run, *, quiet: bool) -> None:
+        self.run, self.quiet = run, quiet
+        self.bar: tqdm | None = None
+
+    def start(self, done: int, total: int) -> None:
+        """Show the bar, `done` of `total` batches behind."""
+        if not self.quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules):
+            self.bar = tqdm(initial=done, total=total, unit="batch", dynamic_ncols=True)
+
+    def step(self, step: Step, tally: Tally) -> None:
+        """Move the bar by one batch."""
+        if self.bar is None:
+            return
+        row = tally.row()
+        shown = {
+            "loss": f"{row['train_loss']:.3f}",
+            "accuracy": f"{row['train_accuracy']:.3f}",
+            "samples/s": f"{row['samples_per_s']:.0f}",
+            "spikes": f"{step.spike_rate:.3f}",
+            "grad": f"{step.grad_norm:.2g}",
+        }
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update()
+
+    def say(self, line: str) -> None:
+        """Print a line, and log it."""
+        self.run.log(line)
+        if self.bar is not None:
+            self.bar.write(line)
+        elif not self.quiet:
+            print(line, flush=True)
+
+    def epoch(self, row: dict[str, Any], layers: list[dict[str, Any]]) -> None:
+        """Say how an epoch went."""
+        validation = f"  validation {row['validation_accuracy']:.3f}" if "validation_accuracy" in row else ""
+        self.say(
+            f"epoch {row['epoch']:3d}/{self.run.experiment.train.epochs}  loss {row['train_loss']:.4f}  "
+            f"accuracy {row['train_accuracy']:.3f}{validation}  spikes {row['spike_rate']:.3f}  "
+            f"grad {row['grad_norm']:.2g}  {row['samples_per_s']:.0f} samples/s"
+        )
+        self.warn_silent(layers)
+
+    def warn_silent(self, layers: list[dict[str, Any]]) -> None:
+        """Say which layers never fire: nothing behind them can learn."""
+        for layer in layers:
+            if layer["silent"] == 1:
+                advice = "Lower its threshold, or put BatchNorm() in front of it."
+                self.say(f"warning: {layer['layer']} is silent, so nothing behind it can learn. {advice}")
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def layer_updates(network: Network, before: list[Tensor]) -> list[dict[str, Any]]:
+    """Size of the gradient, and of the last update over that of the weights, of each layer that has weights.
+
+    `before` are the network's parameters ahead of the update.
+    """
+    old = dict(zip((name for name, _ in network.named_parameters()), before, strict=True))
+    rows = []
+    for place, layer in enumerate(network.layers):
+        grad = update = size = 0.0
+        for name, weight in layer.named_parameters():
+            was = old[f"layers.{place}.{name}"]
+            grad += 0.0 if weight.grad is None else float(weight.grad.square().sum())
+            update += float((weight.detach() - was).square().sum())
+            size += float(was.square().sum())
+        if size > 0:
+            ratio = math.sqrt(update / size)
+            rows.append({"layer": network.name(place), "grad": math.sqrt(grad), "update_over_weight": ratio})
+    return rows
+
+
+def results_line(results: dict[str, Any]) -> str:
+    """The results of a finished run in one line."""
+    test, epochs = results.get("test"), results["epochs"]
+    if test is None:
+        return f"finished after {epochs} epochs; there is no test split, so no test accuracy"
+    return (
+        f"test accuracy {test['accuracy']:.4f} ({test['correct']} of {test['samples']}, 95 % interval "
+        f"{test['low']:.3f} .. {test['high']:.3f}) at epoch {results['best_epoch']} of {epochs}"
+    )

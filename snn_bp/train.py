@@ -1,0 +1,287 @@
+"""The training loop: backpropagation through time, exact to resume.
+
+Every batch draws its order, augmentation and dropout from (seed, epoch, batch) alone. So the weights and a position
+are all that a resumed run needs to go on as if it had never stopped.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from snn_bp.checkpoint import Checkpoint
+from snn_bp.data import Dataset, load
+from snn_bp.errors import SnnError
+from snn_bp.evaluate import evaluate_network, layer_activity
+from snn_bp.experiment import Experiment, Train
+from snn_bp.files import write_json
+from snn_bp.network import Network, first_nonfinite, start_alive
+from snn_bp.progress import Progress, Step, Tally, layer_updates, results_line
+from snn_bp.provenance import peak_memory_mb
+from snn_bp.run import Run
+
+SAVE_SECONDS = 20.0  # the longest stretch of work that a kill can cost
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop, and all is saved."""
+
+    def __init__(self, run: Run, signum: int) -> None:
+        super().__init__(f"stopped and saved. Go on with: snn-bp resume {run.path}")
+        self.signum = signum
+
+
+def train(
+    experiment: Experiment, out: Path | str, *,
+    command: str = "snn_bp.train", changes: Sequence[str] = (), quiet: bool = False,
+) -> Run:  # fmt: skip
+    """Run `experiment` into the new folder `out`, the test split at the end included, and give the finished run.
+
+    `command` and `changes` are recorded with the run; `quiet` leaves out all printing.
+    """
+    Run.check_free(out)
+    dataset = load(experiment.data, quiet=quiet)
+    check_fit(experiment, dataset)
+    run = Run.create(experiment, out, command=command, changes=changes)
+    run.hold(dataset)
+    return _fit(run, None, Progress(run, quiet=quiet))
+
+
+def resume(out: Path | str, *, quiet: bool = False) -> Run:
+    """Go on with a run from its newest good checkpoint; a finished run is given as it is."""
+    run = Run(out)
+    if run.results() is not None:
+        return run
+    progress = Progress(run, quiet=quiet)
+    checkpoint, problems = run.latest()
+    for problem in problems:
+        progress.say(problem + " The one before it is used." * (checkpoint is not None))
+    where = f"epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}" if checkpoint else "the beginning"
+    progress.say(f"resumed at {where}")
+    check_fit(run.experiment, run.dataset())
+    return _fit(run, checkpoint, progress)
+
+
+def check_fit(experiment: Experiment, dataset: Dataset) -> None:
+    """Raise unless there is something to train on, and the network takes it and answers in its classes."""
+    if len(dataset.ids["train"]) == 0:
+        raise SnnError(f"train: the training split of {experiment.data.name} is empty. {' '.join(dataset.notes)}")
+    outputs = experiment.network(dataset.shape).output_shape
+    if outputs != (dataset.classes,):
+        raise SnnError(
+            f"model: its output has the shape {list(outputs)}, {experiment.data.name} has {dataset.classes} classes. "
+            f"End it with Dense({dataset.classes}) and a neuron."
+        )
+
+
+def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress) -> Run:
+    """Train from a checkpoint, or from the start, to the last epoch."""
+    how, seed, dataset = run.experiment.train, run.experiment.seed, run.dataset()
+    write_json(run.path / "data.json", dataset.record())
+    for note in dataset.notes:
+        progress.say(note)
+    device = make_device(how)
+    probe = _probe(dataset).to(device)
+    network = run.experiment.network(dataset.shape).to(device)
+    optimizer = make_optimizer(network, how)
+    at = checkpoint or Checkpoint(weights={})
+    if checkpoint is None:
+        start_alive(network, probe)
+        progress.warn_silent(layer_activity(network, probe))
+    else:
+        network.load_state_dict(at.weights)
+        optimizer.load_state_dict(at.optimizer)
+
+    batches, saved = len(dataset.batches("train")), time.monotonic()
+    progress.start(at.epoch * batches + at.batch, how.epochs * batches)
+    with _signals() as stop, torch.random.fork_rng(devices=[]):
+        while at.epoch < how.epochs:
+            tally, order = Tally(**at.sums), dataset.batches("train", seed=_draw(seed, at.epoch))
+            before, lr = [], 0.0
+            while at.batch < batches:
+                began, drawn = time.monotonic(), _draw(seed, at.epoch, at.batch)
+                x, targets = (part.to(device) for part in dataset.batch("train", order[at.batch], seed=drawn))
+                torch.manual_seed(drawn)
+                lr = learning_rate(how, step=at.epoch * batches + at.batch, steps=how.epochs * batches, batches=batches)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                if at.batch == batches - 1:
+                    before = [weight.detach().clone() for weight in network.parameters()]
+                step = train_step(network, optimizer, x, targets, how)
+                if not (math.isfinite(step.loss) and math.isfinite(step.grad_norm)):
+                    raise SnnError(explain_nonfinite(step, network, x, epoch=at.epoch + 1, batch=at.batch + 1))
+                at.batch += 1
+                tally.add(step, time.monotonic() - began)
+                progress.step(step, tally)
+                if at.batch < batches and (stop or time.monotonic() - saved > SAVE_SECONDS):
+                    at.sums = tally.record()
+                    run.save(_filled(at, network, optimizer))
+                    saved = time.monotonic()
+                    if stop:
+                        raise Stopped(run, stop[0])
+
+            layers = layer_activity(network, probe)
+            at.epoch, at.batch, at.sums = at.epoch + 1, 0, {}
+            row = {"epoch": at.epoch, **tally.row(), "lr": lr, "peak_memory_mb": peak_memory_mb(device)}
+            row["spike_rate"] = float(np.mean([layer["rate"] for layer in layers])) if layers else 0.0
+            if len(dataset.ids["validation"]):
+                validation = evaluate_network(network, dataset, "validation", how.loss, counts=False)
+                row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
+            at.metrics.append(row)
+            at.layers += [{"epoch": at.epoch, **layer} for layer in (*layers, *layer_updates(network, before))]
+            if is_best(at.metrics):
+                run.save_best(_filled(at, network, optimizer))
+            run.save(_filled(at, network, optimizer))
+            saved = time.monotonic()
+            progress.epoch(row, layers)
+            if stop and at.epoch < how.epochs:
+                raise Stopped(run, stop[0])
+    progress.stop()
+    _finish(run, at, progress)
+    return run
+
+
+def train_step(network: Network, optimizer: torch.optim.Optimizer, x: Tensor, targets: Tensor, how: Train) -> Step:
+    """One step of the optimizer on one batch: forward, loss, backward through time, clip, update.
+
+    With `truncate=K` the state is carried over every K steps and the gradient is not; each piece weighs as long as
+    it lasts. A loss or gradient that is not finite updates nothing.
+    """
+    network.train()
+    optimizer.zero_grad(set_to_none=True)
+    state, outs, rates, total = None, [], [], 0.0
+    for piece in x.split(how.truncate or len(x)):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=how.autocast is not None):
+            out, hidden, state = network.spikes(piece, state)
+        out = out if out.dtype in (torch.float32, torch.float64) else out.float()
+        loss = how.loss(out, targets)
+        if how.rates is not None:
+            loss = loss + how.rates(hidden)
+        loss = loss * (len(piece) / len(x))
+        loss.backward()
+        total += loss.item()
+        state = tuple(part.detach() for part in state)
+        outs.append(out.detach())
+        rates += [layer.detach().mean(dtype=torch.float32) for layer in hidden]
+    norm = float(nn.utils.clip_grad_norm_(network.parameters(), how.clip or math.inf))
+    if math.isfinite(total) and math.isfinite(norm):
+        optimizer.step()
+    correct = int((how.loss.votes(torch.cat(outs)).argmax(1) == targets).sum())
+    return Step(total, correct, len(targets), norm, float(torch.stack(rates).mean()) if rates else 0.0)
+
+
+def make_device(how: Train) -> torch.device:
+    """Where to train: "auto" is a GPU where there is one."""
+    if how.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(0, device=how.device).device
+    except (RuntimeError, AssertionError) as cause:
+        reason = str(cause).splitlines()[0]
+        raise SnnError(f"train.device={how.device!r}: not usable here ({reason}). auto and cpu work.") from None
+
+
+def make_optimizer(network: Network, how: Train) -> torch.optim.Optimizer:
+    """The optimizer; only the weights of synapses decay, not biases, norms or parameters of neurons."""
+    decaying = [weight for name, weight in network.named_parameters() if weight.dim() > 1 and ".learned." not in name]
+    others = [weight for name, weight in network.named_parameters() if weight.dim() <= 1 or ".learned." in name]
+    groups = [{"params": decaying, "weight_decay": how.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if how.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=how.lr, momentum=how.momentum, nesterov=how.nesterov)
+    return (torch.optim.AdamW if how.optimizer == "adamw" else torch.optim.Adam)(groups, lr=how.lr)
+
+
+def learning_rate(how: Train, *, step: int, steps: int, batches: int) -> float:
+    """The rate at one of all `steps`, `batches` of them an epoch: a climb from 0, then the schedule."""
+    climb = math.ceil(how.warmup * steps)
+    if step < climb:
+        return how.lr * (step + 1) / climb
+    if how.schedule == "cosine":
+        return how.lr * 0.5 * (1 + math.cos(math.pi * (step - climb) / max(1, steps - climb)))
+    if how.schedule == "step":
+        return how.lr * how.step_factor ** (step // batches // how.step_epochs)
+    return how.lr
+
+
+def is_best(rows: list[dict[str, Any]]) -> bool:
+    """Whether the last epoch has the highest validation accuracy so far, or the same at a lower loss."""
+    if "validation_accuracy" not in rows[-1]:
+        return True
+    ranks = [(row["validation_accuracy"], -row["validation_loss"]) for row in rows]
+    return all(ranks[-1] > rank for rank in ranks[:-1])
+
+
+def explain_nonfinite(step: Step, network: Network, x: Tensor, *, epoch: int, batch: int) -> str:
+    """Where a NaN or infinity of a training step first stands, and what may help."""
+    where = first_nonfinite(network, x)
+    if where is None:
+        gradients = {name: weight.grad for name, weight in network.named_parameters()}
+        bad = [name for name, grad in gradients.items() if grad is not None and not grad.isfinite().all()]
+        where = f"the gradient of {', '.join(bad)}" if bad else "the loss itself"
+    return (
+        f"epoch {epoch}, batch {batch}: loss {step.loss}, gradient norm {step.grad_norm}. First not finite: {where}. "
+        "This step changed no weight; a lower train.lr or train.clip=1.0 may help."
+    )
+
+
+def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
+    """Evaluate the best checkpoint, on the test split for the only time, and write `results.json`."""
+    network, dataset, loss = run.network("best"), run.dataset(), run.experiment.train.loss
+    results: dict[str, Any] = {
+        "epochs": at.epoch,
+        "best_epoch": run.load("best").epoch,
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+        "train_seconds": round(sum(row["seconds"] for row in at.metrics), 3),
+        "notes": list(dataset.notes),
+    }
+    for split in ("validation", "test"):
+        if len(dataset.ids[split]):
+            results[split] = evaluate_network(network, dataset, split, loss).record()
+    write_json(run.path / "results.json", results)
+    progress.say(results_line(results))
+
+
+def _probe(dataset: Dataset) -> Tensor:
+    """Up to 64 training recordings spread over the split, on which the layers' activity is measured."""
+    ids = dataset.ids["train"]
+    count = min(len(ids), dataset.data.batch, 64)
+    return dataset.batch("train", ids[np.linspace(0, len(ids) - 1, count).astype(int)])[0]
+
+
+def _draw(*words: int) -> int:
+    """A seed that depends on all the given numbers."""
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+def _filled(at: Checkpoint, network: Network, optimizer: torch.optim.Optimizer) -> Checkpoint:
+    at.weights, at.optimizer = network.state_dict(), optimizer.state_dict()
+    return at
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Within the block, Ctrl-C and SIGTERM are noted in the list instead of ending the process; the second ends it."""
+    noted: list[int] = []
+
+    def note(signum: int, frame: Any) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    previous = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield noted
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

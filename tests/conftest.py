@@ -1,0 +1,58 @@
+"""Fixtures: noise from generators in sight, and the folder of real recordings."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor
+
+torch.set_num_threads(1)  # tensors are small here: more threads only wait for each other
+
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=25)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def noise() -> Callable[..., Tensor]:
+    """Normal input currents of a shape; the same for the same arguments."""
+
+    def draw(*shape: int, seed: int = 0, scale: float = 1.0, dtype: torch.dtype = torch.float32) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return scale * torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    return draw
+
+
+@pytest.fixture
+def dyadic() -> Callable[..., Tensor]:
+    """Noise in multiples of 1 / 64: sums of such numbers are exact in any order."""
+
+    def draw(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.round(64 * scale * torch.randn(shape, generator=generator)) / 64
+
+    return draw
+
+
+@pytest.fixture
+def coin() -> Callable[..., Tensor]:
+    """Independent spikes of a probability; the same for the same arguments."""
+
+    def draw(*shape: int, probability: float, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return (torch.rand(shape, generator=generator) < probability).float()
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real recordings, described in its README."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SNN_BP_SHARED", default))
+    if not folder.is_dir():
+        pytest.skip(f"no recordings in {folder}: set SNN_BP_SHARED to their folder")
+    return folder

@@ -1,0 +1,244 @@
+"""Layers: each against a formula or a loop that says the same in other words."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from catalogue import assert_near, assert_same
+from torch import nn
+
+from snn_bp import (
+    ALIF,
+    LI,
+    LIF,
+    ATan,
+    BatchNorm,
+    Conv,
+    CubaLIF,
+    Dense,
+    Dropout,
+    Flatten,
+    Network,
+    Pool,
+    Recurrent,
+    SnnError,
+    Spiking,
+    simulate,
+)
+
+
+@pytest.mark.parametrize(
+    "layer, shape, wanted",
+    (
+        (Dense(5), (7,), nn.Linear),
+        (Conv(5, 3), (2, 7), nn.Conv1d),
+        (Conv(4, (3, 2), stride=2, padding=(1, 0), groups=2), (2, 7, 5), nn.Conv2d),
+        (Pool(2), (2, 7), nn.AvgPool1d),
+        (Pool(2, kind="max"), (2, 7, 5), nn.MaxPool2d),
+        (Flatten(), (2, 7, 5), nn.Flatten),
+        (BatchNorm(), (7,), nn.BatchNorm1d),
+        (BatchNorm(), (2, 7, 5), nn.BatchNorm2d),
+    ),
+    ids=repr,
+)
+def test_a_layer_without_state_is_torchs_own_module(layer, shape, wanted):
+    assert type(layer.build(shape)) is wanted
+
+
+@pytest.mark.parametrize("stride", (None, 1, 3))
+def test_a_sum_pool_is_a_convolution_with_ones_in_two_dimensions(stride, dyadic):
+    x = dyadic(3, 2, 11, 7)
+
+    pooled = Pool(2, kind="sum", stride=stride).build((2, 11, 7))(x)
+
+    wanted = F.conv2d(x, torch.ones(2, 1, 2, 2), stride=stride or 2, groups=2)
+    assert_same(sums=(pooled, wanted))
+
+
+@pytest.mark.parametrize("stride", (None, 1, 4))
+def test_a_sum_pool_is_a_convolution_with_ones_in_one_dimension(stride, dyadic):
+    x = dyadic(3, 2, 11)
+
+    pooled = Pool(3, kind="sum", stride=stride).build((2, 11))(x)
+
+    assert_same(sums=(pooled, F.conv1d(x, torch.ones(2, 1, 3), stride=stride or 3, groups=2)))
+
+
+def test_batch_norm_normalises_over_time_and_batch(noise):
+    network = Network((BatchNorm(scale=0.7), LI(beta=0.0)), (5,))
+    x = 3 * noise(13, 4, 5) + 2
+
+    out = network.train()(x)
+
+    wanted = 0.7 * (x - x.mean((0, 1))) / (x.var((0, 1), unbiased=False) + 1e-5).sqrt()
+    assert_same(out=(out, wanted), atol=1e-5)
+
+
+def test_batch_norm_folds_into_the_weights_in_evaluation(noise):
+    network = Network((Dense(5), BatchNorm(), LI(beta=0.0)), (7,)).double()
+    dense, norm = network.layers[0], network.layers[1]
+    assert isinstance(dense, nn.Linear) and isinstance(norm, nn.BatchNorm1d) and norm.running_var is not None
+    network.train()(2 * noise(13, 4, 7, dtype=torch.float64) + 1)
+    x = noise(11, 3, 7, dtype=torch.float64)
+
+    out = network.eval()(x)
+
+    gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+    folded = F.linear(x, gain[:, None] * dense.weight, gain * (dense.bias - norm.running_mean) + norm.bias)
+    assert_same(out=(out, folded), atol=1e-13)  # a dozen roundings of numbers about 1
+
+
+def test_dropout_silences_the_same_inputs_at_every_step():
+    torch.manual_seed(0)
+    network = Network((Dropout(0.4), LI(beta=0.0)), (101,)).train()
+
+    out = network(torch.ones(13, 3, 101))
+
+    assert_same(mask=(out, out[:1].expand_as(out)))
+    assert set(out.unique().tolist()) == {0.0, float(torch.tensor(1.0) / 0.6)}
+    assert not torch.equal(out[0, 0], out[0, 1])
+    assert 0.3 < float((out == 0).float().mean()) < 0.5
+
+
+def test_dropout_does_nothing_in_evaluation(noise):
+    x = noise(13, 3, 11)
+
+    assert_same(out=(Network((Dropout(0.4), LI(beta=0.0)), (11,)).eval()(x), x))
+
+
+# Recurrence
+
+
+@pytest.mark.parametrize("neuron", (LIF(beta=0.9, reset="zero"), CubaLIF(alpha=0.7, beta=0.85)), ids=repr)
+@pytest.mark.parametrize("bias", (False, True))
+def test_a_recurrent_layer_equals_a_loop_over_its_steps(neuron, bias, noise):
+    network = Network((Recurrent(neuron, bias=bias),), (7,), seed=1)
+    layer = network.layers[0]
+    x = noise(19, 3, 7).requires_grad_()
+
+    out = network(x)
+    state, spikes = None, torch.zeros(3, 7)
+    steps = []
+    for x_t in x:
+        current = x_t + F.linear(spikes, layer.recurrence.weight, layer.recurrence.bias)
+        (spikes,), state = simulate(neuron, current[None], state)
+        steps.append(spikes)
+    wanted = torch.stack(steps)
+
+    assert 0 < float(out.detach().mean()) < 1
+    assert_same(spikes=(out, wanted))
+    for name, leaf in {"x": x, **dict(layer.named_parameters())}.items():
+        gradients = [torch.autograd.grad(s.square().sum(), leaf, retain_graph=True)[0] for s in (out, wanted)]
+        assert_near(share=1e-5, **{name: (gradients[0], gradients[1])})
+
+
+def test_a_recurrent_layer_without_weights_is_its_neuron(noise):
+    network = Network((Recurrent(LIF(beta=0.9, reset="zero")),), (7,))
+    with torch.no_grad():
+        network.layers[0].recurrence.weight.zero_()
+    x = noise(19, 3, 7)
+
+    assert_same(spikes=(network(x), simulate(LIF(beta=0.9, reset="zero"), x)[0]))
+
+
+# Learned parameters
+
+
+LEARNED = ALIF(alpha=0.3, beta=0.9, rho=0.97, kappa=0.4, threshold=1.3)
+NAMES = ("alpha", "beta", "rho", "kappa", "threshold")
+
+
+def test_learned_parameters_start_at_their_values():
+    network = Network((Spiking(LEARNED, learn=NAMES),), (5,))
+
+    values = network.layers[0].parameters_now()
+
+    for name, symbol in zip(NAMES, ("alpha", "beta", "rho", "kappa", "theta"), strict=True):
+        wanted = torch.full((5,), getattr(LEARNED, name))
+        assert_same(**{name: (values[symbol], wanted)}, rtol=1e-6)  # a function and its inverse, a few roundings
+
+
+def test_learned_parameters_start_at_each_neurons_own_value():
+    beta = (0.01, 0.5, 0.999)
+
+    network = Network((Spiking(LIF(beta=beta), learn=("beta",)),), (3,))
+
+    assert_same(beta=(network.layers[0].parameters_now()["beta"], torch.tensor(beta)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("step", (1e6, -1e6))
+def test_learned_parameters_stay_in_range_after_huge_steps(step, noise):
+    network = Network((Spiking(LEARNED, learn=NAMES),), (5,))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += step
+
+    values = network.layers[0].parameters_now()
+    x = noise(7, 3, 5).requires_grad_()
+    spikes = network(x)
+    gradient = torch.autograd.grad(spikes.sum(), x)[0]
+
+    assert all(((values[name] >= 0) & (values[name] <= 1)).all() for name in ("alpha", "beta", "rho"))
+    assert (values["theta"] > 0).all() and (values["kappa"] >= 0).all()
+    assert torch.isfinite(spikes).all() and torch.isfinite(gradient).all()
+
+
+def test_learned_parameters_receive_gradients_in_every_neuron(noise):
+    network = Network((Spiking(LEARNED, learn=NAMES),), (5,))
+
+    network(noise(31, 3, 5).abs()).square().sum().backward()
+
+    assert all(parameter.grad is not None and parameter.grad.all() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", ("gamma", "reset", "alpha"))
+def test_what_the_neuron_lacks_cannot_be_learned(name):
+    with pytest.raises(SnnError, match=rf"LIF: cannot learn '{name}'. It has: beta, threshold"):
+        Network((Spiking(LIF(beta=0.9), learn=(name,)),), (5,))
+
+
+@pytest.mark.parametrize("beta", (0.0, 1.0, (0.5, 1.0)))
+def test_a_decay_at_the_end_of_its_range_cannot_be_learned(beta):
+    with pytest.raises(SnnError, match="start inside 0..1"):
+        Network((Spiking(LIF(beta=beta), learn=("beta",)),), (2,))
+
+
+def test_a_rise_that_starts_at_zero_cannot_be_learned():
+    with pytest.raises(SnnError, match="kappa"):
+        Network((Spiking(ALIF(beta=0.9, rho=0.9, kappa=0.0), learn=("kappa",)),), (2,))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "layer, shape, message",
+    (
+        (Dense(5), (2, 7), r"Put Flatten\(\) before it"),
+        (Dense(0), (7,), "whole number from 1 up"),
+        (Dense(2.5), (7,), "whole number from 1 up"),
+        (Conv(5, 3), (7,), "it takes.*channels"),
+        (Conv(5, 3, groups=2), (4, 7), "groups should divide"),
+        (Conv(5, 9), (2, 7), "layer 0"),
+        (Pool(2), (7,), "it takes.*channels"),
+        (Pool(2, kind="mean"), (2, 7), "not known"),
+        (Pool(0), (2, 7), "whole number from 1 up"),
+        (Dropout(1.5), (7,), r"Dropout: share=1.5"),
+        (Recurrent(LIF(beta=0.9)), (2, 7), r"Put Flatten\(\) before it"),
+        (Recurrent(LI(beta=0.9)), (7,), "takes a spiking neuron"),
+    ),
+    ids=repr,
+)
+def test_a_layer_that_does_not_fit_its_input_is_refused_with_its_place(layer, shape, message):
+    with pytest.raises(SnnError, match=rf"(?s)layer 0 of the model, on an input of .*{message}|{message}"):
+        Network((layer,), shape)
+
+
+def test_the_surrogate_of_the_network_reaches_its_neurons(noise):
+    x = noise(7, 3, 5).requires_grad_()
+
+    gradients = [
+        torch.autograd.grad(Network((LIF(beta=0.9, reset="zero"),), (5,), surrogate=ATan(slope))(x).sum(), x)[0]
+        for slope in (1.0, 9.0)
+    ]
+
+    assert not torch.equal(*gradients)
