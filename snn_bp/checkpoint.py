@@ -16,6 +16,10 @@ from snn_bp.errors import SnnError
 from snn_bp.experiment import Experiment, to_json
 
 FORMAT = 1
+CONTENT = {
+    "format": int, "experiment": str, "tensors": str, "groups": list, "plain": dict, "epoch": int, "batch": int,
+    "sums": dict, "metrics": list, "layers": list,
+}  # fmt: skip
 
 
 @dataclass
@@ -51,29 +55,73 @@ def checkpoint_bytes(checkpoint: Checkpoint, experiment: Experiment) -> bytes:
         "plain": plain,
         **{name: getattr(checkpoint, name) for name in ("epoch", "batch", "sums", "metrics", "layers")},
     }
-    return safetensors_bytes(tensors, metadata={"snn_bp": json.dumps(content)})
+    header = json.dumps(content)
+    return safetensors_bytes(tensors, metadata={"snn_bp": header, "sha256": text_digest(header)})
 
 
 def read_checkpoint(file: Path, experiment: Experiment) -> Checkpoint:
     """The checkpoint in `file`; refused where it is missing, truncated, altered, or of another run or program."""
     try:
         with safe_open(file, framework="pt") as opened:
-            header = (opened.metadata() or {}).get("snn_bp")
+            metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     except FileNotFoundError:
         raise SnnError(f"{file}: there is no such checkpoint.") from None
     except (SafetensorError, OSError, ValueError) as cause:
         raise SnnError(f"{file}: the checkpoint is truncated or damaged ({cause}).") from None
-    if header is None:
-        raise SnnError(f"{file}: not a checkpoint of snn_bp; its header is missing.")
-    content = json.loads(header)
-    if content["format"] != FORMAT:
-        raise SnnError(f"{file}: checkpoint format {content['format']}, this version reads {FORMAT}.")
+    content = _content(file, metadata)
     if content["experiment"] != experiment_digest(experiment):
         raise SnnError(f"{file}: the checkpoint is of another experiment than experiment.json.")
     if content["tensors"] != tensor_digest(tensors):
         raise SnnError(f"{file}: the checkpoint is damaged; its tensors do not match their checksum.")
-    weights, state = {}, {}
+    try:
+        return _checkpoint(content, tensors)
+    except ValueError:
+        raise SnnError(f"{file}: the checkpoint is damaged; its tensors have names that are not known.") from None
+
+
+def experiment_digest(experiment: Experiment) -> str:
+    """A hash of everything that a run depends on."""
+    return hashlib.sha256(json.dumps(to_json(experiment), sort_keys=True).encode()).hexdigest()
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of the names, types, shapes and bytes of tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}".encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes() if tensors[name].numel() else b"")
+    return digest.hexdigest()
+
+
+def text_digest(text: str) -> str:
+    """A hash of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _content(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The JSON of the header, each part of the type it should have."""
+    header = metadata.get("snn_bp")
+    if header is None:
+        raise SnnError(f"{file}: not a checkpoint of snn_bp; its header is missing.")
+    try:
+        content = json.loads(header)
+    except (ValueError, RecursionError):
+        raise SnnError(f"{file}: the checkpoint is damaged; its header is not JSON.") from None
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise SnnError(f"{file}: checkpoint format {found}, this version reads {FORMAT}.")
+    if metadata.get("sha256") != text_digest(header):
+        raise SnnError(f"{file}: the checkpoint is damaged; its header does not match its checksum.")
+    for name, kind in CONTENT.items():
+        if not isinstance(content.get(name), kind):
+            raise SnnError(f"{file}: the checkpoint is damaged; {name!r} in its header is {content.get(name)!r:.40}.")
+    return content
+
+
+def _checkpoint(content: dict[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoint:
+    weights: dict[str, Tensor] = {}
+    state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         part, _, rest = name.partition("/")
         if part == "weights":
@@ -87,17 +135,3 @@ def read_checkpoint(file: Path, experiment: Experiment) -> Checkpoint:
     optimizer = {"state": state, "param_groups": content["groups"]} if content["groups"] else {}
     rest = {name: content[name] for name in ("epoch", "batch", "sums", "metrics", "layers")}
     return Checkpoint(weights=weights, optimizer=optimizer, **rest)
-
-
-def experiment_digest(experiment: Experiment) -> str:
-    """A hash of everything that a run depends on."""
-    return hashlib.sha256(json.dumps(to_json(experiment), sort_keys=True).encode()).hexdigest()
-
-
-def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of the names and bytes of tensors."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes() if tensors[name].numel() else b"")
-    return digest.hexdigest()

@@ -58,6 +58,8 @@ class Train:
             raise SnnError(f"train.rates={self.rates!r}: it should be bounds, as RateBounds(lower=0.01, upper=0.5).")
         if not isinstance(self.nesterov, bool):
             raise SnnError(f"train.nesterov={self.nesterov!r}: it is True or False.")
+        if not (isinstance(self.device, str) and self.device):
+            raise SnnError(f"train.device={self.device!r}: it should be a text, as 'auto', 'cpu' or 'cuda'.")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, tuple | list):
+            raise SnnError(f"model={self.model!r}: it should be a tuple of layers, as (Dense(10), LIF(beta=0.9)).")
         object.__setattr__(self, "model", tuple(self.model))
         for place, layer in enumerate(self.model):
             if not isinstance(layer, Layer):
@@ -96,10 +100,11 @@ CONSTRUCTORS = (
 def to_json(value: Any) -> Any:
     """The value as JSON holds it: a dataclass becomes an object whose "is" names its kind."""
     if is_dataclass(value) and type(value).__name__ in CONSTRUCTORS:
-        content = {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+        content = {field.name: getattr(value, field.name) for field in fields(value)}
         if isinstance(value, Data):
             content["transforms"] = [transform_to_json(transform) for transform in value.transforms]
-        return {"is": type(value).__name__, **content}
+            return {"is": "Data", **content}
+        return {"is": type(value).__name__, **{name: to_json(part) for name, part in content.items()}}
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]
     if value is None or isinstance(value, str | int | float | bool):
@@ -115,10 +120,13 @@ def from_json(content: Any) -> Any:
         return content
     arguments = dict(content)
     name = arguments.pop("is", None)
-    if name not in CONSTRUCTORS:
+    if not isinstance(name, str) or name not in CONSTRUCTORS:
         raise SnnError(f'"is": {name!r} is not a type of snn_bp. {nearest(str(name), CONSTRUCTORS)}')
     if name == "Data":
-        transforms = tuple(transform_from_json(item) for item in arguments.pop("transforms", ()))
+        described = arguments.pop("transforms", [])
+        if not isinstance(described, list) or not all(isinstance(item, dict) for item in described):
+            raise SnnError(f"transforms: {described!r} should be a list of objects that each name a transform of tonic.")
+        transforms = tuple(transform_from_json(item) for item in described)
         return _construct(name, (), {**{k: from_json(v) for k, v in arguments.items()}, "transforms": transforms})
     return _construct(name, (), {key: from_json(item) for key, item in arguments.items()})
 
@@ -160,13 +168,17 @@ def _evaluate(tree: ast.AST) -> Any:
     if isinstance(tree, ast.Constant):
         return tree.value
     if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
-        return -_evaluate(tree.operand)
+        value = _evaluate(tree.operand)
+        if isinstance(value, int | float):
+            return -value
     if isinstance(tree, ast.Tuple | ast.List):
         return tuple(_evaluate(item) for item in tree.elts)
     if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
         if tree.func.id not in CONSTRUCTORS:
             raise LookupError(f"{tree.func.id} is not a type of snn_bp. {nearest(tree.func.id, CONSTRUCTORS)}")
-        keywords = {item.arg: _evaluate(item.value) for item in tree.keywords if item.arg}
+        if any(item.arg is None for item in tree.keywords):
+            raise LookupError(f"{ast.unparse(tree)}: write each argument out; ** is not read.")
+        keywords = {str(item.arg): _evaluate(item.value) for item in tree.keywords}
         return _construct(tree.func.id, [_evaluate(item) for item in tree.args], keywords)
     raise LookupError(f"{ast.unparse(tree)} is neither a number, a text, a tuple nor a value such as ATan(slope=2).")
 
@@ -196,4 +208,7 @@ def _changed(value: Any, path: list[str], new: Any, key: str) -> tuple[Any, Any]
     if head not in known:
         raise SnnError(f"{key}: there is no {head!r}. {nearest(head, known)}")
     part, before = _changed(getattr(value, head), rest, new, key)
-    return replace(value, **{head: part}), before
+    try:
+        return replace(value, **{head: part}), before
+    except TypeError as cause:
+        raise SnnError(f"{key}={new!r}: {cause}.") from None

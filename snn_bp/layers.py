@@ -17,6 +17,7 @@ from snn_bp.neurons import ALIF, DECAYS, IF, LI, LIF, CubaLIF, Neuron, State, co
 from snn_bp.surrogates import Surrogate
 
 Shape: TypeAlias = tuple[int, ...]
+LEAST = 1e-6  # of a learned threshold or kappa: softplus underflows to 0, which is no threshold
 
 
 @dataclass(frozen=True)
@@ -187,13 +188,16 @@ class Neurons(nn.Module):
                 raise SnnError(
                     f"{type(neuron).__name__}: to be learned, {name} should start inside 0..1, not at its end."
                 )
+            if symbol == "kappa" and not bool((start > 0).all()):
+                raise SnnError(f"{type(neuron).__name__}: to be learned, kappa should start above 0, 0.1 for one.")
             raw = torch.logit(start) if symbol in DECAYS else start + torch.log(-torch.expm1(-start))
             self.learned[symbol] = nn.Parameter(raw.expand(shape).clone())
 
     def parameters_now(self) -> dict[str, Tensor]:
         """The learned parameters in their own units, under the symbols of the equation."""
         return {
-            symbol: torch.sigmoid(raw) if symbol in DECAYS else F.softplus(raw) for symbol, raw in self.learned.items()
+            symbol: torch.sigmoid(raw) if symbol in DECAYS else F.softplus(raw).clamp_min(LEAST)
+            for symbol, raw in self.learned.items()
         }
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:

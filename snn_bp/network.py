@@ -119,6 +119,8 @@ class Network(nn.Module):
                 f"network: input should be [time, batch, {', '.join(map(str, self.input_shape))}], "
                 f"found {list(x.shape)}. Loaders give time first."
             )
+        if not x.is_floating_point():
+            raise SnnError(f"network: input should be a tensor of floats, found {x.dtype}. Use x.float().")
 
     def _build(self, place: int, layer: Layer, shape: Shape) -> tuple[nn.Module, Shape]:
         if isinstance(layer, Neuron):
@@ -193,6 +195,8 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
         if synapse.bias is not None:
             synapse.bias.zero_()
     for place, layer in enumerate(network.layers):
+        if isinstance(layer, DropoutOverTime):
+            continue  # nothing random: the start depends on the seed of the weights and on x alone
         if place in fronts:
             values = coefficients(neuron_of(layer))
             free, _ = simulate(LI(alpha=values["alpha"], beta=values["beta"]), x)

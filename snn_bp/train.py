@@ -28,7 +28,7 @@ from snn_bp.progress import Progress, Step, Tally, layer_updates, results_line
 from snn_bp.provenance import peak_memory_mb
 from snn_bp.run import Run
 
-SAVE_SECONDS = 20.0  # the longest stretch of work that a kill can cost
+SAVE_SECONDS = 20.0
 
 
 class Stopped(Exception):
@@ -42,20 +42,22 @@ class Stopped(Exception):
 def train(
     experiment: Experiment, out: Path | str, *,
     command: str = "snn_bp.train", changes: Sequence[str] = (), quiet: bool = False,
+    save_seconds: float = SAVE_SECONDS,
 ) -> Run:  # fmt: skip
     """Run `experiment` into the new folder `out`, the test split at the end included, and give the finished run.
 
-    `command` and `changes` are recorded with the run; `quiet` leaves out all printing.
+    `command` and `changes` are recorded with the run; `quiet` leaves out all printing. A checkpoint is written after
+    every epoch, and within one whenever `save_seconds` of work are not yet saved.
     """
     Run.check_free(out)
     dataset = load(experiment.data, quiet=quiet)
     check_fit(experiment, dataset)
     run = Run.create(experiment, out, command=command, changes=changes)
     run.hold(dataset)
-    return _fit(run, None, Progress(run, quiet=quiet))
+    return _fit(run, None, Progress(run, quiet=quiet), save_seconds)
 
 
-def resume(out: Path | str, *, quiet: bool = False) -> Run:
+def resume(out: Path | str, *, quiet: bool = False, save_seconds: float = SAVE_SECONDS) -> Run:
     """Go on with a run from its newest good checkpoint; a finished run is given as it is."""
     run = Run(out)
     if run.results() is not None:
@@ -67,7 +69,7 @@ def resume(out: Path | str, *, quiet: bool = False) -> Run:
     where = f"epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}" if checkpoint else "the beginning"
     progress.say(f"resumed at {where}")
     check_fit(run.experiment, run.dataset())
-    return _fit(run, checkpoint, progress)
+    return _fit(run, checkpoint, progress, save_seconds)
 
 
 def check_fit(experiment: Experiment, dataset: Dataset) -> None:
@@ -82,7 +84,7 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
         )
 
 
-def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress) -> Run:
+def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float) -> Run:
     """Train from a checkpoint, or from the start, to the last epoch."""
     how, seed, dataset = run.experiment.train, run.experiment.seed, run.dataset()
     write_json(run.path / "data.json", dataset.record())
@@ -121,7 +123,7 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress) -> Run:
                 at.batch += 1
                 tally.add(step, time.monotonic() - began)
                 progress.step(step, tally)
-                if at.batch < batches and (stop or time.monotonic() - saved > SAVE_SECONDS):
+                if at.batch < batches and (stop or time.monotonic() - saved > save_seconds):
                     at.sums = tally.record()
                     run.save(_filled(at, network, optimizer))
                     saved = time.monotonic()
@@ -162,7 +164,7 @@ def train_step(network: Network, optimizer: torch.optim.Optimizer, x: Tensor, ta
         with torch.autocast(x.device.type, torch.bfloat16, enabled=how.autocast is not None):
             out, hidden, state = network.spikes(piece, state)
         out = out if out.dtype in (torch.float32, torch.float64) else out.float()
-        loss = how.loss(out, targets)
+        loss: Tensor = how.loss(out, targets)
         if how.rates is not None:
             loss = loss + how.rates(hidden)
         loss = loss * (len(piece) / len(x))

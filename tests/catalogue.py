@@ -34,7 +34,10 @@ EVERY_NEURON = (
     *(LIF(beta=0.9, reset=r, detach_reset=d) for r, d in product(RESETS, (True, False))),
     *(CubaLIF(alpha=0.7, beta=0.85, reset=r, detach_reset=d) for r, d in product(RESETS, (True, False))),
     *(ALIF(beta=0.9, rho=0.9, kappa=0.4, reset=r, detach_reset=d) for r, d in product(RESETS, (True, False))),
-    *(ALIF(beta=0.9, rho=0.9, kappa=0.4, alpha=0.3, reset=r, detach_reset=d) for r, d in product(RESETS, (True, False))),
+    *(
+        ALIF(beta=0.9, rho=0.9, kappa=0.4, alpha=0.3, reset=r, detach_reset=d)
+        for r, d in product(RESETS, (True, False))
+    ),
 )
 
 SURROGATES = tuple(Surrogate(shape, slope=2.3) for shape in SHAPES)

@@ -92,12 +92,12 @@ def test_a_neuron_equals_snntorch_in_spikes_potentials_and_gradients(kind, reset
     net = nn.Sequential(theirs_of(kind, 40, beta=beta, reset_mechanism=reset, threshold=0.9))
     network = from_snntorch(net, (40,))
     x = noise(65, 40, 40, scale=0.6).requires_grad_()
-    weights, v_weights = noise(*x.shape, seed=1), noise(*x.shape, seed=2, scale=0.1)
+    weights = noise(*x.shape, seed=1)
 
     wanted, wanted_v = step_by_hand(net, x)
-    wanted_gradient = torch.autograd.grad((weights * wanted + v_weights * wanted_v).sum(), x)[0]
+    wanted_gradient = torch.autograd.grad((weights * wanted).sum(), x)[0]
     activity = network.observe(x)[0][0]
-    gradient = torch.autograd.grad((weights * activity.spikes + v_weights * activity.potentials).sum(), x)[0]
+    gradient = torch.autograd.grad((weights * activity.spikes).sum(), x)[0]
 
     assert x.numel() > 1e5 and 0.02 < float(wanted.detach().mean()) < 0.7
     assert_same(spikes=(activity.spikes, wanted))
@@ -115,11 +115,10 @@ def test_a_recurrent_neuron_is_exact_where_its_sums_are(kind, reset, dyadic):
     network = from_snntorch(net, (61,))
     x = dyadic(14, 121, 61, scale=0.8)
 
-    with torch.no_grad():
-        wanted, wanted_v = step_by_hand(net, x)
-        activity = network.observe(x)[0][0]
+    wanted, wanted_v = step_by_hand(net, x)
+    activity = network.observe(x)[0][0]
 
-    assert x.numel() > 1e5 and 0.02 < float(wanted.mean()) < 0.7
+    assert x.numel() > 1e5 and 0.02 < float(wanted.detach().mean()) < 0.7
     assert_same(spikes=(activity.spikes, wanted), potentials=(activity.potentials, wanted_v))
 
 
@@ -170,7 +169,7 @@ def test_a_deep_network_equals_snntorch_with_every_weights_gradient(dyadic):
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(2, 3, 3, padding=1, stride=(2, 1)),
-        snn.Leaky(beta=torch.linspace(0.5, 0.95, 3)[:, None, None], reset_mechanism="zero", threshold=0.4),
+        snn.Leaky(beta=0.9, reset_mechanism="zero", threshold=0.4),
         nn.AvgPool2d(2),
         snn.Leaky(beta=0.8, threshold=0.2),
         nn.MaxPool2d(2, stride=1),
@@ -234,7 +233,9 @@ def test_batch_norm_and_dropout_pass_in_evaluation(noise):
 
 def test_learned_parameters_keep_their_values_and_stay_learned():
     beta, threshold = torch.linspace(0.1, 0.95, 7), torch.linspace(0.3, 2, 7)
-    net = nn.Sequential(snn.Leaky(beta=beta.clone(), threshold=threshold.clone(), learn_beta=True, learn_threshold=True))
+    net = nn.Sequential(
+        snn.Leaky(beta=beta.clone(), threshold=threshold.clone(), learn_beta=True, learn_threshold=True)
+    )
 
     network = from_snntorch(net, (7,))
     back = to_snntorch(network)
@@ -265,10 +266,9 @@ def test_there_and_back_gives_the_same_output(neurons, dyadic):
     dyadic_weights(nn.ModuleList([layer for layer in network.layers if isinstance(layer, nn.Linear)]), scale=3)
     x = dyadic(31, 3, 7, scale=2)
 
-    with torch.no_grad():
-        wanted = network(x)
-        stepped = step_hidden(to_snntorch(network), x)
-        back = from_snntorch(to_snntorch(network), (7,))
+    wanted = network(x)
+    stepped = step_hidden(to_snntorch(network), x)
+    back = from_snntorch(to_snntorch(network), (7,))
 
     assert wanted.any()
     # a recurrent sum has another order: its potentials may differ by a rounding, its spikes did not
@@ -298,12 +298,22 @@ def test_there_and_back_keeps_every_layer_without_state(coin):
 
     # LIF(threshold=0.3) comes back as the nearest single-precision number, which is what a step uses
     assert [type(layer) for layer in back.model] == [type(layer) for layer in network.model]
-    assert back.model[2:4] == (Pool(2, kind="sum", stride=2), Conv(3, (2, 3), stride=(2, 2), padding=(0, 0), dilation=(1, 2), bias=False))
+    assert back.model[2:4] == (
+        Pool(2, kind="sum", stride=2),
+        Conv(3, (2, 3), stride=(2, 2), padding=(0, 0), dilation=(1, 2), bias=False),
+    )
     assert_same(out=(back(x), network(x)))
 
 
 def test_one_dimensional_layers_come_over(coin):
-    net = nn.Sequential(nn.Conv1d(2, 3, 5), snn.Leaky(beta=0.9), nn.MaxPool1d(2), nn.Conv1d(3, 3, 1), nn.AvgPool1d(3), nn.Flatten())
+    net = nn.Sequential(
+        nn.Conv1d(2, 3, 5),
+        snn.Leaky(beta=torch.linspace(0.5, 0.95, 3)[:, None]),
+        nn.MaxPool1d(2),
+        nn.Conv1d(3, 3, 1),
+        nn.AvgPool1d(3),
+        nn.Flatten(),
+    )
     dyadic_weights(net)
     network = from_snntorch(net, (2, 17))
     x = coin(11, 3, 2, 17, probability=0.3)
@@ -403,7 +413,7 @@ def test_states_handed_to_the_next_layer_are_refused():
 
 @pytest.mark.parametrize("net", (nn.Linear(3, 2), nn.Sequential(), nn.ModuleList([nn.Linear(3, 2)])), ids=str)
 def test_what_is_no_sequential_is_refused(net):
-    with pytest.raises(SnnError, match="takes an nn.Sequential"):
+    with pytest.raises(SnnError, match=r"takes an nn\.Sequential"):
         from_snntorch(net, (3,))
 
 

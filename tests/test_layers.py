@@ -198,7 +198,7 @@ def test_what_the_neuron_lacks_cannot_be_learned(name):
 
 @pytest.mark.parametrize("beta", (0.0, 1.0, (0.5, 1.0)))
 def test_a_decay_at_the_end_of_its_range_cannot_be_learned(beta):
-    with pytest.raises(SnnError, match="start inside 0..1"):
+    with pytest.raises(SnnError, match=r"start inside 0\.\.1"):
         Network((Spiking(LIF(beta=beta), learn=("beta",)),), (2,))
 
 

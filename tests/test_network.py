@@ -94,12 +94,11 @@ def test_streaming_in_pieces_equals_the_whole(sizes, coin):
     network = dyadic_network()
     x = coin(41, 3, *SHAPE, probability=0.3)
 
-    with torch.no_grad():
-        whole, last = network.run(x)
-        state, pieces = None, []
-        for piece in x.split(sizes):
-            out, state = network.run(piece, state)
-            pieces.append(out)
+    whole, last = network.run(x)
+    state, pieces = None, []
+    for piece in x.split(sizes):
+        out, state = network.run(piece, state)
+        pieces.append(out)
 
     assert whole.any() and state is not None
     assert_same(out=(torch.cat(pieces), whole))
@@ -111,11 +110,15 @@ def test_a_network_observed_does_what_it_does_unobserved(coin):
     network = dyadic_network()
     x = coin(17, 3, *SHAPE, probability=0.3)
 
-    with torch.no_grad():
-        out, last = network.run(x)
-        activities, state = network.observe(x)
+    out, last = network.run(x)
+    activities, state = network.observe(x)
 
-    assert [activity.name for activity in activities] == ["layer 1 (LIF)", "layer 6 (CubaLIF)", "layer 8 (LIF)", "layer 10 (LI)"]
+    assert [activity.name for activity in activities] == [
+        "layer 1 (LIF)",
+        "layer 6 (CubaLIF)",
+        "layer 8 (LIF)",
+        "layer 10 (LI)",
+    ]
     assert all(activity.spikes.any() for activity in activities)
     assert_same(out=(activities[-1].spikes, out), potentials=(activities[-1].potentials, out))
     assert_same(state=(state[1].v, last[1].v))
@@ -148,8 +151,7 @@ def test_samples_of_a_batch_do_not_meet(coin):
     network = dyadic_network()
     x = coin(17, 5, *SHAPE, probability=0.3)
 
-    with torch.no_grad():
-        assert_same(out=(network(x)[:, 1:3], network(x[:, 1:3])))
+    assert_same(out=(network(x)[:, 1:3], network(x[:, 1:3])))
 
 
 @pytest.mark.parametrize("copied", (copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))), ids=("deepcopy", "pickle"))
@@ -201,15 +203,15 @@ def test_building_a_network_leaves_torchs_generator_alone():
 
 
 def test_no_layer_of_a_deep_network_starts_silent(coin):
-    model = tuple(layer for _ in range(5) for layer in (Dense(64), LIF(beta=0.9, reset="zero")))
+    model = tuple(layer for _ in range(5) for layer in (Dense(64), LIF(beta=0.8, reset="zero")))
     network = Network(model, (200,), seed=0)
     x = coin(100, 16, 200, probability=0.02)
-    before = [float(activity.spikes.mean()) for activity in network.observe(x)[0]]
+    before = [float(activity.spikes.detach().mean()) for activity in network.observe(x)[0]]
 
     start_alive(network, x)
 
-    rates = [float(activity.spikes.mean()) for activity in network.observe(x)[0]]
-    assert before[-1] == 0.0
+    rates = [float(activity.spikes.detach().mean()) for activity in network.observe(x)[0]]
+    assert before == [0.0] * 5
     assert all(0.02 < rate < 0.5 for rate in rates)
 
 
@@ -220,17 +222,28 @@ def test_starting_alive_gives_the_first_layer_the_spread_asked_for(coin):
     start_alive(network, x, spread=0.5)
 
     free, _ = simulate(LI(beta=0.9), network.layers[0](x))
-    assert float((free / 0.7).square().mean().sqrt()) == pytest.approx(0.5, rel=1e-4)
+    assert float((free.detach() / 0.7).square().mean().sqrt()) == pytest.approx(0.5, rel=1e-4)
     assert not network.layers[0].bias.any()
 
 
-def test_starting_alive_leaves_batch_norm_and_readout_alone(coin):
+def test_starting_alive_leaves_weights_behind_batch_norm_and_of_the_readout_alone(coin):
     network = Network((Dense(7), BatchNorm(), LIF(beta=0.9), Dense(5), LI(beta=0.9)), (11,))
-    before = copy.deepcopy(network.state_dict())
+    before = [parameter.detach().clone() for parameter in network.parameters()]
 
     start_alive(network, coin(20, 4, 11, probability=0.2))
 
-    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert all(torch.equal(*pair) for pair in zip(network.parameters(), before, strict=True))
+
+
+def test_starting_alive_gives_batch_norm_the_statistics_of_the_batch(coin):
+    network = Network((Dense(7), BatchNorm(momentum=0.2), LIF(beta=0.9)), (11,))
+    x = coin(20, 4, 11, probability=0.2)
+
+    start_alive(network, x)
+
+    norm, current = network.layers[1], network.layers[0](x)
+    assert norm.momentum == 0.2
+    assert_same(mean=(norm.running_mean, current.mean((0, 1))), var=(norm.running_var, current.var((0, 1))), atol=1e-6)
 
 
 # Time constants

@@ -22,7 +22,9 @@ def test_a_neuron_survives_pickling_as_an_equal_and_hashable_value(neuron):
 
 
 @pytest.mark.parametrize(
-    "values", ([0.25, 0.5], (0.25, 0.5), np.array([0.25, 0.5]), torch.tensor([0.25, 0.5])), ids=lambda v: type(v).__name__
+    "values",
+    ([0.25, 0.5], (0.25, 0.5), np.array([0.25, 0.5]), torch.tensor([0.25, 0.5])),
+    ids=lambda v: type(v).__name__,
 )
 def test_arrays_become_the_same_tuple(values):
     assert LIF(beta=values) == LIF(beta=(0.25, 0.5))

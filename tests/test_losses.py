@@ -1,0 +1,178 @@
+"""Losses against closed forms, and the way their gradients pull."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from catalogue import assert_same
+
+from snn_bp import (
+    CountCrossEntropy,
+    CountSquaredError,
+    FirstSpike,
+    MaxCrossEntropy,
+    MembraneCrossEntropy,
+    RateBounds,
+    SnnError,
+)
+
+ON_SPIKES = (CountCrossEntropy(), CountSquaredError(), FirstSpike())
+ON_POTENTIALS = (MembraneCrossEntropy(), MaxCrossEntropy())
+LOSSES = (*ON_SPIKES, *ON_POTENTIALS)
+TARGETS = torch.tensor([2, 0, 4, 1])  # of 5 classes
+
+
+def train_of(*steps, length=10):
+    """One neuron's spikes at these steps, `[time, 1, 1]`."""
+    spikes = torch.zeros(length, 1, 1, dtype=torch.float64)
+    spikes[list(steps)] = 1
+    return spikes
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+def test_the_gradient_is_that_of_finite_differences(loss, noise):
+    out = torch.sigmoid(noise(7, 4, 5, dtype=torch.float64)).requires_grad_()
+
+    assert torch.autograd.gradcheck(lambda out: loss(out, TARGETS), out)
+
+
+@pytest.mark.parametrize("loss", ON_SPIKES, ids=repr)
+def test_the_loss_of_spikes_has_finite_gradients_at_spikes_and_silence(loss, coin):
+    out = coin(7, 4, 5, probability=0.3)
+    out[:, 0] = 0
+    out[:, 1] = 1
+    out.requires_grad_()
+
+    loss(out, TARGETS).backward()
+
+    assert out.grad is not None and torch.isfinite(out.grad).all() and out.grad.any()
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+def test_the_loss_does_not_depend_on_the_order_of_the_samples(loss, noise):
+    out, order = torch.sigmoid(noise(7, 4, 5, dtype=torch.float64)), torch.tensor([3, 0, 2, 1])
+
+    # a mean in another order: a few roundings of 2.2e-16
+    assert_same(loss=(loss(out[:, order], TARGETS[order]), loss(out, TARGETS)), rtol=1e-14)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+def test_votes_go_up_and_the_loss_down_where_the_right_class_does_more(loss):
+    little = torch.full((7, 4, 5), 0.2)
+    much = little.clone()
+    much[:, torch.arange(4), TARGETS] = 0.6
+
+    assert torch.equal(loss.votes(much).argmax(1), TARGETS)
+    assert loss(much, TARGETS) < loss(little, TARGETS)
+
+
+def test_the_cross_entropy_of_counts_is_that_of_summed_spikes(coin):
+    out = coin(13, 4, 5, probability=0.3)
+
+    assert_same(loss=(CountCrossEntropy()(out, TARGETS), F.cross_entropy(out.sum(0), TARGETS)))
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16))
+def test_counts_of_half_precision_spikes_are_exact(dtype):
+    out = torch.ones(4099, 1, 3, dtype=dtype)  # a sum in half precision would stop or round
+
+    assert CountCrossEntropy().votes(out).tolist() == [[4099.0] * 3]
+
+
+def test_the_cross_entropy_of_potentials_is_that_of_their_mean_or_maximum(noise):
+    out = noise(13, 4, 5)
+
+    assert_same(
+        mean=(MembraneCrossEntropy()(out, TARGETS), F.cross_entropy(out.mean(0), TARGETS)),
+        maximum=(MaxCrossEntropy()(out, TARGETS), F.cross_entropy(out.max(0).values, TARGETS)),
+    )
+
+
+def test_the_squared_error_of_rates_is_zero_at_the_wanted_rates():
+    out = torch.zeros(10, 4, 5)
+    out[:2] = 1
+    out[:8, torch.arange(4), TARGETS] = 1
+
+    assert CountSquaredError(right=0.8, wrong=0.2)(out, TARGETS).item() == pytest.approx(0, abs=1e-14)
+
+
+def test_the_squared_error_of_silence_is_the_mean_of_the_wanted_squares():
+    loss = CountSquaredError(right=0.8, wrong=0.2)(torch.zeros(10, 4, 5), TARGETS)
+
+    assert loss.item() == pytest.approx((0.8**2 + 4 * 0.2**2) / 5, rel=1e-6)
+
+
+@pytest.mark.parametrize("steps, time", (((0,), 0), ((3,), 3), ((3, 4, 9), 3), ((9,), 9), ((), 10)), ids=str)
+def test_votes_for_the_first_spike_are_minus_its_time(steps, time):
+    assert FirstSpike(scale=5.0).votes(train_of(*steps)).item() == -time / 5
+
+
+def test_the_first_spike_of_the_right_class_is_pulled_earlier():
+    out = torch.cat([train_of(6), train_of(2)], dim=2).requires_grad_()
+
+    FirstSpike()(out, torch.tensor([0])).backward()
+
+    right, wrong = out.grad[:, 0, 0], out.grad[:, 0, 1]
+    assert (right[:6] < 0).all()  # more spike before the first lowers the loss
+    assert not right[7:].any()  # what comes after it does not matter
+    assert wrong[2] > 0  # less of the wrong class's first spike lowers it too
+    assert (right[:6].diff() >= 0).all()  # the earlier, the more
+
+
+def test_a_silent_right_class_is_called_upon_at_every_step():
+    out = torch.cat([train_of(), train_of(2)], dim=2).requires_grad_()
+
+    FirstSpike()(out, torch.tensor([0])).backward()
+
+    assert (out.grad[:, 0, 0] < 0).all()
+
+
+# Bounds on rates
+
+
+def test_rates_within_their_bounds_cost_nothing(coin):
+    spikes = [coin(101, 4, 7, probability=0.3), coin(101, 4, 2, 3, 5, probability=0.5)]
+
+    assert RateBounds(lower=0.1, upper=0.7)(spikes).item() == 0
+
+
+def test_the_penalty_is_the_squared_distance_from_the_bounds():
+    silent, busy = torch.zeros(10, 2, 3), torch.ones(10, 2, 3)
+
+    bounds = RateBounds(lower=0.25, upper=0.5, strength=8.0)
+
+    assert bounds([silent]).item() == 8 * 0.25**2
+    assert bounds([busy]).item() == 8 * 0.5**2
+    assert bounds([silent, busy]).item() == 8 * (0.25**2 + 0.5**2)
+    assert bounds([torch.cat([silent, busy], dim=2)]).item() == 8 * (0.25**2 + 0.5**2) / 2
+
+
+def test_each_layer_may_have_bounds_of_its_own():
+    silent, busy = torch.zeros(10, 2, 3), torch.ones(10, 2, 3)
+
+    assert RateBounds(lower=(0.0, 0.25), upper=(0.5, 1.0))([silent, busy]).item() == 0
+    assert RateBounds(lower=(0.25, 0.0), upper=(1.0, 0.5))([silent, busy]).item() == 0.25**2 + 0.5**2
+
+
+def test_a_rate_below_its_bound_is_pulled_up_and_one_above_down():
+    spikes = torch.zeros(10, 2, 2)
+    spikes[:, :, 1] = 1
+    spikes.requires_grad_()
+
+    RateBounds(lower=0.1, upper=0.5)([spikes]).backward()
+
+    assert (spikes.grad[:, :, 0] < 0).all() and (spikes.grad[:, :, 1] > 0).all()
+
+
+def test_the_penalty_has_the_gradient_of_finite_differences(noise):
+    spikes = torch.sigmoid(noise(5, 2, 7, dtype=torch.float64)).requires_grad_()
+
+    assert torch.autograd.gradcheck(lambda s: RateBounds(lower=0.45, upper=0.55)([s]), spikes)
+
+
+def test_no_hidden_layer_costs_nothing():
+    assert RateBounds(lower=0.1, upper=0.5)([]).item() == 0
+
+
+def test_bounds_for_another_number_of_layers_are_refused():
+    with pytest.raises(SnnError, match="2 bounds for 1 hidden layers"):
+        RateBounds(lower=(0.1, 0.2))([torch.zeros(3, 2, 5)])

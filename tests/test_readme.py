@@ -1,0 +1,54 @@
+"""The README's Python runs, its commands exist, and its figures are those of the result files."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from snn_bp import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    names: dict = {}
+    for block in blocks("python"):
+        exec(block, names)
+
+    assert names["run"].results()["test"]["samples"] == 360
+    assert names["potentials"].shape == (100, 8, 50)
+
+
+def test_every_command_named_exists():
+    named = set(re.findall(r"snn-bp (\w+)", README))
+
+    known = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+
+    assert named <= known
+
+
+def test_every_file_named_in_a_command_or_link_exists():
+    named = re.findall(r"experiments/\w+(?:/\w+)?\.(?:py|json)", README) + re.findall(r"\]\((?!http)([^)#]+)\)", README)
+
+    assert named
+    assert all((ROOT / name).exists() for name in named), [name for name in named if not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize(
+    "row", re.findall(r"^\| `experiments/.*", README, flags=re.MULTILINE), ids=lambda row: row[:40]
+)
+def test_accuracies_in_the_table_are_those_of_the_result_files(row):
+    file, shown = re.search(r"\((experiments/results/[\w.]+)\)", row), re.search(r"\| ([\d.]+) \(", row)
+    assert file and shown
+
+    results = json.loads((ROOT / file[1]).read_text())
+
+    assert f"{results['mean_accuracy']:.3f}" == shown[1]
