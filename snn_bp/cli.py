@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import torch
 import typer
@@ -93,7 +93,7 @@ def list_runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = P
                 state = f"epoch {checkpoint.epoch} of {run.experiment.train.epochs}" if checkpoint else "not started"
             else:
                 state = results_line(results)
-        except (SnnError, OSError, ValueError) as problem:
+        except (SnnError, OSError, ValueError, KeyError, TypeError) as problem:
             state = f"cannot be read: {problem}"
         print(f"{path!s:{width}}  {state}")
 
@@ -117,15 +117,24 @@ def entry() -> None:
 def guarded(program: typer.Typer, arguments: Sequence[str] | None = None) -> None:
     """Run a command line; what goes wrong is one line on standard error and an exit code that is not zero."""
     try:
-        program(arguments)
+        code = program(arguments, standalone_mode=False)
     except SnnError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(problem))
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signum)
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as problem:
+        _fail(f"{problem.filename or 'a file'}: {problem.strerror or problem}.")
+    except Exception as problem:
+        told = getattr(problem, "format_message", None)  # a wrong command or option: typer's class, or click's
+        if told is None:
+            raise
+        _fail(f"{told()} --help lists what there is.")
+    else:
+        if isinstance(code, int):  # what --help and Ctrl-C exit with
+            sys.exit(code)
 
 
 def read_file(file: Path) -> Experiment:
@@ -149,6 +158,11 @@ def read_file(file: Path) -> Experiment:
     if not isinstance(experiment, Experiment):
         raise SnnError(f"{file}: it should define `experiment = Experiment(...)`, found {type(experiment).__name__}.")
     return experiment
+
+
+def _fail(message: str) -> NoReturn:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
 
 
 def _train(experiment: Experiment, name: str, changes: list[str], out: Path | None, dry_run: bool) -> None:

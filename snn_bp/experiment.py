@@ -58,6 +58,8 @@ class Train:
             raise SnnError(f"train.rates={self.rates!r}: it should be bounds, as RateBounds(lower=0.01, upper=0.5).")
         if not isinstance(self.nesterov, bool):
             raise SnnError(f"train.nesterov={self.nesterov!r}: it is True or False.")
+        if self.nesterov and self.optimizer == "sgd" and self.momentum == 0:
+            raise SnnError("train.nesterov=True with train.momentum=0: Nesterov's step needs a momentum, 0.9 for one.")
         if not (isinstance(self.device, str) and self.device):
             raise SnnError(f"train.device={self.device!r}: it should be a text, as 'auto', 'cpu' or 'cuda'.")
 
@@ -125,7 +127,9 @@ def from_json(content: Any) -> Any:
     if name == "Data":
         described = arguments.pop("transforms", [])
         if not isinstance(described, list) or not all(isinstance(item, dict) for item in described):
-            raise SnnError(f"transforms: {described!r} should be a list of objects that each name a transform of tonic.")
+            raise SnnError(
+                f"transforms: {described!r} should be a list of objects that each name a transform of tonic."
+            )
         transforms = tuple(transform_from_json(item) for item in described)
         return _construct(name, (), {**{k: from_json(v) for k, v in arguments.items()}, "transforms": transforms})
     return _construct(name, (), {key: from_json(item) for key, item in arguments.items()})

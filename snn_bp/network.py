@@ -121,6 +121,12 @@ class Network(nn.Module):
             )
         if not x.is_floating_point():
             raise SnnError(f"network: input should be a tensor of floats, found {x.dtype}. Use x.float().")
+        weight = next(self.parameters(), x)
+        if (x.dtype == torch.float64) != (weight.dtype == torch.float64):
+            raise SnnError(
+                f"network: input is {x.dtype}, the weights are {weight.dtype}. Use x.to({weight.dtype}), or "
+                "network.double() for double precision."
+            )
 
     def _build(self, place: int, layer: Layer, shape: Shape) -> tuple[nn.Module, Shape]:
         if isinstance(layer, Neuron):
@@ -188,7 +194,8 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
     """
     fronts = _fronts(network)
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
+    momenta, was_training = [norm.momentum for norm in norms], network.training
+    network.train()
     for norm in norms:
         norm.momentum = 1.0
     for synapse in fronts.values():
@@ -207,6 +214,7 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
         x = layer(x)[0] if has_state(layer) else apply_stateless(layer, x)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+    network.train(was_training)
 
 
 def _fronts(network: Network) -> dict[int, nn.Linear | nn.Conv1d | nn.Conv2d]:

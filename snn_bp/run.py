@@ -45,10 +45,13 @@ class Run:
     def create(cls, experiment: Experiment, path: Path | str, *, command: str, changes: Sequence[str]) -> "Run":
         """Start a run folder; refused where one stands already."""
         cls.check_free(path)
-        path = Path(path)
-        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        path, content = Path(path), to_json(experiment)
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        except OSError as cause:
+            raise SnnError(f"{path}: the folder cannot be made ({cause.strerror}). Name another --out.") from None
         write_json(path / "provenance.json", provenance(experiment, command=command, changes=changes))
-        write_json(path / "experiment.json", to_json(experiment))  # last: its presence says that a run is here
+        write_json(path / "experiment.json", content)  # last: its presence says that a run is here
         return cls(path)
 
     @staticmethod
@@ -93,7 +96,15 @@ class Run:
     def results(self) -> dict[str, Any] | None:
         """What `results.json` holds, None before the run is finished."""
         file = self.path / "results.json"
-        return json.loads(file.read_text()) if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            results = json.loads(file.read_text())
+        except ValueError as cause:
+            raise SnnError(f"{file}: it is not JSON ({cause}). Without it, `snn-bp resume` writes it anew.") from None
+        if not isinstance(results, dict) or not {"epochs", "best_epoch"} <= results.keys():
+            raise SnnError(f"{file}: it holds no results. Without it, `snn-bp resume` writes it anew.")
+        return results
 
     def log(self, line: str) -> None:
         """Add a line to `log.txt`."""
@@ -141,6 +152,10 @@ def read_experiment(file: Path) -> Experiment:
     """The experiment in a JSON file."""
     try:
         experiment = from_json(json.loads(file.read_text()))
+    except OSError as cause:
+        raise SnnError(f"{file}: it cannot be read ({cause.strerror}).") from None
+    except RecursionError:
+        raise SnnError(f"{file}: it holds no experiment; its JSON is nested too deep.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as cause:
         raise SnnError(f"{file}: it is not JSON ({cause}).") from None
     except SnnError as cause:

@@ -73,15 +73,23 @@ def resume(out: Path | str, *, quiet: bool = False, save_seconds: float = SAVE_S
 
 
 def check_fit(experiment: Experiment, dataset: Dataset) -> None:
-    """Raise unless there is something to train on, and the network takes it and answers in its classes."""
+    """Raise unless there is something to train on, the network takes it and answers in its classes, and all runs."""
     if len(dataset.ids["train"]) == 0:
         raise SnnError(f"train: the training split of {experiment.data.name} is empty. {' '.join(dataset.notes)}")
-    outputs = experiment.network(dataset.shape).output_shape
+    network, how = experiment.network(dataset.shape), experiment.train
+    outputs = network.output_shape
     if outputs != (dataset.classes,):
         raise SnnError(
             f"model: its output has the shape {list(outputs)}, {experiment.data.name} has {dataset.classes} classes. "
             f"End it with Dense({dataset.classes}) and a neuron."
         )
+    make_device(how)
+    make_optimizer(network, how)
+    with torch.no_grad():  # one step of silence: what no input can run is refused here, before a folder stands
+        out, hidden, _ = network.eval().spikes(torch.zeros(1, 1, *dataset.shape))
+        how.loss(out, torch.zeros(1, dtype=torch.long))
+        if how.rates is not None:
+            how.rates(hidden)
 
 
 def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float) -> Run:
@@ -99,8 +107,11 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
         start_alive(network, probe)
         progress.warn_silent(layer_activity(network, probe))
     else:
-        network.load_state_dict(at.weights)
-        optimizer.load_state_dict(at.optimizer)
+        try:
+            network.load_state_dict(at.weights)
+            optimizer.load_state_dict(at.optimizer)
+        except (RuntimeError, ValueError, KeyError):
+            raise SnnError(f"{run.path}: its checkpoint does not fit the model in experiment.json.") from None
 
     batches, saved = len(dataset.batches("train")), time.monotonic()
     progress.start(at.epoch * batches + at.batch, how.epochs * batches)
@@ -173,8 +184,11 @@ def train_step(network: Network, optimizer: torch.optim.Optimizer, x: Tensor, ta
         state = tuple(part.detach() for part in state)
         outs.append(out.detach())
         rates += [layer.detach().mean(dtype=torch.float32) for layer in hidden]
-    norm = float(nn.utils.clip_grad_norm_(network.parameters(), how.clip or math.inf))
-    if math.isfinite(total) and math.isfinite(norm):
+    weights = list(network.parameters())
+    size = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    norm = float(size)
+    if math.isfinite(total) and math.isfinite(norm):  # else gradients stay as they are, to say which broke
+        nn.utils.clip_grads_with_norm_(weights, how.clip or math.inf, size)
         optimizer.step()
     correct = int((how.loss.votes(torch.cat(outs)).argmax(1) == targets).sum())
     return Step(total, correct, len(targets), norm, float(torch.stack(rates).mean()) if rates else 0.0)

@@ -103,7 +103,8 @@ def test_a_neuron_equals_snntorch_in_spikes_potentials_and_gradients(kind, reset
     assert_same(spikes=(activity.spikes, wanted))
     # a recurrent input is added before the decayed state here, after it there: a rounding of 6e-8 for each step
     assert_near(share=1e-6 if kind in RECURRENT else 0.0, potentials=(activity.potentials, wanted_v))
-    assert_near(share=1e-5, x=(gradient, wanted_gradient))
+    # at beta = 1 a potential of 300 thresholds rounds by 1e-4 of one, which the surrogate's slope then feels
+    assert_near(share=3e-5 if kind in RECURRENT else 1e-6, x=(gradient, wanted_gradient))
 
 
 @pytest.mark.parametrize("reset", RESETS)

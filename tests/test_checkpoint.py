@@ -53,21 +53,22 @@ def good(noise, tmp_path) -> Path:
     return file
 
 
-@pytest.fixture(autouse=True)
-def no_pickle(monkeypatch):
-    """Whatever is read, nothing unpickles."""
+def read(file: Path, experiment: Experiment = EXPERIMENT) -> Checkpoint:
+    """`read_checkpoint`, with every way to unpickle closed."""
 
     def refuse(*arguments: Any, **keywords: Any) -> None:
         raise AssertionError("something was unpickled")
 
-    for place in ("pickle.load", "pickle.loads", "pickle.Unpickler", "pickle._Unpickler", "torch.load"):
-        monkeypatch.setattr(place, refuse)
+    with pytest.MonkeyPatch.context() as patch:
+        for place in ("pickle.load", "pickle.loads", "pickle.Unpickler", "pickle._Unpickler", "torch.load"):
+            patch.setattr(place, refuse)
+        return read_checkpoint(file, experiment)
 
 
 def assert_refused(file: Path, *, told: str = "") -> None:
     """Raise unless the file is refused in one line that names it."""
     with pytest.raises(SnnError) as refusal:
-        read_checkpoint(file, EXPERIMENT)
+        read(file)
     assert str(file) in str(refusal.value) and told in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -78,17 +79,17 @@ def test_a_checkpoint_returns_as_it_was(how, noise, tmp_path):
     network, optimizer, checkpoint = trained(how, noise)
     (tmp_path / "file").write_bytes(checkpoint_bytes(checkpoint, experiment))
 
-    again = read_checkpoint(tmp_path / "file", experiment)
+    again = read(tmp_path / "file", experiment)
 
     assert same_weights(again.weights, network.state_dict())
     assert again.optimizer["param_groups"] == optimizer.state_dict()["param_groups"]
     state = optimizer.state_dict()["state"]
     assert again.optimizer["state"].keys() == state.keys()
     for index, entries in state.items():
-        read = again.optimizer["state"][index]
-        assert read.keys() == entries.keys()
+        entry = again.optimizer["state"][index]
+        assert entry.keys() == entries.keys()
         for name, value in entries.items():
-            assert torch.equal(read[name], value) if isinstance(value, torch.Tensor) else read[name] == value
+            assert torch.equal(entry[name], value) if isinstance(value, torch.Tensor) else entry[name] == value
     for part in ("epoch", "batch", "sums", "metrics", "layers"):
         assert getattr(again, part) == getattr(checkpoint, part)
 
@@ -98,7 +99,7 @@ def test_an_optimizer_from_a_checkpoint_makes_the_same_next_step(how, noise, tmp
     experiment = Experiment(Data("digits"), MODEL, how)
     network, optimizer, checkpoint = trained(how, noise)
     (tmp_path / "file").write_bytes(checkpoint_bytes(checkpoint, experiment))
-    again = read_checkpoint(tmp_path / "file", experiment)
+    again = read(tmp_path / "file", experiment)
     other = Network(MODEL, (3,), seed=1)
     other.load_state_dict(again.weights)
     other_optimizer = training.make_optimizer(other, how)
@@ -125,14 +126,14 @@ def test_no_changed_byte_goes_unseen(good):
     content, draw = good.read_bytes(), random.Random(0)
     header = 8 + int.from_bytes(content[:8], "little")
     places = [*range(8), *draw.sample(range(8, header), 150), *draw.sample(range(header, len(content)), 50)]
-    before = read_checkpoint(good, EXPERIMENT)
+    before = read(good)
 
     for place in places:
         changed = bytearray(content)
         changed[place] ^= draw.randrange(1, 256)
         good.write_bytes(bytes(changed))
         try:
-            after = read_checkpoint(good, EXPERIMENT)
+            after = read(good)
         except SnnError as refusal:
             assert "\n" not in str(refusal)
             continue
@@ -164,7 +165,7 @@ def test_a_checkpoint_of_another_experiment_is_refused(good):
     other = Experiment(EXPERIMENT.data, EXPERIMENT.model, EXPERIMENT.train, seed=1)
 
     with pytest.raises(SnnError, match="another experiment"):
-        read_checkpoint(good, other)
+        read(good, other)
 
 
 def forge(file: Path, header: str, *, extra: dict[str, torch.Tensor] | None = None) -> None:

@@ -294,6 +294,11 @@ def test_train_refuses_nonsense(field, value):
         Train(**{field: value})
 
 
+def test_nesterov_without_momentum_is_refused():
+    with pytest.raises(SnnError, match="momentum"):
+        Train(optimizer="sgd", momentum=0, nesterov=True)
+
+
 @pytest.mark.parametrize("layer", [3, "Dense(3)", Dense, None, Path("x"), (Dense(3),), CountCrossEntropy()])
 def test_an_experiment_refuses_what_is_no_layer(layer):
     with pytest.raises(SnnError, match=r"model\.1"):

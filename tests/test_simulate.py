@@ -515,6 +515,14 @@ def test_an_unknown_parameter_is_refused():
         simulate(LIF(beta=0.9), torch.zeros(5, 2, 3), parameters={"betta": torch.tensor(0.5)})
 
 
+@pytest.mark.parametrize(
+    "neuron, name", ((LIF(beta=0.9), "alpha"), (LIF(beta=0.9), "kappa"), (LI(beta=0.9), "theta")), ids=str
+)
+def test_a_parameter_that_the_neuron_would_ignore_is_refused(neuron, name):
+    with pytest.raises(SnnError, match=f"has no {name}"):
+        simulate(neuron, torch.zeros(5, 2, 3), parameters={name: torch.tensor(0.5)})
+
+
 def test_a_time_constant_without_a_step_is_refused():
     with pytest.raises(SnnError, match="needs the width of a step"):
         simulate(LIF(beta=Tau(20)), torch.zeros(5, 2, 3))

@@ -11,7 +11,7 @@ from snn_bp.errors import SnnError, check_choice
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.operator import neuron as compiled_neuron
 from snn_bp.kernels.reference import simulate_reference
-from snn_bp.neurons import COEFFICIENTS, Neuron, State, coefficients
+from snn_bp.neurons import COEFFICIENTS, Neuron, State, coefficients, has_adaptation, has_current, is_spiking
 from snn_bp.surrogates import ATan, Surrogate
 
 BACKENDS = ("fastest", "reference")
@@ -110,6 +110,11 @@ def _parameters(neuron: Neuron, x: Tensor, given: Mapping[str, Tensor]) -> tuple
     unknown = [name for name in given if name not in COEFFICIENTS]
     if unknown:
         raise SnnError(f"simulate: parameter {unknown[0]!r} is not known. Known: {', '.join(COEFFICIENTS)}.")
+    idle = {"alpha": not has_current(neuron), "theta": not is_spiking(neuron)}
+    idle |= dict.fromkeys(("rho", "kappa"), not has_adaptation(neuron))
+    for name in given:
+        if idle.get(name):
+            raise SnnError(f"simulate: {neuron} has no {name}, so the parameter would change nothing. Leave it out.")
     values = {**coefficients(neuron), **given}
     tensors = [torch.as_tensor(values[name], dtype=x.dtype, device=x.device) for name in COEFFICIENTS]
     if all(tensor.dim() == 0 for tensor in tensors):

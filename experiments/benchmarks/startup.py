@@ -1,0 +1,69 @@
+"""Seconds from the start of Python to the end of the first training step of the default experiment, beyond torch.
+
+    python experiments/benchmarks/startup.py [--starts 5]
+
+A first start compiles the kernels and makes the data (empty caches), later ones find them. Each start is a process of
+its own, interleaved with one that only imports torch. Writes experiments/results/startup.json.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from snn_bp.files import write_json
+from snn_bp.provenance import machine, version
+
+TORCH = "import torch"
+STEP = """
+import runpy
+from snn_bp.data import load
+from snn_bp.network import start_alive
+from snn_bp.train import make_optimizer, train_step
+experiment = runpy.run_path({file!r})["experiment"]
+dataset = load(experiment.data, quiet=True)
+network = experiment.network(dataset.shape)
+x, targets = dataset.batch("train", dataset.batches("train", seed=0)[0], seed=0)
+start_alive(network, x)
+train_step(network, make_optimizer(network, experiment.train), x, targets, experiment.train)
+"""
+
+
+def seconds(code: str, environment: dict[str, str]) -> float:
+    """How long a fresh Python takes for `code`."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    return time.monotonic() - began
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--starts", type=int, default=5)
+    starts = parser.parse_args().starts
+    step = STEP.format(file=str(Path(__file__).parents[1] / "digits.py"))
+    with tempfile.TemporaryDirectory() as folder:
+        caches = {"SNN_BP_CACHE": f"{folder}/cache", "NUMBA_CACHE_DIR": f"{folder}/numba"}
+        environment = os.environ | caches
+        seconds(TORCH, environment)  # the files of torch itself are now in memory
+        rows = [(seconds(TORCH, environment), seconds(step, environment)) for _ in range(starts + 1)]
+    beyond = [round(whole - torch, 2) for torch, whole in rows]
+    result = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "versions": {name: version(name) for name in ("snn_bp", "torch", "numba")},
+        "import_torch_s": round(statistics.median(torch for torch, _ in rows), 2),
+        "first_start_beyond_torch_s": beyond[0],
+        "later_starts_beyond_torch_s": statistics.median(beyond[1:]),
+        "later_starts": beyond[1:],
+    }
+    write_json(Path(__file__).parents[1] / "results" / "startup.json", result)
+    print({key: value for key, value in result.items() if key.endswith("_s")})
+
+
+if __name__ == "__main__":
+    main()
