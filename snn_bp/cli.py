@@ -131,7 +131,7 @@ def guarded(program: typer.Typer, arguments: Sequence[str] | None = None) -> Non
         told = getattr(problem, "format_message", None)  # a wrong command or option: typer's class, or click's
         if told is None:
             raise
-        _fail(f"{told()} --help lists what there is.")
+        _fail(f"{told() or 'A command is missing.'} --help lists what there is.")
     else:
         if isinstance(code, int):  # what --help and Ctrl-C exit with
             sys.exit(code)

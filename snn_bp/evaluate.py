@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
 from snn_bp.kernels.reference import torch_slope
+from snn_bp.layers import RecurrentNeurons
 from snn_bp.losses import Loss
 from snn_bp.network import Network, has_state, neuron_of
 from snn_bp.neurons import coefficients, is_spiking
@@ -126,6 +127,9 @@ def _counted(network: Network, x: Tensor, spikes: dict[str, float], operations: 
             out = out[0]
             if is_spiking(neuron_of(layer)):
                 spikes[name] = spikes.get(name, 0.0) + float(out.sum())
+            if isinstance(layer, RecurrentNeurons):  # spikes of the last step are heard by nobody
+                heard = float(out[:-1].sum()) * layer.recurrence.out_features
+                operations[name] = operations.get(name, 0.0) + heard
         elif isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
             operations[name] = operations.get(name, 0.0) + _operations(layer, x)
         x = out

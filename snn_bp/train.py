@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_bp.checkpoint import Checkpoint
-from snn_bp.data import Dataset, load
+from snn_bp.data import Dataset, describe, load
 from snn_bp.errors import SnnError
 from snn_bp.evaluate import evaluate_network, layer_activity
 from snn_bp.experiment import Experiment, Train
@@ -95,7 +95,7 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
 def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float) -> Run:
     """Train from a checkpoint, or from the start, to the last epoch."""
     how, seed, dataset = run.experiment.train, run.experiment.seed, run.dataset()
-    write_json(run.path / "data.json", dataset.record())
+    write_json(run.path / "data.json", describe(dataset))
     for note in dataset.notes:
         progress.say(note)
     device = make_device(how)

@@ -82,7 +82,8 @@ def test_a_checkpoint_returns_as_it_was(how, noise, tmp_path):
     again = read(tmp_path / "file", experiment)
 
     assert same_weights(again.weights, network.state_dict())
-    assert again.optimizer["param_groups"] == optimizer.state_dict()["param_groups"]
+    groups = json.loads(json.dumps(optimizer.state_dict()["param_groups"]))  # Adam's betas become a list
+    assert again.optimizer["param_groups"] == groups
     state = optimizer.state_dict()["state"]
     assert again.optimizer["state"].keys() == state.keys()
     for index, entries in state.items():
@@ -216,6 +217,16 @@ def test_a_header_without_its_checksum_is_refused(good):
     assert_refused(good, told="checksum")
 
 
+def test_the_same_bytes_as_another_type_are_refused(good):
+    name = "weights/layers.0.weight"
+    with safe_open(good, framework="pt") as opened:
+        other = opened.get_tensor(name).view(torch.int32)
+
+    forge(good, json.dumps(header_of(good)), extra={name: other})
+
+    assert_refused(good, told="damaged")
+
+
 @pytest.mark.parametrize("name", ["foreign", "optimizer/x/step", "optimizer/0"])
 def test_tensors_that_do_not_belong_are_refused(name, good):
     forge(good, json.dumps(header_of(good)), extra={name: torch.zeros(2)})
@@ -224,6 +235,7 @@ def test_tensors_that_do_not_belong_are_refused(name, good):
 
 
 # Within a run
+
 
 @pytest.fixture
 def halfway(tmp_path, monkeypatch) -> Run:

@@ -13,8 +13,19 @@ from runs import DIGITS, evaluation, few, loading
 from torch import nn
 
 from snn_bp import (
-    LI, LIF, BatchNorm, CountCrossEntropy, Dense, Dropout, Flatten, MaxCrossEntropy, MembraneCrossEntropy, Network,
-    Recurrent, SnnError, evaluate,
+    LI,
+    LIF,
+    BatchNorm,
+    CountCrossEntropy,
+    Dense,
+    Dropout,
+    Flatten,
+    MaxCrossEntropy,
+    MembraneCrossEntropy,
+    Network,
+    Recurrent,
+    SnnError,
+    evaluate,
 )  # fmt: skip
 from snn_bp.evaluate import evaluate_network, layer_activity, wilson
 
@@ -77,20 +88,23 @@ def test_the_figures_of_training_are_found_again(finished):
 
 # Wilson's interval
 
+Z2 = 1.959963984540054**2
+
+
 @pytest.mark.parametrize(
     ("correct", "samples", "low", "high"),
     [
-        (0, 10, 0.0, 0.27753),  # high = z^2 / (n + z^2)
-        (10, 10, 0.72247, 1.0),
-        (50, 100, 0.40383, 0.59617),
-        (81, 263, 0.25531, 0.36624),  # Newcombe 1998, table I: 0.2553 to 0.3662
-        (15, 148, 0.06242, 0.16007),  # ibid.: 0.0624 to 0.1605
-        (0, 20, 0.0, 0.16113),  # ibid.: 0.0000 to 0.1611
-        (1, 29, 0.00611, 0.17178),  # ibid.: 0.0061 to 0.1718
+        (0, 10, 0.0, Z2 / (10 + Z2)),
+        (10, 10, 10 / (10 + Z2), 1.0),
+        (50, 100, 0.5 - math.sqrt(Z2 / (100 + Z2)) / 2, 0.5 + math.sqrt(Z2 / (100 + Z2)) / 2),
+        (81, 263, 0.2553, 0.3662),  # this and the next: Newcombe 1998, table I, four digits
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
     ],
 )
 def test_wilson_gives_known_intervals(correct, samples, low, high):
-    assert wilson(correct, samples) == pytest.approx((low, high), abs=5e-4)
+    assert wilson(correct, samples) == pytest.approx((low, high), abs=5.1e-5)
 
 
 @given(st.integers(1, 10_000), st.integers(0, 10_000))
@@ -108,10 +122,11 @@ def test_wilson_solves_its_equation_and_mirrors(samples, correct):
 
 # Spikes and operations
 
+
 def by_hand(layer: nn.Conv2d, x: torch.Tensor) -> int:
     """Synaptic operations, counted weight by weight."""
     (stride_y, stride_x), (pad_y, pad_x), (step_y, step_x) = layer.stride, layer.padding, layer.dilation
-    steps, batch, channels, height, width = x.shape
+    channels, height, width = x.shape[2:]
     out_height, out_width = layer(x.flatten(0, 1)).shape[-2:]
     inputs, outputs = channels // layer.groups, layer.out_channels // layer.groups
     count = 0
@@ -174,15 +189,21 @@ def test_spikes_and_operations_are_those_of_the_layers_outputs():
     assert figures.operations == wanted
 
 
-def test_a_readout_has_no_spikes_and_a_recurrent_layer_has():
-    alive = network((Flatten(), Dense(6), Recurrent(LIF(beta=0.5)), Dense(10), LI(beta=0.9)))
+def test_a_readout_has_no_spikes_and_recurrent_ones_count_once_more_a_step_later():
+    alive = network((Flatten(), Dense(6), Recurrent(LIF(beta=0.5, threshold=0.1)), Dense(10), LI(beta=0.9)))
+    dataset = few(DIGITS)
+    x, _ = dataset.batch("test", dataset.ids["test"])
+    spikes = alive.eval().observe(x)[0][0].spikes
 
-    figures = evaluate_network(alive, few(DIGITS), "test", MaxCrossEntropy())
+    figures = evaluate_network(alive, dataset, "test", MaxCrossEntropy())
 
-    assert figures.spikes.keys() == {"layer 2 (LIF)"}
+    assert figures.spikes == {"layer 2 (LIF)": spikes.sum().item() / 50} and spikes.sum() > 0
+    assert figures.operations["layer 2 (LIF)"] == spikes[:-1].sum().item() * 6 / 50
+    assert figures.operations["layer 3 (Linear)"] == spikes.sum().item() * 10 / 50
 
 
 # Leaving things as they were
+
 
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluation_leaves_mode_gradients_and_weights_as_they_were(training):

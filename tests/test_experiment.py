@@ -13,9 +13,32 @@ from runs import tiny
 
 import snn_bp
 from snn_bp import (
-    ALIF, IF, LI, LIF, ATan, BatchNorm, Conv, CountCrossEntropy, CountSquaredError, CubaLIF, Data, Dense, Dropout,
-    Experiment, FirstSpike, Flatten, MaxCrossEntropy, MembraneCrossEntropy, Pool, RateBounds, Recurrent, SnnError,
-    Spiking, Surrogate, Tau, Train,
+    ALIF,
+    IF,
+    LI,
+    LIF,
+    ATan,
+    BatchNorm,
+    Conv,
+    CountCrossEntropy,
+    CountSquaredError,
+    CubaLIF,
+    Data,
+    Dense,
+    Dropout,
+    Experiment,
+    FirstSpike,
+    Flatten,
+    MaxCrossEntropy,
+    MembraneCrossEntropy,
+    Pool,
+    RateBounds,
+    Recurrent,
+    SnnError,
+    Spiking,
+    Surrogate,
+    Tau,
+    Train,
 )  # fmt: skip
 from snn_bp.experiment import CONSTRUCTORS, from_json, override, parse, to_json
 from snn_bp.neurons import RESETS

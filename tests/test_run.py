@@ -153,7 +153,7 @@ def test_a_damaged_experiment_is_refused_in_one_line(content, tmp_path):
     file = tmp_path / "experiment.json"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
 
-    with pytest.raises(SnnError, match="experiment.json") as refusal:
+    with pytest.raises(SnnError, match=r"experiment\.json") as refusal:
         Run(tmp_path)
     assert "\n" not in str(refusal.value)
 
@@ -163,7 +163,7 @@ def test_damaged_results_are_refused_in_one_line(content, finished, tmp_path):
     (tmp_path / "experiment.json").write_bytes((finished.path / "experiment.json").read_bytes())
     (tmp_path / "results.json").write_text(content)
 
-    with pytest.raises(SnnError, match="results.json"):
+    with pytest.raises(SnnError, match=r"results\.json"):
         Run(tmp_path).results()
 
 

@@ -18,8 +18,26 @@ from catalogue import assert_near, assert_same
 from runs import DIGITS, assert_same_run, few, json_of, loading, rows, same_weights, tiny, training
 
 from snn_bp import (
-    ALIF, LIF, BatchNorm, Conv, CountCrossEntropy, CubaLIF, Data, Dense, Dropout, Experiment, Flatten, Network,
-    RateBounds, Recurrent, Run, SnnError, Spiking, Train, resume, train,
+    ALIF,
+    LIF,
+    BatchNorm,
+    Conv,
+    CountCrossEntropy,
+    CubaLIF,
+    Data,
+    Dense,
+    Dropout,
+    Experiment,
+    Flatten,
+    Network,
+    RateBounds,
+    Recurrent,
+    Run,
+    SnnError,
+    Spiking,
+    Train,
+    resume,
+    train,
 )  # fmt: skip
 from snn_bp.network import start_alive
 from snn_bp.train import Stopped, learning_rate, make_optimizer, train_step
@@ -81,6 +99,7 @@ def kill() -> None:
 
 # Same in, same out
 
+
 def test_the_same_seed_gives_the_same_run_bit_for_bit(finished, tmp_path):
     assert_same_run(train(tiny(), tmp_path / "again", quiet=True), finished)
 
@@ -130,6 +149,7 @@ def test_a_network_learns(finished):
 
 
 # Resume
+
 
 @pytest.mark.parametrize("name", RESUMABLE)
 @pytest.mark.parametrize("after", random.Random(5).sample(range(1, STEPS), 2))
@@ -283,6 +303,7 @@ def test_truncating_changes_no_spike(noise):
 
 # The optimizer
 
+
 def test_constant_rates_stay_and_warmup_climbs_linearly():
     how = Train(lr=2.0, schedule="constant", warmup=0.25)
 
@@ -354,6 +375,7 @@ def test_decay_alone_shrinks_weights_by_its_closed_form():
 
 
 # Numbers that break
+
 
 def breaks(experiment: Experiment, out: Path) -> str:
     """Train, and give the message in which it ended."""
@@ -438,6 +460,7 @@ def test_a_run_that_breaks_keeps_its_last_good_checkpoint(tmp_path, monkeypatch)
 
 # The splits
 
+
 def test_the_test_split_is_seen_once_and_at_the_end(tmp_path):
     asked: list[tuple[str, list[int], int | None]] = []
 
@@ -506,6 +529,7 @@ def test_best_is_the_highest_accuracy_then_the_lowest_loss():
 
 
 # Kinds of training
+
 
 def test_bfloat16_learns_with_weights_in_full_precision(whole):
     run = whole("bfloat16")

@@ -10,12 +10,11 @@ from torch import Tensor
 from snn_bp.data.catalogue import ENTRIES, Sensor
 from snn_bp.data.description import Data
 from snn_bp.data.encode import Events, encode
-from snn_bp.data.record import describe
 from snn_bp.data.store import Stored
 from snn_bp.data.transforms import apply_transforms, check_frames, flatten, structured
 from snn_bp.errors import SnnError, check_choice
 
-_SHUFFLE, _SHIFT, _TRANSFORM = 0, 1, 2  # streams of random numbers drawn from one seed
+_SHUFFLE, _SHIFT, _TRANSFORM, _TURN = 0, 1, 2, 3  # streams of random numbers drawn from one seed
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,7 +46,7 @@ class Dataset:
     def batch(self, split: str, ids: Any, *, seed: int | None = None) -> tuple[Tensor, Tensor]:
         """Frames [steps, len(ids), *shape] and classes [len(ids)].
 
-        With a seed, training recordings are shifted, and random transforms drawn anew. What a recording
+        With a seed, training recordings are shifted and turned, and random transforms drawn anew. What a recording
         becomes depends on its id and the seed alone, not on its neighbours in the batch.
         """
         events = self._events(split)
@@ -58,42 +57,45 @@ class Dataset:
                 f"batches({split!r}) gives those of the split."
             )
         targets = torch.from_numpy(events.labels[ids])
-        shifts = self._shifts(split, ids, seed=seed)
+        moves = self._moves(split, ids, seed=seed)
         if not self.data.transforms or not len(ids):
-            return self._encode(events, ids, shifts=shifts), targets
+            return self._encode(events, ids, moves=moves), targets
         changed = [self._transformed(events, sample, seed=seed) for sample in ids.tolist()]
         if changed[0].dtype.names is None:
             for sample, frames in zip(ids, changed, strict=True):
                 check_frames(frames, (self.data.steps, *self.shape), source=f"recording {sample} of {split!r}")
             return torch.from_numpy(np.stack(changed, axis=1)).float(), targets
         flat = flatten(changed, events.labels[ids], like=events, sensor=self.sensor)
-        return self._encode(flat, np.arange(len(ids)), shifts=shifts), targets
+        return self._encode(flat, np.arange(len(ids)), moves=moves), targets
 
     def labels(self, split: str) -> np.ndarray:
         """Classes of the split, in the order of its ids."""
         return self._events(split).labels[self.ids[split]]
 
-    def record(self) -> dict[str, Any]:
-        """Which recordings and frames these are, as values JSON can hold: a run folder's `data.json`."""
-        return describe(self)
-
     def _events(self, split: str) -> Events:
         check_choice("split", split, self.ids)
         return self.parts["test" if split == "test" else "train"].events
 
-    def _shifts(self, split: str, ids: np.ndarray, *, seed: int | None) -> np.ndarray | None:
-        if seed is None or self.data.shift == 0 or split != "train":
-            return None
+    def _moves(self, split: str, ids: np.ndarray, *, seed: int | None) -> dict[str, np.ndarray]:
+        """The shifts and turns of the recordings, drawn for all of the part so that neighbours do not matter."""
+        moves: dict[str, np.ndarray] = {}
+        if seed is None or split != "train":
+            return moves
         reach, recordings = self.data.shift, len(self.parts["train"].events)
-        shifts = np.random.default_rng((seed, _SHIFT)).integers(-reach, reach + 1, (recordings, 2))[ids]
-        return shifts * (1, 1 if self.sensor[1] > 1 else 0)  # a row of channels moves along itself
+        if reach:
+            shifts = np.random.default_rng((seed, _SHIFT)).integers(-reach, reach + 1, (recordings, 2))[ids]
+            moves["shifts"] = shifts * (1, 1 if self.sensor[1] > 1 else 0)  # a row of channels moves along itself
+        if self.data.turn:
+            turns = np.random.default_rng((seed, _TURN)).uniform(-self.data.turn, self.data.turn, recordings)[ids]
+            moves["turns"] = np.deg2rad(turns)
+        return moves
 
     def _transformed(self, events: Events, sample: int, *, seed: int | None) -> np.ndarray:
         array = structured(events, sample, dtype=ENTRIES[self.data.name].event_dtype)
         drawn = 0 if seed is None else seed + 1
         return apply_transforms(self.data.transforms, array, seed=(drawn, _TRANSFORM, sample))
 
-    def _encode(self, events: Events, ids: np.ndarray, *, shifts: np.ndarray | None) -> Tensor:
+    def _encode(self, events: Events, ids: np.ndarray, *, moves: dict[str, np.ndarray]) -> Tensor:
         frames = encode(
             events,
             ids,
@@ -102,6 +104,6 @@ class Dataset:
             shape=(1,) * (3 - len(self.shape)) + self.shape,
             downsample=self.data.downsample,
             binary=self.data.binary,
-            shifts=shifts,
+            **moves,
         )
         return frames.view(*frames.shape[:2], *self.shape)

@@ -17,8 +17,9 @@ class Data:
 
     A frame counts events. `downsample` divides coordinates, and the counts of joined pixels add up; `binary`
     keeps only whether there was an event. `shift` moves training recordings by up to that many pixels of the
-    sensor, to be drawn anew for each seed. `transforms` are tonic's, or any callables, and apply to every
-    split: structured events in and out; the last one may return frames [time, ...], used as they are.
+    sensor and `turn` turns them by up to that many degrees, both drawn anew for each seed. `transforms` are
+    tonic's, or any callables, and apply to every split: structured events in and out; the last one may return
+    frames [time, ...], used as they are.
 
     Files are looked for in `root`, else in the folder that the environment variable SNN_BP_DATA names,
     else in `~/.cache/snn_bp/data`. What is not there tonic downloads to the same place.
@@ -33,6 +34,7 @@ class Data:
     downsample: int = 1
     binary: bool = False
     shift: int = 0
+    turn: float = 0.0
     validation: float = 0.1  # share of the training part, drawn from each class alike
     split_seed: int = 0
     transforms: tuple[Any, ...] = ()  # callables; tonic's have no common type
@@ -47,7 +49,10 @@ class Data:
             object.__setattr__(self, "steps", -(-entry.window_ms * 1000 // self.step_us))  # rounded up
         for field, low in (("steps", 1), ("batch", 1), ("downsample", 1), ("shift", 0), ("split_seed", 0)):
             _check_count(field, getattr(self, field), low=low)
+        check_range("turn", self.turn, 0, 180, hint="It is an angle in degrees.")
         check_range("validation", self.validation, 0, 0.9, hint="It is a share of the training part.")
+        if self.turn and entry.sensor is None:
+            raise SnnError(f"{self.name}: turn={self.turn} turns images; a row of channels can only be shifted.")
         object.__setattr__(self, "root", None if self.root is None else str(self.root))
         object.__setattr__(self, "transforms", _as_tuple(self.transforms))
         if entry.sensor is not None and not self.transforms:

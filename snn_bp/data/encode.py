@@ -41,18 +41,22 @@ def encode(
     downsample: int = 1,
     binary: bool = False,
     shifts: np.ndarray | None = None,
+    turns: np.ndarray | None = None,
 ) -> Tensor:
     """Counts [steps, len(ids), polarities, height, width] of the recordings `ids`.
 
     `shape` is (polarities, height, width) after downsampling. `shifts` [len(ids), 2] moves each recording by
-    so many pixels in x and y, before downsampling; what leaves the sensor is not counted.
+    so many pixels in x and y, before downsampling; `turns` [len(ids)] turns it by so many radians about the middle
+    of the sensor, before it is moved, to the nearest pixel. What leaves the sensor is not counted.
     """
     if shifts is None:
         shifts = np.zeros((len(ids), 2), dtype=np.int64)
+    if turns is None:
+        turns = np.zeros(len(ids))
     frames = np.empty((steps, len(ids), *shape), dtype=np.float32)  # NumPy's large arrays lie in huge pages
     arrays = (events.x, events.y, events.p, events.t)
     starts, stops = events.offsets[ids], events.offsets[1:][ids]
-    _count(frames, *arrays, starts, stops, shifts, step_us, downsample, binary)
+    _count(frames, *arrays, starts, stops, shifts, np.cos(turns), np.sin(turns), step_us, downsample, binary)
     return torch.from_numpy(frames)
 
 
@@ -66,6 +70,7 @@ def encode_reference(
     downsample: int = 1,
     binary: bool = False,
     shifts: np.ndarray | None = None,
+    turns: np.ndarray | None = None,
 ) -> Tensor:
     """What `encode` must equal, one recording after the other."""
     _, height, width = shape
@@ -76,6 +81,13 @@ def encode_reference(
         column = events.x[span].astype(np.int64)
         row = events.y[span].astype(np.int64) if len(events.y) else np.zeros_like(column)
         polarity = events.p[span].astype(np.int64) if len(events.p) else np.zeros_like(column)
+        if turns is not None:
+            right, down = column - (width * downsample - 1) / 2, row - (height * downsample - 1) / 2
+            cosine, sine = np.cos(turns)[position], np.sin(turns)[position]
+            column = np.floor(cosine * right - sine * down + width * downsample / 2).astype(np.int64)
+            row = np.floor(sine * right + cosine * down + height * downsample / 2).astype(np.int64)
+            on_sensor = (column >= 0) & (column < width * downsample) & (row >= 0) & (row < height * downsample)
+            column = np.where(on_sensor, column, -1 << 40)  # a turn off the sensor is not undone by a shift
         if shifts is not None:
             column = column + shifts[position, 0]
             row = row + shifts[position, 1]
@@ -87,18 +99,21 @@ def encode_reference(
 
 
 @njit(cache=True, nogil=True)
-def _count(frames, x, y, p, t, starts, stops, shifts, step_us, downsample, binary):
+def _count(frames, x, y, p, t, starts, stops, shifts, cosines, sines, step_us, downsample, binary):
     steps, samples, polarities, height, width = frames.shape
     cells = frames.reshape(-1)
     plane, window = height * width, steps * step_us
     has_rows = len(y) > 0
     columns = np.empty(width * downsample, np.int64)  # cells from the corner of a frame; -1: off the sensor
     rows = np.empty(height * downsample, np.int64)
+    turned = np.empty((len(rows), len(columns)) if np.any(sines != 0) else (0, 0), np.int64)  # the same of each pixel
     for n in range(samples):
         for step in range(steps):  # here, not for all at once before: they are still in the cache when counted
             frames[step, n] = 0
         _place(columns, shifts[n, 0], downsample, 1)
         _place(rows, shifts[n, 1], downsample, width)
+        if len(turned):
+            _turn(turned, columns, rows, cosines[n], sines[n])
         span = slice(starts[n], stops[n])
         xs, ys, ps, ts = x[span], y[span], p[span], t[span]
         corner, begin, end = 0, 0, 0  # of the frame that the last event fell into, and its span of time
@@ -118,6 +133,8 @@ def _count(frames, x, y, p, t, starts, stops, shifts, step_us, downsample, binar
             if xs[e] >= len(columns) or polarity >= polarities:
                 continue
             column = columns[np.uint64(xs[e])]
+            if len(turned):
+                row, column = np.int64(0), turned[ys[e] if has_rows else 0, xs[e]]
             if row < 0 or column < 0:
                 continue
             cell = np.uint64(corner + polarity * plane + row + column)  # unsigned: no test for wrapping
@@ -129,3 +146,16 @@ def _place(places, shift, downsample, stride):
     for pixel in range(len(places)):
         moved = pixel + shift
         places[pixel] = moved // downsample * stride if 0 <= moved < len(places) else -1
+
+
+@njit(cache=True, nogil=True)
+def _turn(turned, columns, rows, cosine, sine):
+    height, width = turned.shape
+    for y in range(height):
+        for x in range(width):
+            right, down = x - (width - 1) / 2, y - (height - 1) / 2
+            column = int(np.floor(cosine * right - sine * down + width / 2))
+            row = int(np.floor(sine * right + cosine * down + height / 2))
+            inside = 0 <= column < width and 0 <= row < height
+            on_sensor = inside and rows[row] >= 0 and columns[column] >= 0
+            turned[y, x] = rows[row] + columns[column] if on_sensor else -1

@@ -2,20 +2,18 @@
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from snn_bp.data.catalogue import ENTRIES
+from snn_bp.data.dataset import Dataset
 from snn_bp.data.transforms_json import transform_to_json
-
-if TYPE_CHECKING:
-    from snn_bp.data.dataset import Dataset
 
 ENCODING_FORMAT = 1  # raised when the same events would give other frames
 
 
-def describe(dataset: "Dataset") -> dict[str, Any]:
+def describe(dataset: Dataset) -> dict[str, Any]:
     """Everything about `dataset` that JSON can hold: counts, ids, hashes and versions."""
     data = dataset.data
     encoding = {
@@ -26,6 +24,7 @@ def describe(dataset: "Dataset") -> dict[str, Any]:
         "downsample": data.downsample,
         "binary": data.binary,
         "shift": data.shift,
+        "turn": data.turn,
         "transforms": [transform_to_json(transform) for transform in data.transforms],
     }
     return {
@@ -41,14 +40,14 @@ def describe(dataset: "Dataset") -> dict[str, Any]:
     }
 
 
-def _describe_split(dataset: "Dataset", split: str) -> dict[str, Any]:
+def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
     ids = dataset.ids[split]
     labels = dataset.labels(split)
     counts = np.bincount(labels, minlength=dataset.classes)
     return {"ids": ids.tolist(), "sha256": _sha256(ids.tolist()), "class_counts": counts.tolist()}
 
 
-def _describe_part(dataset: "Dataset", part: str) -> dict[str, Any]:
+def _describe_part(dataset: Dataset, part: str) -> dict[str, Any]:
     stored = dataset.parts[part]
     times, window = stored.events.t, dataset.data.window_us
     inside = 0

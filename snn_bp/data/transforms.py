@@ -124,7 +124,12 @@ def check_frames(frames: np.ndarray, shape: Sequence[Any], *, source: str) -> No
 
 
 def _refuse_encoding_of_frames(data: Data) -> None:
-    asked = {"shift": data.shift != 0, "downsample": data.downsample != 1, "binary": data.binary}
+    asked = {
+        "shift": data.shift != 0,
+        "turn": data.turn != 0,
+        "downsample": data.downsample != 1,
+        "binary": data.binary,
+    }
     for field, is_asked in asked.items():
         if is_asked:
             raise SnnError(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from snn_bp.data import Data, load
+from snn_bp.data import Data, describe, load
 from snn_bp.data.encode import encode_reference
 from snn_bp.data.splits import draw_validation
 from snn_bp.errors import SnnError
@@ -81,7 +81,7 @@ def test_a_seed_decides_the_order(digits):
 
 
 def test_a_shifted_recording_depends_on_its_id_and_the_seed_alone(digits):
-    shifted = replace(digits, data=replace(digits.data, shift=3))
+    shifted = replace(digits, data=replace(digits.data, shift=3, turn=10.0))
 
     alone, _ = shifted.batch("train", [5], seed=2)
     among, _ = shifted.batch("train", [9, 5, 700], seed=2)
@@ -91,7 +91,7 @@ def test_a_shifted_recording_depends_on_its_id_and_the_seed_alone(digits):
 
 
 def test_only_training_recordings_with_a_seed_are_shifted(digits):
-    shifted = replace(digits, data=replace(digits.data, shift=3))
+    shifted = replace(digits, data=replace(digits.data, shift=3, turn=10.0))
 
     for split, seed in (("train", None), ("validation", 1), ("test", 1)):
         ids = digits.ids[split][:4]
@@ -128,7 +128,7 @@ def test_an_unknown_split_is_refused(digits):
 
 
 def test_the_record_is_json_and_says_what_the_run_saw(digits):
-    record = json.loads(json.dumps(digits.record()))
+    record = json.loads(json.dumps(describe(digits)))
 
     assert record["splits"]["test"]["ids"] == list(range(360))
     assert sum(record["splits"]["train"]["class_counts"]) == len(digits.ids["train"])
@@ -139,13 +139,13 @@ def test_the_record_is_json_and_says_what_the_run_saw(digits):
 def test_the_record_tells_encodings_apart(digits):
     binary = replace(digits, data=replace(digits.data, binary=True))
 
-    assert binary.record()["encoding"]["sha256"] != digits.record()["encoding"]["sha256"]
+    assert describe(binary)["encoding"]["sha256"] != describe(digits)["encoding"]["sha256"]
 
 
 def test_a_shorter_window_is_recorded_as_such(digits):
     short = load(Data("digits", steps=10), quiet=True)
 
-    share = short.record()["parts"]["train"]["share_of_events_in_window"]
+    share = describe(short)["parts"]["train"]["share_of_events_in_window"]
 
     times = digits.parts["train"].events.t
     assert share == (times < 100_000).mean()

@@ -45,8 +45,9 @@ some_events = st.lists(st.lists(an_event, max_size=40), min_size=1, max_size=4).
     downsample=st.sampled_from([1, 3]),
     binary=st.booleans(),
     shifts=st.lists(st.tuples(st.integers(-12, 12), st.integers(-12, 12)), min_size=4, max_size=4),
+    turns=st.none() | st.lists(st.floats(-4, 4), min_size=4, max_size=4),
 )
-def test_the_compiled_pass_equals_the_reference(events, downsample, binary, shifts):
+def test_the_compiled_pass_equals_the_reference(events, downsample, binary, shifts, turns):
     ids = np.arange(len(events))[::-1]
     asked = {
         "steps": STEPS,
@@ -55,6 +56,7 @@ def test_the_compiled_pass_equals_the_reference(events, downsample, binary, shif
         "downsample": downsample,
         "binary": binary,
         "shifts": np.array(shifts)[: len(events)],
+        "turns": None if turns is None else np.array(turns)[: len(events)],
     }
 
     fast = encode(events, ids, **asked)
@@ -97,6 +99,18 @@ def test_a_shift_moves_counts_and_drops_what_leaves(events, right, down):
 
     rows, columns = slice(HEIGHT - down, 2 * HEIGHT - down), slice(WIDTH - right, 2 * WIDTH - right)
     assert torch.equal(shifted, padded[..., rows, columns])
+
+
+def test_a_quarter_turn_turns_a_square_sensor_exactly():
+    x, y = (axis.ravel() for axis in np.meshgrid(np.arange(5), np.arange(5)))
+    zero = np.zeros(25, dtype=np.int64)
+    events = Events(x=x, y=y, p=zero, t=np.arange(25), offsets=np.array([0, 25]), labels=np.array([0]))
+    asked = {"steps": 25, "step_us": 1, "shape": (1, 5, 5)}  # the step says which event it was
+
+    turned = encode(events, np.array([0]), turns=np.array([np.pi / 2]), **asked)
+
+    plain = encode(events, np.array([0]), **asked)
+    assert torch.equal(turned, torch.rot90(plain, -1, dims=(-2, -1)))
 
 
 def test_a_step_begins_at_its_first_microsecond():

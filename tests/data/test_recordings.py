@@ -7,7 +7,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 
-from snn_bp.data import Data, load
+from snn_bp.data import Data, describe, load
 from snn_bp.errors import SnnError
 
 
@@ -31,7 +31,7 @@ def test_a_partial_copy_is_read_and_noted(cache, few_nmnist):
 
     assert [len(dataset.ids[split]) for split in ("train", "validation", "test")] == [4, 2, 4]
     assert dataset.notes == ("partial copy: 6 of 60000 training and 4 of 10000 test recordings",)
-    assert dataset.record()["notes"] == list(dataset.notes)
+    assert describe(dataset)["notes"] == list(dataset.notes)
 
 
 def test_events_are_those_that_tonic_reads(cache, recorded):
@@ -99,7 +99,7 @@ def test_a_missing_test_part_stays_empty(cache, recorded):
     assert [len(dataset.ids[split]) for split in ("train", "validation", "test")] == [9, 1, 0]
     assert dataset.batches("test") == [] and dataset.classes == 11
     assert "0 of 264 test" in dataset.notes[0] and "1 of 10" in dataset.notes[1]
-    assert dataset.record()["splits"]["test"]["class_counts"] == [0] * 11
+    assert describe(dataset)["splits"]["test"]["class_counts"] == [0] * 11
 
 
 def test_files_of_shds_schema_are_not_taken_for_shd(recorded):

@@ -1,0 +1,322 @@
+"""The command line: what it prints, what it leaves, and one line for everything that goes wrong."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import runs
+from runs import assert_same_run, cli, damage, json_of, tiny, training
+
+from snn_bp import Run, train
+from snn_bp.experiment import to_json
+from snn_bp.files import write_json
+
+few_digits, finished = runs.few_digits, runs.finished
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, tmp_path):
+    """Run a command line in an empty folder; gives its exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        words = [str(argument) for argument in arguments]
+        monkeypatch.setattr(sys, "argv", ["snn-bp", *words])
+        capsys.readouterr()
+        try:
+            cli.guarded(cli.app, words)
+            code = 0
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    """An experiment as a Python file."""
+    path = tmp_path / "small.py"
+    path.write_text(f"from snn_bp import *\nexperiment = {tiny()!r}\n")
+    return path
+
+
+def assert_fails(outcome: tuple[int, str, str], *told: str) -> None:
+    """Raise unless the command failed with one line that holds every text in `told`."""
+    code, _, errors = outcome
+    assert code != 0
+    assert errors.startswith("error: ") and errors.count("\n") == 1 and "Traceback" not in errors, errors
+    for text in told:
+        assert text in errors
+
+
+# What works
+
+
+def test_train_is_what_the_function_does_and_names_its_folder(call, file, finished):
+    code, printed, errors = call("train", file)
+
+    assert code == 0 and not errors
+    assert printed.splitlines()[0] == "run folder runs/small" and "test accuracy" in printed.splitlines()[-1]
+    assert_same_run(Run("runs/small"), finished)
+    assert json_of(Path("runs/small/provenance.json"))["command"] == f"snn-bp train {file}"
+
+
+def test_a_second_run_takes_the_next_free_number_and_says_so(call, file):
+    for number in ("", "-2"):
+        _, printed, _ = call("train", file, "train.epochs=1")
+        assert f"run folder runs/small{number}\n" in printed
+
+    assert "runs/small holds a run already; `snn-bp resume runs/small`" in printed
+
+
+def test_an_override_is_printed_trained_and_saved(call, file):
+    code, printed, _ = call("train", file, "train.epochs=1", "model.1=Dense(7)", "--out", "here")
+
+    run = Run("here")
+    said = ["train.epochs=1 (was 2)", f"model.1=Dense(units=7, bias=True) (was {tiny().model[1]!r})"]
+    assert code == 0 and printed.splitlines()[:2] == said
+    assert json_of(run.path / "provenance.json")["changes"] == said
+    assert run.experiment.train.epochs == 1 and run.load("best").weights["layers.1.weight"].shape[0] == 7
+
+
+def test_the_experiment_of_a_run_folder_trains_again(call, finished):
+    code, _, _ = call("train", finished.path / "experiment.json", "--out", "file")
+    assert code == 0
+    code, _, _ = call("train", finished.path, "--out", "folder")
+    assert code == 0
+
+    assert_same_run(Run("file"), finished)
+    assert_same_run(Run("folder"), finished)
+
+
+def test_resume_finishes_a_run_stopped_by_a_signal(call, file, finished, monkeypatch):
+    def step(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    real = training.train_step
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train_step", step)
+        code, _, errors = call("train", file)
+    assert code == 128 + signal.SIGTERM
+    assert errors == "stopped and saved. Go on with: snn-bp resume runs/small\n"
+
+    code, printed, _ = call("resume", "runs/small")
+
+    assert code == 0 and "resumed at epoch 1, batch 2" in printed
+    assert_same_run(Run("runs/small"), finished)
+
+
+def test_resume_of_a_finished_run_repeats_its_results(call, finished):
+    code, printed, _ = call("resume", finished.path)
+
+    assert code == 0 and "is finished: test accuracy" in printed
+
+
+def test_evaluate_prints_figures_and_as_json_the_same(call, finished):
+    code, printed, _ = call("evaluate", finished.path)
+    json_code, as_json, errors = call("evaluate", finished.path, "--json")
+
+    figures = json.loads(as_json)
+    assert code == json_code == 0 and not errors
+    assert figures == finished.results()["test"]
+    assert f"test accuracy {figures['accuracy']:.4f} ({figures['correct']} of 50" in printed
+    assert printed.count("spikes for each inference") == printed.count("synaptic operations") == 2
+
+
+def test_evaluate_takes_a_split_and_a_checkpoint(call, finished):
+    _, printed, _ = call("evaluate", finished.path, "--split", "validation", "--checkpoint", "last", "--json")
+
+    figures, last = json.loads(printed), finished.load("last").metrics[-1]
+    assert figures["samples"] == 40 and figures["accuracy"] == last["validation_accuracy"]
+
+
+def test_a_dry_run_shows_shapes_and_leaves_nothing(call, file):
+    code, printed, _ = call("train", file, "model.1.units=7", "--dry-run")
+
+    assert code == 0 and "[7]" in printed and f"{578 * 7 + 7:,} parameters" in printed
+    assert "input [time, batch, 2, 17, 17]" in printed and "about" in printed
+    assert [entry.name for entry in Path().iterdir()] == [file.name]
+
+
+def test_list_shows_every_kind_of_run(call, finished):
+    shutil.copytree(finished.path, "runs/finished")
+    shutil.copytree(finished.path, "runs/deep/unfinished")
+    Path("runs/deep/unfinished/results.json").unlink()
+    shutil.copytree(finished.path, "runs/damaged")
+    Path("runs/damaged/experiment.json").write_text("{")
+    shutil.copytree(finished.path, "runs/odd")
+    Path("runs/odd/results.json").write_text('{"epochs": 2, "best_epoch": 1, "test": {}}')
+    shutil.copytree(finished.path, "runs/started")
+    shutil.rmtree("runs/started/checkpoints")
+    Path("runs/started/results.json").unlink()
+    Path("runs/no run").mkdir()
+
+    code, printed, errors = call("list")
+
+    lines = dict(line.split(maxsplit=1) for line in printed.splitlines())
+    assert code == 0 and not errors
+    assert lines["runs/finished"].startswith("test accuracy 0.") and "epoch 2 of 2" in lines["runs/deep/unfinished"]
+    assert lines["runs/damaged"].startswith("cannot be read") and lines["runs/odd"].startswith("cannot be read")
+    assert lines["runs/started"] == "not started" and len(lines) == 5
+
+
+def test_list_of_an_empty_folder_says_so(call, tmp_path):
+    assert call("list", tmp_path) == (0, f"no runs under {tmp_path}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["list", "--help"]])
+def test_help_is_no_error(call, arguments):
+    code, printed, errors = call(*arguments)
+
+    assert code == 0 and "Usage" in printed and not errors
+
+
+# What goes wrong
+
+BAD_FILES = {
+    "no experiment": ("x = 3", "experiment = Experiment(...)"),
+    "not an experiment": ("experiment = 3", "found int"),
+    "raises": ("x = 3\nraise KeyError('lost')", "KeyError: 'lost'", "line 2"),
+    "raises in several lines": ("raise RuntimeError('one\\ntwo')", "RuntimeError: one two"),
+    "syntax": ("experiment = (", "SyntaxError"),
+    "zero bytes": ("\0", "bad.py"),
+    "missing module": ("import no_such_module", "no_such_module"),
+    "a wrong value": ("from snn_bp import LIF\nLIF(beta=3)", "0..1"),
+    "our error within": ("from snn_bp import Data\nData('digit')", "Did you mean 'digits'?"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_file_that_gives_no_experiment_fails_in_one_line(name, call, tmp_path):
+    text, *told = BAD_FILES[name]
+    (tmp_path / "bad.py").write_text(text)
+
+    assert_fails(call("train", "bad.py"), "bad.py", *told)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "nothing.py"], "nothing.py: there is no such file"),
+        (["train", "."], "experiment.json: there is no such file"),
+        (["train", "small.py", "train.lrr=1"], "Did you mean 'lr'?"),
+        (["train", "small.py", "train.lr"], "key=value"),
+        (["train", "small.py", "model.99.units=3"], "0..6"),
+        (["train", "small.py", "train.loss=open('victim', 'w')"], "open is not a type of snn_bp"),
+        (["train", "small.py", "model.4.units=9"], "10 classes"),
+        (["train", "small.py", "train.device=warp", "--dry-run"], "train.device"),
+        (["train", "small.py", "--out", "small.py"], "not an empty folder"),
+        (["train", "small.py", "--out", "small.py/run"], "Name another --out"),
+        (["resume", "nowhere"], "no run is here"),
+        (["evaluate", "nowhere"], "no run is here"),
+        (["evaluate", "."], "no run is here"),
+        (["list", "nowhere"], "no such folder"),
+        (["trian", "small.py"], "Did you mean 'train'?"),
+        (["train", "small.py", "--otu", "x"], "--out"),
+        (["train"], "file"),
+        ([], "command"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_wrong_command_fails_in_one_line_that_helps(arguments, told, call, file):
+    assert_fails(call(*arguments), told)
+    assert [entry.name for entry in Path().iterdir()] == [file.name]
+
+
+def test_a_folder_that_holds_a_run_fails_and_names_resume(call, file, finished):
+    assert_fails(call("train", file, "--out", finished.path), f"snn-bp resume {finished.path}")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"), [(["--split", "tset"], "'test'"), (["--checkpoint", "first"], "last, previous, best")]
+)
+def test_a_wrong_option_of_evaluate_fails(options, told, call, finished):
+    assert_fails(call("evaluate", finished.path, *options), told)
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate", "train"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"is": "Dense", "units": 3}', '{"is": "Experiment"}'])
+def test_a_damaged_experiment_json_fails(command, content, call, finished):
+    shutil.copytree(finished.path, "run")
+    Path("run/experiment.json").write_text(content)
+
+    assert_fails(call(command, "run"), "experiment.json")
+
+
+def test_damaged_results_and_checkpoints_fail(call, finished):
+    shutil.copytree(finished.path, "run")
+    Path("run/results.json").write_text("{")
+    assert_fails(call("resume", "run"), "results.json", "resume")
+
+    damage(Path("run/checkpoints/best.safetensors"))
+    assert_fails(call("evaluate", "run"), "best.safetensors", "damaged")
+    Path("run/checkpoints/best.safetensors").unlink()
+    assert_fails(call("evaluate", "run"), "no such checkpoint")
+
+
+def test_another_experiment_in_the_folder_of_a_run_fails(call, finished):
+    shutil.copytree(finished.path, "run")
+    write_json(Path("run/experiment.json"), to_json(tiny(seed=9)))
+
+    assert_fails(call("evaluate", "run"), "another experiment")
+
+
+def test_a_number_that_breaks_fails_in_one_line(call, file, monkeypatch):
+    real = training.train_step
+    monkeypatch.setattr(training, "train_step", lambda *arguments: real(*arguments)._replace(loss=float("nan")))
+
+    assert_fails(call("train", file), "epoch 1, batch 1", "train.lr")
+
+
+def test_ctrl_c_at_once_ends_without_a_traceback(call, file, monkeypatch):
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train_step", interrupt)
+
+    code, _, errors = call("train", file)
+
+    assert code == 130 and "Traceback" not in errors
+
+
+# As programs
+
+
+def test_an_experiment_file_is_a_program(tmp_path, capsys, monkeypatch, finished):
+    monkeypatch.setattr(sys, "argv", ["small.py", "--out", str(tmp_path / "run"), "train.epochs=2"])
+
+    cli.main(tiny(), ["--out", str(tmp_path / "run"), "train.epochs=2"])
+
+    assert "train.epochs=2 (was 2)" in capsys.readouterr().out
+    assert_same_run(Run(tmp_path / "run"), finished)
+
+
+def test_the_programs_start_and_fail_as_said(tmp_path):
+    def start(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+    digits = start(str(ROOT / "experiments" / "digits.py"), "--dry-run", "train.epochs=3")
+    typo = start("-m", "snn_bp", "trian")
+
+    assert digits.returncode == 0 and not digits.stderr
+    assert "train.epochs=3 (was" in digits.stdout and "for 3 epochs" in digits.stdout
+    assert typo.returncode == 2 and typo.stderr.startswith("error: ") and typo.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_the_function_is_listed_as_one_of_the_command(call):
+    train(tiny(epochs=1), "runs/mine", quiet=True)
+
+    assert call("list")[1].startswith("runs/mine  test accuracy")
