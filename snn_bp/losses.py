@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, check_number
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,10 @@ class CountSquaredError:
     right: float = 0.8
     wrong: float = 0.2
 
+    def __post_init__(self) -> None:
+        for name in ("right", "wrong"):
+            check_number(f"CountSquaredError: {name}", getattr(self, name), low=0, high=1)
+
     def votes(self, out: Tensor) -> Tensor:
         """Spikes per step."""
         return out.mean(0)
@@ -76,6 +80,9 @@ class FirstSpike:
     """
 
     scale: float = 5.0
+
+    def __post_init__(self) -> None:
+        check_number("FirstSpike: scale", self.scale, above=0)
 
     def votes(self, out: Tensor) -> Tensor:
         """Minus the time of the first spike, in steps / scale."""
@@ -99,6 +106,13 @@ class RateBounds:
     lower: float | tuple[float, ...] = 0.0
     upper: float | tuple[float, ...] = 1.0
     strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("lower", "upper"):
+            bound = getattr(self, name)
+            for value in bound if isinstance(bound, tuple) else (bound,):
+                check_number(f"RateBounds: {name}", value, low=0, high=1)
+        check_number("RateBounds: strength", self.strength, low=0)
 
     def __call__(self, spikes: list[Tensor]) -> Tensor:
         """The penalty of the spikes `[time, batch, ...]` of each hidden layer."""

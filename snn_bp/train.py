@@ -228,11 +228,12 @@ def learning_rate(how: Train, *, step: int, steps: int, batches: int) -> float:
 
 
 def is_best(rows: list[dict[str, Any]]) -> bool:
-    """Whether the last epoch has the highest validation accuracy so far, or the same at a lower loss."""
-    if "validation_accuracy" not in rows[-1]:
-        return True
-    ranks = [(row["validation_accuracy"], -row["validation_loss"]) for row in rows]
-    return all(ranks[-1] > rank for rank in ranks[:-1])
+    """Whether the last epoch has the highest validation accuracy so far; of equal epochs the later is better.
+
+    The later one has been trained at the lower rate, while the loss of a network that is right mostly measures how
+    sure it is.
+    """
+    return all(row.get("validation_accuracy", 0) <= rows[-1].get("validation_accuracy", 0) for row in rows)
 
 
 def explain_nonfinite(step: Step, network: Network, x: Tensor, *, epoch: int, batch: int) -> str:

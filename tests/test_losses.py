@@ -176,3 +176,19 @@ def test_no_hidden_layer_costs_nothing():
 def test_bounds_for_another_number_of_layers_are_refused():
     with pytest.raises(SnnError, match="2 bounds for 1 hidden layers"):
         RateBounds(lower=(0.1, 0.2))([torch.zeros(3, 2, 5)])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: CountSquaredError(right="x"),
+        lambda: CountSquaredError(wrong=1.5),
+        lambda: FirstSpike(scale=0),
+        lambda: RateBounds(lower="x"),
+        lambda: RateBounds(upper=(0.1, 2.0)),
+        lambda: RateBounds(strength=-1.0),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(SnnError, match="it should be a number"):
+        wrong()
