@@ -32,6 +32,7 @@ class Train:
     surrogate: Surrogate = ATan()
     rates: RateBounds | None = None
     truncate: int | None = None  # backpropagate through so many steps at a time; None: through all
+    keep: Literal["best", "last"] = "best"  # what is evaluated in the end: best on validation, or the last epoch
     autocast: Literal["bfloat16"] | None = None
     device: str = "auto"  # auto: a GPU where there is one
 
@@ -48,6 +49,7 @@ class Train:
             check_number("truncate", self.truncate, whole=True, low=1)
         check_choice("train.optimizer", self.optimizer, ("adamw", "adam", "sgd"))
         check_choice("train.schedule", self.schedule, ("constant", "cosine", "step"))
+        check_choice("train.keep", self.keep, ("best", "last"))
         if self.autocast is not None:
             check_choice("train.autocast", self.autocast, ("bfloat16",))
         if not isinstance(self.surrogate, Surrogate):

@@ -150,7 +150,7 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
                 row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
             at.metrics.append(row)
             at.layers += [{"epoch": at.epoch, **layer} for layer in (*layers, *layer_updates(network, before))]
-            if is_best(at.metrics):
+            if how.keep == "last" or is_best(at.metrics):
                 run.save_best(_filled(at, network, optimizer))
             run.save(_filled(at, network, optimizer))
             saved = time.monotonic()

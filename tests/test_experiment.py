@@ -292,6 +292,7 @@ NONSENSE = {
     "optimizer": ("adagrad", None, 3, ("adam",)),
     "momentum": (-0.1, 1.1, "much", None, float("nan")),
     "nesterov": (1, "yes", None),
+    "keep": ("worst", None, 1),
     "weight_decay": (-1, 2, "x", None, float("nan")),
     "schedule": ("linear", None, 1),
     "step_epochs": (0, 2.5, None, "x"),

@@ -528,6 +528,15 @@ def test_best_is_the_highest_accuracy_then_the_later_epoch():
     assert not at(0.5, 0.4) and not at(0.7, 0.5, 0.6)
 
 
+def test_keep_last_evaluates_the_last_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "is_best", lambda rows: len(rows) == 1)
+
+    best = train(tiny(), tmp_path / "best", quiet=True).results()
+    last = train(tiny(keep="last"), tmp_path / "last", quiet=True).results()
+
+    assert best and last and (best["best_epoch"], last["best_epoch"]) == (1, 2)
+
+
 # Kinds of training
 
 

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("changes", nargs="*")
     parser.add_argument("--seeds", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(arguments.seeds):
