@@ -26,7 +26,7 @@ from snn_bp.provenance import machine, version
 EXPERIMENT = Experiment(
     data=Data("digits", step_ms=52, steps=6, batch=64, shift=1, downsample=2),
     model=(Flatten(), Dense(64), BatchNorm(), LIF(beta=0.8), Dropout(0.2), Dense(10), BatchNorm(), LIF(beta=0.8)),
-    train=Train(epochs=8, lr=4e-3),
+    train=Train(epochs=20, lr=4e-3),
 )
 EXACT = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "lr", "grad_norm")
 START = "import sys; sys.path.insert(0, sys.argv[1]); import killed; killed.begin(sys.argv[2])"
@@ -37,21 +37,26 @@ def begin(out: str) -> None:
     train(EXPERIMENT, out, quiet=True, save_seconds=0.05)
 
 
+def begin_apart(out: Path) -> subprocess.Popen:
+    """`begin` in a process of its own."""
+    return subprocess.Popen([sys.executable, "-c", START, str(Path(__file__).parent), str(out)])
+
+
 def outcome(out: Path) -> tuple[dict[str, torch.Tensor], list[tuple[str, ...]]]:
     """The last weights of a run and the columns of its metrics that do not measure time."""
-    rows = list(csv.DictReader((out / "metrics.csv").open()))
+    rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     return Run(out).load("last").weights, [tuple(row[column] for column in EXACT) for row in rows]
 
 
 def killed_and_resumed(out: Path, *, after: float) -> tuple[bool, str]:
     """Kill a fresh run `after` seconds and resume it; whether the kill met it alive, and how far it had come."""
-    process = subprocess.Popen([sys.executable, "-c", START, str(Path(__file__).parent), str(out)])
+    process = begin_apart(out)
     time.sleep(after)
     alive = process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
     if not (out / "experiment.json").exists():
-        begin(str(out))
+        begin_apart(out).wait()
         return alive, "before the run folder stood"
     checkpoint, _ = Run(out).latest()
     reached = f"epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}" if checkpoint else "before a checkpoint"
@@ -65,12 +70,12 @@ def compare(kills: int, seed: int) -> list[dict[str, object]]:
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(folder) / "alone"
         began = time.monotonic()
-        subprocess.run([sys.executable, "-c", START, str(Path(__file__).parent), str(alone)], check=True)
+        begin_apart(alone).wait()
         lifetime = time.monotonic() - began
         weights, metrics = outcome(alone)
         for kill in range(kills):
             out = Path(folder) / f"killed-{kill}"
-            after = draw.uniform(0.25 * lifetime, lifetime)  # the first quarter is import and loading
+            after = draw.uniform(0.4 * lifetime, lifetime)  # what comes before is import and loading
             alive, reached = killed_and_resumed(out, after=after)
             again, rows_again = outcome(out)
             equal = weights.keys() == again.keys() and all(torch.equal(weights[k], again[k]) for k in weights)
