@@ -2,6 +2,8 @@
 
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -62,10 +64,17 @@ class Progress:
         self.run, self.quiet = run, quiet
         self.bar: tqdm | None = None
 
-    def start(self, done: int, total: int) -> None:
-        """Show the bar, `done` of `total` batches behind."""
+    @contextmanager
+    def showing(self, done: int, total: int) -> Iterator[None]:
+        """Within the block, show the bar, `done` of `total` batches behind."""
         if not self.quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules):
             self.bar = tqdm(initial=done, total=total, unit="batch", dynamic_ncols=True)
+        try:
+            yield
+        finally:
+            if self.bar is not None:
+                self.bar.close()
+                self.bar = None
 
     def step(self, step: Step, tally: Tally) -> None:
         """Move the bar by one batch."""
@@ -106,12 +115,6 @@ class Progress:
             if layer["silent"] == 1:
                 advice = "Lower its threshold, or put BatchNorm() in front of it."
                 self.say(f"warning: {layer['layer']} is silent, so nothing behind it can learn. {advice}")
-
-    def stop(self) -> None:
-        """Take the bar away."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
 
 
 def layer_updates(network: Network, before: list[Tensor]) -> list[dict[str, Any]]:

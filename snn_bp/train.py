@@ -114,8 +114,8 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
             raise SnnError(f"{run.path}: its checkpoint does not fit the model in experiment.json.") from None
 
     batches, saved = len(dataset.batches("train")), time.monotonic()
-    progress.start(at.epoch * batches + at.batch, how.epochs * batches)
-    with _signals() as stop, torch.random.fork_rng(devices=[]):
+    bar = progress.showing(at.epoch * batches + at.batch, how.epochs * batches)
+    with _signals() as stop, torch.random.fork_rng(devices=[]), bar:
         while at.epoch < how.epochs:
             tally, order = Tally(**at.sums), dataset.batches("train", seed=_draw(seed, at.epoch))
             before, lr = [], 0.0
@@ -157,7 +157,6 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
             progress.epoch(row, layers)
             if stop and at.epoch < how.epochs:
                 raise Stopped(run, stop[0])
-    progress.stop()
     _finish(run, at, progress)
     return run
 
