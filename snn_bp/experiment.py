@@ -22,7 +22,7 @@ class Train:
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     momentum: float = 0.9  # of sgd
     nesterov: bool = False  # of sgd
-    weight_decay: float = 1e-4  # of weights and biases; learned neuron parameters have none
+    weight_decay: float = 1e-4  # of synaptic weights; biases, norms and neuron parameters have none
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     step_epochs: int = 10  # schedule "step": every so many epochs the rate falls
     step_factor: float = 0.1  # to this share

@@ -207,7 +207,7 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
         if place in fronts:
             values = coefficients(neuron_of(layer))
             free, _ = simulate(LI(alpha=values["alpha"], beta=values["beta"]), x)
-            size = (free / torch.as_tensor(values["theta"], dtype=x.dtype)).square().mean().sqrt()
+            size = (free / torch.as_tensor(values["theta"], dtype=x.dtype, device=x.device)).square().mean().sqrt()
             if size > 0:
                 fronts[place].weight *= spread / size
                 x = x * (spread / size)
