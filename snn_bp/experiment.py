@@ -34,6 +34,7 @@ class Train:
     truncate: int | None = None  # backpropagate through so many steps at a time; None: through all
     keep: Literal["best", "last"] = "best"  # what is evaluated in the end: best on validation, or the last epoch
     autocast: Literal["bfloat16"] | None = None
+    memory: Literal["full", "low"] = "full"  # low: dense layers keep no potentials and compute them again
     device: str = "auto"  # auto: a GPU where there is one
 
     def __post_init__(self) -> None:
@@ -50,6 +51,7 @@ class Train:
         check_choice("train.optimizer", self.optimizer, ("adamw", "adam", "sgd"))
         check_choice("train.schedule", self.schedule, ("constant", "cosine", "step"))
         check_choice("train.keep", self.keep, ("best", "last"))
+        check_choice("train.memory", self.memory, ("full", "low"))
         if self.autocast is not None:
             check_choice("train.autocast", self.autocast, ("bfloat16",))
         if not isinstance(self.surrogate, Surrogate):
@@ -91,7 +93,8 @@ class Experiment:
     def network(self, input_shape: tuple[int, ...]) -> Network:
         """The network as the run starts it, decays computed from the bin width of the data."""
         model = with_step(self.model, step_ms=self.data.step_ms or 1.0)
-        return Network(model, input_shape, surrogate=self.train.surrogate, seed=self.seed)
+        how = self.train
+        return Network(model, input_shape, surrogate=how.surrogate, seed=self.seed, memory=how.memory)
 
 
 CONSTRUCTORS = (

@@ -114,22 +114,19 @@ class RateBounds:
                 check_number(f"RateBounds: {name}", value, low=0, high=1)
         check_number("RateBounds: strength", self.strength, low=0)
 
-    def __call__(self, spikes: list[Tensor]) -> Tensor:
-        """The penalty of the spikes `[time, batch, ...]` of each hidden layer."""
+    def __call__(self, rates: list[Tensor]) -> Tensor:
+        """The penalty of the mean rates of each hidden layer's neurons, as `network.rates` gives them."""
         penalty = torch.zeros(())
-        for low, high, layer in zip(
-            self._each(self.lower, spikes), self._each(self.upper, spikes), spikes, strict=True
-        ):
-            rate = layer.mean((0, 1))
+        for low, high, rate in zip(self._each(self.lower, rates), self._each(self.upper, rates), rates, strict=True):
             penalty = penalty + (F.relu(low - rate).square() + F.relu(rate - high).square()).mean()
         return self.strength * penalty
 
     @staticmethod
-    def _each(bound: float | tuple[float, ...], spikes: list[Tensor]) -> tuple[float, ...]:
+    def _each(bound: float | tuple[float, ...], rates: list[Tensor]) -> tuple[float, ...]:
         if not isinstance(bound, tuple):
-            return (bound,) * len(spikes)
-        if len(bound) != len(spikes):
+            return (bound,) * len(rates)
+        if len(bound) != len(rates):
             raise SnnError(
-                f"RateBounds: {len(bound)} bounds for {len(spikes)} hidden layers. Give one for each, or one for all."
+                f"RateBounds: {len(bound)} bounds for {len(rates)} hidden layers. Give one for each, or one for all."
             )
         return bound

@@ -10,8 +10,11 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from snn_bp.errors import SnnError
-from snn_bp.kernels import simulate
+from snn_bp.chains import chain_at, run_chain, watched
+from snn_bp.errors import SnnError, check_choice
+from snn_bp.kernels import runs_compiled, simulate
+from snn_bp.kernels.fused import Memory
+from snn_bp.kernels.weighted import convolve, linear
 from snn_bp.layers import DropoutOverTime, Layer, Neurons, Recurrent, RecurrentNeurons, Shape, Spiking
 from snn_bp.neurons import LI, Neuron, State, at_step, coefficients, is_spiking
 from snn_bp.surrogates import ATan, Surrogate
@@ -32,17 +35,21 @@ class Network(nn.Module):
     """The layers of `model` built for an input of `input_shape` (one time step of one sample).
 
     `x` is `[time, batch, *input_shape]`, the output `[time, batch, *output_shape]`: spikes, or potentials where the
-    last neuron is an `LI`. Weights are drawn from `seed` alone.
+    last neuron is an `LI`. Weights are drawn from `seed` alone. Dense layers and their neurons run as one event-driven
+    operation on the CPU; with `memory="low"` it keeps no potentials and computes them again in the backward pass.
     """
 
     def __init__(
-        self, model: tuple[Layer, ...], input_shape: Shape, *, surrogate: Surrogate | None = None, seed: int = 0
-    ) -> None:
+        self, model: tuple[Layer, ...], input_shape: Shape, *,
+        surrogate: Surrogate | None = None, seed: int = 0, memory: Memory = "full",
+    ) -> None:  # fmt: skip
         super().__init__()
+        check_choice("Network: memory", memory, ("full", "low"))
         if not model:
             raise SnnError("Network: the model is empty. A small one: (Dense(10), LIF(beta=0.9)).")
         self.model, self.input_shape = tuple(model), tuple(input_shape)
         self.surrogate = surrogate or ATan()
+        self.memory: Memory = memory
         self.shapes: list[Shape] = []  # of one step, after each layer
         self.layers = nn.ModuleList()
         shape = self.input_shape
@@ -60,27 +67,33 @@ class Network(nn.Module):
 
     def run(self, x: Tensor, state: NetworkState | None = None) -> tuple[Tensor, NetworkState]:
         """The output of every step and the state after the last one; `state` is what an earlier call returned."""
-        after = []
-        for _, out in self.walk(x, state):
-            if isinstance(out, tuple):
-                x = out[0]
-                after.append(out[1])
-            else:
-                x = out
-        return x, tuple(after)
+        out, _, after = self.rates(x, state)
+        return out, after
 
-    def spikes(self, x: Tensor, state: NetworkState | None = None) -> tuple[Tensor, list[Tensor], NetworkState]:
-        """As `run`, and between its two values the output of every layer of neurons but the last one's."""
-        hidden, after = [], []
-        for layer, out in self.walk(x, state):
-            if isinstance(out, tuple):
-                x = out[0]
-                after.append(out[1])
-                if layer is not self.layers[-1]:
-                    hidden.append(x)
+    def rates(self, x: Tensor, state: NetworkState | None = None) -> tuple[Tensor, list[Tensor], NetworkState]:
+        """As `run`, and between its two values the mean output of each neuron of every layer but the last.
+
+        For neurons that spike that is their rate, in spikes per step over time and batch; gradients flow through it.
+        """
+        self._check(x)
+        given = self._states(state)
+        rates, after, place = [], [], 0
+        while place < len(self.layers):
+            if blocks := chain_at(self.layers, place, x):
+                x, means, last = run_chain(blocks, x, [next(given) for _ in blocks], memory=self.memory)
+                rates += means
+                after += last
+                place += sum(block.places for block in blocks)
+                continue
+            layer = self.layers[place]
+            if has_state(layer):
+                x, last = layer(x, next(given))
+                rates.append(x.mean((0, 1)))
+                after.append(last)
             else:
-                x = out
-        return x, hidden, tuple(after)
+                x = apply_stateless(layer, x)
+            place += 1
+        return x, rates[:-1] if has_state(self.layers[-1]) else rates, tuple(after)
 
     def observe(self, x: Tensor, state: NetworkState | None = None) -> tuple[list[Activity], NetworkState]:
         """What every layer of neurons did, potentials included; the last one's spikes are the output."""
@@ -99,12 +112,7 @@ class Network(nn.Module):
     def walk(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[tuple]:
         """Each layer with its output; (output, state[, potentials]) where it has state."""
         self._check(x)
-        count = sum(has_state(layer) for layer in self.layers)
-        if state is not None and len(state) != count:
-            raise SnnError(
-                f"network.run: the state should have {count} parts, found {len(state)}. None starts from rest."
-            )
-        states = iter(state) if state is not None else iter([None] * count)
+        states = self._states(state)
         for layer in self.layers:
             if has_state(layer):
                 out = (layer.observe if potentials else layer)(x, next(states))  # type: ignore[operator]
@@ -112,6 +120,14 @@ class Network(nn.Module):
             else:
                 out = x = apply_stateless(layer, x)
             yield layer, out
+
+    def _states(self, state: NetworkState | None) -> Iterator[State | None]:
+        count = sum(has_state(layer) for layer in self.layers)
+        if state is not None and len(state) != count:
+            raise SnnError(
+                f"network.run: the state should have {count} parts, found {len(state)}. None starts from rest."
+            )
+        return iter(state) if state is not None else iter([None] * count)
 
     def _check(self, x: Tensor) -> None:
         if x.dim() < 2 or tuple(x.shape[2:]) != self.input_shape:
@@ -169,7 +185,14 @@ def apply_stateless(layer: nn.Module, x: Tensor) -> Tensor:
     """A layer without state on `[time, batch, ...]`: one call for all steps."""
     if isinstance(layer, DropoutOverTime):
         return layer(x)
-    return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    rows, by_events = x.flatten(0, 1), runs_compiled(x) and not watched(layer)
+    if isinstance(layer, nn.Linear) and by_events:
+        out = linear(rows, layer)
+    elif isinstance(layer, nn.Conv2d) and by_events:
+        out = convolve(rows, layer)
+    else:
+        out = layer(rows)
+    return out.unflatten(0, x.shape[:2])
 
 
 def has_state(layer: nn.Module) -> bool:

@@ -86,10 +86,10 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
     make_device(how)
     make_optimizer(network, how)
     with torch.no_grad():  # one step of silence: what no input can run is refused here, before a folder stands
-        out, hidden, _ = network.eval().spikes(torch.zeros(1, 1, *dataset.shape))
+        out, rates, _ = network.eval().rates(torch.zeros(1, 1, *dataset.shape))
         how.loss(out, torch.zeros(1, dtype=torch.long))
         if how.rates is not None:
-            how.rates(hidden)
+            how.rates(rates)
 
 
 def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float) -> Run:
@@ -172,7 +172,7 @@ def train_step(network: Network, optimizer: torch.optim.Optimizer, x: Tensor, ta
     state, outs, rates, total = None, [], [], 0.0
     for piece in x.split(how.truncate or len(x)):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=how.autocast is not None):
-            out, hidden, state = network.spikes(piece, state)
+            out, hidden, state = network.rates(piece, state)
         out = out if out.dtype in (torch.float32, torch.float64) else out.float()
         loss: Tensor = how.loss(out, targets)
         if how.rates is not None:
@@ -182,7 +182,7 @@ def train_step(network: Network, optimizer: torch.optim.Optimizer, x: Tensor, ta
         total += loss.item()
         state = tuple(part.detach() for part in state)
         outs.append(out.detach())
-        rates += [layer.detach().mean(dtype=torch.float32) for layer in hidden]
+        rates += [rate.detach().mean(dtype=torch.float32) for rate in hidden]
     weights = list(network.parameters())
     size = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
     norm = float(size)

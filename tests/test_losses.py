@@ -129,44 +129,42 @@ def test_a_silent_right_class_is_called_upon_at_every_step():
 # Bounds on rates
 
 
-def test_rates_within_their_bounds_cost_nothing(coin):
-    spikes = [coin(101, 4, 7, probability=0.3), coin(101, 4, 2, 3, 5, probability=0.5)]
+def test_rates_within_their_bounds_cost_nothing():
+    rates = [torch.full((7,), 0.3), torch.tensor([[0.1, 0.7], [0.2, 0.5]])]
 
-    assert RateBounds(lower=0.1, upper=0.7)(spikes).item() == 0
+    assert RateBounds(lower=0.1, upper=0.7)(rates).item() == 0
 
 
 def test_the_penalty_is_the_squared_distance_from_the_bounds():
-    silent, busy = torch.zeros(10, 2, 3), torch.ones(10, 2, 3)
+    silent, busy = torch.zeros(3), torch.ones(3)
 
     bounds = RateBounds(lower=0.25, upper=0.5, strength=8.0)
 
     assert bounds([silent]).item() == 8 * 0.25**2
     assert bounds([busy]).item() == 8 * 0.5**2
     assert bounds([silent, busy]).item() == 8 * (0.25**2 + 0.5**2)
-    assert bounds([torch.cat([silent, busy], dim=2)]).item() == 8 * (0.25**2 + 0.5**2) / 2
+    assert bounds([torch.cat([silent, busy])]).item() == 8 * (0.25**2 + 0.5**2) / 2
 
 
 def test_each_layer_may_have_bounds_of_its_own():
-    silent, busy = torch.zeros(10, 2, 3), torch.ones(10, 2, 3)
+    silent, busy = torch.zeros(3), torch.ones(3)
 
     assert RateBounds(lower=(0.0, 0.25), upper=(0.5, 1.0))([silent, busy]).item() == 0
     assert RateBounds(lower=(0.25, 0.0), upper=(1.0, 0.5))([silent, busy]).item() == 0.25**2 + 0.5**2
 
 
 def test_a_rate_below_its_bound_is_pulled_up_and_one_above_down():
-    spikes = torch.zeros(10, 2, 2)
-    spikes[:, :, 1] = 1
-    spikes.requires_grad_()
+    rates = torch.tensor([0.0, 1.0], requires_grad=True)
 
-    RateBounds(lower=0.1, upper=0.5)([spikes]).backward()
+    RateBounds(lower=0.1, upper=0.5)([rates]).backward()
 
-    assert (spikes.grad[:, :, 0] < 0).all() and (spikes.grad[:, :, 1] > 0).all()
+    assert rates.grad[0] < 0 < rates.grad[1]
 
 
 def test_the_penalty_has_the_gradient_of_finite_differences(noise):
-    spikes = torch.sigmoid(noise(5, 2, 7, dtype=torch.float64)).requires_grad_()
+    rates = torch.sigmoid(noise(7, 3, dtype=torch.float64)).requires_grad_()
 
-    assert torch.autograd.gradcheck(lambda s: RateBounds(lower=0.45, upper=0.55)([s]), spikes)
+    assert torch.autograd.gradcheck(lambda r: RateBounds(lower=0.45, upper=0.55)([r]), rates)
 
 
 def test_no_hidden_layer_costs_nothing():
@@ -175,7 +173,7 @@ def test_no_hidden_layer_costs_nothing():
 
 def test_bounds_for_another_number_of_layers_are_refused():
     with pytest.raises(SnnError, match="2 bounds for 1 hidden layers"):
-        RateBounds(lower=(0.1, 0.2))([torch.zeros(3, 2, 5)])
+        RateBounds(lower=(0.1, 0.2))([torch.zeros(5)])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """`simulate`: one neuron model over a whole time axis, by the fastest backend that equals the reference."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal, overload
 
@@ -9,12 +9,14 @@ from torch import Tensor
 
 from snn_bp.errors import SnnError, check_choice
 from snn_bp.kernels.bind import Constants
+from snn_bp.kernels.operator import is_compiled
 from snn_bp.kernels.operator import neuron as compiled_neuron
 from snn_bp.kernels.reference import simulate_reference
 from snn_bp.neurons import COEFFICIENTS, Neuron, State, coefficients, has_adaptation, has_current, is_spiking
 from snn_bp.surrogates import ATan, Surrogate
 
 BACKENDS = ("fastest", "reference")
+_LAST, _FIRST = (0, 1, 3, 4, 2), (0, 1, 4, 2, 3)  # channels last in memory, and back
 _chosen = ["fastest"]  # the innermost `use_backend` is last; a ContextVar would stop torch.compile
 
 
@@ -49,16 +51,19 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
     potential. `parameters` gives tensors in place of the neuron's own numbers, under the names `alpha, beta, rho,
     kappa, theta`; gradients flow to them, to `x` and to `state`.
 
-    Half precision in: spikes in the same type, state and potentials in single precision. On the CPU the loop is
-    compiled; elsewhere, and within `use_backend("reference")`, it is the torch reference. Both spike alike, bit
-    for bit.
+    Half precision in: spikes in the same type, state and potentials in single precision. On the CPU, and on a GPU
+    where Triton is installed, the loop is compiled; elsewhere, and within `use_backend("reference")`, it is the torch
+    reference. All spike alike, bit for bit.
     """
     _check_input(neuron, x)
     y = x if x.dtype in (torch.float32, torch.float64) else x.float()
     constants = Constants.of(neuron)
-    values = _parameters(neuron, y, parameters or {})
-    first = _first(neuron, y, state, constants)
-    if x.device.type != "cpu" or _chosen[-1] == "reference":
+    values = parameters_of(neuron, y, parameters or {})
+    first = first_state(neuron, y, state, constants)
+    channels_last = y.dim() == 5 and not y.is_contiguous() and y.permute(_LAST).is_contiguous()
+    if channels_last:  # neurons do not care about their order: as they lie in memory, nothing is copied
+        y, first, values = y.permute(_LAST), _permuted(first, _LAST), _permuted(values, _LAST)
+    if _chosen[-1] == "reference" or not is_compiled(x):
         spikes, v, last = simulate_reference(y, first, values, constants, surrogate)
     else:
         graded = torch.is_grad_enabled() and any(part.requires_grad for part in (y, *first, *values))
@@ -73,15 +78,30 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
             constants.current, constants.adapts, constants.spiking, constants.reset, constants.detach,
             surrogate.shape, float(surrogate.slope), surrogate.per, record, saves_current,
         )  # fmt: skip
-    i, a, v_last, s = last
-    after = State(
-        v=v_last,
-        s=s if constants.spiking else None,
-        i=i if constants.current else None,
-        a=a if constants.adapts else None,
-    )
+    if channels_last:
+        (spikes, v), last = _permuted((spikes, v), _FIRST), _permuted(last, _FIRST)
+    after = state_of(last, constants)
     out = (spikes if constants.spiking else v).to(x.dtype)
     return (out, after, v) if potentials else (out, after)
+
+
+def _permuted(tensors: Sequence[Tensor], order: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Tensors `[time, batch, ...]` with their axes in another order; of those for one step, and scalars, likewise."""
+    one_step = tuple(axis - 1 for axis in order[1:])
+    return tuple(
+        tensor if tensor.dim() < 4 else tensor.permute(order if tensor.dim() == 5 else one_step) for tensor in tensors
+    )
+
+
+def runs_compiled(x: Tensor) -> bool:
+    """Whether compiled CPU kernels take `x`: not in `use_backend("reference")`, autocast or a compiler."""
+    return (
+        x.device.type == "cpu"
+        and _chosen[-1] == "fastest"
+        and x.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
 
 
 def rest(neuron: Neuron, shape: tuple[int, ...], *, like: Tensor) -> State:
@@ -105,7 +125,7 @@ def _check_input(neuron: Neuron, x: Tensor) -> None:
         raise SnnError(f"{name}: input should be [time, batch, ...] with a step at least, found {list(x.shape)}.")
 
 
-def _parameters(neuron: Neuron, x: Tensor, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+def parameters_of(neuron: Neuron, x: Tensor, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
     """The five coefficients, all scalars or all shaped as one step of `x`."""
     unknown = [name for name in given if name not in COEFFICIENTS]
     if unknown:
@@ -131,7 +151,18 @@ def _parameters(neuron: Neuron, x: Tensor, given: Mapping[str, Tensor]) -> tuple
     return tuple(tensor.expand(shape) for tensor in tensors)
 
 
-def _first(neuron: Neuron, x: Tensor, state: State | None, constants: Constants) -> tuple[Tensor, ...]:
+def state_of(parts: Sequence[Tensor], constants: Constants) -> State:
+    """The state from its parts i, a, v, s, without those that the neuron lacks."""
+    i, a, v, s = parts
+    return State(
+        v=v,
+        s=s if constants.spiking else None,
+        i=i if constants.current else None,
+        a=a if constants.adapts else None,
+    )
+
+
+def first_state(neuron: Neuron, x: Tensor, state: State | None, constants: Constants) -> tuple[Tensor, ...]:
     """The parts i, a, v, s of the state before the first step; zeros for what the neuron lacks."""
     zero = x.new_zeros(x.shape[1:])
     if state is None:

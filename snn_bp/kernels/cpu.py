@@ -19,6 +19,7 @@ import numpy as np
 
 from snn_bp import equations
 from snn_bp.kernels import bind as binding
+from snn_bp.kernels import vectors
 from snn_bp.kernels.bind import Constants, bind, slope_functions
 from snn_bp.surrogates import Unit
 
@@ -102,9 +103,9 @@ def compiled_forward(
 ) -> Callable:
     """`forward` for one kind of neuron and one float type, compiled at its first call."""
     flags = {"RECORD": record, "SAVES_CURRENT": saves_current}
-    names = {**_operations(constants, dtype, uniform), **flags}
-    names["advance"] = _inline(bind(equations.advance, **names))
-    return _compile(bind(forward, **names), (constants, dtype.str, uniform, flags))
+    names = {**operations(constants, dtype, uniform), **flags}
+    names["advance"] = inline(bind(equations.advance, **names))
+    return compiled(bind(forward, **names), (constants, dtype.str, uniform, flags))
 
 
 @functools.cache
@@ -112,14 +113,21 @@ def compiled_backward(
     constants: Constants, shape: str, per: Unit, dtype: np.dtype, *, uniform: bool, **flags: bool
 ) -> Callable:
     """`backward` for one kind of neuron, one shape of surrogate and one float type, compiled at its first call."""
-    names = {**_operations(constants, dtype, uniform), **flags}
+    names = {**operations(constants, dtype, uniform), **flags}
     equation, unit = slope_functions(shape, per)
-    names["slope_at"] = _inline(bind(unit, shape=_inline(bind(equation, **names))))
-    names["advance_vjp"] = _inline(bind(equations.advance_vjp, **names))
-    return _compile(bind(backward, **names), (constants, shape, per, dtype.str, uniform, flags))
+    names["slope_at"] = inline(bind(unit, shape=inline(bind(equation, **names))))
+    names["advance_vjp"] = inline(bind(equations.advance_vjp, **names))
+    return compiled(bind(backward, **names), (constants, shape, per, dtype.str, uniform, flags))
 
 
-def _operations(constants: Constants, dtype: np.dtype, uniform: bool) -> dict:
+@functools.cache
+def compiled_plain(function: Callable) -> Callable:
+    """A function of arrays without free names, compiled at its first call for each type of its arguments."""
+    return compiled(bind(function), ("plain",))
+
+
+def operations(constants: Constants, dtype: np.dtype, uniform: bool) -> dict:
+    """What the free names of the equations mean to numba."""
     real = dtype.type
     one, zero = real(1), real(0)
     return {
@@ -133,13 +141,15 @@ def _operations(constants: Constants, dtype: np.dtype, uniform: bool) -> dict:
     }
 
 
-def _inline(function: Callable) -> Callable:
+def inline(function: Callable) -> Callable:
+    """An equation as a kernel may call it."""
     return numba.njit(function, error_model="numpy")
 
 
-def _compile(kernel: types.FunctionType, specialisation: tuple) -> Callable:
-    sources = [inspect.getsource(module) for module in (equations, binding, sys.modules[__name__])]
+def compiled(kernel: types.FunctionType, specialisation: tuple) -> Callable:
+    """A kernel with its free names bound, cached on disk under a name that knows all it is made of."""
+    ours = (equations, binding, vectors, sys.modules[__name__], sys.modules[kernel.__module__])
+    sources = [inspect.getsource(module) for module in dict.fromkeys(ours)]
     digest = hashlib.sha256(repr((specialisation, sources)).encode()).hexdigest()
     kernel.__qualname__ = f"{kernel.__name__}_{digest[:16]}"
-    kernel.__module__ = __name__
     return numba.njit(kernel, cache=True, nogil=True, error_model="numpy")

@@ -1,17 +1,29 @@
-"""The compiled kernel as one torch operator, forward and adjoint: autograd, `torch.compile` and autocast know it."""
+"""The compiled kernels as one torch operator, forward and adjoint: autograd, `torch.compile` and autocast know it.
+
+Tensors choose the kernel: `cpu.py` or `gpu.py`.
+"""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.kernels import cpu
+from snn_bp.kernels import cpu, gpu
 from snn_bp.kernels.bind import Constants
 from snn_bp.neurons import COEFFICIENTS
+from snn_bp.surrogates import Unit
+
+DEVICES = ("cpu", "cuda")  # cuda is ROCm's name too
 
 
-@torch.library.custom_op("snn_bp::neuron", mutates_args=(), device_types="cpu")
+def is_compiled(x: Tensor) -> bool:
+    """Whether a compiled kernel is there for tensors like `x`."""
+    return x.device.type == "cpu" or gpu.serves(x)
+
+
+@torch.library.custom_op("snn_bp::neuron", mutates_args=(), device_types=DEVICES)
 def neuron(
     x: Tensor, i: Tensor, a: Tensor, v: Tensor, s: Tensor,
     alpha: Tensor, beta: Tensor, rho: Tensor, kappa: Tensor, theta: Tensor,
@@ -23,20 +35,12 @@ def neuron(
     `x` is `[time, ...]` in single or double precision; the state is shaped as one step of it; the parameters are
     all scalars or all shaped as the state.
     """
-    parameters = (alpha, beta, rho, kappa, theta)
-    kernel = cpu.compiled_forward(
-        Constants(current, adapts, spiking, reset, detach),
-        _dtype(x),
-        uniform=theta.dim() == 0,
-        record=record,
-        saves_current=saves_current,
-    )
-    spikes = torch.empty_like(x, memory_format=torch.contiguous_format) if spiking else x.new_empty(0)
+    state, parameters = (i, a, v, s), (alpha, beta, rho, kappa, theta)
+    constants = Constants(current, adapts, spiking, reset, detach)
+    spikes = _like(x, spiking)
     traces = [_like(x, given) for given in (record, record and adapts, record and saves_current)]
-    last = [part.clone(memory_format=torch.contiguous_format) for part in (i, a, v, s)]
-    kernel(
-        _rows(x), *map(_flat, last), *map(_flat, parameters), _rows(spikes), *map(_rows, traces), 0, v.numel()
-    )  # fmt: skip
+    run = gpu.run_forward if gpu.serves(x) else _forward_on_cpu
+    last = run(x, state, parameters, constants, spikes, traces, record=record, saves_current=saves_current)
     return spikes, *traces, *last  # pyright: ignore[reportReturnType]
 
 
@@ -49,7 +53,7 @@ def _(
     return *(_like(x, flag) for flag in given), *(torch.empty_like(part) for part in (i, a, v, s))
 
 
-@torch.library.custom_op("snn_bp::neuron_adjoint", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("snn_bp::neuron_adjoint", mutates_args=(), device_types=DEVICES)
 def neuron_adjoint(
     potentials: Tensor, adaptations: Tensor, currents: Tensor,
     i: Tensor, a: Tensor, v: Tensor, s: Tensor,
@@ -62,30 +66,12 @@ def neuron_adjoint(
     Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor
 ]:  # fmt: skip
     """Gradients of x, of the first i, a, v, s, and of alpha, beta, rho, kappa, theta (zero unless `learns`)."""
-    parameters = (alpha, beta, rho, kappa, theta)
-    kernel = cpu.compiled_backward(
-        Constants(current, adapts, spiking, reset, detach),
-        shape,
-        "threshold" if per == "threshold" else "potential",
-        _dtype(potentials),
-        uniform=theta.dim() == 0,
-        GIVEN_SPIKES=g_spikes is not None,
-        GIVEN_POTENTIALS=g_potentials is not None,
-        SAVES_CURRENT=saves_current,
-        LEARNS=learns,
-    )
-    empty = potentials.new_empty(0)
-    gx = torch.empty_like(potentials)
-    first = [
-        torch.zeros_like(v) if given is None else given.clone(memory_format=torch.contiguous_format)
-        for given in (gi, ga, gv, gs)
-    ]
-    sums = [torch.zeros_like(v) if learns else empty.clone() for _ in parameters]
-    kernel(
-        _rows(potentials), _rows(adaptations), _rows(currents), *map(_flat, (i, a, v, s)),
-        *map(_flat, parameters), _dtype(potentials).type(slope),
-        _rows(empty if g_spikes is None else g_spikes), _rows(empty if g_potentials is None else g_potentials),
-        *map(_flat, first), _rows(gx), *map(_flat, sums), 0, v.numel(),
+    traces, state, parameters = (potentials, adaptations, currents), (i, a, v, s), (alpha, beta, rho, kappa, theta)
+    run = gpu.run_backward if gpu.serves(potentials) else _backward_on_cpu
+    gx, first, sums = run(
+        traces, state, parameters, Constants(current, adapts, spiking, reset, detach),
+        shape, slope, "threshold" if per == "threshold" else "potential",
+        g_spikes, g_potentials, (gi, ga, gv, gs), saves_current=saves_current, learns=learns,
     )  # fmt: skip
     gradients = [total.sum() if theta.dim() == 0 else total for total in sums] if learns else [
         torch.zeros_like(theta) for _ in sums
@@ -123,6 +109,52 @@ def _backward(ctx, g_spikes, g_potentials, _a, _i, gi, ga, gv, gs):
 
 
 neuron.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _forward_on_cpu(
+    x: Tensor, first: Sequence[Tensor], parameters: Sequence[Tensor], constants: Constants,
+    spikes: Tensor, traces: Sequence[Tensor], *, record: bool, saves_current: bool,
+) -> list[Tensor]:  # fmt: skip
+    kernel = cpu.compiled_forward(
+        constants, _dtype(x), uniform=parameters[0].dim() == 0, record=record, saves_current=saves_current
+    )
+    last = [part.clone(memory_format=torch.contiguous_format) for part in first]
+    kernel(
+        _rows(x), *map(_flat, last), *map(_flat, parameters), _rows(spikes), *map(_rows, traces), 0, first[0].numel()
+    )  # fmt: skip
+    return last
+
+
+def _backward_on_cpu(
+    traces: Sequence[Tensor], first: Sequence[Tensor], parameters: Sequence[Tensor], constants: Constants,
+    shape: str, slope: float, per: Unit, g_spikes: Tensor | None, g_potentials: Tensor | None,
+    g_last: Sequence[Tensor | None], *, saves_current: bool, learns: bool,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:  # fmt: skip
+    potentials, v = traces[0], first[2]
+    kernel = cpu.compiled_backward(
+        constants,
+        shape,
+        per,
+        _dtype(potentials),
+        uniform=parameters[0].dim() == 0,
+        GIVEN_SPIKES=g_spikes is not None,
+        GIVEN_POTENTIALS=g_potentials is not None,
+        SAVES_CURRENT=saves_current,
+        LEARNS=learns,
+    )
+    empty = potentials.new_empty(0)
+    gx = torch.empty_like(potentials)
+    g_first = [
+        torch.zeros_like(v) if given is None else given.clone(memory_format=torch.contiguous_format)
+        for given in g_last
+    ]  # fmt: skip
+    sums = [torch.zeros_like(v) if learns else empty.clone() for _ in parameters]
+    kernel(
+        *map(_rows, traces), *map(_flat, first), *map(_flat, parameters), _dtype(potentials).type(slope),
+        _rows(empty if g_spikes is None else g_spikes), _rows(empty if g_potentials is None else g_potentials),
+        *map(_flat, g_first), _rows(gx), *map(_flat, sums), 0, v.numel(),
+    )  # fmt: skip
+    return gx, g_first, sums
 
 
 def _like(x: Tensor, given: bool) -> Tensor:

@@ -1,0 +1,95 @@
+"""Which layers run as one operation: dense layers, each followed by its neurons.
+
+A norm between the two folds into the weights in evaluation; in training it needs the whole weighted sum first, and
+parts the chain. All equals the layers one by one up to the order of summation.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from snn_bp.kernels import first_state, parameters_of, runs_compiled, state_of
+from snn_bp.kernels.bind import Constants
+from snn_bp.kernels.fused import Chain, Layer, Memory, run_layers
+from snn_bp.layers import Neurons, RecurrentNeurons
+from snn_bp.neurons import State, is_spiking
+
+
+class Block(NamedTuple):
+    """A dense layer, a norm that only scales, and neurons; recurrent neurons may stand without the dense layer."""
+
+    synapse: nn.Linear | None
+    norm: nn.BatchNorm1d | None
+    layer: Neurons | RecurrentNeurons
+
+    @property
+    def neurons(self) -> Neurons:
+        """The neurons, recurrent or not."""
+        return self.layer.neurons if isinstance(self.layer, RecurrentNeurons) else self.layer
+
+    @property
+    def places(self) -> int:
+        """How many layers of the network it takes."""
+        return sum(part is not None for part in self)
+
+
+def chain_at(layers: nn.ModuleList, place: int, x: Tensor) -> list[Block]:
+    """The blocks from `place` on that can run as one operation on the input `x`; none where it is not for them."""
+    if x.dim() != 3 or x.numel() == 0 or not runs_compiled(x):
+        return []
+    blocks: list[Block] = []
+    while (block := _block_at(layers, place, first=not blocks)) is not None:
+        blocks.append(block)
+        place += block.places
+        if not is_spiking(block.neurons.neuron):
+            break
+    return blocks
+
+
+def run_chain(
+    blocks: list[Block], x: Tensor, states: Sequence[State | None], *, memory: Memory
+) -> tuple[Tensor, list[Tensor], list[State]]:
+    """Output of the last block, mean output of each neuron of each block, and their states after the last step."""
+    constants = [Constants.of(block.neurons.neuron) for block in blocks]
+    layers = [_tensors(*each, x) for each in zip(blocks, constants, states, strict=True)]
+    chain = Chain(tuple(constants), tuple(block.neurons.surrogate for block in blocks), memory)
+    out, rates, last = run_layers(x, layers, chain)
+    return out, rates, [state_of(parts, kind) for parts, kind in zip(last, constants, strict=True)]
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether hooks wait for the module to be called, so that it has to be."""
+    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
+
+
+def _block_at(layers: nn.ModuleList, place: int, *, first: bool) -> Block | None:
+    found = list(layers[place : place + 3])
+    synapse = found.pop(0) if found and isinstance(found[0], nn.Linear) else None
+    folds = synapse is not None and bool(found) and isinstance(found[0], nn.BatchNorm1d) and not found[0].training
+    norm = found.pop(0) if folds else None
+    layer = found[0] if found else None
+    if any(watched(part) for part in (synapse, norm, layer) if part is not None):
+        return None
+    if isinstance(layer, RecurrentNeurons) and (synapse is not None or first):
+        return Block(synapse, norm, layer)  # type: ignore[arg-type]
+    return Block(synapse, norm, layer) if isinstance(layer, Neurons) and synapse is not None else None  # type: ignore[arg-type]
+
+
+def _tensors(block: Block, constants: Constants, state: State | None, x: Tensor) -> Layer:
+    weight, bias = (None, None) if block.synapse is None else (block.synapse.weight, block.synapse.bias)
+    if block.norm is not None:
+        assert weight is not None and block.norm.running_var is not None and block.norm.running_mean is not None
+        scale = block.norm.weight * (block.norm.running_var + block.norm.eps).rsqrt()
+        centre = block.norm.running_mean if bias is None else block.norm.running_mean - bias
+        weight, bias = weight * scale[:, None], block.norm.bias - centre * scale
+    recurrent = None
+    if isinstance(block.layer, RecurrentNeurons):
+        recurrent, shift = block.layer.recurrence.weight, block.layer.recurrence.bias
+        bias = shift if bias is None else bias if shift is None else bias + shift
+    neurons = block.neurons
+    like = x[:1, :, :1].expand(1, -1, *neurons.shape)
+    parts = None if state is None else first_state(neurons.neuron, like, state, constants)
+    parameters = parameters_of(neurons.neuron, like, neurons.parameters_now())
+    each = tuple(value if value.dim() == 0 else value[0] for value in parameters)
+    return Layer(weight, bias, recurrent, parts, each)  # type: ignore[arg-type]

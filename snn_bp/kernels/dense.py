@@ -1,0 +1,302 @@
+"""Dense layers and their neurons as event-driven kernels, forward and adjoint.
+
+An input that is zero costs nothing: the rows of weights that met a spike are added, the neurons advance and fire, and
+their spikes are packed as bits. The gradient of the weights is gathered the same way, over spikes sorted by input.
+Where more than `PRODUCT_FROM` of the inputs are not zero, a matrix product is faster and is taken. The neurons are
+`equations.py`, bound as in `cpu.py`; all equals the reference up to the order of summation in the weighted sums.
+
+A kernel sees a few time steps of a part of the batch, its rows; all arrays are flat, `width` numbers to a row.
+"""
+
+# pyright: reportUndefinedVariable=false
+
+import functools
+from collections.abc import Callable
+
+import numba
+import numpy as np
+
+from snn_bp import equations
+from snn_bp.kernels.bind import Constants, bind, slope_functions
+from snn_bp.kernels.cpu import compiled, inline, operations
+from snn_bp.kernels.vectors import (
+    PANEL,
+    add_product,
+    add_rows,
+    add_scaled_rows,
+    copy,
+    count_bits,
+    decode,
+    pack,
+    trailing_zeros,
+)
+from snn_bp.surrogates import Unit
+
+PRODUCT_FROM = 0.35  # share of inputs not zero; measured by experiments/benchmarks/crossover.py
+
+
+def forward(
+    z, recurrent, i, a, v, s, alpha, beta, rho, kappa, theta, fired, out, potentials, adaptations, currents,
+    units, width, batch, low, rows, start, stop, origin,
+):  # fmt: skip
+    """Neurons of `rows` samples, from sample `low` of a batch of `batch` on, under the input `z` of steps `start..stop`.
+
+    `i, a, v, s` hold the state, in and out. `fired` and the traces begin with the step before `origin`, `fired` with
+    that before step 0; traces and `out` that are empty are not written. Recurrence adds to `z`.
+    """
+    words = (width + 63) // 64
+    for t in range(start, stop):
+        here = (t - start) * rows * width
+        if RECURRENT:
+            add_heard(z, here, fired, t * rows * words, words, recurrent, rows, width)
+        for q in range(rows):
+            state = np.uint64(q * width)
+            input_row = np.uint64(here) + state
+            for m in range(np.uint64(width)):
+                k = state + m
+                i1, a1, v1, s1 = advance(
+                    i[k], a[k], v[k], s[k], z[input_row + m],
+                    of(alpha, m), of(beta, m), of(rho, m), of(kappa, m), of(theta, m),
+                )  # fmt: skip
+                v[k] = v1
+                if CURRENT:
+                    i[k] = i1
+                if ADAPTS:
+                    a[k] = a1
+                if SPIKING:
+                    s[k] = s1
+            if SPIKING:
+                pack(fired, ((t + 1) * rows + q) * words, s, q * width, width)
+            if out.size > 0:
+                o = (t * batch + low + q) * units
+                for m in range(units):
+                    out[o + m] = s[q * width + m] if SPIKING else v[q * width + m]
+            if potentials.size > 0:
+                o = ((t + 1 - origin) * rows + q) * width
+                copy(potentials, o, v, q * width, width)
+                if ADAPTS:
+                    copy(adaptations, o, a, q * width, width)
+                if currents.size > 0:
+                    copy(currents, o, i, q * width, width)
+
+
+def backward(
+    recurrent_back, s_first, begins, alpha, beta, rho, kappa, theta, slope, potentials, adaptations, currents,
+    d, gi, ga, gv, gs, g_rate, g_bias, g_alpha, g_beta, g_rho, g_kappa, g_theta, width, rows, start, stop, origin,
+):  # fmt: skip
+    """The adjoint of `forward`, last step first: `d` comes as the gradient of the output, and leaves as that of `z`.
+
+    `gi, ga, gv, gs` are carried from later steps to earlier ones, `g_rate` is added at every step. `s_first` are the
+    spikes before `start` where `begins`: at the beginning of a run they are given and need not follow from `v`.
+    """
+    panel = np.empty(PANEL * width, d.dtype)
+    for t in range(stop - 1, start - 1, -1):
+        first = begins and t == start
+        for q in range(rows):
+            here, state = np.uint64(((t - start) * rows + q) * width), np.uint64(q * width)
+            before = np.uint64(((t - origin) * rows + q) * width)
+            after = before + np.uint64(rows * width)
+            for m in range(np.uint64(width)):
+                k = state + m
+                v0 = potentials[before + m]
+                a0 = adaptations[before + m] if ADAPTS else v0
+                if SPIKING:
+                    level = v0 - of(theta, m) - of(kappa, m) * a0 if ADAPTS else v0 - of(theta, m)
+                    s0 = s_first[k] if first else heaviside(level, of(theta, m))
+                    gs1, gv1 = gs[k] + d[here + m] + g_rate[m], gv[k]
+                else:
+                    s0 = real(0)
+                    gs1, gv1 = gs[k], gv[k] + d[here + m] + g_rate[m]
+                di, da, dv, ds, dx, d_alpha, d_beta, d_rho, d_kappa, d_theta = advance_vjp(
+                    gi[k], ga[k], gv1, gs1,
+                    currents[before + m] if SAVES_CURRENT else v0, a0, v0, s0,
+                    currents[after + m] if SAVES_CURRENT else v0,
+                    adaptations[after + m] if ADAPTS else v0, potentials[after + m],
+                    of(alpha, m), of(beta, m), of(rho, m), of(kappa, m), of(theta, m), slope,
+                )  # fmt: skip
+                d[here + m] = dx
+                gv[k] = dv
+                gs[k] = ds
+                if CURRENT:
+                    gi[k] = di
+                if ADAPTS:
+                    ga[k] = da
+                if LEARNS:
+                    g_alpha[m] += d_alpha
+                    g_beta[m] += d_beta
+                    g_rho[m] += d_rho
+                    g_kappa[m] += d_kappa
+                    g_theta[m] += d_theta
+            for m in range(np.uint64(width)):
+                g_bias[m] += d[here + m]
+        if RECURRENT:
+            here = (t - start) * rows * width
+            add_product(gs, 0, width, d, here, width, 1, recurrent_back, 0, width, rows, width, width, panel)
+
+
+def weigh_events(z, begin, end, index, value, weight, bias, width, first, rows):
+    """Fill `z`: bias plus the rows of weights of the events of rows `first .. first + rows`, times their values."""
+    for r in range(rows):
+        copy(z, r * width, bias, 0, width)
+        event = begin[first + r]
+        add_scaled_rows(z, r * width, width, weight, index, value, event, end[first + r] - event)
+
+
+def weigh_heard(z, heard, at, words, weight, bias, width, rows):
+    """Fill `z`: bias plus the rows of weights under the bits of `rows` rows of `heard`; whether by a product."""
+    for r in range(rows):
+        copy(z, r * width, bias, 0, width)
+    return add_heard(z, 0, heard, at, words, weight, rows, width)
+
+
+def weigh_floats(z, x, weight, bias, inputs, width, batch, low, rows, start, steps):
+    """Fill `z`: bias plus the product of `steps` steps of `x` with the weights."""
+    panel = np.empty(PANEL * inputs, z.dtype)
+    for t in range(steps):
+        for q in range(rows):
+            copy(z, (t * rows + q) * width, bias, 0, width)
+        row = ((start + t) * batch + low) * inputs
+        add_product(z, t * rows * width, width, x, row, inputs, 1, weight, 0, width, rows, inputs, width, panel)
+
+
+def take_currents(z, x, bias, width, batch, low, rows, start, steps):
+    """Fill `z`: bias plus `steps` steps of `x`, which is the weighted sum already."""
+    for t in range(steps):
+        for q in range(rows):
+            to, at = (t * rows + q) * width, ((start + t) * batch + low + q) * width
+            for m in range(width):
+                z[to + m] = x[at + m] + bias[m]
+
+
+@numba.njit(error_model="numpy")
+def add_heard(z, z_at, heard, at, words, weight, rows, width):
+    """Add to `rows` rows of `z` the rows of weights under the bits; whether by a matrix product."""
+    inputs = weight.size // width
+    places = np.empty(64 * words, np.uint32)
+    if count(heard, at, rows * words) > PRODUCT_FROM * rows * inputs:
+        unpacked, panel = np.zeros(rows * inputs, z.dtype), np.empty(PANEL * inputs, z.dtype)
+        for q in range(rows):
+            unpack(unpacked, q * inputs, heard, at + q * words, words)
+        add_product(z, z_at, width, unpacked, 0, inputs, 1, weight, 0, width, rows, inputs, width, panel)
+        return True
+    for q in range(rows):
+        found = decode(heard, at + q * words, words, places)
+        add_rows(z, z_at + q * width, width, weight, places, 0, found)
+    return False
+
+
+def gather_heard(g_weight, d, heard, at, words, width, rows):
+    """Add to `g_weight` the gradient from `rows` rows of bits and of the gradient `d` of the weighted sum."""
+    inputs = g_weight.size // width
+    if count(heard, at, rows * words) > PRODUCT_FROM * rows * inputs:
+        unpacked, panel = np.zeros(rows * inputs, d.dtype), np.empty(PANEL * rows, d.dtype)
+        for r in range(rows):
+            unpack(unpacked, r * inputs, heard, at + r * words, words)
+        add_product(g_weight, 0, width, unpacked, 0, 1, inputs, d, 0, width, inputs, rows, width, panel)
+        return
+    places = np.empty(64 * words, np.uint32)
+    first = np.zeros(64 * words + 2, np.int64)
+    for r in range(rows):
+        for n in range(decode(heard, at + r * words, words, places)):
+            first[places[n] + np.uint32(2)] += 1
+    for k in range(inputs):
+        first[k + 2] += first[k + 1]
+    row = np.empty(max(first[inputs + 1], 1), np.uint32)
+    for r in range(rows):
+        for n in range(decode(heard, at + r * words, words, places)):
+            k = places[n] + np.uint32(1)
+            row[first[k]] = r
+            first[k] += 1
+    for k in range(inputs):
+        add_rows(g_weight, k * width, width, d, row, first[k], first[k + 1] - first[k])
+
+
+def gather_events(g_weight, d, begin, end, index, value, width, first_row, rows):
+    """As `gather_heard`, from the events of rows `first_row .. first_row + rows`."""
+    inputs = g_weight.size // width
+    first = np.zeros(inputs + 2, np.int64)
+    for r in range(first_row, first_row + rows):
+        for n in range(begin[r], end[r]):
+            first[index[n] + np.uint32(2)] += 1
+    for k in range(inputs):
+        first[k + 2] += first[k + 1]
+    row = np.empty(max(first[inputs + 1], 1), np.uint32)
+    factor = np.empty(max(first[inputs + 1], 1), d.dtype)
+    for r in range(first_row, first_row + rows):
+        for n in range(begin[r], end[r]):
+            k = index[n] + np.uint32(1)
+            row[first[k]] = r - first_row
+            factor[first[k]] = value[n]
+            first[k] += 1
+    for k in range(inputs):
+        add_scaled_rows(g_weight, k * width, width, d, row, factor, first[k], first[k + 1] - first[k])
+
+
+def gather_floats(g_weight, d, x, width, batch, low, rows, start, steps):
+    """As `gather_heard`, from `steps` steps of `x`."""
+    inputs = g_weight.size // width
+    panel = np.empty(PANEL * rows, d.dtype)
+    for t in range(steps):
+        row = ((start + t) * batch + low) * inputs
+        add_product(g_weight, 0, width, x, row, 1, inputs, d, t * rows * width, width, inputs, rows, width, panel)
+
+
+def multiply(below, d, back, below_width, width, rows):
+    """Fill `below` with the gradient of the layer's input."""
+    panel = np.empty(PANEL * width, d.dtype)
+    below[: rows * below_width] = 0
+    add_product(below, 0, below_width, d, 0, width, 1, back, 0, below_width, rows, width, below_width, panel)
+
+
+@numba.njit(error_model="numpy")
+def count(words, at, number):
+    """How many bits are set in `number` words."""
+    total = np.uint64(0)
+    for word in range(at, at + number):
+        total += count_bits(words[word])
+    return total
+
+
+@numba.njit(error_model="numpy")
+def unpack(values, at, words, words_at, number):
+    """Set to 1 the numbers whose bit is set in `number` words; the others are left as they are."""
+    for word in range(number):
+        bits = words[words_at + word]
+        while bits != np.uint64(0):
+            values[at + 64 * word + np.int64(trailing_zeros(bits))] = 1
+            bits &= bits - np.uint64(1)
+
+
+def count_spikes(counts, words, row):
+    """Add to `counts` how often each bit is set, over rows of `row` words."""
+    for word in range(words.size):
+        bits = words[word]
+        while bits != np.uint64(0):
+            counts[64 * (word % row) + np.int64(trailing_zeros(bits))] += 1
+            bits &= bits - np.uint64(1)
+
+
+def pack_rows(words, values, rows, width):
+    """Rows of `values` as bits, from the first word on."""
+    for r in range(rows):
+        pack(words, r * ((width + 63) // 64), values, r * width, width)
+
+
+@functools.cache
+def compiled_forward(constants: Constants, dtype: np.dtype, *, uniform: bool, recurrent: bool) -> Callable:
+    """`forward` for one kind of neuron and one float type, compiled at its first call."""
+    names = {**operations(constants, dtype, uniform), "RECURRENT": recurrent}
+    names["advance"] = inline(bind(equations.advance, **names))
+    return compiled(bind(forward, **names), ("dense", constants, dtype.str, uniform, recurrent))
+
+
+@functools.cache
+def compiled_backward(
+    constants: Constants, shape: str, per: Unit, dtype: np.dtype, *, uniform: bool, **flags: bool
+) -> Callable:
+    """`backward` for one kind of neuron, one shape of surrogate and one float type, compiled at its first call."""
+    names = {**operations(constants, dtype, uniform), **flags}
+    equation, unit = slope_functions(shape, per)
+    names["slope_at"] = inline(bind(unit, shape=inline(bind(equation, **names))))
+    names["advance_vjp"] = inline(bind(equations.advance_vjp, **names))
+    return compiled(bind(backward, **names), ("dense", constants, shape, per, dtype.str, uniform, flags))

@@ -1,0 +1,173 @@
+"""Weighted sums of inputs that are mostly zero: a linear layer and a convolution that pay for events only.
+
+Both equal torch's own up to the order of summation. Where too much of the input is not zero, they are torch's own.
+"""
+
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snn_bp.kernels import conv, dense
+from snn_bp.kernels.cpu import compiled_plain
+from snn_bp.kernels.events import Events, find_events
+from snn_bp.kernels.parallel import cut, in_threads, padded
+
+CONVOLUTION_FROM = 0.2  # share of inputs not zero from which torch's convolution is faster
+ROWS = 512  # whose error signal stays in the second-level cache
+
+
+def linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    """`layer(x)` for `x` `[rows, inputs]`."""
+    events = find_in_parts(x, most=dense.PRODUCT_FROM)
+    return layer(x) if events is None else _Linear.apply(x, layer.weight, layer.bias, events)  # type: ignore[return-value]
+
+
+def convolve(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    """`layer(x)` for `x` `[rows, channels, height, width]`, channels last in memory."""
+    fits = layer.groups == 1 and layer.dilation == (1, 1) and not isinstance(layer.padding, str)
+    events = find_in_parts(x, most=CONVOLUTION_FROM) if fits and layer.padding_mode == "zeros" else None
+    if events is None:
+        return layer(x.contiguous(memory_format=torch.channels_last))
+    return _Convolution.apply(x, layer.weight, layer.bias, events, layer.stride, layer.padding)  # type: ignore[return-value]
+
+
+def find_in_parts(x: Tensor, *, most: float) -> list[Events] | None:
+    """The events of each part of the rows of `x`, counted by their place in memory; None where they are too many."""
+    rows = in_memory(x.detach()).flatten(1).numpy()[None]
+    found: list[Events | None] = [None] * len(cut(len(x)))
+
+    def find(n: int, low: int, high: int) -> None:
+        found[n] = find_events(rows, low, high - low, most=most)
+
+    in_threads([partial(find, n, *ends) for n, ends in enumerate(cut(len(x)))])
+    events = [part for part in found if part is not None]
+    return events if len(events) == len(found) else None
+
+
+def in_memory(x: Tensor) -> Tensor:
+    """`x` as it lies in memory: channels last where it does, else in the order of its axes."""
+    return x.permute(0, 2, 3, 1) if lies_channels_last(x) else x.contiguous()
+
+
+def lies_channels_last(x: Tensor) -> bool:
+    """Whether `x` `[rows, channels, height, width]` lies in memory with its channels innermost, and not otherwise."""
+    return x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, events: list[Events]):
+        units, inputs = weight.shape
+        width = padded(units)
+        across = np.zeros((inputs, width), x.numpy().dtype)
+        across[:, :units] = weight.detach().numpy().T
+        start = np.zeros(width, across.dtype)
+        if bias is not None:
+            start[:units] = bias.detach().numpy()
+        z = np.empty((len(x), width), across.dtype)
+
+        def weigh(part: Events, low: int, high: int) -> None:
+            kernel = compiled_plain(dense.weigh_events)
+            kernel(z[low:high].reshape(-1), *part, across.reshape(-1), start, width, 0, high - low)
+
+        in_threads([partial(weigh, part, *ends) for part, ends in zip(events, cut(len(x)), strict=True)])
+        ctx.save_for_backward(weight)
+        ctx.events, ctx.rows, ctx.has_bias = events, len(x), bias is not None
+        return torch.from_numpy(z[:, :units]).contiguous()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        (weight,) = ctx.saved_tensors
+        units, inputs = weight.shape
+        width = padded(units)
+        g_x = g @ weight if ctx.needs_input_grad[0] else None
+        d = (g if width == units else F.pad(g, (0, width - units))).contiguous().numpy().reshape(-1)
+        sums = [np.zeros(inputs * width, d.dtype) for _ in ctx.events]
+
+        def gather(part: Events, low: int, high: int, total: np.ndarray) -> None:
+            for first in range(0, high - low, ROWS):
+                count = min(ROWS, high - low - first)
+                piece = d[(low + first) * width :]
+                compiled_plain(dense.gather_events)(total, piece, *part, width, first, count)
+
+        ends = cut(ctx.rows)
+        in_threads([partial(gather, part, *end, mine) for part, end, mine in zip(ctx.events, ends, sums, strict=True)])
+        g_weight = torch.from_numpy(sum(sums[1:], sums[0]).reshape(inputs, width)[:, :units].T)
+        return g_x, g_weight, g.sum(0) if ctx.has_bias else None, None
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, events: list[Events], stride, padding):
+        rows, channels, height, width = x.shape
+        outs, _, tall, wide = weight.shape
+        out_height = (height + 2 * padding[0] - tall) // stride[0] + 1
+        out_width = (width + 2 * padding[1] - wide) // stride[1] + 1
+        geometry = conv.Geometry(
+            channels, height, width, outs, out_height, out_width, tall, wide, *stride, *padding
+        )  # fmt: skip
+        table = conv.reach(geometry, channels_last=lies_channels_last(x))
+        z = torch.empty((rows, out_height, out_width, outs), dtype=x.dtype)
+        z[:] = 0 if bias is None else bias.detach()
+        arranged = _arrange(weight.detach().numpy(), stride[1])
+
+        def add(part: Events, low: int, high: int) -> None:
+            kernel = compiled_plain(conv.forward)
+            kernel(z.numpy().reshape(-1), *part, arranged.reshape(-1), table, geometry, low, high - low)
+
+        in_threads([partial(add, part, *ends) for part, ends in zip(events, cut(rows), strict=True)])
+        ctx.save_for_backward(weight)
+        ctx.events, ctx.rows, ctx.has_bias, ctx.geometry, ctx.table = events, rows, bias is not None, geometry, table
+        return z.permute(0, 3, 1, 2)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        (weight,) = ctx.saved_tensors
+        channels, height, width, outs, _, _, tall, wide, _, right, *_ = ctx.geometry
+        g = g.permute(0, 2, 3, 1).contiguous()
+        d, ends = g.numpy().reshape(-1), cut(ctx.rows)
+        sums = [np.zeros_like(_arrange(weight.detach().numpy(), right)) for _ in ends]
+        g_x = torch.empty((ctx.rows, height, width, channels), dtype=g.dtype) if ctx.needs_input_grad[0] else None
+        back = np.zeros((outs, padded(tall * wide * channels)), g.numpy().dtype)
+        back[:, : tall * wide * channels] = weight.detach().numpy().transpose(0, 2, 3, 1).reshape(outs, -1)
+
+        def adjoint(part: Events, low: int, high: int, total: np.ndarray) -> None:
+            kernel = compiled_plain(conv.weight_gradient)
+            kernel(total.reshape(-1), *part, d, ctx.table, ctx.geometry, low, high - low)
+            if g_x is not None:
+                kernel = compiled_plain(conv.input_gradient)
+                kernel(g_x.numpy().reshape(-1), d, back.reshape(-1), ctx.geometry, low, high - low)
+
+        in_threads([partial(adjoint, part, *end, mine) for part, end, mine in zip(ctx.events, ends, sums, strict=True)])
+        g_weight = _arranged_back(sum(sums[1:], sums[0]), wide, right)
+        return (
+            None if g_x is None else g_x.permute(0, 3, 1, 2),
+            torch.from_numpy(g_weight),
+            g.sum((0, 1, 2)) if ctx.has_bias else None,
+            *(None, None, None),
+        )
+
+
+def _arrange(weight: np.ndarray, stride: int) -> np.ndarray:
+    """[outs, channels, tall, wide] as [channels, tall, residue, run, outs]; see `conv.py`."""
+    outs, channels, tall, wide = weight.shape
+    arranged = np.zeros((channels, tall, stride, -(-wide // stride), outs), weight.dtype)
+    for residue in range(stride):
+        columns = weight[:, :, :, residue::stride][:, :, :, ::-1]
+        arranged[:, :, residue, : columns.shape[3]] = columns.transpose(1, 2, 3, 0)
+    return arranged
+
+
+def _arranged_back(arranged: np.ndarray, wide: int, stride: int) -> np.ndarray:
+    """The inverse of `_arrange`."""
+    channels, tall, _, _, outs = arranged.shape
+    weight = np.empty((outs, channels, tall, wide), arranged.dtype)
+    for residue in range(stride):
+        count = len(range(residue, wide, stride))
+        weight[:, :, :, residue::stride] = arranged[:, :, residue, :count].transpose(3, 0, 1, 2)[:, :, :, ::-1]
+    return weight

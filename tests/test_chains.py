@@ -1,0 +1,249 @@
+"""Dense layers with their neurons as one event-driven operation, against the same layers in the reference."""
+
+from itertools import product
+
+import catalogue
+import pytest
+import torch
+from catalogue import assert_near, assert_same
+
+from snn_bp import ALIF, IF, LI, LIF, ATan, BatchNorm, CubaLIF, Dense, Network, Recurrent, Spiking, Surrogate
+from snn_bp.kernels import dense, fused, use_backend
+from snn_bp.network import has_state
+
+FAST = Surrogate("FastSigmoid", slope=5.0)
+MODELS = {
+    "feed-forward": (Dense(70), LIF(beta=0.9), Dense(13), LIF(beta=0.8, reset="zero", detach_reset=False)),
+    "readout": (Dense(37), CubaLIF(alpha=0.5, beta=0.9, reset="zero"), Dense(5, bias=False), LI(beta=0.9, alpha=0.4)),
+    "recurrent": (
+        *(Dense(70), Recurrent(LIF(beta=0.8), bias=True)),
+        *(Dense(9), Recurrent(ALIF(beta=0.9, rho=0.9, kappa=0.2))),
+    ),
+    "undetached": (
+        *(Dense(21), CubaLIF(alpha=0.5, beta=0.9, reset="zero_all", detach_reset=False)),
+        *(Dense(9), IF(detach_reset=False)),
+    ),
+    "learned": (
+        *(Dense(33), Spiking(ALIF(beta=0.8, rho=0.9, kappa=0.3, alpha=0.4), learn=("alpha", "beta", "rho", "kappa"))),
+        *(Dense(10), Recurrent(LIF(beta=0.7, reset="zero"), learn=("beta", "threshold"))),
+    ),
+    "no dense layer in front": (Recurrent(LIF(beta=0.8), bias=True), Dense(6), LIF(beta=0.7)),
+    "own parameters": (Dense(7), catalogue.NEURONS[2], Dense(3), LIF(beta=(0.5, 0.7, 0.9))),
+}  # fmt: skip
+
+
+def build(name, *, memory="full", inputs=19):
+    """The network in double precision, its weights in multiples of 1 / 64 and large enough that all layers fire."""
+    network = Network(MODELS[name], (inputs,), surrogate=FAST, seed=1, memory=memory).double()
+    with torch.no_grad():
+        for parameter_name, parameter in network.named_parameters():
+            if ".learned." not in parameter_name:
+                parameter.copy_(torch.round(256 * parameter) / 64)
+    return network
+
+
+def results(network, x, state=None):
+    """Output, rates, last states, and the gradients of a sum of all three that weighs every number differently."""
+    leaves = [x, *network.parameters()]
+    if state is not None:
+        leaves += [part for layer in state for part in layer if part is not None]
+    out, rates, after = network.rates(x, state)
+    ends = [part for layer in after for part in layer if part is not None]
+    generator = torch.Generator().manual_seed(0)
+    total = sum(
+        (part * torch.randn(part.shape, generator=generator, dtype=part.dtype)).sum() for part in (out, *rates, *ends)
+    )
+    gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+    return out, rates, ends, [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients, strict=True)]
+
+
+def assert_equal_to_reference(network, x, state=None):
+    """Compare with the layers one by one: spikes exactly, sums of floats to 1e-11 of the largest."""
+    with use_backend("reference"):
+        wanted = results(network, x, state)
+    got = results(network, x, state)
+
+    assert_near(share=1e-13, out=(got[0], wanted[0]))
+    for place, pair in enumerate(zip(got[1], wanted[1], strict=True)):
+        assert_same(atol=1e-13, **{f"rates {place}": pair})
+    for place, pair in enumerate(zip(got[2], wanted[2], strict=True)):
+        assert_near(share=1e-12, **{f"state {place}": pair})
+    for place, pair in enumerate(zip(got[3], wanted[3], strict=True)):
+        assert_near(share=1e-11, **{f"gradient {place}": pair})
+    assert all(rate.mean() > 0 for rate in wanted[1])
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """How many blocks each call of the fused operation held."""
+    calls = []
+    real = fused.run_layers
+
+    def count(x, layers, chain):
+        calls.append(len(layers))
+        return real(x, layers, chain)
+
+    monkeypatch.setattr("snn_bp.chains.run_layers", count)
+    return calls
+
+
+@pytest.mark.parametrize("memory", ("full", "low"))
+@pytest.mark.parametrize("name", MODELS)
+def test_a_chain_equals_its_layers_in_the_reference(name, memory, coin, taken):
+    x = coin(83, 35, 19, probability=0.2).double().requires_grad_()  # more steps and samples than one chunk or part
+
+    assert_equal_to_reference(build(name, memory=memory), x)
+
+    assert taken == [sum(has_state(layer) for layer in build(name).layers)]
+
+
+@pytest.mark.parametrize("probability", (0.0, 0.02, 0.3, 0.4, 1.0))
+def test_any_density_of_the_input_gives_the_same_values(probability, coin, noise):
+    x = (coin(40, 17, 19, probability=probability) * noise(40, 17, 19).mul(4).round().div(4)).double().requires_grad_()
+    network = build("recurrent")
+    with torch.no_grad():
+        network.layers[0].bias += 0.5  # the first layer fires without input
+
+    assert_equal_to_reference(network, x)
+
+
+def test_layers_that_fire_almost_always_are_multiplied_as_matrices(coin):
+    network = Network((Dense(30), LIF(beta=0.5), Dense(8), LIF(beta=0.5)), (19,), surrogate=FAST).double()
+    with torch.no_grad():
+        network.layers[0].weight.copy_(torch.round(64 * network.layers[0].weight) / 64)
+        network.layers[0].bias.fill_(2.0)
+        network.layers[2].weight.copy_(torch.round(64 * network.layers[2].weight) / 64)
+        network.layers[2].bias.fill_(0.25)
+    x = coin(40, 17, 19, probability=0.05).double().requires_grad_()
+
+    assert_equal_to_reference(network, x)
+
+    assert network.layers[1](network.layers[0](x))[0].mean() > dense.PRODUCT_FROM
+
+
+@pytest.mark.parametrize("name", ("feed-forward", "recurrent", "learned", "undetached"))
+def test_a_state_goes_in_and_its_gradient_comes_out(name, coin):
+    network = build(name)
+    x = coin(12, 5, 19, probability=0.3).double()
+    with torch.no_grad():
+        _, state = network.run(x)
+    state = tuple(type(layer)(*(None if part is None else part.requires_grad_() for part in layer)) for layer in state)
+
+    assert_equal_to_reference(network, x.requires_grad_(), state)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_stopping_halfway_changes_nothing(name, coin):
+    network, x = build(name), coin(41, 20, 19, probability=0.3).double()
+
+    whole, after = network.run(x)
+    first, state = network.run(x[:20])
+    second, last = network.run(x[20:], state)
+
+    assert_same(out=(torch.cat([first, second]), whole))
+    for place, (mine, wanted) in enumerate(zip(last, after, strict=True)):
+        for part, pair in zip(mine._fields, zip(mine, wanted, strict=True), strict=True):
+            if pair[0] is not None:
+                assert_same(**{f"{place} {part}": pair})
+
+
+def test_any_number_of_threads_gives_the_same_bits(noise, coin):
+    x, found = coin(50, 64, 40, probability=0.1), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        network = Network((Dense(70), Recurrent(LIF(beta=0.9)), Dense(9), LIF(beta=0.9)), (40,))
+        out = network(x)
+        out.sum(0).square().sum().backward()
+        found.append([out, *(parameter.grad for parameter in network.parameters())])
+    torch.set_num_threads(1)
+
+    for one, two, three in zip(*found, strict=True):
+        assert torch.equal(one, two) and torch.equal(one, three)
+
+
+def test_low_memory_gives_the_same_bits(coin):
+    x, found = coin(150, 40, 30, probability=0.1), []
+    for memory in ("full", "low"):
+        network = Network((Dense(50), Recurrent(LIF(beta=0.9)), Dense(9), LIF(beta=0.9)), (30,), memory=memory)
+        network(x).sum(0).square().sum().backward()
+        found.append([parameter.grad for parameter in network.parameters()])
+
+    assert all(torch.equal(full, low) for full, low in zip(*found, strict=True))
+
+
+def test_the_gradient_can_be_taken_twice(coin):
+    x, network = coin(30, 4, 19, probability=0.2).double(), build("feed-forward", memory="low")
+    loss = network(x).sum(0).square().sum()
+
+    first = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
+    second = torch.autograd.grad(loss, list(network.parameters()))
+
+    assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+
+
+@torch.no_grad()
+def test_a_norm_in_evaluation_folds_into_the_weights(coin, noise, taken):
+    model = (Dense(30), BatchNorm(), LIF(beta=0.9), Dense(8), BatchNorm(), LI(beta=0.8))
+    network = Network(model, (19,)).double()
+    for norm in (network.layers[1], network.layers[4]):
+        for name, value in (("running_mean", 0.1), ("weight", 2.0), ("bias", 0.5)):
+            getattr(norm, name).copy_(value * (1 + 0.1 * noise(norm.num_features, dtype=torch.float64)))
+    x = coin(40, 17, 19, probability=0.2).double()
+
+    got = network.eval()(x)
+    with use_backend("reference"):
+        wanted = network(x)
+
+    assert_same(out=(got, wanted), atol=1e-12)
+    assert taken == [2]
+
+
+def test_a_norm_in_training_parts_the_chain(coin, taken):
+    model = (Dense(30), BatchNorm(), LIF(beta=0.9), Dense(8), LIF(beta=0.8))
+    network = Network(model, (19,)).double().train()
+    x = coin(40, 17, 19, probability=0.2).double()
+
+    got = network(x)
+    with use_backend("reference"):
+        wanted = network(x)
+
+    assert_same(out=(got, wanted))
+    assert taken == [1]
+
+
+def test_a_layer_with_a_hook_is_called(coin, taken):
+    network, seen = Network((Dense(30), LIF(beta=0.9)), (19,)), []
+    network.layers[0].register_forward_hook(lambda *_: seen.append("called"))
+
+    network(coin(10, 4, 19, probability=0.2))
+
+    assert seen == ["called"] and taken == []
+
+
+def test_single_precision_agrees_with_the_reference_where_spikes_do(coin):
+    network = Network((Dense(256), LIF(beta=0.9), Dense(10), LIF(beta=0.9)), (100,), surrogate=ATan())
+    x = coin(50, 33, 100, probability=0.1)
+    with use_backend("reference"):
+        wanted = network(x)
+        g_wanted = torch.autograd.grad(wanted.sum(0).square().sum(), list(network.parameters()))
+
+    out = network(x)
+    g = torch.autograd.grad(out.sum(0).square().sum(), list(network.parameters()))
+
+    assert torch.equal(out, wanted), "rounding moved a spike: choose another seed for this test"
+    for pair in zip(g, g_wanted, strict=True):
+        assert_near(share=1e-5, gradient=pair)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "neuron, surrogate", tuple(product(catalogue.EVERY_NEURON, catalogue.SURROGATES[:2])), ids=repr
+)
+def test_every_neuron_in_a_chain_equals_the_reference(neuron, surrogate, coin):
+    network = Network((Dense(9), Recurrent(neuron), Dense(5), neuron), (19,), surrogate=surrogate, seed=1).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.round(256 * parameter) / 64)
+    x = coin(23, 3, 19, probability=0.3).double().requires_grad_()
+
+    assert_equal_to_reference(network, x)
