@@ -58,6 +58,11 @@ def run_chain(
     return out, rates, [state_of(parts, kind) for parts, kind in zip(last, constants, strict=True)]
 
 
+def has_chain(layers: nn.ModuleList) -> bool:
+    """Whether any layers can run as a chain, in the mode they are in."""
+    return any(_block_at(layers, place, first=True) is not None for place in range(len(layers)))
+
+
 def watched(module: nn.Module) -> bool:
     """Whether hooks wait for the module to be called, so that it has to be."""
     return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from snn_bp.chains import chain_at, run_chain, watched
 from snn_bp.errors import SnnError, check_choice
 from snn_bp.kernels import runs_compiled, simulate
+from snn_bp.kernels.allocator import keep_freed_memory
 from snn_bp.kernels.fused import Memory
 from snn_bp.kernels.weighted import convolve, linear
 from snn_bp.layers import DropoutOverTime, Layer, Neurons, Recurrent, RecurrentNeurons, Shape, Spiking
@@ -44,6 +45,7 @@ class Network(nn.Module):
         surrogate: Surrogate | None = None, seed: int = 0, memory: Memory = "full",
     ) -> None:  # fmt: skip
         super().__init__()
+        keep_freed_memory()
         check_choice("Network: memory", memory, ("full", "low"))
         if not model:
             raise SnnError("Network: the model is empty. A small one: (Dense(10), LIF(beta=0.9)).")

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from snn_bp.chains import has_chain
 from snn_bp.checkpoint import Checkpoint
 from snn_bp.data import Dataset, describe, load
 from snn_bp.errors import SnnError
@@ -85,6 +86,11 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
         )
     make_device(how)
     make_optimizer(network, how)
+    if how.memory == "low" and not has_chain(network.train().layers):
+        raise SnnError(
+            "train.memory='low': it spares the potentials of dense layers that their neurons follow directly, this "
+            "model has none (a BatchNorm between them needs the weighted sums of all steps). Use 'full'."
+        )
     with torch.no_grad():  # one step of silence: what no input can run is refused here, before a folder stands
         out, rates, _ = network.eval().rates(torch.zeros(1, 1, *dataset.shape))
         how.loss(out, torch.zeros(1, dtype=torch.long))

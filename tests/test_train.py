@@ -588,6 +588,7 @@ def test_layers_that_fire_are_not_warned_of(finished):
         ({"train": Train(device="cuda:99")}, "train.device"),
         ({"train": Train(rates=RateBounds(lower=(0.1, 0.1)))}, "RateBounds"),
         ({"train": Train(rates=RateBounds(lower=(0.1, 0.1, 0.1)))}, "RateBounds"),
+        ({"train": Train(memory="low")}, "train.memory.*BatchNorm"),
         ({"data": replace(DIGITS, transforms=(lambda events: events,))}, "transform"),
         ({"model": (Flatten(), Dense(np.int64(10)), LIF(beta=0.5))}, "whole number"),
     ],
@@ -613,6 +614,18 @@ def test_tonic_transforms_train_and_resume(tmp_path, monkeypatch):
 
         assert_same_run(resumed, whole)
     assert json_of(whole.path / "experiment.json")["data"]["transforms"] == [{"name": "DropEvent", "p": 0.5}]
+
+
+def test_low_memory_trains_the_same_weights(tmp_path):
+    model = (Flatten(), Dense(12), Recurrent(LIF(beta=0.7)), Dense(10), LIF(beta=0.7))
+    runs_of = [
+        train(replace(tiny(memory=memory, truncate=3), model=model), tmp_path / memory, quiet=True)
+        for memory in ("full", "low")
+    ]
+
+    full, low = (run.network("last").state_dict() for run in runs_of)
+
+    assert all(torch.equal(full[name], low[name]) for name in full)
 
 
 def _fewer(dataset: Any) -> Any:

@@ -39,7 +39,7 @@ def forward(
     z, recurrent, i, a, v, s, alpha, beta, rho, kappa, theta, fired, out, potentials, adaptations, currents,
     units, width, batch, low, rows, start, stop, origin,
 ):  # fmt: skip
-    """Neurons of `rows` samples, from sample `low` of a batch of `batch` on, under the input `z` of steps `start..stop`.
+    """Neurons of `rows` samples, from sample `low` of a `batch` on, under the input `z` of steps `start..stop`.
 
     `i, a, v, s` hold the state, in and out. `fired` and the traces begin with the step before `origin`, `fired` with
     that before step 0; traces and `out` that are empty are not written. Recurrence adds to `z`.

@@ -15,23 +15,41 @@ from snn_bp.kernels.cpu import compiled_plain
 from snn_bp.kernels.events import Events, find_events
 from snn_bp.kernels.parallel import cut, in_threads, padded
 
-CONVOLUTION_FROM = 0.2  # share of inputs not zero from which torch's convolution is faster
+# what an event costs a convolution for each row of the kernel, in ns: to begin, and for each number it adds; and what
+# torch's convolution pays for each such number of each input, zero or not. experiments/benchmarks/crossover.py
+BEGIN_NS, ADD_NS, TORCH_NS = 12.5, 0.04, 0.03
 ROWS = 512  # whose error signal stays in the second-level cache
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     """`layer(x)` for `x` `[rows, inputs]`."""
     events = find_in_parts(x, most=dense.PRODUCT_FROM)
-    return layer(x) if events is None else _Linear.apply(x, layer.weight, layer.bias, events)  # type: ignore[return-value]
+    return layer(x) if events is None else add_events(x, layer, events)
+
+
+def add_events(x: Tensor, layer: nn.Linear, events: list[Events]) -> Tensor:
+    """`layer(x)` from the events of `x`, found in parts."""
+    return _Linear.apply(x, layer.weight, layer.bias, events)  # type: ignore[return-value]
 
 
 def convolve(x: Tensor, layer: nn.Conv2d) -> Tensor:
     """`layer(x)` for `x` `[rows, channels, height, width]`, channels last in memory."""
     fits = layer.groups == 1 and layer.dilation == (1, 1) and not isinstance(layer.padding, str)
-    events = find_in_parts(x, most=CONVOLUTION_FROM) if fits and layer.padding_mode == "zeros" else None
+    events = find_in_parts(x, most=worth_events(layer)) if fits and layer.padding_mode == "zeros" else None
     if events is None:
         return layer(x.contiguous(memory_format=torch.channels_last))
+    return convolve_events(x, layer, events)
+
+
+def convolve_events(x: Tensor, layer: nn.Conv2d, events: list[Events]) -> Tensor:
+    """`layer(x)` from the events of `x`, found in parts by their place in memory."""
     return _Convolution.apply(x, layer.weight, layer.bias, events, layer.stride, layer.padding)  # type: ignore[return-value]
+
+
+def worth_events(layer: nn.Conv2d) -> float:
+    """The largest share of inputs not zero for which a convolution over events is faster than torch's."""
+    run = layer.out_channels * -(-layer.kernel_size[1] // layer.stride[1])
+    return TORCH_NS * run / (BEGIN_NS + ADD_NS * run)
 
 
 def find_in_parts(x: Tensor, *, most: float) -> list[Events] | None:
