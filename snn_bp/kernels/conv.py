@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from snn_bp.kernels.vectors import PANEL, add_product, add_scaled
+from snn_bp.kernels.vectors import add_panels, add_scaled
 
 
 class Geometry(NamedTuple):
@@ -87,16 +87,16 @@ def weight_gradient(g_weight, begin, end, index, value, d, table, geometry, firs
 
 
 def input_gradient(g_x, d, back, geometry, first, rows):
-    """Write the gradient of images `first .. first + rows`, channels last; `back` is [outs, (tall, wide, channels)]."""
+    """Write the gradient of images `first .. first + rows`, channels last; `back` holds panels of
+    [outs, (tall, wide, channels)]."""
     channels, height, width, outs, out_height, out_width, tall, wide, down, right, above, left = geometry
     places, run = out_height * out_width, wide * channels
-    seen = back.size // outs  # numbers one output sees, padded to whole vectors
+    seen = back.size // outs  # numbers one output sees, padded to whole panels
     columns = np.empty(places * seen, d.dtype)
-    panel = np.empty(PANEL * outs, d.dtype)
     one = back.dtype.type(1)
     for r in range(first, first + rows):
         columns[:] = 0
-        add_product(columns, 0, seen, d, r * places * outs, outs, 1, back, 0, seen, places, outs, seen, panel)
+        add_panels(columns, 0, seen, d, r * places * outs, back, places, outs, seen)
         image = r * height * width * channels
         g_x[image : image + height * width * channels] = 0
         for row in range(out_height):

@@ -20,7 +20,7 @@ from snn_bp import equations
 from snn_bp.kernels.bind import Constants, bind, slope_functions
 from snn_bp.kernels.cpu import compiled, inline, operations
 from snn_bp.kernels.vectors import (
-    PANEL,
+    add_panels,
     add_product,
     add_rows,
     add_scaled_rows,
@@ -89,7 +89,6 @@ def backward(
     `gi, ga, gv, gs` are carried from later steps to earlier ones, `g_rate` is added at every step. `s_first` are the
     spikes before `start` where `begins`: at the beginning of a run they are given and need not follow from `v`.
     """
-    panel = np.empty(PANEL * width, d.dtype)
     for t in range(stop - 1, start - 1, -1):
         first = begins and t == start
         for q in range(rows):
@@ -131,7 +130,7 @@ def backward(
                 g_bias[m] += d[here + m]
         if RECURRENT:
             here = (t - start) * rows * width
-            add_product(gs, 0, width, d, here, width, 1, recurrent_back, 0, width, rows, width, width, panel)
+            add_panels(gs, 0, width, d, here, recurrent_back, rows, width, width)
 
 
 def weigh_events(z, begin, end, index, value, weight, bias, width, first, rows):
@@ -151,12 +150,11 @@ def weigh_heard(z, heard, at, words, weight, bias, width, rows):
 
 def weigh_floats(z, x, weight, bias, inputs, width, batch, low, rows, start, steps):
     """Fill `z`: bias plus the product of `steps` steps of `x` with the weights."""
-    panel = np.empty(PANEL * inputs, z.dtype)
     for t in range(steps):
         for q in range(rows):
             copy(z, (t * rows + q) * width, bias, 0, width)
         row = ((start + t) * batch + low) * inputs
-        add_product(z, t * rows * width, width, x, row, inputs, 1, weight, 0, width, rows, inputs, width, panel)
+        add_product(z, t * rows * width, width, x, row, inputs, 1, weight, 0, width, rows, inputs, width)
 
 
 def take_currents(z, x, bias, width, batch, low, rows, start, steps):
@@ -174,10 +172,10 @@ def add_heard(z, z_at, heard, at, words, weight, rows, width):
     inputs = weight.size // width
     places = np.empty(64 * words, np.uint32)
     if count(heard, at, rows * words) > PRODUCT_FROM * rows * inputs:
-        unpacked, panel = np.zeros(rows * inputs, z.dtype), np.empty(PANEL * inputs, z.dtype)
+        unpacked = np.zeros(rows * inputs, z.dtype)
         for q in range(rows):
             unpack(unpacked, q * inputs, heard, at + q * words, words)
-        add_product(z, z_at, width, unpacked, 0, inputs, 1, weight, 0, width, rows, inputs, width, panel)
+        add_product(z, z_at, width, unpacked, 0, inputs, 1, weight, 0, width, rows, inputs, width)
         return True
     for q in range(rows):
         found = decode(heard, at + q * words, words, places)
@@ -189,10 +187,10 @@ def gather_heard(g_weight, d, heard, at, words, width, rows):
     """Add to `g_weight` the gradient from `rows` rows of bits and of the gradient `d` of the weighted sum."""
     inputs = g_weight.size // width
     if count(heard, at, rows * words) > PRODUCT_FROM * rows * inputs:
-        unpacked, panel = np.zeros(rows * inputs, d.dtype), np.empty(PANEL * rows, d.dtype)
+        unpacked = np.zeros(rows * inputs, d.dtype)
         for r in range(rows):
             unpack(unpacked, r * inputs, heard, at + r * words, words)
-        add_product(g_weight, 0, width, unpacked, 0, 1, inputs, d, 0, width, inputs, rows, width, panel)
+        add_product(g_weight, 0, width, unpacked, 0, 1, inputs, d, 0, width, inputs, rows, width)
         return
     places = np.empty(64 * words, np.uint32)
     first = np.zeros(64 * words + 2, np.int64)
@@ -235,17 +233,15 @@ def gather_events(g_weight, d, begin, end, index, value, width, first_row, rows)
 def gather_floats(g_weight, d, x, width, batch, low, rows, start, steps):
     """As `gather_heard`, from `steps` steps of `x`."""
     inputs = g_weight.size // width
-    panel = np.empty(PANEL * rows, d.dtype)
     for t in range(steps):
         row = ((start + t) * batch + low) * inputs
-        add_product(g_weight, 0, width, x, row, 1, inputs, d, t * rows * width, width, inputs, rows, width, panel)
+        add_product(g_weight, 0, width, x, row, 1, inputs, d, t * rows * width, width, inputs, rows, width)
 
 
 def multiply(below, d, back, below_width, width, rows):
-    """Fill `below` with the gradient of the layer's input."""
-    panel = np.empty(PANEL * width, d.dtype)
+    """Fill `below` with the gradient of the layer's input; `back` are the weights in panels."""
     below[: rows * below_width] = 0
-    add_product(below, 0, below_width, d, 0, width, 1, back, 0, below_width, rows, width, below_width, panel)
+    add_panels(below, 0, below_width, d, 0, back, rows, width, below_width)
 
 
 @numba.njit(error_model="numpy")

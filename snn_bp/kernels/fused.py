@@ -17,7 +17,8 @@ from snn_bp.kernels import dense
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu import compiled_plain
 from snn_bp.kernels.events import Events, find_events
-from snn_bp.kernels.parallel import cut, in_threads, padded
+from snn_bp.kernels.parallel import cut, in_threads
+from snn_bp.kernels.vectors import padded, panels
 from snn_bp.neurons import COEFFICIENTS
 from snn_bp.surrogates import Surrogate
 
@@ -123,10 +124,10 @@ class _Prepared:
     width: int
     given: bool  # no weights: the input is the weighted sum
     weight: np.ndarray  # [inputs, width]
-    back: np.ndarray  # [width, inputs padded]
+    back: np.ndarray  # panels of [width, inputs padded]
     bias: np.ndarray
     recurrent: np.ndarray  # [width, width], a row for each neuron that is heard
-    recurrent_back: np.ndarray  # its transpose
+    recurrent_back: np.ndarray  # panels of its transpose
     state: list[np.ndarray] | None
     parameters: list[np.ndarray]
     uniform: bool
@@ -154,10 +155,10 @@ class _Prepared:
             width=width,
             given=weight is None,
             weight=rows[:, :inputs].T.ravel(),
-            back=rows.ravel(),
+            back=panels(rows),
             bias=np.zeros(width, dtype) if bias is None else wide(array(bias), width),
             recurrent=loops.T.ravel(),
-            recurrent_back=loops.ravel(),
+            recurrent_back=panels(loops),
             state=None if state[0] is None else [array(part) for part in state if part is not None],
             parameters=[
                 array(value).reshape(1) if uniform else wide(np.broadcast_to(array(value), (units,)), width, fill)

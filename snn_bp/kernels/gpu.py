@@ -235,11 +235,7 @@ def read(values, m, inside):
 
 
 def of(values, m, inside):
-    if UNIFORM:
-        value = tl.load(values)
-    else:
-        value = tl.load(values + m, mask=inside, other=1.0)
-    return value
+    return tl.load(values) if UNIFORM else tl.load(values + m, mask=inside, other=1.0)
 
 
 def real(value):

@@ -27,8 +27,3 @@ def in_threads(tasks: Sequence[Callable[[], None]]) -> None:
     with ThreadPoolExecutor(threads) as pool:
         for done in [pool.submit(task) for task in tasks]:
             done.result()
-
-
-def padded(count: int) -> int:
-    """The next multiple of a vector's length."""
-    return -(-count // 8) * 8

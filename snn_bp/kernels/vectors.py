@@ -1,7 +1,7 @@
 """What numba's own loops leave slow: rows summed in registers, a register-blocked matrix product, spikes as bits.
 
 Written as LLVM vectors of eight numbers, which LLVM turns into whatever the processor has. Arrays are C-contiguous and
-flat, addressed by the offset of an element; widths of rows are multiples of eight. Sums are fused (`fmuladd`) and taken
+flat, addressed by the offset of an element; widths of rows are multiples of `PANEL`. Sums are fused (`fmuladd`) and taken
 in an order of their own, the same on every call: equal inputs give equal bits, for any number of threads.
 """
 
@@ -16,9 +16,18 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 8
-PANEL = 16  # columns of a product taken at once
-ROWS_WORTH_A_PANEL = 128
+PANEL = 16  # columns of a product taken at once; every width is a multiple of it
 _INDEX, _LANE = ir.IntType(64), ir.IntType(32)
+
+
+def padded(count: int) -> int:
+    """The next multiple of `PANEL`, which every width is."""
+    return -(-count // PANEL) * PANEL
+
+
+def panels(matrix: np.ndarray) -> np.ndarray:
+    """[rows, columns] as [columns / PANEL, rows, PANEL]."""
+    return matrix.reshape(len(matrix), -1, PANEL).transpose(1, 0, 2).ravel() if matrix.size else matrix.ravel()
 
 
 @numba.njit(error_model="numpy")
@@ -29,8 +38,8 @@ def add_rows(sums, at, width, rows, index, start, count):
         _add_rows_64(sums, at + column, rows, column, width, index, start, count)
         column += 64
     while column < width:
-        _add_rows_8(sums, at + column, rows, column, width, index, start, count)
-        column += 8
+        _add_rows_16(sums, at + column, rows, column, width, index, start, count)
+        column += 16
 
 
 @numba.njit(error_model="numpy")
@@ -41,38 +50,36 @@ def add_scaled_rows(sums, at, width, rows, index, value, start, count):
         _add_scaled_rows_64(sums, at + column, rows, column, width, index, value, start, count)
         column += 64
     while column < width:
-        _add_scaled_rows_8(sums, at + column, rows, column, width, index, value, start, count)
-        column += 8
+        _add_scaled_rows_16(sums, at + column, rows, column, width, index, value, start, count)
+        column += 16
 
 
 @numba.njit(error_model="numpy")
-def add_product(c, c_at, c_row, a, a_at, a_row, a_depth, b, b_at, b_depth, rows, depth, width, panel):
-    """c[r, j] += sum over k < depth of a[r, k] b[k, j]; strides are given, along `j` all is contiguous.
+def add_product(c, c_at, c_row, a, a_at, a_row, a_depth, b, b_at, b_depth, rows, depth, width):
+    """c[r, j] += sum over k < depth of a[r, k] b[k, j]; strides are given, along `j` all is contiguous."""
+    panel = np.empty(depth * PANEL, c.dtype)  # some columns of b close together, so that they stay in cache
+    for column in range(0, width, PANEL):
+        for k in range(depth):
+            copy(panel, k * PANEL, b, b_at + k * b_depth + column, PANEL)
+        _add_columns(c, c_at + column, c_row, a, a_at, a_row, a_depth, panel, 0, rows, depth)
 
-    `panel` is room for `PANEL * depth` numbers: for many rows, columns of b are put close together to stay in cache.
-    """
-    column = 0
-    while column < width:
-        columns = PANEL if column + PANEL <= width else LANES
-        source, source_at, source_depth = b, b_at + column, b_depth
-        if rows >= ROWS_WORTH_A_PANEL:
-            for k in range(depth):
-                for j in range(0, columns, LANES):
-                    _copy(panel, k * columns + j, b, b_at + k * b_depth + column + j)
-            source, source_at, source_depth = panel, 0, columns
-        r = 0
-        while r < rows:
-            c_here, a_here = c_at + r * c_row + column, a_at + r * a_row
-            if columns == LANES:
-                _tile_1x8(c, c_here, c_row, a, a_here, a_row, a_depth, source, source_at, source_depth, depth)
-                r += 1
-            elif r + 4 <= rows:
-                _tile_4x16(c, c_here, c_row, a, a_here, a_row, a_depth, source, source_at, source_depth, depth)
-                r += 4
-            else:
-                _tile_1x16(c, c_here, c_row, a, a_here, a_row, a_depth, source, source_at, source_depth, depth)
-                r += 1
-        column += columns
+
+@numba.njit(error_model="numpy")
+def add_panels(c, c_at, c_row, a, a_at, panels, rows, depth, width):
+    """c[r, j] += sum over k < depth of a[r, k] b[k, j], `b` given as panels [width / PANEL, depth, PANEL]."""
+    for column in range(0, width, PANEL):
+        _add_columns(c, c_at + column, c_row, a, a_at, depth, 1, panels, column * depth, rows, depth)
+
+
+@numba.njit(error_model="numpy")
+def _add_columns(c, c_at, c_row, a, a_at, a_row, a_depth, panel, panel_at, rows, depth):
+    r = 0
+    while r + 4 <= rows:
+        _tile_4x16(c, c_at + r * c_row, c_row, a, a_at + r * a_row, a_row, a_depth, panel, panel_at, PANEL, depth)
+        r += 4
+    while r < rows:
+        _tile_1x16(c, c_at + r * c_row, c_row, a, a_at + r * a_row, a_row, a_depth, panel, panel_at, PANEL, depth)
+        r += 1
 
 
 @numba.njit(error_model="numpy")
@@ -318,7 +325,7 @@ def _plus(builder, at, vectors: int):
     return builder.add(at, _INDEX(LANES * vectors))
 
 
-_add_rows_64, _add_rows_8 = _row_sum(8, scaled=False), _row_sum(1, scaled=False)
-_add_scaled_rows_64, _add_scaled_rows_8 = _row_sum(8, scaled=True), _row_sum(1, scaled=True)
-_tile_4x16, _tile_1x16, _tile_1x8 = _tile(4, 2), _tile(1, 2), _tile(1, 1)
+_add_rows_64, _add_rows_16 = _row_sum(8, scaled=False), _row_sum(2, scaled=False)
+_add_scaled_rows_64, _add_scaled_rows_16 = _row_sum(8, scaled=True), _row_sum(2, scaled=True)
+_tile_4x16, _tile_1x16 = _tile(4, 2), _tile(1, 2)
 _add_scaled_8, _add_scaled_4, _add_scaled_1 = _scaled(8), _scaled(4), _scaled(1)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from snn_bp.kernels import conv, dense
 from snn_bp.kernels.cpu import compiled_plain
 from snn_bp.kernels.events import Events, find_events
-from snn_bp.kernels.parallel import cut, in_threads, padded
+from snn_bp.kernels.parallel import cut, in_threads
+from snn_bp.kernels.vectors import padded, panels
 
 # what an event costs a convolution for each row of the kernel, in ns: to begin, and for each number it adds; and what
 # torch's convolution pays for each such number of each input, zero or not. experiments/benchmarks/crossover.py
@@ -151,15 +152,16 @@ class _Convolution(torch.autograd.Function):
         d, ends = g.numpy().reshape(-1), cut(ctx.rows)
         sums = [np.zeros_like(_arrange(weight.detach().numpy(), right)) for _ in ends]
         g_x = torch.empty((ctx.rows, height, width, channels), dtype=g.dtype) if ctx.needs_input_grad[0] else None
-        back = np.zeros((outs, padded(tall * wide * channels)), g.numpy().dtype)
-        back[:, : tall * wide * channels] = weight.detach().numpy().transpose(0, 2, 3, 1).reshape(outs, -1)
+        seen = tall * wide * channels
+        flat = weight.detach().numpy().transpose(0, 2, 3, 1).reshape(outs, seen)
+        back = panels(np.pad(flat, ((0, 0), (0, padded(seen) - seen))))
 
         def adjoint(part: Events, low: int, high: int, total: np.ndarray) -> None:
             kernel = compiled_plain(conv.weight_gradient)
             kernel(total.reshape(-1), *part, d, ctx.table, ctx.geometry, low, high - low)
             if g_x is not None:
                 kernel = compiled_plain(conv.input_gradient)
-                kernel(g_x.numpy().reshape(-1), d, back.reshape(-1), ctx.geometry, low, high - low)
+                kernel(g_x.numpy().reshape(-1), d, back, ctx.geometry, low, high - low)
 
         in_threads([partial(adjoint, part, *end, mine) for part, end, mine in zip(ctx.events, ends, sums, strict=True)])
         g_weight = _arranged_back(sum(sums[1:], sums[0]), wide, right)
