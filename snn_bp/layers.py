@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError, check_choice, check_range
-from snn_bp.kernels import rest, simulate
+from snn_bp.kernels import rest, runs_reference, simulate
+from snn_bp.kernels.gpu_recurrence import serves_recurrent, simulate_recurrent_gpu
 from snn_bp.neurons import ALIF, DECAYS, IF, LI, LIF, CubaLIF, Neuron, State, coefficients, is_spiking
 from snn_bp.surrogates import Surrogate
 
@@ -232,6 +233,11 @@ class RecurrentNeurons(nn.Module):
     def _run(self, x: Tensor, state: State | None, *, potentials: bool) -> tuple[Tensor, State, Tensor]:
         neurons = self.neurons
         given = neurons.parameters_now()
+        if serves_recurrent(x) and not runs_reference():
+            weight, bias = self.recurrence.weight, self.recurrence.bias
+            return simulate_recurrent_gpu(
+                neurons.neuron, x, weight, bias, state, neurons.surrogate, parameters=given
+            )  # fmt: skip
         state = state or rest(neurons.neuron, tuple(x.shape[1:]), like=x if x.dtype == torch.float64 else x.float())
         spikes, membranes = [], []
         for x_t in x.unbind(0):

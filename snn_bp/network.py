@@ -15,6 +15,7 @@ from snn_bp.errors import SnnError, check_choice
 from snn_bp.kernels import runs_compiled, simulate
 from snn_bp.kernels.allocator import keep_freed_memory
 from snn_bp.kernels.fused import Memory
+from snn_bp.kernels.pool import max_pool
 from snn_bp.kernels.weighted import convolve, linear
 from snn_bp.layers import DropoutOverTime, Layer, Neurons, Recurrent, RecurrentNeurons, Shape, Spiking
 from snn_bp.neurons import LI, Neuron, State, at_step, coefficients, is_spiking
@@ -192,6 +193,8 @@ def apply_stateless(layer: nn.Module, x: Tensor) -> Tensor:
         out = linear(rows, layer)
     elif isinstance(layer, nn.Conv2d) and by_events:
         out = convolve(rows, layer)
+    elif isinstance(layer, nn.MaxPool2d) and by_events:
+        out = max_pool(rows, layer)
     else:
         out = layer(rows)
     return out.unflatten(0, x.shape[:2])

@@ -5,9 +5,10 @@ import torch
 from catalogue import assert_near, assert_same
 from torch import nn
 
-from snn_bp import LIF, Conv, Dense, Network, Pool
+from snn_bp import LIF, Conv, Network, Pool
 from snn_bp.kernels import use_backend
-from snn_bp.kernels.weighted import convolve, linear
+from snn_bp.kernels.pool import max_pool
+from snn_bp.kernels.weighted import convolve, convolve_events, find_in_parts, linear
 
 CONVOLUTIONS = {
     "stride 1": (2, 12, 5, 1, 0, (34, 34)),
@@ -40,10 +41,10 @@ def test_a_convolution_over_events_equals_torchs(name, bias, channels_last, coin
     x = sparse(coin, noise, 37, channels, *size, probability=0.04)
     x = (x.contiguous(memory_format=torch.channels_last) if channels_last else x).requires_grad_()
 
-    got, g_got = gradients(lambda x: convolve(x, layer), layer, x)
+    got, g_got = gradients(lambda x: convolve_events(x, layer, find_in_parts(x, most=1.0)), layer, x)
     wanted, g_wanted = gradients(layer, layer, x)
 
-    assert "Convolution" in type(got.grad_fn).__name__ and got.is_contiguous(memory_format=torch.channels_last)
+    assert got.is_contiguous(memory_format=torch.channels_last)
     assert_near(share=1e-13, out=(got, wanted))
     for pair in zip(g_got, g_wanted, strict=True):
         assert_near(share=1e-12, gradient=pair)
@@ -78,6 +79,23 @@ def test_an_input_that_is_mostly_not_zero_goes_to_torch(noise):
 
     assert_same(linear=(linear(x, dense_layer), dense_layer(x)))
     assert_near(share=1e-6, convolution=(convolve(images, convolution), convolution(images)))
+
+
+@pytest.mark.parametrize("channels", (3, 4, 12, 21))
+@pytest.mark.parametrize(("size", "stride"), ((2, 2), (3, 2), (2, 3), (3, 1)))
+def test_max_pooling_equals_torchs_to_the_bit(size, stride, channels, noise):
+    layer = nn.MaxPool2d(size, stride)
+    x = noise(19, channels, 9, 11).mul(2).round().contiguous(memory_format=torch.channels_last)  # many equal values
+    x[3, 0, 4, 4] = torch.nan
+    x.requires_grad_()
+
+    got, wanted = max_pool(x, layer), layer(x)
+    weights = noise(*wanted.shape, seed=1)
+
+    assert "MaxPoolBackward" in type(got.grad_fn).__name__ and "MaxPool2D" in type(wanted.grad_fn).__name__
+    assert_same(out=(got, wanted))
+    g_got, g_wanted = (torch.autograd.grad(out, x, weights)[0] for out in (got, wanted))
+    assert_same(gradient=(g_got, g_wanted), atol=0.0 if stride >= size else 1e-6)
 
 
 def test_nan_in_the_input_is_an_event():
@@ -120,4 +138,3 @@ def test_a_convolutional_network_equals_the_reference(kind, coin):
     assert_same(out=(got, wanted), state=(state[1].v, wanted_state[1].v), atol=1e-13)
     for pair in zip(g_got, g_wanted, strict=True):
         assert_near(share=1e-11, gradient=pair)
-

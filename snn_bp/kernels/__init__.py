@@ -93,6 +93,11 @@ def _permuted(tensors: Sequence[Tensor], order: tuple[int, ...]) -> tuple[Tensor
     )
 
 
+def runs_reference() -> bool:
+    """Whether `use_backend("reference")` is in force."""
+    return _chosen[-1] == "reference"
+
+
 def runs_compiled(x: Tensor) -> bool:
     """Whether compiled CPU kernels take `x`: not in `use_backend("reference")`, autocast or a compiler."""
     return (

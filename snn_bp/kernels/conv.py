@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from snn_bp.kernels.vectors import add_panels, add_scaled
+from snn_bp.kernels.vectors import add_scaled, multiply
 
 
 class Geometry(NamedTuple):
@@ -52,12 +52,19 @@ def reach(geometry: Geometry, *, channels_last: bool) -> np.ndarray:
     return np.ascontiguousarray(table.reshape(-1, 5), dtype=np.int32)
 
 
-def forward(z, begin, end, index, value, weight, table, geometry, first, rows):
-    """Add to images `first .. first + rows` of `z` what their events bring."""
+def forward(z, begin, end, index, value, weight, bias, table, geometry, first, rows):
+    """Fill images `first .. first + rows` of `z`: bias plus what their events bring."""
     _, _, _, outs, out_height, out_width, tall, wide, down, right, _, _ = geometry
     step = right * ((wide + right - 1) // right) * outs  # from one row of the kernel to the next
+    row_size, plain = out_width * outs, bool((bias == 0).all())
     for r in range(rows):
         image = (first + r) * out_height
+        if plain:
+            z[image * row_size : (image + out_height) * row_size] = 0
+        else:
+            for corner in range(image * row_size, (image + out_height) * row_size, outs):
+                for m in range(outs):
+                    z[corner + m] = bias[m]
         for n in range(begin[r], end[r]):
             place = np.int64(index[n])
             start, ky, row, column, length = table[place]
@@ -95,8 +102,7 @@ def input_gradient(g_x, d, back, geometry, first, rows):
     columns = np.empty(places * seen, d.dtype)
     one = back.dtype.type(1)
     for r in range(first, first + rows):
-        columns[:] = 0
-        add_panels(columns, 0, seen, d, r * places * outs, back, places, outs, seen)
+        multiply(columns, 0, seen, d, r * places * outs, back, places, outs, seen, False)
         image = r * height * width * channels
         g_x[image : image + height * width * channels] = 0
         for row in range(out_height):

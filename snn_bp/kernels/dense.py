@@ -20,13 +20,13 @@ from snn_bp import equations
 from snn_bp.kernels.bind import Constants, bind, slope_functions
 from snn_bp.kernels.cpu import compiled, inline, operations
 from snn_bp.kernels.vectors import (
-    add_panels,
     add_product,
     add_rows,
     add_scaled_rows,
     copy,
     count_bits,
     decode,
+    multiply,
     pack,
     trailing_zeros,
 )
@@ -130,7 +130,7 @@ def backward(
                 g_bias[m] += d[here + m]
         if RECURRENT:
             here = (t - start) * rows * width
-            add_panels(gs, 0, width, d, here, recurrent_back, rows, width, width)
+            multiply(gs, 0, width, d, here, recurrent_back, rows, width, width, True)
 
 
 def weigh_events(z, begin, end, index, value, weight, bias, width, first, rows):
@@ -238,10 +238,9 @@ def gather_floats(g_weight, d, x, width, batch, low, rows, start, steps):
         add_product(g_weight, 0, width, x, row, 1, inputs, d, t * rows * width, width, inputs, rows, width)
 
 
-def multiply(below, d, back, below_width, width, rows):
+def input_gradient(below, d, back, below_width, width, rows):
     """Fill `below` with the gradient of the layer's input; `back` are the weights in panels."""
-    below[: rows * below_width] = 0
-    add_panels(below, 0, below_width, d, 0, back, rows, width, below_width)
+    multiply(below, 0, below_width, d, 0, back, rows, width, below_width, False)
 
 
 @numba.njit(error_model="numpy")

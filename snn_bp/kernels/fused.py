@@ -326,7 +326,7 @@ class _Part:
         self._gather(n, x, start, stop, d)
         if below.size and not layer.given:
             rows = (stop - start) * self.rows
-            compiled_plain(dense.multiply)(below, d, layer.back, padded(layer.inputs), layer.width, rows)
+            compiled_plain(dense.input_gradient)(below, d, layer.back, padded(layer.inputs), layer.width, rows)
 
     def _gather(self, n: int, x: np.ndarray, start: int, stop: int, d: np.ndarray) -> None:
         """The gradient of the weights from the gradient `d` of the weighted sums."""

@@ -1,8 +1,8 @@
 """What numba's own loops leave slow: rows summed in registers, a register-blocked matrix product, spikes as bits.
 
 Written as LLVM vectors of eight numbers, which LLVM turns into whatever the processor has. Arrays are C-contiguous and
-flat, addressed by the offset of an element; widths of rows are multiples of `PANEL`. Sums are fused (`fmuladd`) and taken
-in an order of their own, the same on every call: equal inputs give equal bits, for any number of threads.
+flat, addressed by the offset of an element; widths of rows are multiples of `PANEL`. Sums are fused (`fmuladd`) and
+taken in an order of their own, the same on every call: equal inputs give equal bits, for any number of threads.
 """
 
 # pyright: reportCallIssue=false, reportRedeclaration=false
@@ -61,24 +61,24 @@ def add_product(c, c_at, c_row, a, a_at, a_row, a_depth, b, b_at, b_depth, rows,
     for column in range(0, width, PANEL):
         for k in range(depth):
             copy(panel, k * PANEL, b, b_at + k * b_depth + column, PANEL)
-        _add_columns(c, c_at + column, c_row, a, a_at, a_row, a_depth, panel, 0, rows, depth)
+        _add_columns(c, c_at + column, c_row, a, a_at, a_row, a_depth, panel, 0, rows, depth, True)
 
 
 @numba.njit(error_model="numpy")
-def add_panels(c, c_at, c_row, a, a_at, panels, rows, depth, width):
-    """c[r, j] += sum over k < depth of a[r, k] b[k, j], `b` given as panels [width / PANEL, depth, PANEL]."""
+def multiply(c, c_at, c_row, a, a_at, panels, rows, depth, width, add):
+    """c[r, j] = sum over k < depth of a[r, k] b[k, j], or c plus it; b as panels [width / PANEL, depth, PANEL]."""
     for column in range(0, width, PANEL):
-        _add_columns(c, c_at + column, c_row, a, a_at, depth, 1, panels, column * depth, rows, depth)
+        _add_columns(c, c_at + column, c_row, a, a_at, depth, 1, panels, column * depth, rows, depth, add)
 
 
 @numba.njit(error_model="numpy")
-def _add_columns(c, c_at, c_row, a, a_at, a_row, a_depth, panel, panel_at, rows, depth):
+def _add_columns(c, c_at, c_row, a, a_at, a_row, a_depth, panel, panel_at, rows, depth, add):
     r = 0
     while r + 4 <= rows:
-        _tile_4x16(c, c_at + r * c_row, c_row, a, a_at + r * a_row, a_row, a_depth, panel, panel_at, PANEL, depth)
+        _tile_4x16(c, c_at + r * c_row, c_row, a, a_at + r * a_row, a_row, a_depth, panel, panel_at, depth, add)
         r += 4
     while r < rows:
-        _tile_1x16(c, c_at + r * c_row, c_row, a, a_at + r * a_row, a_row, a_depth, panel, panel_at, PANEL, depth)
+        _tile_1x16(c, c_at + r * c_row, c_row, a, a_at + r * a_row, a_row, a_depth, panel, panel_at, depth, add)
         r += 1
 
 
@@ -94,6 +94,39 @@ def add_scaled(target, target_at, source, source_at, factor, count):
         done += 4
     while done < count:
         _add_scaled_1(target, target_at + done, source, source_at + done, factor)
+        done += 1
+
+
+@numba.njit(error_model="numpy")
+def largest(out, which, out_at, values, at, right, down, size, count):
+    """For `count` neighbours, the largest of `size` x `size` values `right` and `down` apart, and its place among them.
+
+    The first of equal values counts, and a NaN is larger than all, as in torch's max pooling.
+    """
+    done = 0
+    while done + 8 <= count:
+        _largest_8(out, which, out_at + done, values, at + done, right, down, size)
+        done += 8
+    if done + 4 <= count:
+        _largest_4(out, which, out_at + done, values, at + done, right, down, size)
+        done += 4
+    while done < count:
+        _largest_1(out, which, out_at + done, values, at + done, right, down, size)
+        done += 1
+
+
+@numba.njit(error_model="numpy")
+def put_back(values, at, right, down, size, given, which, given_at, count):
+    """Add `count` neighbours of `given` to the values that were the largest."""
+    done = 0
+    while done + 8 <= count:
+        _put_back_8(values, at + done, right, down, size, given, which, given_at + done)
+        done += 8
+    if done + 4 <= count:
+        _put_back_4(values, at + done, right, down, size, given, which, given_at + done)
+        done += 4
+    while done < count:
+        _put_back_1(values, at + done, right, down, size, given, which, given_at + done)
         done += 1
 
 
@@ -178,6 +211,58 @@ def _scaled(lanes: int):
     return add
 
 
+def _window(lanes: int):
+    """Two intrinsics for `lanes` windows beside each other: their largest values, and the way back."""
+
+    def places(builder, at, right, down, size):
+        """Yields within nested loops: the place of a window's value in memory, and its number."""
+        with cgutils.for_range(builder, size) as rows, cgutils.for_range(builder, size) as columns:
+            step = builder.add(builder.mul(rows.index, down), builder.mul(columns.index, right))
+            number = builder.add(builder.mul(rows.index, size), columns.index)
+            yield builder.add(at, step), builder.trunc(number, ir.IntType(8))
+
+    @intrinsic
+    def forward(typing, out, which, out_at, values, at, right, down, size):
+        def emit(context, builder, signature, arguments):
+            out, which, out_at, values, at, right, down, size = arguments
+            source = _Array(context, builder, signature.args[3], values, lanes)
+            target = _Array(context, builder, signature.args[0], out, lanes)
+            chosen = _Array(context, builder, signature.args[1], which, lanes)
+            best = cgutils.alloca_once_value(builder, source.load(at))
+            number = cgutils.alloca_once_value(builder, ir.Constant(chosen.vector, [0] * lanes))
+            for place, here in places(builder, at, right, down, size):
+                value, so_far = source.load(place), builder.load(best)
+                more = builder.or_(
+                    builder.fcmp_ordered(">", value, so_far), builder.fcmp_unordered("uno", value, value)
+                )  # fmt: skip
+                builder.store(builder.select(more, value, so_far), best)
+                builder.store(builder.select(more, chosen.spread(here), builder.load(number)), number)
+            target.store(builder.load(best), out_at)
+            chosen.store(builder.load(number), out_at)
+            return context.get_dummy_value()
+
+        place = types.int64
+        return types.void(out, which, place, values, place, place, place, place), emit
+
+    @intrinsic
+    def backward(typing, values, at, right, down, size, given, which, given_at):
+        def emit(context, builder, signature, arguments):
+            values, at, right, down, size, given, which, given_at = arguments
+            target = _Array(context, builder, signature.args[0], values, lanes)
+            part = _Array(context, builder, signature.args[5], given, lanes).load(given_at)
+            chosen = _Array(context, builder, signature.args[6], which, lanes)
+            number, zero = chosen.load(given_at), ir.Constant(part.type, [0.0] * lanes)
+            for place, here in places(builder, at, right, down, size):
+                mine = builder.select(builder.icmp_unsigned("==", number, chosen.spread(here)), part, zero)
+                target.store(builder.fadd(target.load(place), mine), place)
+            return context.get_dummy_value()
+
+        place = types.int64
+        return types.void(values, place, place, place, place, given, which, place), emit
+
+    return forward, backward
+
+
 @intrinsic
 def _copy(typing, target, target_at, source, source_at):
     """Eight numbers."""
@@ -249,26 +334,30 @@ def _row_sum(vectors: int, *, scaled: bool):
 
 
 def _tile(rows: int, vectors: int):
-    """An intrinsic that adds to `rows` x `vectors` vectors of a product, all held in registers."""
+    """An intrinsic for `rows` x `vectors` vectors of a product, all held in registers; b is a panel."""
 
     @intrinsic
-    def add(typing, c, c_at, c_row, a, a_at, a_row, a_depth, b, b_at, b_depth, depth):
+    def fill(typing, c, c_at, c_row, a, a_at, a_row, a_depth, b, b_at, depth, add):
         def emit(context, builder, signature, arguments):
-            _, c_at, c_row, _, a_at, a_row, a_depth, _, b_at, b_depth, depth = arguments
+            _, c_at, c_row, _, a_at, a_row, a_depth, _, b_at, depth, add = arguments
             target, left, right = (
                 _Array(context, builder, signature.args[place], arguments[place]) for place in (0, 3, 7)
             )
             corners = [builder.add(c_at, builder.mul(_INDEX(r), c_row)) for r in range(rows)]
+            adds = builder.trunc(add, ir.IntType(1))
+            zero = ir.Constant(target.vector, [0.0] * LANES)
             total = [
                 [
-                    cgutils.alloca_once_value(builder, target.load(_plus(builder, corner, n)))
+                    cgutils.alloca_once_value(
+                        builder, builder.select(adds, target.load(_plus(builder, corner, n)), zero)
+                    )
                     for n in range(vectors)
                 ]
                 for corner in corners
-            ]  # fmt: skip
+            ]
             starts = [builder.add(a_at, builder.mul(_INDEX(r), a_row)) for r in range(rows)]
             with cgutils.for_range(builder, depth) as loop:
-                below = builder.add(b_at, builder.mul(loop.index, b_depth))
+                below = builder.add(b_at, builder.mul(loop.index, _INDEX(PANEL)))
                 along = builder.mul(loop.index, a_depth)
                 parts = [right.load(_plus(builder, below, n)) for n in range(vectors)]
                 for r in range(rows):
@@ -281,9 +370,9 @@ def _tile(rows: int, vectors: int):
             return context.get_dummy_value()
 
         place = types.int64
-        return types.void(c, place, place, a, place, place, place, b, place, place, place), emit
+        return types.void(c, place, place, a, place, place, place, b, place, place, types.boolean), emit
 
-    return add
+    return fill
 
 
 class _Array:
@@ -329,3 +418,4 @@ _add_rows_64, _add_rows_16 = _row_sum(8, scaled=False), _row_sum(2, scaled=False
 _add_scaled_rows_64, _add_scaled_rows_16 = _row_sum(8, scaled=True), _row_sum(2, scaled=True)
 _tile_4x16, _tile_1x16 = _tile(4, 2), _tile(1, 2)
 _add_scaled_8, _add_scaled_4, _add_scaled_1 = _scaled(8), _scaled(4), _scaled(1)
+(_largest_8, _put_back_8), (_largest_4, _put_back_4), (_largest_1, _put_back_1) = _window(8), _window(4), _window(1)

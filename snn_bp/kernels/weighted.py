@@ -131,12 +131,12 @@ class _Convolution(torch.autograd.Function):
         )  # fmt: skip
         table = conv.reach(geometry, channels_last=lies_channels_last(x))
         z = torch.empty((rows, out_height, out_width, outs), dtype=x.dtype)
-        z[:] = 0 if bias is None else bias.detach()
+        start = np.zeros(outs, z.numpy().dtype) if bias is None else bias.detach().numpy()
         arranged = _arrange(weight.detach().numpy(), stride[1])
 
         def add(part: Events, low: int, high: int) -> None:
             kernel = compiled_plain(conv.forward)
-            kernel(z.numpy().reshape(-1), *part, arranged.reshape(-1), table, geometry, low, high - low)
+            kernel(z.numpy().reshape(-1), *part, arranged.reshape(-1), start, table, geometry, low, high - low)
 
         in_threads([partial(add, part, *ends) for part, ends in zip(events, cut(rows), strict=True)])
         ctx.save_for_backward(weight)
