@@ -1,17 +1,30 @@
-"""Which layers run as one operation: dense layers, each followed by its neurons.
+"""Which layers run as one operation: dense layers each followed by its neurons, and neurons behind their norm.
 
-A norm between the two folds into the weights in evaluation; in training it needs the whole weighted sum first, and
-parts the chain. All equals the layers one by one up to the order of summation.
+A norm between weights and neurons folds into the weights in evaluation; in training it needs the whole weighted sum
+first, and parts the chain. All equals the layers one by one up to the order of summation.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from snn_bp.kernels import first_state, parameters_of, runs_compiled, state_of
+from snn_bp.kernels import (
+    FIRST,
+    LAST,
+    first_state,
+    fused,
+    lies_channels_last,
+    parameters_of,
+    permuted,
+    runs_compiled,
+    state_of,
+)
 from snn_bp.kernels.bind import Constants
-from snn_bp.kernels.fused import Chain, Layer, Memory, run_layers
+from snn_bp.kernels.fused import Memory
+from snn_bp.kernels.layer import Norm, Ran
+from snn_bp.kernels.layer import run_layer as run_tensors
 from snn_bp.layers import Neurons, RecurrentNeurons
 from snn_bp.neurons import State, is_spiking
 
@@ -53,9 +66,52 @@ def run_chain(
     """Output of the last block, mean output of each neuron of each block, and their states after the last step."""
     constants = [Constants.of(block.neurons.neuron) for block in blocks]
     layers = [_tensors(*each, x) for each in zip(blocks, constants, states, strict=True)]
-    chain = Chain(tuple(constants), tuple(block.neurons.surrogate for block in blocks), memory)
-    out, rates, last = run_layers(x, layers, chain)
+    chain = fused.Chain(tuple(constants), tuple(block.neurons.surrogate for block in blocks), memory)
+    out, rates, last = fused.run_layers(x, layers, chain)
     return out, rates, [state_of(parts, kind) for parts, kind in zip(last, constants, strict=True)]
+
+
+class Layer(NamedTuple):
+    """Neurons and the norm in front of them, if there is one and it is in training."""
+
+    norm: nn.BatchNorm1d | nn.BatchNorm2d | None
+    neurons: Neurons
+
+    @property
+    def places(self) -> int:
+        """How many layers of the network it takes."""
+        return 1 if self.norm is None else 2
+
+
+def layer_at(layers: nn.ModuleList, place: int, x: Tensor) -> Layer | None:
+    """The neurons at `place`, with the norm in front of them, that can run as one operation on `x`."""
+    if x.dim() < 3 or x.numel() == 0 or not runs_compiled(x):
+        return None
+    found = list(layers[place : place + 2])
+    norm = found.pop(0) if isinstance(found[0], nn.BatchNorm1d | nn.BatchNorm2d) and _averages(found[0], x) else None
+    if not found or not isinstance(found[0], Neurons) or watched(found[0]) or (norm is not None and watched(norm)):
+        return None
+    return Layer(norm, found[0])  # type: ignore[arg-type]
+
+
+def run_layer(layer: Layer, x: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
+    """Output of the neurons on `x`, mean output of each, and their state; the norm's running statistics follow."""
+    norm, neurons = layer
+    constants = Constants.of(neurons.neuron)
+    parameters = parameters_of(neurons.neuron, x, neurons.parameters_now())
+    parts = None if state is None else first_state(neurons.neuron, x, state, constants)
+    last = lies_channels_last(x)
+    z = x.permute(LAST) if last else x.contiguous()
+    if last:
+        parameters = permuted(parameters, LAST)
+        parts = None if parts is None else permuted(parts, LAST)
+    asked = None if norm is None else Norm(norm.weight, norm.bias, norm.eps)
+    ran = run_tensors(z, asked, 4 if last else 2, parts, parameters, constants, neurons.surrogate)
+    if norm is not None:
+        _follow(norm, ran, count=x.numel() // x.shape[2])
+    if not last:
+        return ran.out, ran.means, state_of(ran.last, constants)
+    return ran.out.permute(FIRST), ran.means.permute(2, 0, 1), state_of(permuted(ran.last, FIRST), constants)
 
 
 def has_chain(layers: nn.ModuleList) -> bool:
@@ -81,7 +137,23 @@ def _block_at(layers: nn.ModuleList, place: int, *, first: bool) -> Block | None
     return Block(synapse, norm, layer) if isinstance(layer, Neurons) and synapse is not None else None  # type: ignore[arg-type]
 
 
-def _tensors(block: Block, constants: Constants, state: State | None, x: Tensor) -> Layer:
+def _averages(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> bool:
+    """Whether a norm takes the statistics of its input, in the way that `run_layer` knows."""
+    known = norm.affine and norm.track_running_stats and norm.momentum is not None
+    return norm.training and known and x.numel() > x.shape[2] and x.shape[2] == norm.num_features
+
+
+@torch.no_grad()
+def _follow(norm: nn.BatchNorm1d | nn.BatchNorm2d, ran: Ran, *, count: int) -> None:
+    """Move the running statistics as torch does, to the variance without bias."""
+    assert ran.mean is not None and ran.variance is not None and norm.momentum is not None
+    assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
+    norm.num_batches_tracked += 1
+    norm.running_mean.lerp_(ran.mean, norm.momentum)
+    norm.running_var.lerp_(ran.variance * (count / (count - 1)), norm.momentum)
+
+
+def _tensors(block: Block, constants: Constants, state: State | None, x: Tensor) -> fused.Layer:
     weight, bias = (None, None) if block.synapse is None else (block.synapse.weight, block.synapse.bias)
     if block.norm is not None:
         assert weight is not None and block.norm.running_var is not None and block.norm.running_mean is not None
@@ -97,4 +169,4 @@ def _tensors(block: Block, constants: Constants, state: State | None, x: Tensor)
     parts = None if state is None else first_state(neurons.neuron, like, state, constants)
     parameters = parameters_of(neurons.neuron, like, neurons.parameters_now())
     each = tuple(value if value.dim() == 0 else value[0] for value in parameters)
-    return Layer(weight, bias, recurrent, parts, each)  # type: ignore[arg-type]
+    return fused.Layer(weight, bias, recurrent, parts, each)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from snn_bp.chains import chain_at, run_chain, watched
+from snn_bp.chains import chain_at, layer_at, run_chain, run_layer, watched
 from snn_bp.errors import SnnError, check_choice
 from snn_bp.kernels import runs_compiled, simulate
 from snn_bp.kernels.allocator import keep_freed_memory
@@ -87,6 +87,12 @@ class Network(nn.Module):
                 rates += means
                 after += last
                 place += sum(block.places for block in blocks)
+                continue
+            if (neurons := layer_at(self.layers, place, x)) is not None:
+                x, mean, last = run_layer(neurons, x, next(given))
+                rates.append(mean)
+                after.append(last)
+                place += neurons.places
                 continue
             layer = self.layers[place]
             if has_state(layer):

@@ -216,8 +216,8 @@ def make_optimizer(network: Network, how: Train) -> torch.optim.Optimizer:
     others = [weight for name, weight in network.named_parameters() if weight.dim() <= 1 or ".learned." in name]
     groups = [{"params": decaying, "weight_decay": how.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if how.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=how.lr, momentum=how.momentum, nesterov=how.nesterov)
-    return (torch.optim.AdamW if how.optimizer == "adamw" else torch.optim.Adam)(groups, lr=how.lr)
+        return torch.optim.SGD(groups, lr=how.lr, momentum=how.momentum, nesterov=how.nesterov, fused=True)
+    return (torch.optim.AdamW if how.optimizer == "adamw" else torch.optim.Adam)(groups, lr=how.lr, fused=True)
 
 
 def learning_rate(how: Train, *, step: int, steps: int, batches: int) -> float:

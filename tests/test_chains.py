@@ -7,7 +7,23 @@ import pytest
 import torch
 from catalogue import assert_near, assert_same
 
-from snn_bp import ALIF, IF, LI, LIF, ATan, BatchNorm, CubaLIF, Dense, Network, Recurrent, Spiking, Surrogate
+from snn_bp import (
+    ALIF,
+    IF,
+    LI,
+    LIF,
+    ATan,
+    BatchNorm,
+    Conv,
+    CubaLIF,
+    Dense,
+    Network,
+    Pool,
+    Recurrent,
+    Spiking,
+    Surrogate,
+    chains,
+)
 from snn_bp.kernels import dense, fused, use_backend
 from snn_bp.network import has_state
 
@@ -83,7 +99,7 @@ def taken(monkeypatch):
         calls.append(len(layers))
         return real(x, layers, chain)
 
-    monkeypatch.setattr("snn_bp.chains.run_layers", count)
+    monkeypatch.setattr("snn_bp.kernels.fused.run_layers", count)
     return calls
 
 
@@ -247,3 +263,68 @@ def test_every_neuron_in_a_chain_equals_the_reference(neuron, surrogate, coin):
     x = coin(23, 3, 19, probability=0.3).double().requires_grad_()
 
     assert_equal_to_reference(network, x)
+
+
+NORMED = {
+    "dense": ((Dense(30), BatchNorm(), LIF(beta=0.9), Dense(7), BatchNorm(scale=0.7), LI(beta=0.8)), (19,)),
+    "convolution": (
+        (Conv(5, 3), BatchNorm(), LIF(beta=0.8, reset="zero", detach_reset=False), Conv(3, 3), BatchNorm(), IF()),
+        (2, 9, 8),
+    ),
+    "in a row": ((Conv(4, 3), BatchNorm(), CubaLIF(alpha=0.4, beta=0.9), Pool(2), LIF(beta=0.7)), (2, 12)),
+    "undetached": (
+        (Dense(12), BatchNorm(), CubaLIF(alpha=0.5, beta=0.9, reset="zero_all", detach_reset=False)),
+        (19,),
+    ),
+    "learned": (
+        *((Dense(12), BatchNorm(), Spiking(ALIF(beta=0.8, rho=0.9, kappa=0.3), learn=("beta", "rho", "kappa"))),),
+        (19,),
+    ),
+    "without a norm": ((Conv(5, 3), Pool(2, kind="max"), ALIF(beta=0.9, rho=0.8, kappa=0.2, alpha=0.3)), (2, 9, 8)),
+}
+
+
+@pytest.mark.parametrize("name", NORMED)
+def test_neurons_behind_a_norm_in_training_equal_the_reference(name, coin, monkeypatch):
+    model, shape = NORMED[name]
+    x = coin(23, 6, *shape, probability=0.3).double().requires_grad_()
+    found, calls = [], []
+    real = chains.run_layer
+    monkeypatch.setattr("snn_bp.network.run_layer", lambda *given: (calls.append(given[0].norm), real(*given))[1])
+    for backend in ("fastest", "reference"):
+        network = Network(model, shape, surrogate=FAST, seed=1).double().train()
+        with use_backend(backend):
+            out, rates, ends, gradients = results(network, x)
+        found.append(([out], rates, ends, gradients, list(network.buffers())))
+
+    assert len(calls) == sum(has_state(layer) for layer in network.layers)
+    names = ("out", "rates", "state", "gradient", "buffer")
+    for part, mine, wanted in zip(names, *found, strict=True):
+        largest = max(
+            (float(each.detach().abs().max()) for each in wanted), default=0.0
+        )  # a bias before a norm has no gradient
+        for pair in zip(mine, wanted, strict=True):
+            assert_same(atol=1e-10 * largest, **{part: pair})
+    assert any(rate.mean() > 0 for rate in found[0][1]) or found[0][0][0].any()
+
+
+def test_neurons_without_a_norm_spike_as_the_reference_to_the_bit(noise):
+    network = Network((Pool(2, kind="sum"), LIF(beta=0.9)), (3, 8, 6))
+    x = noise(40, 5, 3, 8, 6)
+
+    out, state = network.run(x)
+    with use_backend("reference"):
+        wanted, wanted_state = network.run(x)
+
+    assert_same(out=(out, wanted), state=(state[0].v, wanted_state[0].v))
+
+
+def test_a_norm_and_its_neurons_go_on_from_a_state(coin):
+    network = Network((Conv(5, 3), BatchNorm(), LIF(beta=0.8)), (2, 9, 8)).double().eval()
+    x = coin(20, 6, 2, 9, 8, probability=0.3).double()
+
+    whole, _ = network.run(x)
+    first, state = network.run(x[:9])
+    second, _ = network.run(x[9:], state)
+
+    assert_same(out=(torch.cat([first, second]), whole))

@@ -16,7 +16,7 @@ from snn_bp.neurons import COEFFICIENTS, Neuron, State, coefficients, has_adapta
 from snn_bp.surrogates import ATan, Surrogate
 
 BACKENDS = ("fastest", "reference")
-_LAST, _FIRST = (0, 1, 3, 4, 2), (0, 1, 4, 2, 3)  # channels last in memory, and back
+LAST, FIRST = (0, 1, 3, 4, 2), (0, 1, 4, 2, 3)  # channels last in memory, and back
 _chosen = ["fastest"]  # the innermost `use_backend` is last; a ContextVar would stop torch.compile
 
 
@@ -60,9 +60,9 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
     constants = Constants.of(neuron)
     values = parameters_of(neuron, y, parameters or {})
     first = first_state(neuron, y, state, constants)
-    channels_last = y.dim() == 5 and not y.is_contiguous() and y.permute(_LAST).is_contiguous()
+    channels_last = lies_channels_last(y)
     if channels_last:  # neurons do not care about their order: as they lie in memory, nothing is copied
-        y, first, values = y.permute(_LAST), _permuted(first, _LAST), _permuted(values, _LAST)
+        y, first, values = y.permute(LAST), permuted(first, LAST), permuted(values, LAST)
     if _chosen[-1] == "reference" or not is_compiled(x):
         spikes, v, last = simulate_reference(y, first, values, constants, surrogate)
     else:
@@ -79,13 +79,18 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
             surrogate.shape, float(surrogate.slope), surrogate.per, record, saves_current,
         )  # fmt: skip
     if channels_last:
-        (spikes, v), last = _permuted((spikes, v), _FIRST), _permuted(last, _FIRST)
+        (spikes, v), last = permuted((spikes, v), FIRST), permuted(last, FIRST)
     after = state_of(last, constants)
     out = (spikes if constants.spiking else v).to(x.dtype)
     return (out, after, v) if potentials else (out, after)
 
 
-def _permuted(tensors: Sequence[Tensor], order: tuple[int, ...]) -> tuple[Tensor, ...]:
+def lies_channels_last(x: Tensor) -> bool:
+    """Whether the images of `x` `[time, batch, channels, height, width]` lie channels last in memory."""
+    return x.dim() == 5 and not x.is_contiguous() and x.permute(LAST).is_contiguous()
+
+
+def permuted(tensors: Sequence[Tensor], order: tuple[int, ...]) -> tuple[Tensor, ...]:
     """Tensors `[time, batch, ...]` with their axes in another order; of those for one step, and scalars, likewise."""
     one_step = tuple(axis - 1 for axis in order[1:])
     return tuple(

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import numba
 import numpy as np
+from torch import Tensor
 
 from snn_bp import equations
 from snn_bp.kernels import bind as binding
@@ -118,6 +119,11 @@ def compiled_backward(
     names["slope_at"] = inline(bind(unit, shape=inline(bind(equation, **names))))
     names["advance_vjp"] = inline(bind(equations.advance_vjp, **names))
     return compiled(bind(backward, **names), (constants, shape, per, dtype.str, uniform, flags))
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """The numbers of a tensor, contiguous, for a kernel."""
+    return tensor.detach().contiguous().numpy()
 
 
 @functools.cache

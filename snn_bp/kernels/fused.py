@@ -15,7 +15,7 @@ from torch import Tensor
 
 from snn_bp.kernels import dense
 from snn_bp.kernels.bind import Constants
-from snn_bp.kernels.cpu import compiled_plain
+from snn_bp.kernels.cpu import array, compiled_plain
 from snn_bp.kernels.events import Events, find_events
 from snn_bp.kernels.parallel import cut, in_threads
 from snn_bp.kernels.vectors import padded, panels
@@ -410,8 +410,3 @@ def _joined(parts: list[_Part], n: int) -> list[Tensor]:
         )
         for k in range(4)
     ]
-
-
-def array(tensor: Tensor) -> np.ndarray:
-    """Its numbers, contiguous."""
-    return tensor.detach().contiguous().numpy()

@@ -10,9 +10,9 @@ import torch
 LEAST, PARTS = 16, 8  # rows in a part at least, parts at most
 
 
-def cut(rows: int) -> list[tuple[int, int]]:
+def cut(rows: int, *, least: int = LEAST) -> list[tuple[int, int]]:
     """First and last of each part of `rows`, the same for any number of threads."""
-    count = min(PARTS, max(1, rows // LEAST))
+    count = min(PARTS, max(1, rows // least))
     edges = [rows * n // count for n in range(count + 1)]
     return list(pairwise(edges))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from snn_bp.kernels import conv, dense
 from snn_bp.kernels.cpu import compiled_plain
 from snn_bp.kernels.events import Events, find_events
-from snn_bp.kernels.parallel import cut, in_threads
+from snn_bp.kernels.parallel import LEAST, cut, in_threads
 from snn_bp.kernels.vectors import padded, panels
 
 # what an event costs a convolution for each row of the kernel, in ns: to begin, and for each number it adds; and what
@@ -24,7 +24,7 @@ ROWS = 512  # whose error signal stays in the second-level cache
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     """`layer(x)` for `x` `[rows, inputs]`."""
-    events = find_in_parts(x, most=dense.PRODUCT_FROM)
+    events = find_in_parts(x, most=dense.PRODUCT_FROM, least=ROWS)
     return layer(x) if events is None else add_events(x, layer, events)
 
 
@@ -53,15 +53,16 @@ def worth_events(layer: nn.Conv2d) -> float:
     return TORCH_NS * run / (BEGIN_NS + ADD_NS * run)
 
 
-def find_in_parts(x: Tensor, *, most: float) -> list[Events] | None:
+def find_in_parts(x: Tensor, *, most: float, least: int = LEAST) -> list[Events] | None:
     """The events of each part of the rows of `x`, counted by their place in memory; None where they are too many."""
     rows = in_memory(x.detach()).flatten(1).numpy()[None]
-    found: list[Events | None] = [None] * len(cut(len(x)))
+    ends = cut(len(x), least=least)
+    found: list[Events | None] = [None] * len(ends)
 
     def find(n: int, low: int, high: int) -> None:
         found[n] = find_events(rows, low, high - low, most=most)
 
-    in_threads([partial(find, n, *ends) for n, ends in enumerate(cut(len(x)))])
+    in_threads([partial(find, n, *end) for n, end in enumerate(ends)])
     events = [part for part in found if part is not None]
     return events if len(events) == len(found) else None
 
@@ -92,7 +93,7 @@ class _Linear(torch.autograd.Function):
             kernel = compiled_plain(dense.weigh_events)
             kernel(z[low:high].reshape(-1), *part, across.reshape(-1), start, width, 0, high - low)
 
-        in_threads([partial(weigh, part, *ends) for part, ends in zip(events, cut(len(x)), strict=True)])
+        in_threads([partial(weigh, part, *ends) for part, ends in zip(events, cut(len(x), least=ROWS), strict=True)])
         ctx.save_for_backward(weight)
         ctx.events, ctx.rows, ctx.has_bias = events, len(x), bias is not None
         return torch.from_numpy(z[:, :units]).contiguous()
@@ -113,7 +114,7 @@ class _Linear(torch.autograd.Function):
                 piece = d[(low + first) * width :]
                 compiled_plain(dense.gather_events)(total, piece, *part, width, first, count)
 
-        ends = cut(ctx.rows)
+        ends = cut(ctx.rows, least=ROWS)
         in_threads([partial(gather, part, *end, mine) for part, end, mine in zip(ctx.events, ends, sums, strict=True)])
         g_weight = torch.from_numpy(sum(sums[1:], sums[0]).reshape(inputs, width)[:, :units].T)
         return g_x, g_weight, g.sum(0) if ctx.has_bias else None, None
