@@ -29,6 +29,9 @@ from snn_bp.layers import Neurons, RecurrentNeurons
 from snn_bp.neurons import State, is_spiking
 
 
+LONG = 50  # steps: above, potentials are kept sooner than computed again where no norm keeps the input anyway
+
+
 class Block(NamedTuple):
     """A dense layer, a norm that only scales, and neurons; recurrent neurons may stand without the dense layer."""
 
@@ -91,6 +94,8 @@ def layer_at(layers: nn.ModuleList, place: int, x: Tensor) -> Layer | None:
     norm = found.pop(0) if isinstance(found[0], nn.BatchNorm1d | nn.BatchNorm2d) and _averages(found[0], x) else None
     if not found or not isinstance(found[0], Neurons) or watched(found[0]) or (norm is not None and watched(norm)):
         return None
+    if norm is None and len(x) > LONG:
+        return None
     return Layer(norm, found[0])  # type: ignore[arg-type]
 
 
@@ -105,6 +110,7 @@ def run_layer(layer: Layer, x: Tensor, state: State | None) -> tuple[Tensor, Ten
     if last:
         parameters = permuted(parameters, LAST)
         parts = None if parts is None else permuted(parts, LAST)
+    parameters = tuple(value[0] if value.dim() else value for value in parameters)
     asked = None if norm is None else Norm(norm.weight, norm.bias, norm.eps)
     ran = run_tensors(z, asked, 4 if last else 2, parts, parameters, constants, neurons.surrogate)
     if norm is not None:

@@ -59,7 +59,8 @@ def measure(name: str, layer: nn.Linear | nn.Conv2d, shape: tuple[int, ...]) -> 
         x = (torch.rand(shape, generator=generator) < share).float()
         if isinstance(layer, nn.Conv2d):
             x = x.contiguous(memory_format=torch.channels_last)
-        taken = weighted.find_in_parts(x, most=1.0)
+        least = weighted.LEAST if isinstance(layer, nn.Conv2d) else weighted.ROWS
+        taken = weighted.find_in_parts(x, most=1.0, least=least)
         assert taken is not None
         error = torch.randn(layer(x).shape, generator=generator)
         x.requires_grad_()

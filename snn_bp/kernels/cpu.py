@@ -13,6 +13,7 @@ import math
 import sys
 import types
 from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
@@ -25,6 +26,7 @@ from snn_bp.kernels.bind import Constants, bind, slope_functions
 from snn_bp.surrogates import Unit
 
 BLOCK = 1024  # neurons; their state fits the first-level cache
+ADJOINT = {"arcp"}  # the one liberty LLVM has in an adjoint
 
 
 def forward(x, i, a, v, s, alpha, beta, rho, kappa, theta, spikes, potentials, adaptations, currents, start, stop):
@@ -116,14 +118,19 @@ def compiled_backward(
     """`backward` for one kind of neuron, one shape of surrogate and one float type, compiled at its first call."""
     names = {**operations(constants, dtype, uniform), **flags}
     equation, unit = slope_functions(shape, per)
-    names["slope_at"] = inline(bind(unit, shape=inline(bind(equation, **names))))
-    names["advance_vjp"] = inline(bind(equations.advance_vjp, **names))
-    return compiled(bind(backward, **names), (constants, shape, per, dtype.str, uniform, flags))
+    names["slope_at"] = inline(bind(unit, shape=inline(bind(equation, **names), adjoint=True)), adjoint=True)
+    names["advance_vjp"] = inline(bind(equations.advance_vjp, **names), adjoint=True)
+    return compiled(bind(backward, **names), (constants, shape, per, dtype.str, uniform, flags), adjoint=True)
 
 
 def array(tensor: Tensor) -> np.ndarray:
     """The numbers of a tensor, contiguous, for a kernel."""
     return tensor.detach().contiguous().numpy()
+
+
+def flat_or_scalar(tensor: Tensor) -> Any:
+    """A scalar tensor as a number of its type, another as a flat array: parameters, as kernels take them."""
+    return array(tensor)[()] if tensor.dim() == 0 else array(tensor).reshape(-1)
 
 
 @functools.cache
@@ -143,19 +150,23 @@ def operations(constants: Constants, dtype: np.dtype, uniform: bool) -> dict:
         "exp": math.exp,
         "detach": numba.njit(lambda s: s),
         "real": real,
-        "of": numba.njit((lambda values, m: values[0]) if uniform else (lambda values, m: values[m])),
+        "of": numba.njit((lambda value, m: value) if uniform else (lambda values, m: values[m])),
     }
 
 
-def inline(function: Callable) -> Callable:
-    """An equation as a kernel may call it."""
-    return numba.njit(function, error_model="numpy")
+def inline(function: Callable, *, adjoint: bool = False) -> Callable:
+    """An equation as a kernel may call it.
+
+    In an adjoint a division by a constant may become a product with its inverse: gradients are not bit-equal anyway.
+    """
+    return numba.njit(function, error_model="numpy", fastmath=ADJOINT if adjoint else False)
 
 
-def compiled(kernel: types.FunctionType, specialisation: tuple) -> Callable:
+def compiled(kernel: types.FunctionType, specialisation: tuple, *, adjoint: bool = False) -> Callable:
     """A kernel with its free names bound, cached on disk under a name that knows all it is made of."""
     ours = (equations, binding, vectors, sys.modules[__name__], sys.modules[kernel.__module__])
     sources = [inspect.getsource(module) for module in dict.fromkeys(ours)]
     digest = hashlib.sha256(repr((specialisation, sources)).encode()).hexdigest()
     kernel.__qualname__ = f"{kernel.__name__}_{digest[:16]}"
-    return numba.njit(kernel, cache=True, nogil=True, error_model="numpy")
+    fast = ADJOINT if adjoint else False
+    return numba.njit(kernel, cache=True, nogil=True, error_model="numpy", fastmath=fast)

@@ -292,6 +292,6 @@ def compiled_backward(
     """`backward` for one kind of neuron, one shape of surrogate and one float type, compiled at its first call."""
     names = {**operations(constants, dtype, uniform), **flags}
     equation, unit = slope_functions(shape, per)
-    names["slope_at"] = inline(bind(unit, shape=inline(bind(equation, **names))))
-    names["advance_vjp"] = inline(bind(equations.advance_vjp, **names))
-    return compiled(bind(backward, **names), ("dense", constants, shape, per, dtype.str, uniform, flags))
+    names["slope_at"] = inline(bind(unit, shape=inline(bind(equation, **names), adjoint=True)), adjoint=True)
+    names["advance_vjp"] = inline(bind(equations.advance_vjp, **names), adjoint=True)
+    return compiled(bind(backward, **names), ("dense", constants, shape, per, dtype.str, uniform, flags), adjoint=True)

@@ -129,7 +129,7 @@ class _Prepared:
     recurrent: np.ndarray  # [width, width], a row for each neuron that is heard
     recurrent_back: np.ndarray  # panels of its transpose
     state: list[np.ndarray] | None
-    parameters: list[np.ndarray]
+    parameters: list[Any]  # scalars if uniform, else [width] each
     uniform: bool
     learns: bool
     saves_current: bool
@@ -161,7 +161,7 @@ class _Prepared:
             recurrent_back=panels(loops),
             state=None if state[0] is None else [array(part) for part in state if part is not None],
             parameters=[
-                array(value).reshape(1) if uniform else wide(np.broadcast_to(array(value), (units,)), width, fill)
+                array(value)[()] if uniform else wide(np.broadcast_to(array(value), (units,)), width, fill)
                 for value, fill in zip(parameters, fills, strict=True)
             ],
             uniform=uniform,

@@ -120,7 +120,8 @@ def _forward_on_cpu(
     )
     last = [part.clone(memory_format=torch.contiguous_format) for part in first]
     kernel(
-        _rows(x), *map(_flat, last), *map(_flat, parameters), _rows(spikes), *map(_rows, traces), 0, first[0].numel()
+        _rows(x), *map(_flat, last), *map(cpu.flat_or_scalar, parameters), _rows(spikes), *map(_rows, traces),
+        0, first[0].numel(),
     )  # fmt: skip
     return last
 
@@ -150,7 +151,7 @@ def _backward_on_cpu(
     ]  # fmt: skip
     sums = [torch.zeros_like(v) if learns else empty.clone() for _ in parameters]
     kernel(
-        *map(_rows, traces), *map(_flat, first), *map(_flat, parameters), _dtype(potentials).type(slope),
+        *map(_rows, traces), *map(_flat, first), *map(cpu.flat_or_scalar, parameters), _dtype(potentials).type(slope),
         _rows(empty if g_spikes is None else g_spikes), _rows(empty if g_potentials is None else g_potentials),
         *map(_flat, g_first), _rows(gx), *map(_flat, sums), 0, v.numel(),
     )  # fmt: skip

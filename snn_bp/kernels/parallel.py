@@ -1,13 +1,17 @@
 """Work split into parts that do not depend on the number of threads, and run in as many as torch uses."""
 
+import ctypes
+import functools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 
 LEAST, PARTS = 16, 8  # rows in a part at least, parts at most
+_Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def cut(rows: int, *, least: int = LEAST) -> list[tuple[int, int]]:
@@ -19,11 +23,38 @@ def cut(rows: int, *, least: int = LEAST) -> list[tuple[int, int]]:
 
 def in_threads(tasks: Sequence[Callable[[], None]]) -> None:
     """Run all tasks in as many threads as torch uses."""
-    threads = min(torch.get_num_threads(), len(tasks), os.cpu_count() or 1)
-    if threads == 1:
-        for task in tasks:
-            task()
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(task) for task in tasks]:
-            done.result()
+    threads = min(torch.get_num_threads(), len(tasks))
+    waiting, errors = iter(tasks), []
+
+    def work(_: object = None) -> None:
+        try:
+            for task in waiting:  # an iterator over a list gives each task to one thread only
+                task()
+        except BaseException as error:  # a callback cannot raise into its caller
+            errors.append(error)
+
+    if threads < 2:
+        work()
+    elif (team := _torch_team()) is not None:
+        team(_Body(work), None, threads, 0)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in range(threads):
+                pool.submit(work)
+    if errors:
+        raise errors[0]
+
+
+@functools.cache
+def _torch_team() -> Callable | None:
+    """`GOMP_parallel` of the OpenMP that torch runs on, None where it runs on another.
+
+    torch's threads spin for a while after each of its operations. Threads of our own would have to share the cores with
+    them; here the same ones do both.
+    """
+    for library in Path(torch.__file__).parent.joinpath("lib").glob("libgomp*.so*"):
+        try:
+            return ctypes.CDLL(str(library), mode=getattr(os, "RTLD_NOLOAD", 0) | os.RTLD_NOW).GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+    return None

@@ -1,0 +1,111 @@
+"""What is measured in a process of its own: times, peak memory, agreement with ours, copy bandwidth.
+
+`process.py` starts the process, its threads and cores already limited.
+"""
+
+import gc
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from speed.libraries import LIBRARIES
+from speed.ours import ours
+from speed.steps import Step
+from speed.works import Work, material
+
+LONG_S, LONG_RUNS = 10.0, 3  # a step that takes longer is timed less often
+
+
+def times(work: Work, libraries: list[str], *, repeats: int, folder: Path) -> list[dict[str, Any]]:
+    """Milliseconds of a step of each library, in turn in every repeat, after two that compile and do not count."""
+    steps, rows, long = {}, {}, {}
+    for name in libraries:
+        try:
+            steps[name], rows[name] = _build(name, work, folder), []
+            long[name] = min(_seconds(steps[name]), _seconds(steps[name])) > LONG_S
+        except Exception as error:  # a peer may fail in any way; the others are measured all the same
+            rows[name] = [f"{type(error).__name__}: {error}"[:300]]
+    for repeat in range(repeats):
+        for name, is_long in long.items():
+            if not is_long or repeat < LONG_RUNS:
+                rows[name].append(_seconds(steps[name]))
+    return [_row(work, name, measured) for name, measured in rows.items()]
+
+
+def _row(work: Work, name: str, measured: list[Any]) -> dict[str, Any]:
+    row = {"work": work.name, "steps": work.steps, "batch": work.batch, "density": work.density, "library": name}
+    if isinstance(measured[0], str):
+        return row | {"ms": None, "error": measured[0]}
+    ms = [1000 * seconds for seconds in measured]
+    return row | {"ms": round(statistics.median(ms), 2), "least_ms": round(min(ms), 2), "runs": len(ms)}
+
+
+def _build(name: str, work: Work, folder: Path) -> Step:
+    library = LIBRARIES[name]
+    return library.build(work, material(work, folder), torch.float32, **library.options)
+
+
+def _seconds(step: Step) -> float:
+    gc.collect()
+    start = time.perf_counter()
+    step.run()
+    return time.perf_counter() - start
+
+
+def peak_memory(work: Work, short: Work, library: str, *, folder: Path) -> dict[str, Any]:
+    """The most memory that two steps hold beyond what the process held before them, inputs and weights included there.
+
+    A step on the few time steps of `short` comes first, so that code which is loaded once does not count.
+    """
+    _build(library, short, folder).run()
+    step = _build(library, work, folder)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = _status_kb("VmRSS")
+    step.run()
+    step.run()
+    return {"library": library, "mb": round((_status_kb("VmHWM") - before) / 1024, 1)}
+
+
+def _status_kb(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key + ":"))
+
+
+def agreement(work: Work, library: str, *, dtype: torch.dtype, folder: Path) -> dict[str, Any]:
+    """Whether a peer and ours with the same reset spike alike, and how far the gradients are apart."""
+    peer, given = LIBRARIES[library], material(work, folder)
+    row = {"work": work.name, "library": library, "precision": str(dtype).removeprefix("torch.")}
+    try:
+        step = peer.build(work, given, dtype, **peer.options, **peer.exact)
+        spikes, gradients = step.read(step.run())
+    except Exception as error:  # what a peer cannot do in this precision, the other one may show
+        return row | {"error": f"{type(error).__name__}: {error}"[:300]}
+    step = ours(work, given, dtype, **peer.equal)
+    expected, expected_gradients = step.read(step.run())
+    size = sum(np.square(gradient, dtype=np.float64).sum() for gradient in expected_gradients)
+    pairs = zip(gradients, expected_gradients, strict=True)
+    apart = sum(np.square(np.subtract(a, b, dtype=np.float64)).sum() for a, b in pairs)
+    return row | {
+        "ours": peer.equal or "default",
+        "spikes": int(spikes.sum()),
+        "our_spikes": int(expected.sum()),
+        "differing_spikes": int((spikes != expected).sum()),
+        "gradient_error": float(np.sqrt(apart / size)),
+    }
+
+
+def copy_bandwidth(*, megabytes: int = 512, repeats: int = 9) -> float:
+    """GB/s read and written together by copying a large array on this process's cores (torch's copy)."""
+    source = torch.ones(megabytes * 2**20 // 4)
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        target.copy_(source)
+        seconds.append(time.perf_counter() - start)
+    return round(2 * megabytes * 2**20 / statistics.median(seconds[1:]) / 1e9, 2)
