@@ -28,7 +28,6 @@ from snn_bp.kernels.layer import run_layer as run_tensors
 from snn_bp.layers import Neurons, RecurrentNeurons
 from snn_bp.neurons import State, is_spiking
 
-
 LONG = 50  # steps: above, potentials are kept sooner than computed again where no norm keeps the input anyway
 
 

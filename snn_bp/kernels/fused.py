@@ -218,7 +218,11 @@ class _Part:
         self.state = [self._first(layer) for layer in layers]
         self.first_spikes = [state[3].copy() for state in self.state]
         self.fired = [self._bits(layer, state[3]) for layer, state in zip(layers, self.state, strict=True)]
-        self.traces: list[list[np.ndarray]] = []
+        keeps, nothing = graded and not self.low_memory, np.empty(0, self.dtype)
+        self.traces = [  # made here, in the main thread: the allocator keeps its memory for the next step
+            self._room(layer, steps, state) if keeps else [nothing] * 3
+            for layer, state in zip(layers, self.state, strict=True)
+        ]
         self.saved: list[list[list[np.ndarray]]] = []  # with memory="low": [layer][chunk] the state before it
         self.events: Events | None = None
         self.sums: list[_Sums] = []
@@ -231,8 +235,6 @@ class _Part:
         nothing = np.empty(0, self.dtype)
         for n, layer in enumerate(self.layers):
             here = out.reshape(-1) if layer is self.layers[-1] else nothing
-            keeps = self.graded and not self.low_memory
-            self.traces.append(self._room(layer, self.steps, self.state[n]) if keeps else [nothing] * 3)
             self.saved.append([])
             for start in range(0, self.steps, self.chunk):
                 if self.graded and self.low_memory:

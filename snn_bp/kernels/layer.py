@@ -162,9 +162,10 @@ def forward(
             load(own, S, s, m, width)
             load(own, COUNT, counts, n, width)
             for t in range(x.shape[0]):
+                x_row, out_row = x[t], out[t]  # as x[t, k] LLVM does not vectorise the loop
                 for k in range(width):
                     i1, a1, v1, s1 = advance(
-                        own[CUR + k], own[A + k], own[V + k], own[S + k], x[t, m + k] * own[SCALE + k] + own[SHIFT + k],
+                        own[CUR + k], own[A + k], own[V + k], own[S + k], x_row[m + k] * own[SCALE + k] + own[SHIFT + k],
                         own[ALPHA + k], own[BETA + k], own[RHO + k], own[KAPPA + k], own[THETA + k],
                     )  # fmt: skip
                     own[V + k] = v1
@@ -174,7 +175,7 @@ def forward(
                         own[A + k] = a1
                     if SPIKING:
                         own[S + k] = s1
-                    out[t, m + k] = s1 if SPIKING else v1
+                    out_row[m + k] = s1 if SPIKING else v1
                     own[COUNT + k] += s1 if SPIKING else v1
             store(counts, n, own, COUNT, width)
             store(i_last, m, own, CUR, width)
@@ -221,10 +222,11 @@ def backward(
                 if SAVES_CURRENT:
                     currents[0, k] = own[CUR + k]
             for t in range(steps):
+                x_row = x[t]  # as x[t, k] LLVM does not vectorise the loop
                 for k in range(width):
                     i1, a1, v1, s1 = advance(
                         own[CUR + k], adapted[t, k] if ADAPTS else real(0), vs[t, k], own[S + k],
-                        x[t, m + k] * own[SCALE + k] + own[SHIFT + k],
+                        x_row[m + k] * own[SCALE + k] + own[SHIFT + k],
                         own[ALPHA + k], own[BETA + k], own[RHO + k], own[KAPPA + k], own[THETA + k],
                     )  # fmt: skip
                     vs[t + 1, k] = v1
@@ -239,10 +241,11 @@ def backward(
             load(own, TOTAL, sums[0], n, width)
             load(own, WEIGHTED, sums[1], n, width)
             for t in range(steps - 1, -1, -1):
+                x_row, g_row, gx_row = x[t], g_out[t] if GIVEN else x[t], gx[t]
                 for k in range(width):
                     v0 = vs[t, k]
                     a0 = adapted[t, k] if ADAPTS else v0
-                    g = g_out[t, m + k] + own[SHARE + k] if GIVEN else own[SHARE + k]
+                    g = g_row[m + k] + own[SHARE + k] if GIVEN else own[SHARE + k]
                     s0 = own[S_FIRST + k]
                     if SPIKING:
                         level = v0 - own[THETA + k] - own[KAPPA + k] * a0 if ADAPTS else v0 - own[THETA + k]
@@ -255,9 +258,9 @@ def backward(
                         adapted[t + 1, k] if ADAPTS else v0, vs[t + 1, k],
                         own[ALPHA + k], own[BETA + k], own[RHO + k], own[KAPPA + k], own[THETA + k], slope,
                     )  # fmt: skip
-                    gx[t, m + k] = dx * own[SCALE + k]
+                    gx_row[m + k] = dx * own[SCALE + k]
                     own[TOTAL + k] += dx
-                    own[WEIGHTED + k] += dx * x[t, m + k]
+                    own[WEIGHTED + k] += dx * x_row[m + k]
                     own[GV + k] = dv
                     if SPIKING:
                         own[GS + k] = ds
