@@ -14,7 +14,7 @@ experiment = Experiment(
         *(Dense(128), BatchNorm(), LIF(beta=0.5)),
         *(Dense(10), BatchNorm(), LIF(beta=0.8)),
     ),
-    train=Train(epochs=25, lr=4e-3),
+    train=Train(epochs=12, lr=6e-3),
 )
 
 if __name__ == "__main__":

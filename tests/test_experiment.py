@@ -304,6 +304,7 @@ NONSENSE = {
     "rates": (0.1, "low", RateBounds, (0.1, 0.2)),
     "truncate": (0, -1, 2.5, "x", True),
     "autocast": ("float16", True, 16),
+    "memory": ("none", None, 1, ("low",)),
     "device": (None, 3, ("cpu",), ""),
 }
 
