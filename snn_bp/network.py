@@ -97,12 +97,14 @@ class Network(nn.Module):
             layer = self.layers[place]
             if has_state(layer):
                 x, last = layer(x, next(given))
-                rates.append(x.mean((0, 1)))
+                if layer is not self.layers[-1]:
+                    rates.append(x.mean((0, 1)))
                 after.append(last)
             else:
                 x = apply_stateless(layer, x)
             place += 1
-        return x, rates[:-1] if has_state(self.layers[-1]) else rates, tuple(after)
+        hidden = sum(has_state(layer) for layer in self.layers[:-1])
+        return x, rates[:hidden], tuple(after)
 
     def observe(self, x: Tensor, state: NetworkState | None = None) -> tuple[list[Activity], NetworkState]:
         """What every layer of neurons did, potentials included; the last one's spikes are the output."""

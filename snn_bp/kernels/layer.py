@@ -165,7 +165,8 @@ def forward(
                 x_row, out_row = x[t], out[t]  # as x[t, k] LLVM does not vectorise the loop
                 for k in range(width):
                     i1, a1, v1, s1 = advance(
-                        own[CUR + k], own[A + k], own[V + k], own[S + k], x_row[m + k] * own[SCALE + k] + own[SHIFT + k],
+                        own[CUR + k], own[A + k], own[V + k], own[S + k],
+                        x_row[m + k] * own[SCALE + k] + own[SHIFT + k],
                         own[ALPHA + k], own[BETA + k], own[RHO + k], own[KAPPA + k], own[THETA + k],
                     )  # fmt: skip
                     own[V + k] = v1
