@@ -16,7 +16,7 @@ from snn_bp.kernels import runs_compiled, simulate
 from snn_bp.kernels.allocator import keep_freed_memory
 from snn_bp.kernels.fused import Memory
 from snn_bp.kernels.pool import max_pool
-from snn_bp.kernels.weighted import convolve, linear
+from snn_bp.kernels.weighted import convolve, linear, worth_events
 from snn_bp.layers import DropoutOverTime, Layer, Neurons, Recurrent, RecurrentNeurons, Shape, Spiking
 from snn_bp.neurons import LI, Neuron, State, at_step, coefficients, is_spiking
 from snn_bp.surrogates import ATan, Surrogate
@@ -31,6 +31,16 @@ class Activity(NamedTuple):
     neuron: Neuron
     spikes: Tensor  # the output; of a neuron that does not spike, its potentials
     potentials: Tensor
+
+
+class Stretch(NamedTuple):
+    """Layers of a network that ran as one operation."""
+
+    places: range
+    how: str  # empty for a layer without state
+    out: Tensor
+    means: list[Tensor]  # of each neuron, a layer each
+    states: list[State]
 
 
 class Network(nn.Module):
@@ -79,32 +89,46 @@ class Network(nn.Module):
         For neurons that spike that is their rate, in spikes per step over time and batch; gradients flow through it.
         """
         self._check(x)
-        given = self._states(state)
-        rates, after, place = [], [], 0
-        while place < len(self.layers):
-            if blocks := chain_at(self.layers, place, x):
-                x, means, last = run_chain(blocks, x, [next(given) for _ in blocks], memory=self.memory)
-                rates += means
-                after += last
-                place += sum(block.places for block in blocks)
-                continue
-            if (neurons := layer_at(self.layers, place, x)) is not None:
-                x, mean, last = run_layer(neurons, x, next(given))
-                rates.append(mean)
-                after.append(last)
-                place += neurons.places
-                continue
-            layer = self.layers[place]
-            if has_state(layer):
-                x, last = layer(x, next(given))
-                if layer is not self.layers[-1]:
-                    rates.append(x.mean((0, 1)))
-                after.append(last)
-            else:
-                x = apply_stateless(layer, x)
-            place += 1
+        rates, after = [], []
+        for stretch in self._stretches(x, self._states(state)):
+            x = stretch.out
+            rates += stretch.means
+            after += stretch.states
         hidden = sum(has_state(layer) for layer in self.layers[:-1])
         return x, rates[:hidden], tuple(after)
+
+    @torch.no_grad()
+    def paths(self, x: Tensor) -> list[str]:
+        """In words, how the layers run on `x` and which share of each one's input is not zero: a line an operation."""
+        self._check(x)
+        lines = []
+        for stretch in self._stretches(x, self._states(None)):
+            names = [self.name(place) for place in stretch.places]
+            share = float((x != 0).float().mean())
+            how = stretch.how or sums_of(self.layers[stretch.places[0]], share, x)
+            lines.append(f"{' - '.join(names)}: {how}; {share:.1%} of its input is not zero")
+            x = stretch.out
+        return lines
+
+    def _stretches(self, x: Tensor, given: Iterator[State | None]) -> Iterator[Stretch]:
+        """The layers in stretches that run as one operation each, with what comes out of them."""
+        place = 0
+        while place < len(self.layers):
+            means, states = [], []
+            if blocks := chain_at(self.layers, place, x):
+                x, means, states = run_chain(blocks, x, [next(given) for _ in blocks], memory=self.memory)
+                count, how = sum(block.places for block in blocks), "one event-driven operation"
+            elif (neurons := layer_at(self.layers, place, x)) is not None:
+                x, mean, state = run_layer(neurons, x, next(given))
+                means, states, count, how = [mean], [state], neurons.places, "one compiled operation"
+            elif has_state(layer := self.layers[place]):
+                x, state = layer(x, next(given))
+                means = [x.mean((0, 1))] if layer is not self.layers[-1] else []
+                states, count, how = [state], 1, "one by one"
+            else:
+                x, count, how = apply_stateless(layer, x), 1, ""
+            yield Stretch(range(place, place + count), how, x, means, states)
+            place += count
 
     def observe(self, x: Tensor, state: NetworkState | None = None) -> tuple[list[Activity], NetworkState]:
         """What every layer of neurons did, potentials included; the last one's spikes are the output."""
@@ -206,6 +230,14 @@ def apply_stateless(layer: nn.Module, x: Tensor) -> Tensor:
     else:
         out = layer(rows)
     return out.unflatten(0, x.shape[:2])
+
+
+def sums_of(layer: nn.Module, share: float, x: Tensor) -> str:
+    """How a layer without state takes an input `x` of which this share is not zero."""
+    if not isinstance(layer, nn.Linear | nn.Conv2d) or not runs_compiled(x) or watched(layer):
+        return "as it is"
+    most = worth_events(layer)
+    return f"{'events' if share <= most else 'a product'} (events up to {most:.0%})"
 
 
 def has_state(layer: nn.Module) -> bool:

@@ -315,3 +315,19 @@ def test_a_state_for_another_batch_is_refused():
 def test_a_layer_that_does_not_fit_is_named_with_its_place():
     with pytest.raises(SnnError, match=r"layer 2 of the model, on an input of \[5\]: Conv: it takes"):
         Network((Dense(5), LIF(beta=0.9), Conv(3, 3)), (7,))
+
+
+def test_paths_say_how_each_layer_runs(coin):
+    model = (Conv(12, 5), BatchNorm(), LIF(beta=0.9), Flatten(), Dense(20), LIF(beta=0.9), Dense(5), LIF(beta=0.9))
+    network = Network(model, (2, 9, 8))
+
+    sparse = network.paths(coin(6, 4, 2, 9, 8, probability=0.02))
+    busy = network.paths(coin(6, 4, 2, 9, 8, probability=0.9))
+
+    assert [line.partition(":")[0] for line in sparse] == [
+        "layer 0 (Conv2d)",
+        "layer 1 (BatchNorm2d) - layer 2 (LIF)",
+        "layer 3 (Flatten)",
+        "layer 4 (Linear) - layer 5 (LIF) - layer 6 (Linear) - layer 7 (LIF)",
+    ]
+    assert "events" in sparse[0] and "a product" in busy[0] and "one event-driven operation" in sparse[3]

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from snn_bp.files import write_json
 from snn_bp.kernels import weighted
 from snn_bp.kernels.allocator import keep_freed_memory
-from snn_bp.kernels.dense import PRODUCT_FROM
 from snn_bp.provenance import machine, version
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
@@ -67,11 +66,10 @@ def measure(name: str, layer: nn.Linear | nn.Conv2d, shape: tuple[int, ...]) -> 
         ms[share] = interleaved(partial(step, layer, x, error, taken), partial(step, layer, x, error, None))
     faster = [share for share in SHARES if ms[share][0] < ms[share][1]]
     above = [share for share in SHARES if share > max(faster, default=0.0)]
-    limit = weighted.worth_events(layer) if isinstance(layer, nn.Conv2d) else PRODUCT_FROM
     return {
         "layer": name,
         "crossover": [max(faster, default=0.0), min(above, default=1.0)],
-        "taken": limit,
+        "taken": weighted.worth_events(layer),
         "ms": {share: [round(value, 2) for value in pair] for share, pair in ms.items()},
     }
 

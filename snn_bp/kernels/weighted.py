@@ -24,7 +24,7 @@ ROWS = 512  # whose error signal stays in the second-level cache
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     """`layer(x)` for `x` `[rows, inputs]`."""
-    events = find_in_parts(x, most=dense.PRODUCT_FROM, least=ROWS)
+    events = find_in_parts(x, most=worth_events(layer), least=ROWS)
     return layer(x) if events is None else add_events(x, layer, events)
 
 
@@ -35,8 +35,8 @@ def add_events(x: Tensor, layer: nn.Linear, events: list[Events]) -> Tensor:
 
 def convolve(x: Tensor, layer: nn.Conv2d) -> Tensor:
     """`layer(x)` for `x` `[rows, channels, height, width]`, channels last in memory."""
-    fits = layer.groups == 1 and layer.dilation == (1, 1) and not isinstance(layer.padding, str)
-    events = find_in_parts(x, most=worth_events(layer)) if fits and layer.padding_mode == "zeros" else None
+    most = worth_events(layer)
+    events = find_in_parts(x, most=most) if most > 0 else None
     if events is None:
         return layer(x.contiguous(memory_format=torch.channels_last))
     return convolve_events(x, layer, events)
@@ -47,8 +47,12 @@ def convolve_events(x: Tensor, layer: nn.Conv2d, events: list[Events]) -> Tensor
     return _Convolution.apply(x, layer.weight, layer.bias, events, layer.stride, layer.padding)  # type: ignore[return-value]
 
 
-def worth_events(layer: nn.Conv2d) -> float:
-    """The largest share of inputs not zero for which a convolution over events is faster than torch's."""
+def worth_events(layer: nn.Linear | nn.Conv2d) -> float:
+    """The largest share of inputs not zero for which going through events is faster than torch's own product."""
+    if isinstance(layer, nn.Linear):
+        return dense.PRODUCT_FROM
+    if layer.groups > 1 or layer.dilation != (1, 1) or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
+        return 0.0
     run = layer.out_channels * -(-layer.kernel_size[1] // layer.stride[1])
     return TORCH_NS * run / (BEGIN_NS + ADD_NS * run)
 
