@@ -52,3 +52,14 @@ def test_accuracies_in_the_table_are_those_of_the_result_files(row):
     results = json.loads((ROOT / file[1]).read_text())
 
     assert f"{results['mean_accuracy']:.3f}" == shown[1]
+
+
+@pytest.mark.parametrize("row", re.findall(r"^\| W\d: .*", README, flags=re.MULTILINE), ids=lambda row: row[2:4])
+def test_times_in_the_table_are_those_of_the_result_file(row):
+    work, (ours, *peers) = row[2:4], [cell.strip() for cell in row.strip("|").split("|")[1:]]
+    times = json.loads((ROOT / "experiments/results/speed.json").read_text())["times"]
+    ms = {line["library"]: line["ms"] for line in times if line["work"] == work and line["threads"] == 1}
+    names = ("snntorch", "snntorch, compiled", "spikingjelly", "norse", "sinabs", "spyx")
+
+    assert ours == f"{ms['snn_bp']:.0f} ms"
+    assert peers == [f"{ms[name] / ms['snn_bp']:.1f}x" for name in names]

@@ -32,7 +32,7 @@ from snn_bp.kernels.vectors import (
 )
 from snn_bp.surrogates import Unit
 
-PRODUCT_FROM = 0.35  # share of inputs not zero; measured by experiments/benchmarks/crossover.py
+PRODUCT_FROM = 0.28  # share of inputs not zero; measured by experiments/benchmarks/crossover.py
 
 
 def forward(

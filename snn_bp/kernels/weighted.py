@@ -18,7 +18,7 @@ from snn_bp.kernels.vectors import padded, panels
 
 # what an event costs a convolution for each row of the kernel, in ns: to begin, and for each number it adds; and what
 # torch's convolution pays for each such number of each input, zero or not. experiments/benchmarks/crossover.py
-BEGIN_NS, ADD_NS, TORCH_NS = 12.5, 0.04, 0.03
+BEGIN_NS, ADD_NS, TORCH_NS = 14.0, 0.04, 0.025
 ROWS = 512  # whose error signal stays in the second-level cache
 
 
