@@ -269,7 +269,10 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
     for synapse in fronts.values():
         if synapse.bias is not None:
             synapse.bias.zero_()
-    for place, layer in enumerate(network.layers):
+    plain = not fronts and not any(isinstance(layer, DropoutOverTime) for layer in network.layers)
+    if plain:
+        network.rates(x)  # nothing to scale: the statistics alone, by the kernels that training uses
+    for place, layer in enumerate(() if plain else network.layers):
         if isinstance(layer, DropoutOverTime):
             continue  # nothing random: the start depends on the seed of the weights and on x alone
         if place in fronts:
