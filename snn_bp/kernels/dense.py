@@ -59,7 +59,7 @@ def forward(
                     of(alpha, m), of(beta, m), of(rho, m), of(kappa, m), of(theta, m),
                 )  # fmt: skip
                 v[k] = v1
-                if CURRENT:
+                if KEEPS_CURRENT:
                     i[k] = i1
                 if ADAPTS:
                     a[k] = a1
@@ -280,7 +280,9 @@ def pack_rows(words, values, rows, width):
 @functools.cache
 def compiled_forward(constants: Constants, dtype: np.dtype, *, uniform: bool, recurrent: bool) -> Callable:
     """`forward` for one kind of neuron and one float type, compiled at its first call."""
-    names = {**operations(constants, dtype, uniform), "RECURRENT": recurrent}
+    # a reset that clears the input is differentiated by it, also where the neuron has no synaptic current
+    keeps = constants.current or (constants.reset == "zero_all" and not constants.detach)
+    names = {**operations(constants, dtype, uniform), "RECURRENT": recurrent, "KEEPS_CURRENT": keeps}
     names["advance"] = inline(bind(equations.advance, **names))
     return compiled(bind(forward, **names), ("dense", constants, dtype.str, uniform, recurrent))
 
