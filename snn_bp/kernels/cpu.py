@@ -21,7 +21,7 @@ from torch import Tensor
 
 from snn_bp import equations
 from snn_bp.kernels import bind as binding
-from snn_bp.kernels import vectors
+from snn_bp.kernels import llvm, vectors
 from snn_bp.kernels.bind import Constants, bind, slope_functions
 from snn_bp.surrogates import Unit
 
@@ -116,10 +116,7 @@ def compiled_backward(
     constants: Constants, shape: str, per: Unit, dtype: np.dtype, *, uniform: bool, **flags: bool
 ) -> Callable:
     """`backward` for one kind of neuron, one shape of surrogate and one float type, compiled at its first call."""
-    names = {**operations(constants, dtype, uniform), **flags}
-    equation, unit = slope_functions(shape, per)
-    names["slope_at"] = inline(bind(unit, shape=inline(bind(equation, **names), adjoint=True)), adjoint=True)
-    names["advance_vjp"] = inline(bind(equations.advance_vjp, **names), adjoint=True)
+    names = adjoint_operations(constants, shape, per, dtype, uniform, flags)
     return compiled(bind(backward, **names), (constants, shape, per, dtype.str, uniform, flags), adjoint=True)
 
 
@@ -154,6 +151,17 @@ def operations(constants: Constants, dtype: np.dtype, uniform: bool) -> dict:
     }
 
 
+def adjoint_operations(
+    constants: Constants, shape: str, per: Unit, dtype: np.dtype, uniform: bool, flags: dict[str, bool]
+) -> dict:
+    """`operations`, and `advance_vjp` with the slope of a surrogate."""
+    names = {**operations(constants, dtype, uniform), **flags}
+    equation, unit = slope_functions(shape, per)
+    names["slope_at"] = inline(bind(unit, shape=inline(bind(equation, **names), adjoint=True)), adjoint=True)
+    names["advance_vjp"] = inline(bind(equations.advance_vjp, **names), adjoint=True)
+    return names
+
+
 def inline(function: Callable, *, adjoint: bool = False) -> Callable:
     """An equation as a kernel may call it.
 
@@ -164,7 +172,7 @@ def inline(function: Callable, *, adjoint: bool = False) -> Callable:
 
 def compiled(kernel: types.FunctionType, specialisation: tuple, *, adjoint: bool = False) -> Callable:
     """A kernel with its free names bound, cached on disk under a name that knows all it is made of."""
-    ours = (equations, binding, vectors, sys.modules[__name__], sys.modules[kernel.__module__])
+    ours = (equations, binding, llvm, vectors, sys.modules[__name__], sys.modules[kernel.__module__])
     sources = [inspect.getsource(module) for module in dict.fromkeys(ours)]
     digest = hashlib.sha256(repr((specialisation, sources)).encode()).hexdigest()
     kernel.__qualname__ = f"{kernel.__name__}_{digest[:16]}"

@@ -17,8 +17,8 @@ import numba
 import numpy as np
 
 from snn_bp import equations
-from snn_bp.kernels.bind import Constants, bind, slope_functions
-from snn_bp.kernels.cpu import compiled, inline, operations
+from snn_bp.kernels.bind import Constants, bind
+from snn_bp.kernels.cpu import adjoint_operations, compiled, inline, operations
 from snn_bp.kernels.vectors import (
     add_product,
     add_rows,
@@ -292,8 +292,5 @@ def compiled_backward(
     constants: Constants, shape: str, per: Unit, dtype: np.dtype, *, uniform: bool, **flags: bool
 ) -> Callable:
     """`backward` for one kind of neuron, one shape of surrogate and one float type, compiled at its first call."""
-    names = {**operations(constants, dtype, uniform), **flags}
-    equation, unit = slope_functions(shape, per)
-    names["slope_at"] = inline(bind(unit, shape=inline(bind(equation, **names), adjoint=True)), adjoint=True)
-    names["advance_vjp"] = inline(bind(equations.advance_vjp, **names), adjoint=True)
+    names = adjoint_operations(constants, shape, per, dtype, uniform, flags)
     return compiled(bind(backward, **names), ("dense", constants, shape, per, dtype.str, uniform, flags), adjoint=True)

@@ -5,7 +5,6 @@ The batch is cut into parts that do not depend on the number of threads, so neit
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -13,17 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.kernels import dense
 from snn_bp.kernels.bind import Constants
-from snn_bp.kernels.cpu import array, compiled_plain
-from snn_bp.kernels.events import Events, find_events
+from snn_bp.kernels.cpu import array
 from snn_bp.kernels.parallel import cut, in_threads
-from snn_bp.kernels.vectors import padded, panels
-from snn_bp.neurons import COEFFICIENTS
+from snn_bp.kernels.parts import Part, Prepared, wide
 from snn_bp.surrogates import Surrogate
 
 Memory: TypeAlias = Literal["full", "low"]
-ROWS = 512  # time steps x samples of a backward chunk: its error signal fits the second-level cache
 
 
 class Chain(NamedTuple):
@@ -68,13 +63,16 @@ class _Chain(torch.autograd.Function):
     def forward(ctx, chain: Chain, graded: bool, x: Tensor, *flat: Tensor | None):
         graded = graded and any(ctx.needs_input_grad)
         layers = [
-            _Prepared.of(chain.neurons[n], chain.surrogates[n], x, flat[at : at + PER_LAYER])
+            Prepared.of(chain.neurons[n], chain.surrogates[n], x, flat[at : at + PER_LAYER])
             for n, at in enumerate(range(0, len(flat), PER_LAYER))
         ]
         steps, batch = x.shape[:2]
         rows = array(x)
         out = np.empty((steps, batch, layers[-1].units), rows.dtype)
-        parts = [_Part(chain, layers, steps, batch, low, high, graded) for low, high in cut(batch)]
+        parts = [
+            Part(layers, steps, batch, low, high, graded=graded, low_memory=chain.memory == "low")
+            for low, high in cut(batch)
+        ]
         if layers[0].given and layers[0].units < layers[0].width:
             rows = np.pad(rows, ((0, 0), (0, 0), (0, layers[0].width - layers[0].units)))
         in_threads([partial(part.forward, rows, out) for part in parts])
@@ -113,298 +111,7 @@ class _Chain(torch.autograd.Function):
         return tuple(g if need else None for g, need in zip(gradients, needed, strict=True))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Prepared:
-    """A layer as the kernels want it: flat, rows of weights padded to whole vectors."""
-
-    constants: Constants
-    surrogate: Surrogate
-    units: int
-    inputs: int
-    width: int
-    given: bool  # no weights: the input is the weighted sum
-    weight: np.ndarray  # [inputs, width]
-    back: np.ndarray  # panels of [width, inputs padded]
-    bias: np.ndarray
-    recurrent: np.ndarray  # [width, width], a row for each neuron that is heard
-    recurrent_back: np.ndarray  # panels of its transpose
-    state: list[np.ndarray] | None
-    parameters: list[Any]  # scalars if uniform, else [width] each
-    uniform: bool
-    learns: bool
-    saves_current: bool
-
-    @classmethod
-    def of(cls, constants: Constants, surrogate: Surrogate, x: Tensor, tensors: Sequence[Tensor | None]) -> "_Prepared":
-        weight, bias, recurrent, *others = tensors
-        state, parameters = others[:4], [value for value in others[4:] if value is not None]
-        units, inputs = (x.shape[2], padded(x.shape[2])) if weight is None else weight.shape
-        width, dtype = padded(units), array(x[:0]).dtype
-        rows, loops = (
-            _padded_matrix(weight, width, padded(inputs), dtype),
-            _padded_matrix(recurrent, width, width, dtype),
-        )
-        learns = any(value.requires_grad for value in parameters)
-        uniform = all(value.dim() == 0 for value in parameters)
-        fills = [1.0 if name == "theta" else 0.0 for name in COEFFICIENTS]
-        return cls(
-            constants=constants,
-            surrogate=surrogate,
-            units=units,
-            inputs=inputs,
-            width=width,
-            given=weight is None,
-            weight=rows[:, :inputs].T.ravel(),
-            back=panels(rows),
-            bias=np.zeros(width, dtype) if bias is None else wide(array(bias), width),
-            recurrent=loops.T.ravel(),
-            recurrent_back=panels(loops),
-            state=None if state[0] is None else [array(part) for part in state if part is not None],
-            parameters=[
-                array(value)[()] if uniform else wide(np.broadcast_to(array(value), (units,)), width, fill)
-                for value, fill in zip(parameters, fills, strict=True)
-            ],
-            uniform=uniform,
-            learns=learns,
-            saves_current=(constants.current and learns) or (constants.reset == "zero_all" and not constants.detach),
-        )
-
-    def gradients(self, sums: list["_Sums"], carried: list[list[np.ndarray]]) -> list[Tensor]:
-        """Gradients of the layer's tensors, the parts of the batch added in their order."""
-        total = sums[0]
-        for other in sums[1:]:
-            for mine, theirs in zip(total, other, strict=True):
-                mine += theirs
-        n = self.units
-        weight = total.weight if self.given else total.weight.reshape(self.inputs, self.width)[:, :n].T
-        loop = total.recurrent.reshape(-1, self.width)[:n, :n].T if total.recurrent.size else total.recurrent
-        states = [np.concatenate([part[k].reshape(-1, self.width)[:, :n] for part in carried]) for k in range(4)]
-        parameters = [values[:n] for values in total.parameters()]
-        return list(map(torch.from_numpy, (weight, total.bias[:n], loop, *states, *parameters)))
-
-
-class _Sums(NamedTuple):
-    """Gradients summed over time and a part of the batch."""
-
-    weight: np.ndarray
-    bias: np.ndarray
-    recurrent: np.ndarray
-    alpha: np.ndarray
-    beta: np.ndarray
-    rho: np.ndarray
-    kappa: np.ndarray
-    theta: np.ndarray
-
-    @classmethod
-    def zero(cls, layer: _Prepared) -> "_Sums":
-        dtype = layer.bias.dtype
-        sizes = (layer.weight.size, layer.width, layer.recurrent.size, *(layer.width,) * len(COEFFICIENTS))
-        return cls(*(np.zeros(size, dtype) for size in sizes))
-
-    def parameters(self) -> tuple[np.ndarray, ...]:
-        return self[3:]
-
-
-class _Part:
-    """A part of the batch on its way through all layers, and what its backward pass needs."""
-
-    def __init__(
-        self, chain: Chain, layers: list[_Prepared], steps: int, batch: int, low: int, high: int, graded: bool
-    ) -> None:
-        self.layers, self.steps, self.batch, self.low, self.rows = layers, steps, batch, low, high - low
-        self.chunk = max(1, ROWS // self.rows)
-        self.low_memory, self.graded = chain.memory == "low", graded
-        self.dtype = layers[0].bias.dtype
-        self.state = [self._first(layer) for layer in layers]
-        self.first_spikes = [state[3].copy() for state in self.state]
-        self.fired = [self._bits(layer, state[3]) for layer, state in zip(layers, self.state, strict=True)]
-        keeps, nothing = graded and not self.low_memory, np.empty(0, self.dtype)
-        self.traces = [  # made here, in the main thread: the allocator keeps its memory for the next step
-            self._room(layer, steps, state) if keeps else [nothing] * 3
-            for layer, state in zip(layers, self.state, strict=True)
-        ]
-        self.saved: list[list[list[np.ndarray]]] = []  # with memory="low": [layer][chunk] the state before it
-        self.events: Events | None = None
-        self.sums: list[_Sums] = []
-        self.carried: list[list[np.ndarray]] = []
-
-    def forward(self, x: np.ndarray, out: np.ndarray) -> None:
-        """All layers, one after the other, over all time."""
-        if not self.layers[0].given:
-            self.events = find_events(x, self.low, self.rows, most=dense.PRODUCT_FROM)
-        nothing = np.empty(0, self.dtype)
-        for n, layer in enumerate(self.layers):
-            here = out.reshape(-1) if layer is self.layers[-1] else nothing
-            self.saved.append([])
-            for start in range(0, self.steps, self.chunk):
-                if self.graded and self.low_memory:
-                    self.saved[n].append([part.copy() for part in self.state[n]])
-                self._advance(n, x, here, start, min(start + self.chunk, self.steps), self.traces[n], 0)
-
-    def backward(
-        self, x: np.ndarray, g_out: np.ndarray, shares: list[np.ndarray], g_states: Sequence[Tensor | None],
-        g_x: np.ndarray | None,
-    ) -> None:  # fmt: skip
-        """Chunk after chunk from the last, through all layers from the last."""
-        self.sums = [_Sums.zero(layer) for layer in self.layers]
-        self.carried = [self._carried(layer, g_states[4 * n : 4 * n + 4]) for n, layer in enumerate(self.layers)]
-        errors = [np.zeros(self.chunk * self.rows * layer.width, self.dtype) for layer in self.layers]
-        inputs = padded(self.layers[0].inputs)
-        asked = g_x is not None and not self.layers[0].given
-        below = np.empty(self.chunk * self.rows * inputs if asked else 0, self.dtype)
-        here = slice(self.low, self.low + self.rows)
-        for start in reversed(range(0, self.steps, self.chunk)):
-            stop = min(start + self.chunk, self.steps)
-            shape = (stop - start, self.rows, -1)
-            last, size = self.layers[-1], (stop - start) * self.rows
-            errors[-1][: size * last.width] = 0
-            errors[-1][: size * last.width].reshape(shape)[:, :, : last.units] = g_out[start:stop, here]
-            for n in reversed(range(len(self.layers))):
-                self._adjoint(n, x, start, stop, errors[n], errors[n - 1] if n else below, shares[n])
-            if g_x is not None:
-                error = errors[0] if self.layers[0].given else below
-                g_x[start:stop, here] = error[: size * inputs].reshape(shape)[:, :, : g_x.shape[2]]
-
-    def counts(self, n: int) -> np.ndarray:
-        """Spikes of each neuron of a layer, over time and this part of the batch."""
-        counts = np.zeros(64 * self.fired[n].shape[2], np.int64)
-        compiled_plain(dense.count_spikes)(counts, self.fired[n][1:].reshape(-1), self.fired[n].shape[2])
-        return counts
-
-    def _advance(
-        self, n: int, x: np.ndarray, out: np.ndarray, start: int, stop: int, traces: list[np.ndarray], origin: int
-    ) -> None:
-        """Layer `n` over steps `start..stop`."""
-        layer = self.layers[n]
-        z = np.empty((stop - start) * self.rows * layer.width, self.dtype)
-        self._weigh(z, n, x, start, stop)
-        kernel = dense.compiled_forward(
-            layer.constants, self.dtype, uniform=layer.uniform, recurrent=layer.recurrent.size > 0
-        )  # fmt: skip
-        kernel(
-            z, layer.recurrent, *self.state[n], *layer.parameters, self.fired[n].reshape(-1), out, *traces,
-            layer.units, layer.width, self.batch, self.low, self.rows, start, stop, origin,
-        )  # fmt: skip
-
-    def _weigh(self, z: np.ndarray, n: int, x: np.ndarray, start: int, stop: int) -> None:
-        """The weighted sums of layer `n`'s input."""
-        layer, steps = self.layers[n], stop - start
-        count, place = steps * self.rows, (layer.width, self.batch, self.low, self.rows, start, steps)
-        if n > 0:
-            below = self.fired[n - 1]
-            words = below.shape[2]
-            at = (start + 1) * self.rows * words
-            kernel = compiled_plain(dense.weigh_heard)
-            kernel(z, below.reshape(-1), at, words, layer.weight, layer.bias, layer.width, count)
-        elif self.events is not None:
-            kernel = compiled_plain(dense.weigh_events)
-            kernel(z, *self.events, layer.weight, layer.bias, layer.width, start * self.rows, count)
-        elif layer.given:
-            compiled_plain(dense.take_currents)(z, x.reshape(-1), layer.bias, *place)
-        else:
-            compiled_plain(dense.weigh_floats)(z, x.reshape(-1), layer.weight, layer.bias, layer.inputs, *place)
-
-    def _adjoint(
-        self, n: int, x: np.ndarray, start: int, stop: int, d: np.ndarray, below: np.ndarray, share: np.ndarray
-    ) -> None:
-        """Layer `n` over the same steps, backward: `d` to the gradient of the weighted sums, and to `below`."""
-        layer = self.layers[n]
-        if self.low_memory:
-            self.state[n] = [part.copy() for part in self.saved[n][start // self.chunk]]
-            traces, origin = self._room(layer, stop - start, self.state[n]), start
-            self._advance(n, x, np.empty(0, self.dtype), start, stop, traces, origin)
-        else:
-            traces, origin = self.traces[n], 0
-        kernel = dense.compiled_backward(
-            layer.constants, layer.surrogate.shape, layer.surrogate.per, self.dtype, uniform=layer.uniform,
-            RECURRENT=layer.recurrent.size > 0, LEARNS=layer.learns, SAVES_CURRENT=layer.saves_current,
-        )  # fmt: skip
-        sums = self.sums[n]
-        kernel(
-            layer.recurrent_back, self.first_spikes[n], start == 0, *layer.parameters,
-            self.dtype.type(layer.surrogate.slope), *traces, d, *self.carried[n], share, sums.bias,
-            *sums.parameters(), layer.width, self.rows, start, stop, origin,
-        )  # fmt: skip
-        self._gather(n, x, start, stop, d)
-        if below.size and not layer.given:
-            rows = (stop - start) * self.rows
-            compiled_plain(dense.input_gradient)(below, d, layer.back, padded(layer.inputs), layer.width, rows)
-
-    def _gather(self, n: int, x: np.ndarray, start: int, stop: int, d: np.ndarray) -> None:
-        """The gradient of the weights from the gradient `d` of the weighted sums."""
-        layer, sums, steps = self.layers[n], self.sums[n], stop - start
-        count = steps * self.rows
-        if n > 0:
-            below = self.fired[n - 1]
-            words = below.shape[2]
-            at = (start + 1) * self.rows * words
-            compiled_plain(dense.gather_heard)(sums.weight, d, below.reshape(-1), at, words, layer.width, count)
-        elif self.events is not None:
-            kernel = compiled_plain(dense.gather_events)
-            kernel(sums.weight, d, *self.events, layer.width, start * self.rows, count)
-        elif not layer.given:
-            kernel = compiled_plain(dense.gather_floats)
-            kernel(sums.weight, d, x.reshape(-1), layer.width, self.batch, self.low, self.rows, start, steps)
-        if layer.recurrent.size:
-            mine = self.fired[n]
-            words = mine.shape[2]
-            kernel = compiled_plain(dense.gather_heard)  # what step t heard is what step t - 1 fired
-            kernel(sums.recurrent, d, mine.reshape(-1), start * self.rows * words, words, layer.width, count)
-
-    def _first(self, layer: _Prepared) -> list[np.ndarray]:
-        parts = []
-        for k in range(4):
-            part = np.zeros((self.rows, layer.width), self.dtype)
-            if layer.state is not None:
-                part[:, : layer.units] = layer.state[k][self.low : self.low + self.rows]
-            parts.append(part.reshape(-1))
-        return parts
-
-    def _bits(self, layer: _Prepared, s: np.ndarray) -> np.ndarray:
-        words = (layer.width + 63) // 64
-        fired = np.empty((self.steps + 1, self.rows, words), np.uint64)
-        compiled_plain(dense.pack_rows)(fired.reshape(-1), s, self.rows, layer.width)
-        return fired
-
-    def _room(self, layer: _Prepared, steps: int, state: list[np.ndarray]) -> list[np.ndarray]:
-        """Room for the traces v, a, i, each beginning with the state before the first step."""
-        i, a, v, _ = state
-        wanted = ((True, v), (layer.constants.adapts, a), (layer.saves_current, i))
-        traces = []
-        for want, first in wanted:
-            trace = np.empty((steps + 1) * first.size if want else 0, self.dtype)
-            if want:
-                trace[: first.size] = first
-            traces.append(trace)
-        return traces
-
-    def _carried(self, layer: _Prepared, given: Sequence[Tensor | None]) -> list[np.ndarray]:
-        """Gradients of the last state, which the backward pass carries to the first."""
-        parts = []
-        for g in given:
-            part = np.zeros((self.rows, layer.width), self.dtype)
-            if g is not None:
-                part[:, : layer.units] = array(g)[self.low : self.low + self.rows]
-            parts.append(part.reshape(-1))
-        return parts
-
-
-def wide(values: np.ndarray, width: int, fill: float = 0.0) -> np.ndarray:
-    """`values`, then `fill` up to the width."""
-    out = np.full(width, fill, values.dtype)
-    out[: len(values)] = values
-    return out
-
-
-def _padded_matrix(tensor: Tensor | None, rows: int, columns: int, dtype: np.dtype) -> np.ndarray:
-    if tensor is None:
-        return np.empty((0, 0), dtype)
-    matrix = np.zeros((rows, columns), dtype)
-    matrix[: tensor.shape[0], : tensor.shape[1]] = array(tensor)
-    return matrix
-
-
-def _joined(parts: list[_Part], n: int) -> list[Tensor]:
+def _joined(parts: list[Part], n: int) -> list[Tensor]:
     layer = parts[0].layers[n]
     return [
         torch.from_numpy(

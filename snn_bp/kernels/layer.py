@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from snn_bp import equations
-from snn_bp.kernels.bind import Constants, bind, slope_functions
-from snn_bp.kernels.cpu import array, compiled, compiled_plain, flat_or_scalar, inline, operations
+from snn_bp.kernels.bind import Constants, bind
+from snn_bp.kernels.cpu import adjoint_operations, array, compiled, compiled_plain, flat_or_scalar, inline, operations
 from snn_bp.kernels.parallel import cut, in_threads
 from snn_bp.surrogates import Surrogate, Unit
 
@@ -346,12 +346,9 @@ def compiled_backward(
     constants: Constants, shape: str, per: Unit, dtype: np.dtype, *, uniform: bool, **flags: bool
 ) -> Callable:
     """`backward` for one kind of neuron, one shape of surrogate and one float type, compiled at its first call."""
-    names = {**operations(constants, dtype, uniform), **flags}
-    equation, unit = slope_functions(shape, per)
-    names["slope_at"] = inline(bind(unit, shape=inline(bind(equation, **names), adjoint=True)), adjoint=True)
+    names = adjoint_operations(constants, shape, per, dtype, uniform, flags)
     names["advance"] = inline(bind(equations.advance, **names))
     names["load_parameters"] = inline(bind(load_parameters, **names))
-    names["advance_vjp"] = inline(bind(equations.advance_vjp, **names), adjoint=True)
     return compiled(bind(backward, **names), ("layer", constants, shape, per, dtype.str, uniform, flags), adjoint=True)
 
 
