@@ -8,11 +8,11 @@ from snn_bp import LIF, BatchNorm, Conv, Data, Dense, Experiment, Flatten, Train
 experiment = Experiment(
     data=Data("digits", step_ms=52, steps=6, batch=32, shift=2),
     model=(
-        *(Conv(16, 5, stride=2, padding=2), BatchNorm(), LIF(beta=0.5)),
-        *(Conv(32, 3, stride=2, padding=1), BatchNorm(), LIF(beta=0.5)),
+        *(Conv(16, 5, stride=2, padding=2), BatchNorm(), LIF(beta=0.5, reset="zero")),
+        *(Conv(32, 3, stride=2, padding=1), BatchNorm(), LIF(beta=0.5, reset="zero")),
         Flatten(),
-        *(Dense(128), BatchNorm(), LIF(beta=0.5)),
-        *(Dense(10), BatchNorm(), LIF(beta=0.8)),
+        *(Dense(128), BatchNorm(), LIF(beta=0.5, reset="zero")),
+        *(Dense(10), BatchNorm(), LIF(beta=0.8, reset="zero")),
     ),
     train=Train(epochs=12, lr=6e-3),
 )

@@ -11,13 +11,13 @@ from snn_bp import LIF, BatchNorm, Conv, Data, Dense, Dropout, Experiment, Flatt
 experiment = Experiment(
     data=Data("nmnist", step_ms=52, steps=6, batch=32, shift=3),
     model=(
-        *(Conv(16, 5, stride=2, padding=2), BatchNorm(), LIF(beta=0.5)),
-        *(Conv(32, 3, stride=2, padding=1), BatchNorm(), LIF(beta=0.5)),
+        *(Conv(16, 5, stride=2, padding=2), BatchNorm(), LIF(beta=0.5, reset="zero")),
+        *(Conv(32, 3, stride=2, padding=1), BatchNorm(), LIF(beta=0.5, reset="zero")),
         Flatten(),
         Dropout(0.2),
-        *(Dense(128), BatchNorm(), LIF(beta=0.5)),
+        *(Dense(128), BatchNorm(), LIF(beta=0.5, reset="zero")),
         Dropout(0.2),
-        *(Dense(10), BatchNorm(), LIF(beta=0.8)),
+        *(Dense(10), BatchNorm(), LIF(beta=0.8, reset="zero")),
     ),
     train=Train(epochs=100, lr=4e-3, keep="last"),
 )

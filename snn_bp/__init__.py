@@ -6,7 +6,7 @@ from snn_bp.errors import SnnError
 from snn_bp.evaluate import evaluate
 from snn_bp.experiment import Experiment, Train
 from snn_bp.kernels import rest, simulate, use_backend
-from snn_bp.layers import BatchNorm, Conv, Dense, Dropout, Flatten, Pool, Recurrent, Spiking
+from snn_bp.layers import BatchNorm, Conv, Delay, Dense, Dropout, Flatten, Pool, Recurrent, Spiking
 from snn_bp.losses import (
     CountCrossEntropy,
     CountSquaredError,
@@ -45,6 +45,7 @@ __all__ = [
     "CountSquaredError",
     "CubaLIF",
     "Data",
+    "Delay",
     "Dense",
     "Dropout",
     "Experiment",

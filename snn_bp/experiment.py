@@ -9,7 +9,7 @@ from snn_bp.data import Data, transform_from_json, transform_to_json
 from snn_bp.errors import SnnError, check_choice, check_number, nearest
 from snn_bp.layers import Layer
 from snn_bp.losses import CountCrossEntropy, Loss, RateBounds
-from snn_bp.network import Network, with_step
+from snn_bp.network import TARGETS, Network, Target, with_step
 from snn_bp.surrogates import ATan, Surrogate
 
 
@@ -35,6 +35,8 @@ class Train:
     keep: Literal["best", "last"] = "best"  # what is evaluated in the end: best on validation, or the last epoch
     autocast: Literal["bfloat16"] | None = None
     memory: Literal["full", "low"] = "full"  # low: dense layers keep no potentials and compute them again
+    target: Target = "float"  # loihi: the forward pass is the chip's, in whole numbers
+    settle: float = 0.25  # target loihi: the last share of all epochs, in which norms keep their running statistics
     device: str = "auto"  # auto: a GPU where there is one
 
     def __post_init__(self) -> None:
@@ -42,7 +44,7 @@ class Train:
             check_number(name, getattr(self, name), whole=True, low=1)
         for name in ("lr", "step_factor"):
             check_number(name, getattr(self, name), above=0)
-        for name in ("momentum", "weight_decay", "warmup"):
+        for name in ("momentum", "weight_decay", "warmup", "settle"):
             check_number(name, getattr(self, name), low=0, high=1)
         if self.clip is not None:
             check_number("clip", self.clip, above=0)
@@ -52,6 +54,12 @@ class Train:
         check_choice("train.schedule", self.schedule, ("constant", "cosine", "step"))
         check_choice("train.keep", self.keep, ("best", "last"))
         check_choice("train.memory", self.memory, ("full", "low"))
+        check_choice("train.target", self.target, TARGETS)
+        if self.target != "float" and (self.truncate or self.autocast or self.memory == "low"):
+            raise SnnError(
+                f"train.target={self.target!r}: recordings run whole, in whole numbers. Leave train.truncate, "
+                "train.autocast and train.memory as they are."
+            )
         if self.autocast is not None:
             check_choice("train.autocast", self.autocast, ("bfloat16",))
         if not isinstance(self.surrogate, Surrogate):
@@ -94,7 +102,9 @@ class Experiment:
         """The network as the run starts it, decays computed from the bin width of the data."""
         model = with_step(self.model, step_ms=self.data.step_ms or 1.0)
         how = self.train
-        return Network(model, input_shape, surrogate=how.surrogate, seed=self.seed, memory=how.memory)
+        return Network(
+            model, input_shape, surrogate=how.surrogate, seed=self.seed, memory=how.memory, target=how.target
+        )
 
 
 CONSTRUCTORS = (

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_bp.errors import SnnError, check_choice, check_range
+from snn_bp.errors import SnnError, check_choice, check_number, check_range
 from snn_bp.kernels import rest, runs_reference, simulate
 from snn_bp.kernels.gpu_recurrence import serves_recurrent, simulate_recurrent_gpu
 from snn_bp.neurons import ALIF, DECAYS, IF, LI, LIF, CubaLIF, Neuron, State, coefficients, is_spiking
@@ -114,6 +114,40 @@ class Dropout:
 
 
 @dataclass(frozen=True)
+class Delay:
+    """Axonal delays: what each neuron of the layer before sends arrives `steps` time steps later.
+
+    One whole number for all, or one for each neuron. With `learn`, each neuron learns its own within 0..`most`,
+    starting at `steps`, which then lies between; it is rounded in the forward pass, and its gradient is minus the
+    difference in time of what is delayed (as in SLAYER, Shrestha & Orchard 2018). Chips hold up to 62.
+    """
+
+    steps: float | tuple[float, ...] = 1
+    _: KW_ONLY
+    learn: bool = False
+    most: int = 62
+
+    def build(self, shape: Shape) -> nn.Module:
+        """The module for an input of `shape`."""
+        check_number("Delay: most", self.most, whole=True, low=1)
+        start = torch.as_tensor(self.steps, dtype=torch.get_default_dtype())
+        try:
+            start = start.expand(shape)
+        except RuntimeError:
+            raise SnnError(
+                f"Delay: {list(start.shape)} delays for neurons {list(shape)}. Give one, or each its own."
+            ) from None
+        if self.learn:
+            if not bool(((start > 0) & (start < self.most)).all()):
+                raise SnnError(
+                    f"Delay(steps={self.steps}, learn=True): it should start inside 0..{self.most}, not at an end."
+                )
+        elif not bool(((start == start.round()) & (start >= 0) & (start <= self.most)).all()):
+            raise SnnError(f"Delay(steps={self.steps}): whole numbers of steps in 0..{self.most}.")
+        return Delays(start, self.most, learn=self.learn)
+
+
+@dataclass(frozen=True)
 class BatchNorm:
     """Normalises the synaptic current over time and batch: each neuron its own, each channel after a `Conv`.
 
@@ -167,7 +201,7 @@ class Recurrent:
 
 
 Layer: TypeAlias = (
-    Dense | Conv | Pool | Flatten | Dropout | BatchNorm | Spiking | Recurrent | IF | LIF | CubaLIF | ALIF | LI
+    Dense | Conv | Pool | Flatten | Dropout | Delay | BatchNorm | Spiking | Recurrent | IF | LIF | CubaLIF | ALIF | LI
 )
 
 
@@ -276,6 +310,62 @@ class DropoutOverTime(nn.Module):
             return x
         keep = 1 - self.share
         return x * (torch.empty_like(x[0]).bernoulli_(keep) / keep)
+
+
+class Delays(nn.Module):
+    """Delays of one layer's neurons; sees `[time, batch, *shape]`, and starts from silence."""
+
+    start: Tensor
+
+    def __init__(self, start: Tensor, most: int, *, learn: bool) -> None:
+        super().__init__()
+        self.most = most
+        self.learned = nn.ParameterDict()
+        if learn:
+            self.learned["delay"] = nn.Parameter(torch.logit(start / most))
+        else:
+            self.register_buffer("start", start.clone(), persistent=False)
+
+    def steps_now(self) -> Tensor:
+        """The delay of each neuron in whole steps, `[*shape]`."""
+        return self._exact().detach().round().long()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` delayed; what would arrive after its last step is lost."""
+        return _Delayed.apply(x, self._exact())  # type: ignore[return-value]
+
+    def _exact(self) -> Tensor:
+        return self.most * torch.sigmoid(self.learned["delay"]) if len(self.learned) else self.start
+
+
+class _Delayed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, delay: Tensor):
+        steps = delay.round().long()
+        ctx.save_for_backward(x, steps)
+        ctx.kind = delay.dtype
+        return _moved(x, steps)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        x, steps = ctx.saved_tensors
+        g_x = _moved(g.flip(0), steps).flip(0)
+        if not ctx.needs_input_grad[1]:
+            return g_x, None
+        zero = x.new_zeros(1, *x.shape[1:])
+        slope = (torch.cat((x[1:], zero)) - torch.cat((zero, x[:-1]))) / 2
+        return g_x, -(g * _moved(slope, steps)).sum((0, 1)).to(ctx.kind)
+
+
+def _moved(x: Tensor, steps: Tensor) -> Tensor:
+    """`x` `[time, batch, *shape]` later by `steps` `[*shape]`."""
+    rows, out = x.flatten(2), torch.zeros_like(x, memory_format=torch.contiguous_format).flatten(2)
+    for step in steps.unique().tolist():
+        if step < len(x):
+            chosen = (steps.flatten() == step).nonzero()[:, 0]
+            out[step:, :, chosen] = rows[: len(x) - step, :, chosen]
+    return out.view(x.shape)
 
 
 def check_count(layer: str, name: str, value: int) -> None:

@@ -5,22 +5,26 @@ Nothing is held between calls. `network(x)` starts from rest; `network.run(x, st
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from snn_bp.blocks import blocks
 from snn_bp.chains import chain_at, layer_at, run_chain, run_layer, watched
+from snn_bp.chip import run_chip
 from snn_bp.errors import SnnError, check_choice
 from snn_bp.kernels import runs_compiled, simulate
 from snn_bp.kernels.allocator import keep_freed_memory
 from snn_bp.kernels.fused import Memory
 from snn_bp.kernels.pool import max_pool
 from snn_bp.kernels.weighted import convolve, linear, worth_events
-from snn_bp.layers import DropoutOverTime, Layer, Neurons, Recurrent, RecurrentNeurons, Shape, Spiking
+from snn_bp.layers import Delays, DropoutOverTime, Layer, Neurons, Recurrent, RecurrentNeurons, Shape, Spiking
 from snn_bp.neurons import LI, Neuron, State, at_step, coefficients, is_spiking
 from snn_bp.surrogates import ATan, Surrogate
 
+Target: TypeAlias = Literal["float", "loihi"]
+TARGETS = ("float", "loihi")
 NetworkState: TypeAlias = tuple[State, ...]  # one for each layer of neurons, in order
 
 
@@ -53,7 +57,7 @@ class Network(nn.Module):
 
     def __init__(
         self, model: tuple[Layer, ...], input_shape: Shape, *,
-        surrogate: Surrogate | None = None, seed: int = 0, memory: Memory = "full",
+        surrogate: Surrogate | None = None, seed: int = 0, memory: Memory = "full", target: Target = "float",
     ) -> None:  # fmt: skip
         super().__init__()
         keep_freed_memory()
@@ -63,6 +67,9 @@ class Network(nn.Module):
         self.model, self.input_shape = tuple(model), tuple(input_shape)
         self.surrogate = surrogate or ATan()
         self.memory: Memory = memory
+        check_choice("Network: target", target, TARGETS)
+        self.target: Target = target
+        self.settled = False  # norms of a network for the chip use their running statistics while training too
         self.shapes: list[Shape] = []  # of one step, after each layer
         self.layers = nn.ModuleList()
         shape = self.input_shape
@@ -73,6 +80,8 @@ class Network(nn.Module):
                 self.layers.append(built)
                 self.shapes.append(shape)
         self.output_shape = shape
+        if target == "loihi":
+            blocks(self)  # refuses what the chip cannot hold
 
     def forward(self, x: Tensor) -> Tensor:
         """The output of every step, from rest."""
@@ -112,6 +121,10 @@ class Network(nn.Module):
 
     def _stretches(self, x: Tensor, given: Iterator[State | None]) -> Iterator[Stretch]:
         """The layers in stretches that run as one operation each, with what comes out of them."""
+        if self.target == "loihi":
+            for block, out, _, _ in run_chip(self, x):
+                yield Stretch(block.places, "whole numbers, as the chip", out, [out.mean((0, 1))], [])
+            return
         place = 0
         while place < len(self.layers):
             means, states = [], []
@@ -148,6 +161,9 @@ class Network(nn.Module):
         """Each layer with its output; (output, state[, potentials]) where it has state."""
         self._check(x)
         states = self._states(state)
+        if self.target == "loihi":
+            yield from self._walk_chip(x)
+            return
         for layer in self.layers:
             if has_state(layer):
                 out = (layer.observe if potentials else layer)(x, next(states))  # type: ignore[operator]
@@ -156,13 +172,26 @@ class Network(nn.Module):
                 out = x = apply_stateless(layer, x)
             yield layer, out
 
+    def _walk_chip(self, x: Tensor) -> Iterator[tuple]:
+        """As `walk`; layers without state give what they do in floats, from the spikes that reach them on the chip."""
+        for block, out, potentials, grid in run_chip(self, x):
+            for place in block.places[:-1]:
+                x = apply_stateless(self.layers[place], x)
+                yield self.layers[place], x
+            x = out
+            state = State(v=potentials[-1] / grid.scale, s=out[-1])
+            yield block.layer, (out, state, potentials / grid.scale)
+
     def _states(self, state: NetworkState | None) -> Iterator[State | None]:
         count = sum(has_state(layer) for layer in self.layers)
-        if state is not None and len(state) != count:
+        if state and (self.target == "loihi" or any(isinstance(layer, Delays) for layer in self.layers)):
+            what = 'target="loihi"' if self.target == "loihi" else "a Delay"
+            raise SnnError(f"network.run: with {what} a recording runs whole, spikes are under way between its steps.")
+        if state and len(state) != count:
             raise SnnError(
                 f"network.run: the state should have {count} parts, found {len(state)}. None starts from rest."
             )
-        return iter(state) if state is not None else iter([None] * count)
+        return iter(state) if state else iter([None] * count)
 
     def _check(self, x: Tensor) -> None:
         if x.dim() < 2 or tuple(x.shape[2:]) != self.input_shape:
@@ -186,7 +215,7 @@ class Network(nn.Module):
             if isinstance(layer, Spiking | Recurrent):
                 return layer.build(shape, self.surrogate), shape
             built = layer.build(shape)
-            if isinstance(built, DropoutOverTime):
+            if isinstance(built, Delays | DropoutOverTime):
                 return built, shape
             training = built.training
             with torch.no_grad():
@@ -218,7 +247,7 @@ def _first_step(x: Tensor) -> int:
 
 def apply_stateless(layer: nn.Module, x: Tensor) -> Tensor:
     """A layer without state on `[time, batch, ...]`: one call for all steps."""
-    if isinstance(layer, DropoutOverTime):
+    if isinstance(layer, Delays | DropoutOverTime):
         return layer(x)
     rows, by_events = x.flatten(0, 1), runs_compiled(x) and not watched(layer)
     if isinstance(layer, nn.Linear) and by_events:

@@ -305,6 +305,8 @@ NONSENSE = {
     "truncate": (0, -1, 2.5, "x", True),
     "autocast": ("float16", True, 16),
     "memory": ("none", None, 1, ("low",)),
+    "target": ("loihi3", None, 1),
+    "settle": (-0.1, 1.5, None, "x", float("nan")),
     "device": (None, 3, ("cpu",), ""),
 }
 

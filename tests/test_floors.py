@@ -16,7 +16,7 @@ FLOORS = {
     "equations": 0, "errors": 0, "files": 0,
     "neurons": 1, "surrogates": 1,
     "kernels": 2,
-    "layers": 3, "chains": 3, "network": 3, "losses": 3, "bridge": 3,
+    "layers": 3, "chains": 3, "blocks": 3, "folding": 3, "chip": 3, "network": 3, "losses": 3, "bridge": 3,
     "data": 4, "experiment": 4, "checkpoint": 4, "provenance": 4, "run": 4,
     "train": 5, "evaluate": 5, "progress": 5, "diagnose": 5, "search": 5, "export": 5, "plots": 5, "report": 5,
     "cli": 6, "__main__": 6,

@@ -1,0 +1,108 @@
+"""A network as blocks: neurons with all that lies between them and the neurons before, as a chip has them."""
+
+from typing import NamedTuple, Protocol
+
+from torch import nn
+
+from snn_bp.errors import SnnError
+from snn_bp.layers import Delays, Neurons, RecurrentNeurons, SumPool
+from snn_bp.neurons import ALIF, is_spiking
+
+
+class Chain(Protocol):
+    """What of a `Network` its blocks are made from."""
+
+    layers: nn.ModuleList
+    shapes: list[tuple[int, ...]]
+    input_shape: tuple[int, ...]
+    training: bool
+    settled: bool
+
+    def name(self, place: int) -> str:
+        """What a message calls the layer at `place`."""
+        ...
+
+
+class Block(NamedTuple):
+    """Neurons and all that lies between them and the neurons before."""
+
+    places: range  # in the network; the last is the layer of neurons
+    parts: tuple[nn.Module, ...]
+    layer: Neurons | RecurrentNeurons
+    shape: tuple[int, ...]  # of the input
+
+    @property
+    def neurons(self) -> Neurons:
+        """The neurons, recurrent or not."""
+        return self.layer.neurons if isinstance(self.layer, RecurrentNeurons) else self.layer
+
+    @property
+    def delays(self) -> Delays | None:
+        """The axonal delays of what comes in, if there are any."""
+        return next((part for part in self.parts if isinstance(part, Delays)), None)
+
+
+def blocks(network: Chain) -> list[Block]:
+    """The blocks of a `Network`; raises where a layer has no place on the chip, and says what has."""
+    found, first, shape = [], 0, network.input_shape
+    for place, layer in enumerate(network.layers):
+        if isinstance(layer, Neurons | RecurrentNeurons):
+            parts = tuple(network.layers[first:place])
+            block = Block(range(first, place + 1), parts, layer, shape)
+            _check(network, block)
+            found.append(block)
+            first, shape = place + 1, network.shapes[place]
+    if first < len(network.layers):
+        raise SnnError(
+            f"target: {network.name(first)} has no neurons behind it. End the model with a neuron, as LI or LIF."
+        )
+    return found
+
+
+def _check(network: Chain, block: Block) -> None:
+    """Raise where a block cannot be on the chip, naming the layer and what can."""
+    name, neuron = network.name(block.places[-1]), block.neurons.neuron
+    reset = getattr(neuron, "reset", "zero")
+
+    def refuse(why: str) -> SnnError:
+        return SnnError(f"target, {name}: {why}")
+
+    if isinstance(neuron, ALIF):
+        raise refuse("the chip's neuron has no adaptation. Use LIF or CubaLIF.")
+    if reset != "zero":
+        raise refuse(f'it resets by {reset!r}, the chip clears the membrane. Train with reset="zero".')
+    if not is_spiking(neuron) and block.places[-1] != len(network.layers) - 1:
+        raise refuse(
+            "an LI sends potentials, the chip sends spikes; only the last layer can be read out. Use LIF here."
+        )
+    if block.neurons.surrogate.per != "threshold":
+        raise refuse(
+            "its surrogate counts the slope in units of the potential, which the grid rescales. Use per='threshold'."
+        )
+    synapses = norms = pools = 0
+    for place, part in zip(block.places, block.parts, strict=False):
+        if isinstance(part, nn.MaxPool1d | nn.MaxPool2d):
+            raise refuse("a maximum cannot be a weighted sum. Use Pool(2, kind='sum') or a Conv with a stride.")
+        if isinstance(part, nn.Conv1d | nn.AvgPool1d) or (isinstance(part, SumPool) and len(block.shape) != 3):
+            raise refuse("the file has convolutions and pools of images only. Use Dense on a row of channels.")
+        if isinstance(part, nn.Conv2d) and (isinstance(part.padding, str) or part.padding_mode != "zeros"):
+            raise refuse(
+                f"{network.name(place)} has padding={part.padding!r}; use a number of rows, filled with zeros."
+            )
+        if isinstance(part, Delays) and (synapses or pools or any(isinstance(p, nn.Conv2d) for p in block.parts)):
+            raise refuse(
+                "a Delay stands right behind neurons (or the input), in front of a Dense; a convolution has none."
+            )
+        synapses += isinstance(part, nn.Linear | nn.Conv2d)
+        norms += isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)
+        pools += isinstance(part, SumPool | nn.AvgPool2d)
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) and not synapses:
+            raise refuse("a BatchNorm stands behind a Dense or Conv, into whose weights it folds.")
+        if isinstance(part, nn.Flatten) and synapses and len(network.shapes[place]) != len(network.shapes[place - 1]):
+            raise refuse("a Flatten between a Conv and its neurons; put it behind the neurons.")
+    if synapses > 1:
+        raise refuse("two weighted sums in a row; a neuron stands between them, or they are one.")
+    if not synapses and not pools:
+        raise refuse("no synapses lead to it. Put a Dense or Conv in front.")
+    if not synapses and norms:
+        raise refuse("a norm of a Pool alone; put a Conv between them.")

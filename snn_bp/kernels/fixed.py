@@ -1,0 +1,132 @@
+"""The equation in the integers of Loihi: a product with a decay is a shift toward zero, `1` is 4096.
+
+Current and membrane are both the one equation, the first without spike or reset. Between them stands what the chip
+does to its registers: the current wraps in 24 bits, the membrane saturates. Read from lava-nc's bit-accurate models and
+equal to them; see Davies et al. 2018, IEEE Micro.
+"""
+
+# pyright: reportUndefinedVariable=false
+
+import ast
+import functools
+import inspect
+import textwrap
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from snn_bp import equations
+from snn_bp.kernels.bind import Constants
+from snn_bp.kernels.cpu import compiled
+
+ONE = 4096  # of a decay and of a spike
+UNIT = 64  # of a membrane in one step of a weight, a bias or a threshold's mantissa
+HIGHEST = 1 << 23  # a current beyond wraps; a membrane stays below
+
+CURRENT = Constants(current=False, adapts=False, spiking=False, reset="none", detach=True)
+MEMBRANE = Constants(current=False, adapts=False, spiking=True, reset="zero", detach=True)
+
+
+def run(sums, bias, u, v, s, current_kept, voltage_kept, threshold, spikes, potentials, currents):
+    """Neurons `[rows, neurons]` through all steps of `sums` `[time, rows, neurons]`, in the file's units.
+
+    `u, v, s` `[rows, neurons]` hold current, membrane and last spike (4096 or 0), in and out; `bias`, the shares kept
+    in a step (4096 - decay) and `threshold` hold one value for each neuron.
+    """
+    for t in range(sums.shape[0]):
+        for row in range(sums.shape[1]):
+            for m in range(sums.shape[2]):
+                i = advance_current(0, 0, u[row, m], 0, sums[t, row, m] * UNIT, 0, current_kept[m], 0, 0, 0)[2]
+                i = wrapped(i)
+                step = advance(
+                    0, 0, v[row, m], s[row, m], i + bias[m] * UNIT, 0, voltage_kept[m], 0, 0, threshold[m] * UNIT
+                )
+                u[row, m] = i
+                v[row, m] = min(max(step[2], 1 - HIGHEST), HIGHEST - 1)
+                s[row, m] = step[3]
+                spikes[t, row, m] = step[3] != 0
+                if RECORD:
+                    potentials[t, row, m] = v[row, m]
+                    currents[t, row, m] = i
+                    currents[t, row, m] = i
+
+
+def simulate_fixed(
+    sums: Tensor, bias: Tensor, current_kept: Tensor, voltage_kept: Tensor, threshold: Tensor, state: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+    """Spikes, potentials (before reset) and currents of every step, and the last (u, v, s), as floats.
+
+    `sums` `[time, batch, *neurons]` and all but the decays is in steps of a weight: whole numbers, potentials and
+    currents in 64ths, which single precision holds exactly. The parameters are shaped as one step of one sample.
+    """
+    steps, batch = sums.shape[:2]
+
+    def whole(values: Tensor, unit: int = 1) -> np.ndarray:
+        return (values.detach().cpu() * unit).to(torch.int64).contiguous().numpy()
+
+    u, v, s = (whole(part, unit).reshape(batch, -1) for part, unit in zip(state, (UNIT, UNIT, ONE), strict=True))
+    numbers = [whole(value).reshape(-1) for value in (bias, current_kept, voltage_kept, threshold)]
+    spikes = np.empty((steps, *v.shape), np.bool_)
+    potentials, currents = np.empty(spikes.shape, np.int32), np.empty(spikes.shape, np.int32)
+    whole_sums = sums.detach().cpu().to(torch.int32).contiguous().view(steps, *v.shape).numpy()
+    compiled_run(record=True)(whole_sums, numbers[0], u, v, s, *numbers[1:], spikes, potentials, currents)
+    units = ((spikes, 1), (potentials, UNIT), (currents, UNIT), (u, UNIT), (v, UNIT), (s, ONE))
+    floats = [torch.from_numpy(part).to(sums) / unit for part, unit in units]
+    fired, membrane, current = (part.view(sums.shape) for part in floats[:3])
+    return fired, membrane, current, tuple(part.view(sums.shape[1:]) for part in floats[3:])
+
+
+@functools.cache
+def compiled_run(*, record: bool) -> Callable:
+    """`run`, compiled at its first call; potentials (before reset) and currents are written only where `record`."""
+    names = {
+        "advance_current": numba.njit(in_integers(equations.advance, **CURRENT.names())),
+        "advance": numba.njit(in_integers(equations.advance, **MEMBRANE.names())),
+        "wrapped": numba.njit(wrapped),
+        "RECORD": record,
+    }
+    kernel = types.FunctionType(run.__code__, {**run.__globals__, **names}, run.__name__)
+    return compiled(kernel, ("fixed", record))
+
+
+def in_integers(function: Callable, **names: Any) -> Callable:
+    """A copy of an equation in which every product is the chip's, and the free names have the given meaning."""
+    tree = ast.fix_missing_locations(_Products().visit(ast.parse(textwrap.dedent(inspect.getsource(function)))))
+    meanings = {
+        **names,
+        "times": numba.njit(times),
+        "real": numba.njit(lambda value: value * ONE),
+        "heaviside": numba.njit(lambda u, theta: ONE if u > 0 else 0),
+        "detach": numba.njit(lambda s: s),
+    }
+    scope = {**function.__globals__, **meanings}
+    exec(compile(tree, inspect.getfile(function), "exec"), scope)  # our own source, never a user's
+    return scope[function.__name__]
+
+
+def times(first: int, second: int) -> int:
+    """The product in units of 1 / 4096, rounded toward zero as the chip does."""
+    product = first * second
+    return product >> 12 if product >= 0 else -(-product >> 12)
+
+
+def wrapped(u: int) -> int:
+    """A current that has left its 24 bits comes in at the other end; 2**23 itself stays, -2**23 becomes it."""
+    if u > HIGHEST:
+        u -= 2 * HIGHEST
+    elif u <= -HIGHEST:
+        u += 2 * HIGHEST
+    return u
+
+
+class _Products(ast.NodeTransformer):
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.op, ast.Mult):
+            return ast.Call(ast.Name("times", ast.Load()), [node.left, node.right], [])
+        return node
