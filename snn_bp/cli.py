@@ -20,7 +20,7 @@ from snn_bp.experiment import Experiment, override
 from snn_bp.network import start_alive
 from snn_bp.progress import results_line
 from snn_bp.run import Run, read_experiment
-from snn_bp.train import Stopped, check_fit, make_optimizer, train_step
+from snn_bp.train import Stopped, check_fit, check_fits_a_chip, make_optimizer, train_step
 from snn_bp.train import resume as resume_run
 from snn_bp.train import train as train_run
 
@@ -36,6 +36,10 @@ File = Annotated[Path, typer.Argument(help="A Python file that defines `experime
 Folder = Annotated[Path, typer.Argument(help="The folder of a run.")]
 Changes = Annotated[list[str] | None, typer.Argument(help="Changes such as train.lr=1e-3 or data.batch=32.")]
 Out = Annotated[Path | None, typer.Option(help="The new run's folder; by default runs/NAME, or the next free number.")]
+Target = Annotated[Path, typer.Argument(help="The file: its ending .net or .nir says the format.")]
+Split = Annotated[str, typer.Option(help="test, validation or train.")]
+Samples = Annotated[int, typer.Option(help="How many recordings are replayed.")]
+Checkpoint = Annotated[str, typer.Option(help="best or last.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show shapes, parameters, memory and time; train nothing.")]
 
 
@@ -58,8 +62,8 @@ def resume(run: Folder) -> None:
 @app.command()
 def evaluate(
     run: Folder,
-    split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
-    checkpoint: Annotated[str, typer.Option(help="best or last.")] = "best",
+    split: Split = "test",
+    checkpoint: Checkpoint = "best",
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
 ) -> None:
     """Figures of a run's network on a split: accuracy and its interval, spikes and operations of each inference."""
@@ -73,6 +77,35 @@ def evaluate(
         print(f"  {name}: {count:.1f} spikes for each inference")
     for name, count in figures.operations.items():
         print(f"  {name}: {count:.0f} synaptic operations for each inference")
+
+
+@app.command()
+def export(
+    run: Folder, file: Target, split: Split = "test", samples: Samples = 256, checkpoint: Checkpoint = "best",
+    proof: Annotated[bool, typer.Option("--verify/--no-verify", help="Replay recordings through the file.")] = True,
+) -> None:  # fmt: skip
+    """Write a run's network to FILE.net (Lava netx, for Loihi) or FILE.nir, and prove that the file does the same."""
+    from snn_bp.export.verify import export as export_run  # h5py and nir, only where they are asked for
+
+    found = export_run(Run(run), file, split=split, samples=samples, checkpoint=checkpoint, proof=proof)
+    print(f"{file} is written" if found is None else found)
+    if found is not None and not found.holds:
+        raise SnnError(f"{file}: it does not do what the network does: {found.difference}")
+
+
+@app.command()
+def verify(
+    run: Folder, file: Target, split: Split = "test", samples: Samples = 256, checkpoint: Checkpoint = "best",
+    lava: Annotated[int, typer.Option(help="Replay so many recordings in Lava's real client too.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the proof as JSON.")] = False,
+) -> None:  # fmt: skip
+    """Replay recordings through a run's network and through an exported file, and name the first difference."""
+    from snn_bp.export.verify import verify as verify_run  # h5py and nir, only where they are asked for
+
+    found = verify_run(Run(run), file, split=split, samples=samples, checkpoint=checkpoint, lava=lava)
+    print(json.dumps(found.record(), indent=2) if as_json else found)
+    if not found.holds:
+        raise SnnError(f"{file}: it does not do what the network does: {found.difference}")
 
 
 @app.command(name="list")
@@ -201,6 +234,9 @@ def _estimate(experiment: Experiment) -> None:
     for layer, shape, spec in zip(network.layers, network.shapes, network.model, strict=True):
         count = sum(weight.numel() for weight in layer.parameters())
         print(f"  {list(shape)!s:16} {count:10,} parameters  {spec}")
+    if how.target == "loihi":
+        for found in check_fits_a_chip(experiment, experiment.network(dataset.shape)):
+            print(found)
     x, targets = dataset.batch("train", ids[0], seed=experiment.seed)
     start_alive(network, x)
     optimizer = make_optimizer(network, how)

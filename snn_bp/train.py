@@ -23,7 +23,10 @@ from snn_bp.data import Dataset, describe, load
 from snn_bp.errors import SnnError
 from snn_bp.evaluate import evaluate_network, layer_activity
 from snn_bp.experiment import Experiment, Train
+from snn_bp.export.limits import CHIPS, Fit, fit
+from snn_bp.export.quantize import quantize
 from snn_bp.files import write_json
+from snn_bp.layers import Delay
 from snn_bp.network import Network, first_nonfinite, start_alive
 from snn_bp.progress import Progress, Step, Tally, layer_updates, results_line
 from snn_bp.provenance import peak_memory_mb
@@ -86,6 +89,10 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
         )
     make_device(how)
     make_optimizer(network, how)
+    if how.truncate and any(isinstance(layer, Delay) for layer in experiment.model):
+        raise SnnError("train.truncate: with a Delay a recording runs whole, spikes are under way between its pieces.")
+    if how.target == "loihi":
+        check_fits_a_chip(experiment, network)
     if how.memory == "low" and not has_chain(network.train().layers):
         raise SnnError(
             "train.memory='low': it spares the potentials of dense layers that their neurons follow directly, this "
@@ -98,12 +105,25 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
             how.rates(rates)
 
 
+def check_fits_a_chip(experiment: Experiment, network: Network) -> list[Fit]:
+    """How the network lies on each chip it is for; raises where none can hold it."""
+    graph = quantize(network.eval(), input_bits=0 if experiment.data.binary else 8)
+    found = [fit(graph, chip) for chip in CHIPS]
+    if all(each.problems for each in found):
+        problems = [f"{each.chip}: {' '.join(each.problems)}" for each in found]
+        raise SnnError(f"train.target='loihi': no chip holds the network. {' '.join(problems)}")
+    return found
+
+
 def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float) -> Run:
     """Train from a checkpoint, or from the start, to the last epoch."""
     how, seed, dataset = run.experiment.train, run.experiment.seed, run.dataset()
     write_json(run.path / "data.json", describe(dataset))
     for note in dataset.notes:
         progress.say(note)
+    if how.target == "loihi" and checkpoint is None:
+        for each in check_fits_a_chip(run.experiment, run.experiment.network(dataset.shape)):
+            progress.say(f"{sum(each.cores)} cores of {each.chip} at least. {' '.join(each.problems)}".rstrip())
     device = make_device(how)
     probe = _probe(dataset).to(device)
     network = run.experiment.network(dataset.shape).to(device)
@@ -123,6 +143,7 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
     bar = progress.showing(at.epoch * batches + at.batch, how.epochs * batches)
     with _signals() as stop, torch.random.fork_rng(devices=[]), bar:
         while at.epoch < how.epochs:
+            network.settled = at.epoch >= how.epochs * (1 - how.settle)
             tally, order = Tally(**at.sums), dataset.batches("train", seed=_draw(seed, at.epoch))
             before, lr = [], 0.0
             while at.batch < batches:

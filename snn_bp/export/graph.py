@@ -1,0 +1,130 @@
+"""`Graph`: exactly the integers that the chip gets, neutral between file formats. A chain of populations of neurons.
+
+The arithmetic is Loihi's, as `kernels/fixed.py` computes it; the units are those of a netx file: weights and biases
+in steps of the threshold's mantissa, decays in 4096ths.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from snn_bp.errors import SnnError
+
+Pair: TypeAlias = tuple[int, int]
+Shape: TypeAlias = tuple[int, ...]
+
+DECAY_ONE = 4096  # a decay of this leaves nothing
+WEIGHT_LOW, WEIGHT_HIGH, BIAS_LOW, BIAS_HIGH = -256, 255, -4096, 4095
+THRESHOLD_HIGH, DELAY_HIGH = 131071, 62
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Population:
+    """Neurons of one kind with the synapses into them; every array holds whole numbers (int64).
+
+    Numbers that say the same are kept in one form: a threshold or decay equal in all neurons as an int, a delay in the
+    smallest shape that says it (`[1, in]` where two do), and a readout has the threshold 131071.
+
+    `weight` is `[out, in]`, or `[out, in / groups, height, width]` of a convolution, which has a `stride`. A spike sent
+    at step t arrives at t + 1 + `delay`. A dense layer behind an image takes it in the order channel, row, column.
+    """
+
+    shape: tuple[int, ...]  # of the neurons: (n,), or (channels, height, width)
+    weight: np.ndarray
+    bias: np.ndarray | None = None  # [n] or [channels]: added to the membrane in every step, from the first on
+    recurrent: np.ndarray | None = None  # [n, n]: from neuron to neuron, delay 0; dense only
+    delay: np.ndarray | None = None  # [1, in] of each input, [out, 1] of each neuron, or [out, in]; dense only
+    stride: Pair | None = None  # of a convolution, (height, width); None: dense
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    current_decay: int | np.ndarray = DECAY_ONE  # 4096: no synaptic current is held; an array has one for each neuron
+    voltage_decay: int | np.ndarray = DECAY_ONE  # ... of a dense population, or for each channel of a convolution
+    threshold: int | np.ndarray = 1  # a neuron fires strictly above threshold * 64
+    readout: bool = False  # its output is the membrane potential; on the chip it has the highest threshold there is
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                object.__setattr__(self, field.name, _whole(field.name, value))
+        if self.readout:
+            object.__setattr__(self, "threshold", THRESHOLD_HIGH)
+        for name in ("current_decay", "voltage_decay", "threshold"):
+            object.__setattr__(self, name, _one_for_all(getattr(self, name)))
+        if self.delay is not None and self.delay.ndim == 2:
+            object.__setattr__(self, "delay", _shortest(self.delay, self.weight.shape[1]))
+
+    @property
+    def kind(self) -> Literal["dense", "conv"]:
+        """Which kind of synapses it has."""
+        return "dense" if self.stride is None else "conv"
+
+    @property
+    def size(self) -> int:
+        """How many neurons."""
+        return int(np.prod(self.shape))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Graph:
+    """A chain of populations behind an input of `input_shape`: (n,), or (channels, height, width).
+
+    `input_bits` = 0: the input is spikes, 1 or 0; 8: counts of events in 0..255 that multiply the weights (graded
+    spikes). The output is that of the last population, one row for each step. `cleared`: the registers of population n
+    are emptied at row n + 1, in which the input reaches it (lava's `reset_interval` with `reset_offset=1`), so biases
+    that acted before leave nothing behind.
+    """
+
+    input_shape: tuple[int, ...]
+    populations: tuple[Population, ...]
+    input_bits: int = 0
+    cleared: bool = False
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of the last population's neurons."""
+        return self.populations[-1].shape
+
+    @property
+    def latency(self) -> int:
+        """Steps from an input to the first output it can cause: one for each population."""
+        return len(self.populations)
+
+
+def same(first: Graph, second: Graph) -> str | None:
+    """None where two graphs hold the same numbers, else where they first differ, in words."""
+    for name in ("input_shape", "input_bits", "cleared"):
+        if getattr(first, name) != getattr(second, name):
+            return f"{name}: {getattr(first, name)} and {getattr(second, name)}"
+    if len(first.populations) != len(second.populations):
+        return f"{len(first.populations)} populations and {len(second.populations)}"
+    for place, (one, other) in enumerate(zip(first.populations, second.populations, strict=True)):
+        for field in fields(Population):
+            mine, yours = getattr(one, field.name), getattr(other, field.name)
+            if (mine is None) != (yours is None) or (mine is not None and not np.array_equal(mine, yours)):
+                return f"population {place}, {field.name}: {mine} and {yours}"
+    return None
+
+
+def _whole(name: str, values: np.ndarray) -> np.ndarray:
+    """The values as int64; refused where one is no whole number."""
+    if values.dtype.kind not in "iuf" or not np.array_equal(values, np.trunc(values)):
+        raise SnnError(
+            f"{name}: a graph holds whole numbers, found {values.dtype} {values.ravel()[:3]}. Round them first."
+        )
+    return values.astype(np.int64)
+
+
+def _one_for_all(values: int | np.ndarray) -> int | np.ndarray:
+    """The one number that all values are, else the values."""
+    flat = np.ravel(values)
+    return int(flat[0]) if flat.size and (flat == flat[0]).all() else values
+
+
+def _shortest(delay: np.ndarray, inputs: int) -> np.ndarray:
+    """`[1, in]` where the delay is the same for every neuron, `[out, 1]` where for every input, else as it is."""
+    if (delay == delay[:1]).all() and delay.shape[1] in (1, inputs):
+        return np.broadcast_to(delay[:1], (1, inputs)).copy()
+    return delay[:, :1] if (delay == delay[:, :1]).all() else delay

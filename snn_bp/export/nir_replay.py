@@ -1,0 +1,164 @@
+"""What a NIR file does, by NIR's own equations in numpy: the witness that reads no code of the network it speaks for.
+
+Euler steps in single precision, current first, then membrane, threshold (strict) and reset. An edge that closes a
+circle carries the value of the step before, 0 at first.
+"""
+
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from torch import Tensor
+
+from snn_bp.errors import SnnError
+from snn_bp.export.nir_file import NEURONS, RESETS_TO_VALUE, NirFile, Node, open_nir
+
+
+def replay_nir(path: Path | str, x: Tensor | np.ndarray, *, step_s: float | None = None) -> Tensor:
+    """The output `[time, batch, ...]` of the file for an input `[time, batch, ...]`, single precision.
+
+    `step_s` is needed where the file has no contract of snn_bp. Skips and sums of several edges are followed too.
+    """
+    x = np.asarray(x, dtype=np.float32)
+    file = open_nir(path)
+    try:
+        with np.errstate(all="ignore"):
+            out = _run(file, x, file.step(step_s))
+    except SnnError as cause:
+        raise SnnError(f"{path}: {cause}") from cause
+    return torch.from_numpy(np.ascontiguousarray(out))
+
+
+def _run(file: NirFile, x: np.ndarray, step: float) -> np.ndarray:
+    into: dict[str, list[str]] = {name: [] for name in file.nodes}
+    for start, end in file.edges:
+        into[end].append(start)
+    loops = {
+        name: start
+        for name, node in file.nodes.items()
+        for start in into[name]
+        if node.kind in NEURONS and into[start] == [name] and sum(edge[0] == start for edge in file.edges) == 1
+    }
+    for name, start in loops.items():
+        into[name].remove(start)
+        del into[start]
+    try:
+        order = list(TopologicalSorter(into).static_order())
+    except CycleError as cause:
+        raise SnnError(f"its nodes {cause.args[1]} close a circle that is no recurrence of neurons.") from None
+    values: dict[str, np.ndarray] = {}
+    for name in order:
+        node = file.nodes[name]
+        if node.kind == "Input":
+            shape = tuple(node.numbers("shape").ravel().astype(int))
+            if x.ndim < 2 or x.shape[2:] != shape:
+                raise node.refuse(f"the input should be [time, batch, {', '.join(map(str, shape))}], found {x.shape}.")
+            values[name] = x
+            continue
+        if not into[name]:
+            raise node.refuse("nothing leads to it.")
+        total = sum((values[start] for start in into[name][1:]), start=values[into[name][0]])
+        if node.kind in NEURONS:
+            loop = file.nodes[loops[name]] if name in loops else None
+            values[name] = _neurons(node, loop, total, step, subtracts=file.version < RESETS_TO_VALUE)
+        else:
+            values[name] = _stateless(node, total, step)
+    outputs = [name for name, node in file.nodes.items() if node.kind == "Output"]
+    if len(outputs) != 1:
+        raise SnnError(f"it should have one Output, found {len(outputs)}.")
+    return values[outputs[0]]
+
+
+def _neurons(node: Node, loop: Node | None, x: np.ndarray, step: float, *, subtracts: bool) -> np.ndarray:
+    shape = x.shape[2:]
+
+    def number(name: str, default: float | None = None) -> np.ndarray:
+        return np.full(shape, default) if default is not None and name not in node.fields else node.each(name, shape)
+
+    def single(value: np.ndarray) -> np.ndarray:
+        return value.astype(np.float32)
+
+    r, leak = single(number("r")), single(number("v_leak", 0))
+    decays = "tau" in node.fields or "tau_mem" in node.fields
+    rate = single(step / number("tau" if "tau" in node.fields else "tau_mem") if decays else np.full(shape, step))
+    current_rate = single(step / number("tau_syn")) if "tau_syn" in node.fields else None
+    w_in = single(number("w_in", 1))
+    spikes = node.kind in ("IF", "LIF", "CubaLIF")
+    theta, v_reset = (single(number("v_threshold")), single(number("v_reset", 0))) if spikes else (leak, leak)
+    subtracts = subtracts and "v_reset" not in node.fields
+    i = v = back = np.zeros(x.shape[1:], np.float32)
+    out = np.empty_like(x)
+    for t, x_t in enumerate(x):
+        x_t = x_t + back
+        if current_rate is not None:
+            i = i + current_rate * (w_in * x_t - i)
+            x_t = i
+        v = v + rate * (leak - v + r * x_t) if decays else v + rate * (r * x_t)
+        if spikes:
+            s = v > theta
+            v = np.where(s, v - theta if subtracts else v_reset, v)
+        out[t] = s if spikes else v
+        if loop is not None:
+            back = _stateless(loop, out[t][None], step)[0]
+    return out
+
+
+def _stateless(node: Node, x: np.ndarray, step: float) -> np.ndarray:
+    """A node without state on `[time, batch, ...]`."""
+    kind, shape = node.kind, x.shape[2:]
+    if kind in ("Linear", "Affine"):
+        weight = node.numbers("weight").astype(np.float32)
+        out = x @ weight.T
+        return out + node.numbers("bias").astype(np.float32) if kind == "Affine" else out
+    if kind in ("Conv1d", "Conv2d"):
+        return np.stack([_conv(node, x_t) for x_t in x])
+    if kind in ("SumPool2d", "AvgPool2d"):
+        windows = _windows(x, node.whole("kernel_size", 2), node.whole("stride", 2), node.whole("padding", 2), (1, 1))
+        return windows.sum((-2, -1)) if kind == "SumPool2d" else windows.mean((-2, -1))
+    if kind == "Flatten":
+        first, last = (int(node.numbers(name)) % len(shape) for name in ("start_dim", "end_dim"))
+        return x.reshape(*x.shape[: 2 + first], -1, *x.shape[3 + last :])
+    if kind == "Delay":
+        steps = np.rint(node.each("delay", shape) / step).astype(int)
+        out = np.zeros_like(x)
+        for each in np.unique(steps[steps < len(x)]):
+            out[each:] = np.where(steps == each, x[: len(x) - each], out[each:])
+        return out
+    if kind == "Scale":
+        return x * node.each("scale", shape).astype(np.float32)
+    if kind == "Threshold":
+        return (x > node.each("threshold", shape).astype(np.float32)).astype(np.float32)
+    if kind == "Output":
+        return x
+    raise node.refuse("the replay does not know it.")
+
+
+def _conv(node: Node, x: np.ndarray) -> np.ndarray:
+    """One step `[batch, channels, ...]`."""
+    weight = node.numbers("weight").astype(np.float32)
+    space = weight.ndim - 2
+    padding = node.fields["padding"]
+    if isinstance(padding, str) and padding != "valid":
+        raise node.refuse(f"padding {padding!r}; the replay takes numbers.")
+    pad = (0,) * space if isinstance(padding, str) else node.whole("padding", space)
+    windows = _windows(x, weight.shape[2:], node.whole("stride", space), pad, node.whole("dilation", space))
+    groups = node.whole("groups", 1)[0]
+    inputs = np.split(windows, groups, axis=1)
+    axes = ((1, *range(2 + space, 2 + 2 * space)), (1, *range(2, 2 + space)))
+    outputs = [np.tensordot(part, kernel, axes) for part, kernel in zip(inputs, np.split(weight, groups), strict=True)]
+    bias = node.numbers("bias").astype(np.float32)
+    return np.moveaxis(np.concatenate(outputs, axis=-1) + bias, -1, 1)
+
+
+def _windows(
+    x: np.ndarray, size: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...]
+) -> np.ndarray:
+    """The windows over the last axes of `x`, zeros around it: `[..., places, size]`."""
+    space = tuple(range(x.ndim - len(size), x.ndim))
+    x = np.pad(x, [(0, 0)] * space[0] + [(pad, pad) for pad in padding])
+    spans = tuple((length - 1) * step + 1 for length, step in zip(size, dilation, strict=True))
+    windows = sliding_window_view(x, spans, axis=space)
+    inside = tuple(slice(None, None, step) for step in dilation)
+    return windows[(..., *(slice(None, None, step) for step in stride), *inside)]
