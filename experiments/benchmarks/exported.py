@@ -5,7 +5,7 @@
 
 Writes experiments/results/exported.json: for each file accuracy in floats, in whole numbers and of the file's replay on
 all test recordings, whether every spike is equal, cores, and what Lava's real client says to `--lava` recordings (of the
-network trained in whole numbers; one takes 5 to 10 s). Changes that an experiment does not know are left out for it.
+network trained in whole numbers; one takes some seconds). The changes are not for digits.py.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from snn_bp.export.client import client_versions
 from snn_bp.export.verify import export, verify
 from snn_bp.files import write_json
 from snn_bp.provenance import machine, version
-from snn_bp.train import train
+from snn_bp.train import resume, train
 
 PACKAGES = ("snn_bp", "torch", "numpy", "numba", "tonic", "nir", "h5py")
 ALL = 1_000_000  # test recordings
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--changes", nargs="*", default=[])
     parser.add_argument("--lava", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="keep the runs here")
+    parser.add_argument("--out", type=Path, help="keep the runs here, and use those that are here")
     arguments = parser.parse_args()
     target = Path(__file__).parents[1] / "results" / "exported.json"
     rows = json.loads(target.read_text())["rows"] if target.exists() else {}
@@ -56,7 +56,8 @@ def measure(file: Path, changes: list[str], folder: Path, lava: int) -> dict[str
     row: dict[str, Any] = {}
     for how in ("float", "loihi"):
         experiment, _ = override(read_file(file), [*changes, f"train.target={how}"])
-        run = train(experiment, folder / f"{file.stem}-{how}", quiet=True)
+        path = folder / f"{file.stem}-{how}"
+        run = resume(path, quiet=True) if path.exists() else train(experiment, path, quiet=True)
         for ending in ("net", "nir") if how == "float" else ("net",):
             path = run.path / f"{file.stem}.{ending}"
             proof = export(run, path, samples=ALL)

@@ -6,6 +6,8 @@ Needs lava-nc 0.10.0 and lava-dl 0.6.0 on Python 3.10. Of lava-dl only `netx` is
 file: training and torch modules, which it imports for other ends, are left out, and with them torch and OpenCV.
 """
 
+# pyright: reportMissingImports=false
+
 import logging
 import platform
 import sys
@@ -53,7 +55,7 @@ def main(path: str, input_file: str, output_file: str, input_bits: str, cleared:
     for key, (monitor, process, name) in monitors.items():
         results[key] = as_ours(np.asarray(monitor.get_data()[process][name]))
     network.stop()
-    np.savez(output_file, **results)
+    np.savez(output_file, **results)  # type: ignore[arg-type]
 
 
 def tell_versions() -> None:

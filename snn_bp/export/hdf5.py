@@ -23,6 +23,15 @@ def read_hdf5(path: Path | str) -> dict[str, Entry]:
     path = Path(path)
     if not path.is_file():
         raise SnnError(f"{path}: no file is here.")
+    with np.load(io.BytesIO(_by_child(path)), allow_pickle=False) as content:
+        index = json.loads(content["index"].tobytes())
+        if index["problem"]:
+            raise SnnError(f"{path}: {index['problem']}")
+        return {name: content[value] if kind == "array" else value for name, kind, value in index["entries"]}
+
+
+def _by_child(path: Path) -> bytes:
+    """What the other process says of the file."""
     limit = SECONDS + SECONDS_PER_MB * path.stat().st_size / 2**20
     command = [sys.executable, str(Path(__file__).with_name("hdf5_child.py")), str(path.absolute())]
     try:
@@ -32,8 +41,4 @@ def read_hdf5(path: Path | str) -> dict[str, Entry]:
     if done.returncode:
         said = (done.stderr.decode(errors="replace").splitlines() or ["no word"])[-1][:200]
         raise SnnError(f"{path}: it cannot be read, the HDF5 library ended with code {done.returncode} ({said}).")
-    with np.load(io.BytesIO(done.stdout), allow_pickle=False) as content:
-        index = json.loads(content["index"].tobytes())
-        if index["problem"]:
-            raise SnnError(f"{path}: {index['problem']}")
-        return {name: content[value] if kind == "array" else value for name, kind, value in index["entries"]}
+    return done.stdout

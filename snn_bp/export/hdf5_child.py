@@ -86,20 +86,12 @@ class Reading:
             raise Refused("it claims more data than its size can hold.")
 
 
-def main(path: str) -> None:
-    """Write the file's content, or why it is refused, as the arrays of an `.npz`."""
+def content(path: str) -> bytes:
+    """The file's content, or why it is refused, as the arrays of an `.npz`."""
     import h5py
     import numpy as np
 
-    size = os.path.getsize(path)
-    try:
-        import resource  # not on Windows
-
-        most = MOST_MEMORY + 3 * INFLATES * size
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    except (ImportError, ValueError, OSError):
-        pass
-    reading, problem = Reading(size), None
+    reading, problem = Reading(os.path.getsize(path)), None
     try:
         with h5py.File(path, "r") as file:
             reading.group(file, 0)
@@ -108,13 +100,24 @@ def main(path: str) -> None:
     except Exception as cause:  # of a broken file, h5py raises whatever its place in HDF5 raises
         said = str(cause).splitlines()[0][:120] if str(cause) else type(cause).__name__
         problem = f"it cannot be read as HDF5, it is broken or another format ({said})."
-    content = {} if problem else reading.arrays
     index = json.dumps({"problem": problem, "entries": [] if problem else reading.entries}).encode()
     out = io.BytesIO()
-    np.savez(out, index=np.frombuffer(index, np.uint8), **content)  # type: ignore[arg-type]
-    sys.stdout.buffer.write(out.getvalue())
+    np.savez(out, index=np.frombuffer(index, np.uint8), **({} if problem else reading.arrays))  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def limit_memory(size: int) -> None:
+    """End this process, not the machine, where the library asks for more than a file of `size` bytes can need."""
+    try:
+        import resource  # not on Windows
+
+        most = MOST_MEMORY + 3 * INFLATES * size
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    except (ImportError, ValueError, OSError):
+        pass
 
 
 if __name__ == "__main__":
     sys.path.pop(0)  # this folder: its files are no modules to import from here
-    main(sys.argv[1])
+    limit_memory(os.path.getsize(sys.argv[1]))
+    sys.stdout.buffer.write(content(sys.argv[1]))

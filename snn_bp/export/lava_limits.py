@@ -91,7 +91,7 @@ def _check_conv(name: str, population: Population, shape: Shape) -> None:
 
 
 def conv_shape(population: Population, shape: Shape) -> Shape | None:
-    """(channels, height, width) of a convolution's neurons behind neurons of `shape`; None where it cannot stand there."""
+    """(channels, height, width) of a convolution's neurons behind `shape`; None where it cannot stand there."""
     weight, groups = population.weight, population.groups
     if len(shape) != 3 or weight.ndim != 4 or shape[0] != weight.shape[1] * groups or len(weight) % groups:
         return None
@@ -151,11 +151,8 @@ def _check_delivered(name: str, weight: np.ndarray, joint: np.ndarray) -> None:
     """
     low, high = int(joint.min()), int(joint.max())
     mixed = low < 0 <= high
-    if mixed:
-        scale = min(127 / high if high else np.inf, -128 / low)
-    else:
-        scale = 255 / high if high > 0 else -256 / low
-    shift = int(np.floor(np.log2(scale))) + mixed
+    scales = [127 / high if high else np.inf, -128 / low] if mixed else [255 / high if high > 0 else -256 / low]
+    shift = int(np.floor(np.log2(min(scales)))) + mixed
     twos = next(n for n in range(8, -1, -1) if n == 0 or not (joint % 2**n).any())
     signed = bool((weight < 0).any() and (weight > 0).any())
     sign = -1 if (weight < 0).any() and not signed else 1
@@ -166,6 +163,6 @@ def _check_delivered(name: str, weight: np.ndarray, joint: np.ndarray) -> None:
         place = tuple(np.argwhere(held != scaled)[0])
         lowest = int(weight[place])
         raise SnnError(
-            f"{name}: none of its weights is positive, and lava would hold {sign * int(held[place]) / 2**shift:g} in the "
-            f"place of the lowest, {lowest}. Make it {lowest + (2 if lowest < -128 else 1)}."
+            f"{name}: none of its weights is positive, and lava would hold {sign * int(held[place]) / 2**shift:g} "
+            f"in the place of the lowest, {lowest}. Make it {lowest + (2 if lowest < -128 else 1)}."
         )

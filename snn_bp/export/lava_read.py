@@ -4,6 +4,7 @@ What lava's client would ignore, change or crash on is refused by name. Every si
 links to other files and filters that need a plug-in are refused; nothing in a file is ever run.
 """
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from snn_bp.export.lava_limits import check_netx
 MOST_ENTRIES = 1000
 MOST_EXPANSION = 100  # bytes of a data set for each byte of the file
 NAME_BYTES = 64
+HEAP_BYTES = 1 << 20  # in which a word is looked for; HDF5 makes heaps of 4096
 FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, lzf: the ones that h5py itself brings
 NOT_IN_LAVA = ("pool", "average", "convT", "unpool", "concat", "dense_comp")
 TYPES = "It takes input, conv, flatten, dense and dense_rec"
@@ -133,7 +135,8 @@ def _delay(entry: "_Entry", weight: np.ndarray) -> np.ndarray | None:
     if delay.shape == (weight.shape[1],):
         return delay[None]
     raise SnnError(
-        f"{entry.name}: delays {list(delay.shape)} fit neither the neurons nor the inputs of weights {list(weight.shape)}."
+        f"{entry.name}: delays {list(delay.shape)} fit neither the neurons nor the inputs of weights "
+        f"{list(weight.shape)}."
     )
 
 
@@ -169,7 +172,7 @@ def _pair(entry: "_Entry", name: str) -> Pair:
 
 
 def _neuron(entry: "_Entry") -> dict[str, Any]:
-    """Decays and threshold. `wgtExp`, `theta`, `tauRho` and `scaleRho` are left out: older files have them, lava reads none."""
+    """Decays and threshold; lava never reads the `wgtExp`, `theta`, `tauRho`, `scaleRho` of older files."""
     if not entry.has("neuron"):
         raise SnnError(f"{entry.name}: it has no 'neuron', for which lava takes one that never fires. Write one.")
     neuron = entry.group("neuron")
@@ -202,6 +205,32 @@ def _attribute(file: Any, name: str, default: int) -> int:
     return int(file.attrs[name])
 
 
+def _word_in_heap(found: Any) -> bytes:
+    """The one string of variable length in a data set, read from the file's global heap byte by byte.
+
+    HDF5's own reader goes round in circles where a heap is damaged. The layout is that of the HDF5 file format, version
+    2.0 and later, "Global Heap"; with addresses of 8 bytes and from the file's start, as every program writes them.
+    """
+    offset = found.id.get_offset()
+    if offset is None or found.file.userblock_size or found.file.id.get_create_plist().get_sizes() != (8, 8):
+        raise SnnError(f"{found.name} is a string that is not stored plainly.")
+    with Path(found.file.filename).open("rb") as raw:
+        raw.seek(offset)
+        length, address, wanted = struct.unpack("<IQI", raw.read(16))
+        raw.seek(address)
+        signature, size = struct.unpack("<4s4xQ", raw.read(16))
+        end, place = address + min(size, HEAP_BYTES), address + 16
+        while signature == b"GCOL" and place < end:
+            raw.seek(place)
+            number, size = struct.unpack("<H6xQ", raw.read(16))
+            if number == wanted:
+                return raw.read(min(length, size, NAME_BYTES + 1))
+            if number == 0:  # the free rest
+                break
+            place += 16 + -(-size // 8) * 8
+    raise SnnError(f"{found.name} is a string that is not in the file.")
+
+
 class _Entry:
     """A group of the file, which gives its members only after a look at what they are."""
 
@@ -229,8 +258,8 @@ class _Entry:
         text = h5py.check_string_dtype(found.dtype)
         if text is None or found.shape not in ((), (1,)) or (text.length or 0) > NAME_BYTES:
             raise SnnError(f"{self._path(member)} should be one word, found {found.dtype} {list(found.shape)}.")
-        value = found[()] if found.shape == () else found[0]
-        word = value.decode("ascii") if isinstance(value, bytes) else str(value)
+        value = np.asarray(found[()]).item() if text.length else _word_in_heap(found)
+        word = value.rstrip(b"\0").decode("ascii")
         if len(word) > NAME_BYTES:
             raise SnnError(f"{self._path(member)} should be one word, found {len(word)} letters.")
         return word

@@ -139,11 +139,13 @@ def _conv(node: Node, x: np.ndarray) -> np.ndarray:
     """One step `[batch, channels, ...]`."""
     weight = node.numbers("weight").astype(np.float32)
     space = weight.ndim - 2
-    padding = node.fields["padding"]
-    if isinstance(padding, str) and padding != "valid":
-        raise node.refuse(f"padding {padding!r}; the replay takes numbers.")
-    pad = (0,) * space if isinstance(padding, str) else node.whole("padding", space)
-    windows = _windows(x, weight.shape[2:], node.whole("stride", space), pad, node.whole("dilation", space))
+    dilation, padding = node.whole("dilation", space), node.fields["padding"]
+    around = [step * (size - 1) for size, step in zip(weight.shape[2:], dilation, strict=True)]
+    if isinstance(padding, str) and (padding == "valid" or not any(length % 2 for length in around)):
+        pad = tuple(length // 2 if padding == "same" else 0 for length in around)
+    else:
+        pad = node.whole("padding", space)
+    windows = _windows(x, weight.shape[2:], node.whole("stride", space), pad, dilation)
     groups = node.whole("groups", 1)[0]
     inputs = np.split(windows, groups, axis=1)
     axes = ((1, *range(2 + space, 2 + 2 * space)), (1, *range(2, 2 + space)))

@@ -38,19 +38,16 @@ def simulate(graph: Graph, x: Tensor | np.ndarray, *, record: bool = False) -> R
     """The replay of whole numbers `x` `[time, batch, *input_shape]`, from rest, for time + `graph.latency` rows.
 
     Input row t arrives at the first population in row t + 1, a spike sent in row r at the next one in row r + 1 + delay
-    and back in its own in row r + 1; the bias acts from row 0 on (of what it did before the input arrived nothing is left
-    where the graph is `cleared`). Bit-exact with lava's CPU models, `fixed_pt`.
+    and back in its own in row r + 1; the bias acts from row 0 on (where the graph is `cleared`, nothing is left of
+    what it did before the input arrived). Bit-exact with lava's CPU models, `fixed_pt`.
     """
     x = _checked(graph, x)
     rows, batch = len(x) + graph.latency, x.shape[1]
     largest = max([x[0, 0].size if x.size else 1, *(population.size for population in graph.populations)])
     group = max(1, AT_ONCE // (rows * largest))
     parts = [_replay(graph, x[:, low : low + group], rows, record) for low in range(0, max(1, batch), group)]
-    joined = [
-        tuple(np.concatenate(arrays, axis=1) for arrays in zip(*lists, strict=True))
-        for lists in zip(*parts, strict=True)
-    ]
-    (out,), spikes, potentials, currents = joined
+    joined = (zip(*lists, strict=True) for lists in zip(*parts, strict=True))
+    (out,), spikes, potentials, currents = (tuple(np.concatenate(group, axis=1) for group in lists) for lists in joined)
     return Replay(out, spikes, potentials, currents)
 
 
@@ -88,9 +85,8 @@ def _replay(graph: Graph, x: np.ndarray, rows: int, record: bool) -> tuple[list[
     out = sent
     for place, population in enumerate(graph.populations):
         sums = _late(_sums(population, sent, most), 1)
-        pieces = [sums[: place + 1], sums[place + 1 :]] if graph.cleared else [sums]  # cleared when the input arrives
-        ran = [_neurons(population, piece, record=record or population.readout) for piece in pieces]
-        answers = [np.concatenate(arrays) for arrays in zip(*ran, strict=True)]
+        cleared = place + 1 if graph.cleared else 0
+        answers = _neurons(population, sums, record=record or population.readout, cleared=cleared)
         answers = [array.reshape(rows, batch, *population.shape) for array in answers]
         sent, most = answers[0], 1
         out = answers[1] if population.readout else sent
@@ -100,21 +96,26 @@ def _replay(graph: Graph, x: np.ndarray, rows: int, record: bool) -> tuple[list[
     return [out], *recorded
 
 
-def _neurons(population: Population, sums: np.ndarray, *, record: bool) -> list[np.ndarray]:
-    """Spikes, and where `record` potentials and currents, `[rows, batch, size]` as the sums that arrive."""
-    u, v, s = np.zeros((3, *sums.shape[1:]), np.int64)
+def _neurons(population: Population, sums: np.ndarray, *, record: bool, cleared: int) -> list[np.ndarray]:
+    """Spikes, and where `record` potentials and currents, `[rows, batch, size]` as the sums that arrive.
+
+    Before row `cleared`, currents and potentials are emptied; spikes that are on their way arrive all the same.
+    """
+    u, v, s = (np.zeros(sums.shape[1:], np.int64) for _ in range(3))
     spikes = np.empty(sums.shape, np.int8)
     potentials, currents = (np.empty(sums.shape if record else (0, 0, 0), np.int32) for _ in range(2))
     run = fixed.compiled_run(record=record)
     bias = _each(population, 0 if population.bias is None else population.bias)
     kept = [_each(population, DECAY_ONE - decay) for decay in (population.current_decay, population.voltage_decay)]
     threshold = _each(population, population.threshold)
-    if population.recurrent is None:
-        run(sums, bias, u, v, s, *kept, threshold, spikes, potentials, currents)
-    else:
-        for row in range(len(sums)):
-            sums[row] += _product(s != 0, population.recurrent, 1)
-            now = slice(row, row + 1)
+    for low, high in ((0, cleared), (cleared, len(sums))):
+        u[:] = v[:] = 0
+        stretches = [slice(low, high)]
+        if population.recurrent is not None:
+            stretches = [slice(row, row + 1) for row in range(low, high)]
+        for now in stretches:
+            if population.recurrent is not None:
+                sums[now] += _product(s != 0, population.recurrent, 1)
             run(sums[now], bias, u, v, s, *kept, threshold, spikes[now], potentials[now], currents[now])
     return [spikes, potentials, currents] if record else [spikes]
 
@@ -137,8 +138,10 @@ def _sums(population: Population, sent: np.ndarray, most: int) -> np.ndarray:
         return _product(_late(sent, delay[0]), weight, most)
     if delay.shape[1] == 1:
         return _late(_product(sent, weight, most), delay[:, 0])
-    parts = (_late(_product(sent, np.where(delay == step, weight, 0), most), step) for step in np.unique(delay))
-    return np.sum(list(parts), axis=0, dtype=np.int32)
+    total = np.zeros((*sent.shape[:2], len(weight)), np.int32)
+    for step in np.unique(delay):
+        total += _late(_product(sent, np.where(delay == step, weight, 0), most), step)
+    return total
 
 
 def _late(values: np.ndarray, steps: int | np.ndarray) -> np.ndarray:
@@ -192,19 +195,13 @@ def _convolution(population: Population, sent: np.ndarray, most: int) -> np.ndar
 
 def _seen(population: Population, inputs: np.ndarray) -> np.ndarray:
     """The inputs under the kernel at every place, `[groups, samples * places, seen]`."""
-    (pad_y, pad_x), (step_y, step_x), (apart_y, apart_x) = (
-        population.padding,
-        population.stride or (1, 1),
-        population.dilation,
-    )
-    samples, channels = inputs.shape[:2]
+    (pad_y, pad_x), (apart_y, apart_x), groups = population.padding, population.dilation, population.groups
+    step_y, step_x = population.stride or (1, 1)
+    height, width = population.weight.shape[2:]
     padded = np.pad(inputs, ((0, 0), (0, 0), (pad_y, pad_y), (pad_x, pad_x)))
-    extent = [
-        apart * (size - 1) + 1 for apart, size in zip(population.dilation, population.weight.shape[2:], strict=True)
-    ]
+    extent = apart_y * (height - 1) + 1, apart_x * (width - 1) + 1
     windows = np.lib.stride_tricks.sliding_window_view(padded, extent, axis=(2, 3))
     windows = windows[:, :, ::step_y, ::step_x, ::apart_y, ::apart_x]  # [samples, channels, y, x, height, width]
-    grouped = windows.reshape(samples, population.groups, channels // population.groups, *windows.shape[2:])
-    return grouped.transpose(1, 0, 3, 4, 2, 5, 6).reshape(
-        population.groups, samples * windows.shape[2] * windows.shape[3], -1
-    )
+    samples, channels, y, x = windows.shape[:4]
+    grouped = windows.reshape(samples, groups, channels // groups, y, x, height, width)
+    return grouped.transpose(1, 0, 3, 4, 2, 5, 6).reshape(groups, samples * y * x, -1)
