@@ -1,0 +1,247 @@
+"""Is every planted fault found and named, and does the advice work? What does the doctor cost?
+
+    python experiments/benchmarks/doctor.py [--epochs 12] [--seeds 3] [--faults-only]
+
+Faults are planted one by one, each is looked for by its instrument. A network of five dense layers as torch draws them
+(no norm, no scaling) is examined before its first step, and trained on the default data as it is and as the doctor
+says. Accuracies are of the validation split. Writes experiments/results/doctor.json.
+"""
+
+import argparse
+import itertools
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snn_bp import LIF, ATan, BatchNorm, Boxcar, Data, Dense, FastSigmoid, Flatten, Network, Recurrent, Surrogate, Train
+from snn_bp.data import Dataset, load
+from snn_bp.diagnose import check_gradients, diagnose, examine
+from snn_bp.diagnose.faults import find_leaked_state, find_stale_cache, find_unrelated_labels
+from snn_bp.evaluate import evaluate_network
+from snn_bp.files import write_json
+from snn_bp.kernels import dense
+from snn_bp.layers import Neurons
+from snn_bp.network import start_alive
+from snn_bp.provenance import machine, version
+from snn_bp.train import learning_rate, make_optimizer, train_step
+
+DATA = Data("digits", step_ms=52, steps=6, batch=32, shift=2)
+HOW = Train(epochs=12, lr=2e-3)
+SURROGATES = (ATan(), FastSigmoid(), Boxcar())  # heavy tails, a steep peak, exactly zero outside
+SAMPLED = 16  # recordings of the trace that a training run takes each epoch
+
+
+def batch(steps: int = 20) -> tuple[Tensor, Tensor]:
+    """Events of 12 inputs and four classes, from a generator in sight."""
+    generator = torch.Generator().manual_seed(0)
+    return (torch.rand(steps, 8, 12, generator=generator) < 0.3).float(), torch.arange(8) % 4
+
+
+def network(
+    *, reset: Any = "subtract", detach: bool = True, threshold: float = 1.0, recurrent: bool = False
+) -> Network:
+    """Two layers that are alive."""
+    first = LIF(beta=0.9, reset=reset, detach_reset=detach, threshold=threshold)
+    made = Network((Dense(16), Recurrent(first) if recurrent else first, Dense(4), LIF(beta=0.9)), (12,))
+    if threshold == 1.0:
+        start_alive(made, batch()[0])
+    return made
+
+
+def wrong_reset_adjoint() -> str:
+    """The kernel leaves out what goes through a reset that is not detached."""
+    right = dense.compiled_backward
+
+    def wrong(constants: Any, *arguments: Any, **flags: Any) -> Callable:
+        return right(replace(constants, detach=True), *arguments, **flags)
+
+    with mock.patch.object(dense, "compiled_backward", wrong):
+        report = check_gradients(network(reset="zero", detach=False), *batch(), directions=1, truncations=())
+    return " ".join(report.problems)
+
+
+def nan_surrogate() -> str:
+    """A surrogate whose slope is not a number."""
+    broken = network()
+    surrogate = replace(broken.surrogate)
+    object.__setattr__(surrogate, "slope", float("nan"))
+    broken.layers[1].surrogate = surrogate  # type: ignore[assignment]
+    return str(examine(diagnose(broken, *batch())))
+
+
+def dead_layer() -> str:
+    """A threshold that nothing reaches."""
+    return str(examine(diagnose(network(threshold=100.0), *batch())))
+
+
+def leaked_state() -> str:
+    """A module that goes on where the last batch ended."""
+    whole = Neurons.forward
+
+    def leaky(self: Any, x: Tensor, state: Any = None) -> Any:
+        out, left = whole(self, x, getattr(self, "left", state))
+        self.left = left
+        return out, left
+
+    with mock.patch.object(Neurons, "forward", leaky):
+        return _said(find_leaked_state(network(), batch()[0]))
+
+
+def exploding_recurrence() -> str:
+    """Recurrent weights a hundred times too large."""
+    made = network(recurrent=True)
+    with torch.no_grad():
+        made.layers[1].recurrence.weight *= 100  # type: ignore[union-attr]
+    return str(examine(diagnose(made, *batch(steps=40))))
+
+
+def stale_cache() -> str:
+    """Files in the cache that hold other events than their source."""
+    right = load(DATA, quiet=True).parts["test"].folder
+    assert right is not None
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"SNN_BP_CACHE": folder}):
+        for source in right.parent.glob("digits-*"):
+            shutil.copytree(source, Path(folder, source.name))
+        column = np.load(Path(folder, right.name, "x.npy"))
+        np.save(Path(folder, right.name, "x.npy"), column[::-1].copy())
+        return _said(find_stale_cache(load(DATA, quiet=True)))
+
+
+def shifted_labels() -> str:
+    """Test labels counted from one, training labels from zero."""
+    dataset = load(DATA, quiet=True)
+    part = dataset.parts["test"]
+    shifted = replace(part, events=replace(part.events, labels=(part.events.labels + 1) % 10))
+    return _said(find_unrelated_labels(_without_validation(replace(dataset, parts={**dataset.parts, "test": shifted}))))
+
+
+def misplaced_labels() -> str:
+    """Labels in the order of the recordings, one place further."""
+    dataset = load(DATA, quiet=True)
+    part = dataset.parts["train"]
+    moved = replace(part, events=replace(part.events, labels=np.random.default_rng(0).permutation(part.events.labels)))
+    return _said(find_unrelated_labels(replace(dataset, parts={**dataset.parts, "train": moved})))
+
+
+PLANTED: dict[str, tuple[Callable[[], str], str]] = {  # fault -> how to plant and look for it, what must be said
+    "wrong reset adjoint": (wrong_reset_adjoint, "adjoint of the reset is wrong"),
+    "NaN surrogate": (nan_surrogate, "layer 1 (LIF): not finite. share of its surrogate's slopes"),
+    "dead layer": (dead_layer, "layer 1 (LIF): silent"),
+    "leaked state": (leaked_state, "layer 1 (LIF): leaked state"),
+    "exploding recurrence": (exploding_recurrence, "layer 1 (LIF): exploding over time"),
+    "stale cache": (stale_cache, "the test part: stale cache"),
+    "shifted labels": (shifted_labels, "the test split: shifted labels"),
+    "misplaced labels": (misplaced_labels, "the validation split: unrelated labels"),
+}
+
+
+def five_layers(mend: str) -> tuple:
+    """Five dense layers and their neurons, with norms if that is what is mended."""
+    norm = (BatchNorm(),) if mend == "BatchNorm" else ()
+    hidden = (Dense(128), *norm, LIF(beta=0.8)) * 4
+    return (Flatten(), *hidden, Dense(10), *norm, LIF(beta=0.8))
+
+
+def trained(
+    mend: str, dataset: Dataset, *, surrogate: Surrogate = SURROGATES[0], seed: int = 0, epochs: int
+) -> dict[str, Any]:
+    """What the doctor says before the first step, and the accuracy after each epoch of training."""
+    made, how = Network(five_layers(mend), dataset.shape, surrogate=surrogate, seed=seed), replace(HOW, epochs=epochs)
+    x, targets = dataset.batch("train", dataset.batches("train", seed=seed)[0])
+    if mend == "start_alive":
+        start_alive(made, x)
+    report = examine(diagnose(made, x, targets))
+    optimizer, accuracies = make_optimizer(made, how), []
+    for epoch in range(epochs):
+        batches = dataset.batches("train", seed=1000 * seed + epoch)
+        for place, ids in enumerate(batches):
+            step = epoch * len(batches) + place
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(how, step=step, steps=epochs * len(batches), batches=len(batches))
+            train_step(made, optimizer, *dataset.batch("train", ids, seed=step), how)
+        accuracies.append(round(evaluate_network(made, dataset, "validation", how.loss, counts=False).accuracy, 4))
+    silent = [finding.where for finding in report.findings if finding.kind == "silent"]
+    return {"silent": silent, "report": str(report), "validation_accuracy": accuracies}
+
+
+def cost(dataset: Dataset) -> dict[str, float]:
+    """Milliseconds of a training step of the default experiment's kind, and of a doctor's visit, in turns."""
+    made = Network(five_layers("BatchNorm"), dataset.shape)
+    optimizer, batches = make_optimizer(made, HOW), dataset.batches("train", seed=0)
+    x, targets = dataset.batch("train", batches[0])
+    seconds: dict[str, list[float]] = {"step": [], "visit": []}
+    for _ in range(21):
+        began = time.monotonic()
+        train_step(made, optimizer, x, targets, HOW)
+        between = time.monotonic()
+        examine(diagnose(made, x[:, :SAMPLED], targets[:SAMPLED]))
+        seconds["step"].append(between - began)
+        seconds["visit"].append(time.monotonic() - between)
+    step, visit = (1e3 * statistics.median(seconds[name][1:]) for name in ("step", "visit"))
+    share = visit / (step * len(batches))
+    return {
+        "step_ms": round(step, 2),
+        "visit_ms": round(visit, 2),
+        "steps": len(batches),
+        "share_of_a_step": round(share, 4),
+    }
+
+
+def _said(findings: list) -> str:
+    return " ".join(map(str, findings))
+
+
+def _without_validation(dataset: Dataset) -> Dataset:
+    return replace(dataset, ids={**dataset.ids, "validation": dataset.ids["validation"][:0]})
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=HOW.epochs)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--faults-only", action="store_true")
+    arguments = parser.parse_args()
+    faults = {}
+    for name, (plant, wanted) in PLANTED.items():
+        said = plant()
+        faults[name] = {"found": wanted in said, "said": said}
+        print(f"{name}: {'found' if wanted in said else 'MISSED'}. {said}")
+    if arguments.faults_only:
+        return
+    dataset = load(DATA, quiet=True)
+    five: dict[str, dict[str, Any]] = {}
+    for surrogate, mend in itertools.product(SURROGATES, ("nothing", "start_alive", "BatchNorm")):
+        rows = [
+            trained(mend, dataset, surrogate=surrogate, seed=seed, epochs=arguments.epochs)
+            for seed in range(arguments.seeds)
+        ]
+        last = [row["validation_accuracy"][-1] for row in rows]
+        passed = [row["report"].endswith("nothing is wrong") for row in rows]
+        five.setdefault(repr(surrogate), {})[mend] = {"last": last, "nothing_found": passed, "runs": rows}
+        print(f"five layers, {surrogate}, {mend}: silent {rows[0]['silent']}, nothing found {passed}, accuracy {last}")
+    result = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "versions": {name: version(name) for name in ("snn_bp", "torch")},
+        "faults": faults,
+        "five_layers": five,
+        "cost": cost(dataset),
+    }
+    print(result["cost"])
+    write_json(Path(__file__).parents[1] / "results" / "doctor.json", result)
+
+
+if __name__ == "__main__":
+    main()

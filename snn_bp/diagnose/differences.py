@@ -1,0 +1,140 @@
+"""The smoothed network's gradient against central finite differences, in double precision.
+
+Spikes are the surrogate's integral, so the loss is a smooth function of the weights. Where a reset is detached, its
+spikes are held at the values of the unperturbed run, and so is the scale of a surrogate that counts per threshold:
+that is what the gradient means. What is compared is the slope of the loss along random directions.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snn_bp.diagnose.smooth import piece
+from snn_bp.diagnose.trace import forked
+from snn_bp.diagnose.unroll import How, Steps, unroll
+from snn_bp.layers import Delays
+from snn_bp.losses import Loss
+from snn_bp.network import Network
+
+REACHES = (1e-3, 1e-4, 1e-5, 1e-6)  # of a step along a direction; smaller ones cross fewer kinks and lose digits
+FLOOR = 1e-3  # of the gradient of a whole layer
+ENOUGH = 1e-5  # of the gradient's norm
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The slope of the smoothed loss along random directions of one parameter."""
+
+    name: str
+    error: float  # largest |difference - gradient|, over the gradient's norm (see `scales`)
+    crossed: int  # neurons and steps that a kink of the surrogate lies under; 0: the difference is exact to rounding
+
+    @property
+    def judged(self) -> bool:
+        """Whether the error says something of the gradient, not of a kink."""
+        return self.crossed == 0
+
+
+def differences(
+    network: Network, x: Tensor, targets: Tensor, loss: Loss, *, directions: int, seed: int
+) -> list[Difference]:  # fmt: skip
+    """Each parameter of a network in double precision, and its input; learned delays are left out.
+
+    (A delay moves in whole steps, its gradient is an estimate by definition.)
+    """
+    x = x.detach().clone().requires_grad_()
+    first, held = _run(network, x, targets, loss, None)
+    subjects = {"input": x, **smooth_parameters(network)}
+    gradients = torch.autograd.grad(first, list(subjects.values()), allow_unused=True, materialize_grads=True)
+    pieces = _pieces(held)
+    generator = torch.Generator().manual_seed(seed)
+    sizes = scales(dict(zip(subjects, gradients, strict=True)))
+    found = []
+
+    def run() -> tuple[Tensor, list[Steps]]:
+        return _run(network, x, targets, loss, held)
+
+    with torch.no_grad():
+        for (name, value), gradient in zip(subjects.items(), gradients, strict=True):
+            errors, crossed, size = [], 0, sizes[name]
+            for _ in range(directions):
+                way = torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value.device)
+                got, across = _slope(value, way, run, pieces, enough=ENOUGH * size)
+                away = abs(got - float((gradient * way).sum()))
+                errors.append(away / (size or 1.0))
+                crossed += across
+            found.append(Difference(name, largest(errors), crossed))
+    return found
+
+
+def scales(gradients: dict[str, Tensor]) -> dict[str, float]:
+    """The norm that an error of each gradient is measured by: its own, or a thousandth of its layer's if that is more.
+
+    (A bias in front of a batch norm has no gradient but rounding.)
+    """
+    own = {name: float(gradient.norm()) for name, gradient in gradients.items()}
+    layer = {name: name.rpartition(".")[0] for name in own}
+    return {
+        name: max([size, *(FLOOR * own[other] for other in own if layer[other] == layer[name])])
+        for name, size in own.items()
+    }
+
+
+def largest(errors: Iterable[float]) -> float:
+    """The largest error; NaN where one is, which `max` would pass over."""
+    errors = list(errors)
+    return math.nan if any(math.isnan(error) for error in errors) else max(errors, default=0.0)
+
+
+def smooth_parameters(network: Network) -> dict[str, Tensor]:
+    """The parameters in which the smoothed network is differentiable."""
+    delays = {f"layers.{n}." for n, layer in enumerate(network.layers) if isinstance(layer, Delays)}
+    return {
+        name: weight for name, weight in network.named_parameters() if not any(name.startswith(part) for part in delays)
+    }
+
+
+def _slope(
+    value: Tensor, way: Tensor, run: Callable[[], tuple[Tensor, list[Steps]]], pieces: list[Tensor], *, enough: float
+) -> tuple[float, int]:  # fmt: skip
+    """The derivative along `way`, and the kinks crossed on the way to it.
+
+    Richardson's extrapolation of two central differences, over the widest reach that crosses no kink and whose
+    extrapolation moves by no more than `enough`; its error is about the square of that.
+    """
+    start, found = value.detach().clone(), []
+    for reach in REACHES:
+        losses, crossed = [], 0
+        for step in (reach, -reach, reach / 2, -reach / 2):
+            value.copy_(start + step * way)
+            loss, steps = run()
+            losses.append(loss.item())
+            crossed += sum(int((a != b).sum()) for a, b in zip(_pieces(steps), pieces, strict=True))
+        wide, narrow = (losses[0] - losses[1]) / (2 * reach), (losses[2] - losses[3]) / reach
+        moved = (narrow - wide) / 3
+        found.append((crossed, abs(moved), narrow + moved))
+        if crossed == 0 and abs(moved) <= enough:
+            break
+    value.copy_(start)
+    crossed, _, got = min(found, key=lambda row: row[:2])
+    return got, crossed
+
+
+def _run(
+    network: Network, x: Tensor, targets: Tensor, loss: Loss, held: list[Steps] | None
+) -> tuple[Tensor, list[Steps]]:
+    with forked(x):  # the same dropout every time
+        torch.manual_seed(0)
+        out, layers = unroll(network, x, how=How(smooth=True, held=held))
+    return loss(out, targets), layers
+
+
+def _pieces(layers: list[Steps]) -> list[Tensor]:
+    return [
+        piece(torch.stack(steps.distances).detach(), steps.theta, steps.neurons.surrogate)
+        for steps in layers
+        if steps.distances
+    ]

@@ -1,0 +1,59 @@
+"""What an instrument says: a finding in words with the change to make, and a report of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+Kind: TypeAlias = Literal[
+    "not finite", "silent", "saturated", "dead window", "vanishing error", "exploding error", "vanishing over time",
+    "exploding over time", "decay at its bound", "update too small", "update too large", "leaked state",
+    "shifted labels", "unrelated labels", "stale cache",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: where, which figure says so, and what to change."""
+
+    kind: Kind
+    where: str  # a layer by its name, or a part of the data
+    measure: str
+    value: float
+    limit: float
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.kind}. {self.measure}: {self.value:.3g} (limit {self.limit:g}). {self.advice}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings on a subject; `ok` where there is none."""
+
+    subject: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+    def record(self) -> dict[str, Any]:
+        """The findings as JSON holds them; a figure that is not finite becomes None."""
+        rows = [asdict(finding) for finding in self.findings]
+        for row in rows:
+            row["value"] = row["value"] if math.isfinite(row["value"]) else None
+        return {"subject": self.subject, "findings": rows}
+
+    def __str__(self) -> str:
+        if self.ok:
+            return f"{self.subject}: nothing is wrong"
+        return "\n".join([f"{self.subject}: {len(self.findings)} findings", *(f"  {each}" for each in self.findings)])
+
+
+def fresh(findings: Sequence[Finding], said: set[tuple[str, str]]) -> list[Finding]:
+    """The findings of a kind and place that are not in `said`; they are added to it."""
+    found = [finding for finding in findings if (finding.kind, finding.where) not in said]
+    said.update((finding.kind, finding.where) for finding in found)
+    return found

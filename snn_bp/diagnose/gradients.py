@@ -1,0 +1,262 @@
+"""`check_gradients`: is this gradient right, and what does it leave out?
+
+Right: the fast kernels equal the reference, and the smoothed network's gradient equals finite differences. Left out:
+how far a surrogate gradient lies from the smoothed network's, what `detach_reset` and truncation cut.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snn_bp.diagnose.differences import Difference, differences, largest, scales
+from snn_bp.diagnose.trace import forked
+from snn_bp.diagnose.unroll import How, copied, unroll
+from snn_bp.errors import SnnError
+from snn_bp.kernels import use_backend
+from snn_bp.layers import Delays
+from snn_bp.losses import CountCrossEntropy, Loss
+from snn_bp.network import Network
+
+SMOOTH_LIMIT = 1e-6  # of finite differences; issue 5
+KERNEL_LIMITS = {"float32": 1e-3, "float64": 1e-9}  # a sum in another order; a wrong adjoint is off by percents
+RESET_SHARE = 0.9  # cosine from which on a difference counts as the reset's
+Gradients = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class KernelCheck:
+    """Fast kernels against the reference in one precision."""
+
+    precision: str
+    spikes_differ: int  # neurons whose mean output differs, in all layers
+    errors: dict[str, float]  # |fast - reference| / |reference| of each parameter's gradient (see `scales`)
+    through_resets: float  # |cosine| of fast - reference with the part of the gradient that goes through resets
+
+    @property
+    def worst(self) -> float:
+        """The largest error."""
+        return largest(self.errors.values())
+
+    @property
+    def judged(self) -> bool:
+        """Whether both ran the same spikes; a sum in another order may flip one, and then gradients differ rightly."""
+        return self.spikes_differ == 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the gradients agree, or are not to be compared."""
+        return not self.judged or self.worst <= KERNEL_LIMITS[self.precision]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How one gradient of a layer lies to another: 1 and 1 where they are equal."""
+
+    cosine: float  # NaN where one is zero
+    norm_ratio: float
+
+
+@dataclass(frozen=True)
+class LayerCheck:
+    """The surrogate gradient of one layer beside others of the same layer."""
+
+    layer: str
+    smoothed: Likeness  # surrogate over smoothed: the network whose exact gradient the surrogate would be
+    attached: Likeness  # reset detached over not: the part of the gradient that goes through resets
+
+
+@dataclass(frozen=True)
+class TruncationCheck:
+    """The whole gradient truncated every `steps` steps, over backpropagation through all steps."""
+
+    steps: int
+    same_loss: Likeness  # only the gradient through time is cut
+    as_trained: Likeness | None  # as `train.truncate` does: each piece with its own loss. None: cannot run in pieces
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """What `check_gradients` found; `ok` where no gradient is wrong."""
+
+    kernels: tuple[KernelCheck, ...]
+    differences: tuple[Difference, ...]
+    layers: tuple[LayerCheck, ...]
+    truncated: tuple[TruncationCheck, ...]
+
+    @property
+    def problems(self) -> list[str]:
+        """In words, every gradient that is wrong."""
+        said = []
+        for check in self.kernels:
+            if not check.ok:
+                bad = [name for name, error in check.errors.items() if not error <= KERNEL_LIMITS[check.precision]]
+                part = "adjoint of the reset" if check.through_resets > RESET_SHARE else "adjoint"
+                said.append(
+                    f"the fast kernels' gradient differs from the reference's in {check.precision} by "
+                    f"{check.worst:.2g} (limit {KERNEL_LIMITS[check.precision]:g}) at {', '.join(bad)}. The kernel's "
+                    f'{part} is wrong: train within use_backend("reference"), and report it.'
+                )
+        for row in self.differences:
+            if row.judged and not row.error < SMOOTH_LIMIT:
+                said.append(
+                    f"{row.name}: the smoothed network's gradient is off by {row.error:.2g} of its norm from finite "
+                    f"differences (limit {SMOOTH_LIMIT:g}). An equation and its derivative do not belong together."
+                )
+        return said
+
+    @property
+    def ok(self) -> bool:
+        """Whether no gradient is wrong."""
+        return not self.problems
+
+    @property
+    def judged(self) -> bool:
+        """Whether every check could be judged."""
+        return all(check.judged for check in (*self.kernels, *self.differences))
+
+    def record(self) -> dict[str, Any]:
+        """All figures as JSON holds them; what is not finite becomes None."""
+        return _finite({**asdict(self), "problems": self.problems})
+
+    def __str__(self) -> str:
+        lines = ["fast kernels against the reference"]
+        for check in self.kernels:
+            note = "" if check.judged else f", not judged: {check.spikes_differ} neurons spike otherwise"
+            lines.append(f"  {check.precision:30}{check.worst:10.1e}{note}")
+        lines.append("smoothed network against finite differences")
+        for row in self.differences:
+            note = "" if row.judged else f", not judged: {row.crossed} kinks of the surrogate crossed"
+            lines.append(f"  {row.name:30}{row.error:10.1e}{note}")
+        lines.append(f"{'surrogate gradient over':32}{'smoothed':>18}{'reset not detached':>20}")
+        for row in self.layers:
+            lines.append(f"  {row.layer:30}{_pair(row.smoothed):>18}{_pair(row.attached):>20}")
+        lines.append(f"{'truncated over full':32}{'same loss':>18}{'as trained':>20}   (cosine, norm ratio)")
+        for row in self.truncated:
+            lines.append(f"  every {row.steps:3} steps{'':15}{_pair(row.same_loss):>18}{_pair(row.as_trained):>20}")
+        end = "all right" if self.judged else "nothing wrong in what could be judged"
+        return "\n".join([*lines, *(f"wrong: {problem}" for problem in self.problems), *([end] * self.ok)])
+
+
+def check_gradients(
+    network: Network, inputs: Tensor, targets: Tensor, *,
+    loss: Loss = CountCrossEntropy(),  # noqa: B008 - frozen
+    directions: int = 2, truncations: Sequence[int] | None = None, seed: int = 0,
+) -> GradientReport:  # fmt: skip
+    """Check every gradient of `network` on `inputs` `[time, batch, ...]`, in the mode it is in; it stays as it is.
+
+    Finite differences run the network a dozen times for each parameter tensor, so a batch of a few recordings is
+    enough. `truncations` are the steps after which to cut; None takes halves of the whole down to 1, four at most.
+    """
+    if not any(weight.numel() for weight in network.parameters()):
+        raise SnnError("check_gradients: the network has no parameters. One with: (Dense(10), LIF(beta=0.9)).")
+    precisions = dict.fromkeys((torch.float64 if inputs.dtype == torch.float64 else torch.float32, torch.float64))
+    kernels = [
+        _kernels(copied(network, double=kind == torch.float64), inputs.to(kind), targets, loss) for kind in precisions
+    ]
+    double, x, steps = copied(network, double=True), inputs.double(), len(inputs)
+    hard = _gradients(double, x, targets, loss, How())
+    detached, attached = (_gradients(double, x, targets, loss, How(detach=cut)) for cut in (True, False))
+    smoothed, cut = compare_smoothed(double, x, targets, loss), _each_layer(double, detached, attached)
+    layers = [LayerCheck(layer, smoothed[layer], cut[layer]) for layer in smoothed]
+    chosen = truncations if truncations is not None else [steps >> n for n in range(1, 5) if steps >> n]
+    truncated = [
+        TruncationCheck(
+            every,
+            _likeness(_gradients(double, x, targets, loss, How(truncate=every)), hard, list(hard)),
+            _likeness(pieces, hard, list(hard)) if (pieces := _in_pieces(double, x, targets, loss, every)) else None,
+        )
+        for every in chosen
+    ]
+    rows = differences(double, x, targets, loss, directions=directions, seed=seed)
+    return GradientReport(tuple(kernels), tuple(rows), tuple(layers), tuple(truncated))
+
+
+def compare_smoothed(network: Network, x: Tensor, targets: Tensor, loss: Loss) -> dict[str, Likeness]:
+    """The surrogate gradient over the smoothed network's, of each layer that has parameters."""
+    hard, smooth = (_gradients(network, x, targets, loss, How(smooth=smooth)) for smooth in (False, True))
+    return _each_layer(network, hard, smooth)
+
+
+def _each_layer(network: Network, mine: Gradients, other: Gradients) -> dict[str, Likeness]:
+    named = {
+        network.name(place): [f"layers.{place}.{name}" for name, _ in layer.named_parameters()]
+        for place, layer in enumerate(network.layers)
+    }
+    return {layer: _likeness(mine, other, own) for layer, own in named.items() if own}
+
+
+def _kernels(network: Network, x: Tensor, targets: Tensor, loss: Loss) -> KernelCheck:
+    """Gradients as training takes them, by the fastest backend and by the reference."""
+    named, runs = dict(network.named_parameters()), []
+    for backend in ("fastest", "reference"):
+        work = copied(network)  # each with the same statistics of norms
+        with use_backend(backend), forked(x):
+            torch.manual_seed(0)
+            out, rates, _ = work.rates(x)
+            found = torch.autograd.grad(
+                loss(out, targets), list(work.parameters()), allow_unused=True, materialize_grads=True
+            )
+        runs.append((found, [*rates, out.mean((0, 1))]))
+    (fast, fast_rates), (slow, slow_rates) = runs
+    rtol, atol = (1e-3, 1e-6) if x.dtype == torch.float32 else (1e-9, 1e-12)
+    same = [torch.isclose(a, b, rtol=rtol, atol=atol) for a, b in zip(fast_rates, slow_rates, strict=True)]
+    apart = sum(int((~each).sum()) for each in same)
+    sizes = scales(dict(zip(named, slow, strict=True)))
+    away = {name: a - b for name, a, b in zip(named, fast, slow, strict=True)}
+    errors = {name: float(rest.norm()) / (sizes[name] or 1.0) for name, rest in away.items()}
+    precision, resets = str(x.dtype).removeprefix("torch."), 0.0
+    if not largest(errors.values()) <= KERNEL_LIMITS[precision]:
+        attached, detached = (_gradients(copied(network), x, targets, loss, How(detach=cut)) for cut in (False, True))
+        resets = _likeness(away, {name: attached[name] - detached[name] for name in named}, list(named)).cosine
+    return KernelCheck(precision, apart, errors, abs(resets))
+
+
+def _gradients(network: Network, x: Tensor, targets: Tensor, loss: Loss, how: How) -> Gradients:
+    with forked(x):
+        torch.manual_seed(0)
+        out, _ = unroll(network, x, how=how)
+    return _of(loss(out, targets), network)
+
+
+def _in_pieces(network: Network, x: Tensor, targets: Tensor, loss: Loss, cut: int) -> Gradients | None:
+    """As `train_step` adds it up with `truncate`; None where a delay needs recordings whole."""
+    if any(isinstance(layer, Delays) for layer in network.layers):
+        return None
+    state, total = None, torch.zeros((), dtype=x.dtype, device=x.device)
+    work = copied(network)
+    with use_backend("reference"), forked(x):
+        torch.manual_seed(0)
+        for piece in x.split(cut):
+            out, _, state = work.rates(piece, state)
+            total = total + loss(out, targets) * (len(piece) / len(x))
+            state = tuple(part.detach() for part in state)
+    return _of(total, work)
+
+
+def _of(value: Tensor, network: Network) -> Gradients:
+    named = dict(network.named_parameters())
+    found = torch.autograd.grad(value, list(named.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(named, found, strict=True))
+
+
+def _likeness(mine: Gradients, other: Gradients, names: list[str]) -> Likeness:
+    a, b = (torch.cat([gradients[name].flatten() for name in names]) for gradients in (mine, other))
+    sizes = float(a.norm()), float(b.norm())
+    cosine = float(a @ b) / (sizes[0] * sizes[1]) if all(sizes) else math.nan
+    return Likeness(cosine, sizes[0] / sizes[1] if sizes[1] else math.nan)
+
+
+def _pair(likeness: Likeness | None) -> str:
+    return "-" if likeness is None else f"{likeness.cosine:.4f}, {likeness.norm_ratio:.3g}"
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
