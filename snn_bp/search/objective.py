@@ -1,0 +1,65 @@
+"""What a search minimises: any callable on a network and a mini-batch, or one of three of the network's output."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from torch import Tensor
+
+from snn_bp.errors import SnnError, check_choice, check_number
+from snn_bp.experiment import Train
+from snn_bp.losses import Loss, RateBounds
+from snn_bp.network import Network, has_state, neuron_of
+from snn_bp.neurons import is_spiking
+
+Objective: TypeAlias = Callable[[Network, Tensor, Tensor], float | Tensor]  # network, inputs, targets -> to minimise
+Kind: TypeAlias = Literal["loss", "accuracy", "spikes"]
+
+
+@dataclass(frozen=True)
+class OfOutput:
+    """An objective of what a network puts out and of its rates, so that many networks can be valued at once.
+
+    "loss": the training loss, bounds on the rates included. "accuracy": the share of wrong votes. "spikes": the share
+    of wrong votes, and `price` for each spike of an inference, of all layers together. Only the first has a gradient.
+    """
+
+    kind: Kind
+    loss: Loss
+    rates: RateBounds | None = None
+    price: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_choice("search: objective", self.kind, ("loss", "accuracy", "spikes"))
+        check_number("search: price", self.price, low=0)
+
+    def __call__(self, network: Network, x: Tensor, targets: Tensor) -> Tensor:
+        out, means, _ = network.rates(x)
+        return self.of(network, out, means, targets)
+
+    def of(self, network: Network, out: Tensor, means: list[Tensor], targets: Tensor) -> Tensor:
+        """The value for an output and the mean outputs of the hidden layers' neurons, as `network.rates` gives them."""
+        if self.kind == "loss":
+            penalty = 0.0 if self.rates is None else self.rates(means)
+            return self.loss(out, targets) + penalty
+        wrong = (self.loss.votes(out).argmax(1) != targets).float().mean()
+        if self.kind == "accuracy":
+            return wrong
+        layers = [layer for layer in network.layers if has_state(layer)]
+        every = [*means, out.mean((0, 1))][: len(layers)]
+        spikes = [mean.sum() for mean, layer in zip(every, layers, strict=True) if is_spiking(neuron_of(layer))]
+        return wrong + self.price * len(out) * sum(spikes)
+
+
+def objective_of(asked: Kind | Objective, how: Train, *, price: float) -> Objective:
+    """The objective that a name stands for, or the callable as it is."""
+    if callable(asked):
+        return asked
+    if not isinstance(asked, str):
+        raise SnnError(f"search: objective={asked!r}: it should be loss, accuracy, spikes, or a callable (see search).")
+    return OfOutput(asked, how.loss, how.rates, price)
+
+
+def name_of(objective: Objective) -> str:
+    """What a record calls the objective."""
+    return objective.kind if isinstance(objective, OfOutput) else getattr(objective, "__name__", repr(objective))

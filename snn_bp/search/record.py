@@ -1,0 +1,91 @@
+"""What a search found and how it came there, and the run folder that keeps it."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from snn_bp.checkpoint import Checkpoint
+from snn_bp.evaluate import Evaluation
+from snn_bp.experiment import Experiment
+from snn_bp.files import write_json
+from snn_bp.network import Network
+from snn_bp.run import Run
+
+
+@dataclass(frozen=True)
+class Row:
+    """A point of the curve: what was spent so far, and how good the method's answer was then.
+
+    The three costs are of searching alone: validation, and the training loss below, are measured beside it.
+    """
+
+    generation: int  # of bptt: steps of the optimizer
+    sample_evaluations: int  # one forward of one sample is 1, its backward 2 more
+    seconds: float
+    cpu_seconds: float  # of all threads together; other programs on the machine hardly change it
+    peak_memory_mb: float  # the most that the process has held so far
+    value: float  # of the objective on the validation split; of the training recordings below where it is empty
+    best_value: float  # the lowest so far
+    train_loss: float  # on up to 256 training recordings, the same for every row, in evaluation mode
+    train_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """The result: the weights with the lowest value on the validation split, and the curve."""
+
+    experiment: Experiment  # with the seed that was used
+    method: str
+    objective: str
+    budget: int
+    population: int  # points of the first generation; 1 for bptt
+    weights: dict[str, Tensor]  # with the norms' statistics: `experiment.network(shape).load_state_dict(weights)`
+    curve: tuple[Row, ...]
+    best: int  # place in the curve
+    input_shape: tuple[int, ...]
+    validation: Evaluation | None
+    test: Evaluation | None  # of the best, once
+
+    def network(self) -> Network:
+        """The network with the best weights, in evaluation mode."""
+        network = self.experiment.network(self.input_shape)
+        network.load_state_dict(self.weights)
+        return network.eval()
+
+    def record(self) -> dict[str, Any]:
+        """All but the weights, as JSON holds it."""
+        plain = {name: getattr(self, name) for name in ("method", "objective", "budget", "population", "best")}
+        evaluations = {
+            split: None if found is None else found.record()
+            for split, found in (("validation", self.validation), ("test", self.test))
+        }
+        seed = {"seed": self.experiment.seed, "date": time.strftime("%Y-%m-%d")}
+        return plain | seed | evaluations | {"curve": [asdict(row) for row in self.curve]}
+
+    def write(self, out: Path | str, *, command: str, notes: tuple[str, ...] = ()) -> Run:
+        """Keep it as the finished run `out`, to evaluate and export: each row an epoch of its metrics.
+
+        `search.json` holds the record, `checkpoints/best.safetensors` the weights.
+        """
+        run = Run.create(self.experiment, out, command=command, changes=())
+        metrics = [{"epoch": place + 1, **asdict(row)} for place, row in enumerate(self.curve)]
+        checkpoint = Checkpoint(self.weights, epoch=self.best + 1, metrics=metrics)
+        run.save(checkpoint)
+        run.save_best(checkpoint)
+        write_json(run.path / "search.json", self.record())
+        results: dict[str, Any] = {
+            "epochs": len(self.curve),
+            "best_epoch": self.best + 1,
+            "parameters": sum(weight.numel() for weight in self.network().parameters()),
+            "train_seconds": self.curve[-1].seconds,
+            "notes": [f"searched by {self.method}; each epoch is a row of search.json", *notes],
+        }
+        found = {"validation": self.validation, "test": self.test}
+        results |= {split: one.record() for split, one in found.items() if one is not None}
+        write_json(run.path / "results.json", results)
+        return run

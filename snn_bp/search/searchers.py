@@ -1,0 +1,85 @@
+"""What spends the budget step by step: a population on a network, or backpropagation."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from snn_bp.errors import SnnError
+from snn_bp.experiment import Train
+from snn_bp.network import Network, first_nonfinite
+from snn_bp.search.methods import Method
+from snn_bp.search.objective import Objective
+from snn_bp.search.population import load_point, norms_of, value_points
+from snn_bp.train import explain_nonfinite, learning_rate, make_optimizer, train_step
+
+
+class Population:
+    """A gradient-free method on a network; a point is the start plus its coordinates times the start's spread."""
+
+    def __init__(self, network: Network, method: Method, aim: Objective) -> None:
+        self.network, self.method, self.aim = network, method, aim
+        self.start = nn.utils.parameters_to_vector(network.parameters()).detach()
+        self.spread = spread_of(network)
+
+    @property
+    def cost(self) -> int:
+        """Sample evaluations of the next generation, for each sample of the mini-batch."""
+        return self.method.count
+
+    def step(self, x: Tensor, targets: Tensor) -> None:
+        """One generation."""
+        points = self.start + self.spread * self.method.ask().to(self.start.device)
+        values = value_points(self.network, points, self.aim, x, targets)
+        if not values.isfinite().any():
+            where = first_nonfinite(self.network, x) or "the objective itself"
+            raise SnnError(f"search: no point of the generation has a finite value. First not finite: {where}.")
+        self.method.tell(values.nan_to_num(nan=math.inf))
+
+    def answer(self, probe: Tensor) -> None:
+        """Put the method's best into the network, with the norms' statistics of `probe`."""
+        load_point(self.network, self.start + self.spread * self.method.best.to(self.start.device))
+        norms = norms_of(self.network)
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.train().momentum = 1.0
+        if norms:
+            self.network.rates(probe)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+class Backpropagation:
+    """Steps of the experiment's optimizer, its schedule run over `steps` of them."""
+
+    cost = 3  # a forward, and a backward that counts as two
+
+    def __init__(self, network: Network, how: Train, *, steps: int, batches: int) -> None:
+        self.network, self.how, self.steps, self.batches = network, how, steps, batches
+        self.optimizer, self.taken = make_optimizer(network, how), 0
+
+    def step(self, x: Tensor, targets: Tensor) -> None:
+        """One step."""
+        how = self.how
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(how, step=self.taken, steps=self.steps, batches=self.batches)
+        self.network.settled = self.taken >= self.steps * (1 - how.settle)
+        step = train_step(self.network, self.optimizer, x, targets, how)
+        if not (math.isfinite(step.loss) and math.isfinite(step.grad_norm)):
+            epoch, batch = divmod(self.taken, self.batches)
+            raise SnnError(explain_nonfinite(step, self.network, x, epoch=epoch + 1, batch=batch + 1))
+        self.taken += 1
+
+    def answer(self, probe: Tensor) -> None:
+        """Nothing to do: the network holds it, and its norms followed every step."""
+
+
+def spread_of(network: Network) -> Tensor:
+    """For each parameter, the root mean square of its tensor; where that is 0, as of biases, of its layer's others."""
+    spreads = []
+    for layer in network.modules():
+        own = list(layer.parameters(recurse=False))
+        sizes = [float(weight.detach().square().mean().sqrt()) for weight in own]
+        other = max(sizes, default=0.0) or 1.0
+        spreads += [torch.full_like(weight, size or other).flatten() for weight, size in zip(own, sizes, strict=True)]
+    return torch.cat(spreads).detach()
