@@ -2,6 +2,7 @@
 
 from snn_bp.cli import main
 from snn_bp.data import Data
+from snn_bp.diagnose import Trace, check_gradients, diagnose, examine
 from snn_bp.errors import SnnError
 from snn_bp.evaluate import evaluate
 from snn_bp.experiment import Experiment, Train
@@ -18,6 +19,7 @@ from snn_bp.losses import (
 from snn_bp.network import Network, start_alive
 from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, State, Tau, decay
 from snn_bp.run import Run
+from snn_bp.search import Search, search
 from snn_bp.surrogates import (
     ATan,
     Boxcar,
@@ -62,6 +64,7 @@ __all__ = [
     "RateBounds",
     "Recurrent",
     "Run",
+    "Search",
     "Sigmoid",
     "SnnError",
     "Spiking",
@@ -69,13 +72,18 @@ __all__ = [
     "StraightThrough",
     "Surrogate",
     "Tau",
+    "Trace",
     "Train",
     "Triangular",
+    "check_gradients",
     "decay",
+    "diagnose",
     "evaluate",
+    "examine",
     "main",
     "rest",
     "resume",
+    "search",
     "simulate",
     "start_alive",
     "train",

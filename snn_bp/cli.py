@@ -14,12 +14,14 @@ import torch
 import typer
 
 from snn_bp.data import load
+from snn_bp.diagnose import check_gradients, examine
 from snn_bp.errors import SnnError
 from snn_bp.evaluate import evaluate as evaluate_run
 from snn_bp.experiment import Experiment, override
 from snn_bp.network import start_alive
 from snn_bp.progress import results_line
 from snn_bp.run import Run, read_experiment
+from snn_bp.search import search as search_weights
 from snn_bp.train import Stopped, check_fit, check_fits_a_chip, make_optimizer, train_step
 from snn_bp.train import resume as resume_run
 from snn_bp.train import train as train_run
@@ -36,6 +38,8 @@ File = Annotated[Path, typer.Argument(help="A Python file that defines `experime
 Folder = Annotated[Path, typer.Argument(help="The folder of a run.")]
 Changes = Annotated[list[str] | None, typer.Argument(help="Changes such as train.lr=1e-3 or data.batch=32.")]
 Out = Annotated[Path | None, typer.Option(help="The new run's folder; by default runs/NAME, or the next free number.")]
+Subject = Annotated[Path, typer.Argument(help="The folder of a run, or an experiment's file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")]
 Target = Annotated[Path, typer.Argument(help="The file: its ending .net or .nir says the format.")]
 Split = Annotated[str, typer.Option(help="test, validation or train.")]
 Samples = Annotated[int, typer.Option(help="How many recordings are replayed.")]
@@ -64,7 +68,7 @@ def evaluate(
     run: Folder,
     split: Split = "test",
     checkpoint: Checkpoint = "best",
-    as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Figures of a run's network on a split: accuracy and its interval, spikes and operations of each inference."""
     figures = evaluate_run(Run(run), split, checkpoint=checkpoint)
@@ -106,6 +110,61 @@ def verify(
     print(json.dumps(found.record(), indent=2) if as_json else found)
     if not found.holds:
         raise SnnError(f"{file}: it does not do what the network does: {found.difference}")
+
+
+@app.command()
+def doctor(subject: Subject, as_json: AsJson = False) -> None:
+    """Why a network does not learn, in words, with the change to make; exit code 1 where something is found."""
+    report = examine(Run(subject) if subject.is_dir() else read_file(subject))
+    print(json.dumps(report.record(), indent=2) if as_json else report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def gradcheck(
+    subject: Subject,
+    recordings: Annotated[int, typer.Option(help="How many recordings of the first training batch to take.")] = 4,
+    as_json: AsJson = False,
+) -> None:
+    """Check every gradient: kernels, finite differences, surrogate, reset, truncation; exit code 1 if one is wrong."""
+    if subject.is_dir():
+        run = Run(subject)
+        experiment, dataset, network = run.experiment, run.dataset(), run.network("last").train()
+    else:
+        experiment = read_file(subject)
+        dataset = load(experiment.data)
+        network = experiment.network(dataset.shape)
+        start_alive(network, dataset.batch("train", dataset.batches("train")[0])[0])
+    x, targets = dataset.batch("train", dataset.batches("train")[0][:recordings])
+    report = check_gradients(network, x, targets, loss=experiment.train.loss)
+    print(json.dumps(report.record(), indent=2) if as_json else report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def search(
+    file: File,
+    changes: Changes = None,
+    method: Annotated[str, typer.Option(help="ga, pso, es or bptt.")] = "es",
+    budget: Annotated[int, typer.Option(help="Sample evaluations: a forward is 1, its backward 2 more.")] = 100_000,
+    objective: Annotated[str, typer.Option(help="loss, accuracy or spikes.")] = "loss",
+    price: Annotated[float, typer.Option(help="Of a spike, for the objective spikes.")] = 1e-4,
+    population: Annotated[int | None, typer.Option(help="Points of a generation.")] = None,
+    out: Out = None,
+) -> None:
+    """Search for weights by a genetic algorithm, particle swarm, evolution strategy or backpropagation."""
+    experiment, said = override(read_file(file), changes or [])
+    for line in said:
+        print(line)
+    out = out or _free(Path("runs") / f"{file.stem}-{method}")
+    found = search_weights(
+        experiment, method=method, budget=budget, objective=objective, price=price,  # type: ignore[arg-type] - checked there
+        population=population, out=out, command=shlex.join(["snn-bp", *sys.argv[1:]]),
+    )  # fmt: skip
+    if found.test is not None:
+        print(f"test accuracy {found.test.accuracy:.4f}; run folder {out}")
 
 
 @app.command(name="list")

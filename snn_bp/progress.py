@@ -99,7 +99,7 @@ class Progress:
         elif not self.quiet:
             print(line, flush=True)
 
-    def epoch(self, row: dict[str, Any], layers: list[dict[str, Any]]) -> None:
+    def epoch(self, row: dict[str, Any]) -> None:
         """Say how an epoch went."""
         validation = f"  validation {row['validation_accuracy']:.3f}" if "validation_accuracy" in row else ""
         self.say(
@@ -107,14 +107,6 @@ class Progress:
             f"accuracy {row['train_accuracy']:.3f}{validation}  spikes {row['spike_rate']:.3f}  "
             f"grad {row['grad_norm']:.2g}  {row['samples_per_s']:.0f} samples/s"
         )
-        self.warn_silent(layers)
-
-    def warn_silent(self, layers: list[dict[str, Any]]) -> None:
-        """Say which layers never fire: nothing behind them can learn."""
-        for layer in layers:
-            if layer["silent"] == 1:
-                advice = "Lower its threshold, or put BatchNorm() in front of it."
-                self.say(f"warning: {layer['layer']} is silent, so nothing behind it can learn. {advice}")
 
 
 def layer_updates(network: Network, before: list[Tensor]) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from snn_bp.chains import has_chain
 from snn_bp.checkpoint import Checkpoint
 from snn_bp.data import Dataset, describe, load
+from snn_bp.diagnose import diagnose, examine, fresh
 from snn_bp.errors import SnnError
 from snn_bp.evaluate import evaluate_network, layer_activity
 from snn_bp.experiment import Experiment, Train
@@ -33,6 +34,7 @@ from snn_bp.provenance import peak_memory_mb
 from snn_bp.run import Run
 
 SAVE_SECONDS = 20.0
+VISITED = 16  # recordings on which the doctor looks at a backward pass
 
 
 class Stopped(Exception):
@@ -125,13 +127,14 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
         for each in check_fits_a_chip(run.experiment, run.experiment.network(dataset.shape)):
             progress.say(f"{sum(each.cores)} cores of {each.chip} at least. {' '.join(each.problems)}".rstrip())
     device = make_device(how)
-    probe = _probe(dataset).to(device)
+    probe, wanted = (part.to(device) for part in _probe(dataset))
+    said: set[tuple[str, str]] = set()
     network = run.experiment.network(dataset.shape).to(device)
     optimizer = make_optimizer(network, how)
     at = checkpoint or Checkpoint(weights={})
     if checkpoint is None:
         start_alive(network, probe)
-        progress.warn_silent(layer_activity(network, probe))
+        _visit(network, probe, wanted, how, progress, said)
     else:
         try:
             network.load_state_dict(at.weights)
@@ -181,7 +184,8 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
                 run.save_best(_filled(at, network, optimizer))
             run.save(_filled(at, network, optimizer))
             saved = time.monotonic()
-            progress.epoch(row, layers)
+            progress.epoch(row)
+            _visit(network, probe, wanted, how, progress, said)
             if stop and at.epoch < how.epochs:
                 raise Stopped(run, stop[0])
     _finish(run, at, progress)
@@ -292,11 +296,20 @@ def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
     progress.say(results_line(results))
 
 
-def _probe(dataset: Dataset) -> Tensor:
-    """Up to 64 training recordings spread over the split, on which the layers' activity is measured."""
+def _visit(
+    network: Network, x: Tensor, targets: Tensor, how: Train, progress: Progress, said: set[tuple[str, str]]
+) -> None:  # fmt: skip
+    """Say what the doctor finds in a backward pass on a few recordings, each finding once."""
+    trace = diagnose(network.train(), x[:, :VISITED], targets[:VISITED], loss=how.loss)
+    for finding in fresh(examine(trace).findings, said):
+        progress.say(f"doctor: {finding}")
+
+
+def _probe(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """Up to 64 training recordings spread over the split with their classes, on which layers are looked at."""
     ids = dataset.ids["train"]
     count = min(len(ids), dataset.data.batch, 64)
-    return dataset.batch("train", ids[np.linspace(0, len(ids) - 1, count).astype(int)])[0]
+    return dataset.batch("train", ids[np.linspace(0, len(ids) - 1, count).astype(int)])
 
 
 def _draw(*words: int) -> int:
