@@ -167,6 +167,36 @@ def search(
         print(f"test accuracy {found.test.accuracy:.4f}; run folder {out}")
 
 
+@app.command()
+def report(
+    run: Folder, split: Split = "test",
+    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Write the pictures into plots/ too.")] = True,
+) -> None:  # fmt: skip
+    """Write a run's page, RUN/report.html: results, curves, doctor, error map, spikes, export proof, in one file."""
+    from snn_bp.plots import save_plots  # matplotlib, only where it is asked for
+    from snn_bp.report import report as report_run
+
+    opened = Run(run)
+    if plots:
+        save_plots(opened)
+    print(report_run(opened, split=split))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(help="Write it to FILE.csv or FILE.json too.")] = None,
+) -> None:
+    """Runs side by side: mean and deviation over seeds, and the settings in which they differ."""
+    from snn_bp.comparison import compare as compare_runs
+
+    found = compare_runs(runs)
+    print(json.dumps(found.record(), indent=2) if as_json else found)
+    if out is not None:
+        found.write(out)
+
+
 @app.command(name="list")
 def list_runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs")) -> None:
     """The runs under a folder, with their results."""

@@ -3,6 +3,7 @@
 Every file is replaced in one step, so a run killed at any moment leaves whole files.
 """
 
+import csv
 import json
 import os
 import time
@@ -105,6 +106,27 @@ class Run:
         if not isinstance(results, dict) or not {"epochs", "best_epoch"} <= results.keys():
             raise SnnError(f"{file}: it holds no results. Without it, `snn-bp resume` writes it anew.")
         return results
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of `metrics.csv`, without the fields that are empty; none before the first epoch ends."""
+        file = self.path / "metrics.csv"
+        if not file.is_file():
+            return []
+        try:
+            with file.open(newline="") as lines:
+                return [{name: float(text) for name, text in row.items() if text} for row in csv.DictReader(lines)]
+        except (ValueError, TypeError) as cause:
+            raise SnnError(f"{file}: it is not a table of numbers ({cause}).") from None
+
+    def layers(self) -> list[dict[str, Any]]:
+        """The rows of `layers.jsonl`, for each epoch and layer; none before the first epoch ends."""
+        file = self.path / "layers.jsonl"
+        if not file.is_file():
+            return []
+        try:
+            return [json.loads(line) for line in file.read_text().splitlines()]
+        except ValueError as cause:
+            raise SnnError(f"{file}: a line of it is not JSON ({cause}).") from None
 
     def log(self, line: str) -> None:
         """Add a line to `log.txt`."""

@@ -294,6 +294,7 @@ def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
             results[split] = evaluate_network(network, dataset, split, loss).record()
     write_json(run.path / "results.json", results)
     progress.say(results_line(results))
+    progress.say(f"pictures and page: snn-bp report {run.path}")
 
 
 def _visit(

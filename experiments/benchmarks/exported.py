@@ -4,8 +4,8 @@
         --lava 50 --changes data.root=FOLDER
 
 Writes experiments/results/exported.json: for each file accuracy in floats, in whole numbers and of the file's replay on
-all test recordings, whether every spike is equal, cores, and what Lava's real client says to `--lava` recordings (of the
-network trained in whole numbers; one takes some seconds). The changes are not for digits.py.
+all test recordings, whether every spike is equal, cores, and what Lava's real client says to `--lava` recordings (of
+the network trained in whole numbers; one takes some seconds). The changes are not for digits.py.
 """
 
 import argparse

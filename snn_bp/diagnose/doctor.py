@@ -4,7 +4,6 @@ Each limit stands beside its reason. Limits are wide: a network that learns the 
 them from the first step to the last, so what is said is worth reading.
 """
 
-import json
 from typing import Any
 
 import numpy as np
@@ -75,9 +74,7 @@ def examine_updates(rows: list[dict[str, Any]]) -> list[Finding]:
 def _examine_run(run: Run) -> Report:
     dataset, how = run.dataset(), run.experiment.train
     network = run.network("last")
-    file = run.path / "layers.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    findings = [*_examine_network(network, dataset, run.experiment), *examine_updates(rows)]
+    findings = [*_examine_network(network, dataset, run.experiment), *examine_updates(run.layers())]
     if len(dataset.ids["validation"]):
         seen = evaluate_network(network, dataset, "validation", how.loss, counts=False)
         findings += find_shifted_labels(seen.confusion, where="the validation split")

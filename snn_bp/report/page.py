@@ -1,0 +1,155 @@
+"""What the page looks like: a template that escapes all it is given, and its style, light and dark, wide and narrow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class Table(NamedTuple):
+    """Rows under a caption; the first cell of a row names it."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: bool = True  # whether cells after the first stand at the right
+
+
+class Image(NamedTuple):
+    """A picture as a `data:` address, what it shows in words, and its caption."""
+
+    source: str
+    alt: str
+    caption: str
+
+
+class Fact(NamedTuple):
+    """A figure to see at once."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it, in this order."""
+
+    title: str
+    said: Sequence[str] = ()
+    facts: Sequence[Fact] = ()
+    listed: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    images: Sequence[Image] = ()
+    folded: Sequence[Table] = ()  # behind a line to open
+
+    @property
+    def place(self) -> str:
+        """What a link within the page calls it."""
+        return "-".join("".join(letter if letter.isalnum() else " " for letter in self.title.lower()).split())
+
+
+def render(**content: Any) -> str:
+    """The page as HTML. Nothing in `content` is taken for markup."""
+    from jinja2 import Environment, StrictUndefined  # comes with torch
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(PAGE).render(style=STYLE, **content)
+
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --page: #fff; --card: #f4f6f8; --line: #d5dae0;
+  --accent: #0a5ea8; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --soft: #a3adb8; --page: #14171a; --card: #1e2328;
+  --line: #363d45; --accent: #7cc0ff; } }
+@media print { :root { color-scheme: light; --ink: #000; --soft: #444; --page: #fff; --card: #f4f6f8; --line: #ccc; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.5rem clamp(1rem, 4vw, 3rem) 4rem; max-width: 64rem; background: var(--page);
+  color: var(--ink); font: 1rem/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
+  overflow-wrap: anywhere; }
+h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; padding-top: .8rem;
+  border-top: 1px solid var(--line); }
+p, li { max-width: 46rem; } .soft, caption, figcaption, .note { color: var(--soft); font-size: .9rem; }
+a { color: var(--accent); } nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; padding: 0; margin: 1rem 0 0;
+  list-style: none; }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .7rem; margin: 1rem 0; }
+dl > div { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .6rem .8rem; }
+dt { color: var(--soft); font-size: .85rem; } dd { margin: 0; } .value { font-size: 1.4rem; font-weight: 600; }
+.scroll { overflow-x: auto; } .scroll:focus-visible { outline: 2px solid var(--accent); }
+figure { margin: 1.2rem 0; } figure img { display: block; width: 100%; max-width: 52rem; height: auto; }
+@media (max-width: 40rem) { figure img { width: 38rem; max-width: none; } }
+table { border-collapse: collapse; min-width: min(24rem, 100%); margin: 1rem 0; font-size: .92rem; }
+caption { text-align: left; padding: .3rem 0; }
+th, td { padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+thead th { color: var(--soft); font-weight: 600; } tbody th { font-weight: 400; white-space: nowrap; }
+th { overflow-wrap: normal; }
+.numbers :is(th, td):not(:first-child) { text-align: right; padding: .25rem 0 .25rem 1.1rem;
+  font-variant-numeric: tabular-nums; }
+.numbers td { white-space: nowrap; } summary { cursor: pointer; color: var(--accent); }
+"""
+
+PAGE = """
+{%- macro tabular(table) %}
+<div class="scroll" tabindex="0" role="region" aria-label="{{ table.caption }}">
+<table{% if table.numbers %} class="numbers"{% endif %}>
+<caption>{{ table.caption }}</caption>
+<thead><tr>{% for cell in table.head %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in table.rows %}
+<tr><th scope="row">{{ row[0] }}</th>{% for cell in row[1:] %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endmacro -%}
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{{ title }}</title>
+<style>{{ style | safe }}</style>
+</head>
+<body>
+<header>
+<h1>{{ title }}</h1>
+<p class="soft">{{ lead }}</p>
+<nav aria-label="Sections"><ul>
+{% for section in sections %}
+<li><a href="#{{ section.place }}">{{ section.title }}</a></li>
+{% endfor %}
+</ul></nav>
+</header>
+<main>
+{% for section in sections %}
+<section aria-labelledby="{{ section.place }}">
+<h2 id="{{ section.place }}">{{ section.title }}</h2>
+{% for sentence in section.said %}
+<p>{{ sentence }}</p>
+{% endfor %}
+{% if section.facts %}
+<dl>
+{% for fact in section.facts %}
+<div><dt>{{ fact.name }}</dt><dd class="value">{{ fact.value }}</dd>{% if fact.note %}
+<dd class="note">{{ fact.note }}</dd>{% endif %}</div>
+{% endfor %}
+</dl>
+{% endif %}
+{% if section.listed %}
+<ul>{% for each in section.listed %}<li>{{ each }}</li>{% endfor %}</ul>
+{% endif %}
+{% for table in section.tables %}{{ tabular(table) }}{% endfor %}
+{% for image in section.images %}
+<figure><div class="scroll" tabindex="0" role="region" aria-label="{{ image.caption }}">
+<img src="{{ image.source }}" alt="{{ image.alt }}"></div>
+<figcaption>{{ image.caption }}</figcaption></figure>
+{% endfor %}
+{% for table in section.folded %}
+<details><summary>{{ table.caption }}</summary>{{ tabular(table) }}</details>
+{% endfor %}
+</section>
+{% endfor %}
+</main>
+</body>
+</html>
+"""

@@ -1,0 +1,270 @@
+"""The sections of a run's page, each from what the run folder holds; what is missing is said in a sentence."""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from snn_bp.comparison import settings
+from snn_bp.data import Data
+from snn_bp.diagnose.doctor import examine
+from snn_bp.errors import SnnError
+from snn_bp.evaluate import evaluate
+from snn_bp.experiment import Train
+from snn_bp.plots.pictures import Picture, Scene, confusion_picture, has_checkpoint, training_pictures
+from snn_bp.plots.style import svg_bytes
+from snn_bp.plots.weights import weight_histogram
+from snn_bp.report.page import Fact, Image, Section, Table
+from snn_bp.run import Run
+
+NO_CHECKPOINT = "The run has no checkpoint yet: there is no trained network to look at."
+PROOF = {"file", "holds", "samples", "split", "accuracy", "compared", "difference", "note"}  # what any proof holds
+
+
+def results(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Section:
+    """Figures to see at once."""
+    found, facts = run.results() or {}, []
+    if evaluation:
+        facts.append(_accuracy(evaluation))
+    if split != "validation" and (validation := found.get("validation")):
+        facts.append(_accuracy(validation))
+    if evaluation:
+        facts.append(Fact(f"{split} loss", f"{evaluation['loss']:.4f}"))
+        spikes, operations = (sum(evaluation.get(name, {}).values()) for name in ("spikes", "operations"))
+        if operations:
+            facts.append(Fact("spikes", f"{spikes:,.0f}", "for each inference, all layers"))
+            facts.append(Fact("synaptic operations", f"{operations:,.0f}", "for each inference, all layers"))
+    if "parameters" in found:
+        facts.append(Fact("parameters", f"{found['parameters']:,}"))
+    if "train_seconds" in found:
+        facts.append(Fact("training", f"{found['train_seconds']:,.1f} s", f"{found['epochs']} epochs"))
+    said = list(found.get("notes", []))
+    if not found:
+        said.append("The run is not finished; there are no final results.")
+    elif evaluation is None:
+        said.append(f"There is no {split} split among the results.")
+    return Section("Results", said=said, facts=facts)
+
+
+def evaluation_of(run: Run, split: str) -> dict[str, Any] | None:
+    """The record of a split in `results.json`; of validation and training computed where it is not there.
+
+    Never of the test split: a run meets it once, when it is finished.
+    """
+    found = (run.results() or {}).get(split)
+    if found is None and split != "test" and has_checkpoint(run):
+        return evaluate(run, split).record()
+    return found
+
+
+def asked(run: Run) -> Section:
+    """The experiment, and where it differs from the defaults."""
+    experiment = run.experiment
+    wanted, usual = settings(experiment), settings(replace(experiment, data=Data(experiment.data.name), train=Train()))
+    layers = [(key.removeprefix("model."), value) for key, value in wanted.items() if key.startswith("model.")]
+    rest = [(key, value) for key, value in wanted.items() if not key.startswith("model.")]
+    always = ("data.name", "data.step_ms", "data.steps", "train.epochs", "train.lr", "seed")
+    changed = [(key, value) for key, value in rest if key in always or usual[key] != value]
+    same = [each for each in rest if each not in changed]
+    recorded = _json(run, "provenance.json")
+    changes = recorded.get("changes", [])
+    said = [f"Command: {recorded['command']}"] if "command" in recorded else []
+    said += ["Changes on the command line:"] if changes else []
+    return Section(
+        "What was asked",
+        said=said,
+        listed=changes,
+        tables=[
+            Table("The model, from the input on", ("place", "layer"), layers, numbers=False),
+            Table(
+                "Data, training and seed, where they are not the default", ("setting", "value"), changed, numbers=False
+            ),
+        ],
+        folded=[Table("Settings at their defaults", ("setting", "value"), same, numbers=False)],
+    )
+
+
+def training(run: Run) -> Section:
+    """Curves over the epochs."""
+    drawn = training_pictures(run)
+    if not drawn:
+        return Section("Training", said=["No epoch is complete yet."])
+    captions = {"training": "Loss, accuracy, spike rate and gradient norm of every epoch",
+                "layers": "Every layer of neurons, on training recordings at the end of each epoch"}  # fmt: skip
+    return Section("Training", images=[_image(picture, captions[name]) for name, picture in drawn.items()])
+
+
+def layers(run: Run) -> Section:
+    """The last epoch, layer by layer."""
+    rows = run.layers()
+    if not rows:
+        return Section("Layers", said=["No epoch is complete yet."])
+    last = {row["layer"]: row for row in rows if row["epoch"] == rows[-1]["epoch"]}
+    largest: dict[str, float] = {}
+    for row in rows:
+        if "update_over_weight" in row:
+            largest[row["layer"]] = max(largest.get(row["layer"], 0.0), row["update_over_weight"])
+    neurons = [
+        (name, f"{row['rate']:.4f}", *(f"{row[key]:.1%}" for key in ("silent", "saturated", "window")))
+        for name, row in last.items() if "rate" in row
+    ]  # fmt: skip
+    weights = [
+        (name, f"{row['grad']:.3g}", f"{row['update_over_weight']:.2g}", f"{largest[name]:.2g}")
+        for name, row in last.items() if "grad" in row
+    ]  # fmt: skip
+    epoch = rows[-1]["epoch"]
+    return Section(
+        "Layers",
+        tables=[
+            Table(
+                f"Neurons after epoch {epoch}: rate in spikes per neuron and step; silent neurons never fire, "
+                "saturated ones in 95 % of the steps; in the window the surrogate is above a tenth of its height",
+                ("layer", "rate", "silent", "saturated", "in the window"),
+                neurons,
+            ),
+            Table(
+                "Weights at the last step of an epoch: norm of the gradient, size of the update over the weights'",
+                ("layer", f"gradient, epoch {epoch}", f"update / weights, epoch {epoch}", "largest of all epochs"),
+                weights,
+            ),
+        ],
+    )  # fmt: skip
+
+
+def doctor(run: Run) -> Section:
+    """The doctor's verdicts on the last checkpoint."""
+    if not has_checkpoint(run):
+        return Section("Doctor", said=[NO_CHECKPOINT])
+    found = examine(run)
+    if found.ok:
+        return Section("Doctor", said=["The doctor finds nothing wrong at the last checkpoint."])
+    return Section("Doctor", said=["At the last checkpoint:"], listed=[str(each) for each in found.findings])
+
+
+def backward(run: Run) -> Section:
+    """One backward pass, and what the network sees."""
+    if not has_checkpoint(run):
+        return Section("One backward pass", said=[NO_CHECKPOINT])
+    scene = Scene.of(run)
+    split = "validation" if len(run.dataset().ids["validation"]) else "training"
+    said = f"The best network so far, in evaluation mode, on {scene.x.shape[1]} {split} recordings"
+    said += ", traced in floats though the run trains in whole numbers." if scene.network.target == "loihi" else "."
+    captions = {
+        "error_map": "Error of every layer and time step",
+        "raster": "Spikes of one recording, and behind them the error that came back to each neuron",
+        "surrogate": "Where the potentials lie, and where the surrogate lets error through",
+        "events": "One recording and the network's votes up to each step. White: ON events, black: OFF events",
+        "filters": "Weights of the first layer",
+    }
+    if scene.x.dim() == 3:
+        captions["events"] = "One recording and the network's votes up to each step"
+    drawn = scene.pictures().items()
+    return Section("One backward pass", [said], images=[_image(picture, captions[name]) for name, picture in drawn])
+
+
+def confusion(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Section:
+    """Which class is taken for which."""
+    title = "Confusion"
+    if evaluation is None:
+        return Section(title, said=[f"There are no results on the {split} split yet."])
+    names = run.dataset().class_names
+    rows = [(names[true], *map(str, counts)) for true, counts in enumerate(evaluation["confusion"])]
+    table = Table("The confusion matrix as a table: true classes down, votes across", ("true", *names), rows)
+    picture = confusion_picture(evaluation, names)
+    return Section(title, images=[_image(picture, f"Votes on the {split} split")], folded=[table])
+
+
+def activity(evaluation: Mapping[str, Any] | None, split: str) -> Section:
+    """Spikes and synaptic operations of an inference."""
+    title = "Spikes and operations"
+    if evaluation is None or not evaluation.get("operations"):
+        return Section(title, said=[f"They are not counted on the {split} split yet."])
+    spikes, operations = evaluation["spikes"], evaluation["operations"]
+    names = sorted({**spikes, **operations}, key=lambda name: int(name.split()[1]))
+    rows = [(name, *(f"{part[name]:,.1f}" if name in part else "" for part in (spikes, operations))) for name in names]
+    rows.append(("all layers", f"{sum(spikes.values()):,.1f}", f"{sum(operations.values()):,.1f}"))
+    caption = f"For each inference, mean of the {split} split. An operation: a weight added for an input that is not 0"
+    return Section(title, tables=[Table(caption, ("layer", "spikes", "synaptic operations"), rows)])
+
+
+def exported(run: Run) -> Section:
+    """What each proof of an export says."""
+    said: list[str] = []
+    images, tables = [], []
+    for file in sorted((run.path / "export").glob("*.json")):
+        try:
+            proof = json.loads(file.read_text())
+        except ValueError:
+            proof = None
+        if not isinstance(proof, dict) or not proof.keys() >= PROOF:
+            said.append(f"{file.name}: it is not a proof that snn-bp verify wrote.")
+            continue
+        tables.append(_proof_table(proof))
+        if proof.get("weights"):
+            counts = {name: {int(value): n for value, n in of.items()} for name, of in proof["weights"].items()}
+            ranges = ", ".join(f"{name} {min(of)} .. {max(of)}" for name, of in counts.items())
+            picture = Picture(weight_histogram(counts), f"Histogram of the whole numbers: {ranges}.")
+            images.append(_image(picture, f"{proof['file']}: how often each whole number is a weight"))
+        said.append(f"{proof['file']}: {proof['note']}")
+    if not said:
+        said.append(f"Nothing is exported yet. `snn-bp export {run.path} FILE.net` writes a file and its proof.")
+    return Section("Export", said=said, tables=tables, images=images)
+
+
+def origin(run: Run) -> Section:
+    """Versions, commit, machine."""
+    recorded = _json(run, "provenance.json")
+    if not recorded:
+        return Section("Where it comes from", said=["The run folder has no provenance.json."])
+    rows = [(key, str(recorded[key])) for key in ("started", "commit") if key in recorded]
+    for part in ("machine", "versions", "seeds"):
+        rows += [(f"{part}: {key}", str(value)) for key, value in recorded.get(part, {}).items()]
+    tables = [Table("Versions, commit and machine of the run", ("what", "value"), rows, numbers=False)]
+    splits = _json(run, "data.json").get("splits", {})
+    if splits:
+        counted = [(name, str(len(split["ids"])), split["sha256"]) for name, split in splits.items()]
+        tables.append(
+            Table("Recordings of each split", ("split", "recordings", "hash of their numbers"), counted, False)
+        )
+    return Section("Where it comes from", tables=tables)
+
+
+def _proof_table(proof: Mapping[str, Any]) -> Table:
+    equal = f"all {proof['compared']:,} outputs of neurons are equal"
+    rows = [("spikes", equal if proof["holds"] else f"different: {proof['difference']}")]
+    rows += [(f"accuracy, {stage}", f"{value:.4f}") for stage, value in proof["accuracy"].items()]
+    for name, count in proof.get("spikes", {}).items():
+        operations = proof.get("operations", {}).get(name)
+        behind = "" if operations is None else f", {operations:,.0f} synaptic operations"
+        rows.append((name, f"{count:,.1f} spikes{behind} for each inference"))
+    rows += [(f"on {chip}", said) for chip, said in proof.get("chips", {}).items()]
+    if proof.get("client"):
+        rows.append(("Lava's client", proof["client"]))
+    return Table(
+        f"{proof['file']} against the network, on {proof['samples']} recordings of {proof['split']}",
+        ("what", "found"), rows, numbers=False,
+    )  # fmt: skip
+
+
+def _accuracy(evaluation: Mapping[str, Any]) -> Fact:
+    note = f"{evaluation['correct']} of {evaluation['samples']}, 95 % interval "
+    note += f"{evaluation['low']:.3f} .. {evaluation['high']:.3f}"
+    return Fact(f"{evaluation['split']} accuracy", f"{evaluation['accuracy']:.4f}", note)
+
+
+def _image(picture: Picture, caption: str) -> Image:
+    content = base64.b64encode(svg_bytes(picture.figure)).decode()
+    return Image(f"data:image/svg+xml;base64,{content}", picture.alt, caption)
+
+
+def _json(run: Run, name: str) -> dict[str, Any]:
+    """A JSON object of the run folder, empty where there is none."""
+    file = run.path / name
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text())
+    except ValueError as cause:
+        raise SnnError(f"{file}: it is not JSON ({cause}).") from None
+    return content if isinstance(content, dict) else {}

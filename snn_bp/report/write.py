@@ -1,0 +1,53 @@
+"""`report`: gather the sections and write the page."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from snn_bp.comparison import state_of
+from snn_bp.errors import SnnError, check_choice
+from snn_bp.files import replace_file
+from snn_bp.progress import results_line
+from snn_bp.report import sections
+from snn_bp.report.page import Section, render
+from snn_bp.run import Run
+
+
+def report(run: Run, *, split: str = "test") -> Path:
+    """Write `report.html` into the run folder and give its path: one file, no network, no script.
+
+    Figures are those of `results.json` for `split`; validation and training are evaluated where they are not there,
+    test never. What the run does not have (yet) is said on the page.
+    """
+    check_choice("split", split, ("test", "validation", "train"))
+    finished = run.results()
+    evaluation = sections.evaluation_of(run, split)
+    parts: dict[str, Callable[[], Section]] = {
+        "Results": lambda: sections.results(run, evaluation, split),
+        "What was asked": lambda: sections.asked(run),
+        "Training": lambda: sections.training(run),
+        "Layers": lambda: sections.layers(run),
+        "Doctor": lambda: sections.doctor(run),
+        "One backward pass": lambda: sections.backward(run),
+        "Confusion": lambda: sections.confusion(run, evaluation, split),
+        "Spikes and operations": lambda: sections.activity(evaluation, split),
+        "Export": lambda: sections.exported(run),
+        "Where it comes from": lambda: sections.origin(run),
+    }
+    path = run.path / "report.html"
+    page = render(
+        title=f"Run {run.path.resolve().name}",
+        lead=results_line(finished) if finished else state_of(run),
+        sections=[_said(title, part) for title, part in parts.items()],
+    )
+    replace_file(path, page.encode())
+    return path
+
+
+def _said(title: str, part: Callable[[], Section]) -> Section:
+    """The section; where a file that it needs cannot be read or is not what we wrote, the reason."""
+    try:
+        return part()
+    except SnnError as cause:
+        return Section(title, said=[f"This part is missing: {cause}"])
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        return Section(title, said=[f"This part is missing: a file of the run is damaged ({cause!r})."])

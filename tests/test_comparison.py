@@ -1,0 +1,156 @@
+"""Runs side by side: what makes a group, the figures of one, and what differs between groups."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from catalogue import NEURONS, SURROGATES
+from runs import tiny
+
+from snn_bp import (
+    BatchNorm,
+    Conv,
+    CountSquaredError,
+    Delay,
+    Dense,
+    Experiment,
+    Flatten,
+    Pool,
+    RateBounds,
+    Run,
+    SnnError,
+    Spiking,
+)
+from snn_bp.comparison import compare, settings, written
+from snn_bp.experiment import parse
+from snn_bp.files import write_json
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Make a run folder with results, or one that is not finished where no accuracy is given."""
+
+    def make(name: str, experiment: Experiment, accuracy: float | None = None, **more: Any) -> Path:
+        run = Run.create(experiment, tmp_path / name, command="made here", changes=())
+        if accuracy is not None:
+            split = {
+                "accuracy": accuracy,
+                "loss": 1 - accuracy,
+                "spikes": {"a": 3.0, "b": 4.0},
+                "operations": {"c": 50},
+            }
+            results = {"epochs": 2, "best_epoch": 1, "train_seconds": 5.0, "validation": split, "test": split}
+            write_json(run.path / "results.json", results | more)
+        return run.path
+
+    return make
+
+
+def test_runs_that_differ_in_their_seed_are_one_group_with_mean_and_sample_deviation(made):
+    paths = [made(f"run{seed}", tiny(seed=seed), accuracy) for seed, accuracy in enumerate((0.7, 0.8, 0.9))]
+
+    (group,) = compare(paths).groups
+
+    assert group.seeds == (0, 1, 2) and group.settings == {}
+    assert group.figures["test_accuracy"].mean == pytest.approx(0.8)
+    assert group.figures["test_accuracy"].deviation == pytest.approx(0.1)  # sqrt((0.01 + 0 + 0.01) / 2)
+    assert group.figures["spikes"] == (7.0, 0.0, 3) and group.figures["operations"].mean == 50
+
+
+def test_one_run_has_no_deviation(made):
+    (group,) = compare([made("one", tiny(), 0.5)]).groups
+
+    assert group.figures["test_accuracy"] == (0.5, None, 1)
+
+
+def test_groups_are_told_apart_by_the_settings_in_which_they_differ_alone(made):
+    slow, fast = tiny(lr=1e-3), tiny(lr=2e-3)
+    longer = replace(fast, model=(*fast.model, Flatten()))
+
+    comparison = compare([made("slow", slow, 0.5), made("fast", fast, 0.6), made("longer", longer, 0.7)])
+
+    assert [group.settings for group in comparison.groups] == [
+        {"train.lr": "0.001", "model.7": "-"},
+        {"train.lr": "0.002", "model.7": "-"},
+        {"train.lr": "0.002", "model.7": "Flatten()"},
+    ]
+
+
+def test_where_the_data_lie_and_how_a_number_is_written_make_no_groups(made):
+    experiment = tiny()
+    moved = replace(experiment, data=replace(experiment.data, root="elsewhere", step_ms=104.0), seed=1)
+
+    comparison = compare([made("here", experiment, 0.5), made("there", moved, 0.7)])
+
+    assert len(comparison.groups) == 1 and comparison.groups[0].settings == {}
+
+
+def test_an_unfinished_run_is_listed_and_counts_in_no_figure(made):
+    paths = [made("done", tiny(), 0.5), made("started", tiny(seed=1))]
+
+    comparison = compare(paths)
+
+    assert comparison.unfinished == {str(paths[1]): "not started"}
+    assert comparison.groups[0].seeds == (0,) and "not started" in str(comparison)
+
+
+def test_a_folder_named_twice_counts_once(made):
+    path = made("one", tiny(), 0.5)
+
+    assert compare([path, Run(path), path / ".." / "one"]).groups[0].paths == (str(path),)
+
+
+def test_a_seed_that_stands_twice_is_said(made):
+    comparison = compare([made("one", tiny(), 0.5), made("again", tiny(), 0.5)])
+
+    assert "seed 0 2 times" in str(comparison)
+
+
+def test_a_figure_that_some_runs_lack_is_said(made):
+    comparison = compare([made("one", tiny(), 0.5), made("no test", tiny(seed=1), 0.6, test=None)])
+
+    assert comparison.groups[0].figures["test_accuracy"] == (0.5, None, 1)
+    assert comparison.notes == ["group 1: 1 of 2 runs have a test accuracy", "group 1: 1 of 2 runs have a test loss"]
+
+
+def test_files_hold_what_the_comparison_holds(made, tmp_path):
+    comparison = compare([made("slow", tiny(lr=1e-3), 0.5), made("fast", tiny(), 0.6), made("more", tiny(seed=4), 0.7)])
+
+    comparison.write(tmp_path / "table.csv")
+    comparison.write(tmp_path / "table.json")
+
+    with (tmp_path / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["train.lr"], row["seeds"]) for row in rows] == [("0.001", "0"), ("0.005", "0, 4")]
+    assert float(rows[1]["test_accuracy_mean"]) == comparison.groups[1].figures["test_accuracy"].mean
+    assert rows[0]["test_accuracy_deviation"] == ""
+    assert json.loads((tmp_path / "table.json").read_text()) == json.loads(json.dumps(comparison.record()))
+
+
+def test_what_cannot_be_compared_or_written_is_refused(made, tmp_path):
+    with pytest.raises(SnnError, match="no run is named"):
+        compare([])
+    with pytest.raises(SnnError, match=r"\.csv or \.json"):
+        compare([made("one", tiny(), 0.5)]).write(tmp_path / "table.txt")
+    with pytest.raises(SnnError, match="no run is here"):
+        compare([tmp_path / "nothing"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [*NEURONS, *SURROGATES, Conv(8, 3, stride=2), Dense(7), Pool(2), BatchNorm(), Delay(3), Spiking(NEURONS[1]),
+     CountSquaredError(right=0.9), RateBounds(lower=(0.1, 0.2))],
+    ids=repr,
+)  # fmt: skip
+def test_a_setting_reads_back_as_the_value(value):
+    assert parse(written(value), at="here") == value
+
+
+def test_settings_name_every_part_of_an_experiment():
+    found = settings(tiny(seed=3, lr=0.5))
+
+    assert found["seed"] == "3" and found["train.lr"] == "0.5" and found["data.name"] == "'digits'"
+    assert found["model.1"] == "Dense(units=12)"

@@ -1,0 +1,308 @@
+"""Pictures: they hold the numbers they claim, nothing is cut, and they can be read without colour."""
+
+import io
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import runs
+import torch
+from matplotlib import colormaps, rcParams
+from PIL import Image
+
+from snn_bp import (
+    LI,
+    LIF,
+    BatchNorm,
+    Conv,
+    CountCrossEntropy,
+    Dense,
+    FirstSpike,
+    Flatten,
+    MaxCrossEntropy,
+    Network,
+    Run,
+)
+from snn_bp.diagnose import diagnose
+from snn_bp.errors import SnnError
+from snn_bp.plots import (
+    confusion_matrix,
+    error_map,
+    event_movie,
+    event_strip,
+    layer_curves,
+    raster,
+    save_plots,
+    surrogate_window,
+    training_curves,
+    weight_filters,
+    weight_histogram,
+)
+from snn_bp.plots.backward import _light_half
+from snn_bp.plots.style import LINES, SEQUENTIAL, png_bytes, svg_bytes
+
+few_digits, finished = runs.few_digits, runs.finished
+
+STEPS, BATCH = 7, 3
+METRICS = [
+    {"epoch": 1, "train_loss": 2.0, "train_accuracy": 0.2, "validation_loss": 2.1, "validation_accuracy": 0.3,
+     "spike_rate": 0.1, "grad_norm": 3.0},
+    {"epoch": 2, "train_loss": 1.0, "train_accuracy": 0.6, "spike_rate": 0.2, "grad_norm": 0.5},
+]  # fmt: skip
+ROWS = [
+    {
+        "epoch": epoch,
+        "layer": f"layer {place} (LIF)",
+        "rate": 0.1 * place,
+        "silent": 0.5,
+        "saturated": 0.0,
+        "window": 0.3,
+    }
+    for epoch in (1, 2)
+    for place in range(9)
+]
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = (Flatten(), Dense(70), BatchNorm(), LIF(beta=0.8), Dense(5), LI(beta=0.9))
+    return Network(model, (2, 6, 4), seed=1).eval()
+
+
+@pytest.fixture(scope="module")
+def x():
+    return 2 * torch.rand(STEPS, BATCH, 2, 6, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def trace(network, x):
+    return diagnose(network, x, torch.arange(BATCH))
+
+
+@pytest.fixture(scope="module")
+def figures(network, x, trace):
+    out = network(x)
+    names = ("an unusually long name of a class", "b", "c", "d", "e")
+    return {
+        "raster": raster(trace),
+        "error_map": error_map(trace),
+        "surrogate": surrogate_window(trace),
+        "events": event_strip(x, out, target=1, class_names=names, step_ms=2.5),
+        "channels": event_strip(x.flatten(2), out, target=1),
+        "training": training_curves(METRICS),
+        "layers": layer_curves(ROWS),
+        "confusion": confusion_matrix(np.arange(25).reshape(5, 5).tolist(), names),
+        "many classes": confusion_matrix(np.eye(40, dtype=int).tolist()),
+        "filters": weight_filters(network, filters=3),
+        "kernels": weight_filters(Network((Conv(3, 3),), (9, 8, 8))),
+        "matrix": weight_filters(Network((Dense(5),), (12,))),
+        "histogram": weight_histogram({"layer 2 (LIF)": {-4: 2, 0: 5, 8: 1}, "b": {0: 1}, "c": {1: 3}}),
+    }
+
+
+FIGURES = ("raster", "error_map", "surrogate", "events", "channels", "training", "layers", "confusion", "many classes",
+           "filters", "kernels", "matrix", "histogram")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_of_a_picture_is_cut(figures, name):
+    drawn = figures[name]
+
+    drawn.draw_without_rendering()
+
+    taken, page = drawn.get_tightbbox(), drawn.bbox_inches.padded(0.01)
+    assert page.x0 <= taken.x0 and page.y0 <= taken.y0 and taken.x1 <= page.x1 and taken.y1 <= page.y1
+
+
+@pytest.mark.parametrize("name", ("raster", "surrogate"))
+def test_an_svg_takes_the_readers_colour_of_text(figures, name):
+    text = svg_bytes(figures[name]).decode()
+
+    assert "prefers-color-scheme:dark" in text and "currentColor" in text
+    assert "#000000" not in text
+
+
+def test_lines_differ_in_grey_too():
+    assert len({(dash, marker) for _, dash, marker in LINES}) == len(LINES)
+
+
+@pytest.mark.parametrize(
+    "shades", (colormaps[SEQUENTIAL], _light_half("YlOrBr"), colormaps["gray"]), ids=lambda s: s.name
+)
+def test_luminance_never_turns_along_a_colour_map(shades):
+    luminance = shades(np.arange(shades.N))[:, :3] @ (0.2126, 0.7152, 0.0722)
+
+    moves = np.diff(luminance)
+
+    assert (moves > -1e-3).all() or (moves < 1e-3).all()
+    assert abs(luminance[-1] - luminance[0]) > 0.3
+
+
+def test_raster_shows_every_spike_of_the_neurons_it_shows_over_their_error(trace):
+    drawn = raster(trace, sample=1, neurons=20)
+
+    axis, readout = drawn.axes[:2]
+    shown = np.linspace(0, 69, 20).astype(int)
+    (dots,) = axis.get_lines()
+    seen = set(zip(dots.get_xdata().tolist(), dots.get_ydata().tolist(), strict=True))
+    spikes = trace.layers[0].spikes[:, 1].numpy()[:, shown]
+    assert seen == set(zip(*map(np.ndarray.tolist, np.nonzero(spikes)), strict=True)) and seen
+    picture = axis.get_images()[0]
+    wanted = trace.layers[0].error[:, 1].abs().numpy()[:, shown].T
+    np.testing.assert_array_equal(picture.get_array(), np.maximum(wanted, picture.norm.vmin))
+    assert readout.get_lines() == []  # it does not spike
+    assert readout.get_images()[0].get_array().shape == (5, STEPS)
+
+
+@pytest.mark.parametrize("wrong", ({"sample": BATCH}, {"sample": -1}, {"neurons": 0}), ids=str)
+def test_raster_refuses_what_the_trace_does_not_hold(trace, wrong):
+    with pytest.raises(SnnError, match=next(iter(wrong))):
+        raster(trace, **wrong)
+
+
+def test_error_map_holds_the_errors_of_the_trace(trace, figures):
+    axis = figures["error_map"].axes[0]
+
+    np.testing.assert_array_equal(axis.get_images()[0].get_array(), trace.errors.numpy())
+    assert [label.get_text() for label in axis.get_yticklabels()] == [layer.name for layer in trace.layers]
+
+
+def test_pictures_of_a_dead_or_broken_pass_can_be_drawn(network, x):
+    still = diagnose(network, torch.zeros_like(x), torch.arange(BATCH))
+    broken = diagnose(network, x * float("inf"), torch.arange(BATCH))
+
+    for trace in (still, broken):
+        for draw in (raster, error_map, surrogate_window):
+            png_bytes(draw(trace), dpi=30)
+
+
+def test_the_windows_histogram_and_slope_are_those_of_the_trace(trace):
+    drawn = surrogate_window(trace)
+
+    axis, other = drawn.axes
+    layer = trace.layers[0]
+    heights, edges, _ = axis.patches[0].get_data()
+    inside = (layer.distances >= edges[0]) & (layer.distances <= edges[-1])
+    assert heights.sum() == pytest.approx(float(inside.float().mean()), abs=1e-6)
+    slope = other.get_lines()[0]
+    closed = 1 / (1 + (np.pi / 2 * 2.0 * slope.get_xdata()) ** 2)  # ATan of slope 2 over its height, at threshold 1
+    np.testing.assert_allclose(slope.get_ydata(), closed, atol=0.03)  # the mean over a bin is not its middle
+    assert f"{layer.window:.0%}" in axis.get_title(loc="left")
+
+
+def test_a_network_that_does_not_spike_has_no_surrogate_to_show(x):
+    readout = Network((Flatten(), Dense(5), LI(beta=0.9)), (2, 6, 4))
+
+    with pytest.raises(SnnError, match="no layer of the trace spikes"):
+        surrogate_window(diagnose(readout, x, torch.arange(BATCH)))
+
+
+@pytest.mark.parametrize("loss", (CountCrossEntropy(), MaxCrossEntropy(), FirstSpike()), ids=repr)
+def test_votes_at_the_last_step_are_those_the_loss_sees(x, loss):
+    out = torch.bernoulli(torch.full((STEPS, BATCH, 4), 0.4), generator=torch.Generator().manual_seed(3))
+
+    drawn = event_strip(x, out, target=2, sample=1, loss=loss)
+
+    lines = [line for line in drawn.axes[-1].get_lines() if len(line.get_xdata())]
+    ends = sorted(float(line.get_ydata()[-1]) for line in lines)
+    assert ends == pytest.approx(sorted(loss.votes(out)[1].tolist()))
+    true = next(line for line in lines if line.get_label().startswith("class 2, true"))
+    assert true.get_ydata()[2] == pytest.approx(float(loss.votes(out[:3])[1, 2]))
+
+
+def test_frames_are_on_events_minus_off_events(x):
+    drawn = event_strip(x, torch.zeros(STEPS, BATCH, 5), target=0, sample=2)
+
+    shown = [axis.get_images()[0].get_array() for axis in drawn.axes if axis.get_images()]
+    np.testing.assert_array_equal(shown[3], (x[3, 2, 1] - x[3, 2, 0]).numpy())
+
+
+@pytest.mark.parametrize("late", (0, 2))
+@pytest.mark.parametrize("row", (False, True), ids=("images", "row"))
+def test_a_movie_has_a_picture_for_every_step_of_the_answer(x, late, row):
+    x = x[:3].flatten(2) if row else x[:3]
+    out = torch.bernoulli(torch.full((3 + late, BATCH, 5), 0.4), generator=torch.Generator().manual_seed(3))
+
+    movie = Image.open(io.BytesIO(event_movie(x, out, target=1, step_ms=300)))
+
+    assert movie.n_frames == 3 + late and movie.info["duration"] == 300
+
+
+@pytest.mark.parametrize(
+    "shapes", (((7, 3, 6, 4), (7, 3, 5)), ((7, 3, 8), (6, 3, 5)), ((7, 3, 8), (7, 2, 5)), ((7, 3, 8), (7, 5))), ids=str
+)
+def test_events_of_another_shape_are_refused(shapes):
+    x, out = (torch.zeros(shape) for shape in shapes)
+
+    with pytest.raises(SnnError, match=r"\[time, batch"):
+        event_strip(x, out, target=0)
+
+
+def test_dense_weights_are_laid_out_as_the_sensor(network):
+    mosaic = weight_filters(network, filters=10).axes[0].get_images()[0].get_array().filled(np.nan)
+
+    weight = network.layers[1].weight.detach().numpy()
+    places = {(0, 0): (1, 1), (1, 0): (1, 6), (1, 1): (8, 6), (9, 1): (22, 6)}  # a gap of 1 around 6 x 4
+    for (unit, channel), (top, left) in places.items():
+        wanted = weight[unit, 24 * channel : 24 * (channel + 1)].reshape(6, 4)
+        np.testing.assert_array_equal(mosaic[top : top + 6, left : left + 4], wanted)
+    assert np.isfinite(mosaic).sum() == 10 * 48
+
+
+def test_a_network_without_weights_has_no_filters():
+    with pytest.raises(SnnError, match="no layer of weights"):
+        weight_filters(Network((LIF(beta=0.5),), (4,)))
+
+
+def test_confusion_colours_are_shares_of_the_true_class():
+    picture = confusion_matrix([[8, 2], [0, 0]]).axes[0].get_images()[0]
+
+    np.testing.assert_allclose(picture.get_array(), [[0.8, 0.2], [0, 0]])
+
+
+@pytest.mark.parametrize("wrong", (([[1, 2]],), ([[1]], ("a", "b")), ([],)), ids=str)
+def test_confusion_that_is_no_square_is_refused(wrong):
+    with pytest.raises(SnnError, match="confusion_matrix"):
+        confusion_matrix(*wrong)
+
+
+def test_the_histogram_of_weights_names_its_grid(figures):
+    titles = [axis.get_title(loc="left") for axis in figures["histogram"].axes if axis.get_visible()]
+
+    assert titles == ["layer 2 (LIF): 3 values, steps of 4", "b: 1 values, steps of 1", "c: 1 values, steps of 1"]
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_finished_run_gives_all_pictures_and_keeps_the_users_settings(finished, tmp_path):
+    run = Run(shutil.copytree(finished.path, tmp_path / "run"))
+    before = dict(rcParams)
+
+    files = save_plots(run)
+
+    assert sorted(file.name for file in files) == sorted(file.name for file in (run.path / "plots").iterdir())
+    assert {file.name for file in files} == {
+        "training.png", "layers.png", "confusion.png", "error_map.png", "raster.png", "surrogate.png", "events.png",
+        "events.gif", "filters.png",
+    }  # fmt: skip
+    for file in files:
+        Image.open(file).verify()
+    assert dict(rcParams) == before
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_run_before_its_first_epoch_gives_no_picture(tmp_path):
+    run = Run.create(runs.tiny(), tmp_path / "run", command="", changes=())
+
+    assert save_plots(run) == []
+
+
+@pytest.mark.slow
+def test_drawing_chooses_no_backend():
+    program = "import sys; from snn_bp.plots import *; from snn_bp.plots.style import *; "
+    program += "png_bytes(confusion_matrix([[1, 0], [0, 1]])); print('matplotlib.pyplot' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "False"
