@@ -97,7 +97,7 @@ class Network(nn.Module):
 
         For neurons that spike that is their rate, in spikes per step over time and batch; gradients flow through it.
         """
-        self._check(x)
+        self.check_input(x)
         rates, after = [], []
         for stretch in self._stretches(x, self._states(state)):
             x = stretch.out
@@ -109,7 +109,7 @@ class Network(nn.Module):
     @torch.no_grad()
     def paths(self, x: Tensor) -> list[str]:
         """In words, how the layers run on `x` and which share of each one's input is not zero: a line an operation."""
-        self._check(x)
+        self.check_input(x)
         lines = []
         for stretch in self._stretches(x, self._states(None)):
             names = [self.name(place) for place in stretch.places]
@@ -159,7 +159,7 @@ class Network(nn.Module):
 
     def walk(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[tuple]:
         """Each layer with its output; (output, state[, potentials]) where it has state."""
-        self._check(x)
+        self.check_input(x)
         states = self._states(state)
         if self.target == "loihi":
             yield from self._walk_chip(x)
@@ -193,7 +193,8 @@ class Network(nn.Module):
             )
         return iter(state) if state else iter([None] * count)
 
-    def _check(self, x: Tensor) -> None:
+    def check_input(self, x: Tensor) -> None:
+        """Raise unless `x` is `[time, batch, *input_shape]` in floats as wide as the weights."""
         if x.dim() < 2 or tuple(x.shape[2:]) != self.input_shape:
             raise SnnError(
                 f"network: input should be [time, batch, {', '.join(map(str, self.input_shape))}], "

@@ -22,9 +22,11 @@ from snn_bp.export.nir_replay import replay_nir
 from snn_bp.export.nir_write import write_nir
 from snn_bp.export.quantize import quantize
 from snn_bp.export.simulate import simulate
-from snn_bp.files import write_json
+from snn_bp.files import replace_file, write_json
 from snn_bp.kernels.fixed import UNIT
 from snn_bp.network import Network
+from snn_bp.plots import weight_histogram
+from snn_bp.plots.style import png_bytes
 from snn_bp.run import Run
 
 SAMPLES = 256
@@ -109,7 +111,8 @@ def verify(
 
     Of a `.net` file every spike of every layer is compared, of its integers replayed and of the network in whole
     numbers; of a `.nir` file the outputs of the network, of the one read back, and of NIR's own equations. `lava`
-    recordings go through Lava's real client too, where it is installed. Raises where the file cannot be read.
+    recordings go through Lava's real client too, where it is installed. The proof is written to the run's
+    folder `export/`, with a picture of the weights on their grid. Raises where the file cannot be read.
     """
     check_number("samples", samples, whole=True, low=1)
     file, dataset = Path(file), run.dataset()
@@ -127,6 +130,8 @@ def verify(
     folder = run.path / "export"
     folder.mkdir(exist_ok=True)
     write_json(folder / f"{file.name}.json", proof.record())
+    if proof.weights:
+        replace_file(folder / f"{file.name}.png", png_bytes(weight_histogram(proof.weights)))
     return proof
 
 

@@ -37,6 +37,7 @@ def test_the_file_of_a_run_is_proven(run, tmp_path):
     assert proof.accuracy["quantised"] == proof.accuracy["integer"]
     assert proof.compared == 40 * (3 + 2) * (12 + 10)
     assert json.loads((run.path / "export" / "x.net.json").read_text())["holds"] is True
+    assert (run.path / "export" / "x.net.png").read_bytes().startswith(b"\x89PNG")
     assert sum(proof.weights["layer 3 (LIF)"].values()) == 12 * np.prod(run.dataset().shape)
 
 
