@@ -352,12 +352,12 @@ def test_without_validation_training_recordings_choose(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method, accuracy", (("bptt", 0.5), ("es", 0.1), ("ga", 0.1))  # surely above chance, 0.1)
-def test_digits_are_learned(method, accuracy, monkeypatch):
+@pytest.mark.parametrize("method, above", (("bptt", 0.5), ("es", 0.1), ("ga", 0.1)))  # chance is 0.1
+def test_digits_are_learned(method, above, monkeypatch):
     monkeypatch.undo()
     data = Data("digits", step_ms=52, steps=6, downsample=2, batch=64)
     asked = Experiment(data, (Pool(5, kind="sum"), Flatten(), Dense(10), LIF(beta=0.8)), Train(lr=0.01))
 
     found = search(asked, method=method, budget=500_000, quiet=True)
 
-    assert found.test is not None and found.test.low > accuracy
+    assert found.test is not None and found.test.low > above
