@@ -1,12 +1,15 @@
 """A network as blocks: neurons with all that lies between them and the neurons before, as a chip has them."""
 
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from torch import nn
 
 from snn_bp.errors import SnnError
-from snn_bp.layers import Delays, Neurons, RecurrentNeurons, SumPool
+from snn_bp.layers import Delays, DropoutOverTime, Neurons, RecurrentNeurons, SumPool
 from snn_bp.neurons import ALIF, is_spiking
+
+Target: TypeAlias = Literal["float", "loihi"]
+TARGETS = ("float", "loihi")
 
 
 class Chain(Protocol):
@@ -15,6 +18,7 @@ class Chain(Protocol):
     layers: nn.ModuleList
     shapes: list[tuple[int, ...]]
     input_shape: tuple[int, ...]
+    target: Target
     training: bool
     settled: bool
 
@@ -75,10 +79,21 @@ def _check(network: Chain, block: Block) -> None:
         raise refuse(
             "an LI sends potentials, the chip sends spikes; only the last layer can be read out. Use LIF here."
         )
-    if block.neurons.surrogate.per != "threshold":
+    if network.target != "float" and block.neurons.surrogate.per != "threshold":
         raise refuse(
             "its surrogate counts the slope in units of the potential, which the grid rescales. Use per='threshold'."
         )
+    if len(block.neurons.shape) == 3 and len(block.neurons.learned):
+        raise refuse("each neuron of a map would learn its own decay or threshold, a file holds one for each channel.")
+    delays = sum(isinstance(part, Delays) for part in block.parts)
+    if delays and isinstance(block.layer, RecurrentNeurons):
+        raise refuse("lava would delay the recurrence too. Put the Delay in front of a layer that is not recurrent.")
+    if delays > 1 or (delays and not any(isinstance(part, nn.Linear) for part in block.parts)):
+        raise refuse(
+            "one Delay stands in front of a Dense; sum up several, and leave out that of a convolution or pool."
+        )
+    if block.delays is not None and block.delays.longest() > 62:
+        raise refuse(f"its delays reach {block.delays.longest()} steps, the chip holds 62. Use Delay(..., most=62).")
     synapses = norms = pools = 0
     for place, part in zip(block.places, block.parts, strict=False):
         if isinstance(part, nn.MaxPool1d | nn.MaxPool2d):
@@ -93,6 +108,8 @@ def _check(network: Chain, block: Block) -> None:
             raise refuse(
                 "a Delay stands right behind neurons (or the input), in front of a Dense; a convolution has none."
             )
+        if isinstance(part, DropoutOverTime) and synapses:
+            raise refuse("a Dropout of weighted sums; put it in front of the Dense or Conv, where it silences inputs.")
         synapses += isinstance(part, nn.Linear | nn.Conv2d)
         norms += isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)
         pools += isinstance(part, SumPool | nn.AvgPool2d)

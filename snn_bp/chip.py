@@ -22,6 +22,7 @@ from snn_bp.neurons import coefficients, has_current, is_spiking
 from snn_bp.surrogates import Surrogate
 
 WEIGHT_LOW, WEIGHT_HIGH, BIAS_HIGH, THRESHOLD_HIGH = -128, 127, 4095, 131071
+INPUT_HIGH = 255  # of a graded spike of 8 bits
 CLIPS = (1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)  # how far beyond the largest weight's scale the best one is looked for
 
 
@@ -44,7 +45,7 @@ def run_chip(network: Chain, x: Tensor, *, cleared: bool = False) -> Iterator[tu
     own units. Biases act from row 0 on; with `cleared`, registers are emptied in the row in which the input reaches a
     block, as lava's `reset_interval` does, so that nothing of that is left.
     """
-    if not torch.equal(x, x.round()):
+    if not torch.equal(x, x.round().clamp(0, INPUT_HIGH)):
         raise SnnError("target: the input should be spikes or counts of events, whole numbers. Transforms gave others.")
     found = blocks(network)
     x = F.pad(x.movedim(0, -1), (1, len(found) - 1)).movedim(-1, 0)  # the first block hears row 0 at row 1
@@ -56,7 +57,7 @@ def run_chip(network: Chain, x: Tensor, *, cleared: bool = False) -> Iterator[tu
                 x = part(x.unflatten(2, block.shape) if x.dim() == 3 else x)
         rows = x.flatten(0, 1)
         try:
-            grid = on_grid(block, rows if network.training and not network.settled else None)
+            grid = on_grid(block, rows if network.training and not network.settled else None, like=rows)
         except SnnError as cause:
             raise SnnError(f"target, {network.name(block.places[-1])}: {cause}") from cause
         sums = rounded(grid.sum(rows)).unflatten(0, x.shape[:2])
@@ -70,9 +71,9 @@ def run_chip(network: Chain, x: Tensor, *, cleared: bool = False) -> Iterator[tu
         yield block, x, potentials, grid
 
 
-def on_grid(block: Block, x: Tensor | None = None) -> Grid:
+def on_grid(block: Block, x: Tensor | None = None, *, like: Tensor | None = None) -> Grid:
     """The block's numbers in whole numbers; norms take the statistics of `x` `[rows, ...]` where it is given."""
-    total = folded(block, x)
+    total = folded(block, x, like=like)
     values = {**coefficients(block.neurons.neuron), **block.neurons.parameters_now()}
     like = total.weight
     alpha, beta, theta = (
@@ -102,9 +103,13 @@ def on_grid(block: Block, x: Tensor | None = None) -> Grid:
 
 def best_scale(weights: list[Tensor], bias: Tensor | None, theta: Tensor | None) -> float:
     """The scale with the least squared error of the rounded weights, at which bias and threshold fit too."""
+    given = {"weights": weights, "bias": [] if bias is None else [bias], "threshold": [] if theta is None else [theta]}
+    for name, tensors in given.items():
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            raise SnnError(f"its {name}: there is a NaN or infinity, no whole number. `snn-bp doctor` may say why.")
     highest = max(float(weight.abs().max()) for weight in weights)
-    if not 0 < highest < math.inf:
-        raise SnnError(f"its weights are all zero or not finite (largest {highest}); there is nothing to scale.")
+    if highest == 0:
+        raise SnnError("its weights are all zero; there is nothing to scale.")
     most = math.inf
     if bias is not None and bool((bias != 0).any()):
         most = BIAS_HIGH / float(bias.detach().abs().max())
@@ -122,10 +127,15 @@ def best_scale(weights: list[Tensor], bias: Tensor | None, theta: Tensor | None)
         for scale in candidates
     ]
     best = candidates[errors.index(min(errors))]
-    if theta is not None and best * float(theta.detach().min()) < 0.5:
+    if not bool((weights[0] * best).round().any()):
         raise SnnError(
-            f"its largest weight {highest:.3g} is beyond 127 times its threshold {float(theta.detach().min()):.3g}, "
-            "8 bits hold no such ratio. A BatchNorm() or weight decay keeps weights small."
+            f"its weights, {highest:.3g} at most, round to zero: bias and threshold leave steps of {1 / best:.3g}. A "
+            f"bias (or norm's shift) reaches {BIAS_HIGH} steps, a threshold {THRESHOLD_HIGH}; make them smaller."
+        )
+    if theta is not None and best * float(theta.detach().min()) < 1:
+        raise SnnError(
+            f"its threshold {float(theta.detach().min()):.3g} is less than a step of its weights, {1 / best:.3g} "
+            f"(the largest is {highest:.3g}); 8 bits hold no such ratio. BatchNorm() or weight decay keeps weights small."
         )
     return best
 
@@ -143,6 +153,7 @@ def _neurons(block: Block, grid: Grid, sums: Tensor) -> tuple[Tensor, Tensor]:
     bias = sums.new_zeros(shape) if grid.sum.bias is None else each(grid.sum.bias)
     numbers = (bias, each(grid.current_kept), each(grid.voltage_kept), each(grid.threshold))
     how = (neurons.surrogate, has_current(neurons.neuron), is_spiking(neurons.neuron))
+    how = (*how, getattr(neurons.neuron, "detach_reset", True))
     rest = tuple(sums.new_zeros(sums.shape[1:]) for _ in range(3))
     if grid.recurrent is None:
         spikes, potentials, *_ = _OnChip.apply(sums, *rest, *numbers, *how)  # type: ignore[misc]
@@ -160,13 +171,13 @@ class _OnChip(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, sums, u, v, s, bias, current_kept, voltage_kept, threshold, surrogate: Surrogate, current, spiking
+        ctx, sums, u, v, s, bias, current_kept, voltage_kept, threshold, surrogate: Surrogate, current, spiking, detach
     ):
         spikes, potentials, currents, last = simulate_fixed(
             sums, bias, current_kept, voltage_kept, threshold, (u, v, s)
         )
         ctx.save_for_backward(potentials, currents, u, v, s, current_kept, voltage_kept, threshold)
-        ctx.surrogate, ctx.current, ctx.spiking = surrogate, current, spiking
+        ctx.surrogate, ctx.current, ctx.spiking, ctx.detach = surrogate, current, spiking, detach
         ctx.mark_non_differentiable(*() if spiking else (spikes,))
         return spikes, potentials, *last
 
@@ -181,14 +192,14 @@ class _OnChip(torch.autograd.Function):
             potentials, potentials.new_empty(0), currents if learns else potentials.new_empty(0), u, zero, v, s,
             alpha.contiguous(), beta.contiguous(), zero, zero, threshold.expand(v.shape).contiguous(),
             g_spikes if spiking else None, g_potentials, gu if current else None, None, gv, gs if spiking else None,
-            current, False, spiking, "zero" if spiking else "none", True,
+            current, False, spiking, "zero" if spiking else "none", ctx.detach,
             surrogate.shape, float(surrogate.slope), surrogate.per, learns, learns,
         )  # fmt: skip
         g_bias = gx.sum(0)
         if current:  # a bias goes to the membrane: without what the current hands back in time
             g_bias = (1 - alpha) * g_bias + alpha * gx[0] - (gu if gu is not None else 0)
         over_batch = [total.sum(0) for total in (g_bias, g_alpha / ONE, g_beta / ONE, g_theta)]
-        return gx, gi0, gv0, gs0, *over_batch, None, None, None
+        return gx, gi0, gv0, gs0, *over_batch, None, None, None, None
 
 
 def rounded(x: Tensor) -> Tensor:
@@ -197,4 +208,5 @@ def rounded(x: Tensor) -> Tensor:
 
 
 def _weights(weight: Tensor, scale: float) -> Tensor:
-    return rounded((weight * scale).clamp(WEIGHT_LOW, WEIGHT_HIGH))
+    low = -127 if bool((weight <= 0).all()) else WEIGHT_LOW  # lava misreads -128 where no weight is positive
+    return rounded((weight * scale).clamp(low, WEIGHT_HIGH))

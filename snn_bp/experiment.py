@@ -5,11 +5,12 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from snn_bp import losses, neurons, surrogates
+from snn_bp.blocks import TARGETS, Target
 from snn_bp.data import Data, transform_from_json, transform_to_json
 from snn_bp.errors import SnnError, check_choice, check_number, nearest
 from snn_bp.layers import Layer
 from snn_bp.losses import CountCrossEntropy, Loss, RateBounds
-from snn_bp.network import TARGETS, Network, Target, with_step
+from snn_bp.network import Network, with_step
 from snn_bp.surrogates import ATan, Surrogate
 
 

@@ -28,7 +28,11 @@ def replace_file(path: Path, content: bytes) -> None:
     """Put a whole file in the place of an old one, in one step."""
     fresh = path.with_name(path.name + ".writing")
     write_bytes(fresh, content)
-    os.replace(fresh, path)
+    try:
+        os.replace(fresh, path)
+    except OSError as cause:
+        fresh.unlink(missing_ok=True)
+        raise SnnError(f"{path}: it cannot be written ({cause.strerror}).") from cause
 
 
 def write_json(path: Path, content: Any) -> None:

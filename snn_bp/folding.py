@@ -36,8 +36,11 @@ class Sum(NamedTuple):
         return F.conv2d(x, self.weight, None, *self.geometry)
 
 
-def folded(block: Block, x: Tensor | None = None) -> Sum:
-    """The block's weighted sum in floats; norms take the statistics of `x` `[rows, ...]` where it is given."""
+def folded(block: Block, x: Tensor | None = None, *, like: Tensor | None = None) -> Sum:
+    """The block's weighted sum in floats; norms take the statistics of `x` `[rows, ...]` where it is given.
+
+    A pool without weights behind it is made in the type and on the device of `like`.
+    """
     shape, weight, bias, geometry, pools = block.shape, None, None, None, []
     for part in block.parts:
         if isinstance(part, SumPool | nn.AvgPool2d) and weight is None:
@@ -54,7 +57,7 @@ def folded(block: Block, x: Tensor | None = None) -> Sum:
             weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
             bias = shift if bias is None else bias * scale + shift
     if weight is None:  # a pool of spikes with its own neurons
-        weight, geometry = _pool_kernel(pools[0], shape[0])
+        weight, geometry = _pool_kernel(pools[0], shape[0], torch.zeros(()) if like is None else like)
         for pool in pools[1:]:
             weight, bias, geometry = _pooled_after(weight, bias, geometry, pool)
     return Sum(weight, bias, geometry)
@@ -105,10 +108,11 @@ def _pooled_before(
             weight = F.pad(maps, (0, margin[1], 0, margin[0])).reshape(weight.shape[0], -1)
         else:
             leftover = [(length - size) % stride for length in before]
-            if any(geometry.padding) and any(leftover):
+            if any(geometry.padding) and (any(leftover) or stride < size):
                 raise SnnError(
-                    f"a padded Conv behind a Pool that leaves out {leftover} rows and columns of {list(before)}: "
-                    "one kernel cannot say both. Use padding=0, or sizes that the pool divides."
+                    f"a padded Conv behind a Pool of {size} by steps of {stride} on {list(before)}: the pool's windows "
+                    "overlap or leave out an edge, and one kernel cannot say both. Use padding=0, or a pool whose "
+                    "stride is its size and divides the image."
                 )
             spread = _spread(weight, [d * stride for d in geometry.dilation])
             weight = F.conv_transpose2d(
@@ -138,10 +142,10 @@ def _pooled_after(
     )
 
 
-def _pool_kernel(pool: nn.Module, channels: int) -> tuple[Tensor, Geometry]:
+def _pool_kernel(pool: nn.Module, channels: int, like: Tensor) -> tuple[Tensor, Geometry]:
     """A pool as the convolution of each channel with itself alone."""
     size, stride, share = _window(pool)
-    return torch.full((channels, 1, size, size), share), Geometry((stride, stride), (0, 0), (1, 1), channels)
+    return like.new_full((channels, 1, size, size), share), Geometry((stride, stride), (0, 0), (1, 1), channels)
 
 
 def _window(pool: nn.Module) -> tuple[int, int, float]:

@@ -330,6 +330,10 @@ class Delays(nn.Module):
         """The delay of each neuron in whole steps, `[*shape]`."""
         return self._exact().detach().round().long()
 
+    def longest(self) -> int:
+        """The longest delay there is, or may come to be."""
+        return self.most if len(self.learned) else int(self.start.max())
+
     def forward(self, x: Tensor) -> Tensor:
         """`x` delayed; what would arrive after its last step is lost."""
         return _Delayed.apply(x, self._exact())  # type: ignore[return-value]
@@ -355,7 +359,7 @@ class _Delayed(torch.autograd.Function):
             return g_x, None
         zero = x.new_zeros(1, *x.shape[1:])
         slope = (torch.cat((x[1:], zero)) - torch.cat((zero, x[:-1]))) / 2
-        return g_x, -(g * _moved(slope, steps)).sum((0, 1)).to(ctx.kind)
+        return g_x, -(g * _moved(slope, steps)).sum((0, 1)).to(ctx.kind).reshape(steps.shape)
 
 
 def _moved(x: Tensor, steps: Tensor) -> Tensor:

@@ -5,12 +5,12 @@ Nothing is held between calls. `network(x)` starts from rest; `network.run(x, st
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from snn_bp.blocks import blocks
+from snn_bp.blocks import TARGETS, Target, blocks
 from snn_bp.chains import chain_at, layer_at, run_chain, run_layer, watched
 from snn_bp.chip import run_chip
 from snn_bp.errors import SnnError, check_choice
@@ -23,8 +23,6 @@ from snn_bp.layers import Delays, DropoutOverTime, Layer, Neurons, Recurrent, Re
 from snn_bp.neurons import LI, Neuron, State, at_step, coefficients, is_spiking
 from snn_bp.surrogates import ATan, Surrogate
 
-Target: TypeAlias = Literal["float", "loihi"]
-TARGETS = ("float", "loihi")
 NetworkState: TypeAlias = tuple[State, ...]  # one for each layer of neurons, in order
 
 
@@ -176,8 +174,10 @@ class Network(nn.Module):
         """As `walk`; layers without state give what they do in floats, from the spikes that reach them on the chip."""
         for block, out, potentials, grid in run_chip(self, x):
             for place in block.places[:-1]:
-                x = apply_stateless(self.layers[place], x)
-                yield self.layers[place], x
+                layer, training = self.layers[place], self.layers[place].training
+                x = apply_stateless(layer.eval(), x)  # norms have followed this input already
+                layer.train(training)
+                yield layer, x
             x = out
             state = State(v=potentials[-1] / grid.scale, s=out[-1])
             yield block.layer, (out, state, potentials / grid.scale)

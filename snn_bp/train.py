@@ -24,6 +24,7 @@ from snn_bp.diagnose import diagnose, examine, fresh
 from snn_bp.errors import SnnError
 from snn_bp.evaluate import evaluate_network, layer_activity
 from snn_bp.experiment import Experiment, Train
+from snn_bp.export.lava_limits import check_netx
 from snn_bp.export.limits import CHIPS, Fit, fit
 from snn_bp.export.quantize import quantize
 from snn_bp.files import write_json
@@ -110,6 +111,7 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
 def check_fits_a_chip(experiment: Experiment, network: Network) -> list[Fit]:
     """How the network lies on each chip it is for; raises where none can hold it."""
     graph = quantize(network.eval(), input_bits=0 if experiment.data.binary else 8)
+    check_netx(graph)
     found = [fit(graph, chip) for chip in CHIPS]
     if all(each.problems for each in found):
         problems = [f"{each.chip}: {' '.join(each.problems)}" for each in found]

@@ -175,7 +175,7 @@ def test_gradients_are_autograds_of_the_same_steps(current, spiking, noise):
     weigh = [noise(9, 2, *shape, seed=7 + k, dtype=torch.float64) for k in range(2)]
     last = [noise(2, *shape, seed=17 + k, dtype=torch.float64) for k in range(2)]
 
-    spikes, potentials, u, v, _ = _OnChip.apply(*leaves, ATan(), current, spiking)
+    spikes, potentials, u, v, _ = _OnChip.apply(*leaves, ATan(), current, spiking, True)
     loss = (spikes * weigh[0]).sum() * spiking + (potentials * weigh[1]).sum() + (v * last[1]).sum()
     got = torch.autograd.grad(loss + (u * last[0]).sum() * current, leaves, allow_unused=True)
 
@@ -219,6 +219,10 @@ def test_the_scale_fits_every_register():
         ((Dense(3), LIF(beta=0.9, **ZERO), LIF(beta=0.9, **ZERO)), "no synapses"),
         ((Dense(3), Delay(1), LIF(beta=0.9, **ZERO)), "a Delay stands"),
         ((Dense(3),), "no neurons behind"),
+        ((Delay(1), Delay(1), Dense(3), HALF), "one Delay"),
+        ((Delay(1), Dense(3), Recurrent(HALF)), "delay the recurrence"),
+        ((Delay(1.5, learn=True, most=100), Dense(3), HALF), "100 steps, the chip holds 62"),
+        ((Dense(3), Dropout(0.5), HALF), "Dropout of weighted sums"),
         ((BatchNorm(), Dense(3), LIF(beta=0.9, **ZERO)), "BatchNorm stands behind"),
     ],
 )
@@ -230,6 +234,67 @@ def test_what_the_chip_cannot_hold_is_refused(model, says):
 def test_maximum_pooling_is_refused():
     with pytest.raises(SnnError, match="maximum cannot be"):
         Network((Pool(2, kind="max"), Conv(2, 2), LIF(beta=0.5, **ZERO)), (1, 6, 6), target="loihi")
+
+
+def test_one_kernel_cannot_hold_overlapping_pools_and_padding():
+    model = (Pool(3, kind="sum", stride=1), Conv(2, 3, padding=1), HALF)
+
+    with pytest.raises(SnnError, match="overlap"):
+        Network(model, (1, 11, 11), target="loihi")(torch.zeros(2, 1, 1, 11, 11))
+
+
+@pytest.mark.parametrize("pools", [(3, 1), (3, 2), (2, 2), (2, 3)])
+def test_pools_without_padding_fold_whatever_their_stride(pools, coin):
+    network = Network((Pool(pools[0], stride=pools[1]), Conv(2, 3), HALF), (1, 13, 12), target="loihi")
+    x = coin(3, 1, 13, 12, probability=0.5)
+    (block,) = blocks(network)
+
+    total = folded(block)
+
+    assert_near(share=1e-5, sums=(total(x) + total.bias[:, None, None], block.parts[1](block.parts[0](x))))  # type: ignore[index]
+
+
+def test_each_neuron_of_a_map_cannot_learn_its_own():
+    with pytest.raises(SnnError, match="one for each channel"):
+        Network((Conv(2, 3), Spiking(HALF, learn=("beta",))), (1, 6, 6), target="loihi")
+
+
+@pytest.mark.parametrize(
+    "name, value, says",
+    [("bias", float("nan"), "its bias: there is a NaN"), ("bias", 5e5, "round to zero"), ("weight", 0.0, "all zero"),
+     ("weight", float("inf"), "its weights: there is a NaN or infinity"), ("weight", 500.0, "less than a step")],
+)  # fmt: skip
+def test_numbers_that_fit_no_register_are_named(name, value, says):
+    network = Network((Dense(3), HALF), (4,), target="loihi")
+    with torch.no_grad():
+        getattr(network.layers[0], name).fill_(value)
+
+    with pytest.raises(SnnError, match=says):
+        network(torch.ones(2, 1, 4))
+
+
+def test_a_layer_without_a_positive_weight_stops_at_127():
+    network = Network((Dense(3), HALF), (50,), target="loihi")
+    with torch.no_grad():
+        network.layers[0].weight.copy_(-torch.rand(3, 50).square())  # type: ignore[union-attr]
+
+    assert float(on_grid(blocks(network)[0]).sum.weight.detach().min()) == -127
+
+
+def test_watching_leaves_the_norms_statistics_alone(coin):
+    network = Network((Dense(3), BatchNorm(), HALF), (4,), target="loihi").train()
+
+    list(network.walk(coin(3, 2, 4, probability=0.5)))
+
+    assert int(network.layers[1].num_batches_tracked) == 1  # type: ignore[arg-type]
+
+
+def test_a_learned_delay_of_an_image_has_a_gradient(coin):
+    network = Network((Flatten(), Delay(1.5, learn=True, most=3), Dense(3), HALF), (2, 3, 3), target="loihi")
+
+    network(coin(9, 2, 2, 3, 3, probability=0.5)).sum().backward()
+
+    assert network.layers[1].learned["delay"].grad.abs().sum() > 0  # type: ignore[union-attr, index]
 
 
 def test_fractions_and_pieces_are_refused(coin):

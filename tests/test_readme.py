@@ -63,3 +63,17 @@ def test_times_in_the_table_are_those_of_the_result_file(row):
 
     assert ours == f"{ms['snn_bp']:.0f} ms"
     assert peers == [f"{ms[name] / ms['snn_bp']:.1f}x" for name in names]
+
+
+@pytest.mark.parametrize(
+    "row", re.findall(r"^\| `\w+.py`, \d+ .*", README, flags=re.MULTILINE), ids=lambda row: row[3:20]
+)
+def test_accuracies_of_exported_files_are_those_of_the_result_file(row):
+    name, samples = re.findall(r"`(\w+)\.py`, (\d+)", row)[0]
+    found = json.loads((ROOT / "experiments/results/exported.json").read_text())["rows"][name]
+    floats, whole = found["trained in float, .net"], found["trained in loihi, .net"]
+
+    shown = [floats["accuracy"]["float"], floats["accuracy"]["integer"], whole["accuracy"]["integer"]]
+    assert re.findall(r"\| (0\.\d+)", row) == [f"{value:.3f}" for value in shown]
+    assert floats["samples"] == whole["samples"] == int(samples)
+    assert floats["holds"] and whole["holds"] and "50 recordings are equal" in whole["client"]

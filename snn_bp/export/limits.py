@@ -150,6 +150,8 @@ def _fan_in(population: Population) -> int:
 def _out_of_range(population: Population) -> list[str]:
     """Numbers beyond what a register holds."""
     found = []
+    if np.min(population.current_decay) < 1:
+        found.append("current_decay 0: the chip adds 1 to the register, which holds no -1. Use alpha below 1.")
     for name, low, high in (("bias", BIAS_LOW, BIAS_HIGH), ("threshold", 1, THRESHOLD_HIGH), ("delay", 0, DELAY_HIGH)):
         values = getattr(population, name)
         if values is not None and (np.min(values) < low or np.max(values) > high):

@@ -50,7 +50,7 @@ def _population(block: Block, network: Network, *, place: int) -> Population:
         weight=_whole(grid.sum.weight),
         bias=None if bias is None or not bool((bias != 0).any()) else _whole(bias),
         recurrent=None if grid.recurrent is None else _whole(grid.recurrent),
-        delay=None if delays is None else delays.steps_now().flatten().numpy()[None],
+        delay=None if delays is None else delays.steps_now().flatten().cpu().numpy()[None],
         current_decay=_decay(grid.current_kept, shape),
         voltage_decay=_decay(grid.voltage_kept, shape),
         threshold=_each(grid.threshold, shape),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snn_bp.chip import run_chip
-from snn_bp.errors import SnnError, check_number
+from snn_bp.errors import SnnError, check_choice, check_number
 from snn_bp.export.client import run_client
 from snn_bp.export.graph import Graph, Population, same
 from snn_bp.export.lava import write_netx
@@ -24,7 +24,8 @@ from snn_bp.export.quantize import quantize
 from snn_bp.export.simulate import simulate
 from snn_bp.files import replace_file, write_json
 from snn_bp.kernels.fixed import UNIT
-from snn_bp.network import Network
+from snn_bp.network import Network, neuron_of
+from snn_bp.neurons import is_spiking
 from snn_bp.plots import weight_histogram
 from snn_bp.plots.style import png_bytes
 from snn_bp.run import Run
@@ -91,6 +92,8 @@ def export(
     """
     file = Path(file)
     kind = kind_of(file)
+    if proof:
+        _recordings(run, split, samples)  # refused before anything is written
     if kind == "netx":
         write_netx(for_chip(run, checkpoint)[1], file)
     else:
@@ -114,17 +117,16 @@ def verify(
     recordings go through Lava's real client too, where it is installed. The proof is written to the run's
     folder `export/`, with a picture of the weights on their grid. Raises where the file cannot be read.
     """
-    check_number("samples", samples, whole=True, low=1)
-    file, dataset = Path(file), run.dataset()
+    file = Path(file)
     kind = kind_of(file)
-    ids = dataset.ids[split][:samples] if split in dataset.ids else []
-    if not len(ids):
-        raise SnnError(f"verify: the {split!r} split of {dataset.data.name} is empty here. Use --split train.")
-    batches = [dataset.batch(split, ids[start : start + 64]) for start in range(0, len(ids), 64)]
+    if lava and kind != "netx":
+        raise SnnError(f"{file}: Lava's client reads .net files only. Leave out --lava.")
+    ids = _recordings(run, split, samples)
+    batches = [run.dataset().batch(split, ids[start : start + 64]) for start in range(0, len(ids), 64)]
     prove = _verify_netx if kind == "netx" else _verify_nir
     proof = prove(run, checkpoint, file, batches)
     proof = replace(proof, split=split, samples=len(ids))
-    if lava and kind == "netx":
+    if lava:
         said, difference = _ask_client(file, torch.cat([x for x, _ in batches], dim=1)[:, :lava])
         proof = replace(proof, client=said, difference=proof.difference or difference)
     folder = run.path / "export"
@@ -133,6 +135,16 @@ def verify(
     if proof.weights:
         replace_file(folder / f"{file.name}.png", png_bytes(weight_histogram(proof.weights)))
     return proof
+
+
+def _recordings(run: Run, split: str, samples: int) -> np.ndarray:
+    """The ids of up to so many recordings of a split."""
+    check_number("samples", samples, whole=True, low=1)
+    dataset = run.dataset()
+    check_choice("split", split, dataset.ids)
+    if not len(dataset.ids[split]):
+        raise SnnError(f"verify: the {split!r} split of {dataset.data.name} is empty here. Use --split train.")
+    return dataset.ids[split][:samples]
 
 
 def kind_of(file: Path) -> str:
@@ -148,9 +160,9 @@ def for_chip(run: Run, checkpoint: str = "best") -> tuple[Network, Graph]:
     experiment = run.experiment
     trained = run.network(checkpoint)
     if experiment.train.target == "float":
-        chip = replace(
-            experiment, train=replace(experiment.train, target="loihi", truncate=None, autocast=None, memory="full")
-        )
+        rounded = {"target": "loihi", "truncate": None, "autocast": None, "memory": "full"}
+        surrogate = replace(experiment.train.surrogate, per="threshold")  # the grid rescales potentials; nothing learns
+        chip = replace(experiment, train=replace(experiment.train, **rounded, surrogate=surrogate))
         network = chip.network(run.dataset().shape).eval()
         network.load_state_dict(trained.state_dict())
     else:
@@ -203,7 +215,7 @@ def _verify_netx(run: Run, checkpoint: str, file: Path, batches: Sequence[tuple[
 
 def _verify_nir(run: Run, checkpoint: str, file: Path, batches: Sequence[tuple[Tensor, Tensor]]) -> Proof:
     network, back = run.network(checkpoint), read_nir(file).eval()
-    votes = run.experiment.train.loss.votes
+    votes, spiking = run.experiment.train.loss.votes, is_spiking(neuron_of(network.layers[-1]))
     right = {"trained": 0, "read back": 0, "equations": 0}
     difference, compared, total = None, 0, 0
     for x, targets in batches:
@@ -212,7 +224,9 @@ def _verify_nir(run: Run, checkpoint: str, file: Path, batches: Sequence[tuple[T
         outs["equations"] = replay_nir(file, x).to(x.dtype)
         for name, out in outs.items():
             right[name] += int((votes(out).argmax(1) == targets).sum())
-            if name != "trained":
+            if name == "equations" and not spiking and np.allclose(out, outs["trained"], rtol=1e-4, atol=1e-5):
+                compared += out.numel()  # potentials, summed in another order
+            elif name != "trained":
                 difference = difference or first_difference(
                     out.numpy(), outs["trained"].numpy(), layer=f"output, {name}", first=total
                 )
@@ -235,8 +249,8 @@ def first_difference(mine: np.ndarray, theirs: np.ndarray, *, layer: str, first:
     step, sample, *neuron = differing[0].tolist()
     found, wanted = (values[tuple(differing[0])].item() for values in (mine, theirs))
     return (
-        f"{layer}, step {step}, neuron {tuple(neuron)}, recording {first + sample}: {found:g} in the file, "
-        f"{wanted:g} in the network ({len(differing)} of {mine.size} differ)"
+        f"{layer}, step {step}, neuron {tuple(neuron)}, recording {first + sample}: {found:.9g} in the file, "
+        f"{wanted:.9g} in the network ({len(differing)} of {mine.size} differ)"
     )
 
 
