@@ -135,7 +135,7 @@ def best_scale(weights: list[Tensor], bias: Tensor | None, theta: Tensor | None)
     if theta is not None and best * float(theta.detach().min()) < 1:
         raise SnnError(
             f"its threshold {float(theta.detach().min()):.3g} is less than a step of its weights, {1 / best:.3g} "
-            f"(the largest is {highest:.3g}); 8 bits hold no such ratio. BatchNorm() or weight decay keeps weights small."
+            f"(the largest is {highest:.3g}); 8 bits hold no such ratio. BatchNorm() keeps weights small."
         )
     return best
 
