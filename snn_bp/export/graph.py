@@ -5,7 +5,7 @@ in steps of the threshold's mantissa, decays in 4096ths.
 """
 
 from dataclasses import dataclass, fields
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -104,8 +104,19 @@ def same(first: Graph, second: Graph) -> str | None:
         for field in fields(Population):
             mine, yours = getattr(one, field.name), getattr(other, field.name)
             if (mine is None) != (yours is None) or (mine is not None and not np.array_equal(mine, yours)):
-                return f"population {place}, {field.name}: {mine} and {yours}"
+                return f"population {place}, {field.name}{_places(mine, yours)}"
     return None
+
+
+def _places(mine: Any, yours: Any) -> str:
+    """Where two values first differ, in words."""
+    if not (isinstance(mine, np.ndarray) and isinstance(yours, np.ndarray)):
+        return f": {mine} and {yours}" if np.ndim(mine) == np.ndim(yours) == 0 else ": one number, and one for each"
+    if mine.shape != yours.shape:
+        return f": shapes {list(mine.shape)} and {list(yours.shape)}"
+    differing = np.argwhere(mine != yours)
+    where = tuple(differing[0].tolist())
+    return f" {list(where)}: {mine[where]} and {yours[where]} ({len(differing)} of {mine.size} differ)"
 
 
 def _whole(name: str, values: np.ndarray) -> np.ndarray:

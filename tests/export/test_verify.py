@@ -63,7 +63,7 @@ def test_a_changed_weight_is_named(run, tmp_path):
     proof = verify(run, tmp_path / "x.net", samples=10)
 
     assert not proof.holds
-    assert "weight" in str(proof.difference) and "DIFFERENT" in str(proof)
+    assert "weight [0, 0]: " in str(proof.difference) and "(1 of" in str(proof.difference) and "DIFFERENT" in str(proof)
 
 
 def test_a_float_network_is_proven_in_nir(run, tmp_path):
