@@ -66,7 +66,7 @@ def test_train_is_what_the_function_does_and_names_its_folder(call, file, finish
     code, printed, errors = call("train", file)
 
     assert code == 0 and not errors
-    assert printed.splitlines()[0] == "run folder runs/small" and "test accuracy" in printed.splitlines()[-1]
+    assert printed.splitlines()[0] == "run folder runs/small" and "test accuracy" in printed.splitlines()[-2]
     assert_same_run(Run("runs/small"), finished)
     assert json_of(Path("runs/small/provenance.json"))["command"] == f"snn-bp train {file}"
 

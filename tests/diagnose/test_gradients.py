@@ -90,7 +90,7 @@ def steeper_atan(u, slope):
 def test_a_reset_whose_gradient_is_left_out_is_found_by_differences(noise, monkeypatch):
     right, double = two_layers(LIF(beta=0.9, reset="zero", detach_reset=False)), torch.float64
     work = copied(right, double=True)
-    monkeypatch.setattr("snn_bp.diagnose.unroll.equations.advance", forgetful_advance)
+    monkeypatch.setattr(equations, "advance", forgetful_advance)
 
     rows = differences(work, noise(6, 3, 4, dtype=double), TARGETS, CountCrossEntropy(), directions=1, seed=0)
 
