@@ -183,15 +183,15 @@ class Network(nn.Module):
             yield block.layer, (out, state, potentials / grid.scale)
 
     def _states(self, state: NetworkState | None) -> Iterator[State | None]:
-        count = sum(has_state(layer) for layer in self.layers)
+        count = 0 if self.target == "loihi" else sum(has_state(layer) for layer in self.layers)
         if state and (self.target == "loihi" or any(isinstance(layer, Delays) for layer in self.layers)):
             what = 'target="loihi"' if self.target == "loihi" else "a Delay"
             raise SnnError(f"network.run: with {what} a recording runs whole, spikes are under way between its steps.")
-        if state and len(state) != count:
+        if state is not None and len(state) != count:
             raise SnnError(
                 f"network.run: the state should have {count} parts, found {len(state)}. None starts from rest."
             )
-        return iter(state) if state else iter([None] * count)
+        return iter(state) if state is not None else iter([None] * count)
 
     def check_input(self, x: Tensor) -> None:
         """Raise unless `x` is `[time, batch, *input_shape]` in floats as wide as the weights."""

@@ -27,6 +27,8 @@ from snn_bp import (
 )
 from snn_bp.blocks import blocks
 from snn_bp.chip import _OnChip, best_scale, on_grid, run_chip
+from snn_bp.export.lava_limits import check_netx
+from snn_bp.export.quantize import quantize
 from snn_bp.folding import folded
 from snn_bp.kernels.reference import Spike, torch_slope
 
@@ -273,12 +275,15 @@ def test_numbers_that_fit_no_register_are_named(name, value, says):
         network(torch.ones(2, 1, 4))
 
 
-def test_a_layer_without_a_positive_weight_stops_at_127():
-    network = Network((Dense(3), HALF), (50,), target="loihi")
+def test_a_layer_without_a_positive_weight_stops_at_127(noise):
+    network = Network((Dense(128), HALF), (700,), target="loihi").eval()
     with torch.no_grad():
-        network.layers[0].weight.copy_(-torch.rand(3, 50).square())  # type: ignore[union-attr]
+        network.layers[0].weight.copy_(-noise(128, 700).abs())  # type: ignore[union-attr]
 
-    assert float(on_grid(blocks(network)[0]).sum.weight.detach().min()) == -127
+    graph = quantize(network)
+
+    assert graph.populations[0].weight.min() == -127
+    check_netx(graph)  # refuses -128 here, which lava would deliver as 0
 
 
 def test_watching_leaves_the_norms_statistics_alone(coin):

@@ -172,7 +172,7 @@ def _time(trace: Trace) -> list[Finding]:
     found = []
     measure = "largest |dL/dv| of the first quarter of the steps over that of the last"
     for layer, gain in zip(trace.layers, trace.time_gains, strict=True):
-        if gain > GROWTH:
+        if gain > GROWTH and _reachable(layer, late=True):
             advice = "Scale its recurrent weights down tenfold, lower its decays, or set train.truncate=20."
             found.append(Finding("exploding over time", layer.name, measure, gain, GROWTH, advice))
         if gain < 1 / GROWTH and _reachable(layer):
@@ -181,11 +181,13 @@ def _time(trace: Trace) -> list[Finding]:
     return found
 
 
-def _reachable(layer: LayerTrace) -> bool:
-    """Whether a window is open in the first quarter of the steps; if not, silence keeps the error out, not time."""
+def _reachable(layer: LayerTrace, *, late: bool = False) -> bool:
+    """Whether a window is open in the first (or last) quarter of the steps; if not, that keeps the error out."""
     if layer.slopes is None:
         return True
-    return bool((layer.slopes[: max(1, len(layer.slopes) // 4)] > 0.1 * layer.height).any())
+    quarter = max(1, len(layer.slopes) // 4)
+    slopes = layer.slopes[-quarter:] if late else layer.slopes[:quarter]
+    return bool((slopes > 0.1 * layer.height).any())
 
 
 def _bounds(trace: Trace) -> list[Finding]:

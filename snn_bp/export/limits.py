@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from snn_bp.errors import SnnError, check_choice
+from snn_bp.errors import check_choice
 from snn_bp.export.graph import BIAS_HIGH, BIAS_LOW, DELAY_HIGH, THRESHOLD_HIGH, Graph, Population
 
 
@@ -83,14 +83,6 @@ def fit(graph: Graph, chip: str) -> Fit:
     if total > limits.cores:
         problems.append(f"{total} cores are needed, a chip has {limits.cores}.")
     return Fit(chip, tuple(cores), tuple(lines), tuple(problems))
-
-
-def check_fits(graph: Graph, chip: str) -> Fit:
-    """As `fit`; raises where the chip cannot hold the graph."""
-    found = fit(graph, chip)
-    if found.problems:
-        raise SnnError(f"{chip}: {' '.join(found.problems)}")
-    return found
 
 
 def _cores(population: Population, shape: tuple[int, ...], limits: Chip) -> tuple[int, int, list[str]]:
