@@ -20,6 +20,8 @@ from snn_bp import equations
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.cpu import adjoint_operations, compiled, inline, operations
 from snn_bp.kernels.vectors import (
+    AT_ONCE,
+    BLOCK,
     add_product,
     add_rows,
     add_scaled_rows,
@@ -27,8 +29,11 @@ from snn_bp.kernels.vectors import (
     count_bits,
     decode,
     multiply,
+    nonzero,
+    not_one,
     pack,
     trailing_zeros,
+    transpose,
 )
 from snn_bp.surrogates import Unit
 
@@ -135,10 +140,13 @@ def backward(
 
 def weigh_events(z, begin, end, index, value, weight, bias, width, first, rows):
     """Fill `z`: bias plus the rows of weights of the events of rows `first .. first + rows`, times their values."""
-    for r in range(rows):
-        copy(z, r * width, bias, 0, width)
-        event = begin[first + r]
-        add_scaled_rows(z, r * width, width, weight, index, value, event, end[first + r] - event)
+    inputs = weight.size // width
+    for column in range(0, width, BLOCK):
+        wide = min(BLOCK, width - column)
+        for r in range(rows):
+            at, event = r * width + column, begin[first + r]
+            copy(z, at, bias, column, wide)
+            add_scaled_rows(z, at, weight, column * inputs, wide, index, value, event, end[first + r] - event)
 
 
 def weigh_heard(z, heard, at, words, weight, bias, width, rows):
@@ -154,7 +162,10 @@ def weigh_floats(z, x, weight, bias, inputs, width, batch, low, rows, start, ste
         for q in range(rows):
             copy(z, (t * rows + q) * width, bias, 0, width)
         row = ((start + t) * batch + low) * inputs
-        add_product(z, t * rows * width, width, x, row, inputs, 1, weight, 0, width, rows, inputs, width)
+        for column in range(0, width, BLOCK):
+            wide = min(BLOCK, width - column)
+            to, weights = t * rows * width + column, column * inputs
+            add_product(z, to, width, x, row, inputs, 1, weight, weights, wide, rows, inputs, wide)
 
 
 def take_currents(z, x, bias, width, batch, low, rows, start, steps):
@@ -169,44 +180,51 @@ def take_currents(z, x, bias, width, batch, low, rows, start, steps):
 @numba.njit(error_model="numpy")
 def add_heard(z, z_at, heard, at, words, weight, rows, width):
     """Add to `rows` rows of `z` the rows of weights under the bits; whether by a matrix product."""
-    inputs = weight.size // width
-    places = np.empty(64 * words, np.uint32)
-    if count(heard, at, rows * words) > PRODUCT_FROM * rows * inputs:
+    inputs, bits = weight.size // width, count(heard, at, rows * words)
+    if bits > PRODUCT_FROM * rows * inputs:
         unpacked = np.zeros(rows * inputs, z.dtype)
         for q in range(rows):
             unpack(unpacked, q * inputs, heard, at + q * words, words)
-        add_product(z, z_at, width, unpacked, 0, inputs, 1, weight, 0, width, rows, inputs, width)
+        for column in range(0, width, BLOCK):
+            wide = min(BLOCK, width - column)
+            weights = column * inputs
+            add_product(z, z_at + column, width, unpacked, 0, inputs, 1, weight, weights, wide, rows, inputs, wide)
         return True
+    first, index = np.zeros(rows + 1, np.int64), np.empty(bits + AT_ONCE, np.uint32)
     for q in range(rows):
-        found = decode(heard, at + q * words, words, places)
-        add_rows(z, z_at + q * width, width, weight, places, 0, found)
+        first[q + 1] = decode(heard, at + q * words, words, index, first[q])
+    for column in range(0, width, BLOCK):
+        wide = min(BLOCK, width - column)
+        for q in range(rows):
+            to, found = z_at + q * width + column, first[q + 1] - first[q]
+            add_rows(z, to, weight, column * inputs, wide, index, first[q], found)
     return False
 
 
 def gather_heard(g_weight, d, heard, at, words, width, rows):
     """Add to `g_weight` the gradient from `rows` rows of bits and of the gradient `d` of the weighted sum."""
-    inputs = g_weight.size // width
-    if count(heard, at, rows * words) > PRODUCT_FROM * rows * inputs:
+    inputs, bits = g_weight.size // width, count(heard, at, rows * words)
+    if bits > PRODUCT_FROM * rows * inputs:
         unpacked = np.zeros(rows * inputs, d.dtype)
         for r in range(rows):
             unpack(unpacked, r * inputs, heard, at + r * words, words)
-        add_product(g_weight, 0, width, unpacked, 0, 1, inputs, d, 0, width, inputs, rows, width)
+        for column in range(0, width, BLOCK):
+            wide = min(BLOCK, width - column)
+            to = column * inputs
+            add_product(g_weight, to, wide, unpacked, 0, 1, inputs, d, column, width, inputs, rows, wide)
         return
-    places = np.empty(64 * words, np.uint32)
-    first = np.zeros(64 * words + 2, np.int64)
-    for r in range(rows):
-        for n in range(decode(heard, at + r * words, words, places)):
-            first[places[n] + np.uint32(2)] += 1
+    groups = (rows + 63) // 64
+    by_input = by_inputs(heard, at, words, rows)
+    first, row = np.zeros(inputs + 1, np.int64), np.empty(bits + AT_ONCE, np.uint32)
     for k in range(inputs):
-        first[k + 2] += first[k + 1]
-    row = np.empty(max(first[inputs + 1], 1), np.uint32)
-    for r in range(rows):
-        for n in range(decode(heard, at + r * words, words, places)):
-            k = places[n] + np.uint32(1)
-            row[first[k]] = r
-            first[k] += 1
-    for k in range(inputs):
-        add_rows(g_weight, k * width, width, d, row, first[k], first[k + 1] - first[k])
+        first[k + 1] = decode(by_input, k * groups, groups, row, first[k])
+    errors = np.empty(rows * BLOCK, d.dtype)
+    for column in range(0, width, BLOCK):
+        wide = min(BLOCK, width - column)
+        take_columns(errors, d, column, wide, width, rows)
+        for k in range(inputs):
+            to = column * inputs + k * wide
+            add_rows(g_weight, to, errors, 0, wide, row, first[k], first[k + 1] - first[k])
 
 
 def gather_events(g_weight, d, begin, end, index, value, width, first_row, rows):
@@ -226,8 +244,13 @@ def gather_events(g_weight, d, begin, end, index, value, width, first_row, rows)
             row[first[k]] = r - first_row
             factor[first[k]] = value[n]
             first[k] += 1
-    for k in range(inputs):
-        add_scaled_rows(g_weight, k * width, width, d, row, factor, first[k], first[k + 1] - first[k])
+    errors = np.empty(rows * BLOCK, d.dtype)
+    for column in range(0, width, BLOCK):
+        wide = min(BLOCK, width - column)
+        take_columns(errors, d, column, wide, width, rows)
+        for k in range(inputs):
+            to = column * inputs + k * wide
+            add_scaled_rows(g_weight, to, errors, 0, wide, row, factor, first[k], first[k + 1] - first[k])
 
 
 def gather_floats(g_weight, d, x, width, batch, low, rows, start, steps):
@@ -235,7 +258,10 @@ def gather_floats(g_weight, d, x, width, batch, low, rows, start, steps):
     inputs = g_weight.size // width
     for t in range(steps):
         row = ((start + t) * batch + low) * inputs
-        add_product(g_weight, 0, width, x, row, 1, inputs, d, t * rows * width, width, inputs, rows, width)
+        for column in range(0, width, BLOCK):
+            wide = min(BLOCK, width - column)
+            errors = t * rows * width + column
+            add_product(g_weight, column * inputs, wide, x, row, 1, inputs, d, errors, width, inputs, rows, wide)
 
 
 def input_gradient(below, d, back, below_width, width, rows):
@@ -246,9 +272,9 @@ def input_gradient(below, d, back, below_width, width, rows):
 @numba.njit(error_model="numpy")
 def count(words, at, number):
     """How many bits are set in `number` words."""
-    total = np.uint64(0)
+    total = 0
     for word in range(at, at + number):
-        total += count_bits(words[word])
+        total += np.int64(count_bits(words[word]))
     return total
 
 
@@ -262,19 +288,68 @@ def unpack(values, at, words, words_at, number):
             bits &= bits - np.uint64(1)
 
 
-def count_spikes(counts, words, row):
-    """Add to `counts` how often each bit is set, over rows of `row` words."""
-    for word in range(words.size):
-        bits = words[word]
-        while bits != np.uint64(0):
-            counts[64 * (word % row) + np.int64(trailing_zeros(bits))] += 1
-            bits &= bits - np.uint64(1)
+@numba.njit(error_model="numpy")
+def take_columns(errors, d, column, wide, width, rows):
+    """`wide` columns of `rows` rows of `d`, close together."""
+    for r in range(rows):
+        copy(errors, r * wide, d, r * width + column, wide)
+
+
+@numba.njit(error_model="numpy")
+def by_inputs(heard, at, words, rows):
+    """The bits of `rows` rows the other way round: for each input a bit for each row, 64 rows to a word."""
+    groups, block = (rows + 63) // 64, np.empty(64, np.uint64)
+    turned = np.empty(64 * words * groups, np.uint64)
+    for word in range(words):
+        for group in range(groups):
+            for r in range(64):
+                row = 64 * group + r
+                block[r] = heard[at + row * words + word] if row < rows else np.uint64(0)
+            transpose(block)
+            for k in range(64):
+                turned[(64 * word + k) * groups + group] = block[k]
+    return turned
+
+
+def count_spikes(counts, heard, words):
+    """Add to `counts` how often each bit is set, over rows of `words` words."""
+    rows = heard.size // words
+    groups = (rows + 63) // 64
+    turned = by_inputs(heard, 0, words, rows)
+    for k in range(counts.size):
+        counts[k] += count(turned, k * groups, groups)
 
 
 def pack_rows(words, values, rows, width):
     """Rows of `values` as bits, from the first word on."""
     for r in range(rows):
         pack(words, r * ((width + 63) // 64), values, r * width, width)
+
+
+def pack_input(words, x, low, rows):
+    """`rows` samples of `x` `[time, batch, inputs]` from `low` on as bits; False where a number is neither 0 nor 1."""
+    steps, _, inputs = x.shape
+    place = 0
+    for t in range(steps):
+        for q in range(rows):
+            row = x[t, low + q]
+            for first in range(0, inputs, 64):
+                bits, odd = np.uint64(0), False
+                last = min(first + 64, inputs)
+                whole = last - last % 8
+                for at in range(first, whole, 8):
+                    here = nonzero(row, at)
+                    odd |= (here & not_one(row, at)) != 0
+                    bits |= np.uint64(here) << np.uint64(at - first)
+                for at in range(whole, last):
+                    odd |= row[at] != 0 and row[at] != 1
+                    if row[at] != 0:
+                        bits |= np.uint64(1) << np.uint64(at - first)
+                if odd:
+                    return False
+                words[place] = bits
+                place += 1
+    return True
 
 
 @functools.cache

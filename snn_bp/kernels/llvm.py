@@ -19,7 +19,7 @@ _INDEX, _LANE = ir.IntType(64), ir.IntType(32)
 @intrinsic
 def trailing_zeros(typing, word):
     def emit(context, builder, signature, arguments):
-        return builder.cttz(arguments[0], context.get_constant(types.boolean, 1))
+        return builder.cttz(arguments[0], context.get_constant(types.boolean, 0))  # 64 where none is set
 
     return types.uint64(types.uint64), emit
 
@@ -114,15 +114,21 @@ def copy(typing, target, target_at, source, source_at):
     return types.void(target, types.int64, source, types.int64), emit
 
 
-@intrinsic
-def nonzero(typing, values, at):
-    def emit(context, builder, signature, arguments):
-        array, vector = _Array(context, builder, signature.args[0], arguments[0]), LANES
-        value = array.load(arguments[1])
-        zero = ir.Constant(value.type, [0.0] * vector)
-        return builder.bitcast(builder.fcmp_unordered("!=", value, zero), ir.IntType(8))
+def _compared(sign: str, number: int):
+    """An intrinsic that compares eight values with a number: a byte with a bit for each."""
 
-    return types.uint8(values, types.int64), emit
+    @intrinsic
+    def compare(typing, values, at):
+        def emit(context, builder, signature, arguments):
+            value = _Array(context, builder, signature.args[0], arguments[0]).load(arguments[1])
+            other = ir.Constant(value.type, [number] * LANES)
+            whole = isinstance(value.type.element, ir.IntType)
+            test = builder.icmp_unsigned if whole else builder.fcmp_unordered
+            return builder.bitcast(test(sign, value, other), ir.IntType(8))
+
+        return types.uint8(values, types.int64), emit
+
+    return compare
 
 
 def _row_sum(vectors: int, *, scaled: bool):
@@ -257,3 +263,4 @@ add_scaled_rows_64, add_scaled_rows_16 = _row_sum(8, scaled=True), _row_sum(2, s
 tile_4x16, tile_1x16 = _tile(4, 2), _tile(1, 2)
 add_scaled_8, add_scaled_4, add_scaled_1 = _scaled(8), _scaled(4), _scaled(1)
 (largest_8, put_back_8), (largest_4, put_back_4), (largest_1, put_back_1) = _window(8), _window(4), _window(1)
+nonzero, not_one = _compared("!=", 0), _compared("!=", 1)

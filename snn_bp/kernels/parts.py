@@ -12,7 +12,7 @@ from snn_bp.kernels import dense
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu import array, compiled_plain
 from snn_bp.kernels.events import Events, find_events
-from snn_bp.kernels.vectors import padded, panels
+from snn_bp.kernels.vectors import blocked, padded, panels, unblocked
 from snn_bp.neurons import COEFFICIENTS
 from snn_bp.surrogates import Surrogate
 
@@ -29,10 +29,10 @@ class Prepared:
     inputs: int
     width: int
     given: bool  # no weights: the input is the weighted sum
-    weight: np.ndarray  # [inputs, width]
+    weight: np.ndarray  # [inputs, width], in blocks of columns
     back: np.ndarray  # panels of [width, inputs padded]
     bias: np.ndarray
-    recurrent: np.ndarray  # [width, width], a row for each neuron that is heard
+    recurrent: np.ndarray  # [width, width] in blocks, a row for each neuron that is heard
     recurrent_back: np.ndarray  # panels of its transpose
     state: list[np.ndarray] | None
     parameters: list[Any]  # scalars if uniform, else [width] each
@@ -60,10 +60,10 @@ class Prepared:
             inputs=inputs,
             width=width,
             given=weight is None,
-            weight=rows[:, :inputs].T.ravel(),
+            weight=blocked(rows[:, :inputs].T),
             back=panels(rows),
             bias=np.zeros(width, dtype) if bias is None else wide(array(bias), width),
-            recurrent=loops.T.ravel(),
+            recurrent=blocked(loops.T),
             recurrent_back=panels(loops),
             state=None if state[0] is None else [array(part) for part in state if part is not None],
             parameters=[
@@ -82,8 +82,8 @@ class Prepared:
             for mine, theirs in zip(total, other, strict=True):
                 mine += theirs
         n = self.units
-        weight = total.weight if self.given else total.weight.reshape(self.inputs, self.width)[:, :n].T
-        loop = total.recurrent.reshape(-1, self.width)[:n, :n].T if total.recurrent.size else total.recurrent
+        weight = total.weight if self.given else unblocked(total.weight, self.inputs)[:, :n].T
+        loop = unblocked(total.recurrent, self.width)[:n, :n].T if total.recurrent.size else total.recurrent
         states = [np.concatenate([part[k].reshape(-1, self.width)[:, :n] for part in carried]) for k in range(4)]
         parameters = [values[:n] for values in total.parameters()]
         return list(map(torch.from_numpy, (weight, total.bias[:n], loop, *states, *parameters)))
@@ -130,14 +130,17 @@ class Part:
             for layer, state in zip(layers, self.state, strict=True)
         ]
         self.saved: list[list[list[np.ndarray]]] = []  # with memory="low": [layer][chunk] the state before it
-        self.events: Events | None = None
+        self.heard: np.ndarray | None = None  # the input as bits, where it is zeros and ones
+        self.events: Events | None = None  # else, where it is mostly zero
         self.sums: list[Sums] = []
         self.carried: list[list[np.ndarray]] = []
 
     def forward(self, x: np.ndarray, out: np.ndarray) -> None:
         """All layers, one after the other, over all time."""
         if not self.layers[0].given:
-            self.events = find_events(x, self.low, self.rows, most=dense.PRODUCT_FROM)
+            self.heard = self._packed(x)
+            if self.heard is None:
+                self.events = find_events(x, self.low, self.rows, most=dense.PRODUCT_FROM)
         nothing = np.empty(0, self.dtype)
         for n, layer in enumerate(self.layers):
             here = out.reshape(-1) if layer is self.layers[-1] else nothing
@@ -196,11 +199,10 @@ class Part:
         """The weighted sums of layer `n`'s input."""
         layer, steps = self.layers[n], stop - start
         count, place = steps * self.rows, (layer.width, self.batch, self.low, self.rows, start, steps)
-        if n > 0:
-            below = self.fired[n - 1]
+        if (below := self._below(n)) is not None:
             words = below.shape[2]
-            at = (start + 1) * self.rows * words
             kernel = compiled_plain(dense.weigh_heard)
+            at = start * self.rows * words
             kernel(z, below.reshape(-1), at, words, layer.weight, layer.bias, layer.width, count)
         elif self.events is not None:
             kernel = compiled_plain(dense.weigh_events)
@@ -240,10 +242,9 @@ class Part:
         """The gradient of the weights from the gradient `d` of the weighted sums."""
         layer, sums, steps = self.layers[n], self.sums[n], stop - start
         count = steps * self.rows
-        if n > 0:
-            below = self.fired[n - 1]
+        if (below := self._below(n)) is not None:
             words = below.shape[2]
-            at = (start + 1) * self.rows * words
+            at = start * self.rows * words
             compiled_plain(dense.gather_heard)(sums.weight, d, below.reshape(-1), at, words, layer.width, count)
         elif self.events is not None:
             kernel = compiled_plain(dense.gather_events)
@@ -256,6 +257,14 @@ class Part:
             words = mine.shape[2]
             kernel = compiled_plain(dense.gather_heard)  # what step t heard is what step t - 1 fired
             kernel(sums.recurrent, d, mine.reshape(-1), start * self.rows * words, words, layer.width, count)
+
+    def _below(self, n: int) -> np.ndarray | None:
+        """What layer `n` hears as bits `[time, rows, words]`, where it does."""
+        return self.fired[n - 1][1:] if n > 0 else self.heard
+
+    def _packed(self, x: np.ndarray) -> np.ndarray | None:
+        words = np.empty((self.steps, self.rows, -(-x.shape[2] // 64)), np.uint64)
+        return words if compiled_plain(dense.pack_input)(words.reshape(-1), x, self.low, self.rows) else None
 
     def _first(self, layer: Prepared) -> list[np.ndarray]:
         parts = []

@@ -14,10 +14,28 @@ import numpy as np
 from snn_bp.kernels import llvm
 from snn_bp.kernels.llvm import LANES, PANEL
 
+BLOCK = 64  # columns: as much of 700 inputs' weights, or of 512 rows' errors, fits the second-level cache
+AT_ONCE = 4
+
 
 def padded(count: int) -> int:
     """The next multiple of `PANEL`, which every width is."""
     return -(-count // PANEL) * PANEL
+
+
+def blocked(matrix: np.ndarray) -> np.ndarray:
+    """[rows, columns], flat: `BLOCK` columns of all rows together, then the next; the last block may be narrower."""
+    columns = range(0, matrix.shape[1], BLOCK)
+    return np.concatenate([matrix[:0].ravel(), *(matrix[:, at : at + BLOCK].ravel() for at in columns)])
+
+
+def unblocked(values: np.ndarray, rows: int) -> np.ndarray:
+    """The inverse of `blocked`."""
+    matrix = np.empty((rows, values.size // rows), values.dtype)
+    for at in range(0, matrix.shape[1], BLOCK):
+        part = matrix[:, at : at + BLOCK]
+        part[:] = values[at * rows :][: part.size].reshape(part.shape)
+    return matrix
 
 
 def panels(matrix: np.ndarray) -> np.ndarray:
@@ -26,27 +44,23 @@ def panels(matrix: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(error_model="numpy")
-def add_rows(sums, at, width, rows, index, start, count):
-    """`sums[at : at + width]` plus the rows of `rows` named by `index[start : start + count]`."""
-    column = 0
-    while column + 64 <= width:
-        llvm.add_rows_64(sums, at + column, rows, column, width, index, start, count)
-        column += 64
-    while column < width:
-        llvm.add_rows_16(sums, at + column, rows, column, width, index, start, count)
-        column += 16
+def add_rows(sums, at, rows, rows_at, width, index, start, count):
+    """`sums[at : at + width]` plus the rows, of a block at `rows_at`, named by `index[start : start + count]`."""
+    if width == BLOCK:
+        llvm.add_rows_64(sums, at, rows, rows_at, width, index, start, count)
+        return
+    for column in range(0, width, PANEL):
+        llvm.add_rows_16(sums, at + column, rows, rows_at + column, width, index, start, count)
 
 
 @numba.njit(error_model="numpy")
-def add_scaled_rows(sums, at, width, rows, index, value, start, count):
+def add_scaled_rows(sums, at, rows, rows_at, width, index, value, start, count):
     """As `add_rows`, each row times its `value`."""
-    column = 0
-    while column + 64 <= width:
-        llvm.add_scaled_rows_64(sums, at + column, rows, column, width, index, value, start, count)
-        column += 64
-    while column < width:
-        llvm.add_scaled_rows_16(sums, at + column, rows, column, width, index, value, start, count)
-        column += 16
+    if width == BLOCK:
+        llvm.add_scaled_rows_64(sums, at, rows, rows_at, width, index, value, start, count)
+        return
+    for column in range(0, width, PANEL):
+        llvm.add_scaled_rows_16(sums, at + column, rows, rows_at + column, width, index, value, start, count)
 
 
 @numba.njit(error_model="numpy")
@@ -143,16 +157,44 @@ def pack(words, words_at, values, at, width):
 
 
 @numba.njit(error_model="numpy")
-def decode(words, at, count, index):
-    """Places of the bits set in `count` words, into `index`; returns how many."""
-    found = 0
-    for word in range(count):
-        bits = words[at + word]
-        while bits != np.uint64(0):
-            index[found] = 64 * word + np.int64(trailing_zeros(bits))
-            found += 1
+def decode(words, at, count, index, found):
+    """Places of the bits set in `count` words, into `index` from `found` on; returns where they end.
+
+    A word's first `AT_ONCE` are written whether or not there are so many, which spares most of the branches that a
+    processor guesses wrong: `index` needs room for as many more.
+    """
+    to = np.uint64(found)
+    for word in range(np.uint64(count)):
+        bits, first = words[np.uint64(at) + word], np.uint32(64) * np.uint32(word)
+        last = to + np.uint64(count_bits(bits))
+        for place in range(np.uint64(AT_ONCE)):
+            index[to + place] = first + np.uint32(trailing_zeros(bits))
             bits &= bits - np.uint64(1)
-    return found
+        to += np.uint64(AT_ONCE)
+        while bits != np.uint64(0):
+            index[to] = first + np.uint32(trailing_zeros(bits))
+            bits &= bits - np.uint64(1)
+            to += np.uint64(1)
+        to = last
+    return np.int64(to)
+
+
+@numba.njit(error_model="numpy")
+def transpose(bits):
+    """64 words as a matrix of bits, transposed in place: corners of 32, 16, .. 1 bits change places.
+
+    Warren, Hacker's Delight (2002), section 7-3.
+    """
+    for width, mask in (
+        (32, 0x00000000FFFFFFFF), (16, 0x0000FFFF0000FFFF), (8, 0x00FF00FF00FF00FF),
+        (4, 0x0F0F0F0F0F0F0F0F), (2, 0x3333333333333333), (1, 0x5555555555555555),
+    ):  # fmt: skip
+        shift, low = np.uint64(width), np.uint64(mask)
+        for corner in range(0, 64, 2 * width):
+            for k in range(corner, corner + width):
+                change = ((bits[k] >> shift) ^ bits[k + width]) & low
+                bits[k] ^= change << shift
+                bits[k + width] ^= change
 
 
 @numba.njit(error_model="numpy")
@@ -171,3 +213,9 @@ def count_bits(word):
 def nonzero(values, at):
     """A byte with a bit for each of eight values that is not zero; a NaN is not."""
     return llvm.nonzero(values, at)
+
+
+@numba.njit(error_model="numpy")
+def not_one(values, at):
+    """As `nonzero`, for values that are not one."""
+    return llvm.not_one(values, at)

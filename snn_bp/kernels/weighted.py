@@ -14,7 +14,7 @@ from snn_bp.kernels import conv, dense
 from snn_bp.kernels.cpu import compiled_plain
 from snn_bp.kernels.events import Events, find_events
 from snn_bp.kernels.parallel import LEAST, cut, in_threads
-from snn_bp.kernels.vectors import padded, panels
+from snn_bp.kernels.vectors import blocked, padded, panels, unblocked
 
 # what an event costs a convolution for each row of the kernel, in ns: to begin, and for each number it adds; and what
 # torch's convolution pays for each such number of each input, zero or not. experiments/benchmarks/crossover.py
@@ -88,14 +88,14 @@ class _Linear(torch.autograd.Function):
         width = padded(units)
         across = np.zeros((inputs, width), x.numpy().dtype)
         across[:, :units] = weight.detach().numpy().T
-        start = np.zeros(width, across.dtype)
+        weights, start = blocked(across), np.zeros(width, across.dtype)
         if bias is not None:
             start[:units] = bias.detach().numpy()
         z = np.empty((len(x), width), across.dtype)
 
         def weigh(part: Events, low: int, high: int) -> None:
             kernel = compiled_plain(dense.weigh_events)
-            kernel(z[low:high].reshape(-1), *part, across.reshape(-1), start, width, 0, high - low)
+            kernel(z[low:high].reshape(-1), *part, weights, start, width, 0, high - low)
 
         in_threads([partial(weigh, part, *ends) for part, ends in zip(events, cut(len(x), least=ROWS), strict=True)])
         ctx.save_for_backward(weight)
@@ -120,7 +120,7 @@ class _Linear(torch.autograd.Function):
 
         ends = cut(ctx.rows, least=ROWS)
         in_threads([partial(gather, part, *end, mine) for part, end, mine in zip(ctx.events, ends, sums, strict=True)])
-        g_weight = torch.from_numpy(sum(sums[1:], sums[0]).reshape(inputs, width)[:, :units].T)
+        g_weight = torch.from_numpy(unblocked(sum(sums[1:], sums[0]), inputs)[:, :units].T)
         return g_x, g_weight, g.sum(0) if ctx.has_bias else None, None
 
 
