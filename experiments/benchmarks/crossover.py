@@ -58,9 +58,7 @@ def measure(name: str, layer: nn.Linear | nn.Conv2d, shape: tuple[int, ...]) -> 
         x = (torch.rand(shape, generator=generator) < share).float()
         if isinstance(layer, nn.Conv2d):
             x = x.contiguous(memory_format=torch.channels_last)
-        least = weighted.LEAST if isinstance(layer, nn.Conv2d) else weighted.ROWS
-        taken = weighted.find_in_parts(x, most=1.0, least=least)
-        assert taken is not None
+        taken = found(layer, x)
         error = torch.randn(layer(x).shape, generator=generator)
         x.requires_grad_()
         ms[share] = interleaved(partial(step, layer, x, error, taken), partial(step, layer, x, error, None))
@@ -79,13 +77,19 @@ def step(layer: nn.Linear | nn.Conv2d, x: Tensor, error: Tensor, events: list | 
     x.grad = None
     if events is None:
         out = layer(x)
-    elif isinstance(layer, nn.Conv2d):
-        weighted.find_in_parts(x, most=1.0)  # finding them is part of the price
-        out = weighted.convolve_events(x, layer, events)
     else:
-        weighted.find_in_parts(x, most=1.0)
-        out = weighted.add_events(x, layer, events)
+        found(layer, x)  # finding them is part of the price
+        form = weighted.convolve_events if isinstance(layer, nn.Conv2d) else weighted.linear_of
+        out = form(x, layer, events)  # type: ignore[arg-type]
     out.backward(error)
+
+
+def found(layer: nn.Linear | nn.Conv2d, x: Tensor) -> list:
+    """What is not zero in the input, as the layer takes it."""
+    hear = weighted.find_in_parts if isinstance(layer, nn.Conv2d) else weighted.hear_in_parts
+    heard = hear(x, most=1.0)
+    assert heard is not None
+    return heard
 
 
 def interleaved(*ways: Callable[[], None], repeats: int = 9) -> tuple[float, float]:

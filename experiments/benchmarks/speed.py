@@ -3,11 +3,10 @@
     python experiments/benchmarks/speed.py                 # everything, about an hour
     python experiments/benchmarks/speed.py --works W1 W4 --parts times check --quick --out /tmp/speed.json
 
-Times are medians over interleaved repeats, each work and thread count in a process of its own. Beside them: whether a
-peer and ours with the peer's reset spike alike and have the same gradients; the peak memory of a step of W1; growth
-over time steps and input density; the share of the machine's copy bandwidth that the neurons alone reach. Writes
+Times are medians over interleaved repeats, each library in a process of its own, as its users run it. Beside them:
+whether a peer and ours with the peer's reset spike alike and have the same gradients; the peak memory of a step of W1;
+growth over time steps and input density; the share of the machine's copy bandwidth that the neurons alone reach. Writes
 experiments/results/speed.json and speed.png. Peers: `pip install -e ".[benchmark]"`; what is missing is left out.
-Ours makes its process keep freed memory, so peers timed beside it are faster for it than on their own.
 """
 
 import argparse
@@ -21,7 +20,7 @@ from typing import Any
 
 from speed.libraries import LIBRARIES, installed
 from speed.plot import plot
-from speed.process import do, measured
+from speed.process import do, in_turns, measured
 from speed.works import TITLES, WORKS
 
 from snn_bp.files import write_json
@@ -76,9 +75,8 @@ def _times(asked: argparse.Namespace, folder: str, result: dict[str, Any]) -> di
         bandwidth.append({"threads": threads, "copy_gb_per_s": copy})
         print(f"\n{threads} thread{'s' * (threads > 1)}, copies at {copy} GB/s")
         for work in asked.works:
-            task = {"do": "times", "work": work, "libraries": asked.libraries, "repeats": asked.repeats}
-            measurement = measured(task | {"folder": folder}, threads=threads)
-            found = _compared(measurement, threads)
+            task = {"work": work, "folder": folder}
+            found = _compared(in_turns(task, asked.libraries, repeats=asked.repeats, threads=threads), threads)
             least = BYTES * WORKS[work].steps * WORKS[work].batch * WORKS[work].shape[0] / copy / 1e6
             if not WORKS[work].units:
                 found = [row | {"share_of_copy_bandwidth": row["ms"] and round(least / row["ms"], 3)} for row in found]
@@ -88,10 +86,8 @@ def _times(asked: argparse.Namespace, folder: str, result: dict[str, Any]) -> di
     return {"times": rows, "bandwidth": bandwidth}
 
 
-def _compared(rows: list[dict[str, Any]] | dict[str, str], threads: int) -> list[dict[str, Any]]:
+def _compared(rows: list[dict[str, Any]], threads: int) -> list[dict[str, Any]]:
     """The rows with how many times as long as ours each took."""
-    if isinstance(rows, dict):
-        raise SystemExit(f"a measuring process died: {rows['error']}")
     ours = next((row["ms"] for row in rows if row["library"] == OURS), None)
     for row in rows:
         row |= {"threads": threads, "times_ours": round(row["ms"] / ours, 2) if ours and row["ms"] else None}
@@ -133,8 +129,8 @@ def _growth(asked: argparse.Namespace, folder: str, result: dict[str, Any]) -> d
     for key, series in (("steps", points), ("density", [({"density": value}, libraries) for value in density])):
         rows = []
         for changes, names in series:
-            task = {"do": "times", "work": "W1", "changes": changes, "libraries": names, "repeats": asked.repeats}
-            rows += _compared(measured(task | {"folder": folder}, threads=1), 1)
+            task = {"work": "W1", "changes": changes, "folder": folder}
+            rows += _compared(in_turns(task, names, repeats=asked.repeats, threads=1), 1)
         _print(f"W1, one thread, over {key}", rows, (key, "ms", "times_ours", "error"))
         grown[f"growth_over_{key}"] = rows
     return grown

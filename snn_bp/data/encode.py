@@ -56,7 +56,8 @@ def encode(
     frames = np.empty((steps, len(ids), *shape), dtype=np.float32)  # NumPy's large arrays lie in huge pages
     arrays = (events.x, events.y, events.p, events.t)
     starts, stops = events.offsets[ids], events.offsets[1:][ids]
-    _count(frames, *arrays, starts, stops, shifts, np.cos(turns), np.sin(turns), step_us, downsample, binary)
+    moves = (shifts, np.cos(turns), np.sin(turns), bool(turns.any()))
+    _count(frames, *arrays, starts, stops, *moves, step_us, downsample, binary)
     return torch.from_numpy(frames)
 
 
@@ -99,14 +100,14 @@ def encode_reference(
 
 
 @njit(cache=True, nogil=True)
-def _count(frames, x, y, p, t, starts, stops, shifts, cosines, sines, step_us, downsample, binary):
+def _count(frames, x, y, p, t, starts, stops, shifts, cosines, sines, turn, step_us, downsample, binary):
     steps, samples, polarities, height, width = frames.shape
     cells = frames.reshape(-1)
     plane, window = height * width, steps * step_us
     has_rows = len(y) > 0
     columns = np.empty(width * downsample, np.int64)  # cells from the corner of a frame; -1: off the sensor
     rows = np.empty(height * downsample, np.int64)
-    turned = np.empty((len(rows), len(columns)) if np.any(sines != 0) else (0, 0), np.int64)  # the same of each pixel
+    turned = np.empty((len(rows), len(columns)) if turn else (0, 0), np.int64)  # the same of each pixel
     for n in range(samples):
         for step in range(steps):  # here, not for all at once before: they are still in the cache when counted
             frames[step, n] = 0

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -75,11 +74,8 @@ def _simulated(first: int, last: int) -> Iterator[Recording]:
 
 
 def _digits_origin() -> list[str]:
-    """What the images come from, without the second that importing scikit-learn takes."""
-    spec = importlib.util.find_spec("sklearn")
-    if spec is None or spec.origin is None:
-        raise SnnError("digits: the images come with scikit-learn, which is not installed. pip install scikit-learn.")
-    images = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    """What the images come from."""
+    images = saccades.digits_file()
     return [importlib.metadata.version("scikit-learn"), _file_sha256(images) if images.exists() else ""]
 
 

@@ -4,13 +4,18 @@ Pixel model: Rebecq et al. 2018 (ESIM), Hu et al. 2021 (v2e). The positions were
 recordings (Orchard et al. 2015), but this is not N-MNIST: the images are other people's digits of 8x8 pixels.
 """
 
+import importlib.util
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numba import njit
 from torch.nn.functional import interpolate
+
+from snn_bp.errors import SnnError
 
 SIDE = 34
 DURATION_MS = 310
@@ -22,6 +27,7 @@ LOG_OFFSET = 0.35
 LOG_CELLS = 2048  # of the table of logarithms, read with linear interpolation: within 3e-7
 CONTRAST, MISMATCH = 0.165, 0.12
 REFRACTORY_MS = 1.0
+AT_ONCE = 64  # recordings waiting in memory
 JITTER_US = 300.0
 NOISE_RATE = 0.3  # events per pixel and second
 NOISE_ON = 0.6
@@ -37,9 +43,20 @@ MOVES = (  # axis, from, to, start and end in ms
 )
 
 
+def digits_file() -> Path:
+    """scikit-learn's table of the images, found without importing it, which takes seconds; it may not be there."""
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or spec.origin is None:
+        raise SnnError("digits: the images come with scikit-learn, which is not installed. pip install scikit-learn.")
+    return Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
+
+
 def digit_images() -> tuple[np.ndarray, np.ndarray]:
     """The 1,797 images [n, 8, 8] of ink, 0..1, and their labels, in the order of the writers."""
-    from sklearn.datasets import load_digits  # slow to import, and needed once
+    if digits_file().exists():
+        table = np.loadtxt(digits_file(), delimiter=",")
+        return table[:, :-1].reshape(-1, 8, 8) / 16, table[:, -1].astype(np.int64)
+    from sklearn.datasets import load_digits
 
     digits: Any = load_digits()  # a Bunch, which its types deny
     return digits.images / 16, digits.target
@@ -53,9 +70,15 @@ def simulate_recordings(images: np.ndarray, *, first: int = 0) -> Iterator[np.nd
     path = trajectory()
     thresholds = np.random.default_rng(SENSOR_SEED).normal(1, MISMATCH, (SIDE, SIDE)).clip(0.5, 2) * CONTRAST
     logs = np.log(np.arange(LOG_CELLS + 2) / LOG_CELLS + LOG_OFFSET)
-    for number, canvas in enumerate(_canvases(images), start=first):
-        rng = np.random.default_rng((SENSOR_SEED, number))
-        yield _add_noise(*_watch(canvas, path, thresholds, logs, REFRACTORY_MS, MARGIN), rng=rng)
+    canvases = _canvases(images)
+
+    def record(n: int) -> np.ndarray:
+        rng = np.random.default_rng((SENSOR_SEED, first + n))
+        return _add_noise(*_watch(canvases[n], path, thresholds, logs, REFRACTORY_MS, MARGIN), rng=rng)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for start in range(0, len(canvases), AT_ONCE):
+            yield from pool.map(record, range(start, min(start + AT_ONCE, len(canvases))))
 
 
 def trajectory() -> np.ndarray:

@@ -204,17 +204,17 @@ def add_heard(z, z_at, heard, at, words, weight, rows, width):
 def gather_heard(g_weight, d, heard, at, words, width, rows):
     """Add to `g_weight` the gradient from `rows` rows of bits and of the gradient `d` of the weighted sum."""
     inputs, bits = g_weight.size // width, count(heard, at, rows * words)
+    groups = (rows + 63) // 64
+    by_input = by_inputs(heard, at, words, rows)
     if bits > PRODUCT_FROM * rows * inputs:
-        unpacked = np.zeros(rows * inputs, d.dtype)
-        for r in range(rows):
-            unpack(unpacked, r * inputs, heard, at + r * words, words)
+        unpacked = np.zeros(inputs * rows, d.dtype)
+        for k in range(inputs):
+            unpack(unpacked, k * rows, by_input, k * groups, groups)
         for column in range(0, width, BLOCK):
             wide = min(BLOCK, width - column)
             to = column * inputs
-            add_product(g_weight, to, wide, unpacked, 0, 1, inputs, d, column, width, inputs, rows, wide)
+            add_product(g_weight, to, wide, unpacked, 0, rows, 1, d, column, width, inputs, rows, wide)
         return
-    groups = (rows + 63) // 64
-    by_input = by_inputs(heard, at, words, rows)
     first, row = np.zeros(inputs + 1, np.int64), np.empty(bits + AT_ONCE, np.uint32)
     for k in range(inputs):
         first[k + 1] = decode(by_input, k * groups, groups, row, first[k])
@@ -327,9 +327,9 @@ def pack_rows(words, values, rows, width):
 
 
 def pack_input(words, x, low, rows):
-    """`rows` samples of `x` `[time, batch, inputs]` from `low` on as bits; False where a number is neither 0 nor 1."""
+    """Samples `low .. low + rows` of `x` `[time, batch, inputs]` as bits; how many are one, -1 where any is neither."""
     steps, _, inputs = x.shape
-    place = 0
+    place, total = 0, 0
     for t in range(steps):
         for q in range(rows):
             row = x[t, low + q]
@@ -346,10 +346,11 @@ def pack_input(words, x, low, rows):
                     if row[at] != 0:
                         bits |= np.uint64(1) << np.uint64(at - first)
                 if odd:
-                    return False
+                    return -1
                 words[place] = bits
+                total += np.int64(count_bits(bits))
                 place += 1
-    return True
+    return total
 
 
 @functools.cache

@@ -1,32 +1,63 @@
-"""Inputs as events: for each time step and sample, which inputs are not zero, and their values."""
+"""Inputs as what is not zero in them: bits where all else is one, else the events of each row and their values.
+
+Both weigh the rows they hold and gather the gradient of the weights; `weight` and `g_weight` lie in blocks of columns.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
 
+from snn_bp.kernels import dense
 from snn_bp.kernels.cpu import compiled_plain
 from snn_bp.kernels.vectors import nonzero, trailing_zeros
 
 
+class Bits(NamedTuple):
+    """Rows of zeros and ones, a bit for each input."""
+
+    words: np.ndarray  # uint64 [rows, words]
+
+    def weigh(self, z: np.ndarray, weight: np.ndarray, bias: np.ndarray, width: int, first: int, rows: int) -> None:
+        """Fill `z` `[rows, width]` with the weighted sums of rows `first .. first + rows`."""
+        flat, words = self.words.reshape(-1), self.words.shape[1]
+        compiled_plain(dense.weigh_heard)(z, flat, first * words, words, weight, bias, width, rows)
+
+    def gather(self, g_weight: np.ndarray, d: np.ndarray, width: int, first: int, rows: int) -> None:
+        """Add to `g_weight` the gradient from the same rows and the gradient `d` of their weighted sums."""
+        flat, words = self.words.reshape(-1), self.words.shape[1]
+        compiled_plain(dense.gather_heard)(g_weight, d, flat, first * words, words, width, rows)
+
+
 class Events(NamedTuple):
-    """Rows `[time, batch]` of an input that is mostly zero; row r holds the events `begin[r] .. end[r]`."""
+    """Rows of inputs that are mostly zero; row r holds the events `begin[r] .. end[r]`."""
 
     begin: np.ndarray  # int64
     end: np.ndarray
     index: np.ndarray  # uint32, which input
     value: np.ndarray
 
-    @classmethod
-    def none(cls, dtype: np.dtype) -> "Events":
-        """No rows at all."""
-        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint32), np.empty(0, dtype))
+    def weigh(self, z: np.ndarray, weight: np.ndarray, bias: np.ndarray, width: int, first: int, rows: int) -> None:
+        """As `Bits.weigh`."""
+        compiled_plain(dense.weigh_events)(z, *self, weight, bias, width, first, rows)
+
+    def gather(self, g_weight: np.ndarray, d: np.ndarray, width: int, first: int, rows: int) -> None:
+        """As `Bits.gather`."""
+        compiled_plain(dense.gather_events)(g_weight, d, *self, width, first, rows)
+
+
+def find_bits(x: np.ndarray, low: int, rows: int, *, most: float = 1.0) -> Bits | None:
+    """`rows` samples of `x` `[time, batch, inputs]` from sample `low` on.
+
+    None where a number is neither zero nor one, or more than the share `most` is one.
+    """
+    steps, _, inputs = x.shape
+    words = np.empty((steps * rows, -(-inputs // 64)), np.uint64)
+    ones = compiled_plain(dense.pack_input)(words.reshape(-1), x, low, rows)
+    return Bits(words) if 0 <= ones <= most * steps * rows * inputs else None
 
 
 def find_events(x: np.ndarray, low: int, rows: int, *, most: float) -> Events | None:
-    """The events of `rows` samples of `x` `[time, batch, inputs]`, from sample `low` on.
-
-    None where more than the share `most` of the inputs is not zero.
-    """
+    """The same samples as events; None where more than the share `most` of the inputs is not zero."""
     steps, _, inputs = x.shape
     room = int(most * steps * rows * inputs) + inputs
     pointer = np.zeros(steps * rows + 1, np.int64)

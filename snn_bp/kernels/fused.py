@@ -82,7 +82,7 @@ class _Chain(torch.autograd.Function):
         ]
         last = [each for n in range(len(layers)) for each in _joined(parts, n)]
         ctx.layers, ctx.parts, ctx.shape = layers, parts, x.shape
-        ctx.x = rows if any(part.events is None and part.heard is None for part in parts) else rows[:0]
+        ctx.x = rows if any(part.input is None for part in parts) else rows[:0]
         ctx.set_materialize_grads(False)
         return (
             torch.from_numpy(out),

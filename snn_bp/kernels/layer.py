@@ -380,7 +380,8 @@ def over_neurons(values: np.ndarray, sample: torch.Size, axis: int, dtype: np.dt
     """The value of its channel for each neuron."""
     shape = [1] * len(sample)
     shape[axis - 2] = -1
-    return np.broadcast_to(values.astype(dtype).reshape(shape), tuple(sample)).ravel()
+    wide = np.broadcast_to(values.astype(dtype).reshape(shape), tuple(sample))
+    return np.array(wide).ravel()  # a view could be one that numba takes for another type, and compiles for again
 
 
 def parts_of(constants: Constants) -> tuple[bool, bool, bool, bool]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from snn_bp.kernels import dense
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu import array, compiled_plain
-from snn_bp.kernels.events import Events, find_events
+from snn_bp.kernels.events import Bits, Events, find_bits, find_events
 from snn_bp.kernels.vectors import blocked, padded, panels, unblocked
 from snn_bp.neurons import COEFFICIENTS
 from snn_bp.surrogates import Surrogate
@@ -130,17 +130,16 @@ class Part:
             for layer, state in zip(layers, self.state, strict=True)
         ]
         self.saved: list[list[list[np.ndarray]]] = []  # with memory="low": [layer][chunk] the state before it
-        self.heard: np.ndarray | None = None  # the input as bits, where it is zeros and ones
-        self.events: Events | None = None  # else, where it is mostly zero
+        self.input: Bits | Events | None = None  # None where it is neither zeros and ones nor mostly zero
         self.sums: list[Sums] = []
         self.carried: list[list[np.ndarray]] = []
 
     def forward(self, x: np.ndarray, out: np.ndarray) -> None:
         """All layers, one after the other, over all time."""
         if not self.layers[0].given:
-            self.heard = self._packed(x)
-            if self.heard is None:
-                self.events = find_events(x, self.low, self.rows, most=dense.PRODUCT_FROM)
+            self.input = find_bits(x, self.low, self.rows)
+            if self.input is None:
+                self.input = find_events(x, self.low, self.rows, most=dense.PRODUCT_FROM)
         nothing = np.empty(0, self.dtype)
         for n, layer in enumerate(self.layers):
             here = out.reshape(-1) if layer is self.layers[-1] else nothing
@@ -199,14 +198,8 @@ class Part:
         """The weighted sums of layer `n`'s input."""
         layer, steps = self.layers[n], stop - start
         count, place = steps * self.rows, (layer.width, self.batch, self.low, self.rows, start, steps)
-        if (below := self._below(n)) is not None:
-            words = below.shape[2]
-            kernel = compiled_plain(dense.weigh_heard)
-            at = start * self.rows * words
-            kernel(z, below.reshape(-1), at, words, layer.weight, layer.bias, layer.width, count)
-        elif self.events is not None:
-            kernel = compiled_plain(dense.weigh_events)
-            kernel(z, *self.events, layer.weight, layer.bias, layer.width, start * self.rows, count)
+        if (heard := self._heard(n)) is not None:
+            heard.weigh(z, layer.weight, layer.bias, layer.width, start * self.rows, count)
         elif layer.given:
             compiled_plain(dense.take_currents)(z, x.reshape(-1), layer.bias, *place)
         else:
@@ -242,29 +235,20 @@ class Part:
         """The gradient of the weights from the gradient `d` of the weighted sums."""
         layer, sums, steps = self.layers[n], self.sums[n], stop - start
         count = steps * self.rows
-        if (below := self._below(n)) is not None:
-            words = below.shape[2]
-            at = start * self.rows * words
-            compiled_plain(dense.gather_heard)(sums.weight, d, below.reshape(-1), at, words, layer.width, count)
-        elif self.events is not None:
-            kernel = compiled_plain(dense.gather_events)
-            kernel(sums.weight, d, *self.events, layer.width, start * self.rows, count)
+        if (heard := self._heard(n)) is not None:
+            heard.gather(sums.weight, d, layer.width, start * self.rows, count)
         elif not layer.given:
             kernel = compiled_plain(dense.gather_floats)
             kernel(sums.weight, d, x.reshape(-1), layer.width, self.batch, self.low, self.rows, start, steps)
-        if layer.recurrent.size:
-            mine = self.fired[n]
-            words = mine.shape[2]
-            kernel = compiled_plain(dense.gather_heard)  # what step t heard is what step t - 1 fired
-            kernel(sums.recurrent, d, mine.reshape(-1), start * self.rows * words, words, layer.width, count)
+        if layer.recurrent.size:  # what step t heard is what step t - 1 fired
+            self._fired(n, 0).gather(sums.recurrent, d, layer.width, start * self.rows, count)
 
-    def _below(self, n: int) -> np.ndarray | None:
-        """What layer `n` hears as bits `[time, rows, words]`, where it does."""
-        return self.fired[n - 1][1:] if n > 0 else self.heard
+    def _heard(self, n: int) -> Bits | Events | None:
+        return self._fired(n - 1, 1) if n > 0 else self.input
 
-    def _packed(self, x: np.ndarray) -> np.ndarray | None:
-        words = np.empty((self.steps, self.rows, -(-x.shape[2] // 64)), np.uint64)
-        return words if compiled_plain(dense.pack_input)(words.reshape(-1), x, self.low, self.rows) else None
+    def _fired(self, n: int, since: int) -> Bits:
+        """Spikes of layer `n`: from the step before the first on where `since` is 0, else from the first."""
+        return Bits(self.fired[n][since:].reshape(-1, self.fired[n].shape[2]))
 
     def _first(self, layer: Prepared) -> list[np.ndarray]:
         parts = []

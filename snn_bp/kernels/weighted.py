@@ -3,7 +3,9 @@
 Both equal torch's own up to the order of summation. Where too much of the input is not zero, they are torch's own.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,25 +14,26 @@ from torch import Tensor, nn
 
 from snn_bp.kernels import conv, dense
 from snn_bp.kernels.cpu import compiled_plain
-from snn_bp.kernels.events import Events, find_events
-from snn_bp.kernels.parallel import LEAST, cut, in_threads
+from snn_bp.kernels.events import Bits, Events, find_bits, find_events
+from snn_bp.kernels.parallel import cut, in_threads
 from snn_bp.kernels.vectors import blocked, padded, panels, unblocked
 
 # what an event costs a convolution for each row of the kernel, in ns: to begin, and for each number it adds; and what
 # torch's convolution pays for each such number of each input, zero or not. experiments/benchmarks/crossover.py
 BEGIN_NS, ADD_NS, TORCH_NS = 14.0, 0.04, 0.025
+Found = TypeVar("Found", Bits, Events)
 ROWS = 512  # whose error signal stays in the second-level cache
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     """`layer(x)` for `x` `[rows, inputs]`."""
-    events = find_in_parts(x, most=worth_events(layer), least=ROWS)
-    return layer(x) if events is None else add_events(x, layer, events)
+    heard = hear_in_parts(x, most=worth_events(layer))
+    return layer(x) if heard is None else linear_of(x, layer, heard)
 
 
-def add_events(x: Tensor, layer: nn.Linear, events: list[Events]) -> Tensor:
-    """`layer(x)` from the events of `x`, found in parts."""
-    return _Linear.apply(x, layer.weight, layer.bias, events)  # type: ignore[return-value]
+def linear_of(x: Tensor, layer: nn.Linear, heard: Sequence[Bits | Events]) -> Tensor:
+    """`layer(x)` from what is not zero in `x`, found in parts."""
+    return _Linear.apply(x, layer.weight, layer.bias, heard)  # type: ignore[return-value]
 
 
 def convolve(x: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -57,18 +60,29 @@ def worth_events(layer: nn.Linear | nn.Conv2d) -> float:
     return TORCH_NS * run / (BEGIN_NS + ADD_NS * run)
 
 
-def find_in_parts(x: Tensor, *, most: float, least: int = LEAST) -> list[Events] | None:
+def hear_in_parts(x: Tensor, *, most: float) -> list[Bits] | list[Events] | None:
+    """What is not zero in each part of the rows of `x`; None where it is more than the share `most`."""
+    rows, ends = x.detach().contiguous().numpy()[None], cut(len(x), least=ROWS)
+    bits = _in_parts(ends, lambda low, count: find_bits(rows, low, count, most=most))
+    return bits or _in_parts(ends, lambda low, count: find_events(rows, low, count, most=most))
+
+
+def find_in_parts(x: Tensor, *, most: float) -> list[Events] | None:
     """The events of each part of the rows of `x`, counted by their place in memory; None where they are too many."""
     rows = in_memory(x.detach()).flatten(1).numpy()[None]
-    ends = cut(len(x), least=least)
-    found: list[Events | None] = [None] * len(ends)
+    return _in_parts(cut(len(x)), lambda low, count: find_events(rows, low, count, most=most))
 
-    def find(n: int, low: int, high: int) -> None:
-        found[n] = find_events(rows, low, high - low, most=most)
 
-    in_threads([partial(find, n, *end) for n, end in enumerate(ends)])
-    events = [part for part in found if part is not None]
-    return events if len(events) == len(found) else None
+def _in_parts(ends: list[tuple[int, int]], find: Callable[[int, int], Found | None]) -> list[Found] | None:
+    """What `find` makes of the first row and the number of rows of each part; None where any is None."""
+    found: list[Found | None] = [None] * len(ends)
+
+    def take(n: int, low: int, high: int) -> None:
+        found[n] = find(low, high - low)
+
+    in_threads([partial(take, n, *end) for n, end in enumerate(ends)])
+    parts = [part for part in found if part is not None]
+    return parts if len(parts) == len(found) else None
 
 
 def in_memory(x: Tensor) -> Tensor:
@@ -83,7 +97,7 @@ def lies_channels_last(x: Tensor) -> bool:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, events: list[Events]):
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, heard: Sequence[Bits | Events]):
         units, inputs = weight.shape
         width = padded(units)
         across = np.zeros((inputs, width), x.numpy().dtype)
@@ -93,13 +107,14 @@ class _Linear(torch.autograd.Function):
             start[:units] = bias.detach().numpy()
         z = np.empty((len(x), width), across.dtype)
 
-        def weigh(part: Events, low: int, high: int) -> None:
-            kernel = compiled_plain(dense.weigh_events)
-            kernel(z[low:high].reshape(-1), *part, weights, start, width, 0, high - low)
+        def weigh(part: Bits | Events, low: int, high: int) -> None:
+            for first in range(low, high, ROWS):
+                count = min(ROWS, high - first)
+                part.weigh(z[first : first + count].reshape(-1), weights, start, width, first - low, count)
 
-        in_threads([partial(weigh, part, *ends) for part, ends in zip(events, cut(len(x), least=ROWS), strict=True)])
+        in_threads([partial(weigh, part, *ends) for part, ends in zip(heard, cut(len(x), least=ROWS), strict=True)])
         ctx.save_for_backward(weight)
-        ctx.events, ctx.rows, ctx.has_bias = events, len(x), bias is not None
+        ctx.heard, ctx.rows, ctx.has_bias = heard, len(x), bias is not None
         return torch.from_numpy(z[:, :units]).contiguous()
 
     @staticmethod
@@ -110,16 +125,15 @@ class _Linear(torch.autograd.Function):
         width = padded(units)
         g_x = g @ weight if ctx.needs_input_grad[0] else None
         d = (g if width == units else F.pad(g, (0, width - units))).contiguous().numpy().reshape(-1)
-        sums = [np.zeros(inputs * width, d.dtype) for _ in ctx.events]
+        sums = [np.zeros(inputs * width, d.dtype) for _ in ctx.heard]
 
-        def gather(part: Events, low: int, high: int, total: np.ndarray) -> None:
+        def gather(part: Bits | Events, low: int, high: int, total: np.ndarray) -> None:
             for first in range(0, high - low, ROWS):
                 count = min(ROWS, high - low - first)
-                piece = d[(low + first) * width :]
-                compiled_plain(dense.gather_events)(total, piece, *part, width, first, count)
+                part.gather(total, d[(low + first) * width :], width, first, count)
 
         ends = cut(ctx.rows, least=ROWS)
-        in_threads([partial(gather, part, *end, mine) for part, end, mine in zip(ctx.events, ends, sums, strict=True)])
+        in_threads([partial(gather, part, *end, mine) for part, end, mine in zip(ctx.heard, ends, sums, strict=True)])
         g_weight = torch.from_numpy(unblocked(sum(sums[1:], sums[0]), inputs)[:, :units].T)
         return g_x, g_weight, g.sum(0) if ctx.has_bias else None, None
 

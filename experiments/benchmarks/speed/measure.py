@@ -1,4 +1,4 @@
-"""What is measured in a process of its own: times, peak memory, agreement with ours, copy bandwidth.
+"""What is measured in a process of its own: seconds, peak memory, agreement with ours, copy bandwidth.
 
 `process.py` starts the process, its threads and cores already limited.
 """
@@ -17,39 +17,24 @@ from speed.ours import ours
 from speed.steps import Step
 from speed.works import Work, material
 
-LONG_S, LONG_RUNS = 10.0, 3  # a step that takes longer is timed less often
+
+def row(work: Work, library: str, taken: list[float], *, error: str | None) -> dict[str, Any]:
+    """What is written of the seconds that a library's steps took."""
+    found = {"work": work.name, "steps": work.steps, "batch": work.batch, "density": work.density, "library": library}
+    if error is not None:
+        return found | {"ms": None, "error": error}
+    ms = [1000 * each for each in taken]
+    return found | {"ms": round(statistics.median(ms), 2), "least_ms": round(min(ms), 2), "runs": len(ms)}
 
 
-def times(work: Work, libraries: list[str], *, repeats: int, folder: Path) -> list[dict[str, Any]]:
-    """Milliseconds of a step of each library, in turn in every repeat, after two that compile and do not count."""
-    steps, rows, long = {}, {}, {}
-    for name in libraries:
-        try:
-            steps[name], rows[name] = _build(name, work, folder), []
-            long[name] = min(_seconds(steps[name]), _seconds(steps[name])) > LONG_S
-        except Exception as error:  # a peer may fail in any way; the others are measured all the same
-            rows[name] = [f"{type(error).__name__}: {error}"[:300]]
-    for repeat in range(repeats):
-        for name, is_long in long.items():
-            if not is_long or repeat < LONG_RUNS:
-                rows[name].append(_seconds(steps[name]))
-    return [_row(work, name, measured) for name, measured in rows.items()]
-
-
-def _row(work: Work, name: str, measured: list[Any]) -> dict[str, Any]:
-    row = {"work": work.name, "steps": work.steps, "batch": work.batch, "density": work.density, "library": name}
-    if isinstance(measured[0], str):
-        return row | {"ms": None, "error": measured[0]}
-    ms = [1000 * seconds for seconds in measured]
-    return row | {"ms": round(statistics.median(ms), 2), "least_ms": round(min(ms), 2), "runs": len(ms)}
-
-
-def _build(name: str, work: Work, folder: Path) -> Step:
+def build(name: str, work: Work, folder: Path) -> Step:
+    """The training step of a library on a work."""
     library = LIBRARIES[name]
     return library.build(work, material(work, folder), torch.float32, **library.options)
 
 
-def _seconds(step: Step) -> float:
+def seconds(step: Step) -> float:
+    """How long one step takes."""
     gc.collect()
     start = time.perf_counter()
     step.run()
@@ -61,8 +46,8 @@ def peak_memory(work: Work, short: Work, library: str, *, folder: Path) -> dict[
 
     A step on the few time steps of `short` comes first, so that code which is loaded once does not count.
     """
-    _build(library, short, folder).run()
-    step = _build(library, work, folder)
+    build(library, short, folder).run()
+    step = build(library, work, folder)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
     before = _status_kb("VmRSS")

@@ -1,10 +1,12 @@
-"""Measuring processes: each has its own threads, cores and library settings, and hands back JSON."""
+"""Measuring processes: each has its own library, threads, cores and settings, and hands back JSON."""
 
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,43 +19,106 @@ from speed.works import WORKS, Work
 
 SPEED = Path(__file__).resolve().parents[1] / "speed.py"
 ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+LONG_S, LONG_RUNS = 10.0, 3  # a step that takes longer is timed less often
 WARM_STEPS = 4  # of a run that only loads code
 
 
 def measured(task: dict[str, Any], *, threads: int) -> Any:
     """What `do` gives for the task in a fresh process on as many cores as threads; an `error` where it dies."""
-    counts = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
-    jax = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": str(int(task.get("dtype") == "float64"))}
-    jax |= {"XLA_FLAGS": ONE_CORE} if threads == 1 else {}
-    cores = sorted(os.sched_getaffinity(0))[-threads:]
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "answer.json"
-        task = task | {"threads": threads, "answer": str(answer)}
-        done = subprocess.run(
-            [sys.executable, str(SPEED), "--task", json.dumps(task)],
+    with Worker(task, threads=threads) as worker:
+        return worker.answer()
+
+
+def in_turns(task: dict[str, Any], libraries: list[str], *, repeats: int, threads: int) -> list[dict[str, Any]]:
+    """Milliseconds of a step of each library: each in a process of its own, one after the other in every repeat.
+
+    So no library runs under another's settings (ours keeps freed memory, which speeds its neighbours up), and a
+    disturbance of the machine meets all alike.
+    """
+    with ExitStack() as stack:
+        workers, warm = {}, {}
+        for name in libraries:  # one after the other: the first one makes the arrays of the work
+            task = task | {"do": "times", "library": name}
+            workers[name] = stack.enter_context(Worker(task, threads=threads))
+            warm[name] = workers[name].answer()
+        seconds: dict[str, list[float]] = {name: [] for name in libraries}
+        for repeat in range(repeats):
+            for name, worker in workers.items():
+                if "error" not in warm[name] and (repeat < LONG_RUNS or warm[name]["seconds"] < LONG_S):
+                    seconds[name].append(worker.ask()["seconds"])
+    return [measure.row(_work(task), name, seconds[name], error=warm[name].get("error")) for name in libraries]
+
+
+class Worker:
+    """A process that answers a task, and again each time it is asked, in lines of JSON."""
+
+    def __init__(self, task: dict[str, Any], *, threads: int) -> None:
+        counts = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
+        jax = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": str(int(task.get("dtype") == "float64"))}
+        jax |= {"XLA_FLAGS": ONE_CORE} if threads == 1 else {}
+        cores = sorted(os.sched_getaffinity(0))[-threads:]
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed on exit
+        self._process = subprocess.Popen(
+            [sys.executable, str(SPEED), "--task", json.dumps(task | {"threads": threads})],
             env=os.environ | counts | jax,
             preexec_fn=partial(os.sched_setaffinity, 0, cores),
-            stderr=subprocess.PIPE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
             text=True,
-            check=False,
         )
-        if not answer.exists():
-            return {"error": (done.stderr or f"exit code {done.returncode}")[-600:]}
-        return json.loads(answer.read_text())
+
+    def ask(self) -> Any:
+        """The next answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> Any:
+        """The answer under way; an `error` where the process has died."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if line:
+            return json.loads(line)
+        code = self._process.wait()
+        self._said.seek(0)
+        return {"error": (self._said.read() or f"exit code {code}")[-600:]}
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._said.close()
 
 
 def do(task: dict[str, Any]) -> None:
-    """Carry out a task in this process and write its answer."""
+    """Carry out a task in this process and print its answer; a timed step again for each line that comes in."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
     torch.set_num_threads(task["threads"])
-    Path(task["answer"]).write_text(json.dumps(_answer(task)))
+    for answer in _timed(task) if task["do"] == "times" else [_answer(task)]:
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _timed(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The shorter of two steps that compile, then the seconds of another for each line."""
+    try:
+        step = measure.build(task["library"], _work(task), Path(task["folder"]))
+        yield {"seconds": min(measure.seconds(step), measure.seconds(step))}
+    except Exception as error:  # a peer may fail in any way; the others are measured all the same
+        yield {"error": f"{type(error).__name__}: {error}"[:300]}
+        return
+    for _ in sys.stdin:
+        yield {"seconds": measure.seconds(step)}
 
 
 def _answer(task: dict[str, Any]) -> Any:
     if task["do"] == "bandwidth":
         return measure.copy_bandwidth()
     folder = Path(task["folder"])
-    if task["do"] == "times":
-        return measure.times(_work(task), task["libraries"], repeats=task["repeats"], folder=folder)
     if task["do"] == "memory":
         short = replace(_work(task), steps=WARM_STEPS)
         return measure.peak_memory(_work(task), short, task["library"], folder=folder)
