@@ -132,13 +132,28 @@ def test_any_number_of_dimensions_gives_the_neurons_one_by_one(shape, noise):
 
 def test_more_neurons_than_a_block_of_the_kernel_are_all_simulated(noise):
     neuron = LIF(beta=0.9, reset="zero")
-    x = noise(3, 5, 1031)
+    x = noise(3, 9, 1031)
 
     with use_backend("reference"):
         wanted, _, wanted_v = simulate(neuron, x, potentials=True)
     spikes, _, v = simulate(neuron, x, potentials=True)
 
     assert_same(spikes=(spikes, wanted), potentials=(v, wanted_v))
+
+
+def test_any_number_of_threads_gives_the_same_bits(noise):
+    neuron, found = CubaLIF(alpha=0.8, beta=0.9), []
+    for threads in (1, 2, 3):  # parts of 6,151 and of 4,100 or 4,101 neurons, which leave other rests to vectors of 8
+        torch.set_num_threads(threads)
+        x = noise(4, 1, 12_301).requires_grad_()
+        spikes, state = simulate(neuron, x)
+        ((spikes * x.detach()).sum() + state.v.sum()).backward()
+        found.append((spikes, state.v, x.grad))
+    torch.set_num_threads(1)
+
+    assert found[0][0].any()
+    for one, two, three in zip(*found, strict=True):
+        assert torch.equal(one, two) and torch.equal(one, three)
 
 
 def test_an_empty_batch_gives_an_empty_output():

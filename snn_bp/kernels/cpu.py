@@ -12,20 +12,22 @@ import inspect
 import math
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
 import numpy as np
+import torch
 from torch import Tensor
 
 from snn_bp import equations
 from snn_bp.kernels import bind as binding
 from snn_bp.kernels import llvm, vectors
 from snn_bp.kernels.bind import Constants, bind, slope_functions
+from snn_bp.kernels.parallel import cut, in_threads
 from snn_bp.surrogates import Unit
 
-BLOCK = 1024  # neurons; their state fits the first-level cache
+BLOCK = 8192  # neurons: their state fits the second-level cache, and memory is read in long runs, which it needs more
 ADJOINT = {"arcp"}  # the one liberty LLVM has in an adjoint
 
 
@@ -118,6 +120,12 @@ def compiled_backward(
     """`backward` for one kind of neuron, one shape of surrogate and one float type, compiled at its first call."""
     names = adjoint_operations(constants, shape, per, dtype, uniform, flags)
     return compiled(bind(backward, **names), (constants, shape, per, dtype.str, uniform, flags), adjoint=True)
+
+
+def over_neurons(kernel: Callable, arguments: Sequence[Any], neurons: int) -> None:
+    """Run a kernel for `start..stop` neurons on all of them, in as many threads as torch uses; each is on its own."""
+    parts = cut(neurons, least=BLOCK // 2, most=torch.get_num_threads())
+    in_threads([functools.partial(kernel, *arguments, *part) for part in parts])
 
 
 def array(tensor: Tensor) -> np.ndarray:

@@ -119,10 +119,8 @@ def _forward_on_cpu(
         constants, _dtype(x), uniform=parameters[0].dim() == 0, record=record, saves_current=saves_current
     )
     last = [part.clone(memory_format=torch.contiguous_format) for part in first]
-    kernel(
-        _rows(x), *map(_flat, last), *map(cpu.flat_or_scalar, parameters), _rows(spikes), *map(_rows, traces),
-        0, first[0].numel(),
-    )  # fmt: skip
+    own = (*map(_flat, last), *map(cpu.flat_or_scalar, parameters))
+    cpu.over_neurons(kernel, (_rows(x), *own, _rows(spikes), *map(_rows, traces)), first[0].numel())
     return last
 
 
@@ -150,11 +148,10 @@ def _backward_on_cpu(
         for given in g_last
     ]  # fmt: skip
     sums = [torch.zeros_like(v) if learns else empty.clone() for _ in parameters]
-    kernel(
-        *map(_rows, traces), *map(_flat, first), *map(cpu.flat_or_scalar, parameters), _dtype(potentials).type(slope),
-        _rows(empty if g_spikes is None else g_spikes), _rows(empty if g_potentials is None else g_potentials),
-        *map(_flat, g_first), _rows(gx), *map(_flat, sums), 0, v.numel(),
-    )  # fmt: skip
+    own = (*map(_flat, first), *map(cpu.flat_or_scalar, parameters), _dtype(potentials).type(slope))
+    given = (_rows(empty if part is None else part) for part in (g_spikes, g_potentials))
+    arguments = (*map(_rows, traces), *own, *given, *map(_flat, g_first), _rows(gx), *map(_flat, sums))
+    cpu.over_neurons(kernel, arguments, v.numel())
     return gx, g_first, sums
 
 

@@ -14,9 +14,9 @@ LEAST, PARTS = 16, 8  # rows in a part at least, parts at most
 _Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
-def cut(rows: int, *, least: int = LEAST) -> list[tuple[int, int]]:
-    """First and last of each part of `rows`, the same for any number of threads."""
-    count = min(PARTS, max(1, rows // least))
+def cut(rows: int, *, least: int = LEAST, most: int = PARTS) -> list[tuple[int, int]]:
+    """First and last of each part of `rows`: at most `most` of them, none with fewer than `least` unless alone."""
+    count = min(most, max(1, rows // least))
     edges = [rows * n // count for n in range(count + 1)]
     return list(pairwise(edges))
 
