@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--libraries", nargs="+", choices=tuple(LIBRARIES), default=installed(), metavar="LIBRARY")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="3 repeats and fewer points")
+    parser.add_argument("--quick", action="store_true", help="5 repeats and fewer points")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--task", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -49,7 +49,7 @@ def main() -> None:
         do(json.loads(asked.task))
         return
     if asked.quick:
-        asked.repeats = min(asked.repeats, 3)
+        asked.repeats = min(asked.repeats, 5)
     result: dict[str, Any] = {
         "question": "time and memory of a whole training step (forward, loss, backward), ours against peers",
         "command": shlex.join(["python", "experiments/benchmarks/speed.py", *sys.argv[1:]]),
