@@ -109,7 +109,7 @@ def test_the_slope_keeps_its_digits_in_double_precision(surrogate):
         assert (exact != rounded)[1]
 
 
-@pytest.mark.parametrize("mine, theirs", SHARED, ids=repr)
+@pytest.mark.parametrize("mine, theirs", SHARED, ids=[repr(mine) for mine, _ in SHARED])
 def test_the_slope_equals_snntorch(mine, theirs):
     # further out snnTorch's sigmoid overflows: to 0 from -44 / slope, to NaN from -89 / slope
     u = torch.cat([torch.linspace(-1.7, 1.7, 601), torch.zeros(1)]).requires_grad_()

@@ -6,7 +6,8 @@
 Times are medians over interleaved repeats, each library in a process of its own, as its users run it. Beside them:
 whether a peer and ours with the peer's reset spike alike and have the same gradients; the peak memory of a step of W1;
 growth over time steps and input density; the share of the machine's copy bandwidth that the neurons alone reach. Writes
-experiments/results/speed.json and speed.png. Peers: `pip install -e ".[benchmark]"`; what is missing is left out.
+experiments/results/speed.json and speed.png; parts that are not asked for stay in the file as they are. Peers:
+`pip install -e ".[benchmark]"`; what is missing is left out.
 """
 
 import argparse
@@ -52,20 +53,28 @@ def main() -> None:
         asked.repeats = min(asked.repeats, 5)
     result: dict[str, Any] = {
         "question": "time and memory of a whole training step (forward, loss, backward), ours against peers",
+        "works": {name: TITLES[name] for name in asked.works},
+    }
+    if set(asked.parts) != set(PARTS) and asked.out.exists():
+        result |= json.loads(asked.out.read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        for part, measure_part in PARTS.items():
+            if part in asked.parts:
+                result |= measure_part(asked, folder, result) | {f"{part}_measured": _origin(asked)}
+                write_json(asked.out, result)
+    plot(result, asked.out.with_suffix(".png"))
+
+
+def _origin(asked: argparse.Namespace) -> dict[str, Any]:
+    """How, when and on what a part was measured."""
+    return {
         "command": shlex.join(["python", "experiments/benchmarks/speed.py", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit(),
         "machine": machine(),
         "versions": {name: version(name) for name in PACKAGES},
-        "works": {name: TITLES[name] for name in asked.works},
         "repeats": asked.repeats,
     }
-    with tempfile.TemporaryDirectory() as folder:
-        for part, measure_part in PARTS.items():
-            if part in asked.parts:
-                result |= measure_part(asked, folder, result)
-                write_json(asked.out, result)
-    plot(result, asked.out.with_suffix(".png"))
 
 
 def _times(asked: argparse.Namespace, folder: str, result: dict[str, Any]) -> dict[str, Any]:
