@@ -4,11 +4,12 @@ Every batch draws its order, augmentation and dropout from (seed, epoch, batch) 
 are all that a resumed run needs to go on as if it had never stopped.
 """
 
+import inspect
 import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -243,8 +244,17 @@ def make_optimizer(network: Network, how: Train) -> torch.optim.Optimizer:
     others = [weight for name, weight in network.named_parameters() if weight.dim() <= 1 or ".learned." in name]
     groups = [{"params": decaying, "weight_decay": how.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if how.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=how.lr, momentum=how.momentum, nesterov=how.nesterov, fused=True)
-    return (torch.optim.AdamW if how.optimizer == "adamw" else torch.optim.Adam)(groups, lr=how.lr, fused=True)
+        kind = _without_compiler(torch.optim.SGD)
+        return kind(groups, lr=how.lr, momentum=how.momentum, nesterov=how.nesterov, fused=True)
+    kind = _without_compiler(torch.optim.AdamW if how.optimizer == "adamw" else torch.optim.Adam)
+    return kind(groups, lr=how.lr, fused=True)
+
+
+def _without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """The optimizer with its methods bare: what torch wraps around them imports its compiler, 1.7 s of every start."""
+    wrapped = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    bare = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
+    return type(kind.__name__, (kind,), bare | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 def learning_rate(how: Train, *, step: int, steps: int, batches: int) -> float:

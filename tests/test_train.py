@@ -4,6 +4,8 @@ import math
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -345,6 +347,39 @@ def test_clipping_bounds_the_norm_and_keeps_the_direction(noise):
     share = 0.01 / norm(free)
     assert_near(share=1e-3, **{name.replace(".", "_"): (clipped[name], share * free[name]) for name in free})
     assert_same(**{n.replace(".", "_"): (g, free[n]) for n, g in gradients(x, replace(STILL, clip=1e3)).items()})
+
+
+@pytest.mark.parametrize("name, kind", [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam)])
+def test_a_bare_optimizer_moves_weights_as_torchs_own(name, kind, noise):
+    moved = []
+    for make in (lambda net: make_optimizer(net, Train(optimizer=name, lr=0.1, weight_decay=0)), own(kind)):
+        network = Network((Dense(3), LIF(beta=0.5)), (4,))
+        optimizer = make(network)
+        for seed in range(3):
+            optimizer.zero_grad()
+            network(noise(5, 2, 4, seed=seed)).square().sum().backward()
+            optimizer.step()
+        moved.append(network.layers[0].weight.detach().clone())
+
+    assert torch.equal(*moved)
+    assert not torch.equal(moved[0], Network((Dense(3), LIF(beta=0.5)), (4,)).layers[0].weight)
+
+
+def own(kind):
+    return lambda network: kind(network.parameters(), lr=0.1, weight_decay=0, fused=True)
+
+
+def test_a_step_leaves_torchs_compiler_alone():
+    program = (
+        "import sys, torch; from snn_bp import *; from snn_bp.train import *;"
+        "n = Network((Dense(2), LIF(beta=0.5)), (3,)); o = make_optimizer(n, Train());"
+        "train_step(n, o, torch.ones(4, 2, 3), torch.tensor([0, 1]), Train());"
+        "o.load_state_dict(o.state_dict()); print('torch._dynamo' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
