@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,10 @@ def in_turns(task: dict[str, Any], libraries: list[str], *, repeats: int, thread
         for repeat in range(repeats):
             for name, worker in workers.items():
                 if "error" not in warm[name] and (repeat < LONG_RUNS or warm[name]["seconds"] < LONG_S):
-                    seconds[name].append(worker.ask()["seconds"])
+                    if "error" in (answer := worker.ask()):
+                        warm[name] = answer
+                    else:
+                        seconds[name].append(answer["seconds"])
     return [measure.row(_work(task), name, seconds[name], error=warm[name].get("error")) for name in libraries]
 
 
@@ -71,8 +74,9 @@ class Worker:
     def ask(self) -> Any:
         """The next answer."""
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
         return self.answer()
 
     def answer(self) -> Any:
