@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,7 +54,10 @@ def in_turns(task: dict[str, Any], libraries: list[str], *, repeats: int, thread
 
 
 class Worker:
-    """A process that answers a task, and again each time it is asked, in lines of JSON."""
+    """A process that answers a task, and again each time it is asked, in lines of JSON; stopped in between.
+
+    Peers that wait may do so busily: ours took 21 ms on W2 beside seven that were not stopped, 12 ms beside one.
+    """
 
     def __init__(self, task: dict[str, Any], *, threads: int) -> None:
         counts = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
@@ -69,12 +73,14 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._said,
             text=True,
+            start_new_session=True,
         )
 
     def ask(self) -> Any:
         """The next answer."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
+        with suppress(BrokenPipeError, ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGCONT)
             self._process.stdin.write("\n")
             self._process.stdin.flush()
         return self.answer()
@@ -84,6 +90,7 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if line:
+            os.killpg(self._process.pid, signal.SIGSTOP)
             return json.loads(line)
         code = self._process.wait()
         self._said.seek(0)
@@ -93,7 +100,8 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # with what it started
         self._process.communicate()
         self._said.close()
 
