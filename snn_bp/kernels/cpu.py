@@ -123,7 +123,10 @@ def compiled_backward(
 
 
 def over_neurons(kernel: Callable, arguments: Sequence[Any], neurons: int) -> None:
-    """Run a kernel for `start..stop` neurons on all of them, in as many threads as torch uses; each is on its own."""
+    """Run a kernel for `start..stop` neurons on all of them, in as many threads as torch uses.
+
+    No sum runs over neurons, so the parts may follow the number of threads.
+    """
     parts = cut(neurons, least=BLOCK // 2, most=torch.get_num_threads())
     in_threads([functools.partial(kernel, *arguments, *part) for part in parts])
 

@@ -218,13 +218,7 @@ def gather_heard(g_weight, d, heard, at, words, width, rows):
     first, row = np.zeros(inputs + 1, np.int64), np.empty(bits + AT_ONCE, np.uint32)
     for k in range(inputs):
         first[k + 1] = decode(by_input, k * groups, groups, row, first[k])
-    errors = np.empty(rows * BLOCK, d.dtype)
-    for column in range(0, width, BLOCK):
-        wide = min(BLOCK, width - column)
-        take_columns(errors, d, column, wide, width, rows)
-        for k in range(inputs):
-            to = column * inputs + k * wide
-            add_rows(g_weight, to, errors, 0, wide, row, first[k], first[k + 1] - first[k])
+    gather(g_weight, d, first, row, None, width, rows)
 
 
 def gather_events(g_weight, d, begin, end, index, value, width, first_row, rows):
@@ -244,13 +238,7 @@ def gather_events(g_weight, d, begin, end, index, value, width, first_row, rows)
             row[first[k]] = r - first_row
             factor[first[k]] = value[n]
             first[k] += 1
-    errors = np.empty(rows * BLOCK, d.dtype)
-    for column in range(0, width, BLOCK):
-        wide = min(BLOCK, width - column)
-        take_columns(errors, d, column, wide, width, rows)
-        for k in range(inputs):
-            to = column * inputs + k * wide
-            add_scaled_rows(g_weight, to, errors, 0, wide, row, factor, first[k], first[k + 1] - first[k])
+    gather(g_weight, d, first, row, factor, width, rows)
 
 
 def gather_floats(g_weight, d, x, width, batch, low, rows, start, steps):
@@ -289,10 +277,19 @@ def unpack(values, at, words, words_at, number):
 
 
 @numba.njit(error_model="numpy")
-def take_columns(errors, d, column, wide, width, rows):
-    """`wide` columns of `rows` rows of `d`, close together."""
-    for r in range(rows):
-        copy(errors, r * wide, d, r * width + column, wide)
+def gather(g_weight, d, first, row, factor, width, rows):
+    """Add to the gradient of each input k the rows of `d` named by `row[first[k] : first[k + 1]]`, times `factor`."""
+    inputs, errors = g_weight.size // width, np.empty(rows * BLOCK, d.dtype)
+    for column in range(0, width, BLOCK):
+        wide = min(BLOCK, width - column)
+        for r in range(rows):
+            copy(errors, r * wide, d, r * width + column, wide)  # close together, they stay in cache
+        for k in range(inputs):
+            to, found = column * inputs + k * wide, first[k + 1] - first[k]
+            if factor is None:
+                add_rows(g_weight, to, errors, 0, wide, row, first[k], found)
+            else:
+                add_scaled_rows(g_weight, to, errors, 0, wide, row, factor, first[k], found)
 
 
 @numba.njit(error_model="numpy")

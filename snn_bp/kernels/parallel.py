@@ -15,7 +15,10 @@ _Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def cut(rows: int, *, least: int = LEAST, most: int = PARTS) -> list[tuple[int, int]]:
-    """First and last of each part of `rows`: at most `most` of them, none with fewer than `least` unless alone."""
+    """First and last of each part of `rows`, the same for any number of threads.
+
+    There are at most `most` parts, and none has fewer rows than `least` unless it is alone.
+    """
     count = min(most, max(1, rows // least))
     edges = [rows * n // count for n in range(count + 1)]
     return list(pairwise(edges))
