@@ -1,5 +1,5 @@
-"""Vector instructions as numba intrinsics, written in LLVM: eight numbers at a time, which LLVM turns into whatever the
-processor has. `vectors.py` makes loops of them.
+"""Vector instructions as numba intrinsics, written in LLVM: sixteen numbers at a time, which LLVM turns into whatever
+the processor has. `vectors.py` makes loops of them.
 
 Arrays are C-contiguous and flat, addressed by the offset of an element. Sums are fused (`fmuladd`).
 """
@@ -7,12 +7,13 @@ Arrays are C-contiguous and flat, addressed by the offset of an element. Sums ar
 # pyright: reportRedeclaration=false
 
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = 8
-PANEL = 16  # columns of a product taken at once; every width is a multiple of it
+LANES = 16  # one register of single precision with AVX-512, two with AVX2; every width is a multiple of it
+BYTE = 8  # numbers compared at once
 _INDEX, _LANE = ir.IntType(64), ir.IntType(32)
 
 
@@ -103,7 +104,7 @@ def _window(lanes: int):
 
 @intrinsic
 def copy(typing, target, target_at, source, source_at):
-    """Eight numbers."""
+    """Sixteen numbers."""
 
     def emit(context, builder, signature, arguments):
         there = _Array(context, builder, signature.args[0], arguments[0])
@@ -120,8 +121,8 @@ def _compared(sign: str, number: int):
     @intrinsic
     def compare(typing, values, at):
         def emit(context, builder, signature, arguments):
-            value = _Array(context, builder, signature.args[0], arguments[0]).load(arguments[1])
-            other = ir.Constant(value.type, [number] * LANES)
+            value = _Array(context, builder, signature.args[0], arguments[0], BYTE).load(arguments[1])
+            other = ir.Constant(value.type, [number] * BYTE)
             whole = isinstance(value.type.element, ir.IntType)
             test = builder.icmp_unsigned if whole else builder.fcmp_unordered
             return builder.bitcast(test(sign, value, other), ir.IntType(8))
@@ -177,8 +178,8 @@ def _row_sum(vectors: int, *, scaled: bool):
     return add
 
 
-def _tile(rows: int, vectors: int):
-    """An intrinsic for `rows` x `vectors` vectors of a product, all held in registers; b is a panel."""
+def _tile(rows: int, panels: int):
+    """An intrinsic for `rows` x `panels * LANES` numbers of a product, all held in registers; b lies in panels."""
 
     @intrinsic
     def fill(typing, c, c_at, c_row, a, a_at, a_row, a_depth, b, b_at, depth, add):
@@ -195,21 +196,23 @@ def _tile(rows: int, vectors: int):
                     cgutils.alloca_once_value(
                         builder, builder.select(adds, target.load(_plus(builder, corner, n)), zero)
                     )
-                    for n in range(vectors)
+                    for n in range(panels)
                 ]
                 for corner in corners
             ]
             starts = [builder.add(a_at, builder.mul(_INDEX(r), a_row)) for r in range(rows)]
+            size = builder.mul(depth, _INDEX(LANES))
+            columns = [builder.add(b_at, builder.mul(size, _INDEX(n))) for n in range(panels)]
             with cgutils.for_range(builder, depth) as loop:
-                below = builder.add(b_at, builder.mul(loop.index, _INDEX(PANEL)))
+                below = builder.mul(loop.index, _INDEX(LANES))
                 along = builder.mul(loop.index, a_depth)
-                parts = [right.load(_plus(builder, below, n)) for n in range(vectors)]
+                parts = [right.load(builder.add(column, below)) for column in columns]
                 for r in range(rows):
                     factor = left.splat(builder.add(starts[r], along))
-                    for n in range(vectors):
+                    for n in range(panels):
                         builder.store(right.fused(factor, parts[n], builder.load(total[r][n])), total[r][n])
             for corner, row in zip(corners, total, strict=True):
-                for n in range(vectors):
+                for n in range(panels):
                     target.store(builder.load(row[n]), _plus(builder, corner, n))
             return context.get_dummy_value()
 
@@ -258,9 +261,11 @@ def _plus(builder, at, vectors: int):
     return builder.add(at, _INDEX(LANES * vectors))
 
 
-add_rows_64, add_rows_16 = _row_sum(8, scaled=False), _row_sum(2, scaled=False)
-add_scaled_rows_64, add_scaled_rows_16 = _row_sum(8, scaled=True), _row_sum(2, scaled=True)
-tile_4x16, tile_1x16 = _tile(4, 2), _tile(1, 2)
+add_rows_64, add_rows_16 = _row_sum(4, scaled=False), _row_sum(1, scaled=False)
+add_scaled_rows_64, add_scaled_rows_16 = _row_sum(4, scaled=True), _row_sum(1, scaled=True)
+# as many sums as hide the latency of an addition: in 32 registers of a panel each, or in 16 of half a panel
+TALL, PANELS = (8, 2) if get_host_cpu_features().get("avx512f") else (4, 1)
+tile, tile_of_one_panel, tile_of_one_row = _tile(TALL, PANELS), _tile(TALL, 1), _tile(1, 1)
 add_scaled_8, add_scaled_4, add_scaled_1 = _scaled(8), _scaled(4), _scaled(1)
 (largest_8, put_back_8), (largest_4, put_back_4), (largest_1, put_back_1) = _window(8), _window(4), _window(1)
 nonzero, not_one = _compared("!=", 0), _compared("!=", 1)

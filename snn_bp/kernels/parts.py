@@ -12,6 +12,7 @@ from snn_bp.kernels import dense
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu import array, compiled_plain
 from snn_bp.kernels.events import Bits, Events, find_bits, find_events
+from snn_bp.kernels.subnormals import without_subnormals
 from snn_bp.kernels.vectors import blocked, padded, panels, unblocked
 from snn_bp.neurons import COEFFICIENTS
 from snn_bp.surrogates import Surrogate
@@ -134,6 +135,7 @@ class Part:
         self.sums: list[Sums] = []
         self.carried: list[list[np.ndarray]] = []
 
+    @without_subnormals()
     def forward(self, x: np.ndarray, out: np.ndarray) -> None:
         """All layers, one after the other, over all time."""
         if not self.layers[0].given:
@@ -149,6 +151,7 @@ class Part:
                     self.saved[n].append([part.copy() for part in self.state[n]])
                 self._advance(n, x, here, start, min(start + self.chunk, self.steps), self.traces[n], 0)
 
+    @without_subnormals()
     def backward(
         self, x: np.ndarray, g_out: np.ndarray, shares: list[np.ndarray], g_states: Sequence[Tensor | None],
         g_x: np.ndarray | None,

@@ -1,6 +1,6 @@
 """What numba's own loops leave slow: rows summed in registers, a register-blocked matrix product, spikes as bits.
 
-Arrays are C-contiguous and flat, addressed by the offset of an element; widths of rows are multiples of `PANEL`. Sums
+Arrays are C-contiguous and flat, addressed by the offset of an element; widths of rows are multiples of `LANES`. Sums
 are fused and taken in an order of their own, the same on every call: equal inputs give equal bits, for any number of
 threads.
 """
@@ -12,15 +12,15 @@ import numba
 import numpy as np
 
 from snn_bp.kernels import llvm
-from snn_bp.kernels.llvm import LANES, PANEL
+from snn_bp.kernels.llvm import BYTE, LANES, PANELS, TALL
 
 BLOCK = 64  # columns: as much of 700 inputs' weights, or of 512 rows' errors, fits the second-level cache
 AT_ONCE = 4
 
 
 def padded(count: int) -> int:
-    """The next multiple of `PANEL`, which every width is."""
-    return -(-count // PANEL) * PANEL
+    """The next multiple of `LANES`, which every width is."""
+    return -(-count // LANES) * LANES
 
 
 def blocked(matrix: np.ndarray) -> np.ndarray:
@@ -39,8 +39,8 @@ def unblocked(values: np.ndarray, rows: int) -> np.ndarray:
 
 
 def panels(matrix: np.ndarray) -> np.ndarray:
-    """[rows, columns] as [columns / PANEL, rows, PANEL]."""
-    return matrix.reshape(len(matrix), -1, PANEL).transpose(1, 0, 2).ravel() if matrix.size else matrix.ravel()
+    """[rows, columns] as [columns / LANES, rows, LANES]."""
+    return matrix.reshape(len(matrix), -1, LANES).transpose(1, 0, 2).ravel() if matrix.size else matrix.ravel()
 
 
 @numba.njit(error_model="numpy")
@@ -49,7 +49,7 @@ def add_rows(sums, at, rows, rows_at, width, index, start, count):
     if width == BLOCK:
         llvm.add_rows_64(sums, at, rows, rows_at, width, index, start, count)
         return
-    for column in range(0, width, PANEL):
+    for column in range(0, width, LANES):
         llvm.add_rows_16(sums, at + column, rows, rows_at + column, width, index, start, count)
 
 
@@ -59,36 +59,44 @@ def add_scaled_rows(sums, at, rows, rows_at, width, index, value, start, count):
     if width == BLOCK:
         llvm.add_scaled_rows_64(sums, at, rows, rows_at, width, index, value, start, count)
         return
-    for column in range(0, width, PANEL):
+    for column in range(0, width, LANES):
         llvm.add_scaled_rows_16(sums, at + column, rows, rows_at + column, width, index, value, start, count)
 
 
 @numba.njit(error_model="numpy")
 def add_product(c, c_at, c_row, a, a_at, a_row, a_depth, b, b_at, b_depth, rows, depth, width):
     """c[r, j] += sum over k < depth of a[r, k] b[k, j]; strides are given, along `j` all is contiguous."""
-    panel = np.empty(depth * PANEL, c.dtype)  # some columns of b close together, so that they stay in cache
-    for column in range(0, width, PANEL):
+    panels = np.empty(depth * width, c.dtype)  # the columns of a panel close together, so that they stay in cache
+    for column in range(0, width, LANES):
         for k in range(depth):
-            copy(panel, k * PANEL, b, b_at + k * b_depth + column, PANEL)
-        _add_columns(c, c_at + column, c_row, a, a_at, a_row, a_depth, panel, 0, rows, depth, True)
+            llvm.copy(panels, column * depth + k * LANES, b, b_at + k * b_depth + column)
+    _multiply(c, c_at, c_row, a, a_at, a_row, a_depth, panels, rows, depth, width, True)
 
 
 @numba.njit(error_model="numpy")
 def multiply(c, c_at, c_row, a, a_at, panels, rows, depth, width, add):
-    """c[r, j] = sum over k < depth of a[r, k] b[k, j], or c plus it; b as panels [width / PANEL, depth, PANEL]."""
-    for column in range(0, width, PANEL):
-        _add_columns(c, c_at + column, c_row, a, a_at, depth, 1, panels, column * depth, rows, depth, add)
+    """c[r, j] = sum over k < depth of a[r, k] b[k, j], or c plus it; b as panels [width / LANES, depth, LANES]."""
+    _multiply(c, c_at, c_row, a, a_at, depth, 1, panels, rows, depth, width, add)
 
 
 @numba.njit(error_model="numpy")
-def _add_columns(c, c_at, c_row, a, a_at, a_row, a_depth, panel, panel_at, rows, depth, add):
-    r = 0
-    while r + 4 <= rows:
-        llvm.tile_4x16(c, c_at + r * c_row, c_row, a, a_at + r * a_row, a_row, a_depth, panel, panel_at, depth, add)
-        r += 4
-    while r < rows:
-        llvm.tile_1x16(c, c_at + r * c_row, c_row, a, a_at + r * a_row, a_row, a_depth, panel, panel_at, depth, add)
-        r += 1
+def _multiply(c, c_at, c_row, a, a_at, a_row, a_depth, panels, rows, depth, width, add):
+    tiled = rows - rows % TALL
+    column = 0
+    while column + PANELS * LANES <= width:
+        for r in range(0, tiled, TALL):
+            to, at = c_at + r * c_row + column, a_at + r * a_row
+            llvm.tile(c, to, c_row, a, at, a_row, a_depth, panels, column * depth, depth, add)
+        column += PANELS * LANES
+    while column < width:
+        for r in range(0, tiled, TALL):
+            to, at = c_at + r * c_row + column, a_at + r * a_row
+            llvm.tile_of_one_panel(c, to, c_row, a, at, a_row, a_depth, panels, column * depth, depth, add)
+        column += LANES
+    for r in range(tiled, rows):
+        for column in range(0, width, LANES):
+            to, at = c_at + r * c_row + column, a_at + r * a_row
+            llvm.tile_of_one_row(c, to, c_row, a, at, a_row, a_depth, panels, column * depth, depth, add)
 
 
 @numba.njit(error_model="numpy")
@@ -151,7 +159,7 @@ def pack(words, words_at, values, at, width):
     """Bits of `values[at : at + width]` that are not zero, 64 to a word."""
     for word in range((width + 63) // 64):
         bits = np.uint64(0)
-        for place in range(0, min(64, width - 64 * word), LANES):
+        for place in range(0, min(64, width - 64 * word), BYTE):
             bits |= np.uint64(nonzero(values, at + 64 * word + place)) << np.uint64(place)
         words[words_at + word] = bits
 
