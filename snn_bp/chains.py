@@ -171,6 +171,7 @@ def _tensors(block: Block, constants: Constants, state: State | None, x: Tensor)
         bias = shift if bias is None else bias if shift is None else bias + shift
     neurons = block.neurons
     like = x[:1, :, :1].expand(1, -1, *neurons.shape)
+    like = like if weight is None else like.to(weight.dtype)
     parts = None if state is None else first_state(neurons.neuron, like, state, constants)
     parameters = parameters_of(neurons.neuron, like, neurons.parameters_now())
     each = tuple(value if value.dim() == 0 else value[0] for value in parameters)

@@ -48,9 +48,10 @@ class Stretch(NamedTuple):
 class Network(nn.Module):
     """The layers of `model` built for an input of `input_shape` (one time step of one sample).
 
-    `x` is `[time, batch, *input_shape]`, the output `[time, batch, *output_shape]`: spikes, or potentials where the
-    last neuron is an `LI`. Weights are drawn from `seed` alone. Dense layers and their neurons run as one event-driven
-    operation on the CPU; with `memory="low"` it keeps no potentials and computes them again in the backward pass.
+    `x` is `[time, batch, *input_shape]` in floats or bytes (uint8, bool), the output `[time, batch, *output_shape]`:
+    spikes, or potentials where the last neuron is an `LI`. Weights are drawn from `seed` alone. Dense layers and their
+    neurons run as one event-driven operation on the CPU; with `memory="low"` it keeps no potentials and computes them
+    again in the backward pass.
     """
 
     def __init__(
@@ -95,8 +96,7 @@ class Network(nn.Module):
 
         For neurons that spike that is their rate, in spikes per step over time and batch; gradients flow through it.
         """
-        self.check_input(x)
-        rates, after = [], []
+        x, rates, after = self._given(x), [], []
         for stretch in self._stretches(x, self._states(state)):
             x = stretch.out
             rates += stretch.means
@@ -107,8 +107,7 @@ class Network(nn.Module):
     @torch.no_grad()
     def paths(self, x: Tensor) -> list[str]:
         """In words, how the layers run on `x` and which share of each one's input is not zero: a line an operation."""
-        self.check_input(x)
-        lines = []
+        x, lines = self._given(x), []
         for stretch in self._stretches(x, self._states(None)):
             names = [self.name(place) for place in stretch.places]
             share = float((x != 0).float().mean())
@@ -158,7 +157,7 @@ class Network(nn.Module):
     def walk(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[tuple]:
         """Each layer with its output; (output, state[, potentials]) where it has state."""
         self.check_input(x)
-        states = self._states(state)
+        x, states = x if x.is_floating_point() else x.to(self._dtype()), self._states(state)
         if self.target == "loihi":
             yield from self._walk_chip(x)
             return
@@ -193,19 +192,36 @@ class Network(nn.Module):
             )
         return iter(state) if state is not None else iter([None] * count)
 
+    def _given(self, x: Tensor) -> Tensor:
+        """The input, checked; bytes as they are where the layer that meets them looks for what is not zero."""
+        self.check_input(x)
+        if x.is_floating_point():
+            return x
+        x = x.view(torch.uint8)
+        first = next((layer for layer in self.layers if not isinstance(layer, nn.Flatten)), None)
+        looks = isinstance(first, nn.Linear | nn.Conv2d) and not watched(first) and runs_compiled(x)
+        bytes_do = looks and self.target == "float" and self._dtype() == torch.float32
+        return x if bytes_do else x.to(self._dtype())
+
+    def _dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return next((weight.dtype for weight in self.parameters()), torch.get_default_dtype())
+
     def check_input(self, x: Tensor) -> None:
-        """Raise unless `x` is `[time, batch, *input_shape]` in floats as wide as the weights."""
+        """Raise unless `x` is `[time, batch, *input_shape]`, in floats as wide as the weights or in bytes."""
         if x.dim() < 2 or tuple(x.shape[2:]) != self.input_shape:
             raise SnnError(
                 f"network: input should be [time, batch, {', '.join(map(str, self.input_shape))}], "
                 f"found {list(x.shape)}. Loaders give time first."
             )
+        if x.dtype in (torch.uint8, torch.bool):
+            return
         if not x.is_floating_point():
-            raise SnnError(f"network: input should be a tensor of floats, found {x.dtype}. Use x.float().")
-        weight = next(self.parameters(), x)
-        if (x.dtype == torch.float64) != (weight.dtype == torch.float64):
+            raise SnnError(f"network: input should be a tensor of floats, or of bytes, found {x.dtype}. Use x.float().")
+        dtype = next((weight.dtype for weight in self.parameters()), x.dtype)
+        if (x.dtype == torch.float64) != (dtype == torch.float64):
             raise SnnError(
-                f"network: input is {x.dtype}, the weights are {weight.dtype}. Use x.to({weight.dtype}), or "
+                f"network: input is {x.dtype}, the weights are {dtype}. Use x.to({dtype}), or "
                 "network.double() for double precision."
             )
 

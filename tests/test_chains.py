@@ -24,7 +24,7 @@ from snn_bp import (
     Surrogate,
     chains,
 )
-from snn_bp.kernels import dense, fused, use_backend
+from snn_bp.kernels import dense, fused, subnormals, use_backend
 from snn_bp.network import has_state
 
 FAST = Surrogate("FastSigmoid", slope=5.0)
@@ -186,6 +186,16 @@ def test_low_memory_gives_the_same_bits(coin):
         found.append([parameter.grad for parameter in network.parameters()])
 
     assert all(torch.equal(full, low) for full, low in zip(*found, strict=True))
+
+
+def test_subnormal_numbers_are_zero_within_a_chain_and_nowhere_else(coin):
+    tiny, network = torch.tensor(1e-40), build("feed-forward").float()
+    out = network(coin(30, 4, 19, probability=0.2))
+
+    gradients = torch.autograd.grad(out, list(network.parameters()), tiny.expand_as(out))
+
+    assert out.any() and tiny * 2 > 0 and subnormals.are_kept()
+    assert all(not gradient.any() for gradient in gradients)
 
 
 def test_the_gradient_can_be_taken_twice(coin):

@@ -30,6 +30,7 @@ from snn_bp import (
     simulate,
     start_alive,
 )
+from snn_bp.kernels import use_backend
 from snn_bp.network import with_step
 
 CHAIN = (
@@ -275,6 +276,60 @@ def test_a_time_constant_without_a_step_is_refused():
         Network((LIF(beta=Tau(20)),), (3,))(torch.zeros(2, 1, 3))
 
 
+# Input in bytes
+
+BYTES = {
+    "dense": (Flatten(), Dense(9), LIF(beta=0.8), Dense(4), LIF(beta=0.7)),
+    "recurrent": (Flatten(), Dense(9), Recurrent(LIF(beta=0.8)), Dense(4), LI(beta=0.7)),
+    "norm": (Flatten(), Dense(9), BatchNorm(), LIF(beta=0.8)),
+    "convolution": (Conv(3, 3), BatchNorm(), LIF(beta=0.8), Flatten(), Dense(4), LIF(beta=0.7)),
+    "neurons": (LIF(beta=0.5), Flatten(), Dense(4), LIF(beta=0.7)),
+    "pool": (Pool(2), Flatten(), Dense(4), LIF(beta=0.7)),
+}
+KINDS = {
+    "spikes": (0.2, 2),
+    "counts": (0.2, 9),
+    "many": (0.9, 250),
+    "silence": (0.0, 2),
+}  # share not zero, counts below
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model", BYTES)
+def test_bytes_give_what_the_same_floats_give(model, kind):
+    share, below = KINDS[kind]
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.randint(1, below, (30, 4, 2, 6, 7), generator=generator, dtype=torch.uint8)
+    x = counts * (torch.rand(counts.shape, generator=generator) < share)
+    found = []
+    for given in (x.float(), x):
+        network = Network(BYTES[model], (2, 6, 7), seed=3)
+        out, rates, _ = network.rates(given)
+        (out.square().sum() + sum(rate.sum() for rate in rates)).backward()
+        found.append([out, *rates, *(weight.grad for weight in network.parameters())])
+
+    assert x.any() == (share > 0)
+    assert all(torch.equal(floats, in_bytes) for floats, in_bytes in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("how", ("bool", "double", "reference", "loihi", "observed"))
+def test_bytes_are_taken_wherever_floats_are(how):
+    x = (torch.rand(30, 4, 11, generator=torch.Generator().manual_seed(0)) < 0.3).to(torch.uint8)
+    model = (Dense(9, bias=False), LIF(beta=0.75, reset="zero", threshold=0.25)) * 2
+    network = Network(model, (11,), target="loihi" if how == "loihi" else "float")
+    network = network.double() if how == "double" else network
+
+    with use_backend("reference" if how == "reference" else "fastest"):
+        floats, given = x.to(next(network.parameters()).dtype), x.bool() if how == "bool" else x
+        if how == "observed":
+            (wanted, *_), _ = network.observe(floats)
+            (got, *_), _ = network.observe(given)
+            assert_same(spikes=(got.spikes, wanted.spikes), potentials=(got.potentials, wanted.potentials))
+        else:
+            assert network(floats).any() and torch.equal(network(given), network(floats))
+            assert network.paths(given) == network.paths(floats)
+
+
 # What is refused
 
 
@@ -289,8 +344,8 @@ def test_an_input_of_another_shape_is_refused(shape):
         Network((Dense(3), LIF(beta=0.9)), (7,))(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("dtype", (torch.int64, torch.bool))
-def test_an_input_of_whole_numbers_is_refused(dtype):
+@pytest.mark.parametrize("dtype", (torch.int64, torch.int8))
+def test_an_input_of_whole_numbers_other_than_bytes_is_refused(dtype):
     with pytest.raises(SnnError, match="float"):
         Network((Dense(3), LIF(beta=0.9)), (7,))(torch.zeros(5, 3, 7, dtype=dtype))
 

@@ -17,6 +17,7 @@ from catalogue import (
 )
 
 from snn_bp import ALIF, IF, LI, LIF, ATan, CubaLIF, SnnError, State, Surrogate, Tau, rest, simulate, use_backend
+from snn_bp.kernels import vectors
 from snn_bp.kernels.bind import Constants
 from snn_bp.neurons import coefficients, is_spiking
 
@@ -154,6 +155,23 @@ def test_any_number_of_threads_gives_the_same_bits(noise):
     assert found[0][0].any()
     for one, two, three in zip(*found, strict=True):
         assert torch.equal(one, two) and torch.equal(one, three)
+
+
+@pytest.mark.parametrize("reset", ("subtract", "zero_all"))
+def test_arrays_that_no_cache_holds_equal_the_reference(reset, noise):
+    neuron = CubaLIF(alpha=0.8, beta=0.9, reset=reset)  # rows of 30,001 numbers begin anywhere on a line
+    found = []
+    for backend in ("reference", "fastest"):
+        x = noise(40, 1, 30_001).requires_grad_()
+        with use_backend(backend):
+            spikes, state, v = simulate(neuron, x, potentials=True)
+        ((spikes * x.detach()).sum() + state.v.sum()).backward()
+        found.append((spikes, v, state.v, x.grad))
+
+    (wanted, wanted_v, wanted_last, wanted_g), (spikes, v, last, g) = found
+    assert v.nbytes >= vectors.FAR
+    assert_same(spikes=(spikes, wanted), potentials=(v, wanted_v), last=(last, wanted_last))
+    assert_same(atol=1e-5, gradient=(g, wanted_g))
 
 
 def test_an_empty_batch_gives_an_empty_output():

@@ -104,11 +104,11 @@ def runs_reference() -> bool:
 
 
 def runs_compiled(x: Tensor) -> bool:
-    """Whether compiled CPU kernels take `x`: not in `use_backend("reference")`, autocast or a compiler."""
+    """Whether CPU kernels take `x`, floats or bytes: not in `use_backend("reference")`, autocast, a compiler."""
     return (
         x.device.type == "cpu"
         and _chosen[-1] == "fastest"
-        and x.dtype in (torch.float32, torch.float64)
+        and x.dtype in (torch.float32, torch.float64, torch.uint8)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )

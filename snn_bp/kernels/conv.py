@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from snn_bp.kernels.lines import room
 from snn_bp.kernels.vectors import add_scaled, multiply
 
 
@@ -99,7 +100,7 @@ def input_gradient(g_x, d, back, geometry, first, rows):
     channels, height, width, outs, out_height, out_width, tall, wide, down, right, above, left = geometry
     places, run = out_height * out_width, wide * channels
     seen = back.size // outs  # numbers one output sees, padded to whole panels
-    columns = np.empty(places * seen, d.dtype)
+    columns = room(places * seen, d)
     one = back.dtype.type(1)
     for r in range(first, first + rows):
         multiply(columns, 0, seen, d, r * places * outs, back, places, outs, seen, False)

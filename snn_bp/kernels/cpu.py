@@ -22,9 +22,10 @@ from torch import Tensor
 
 from snn_bp import equations
 from snn_bp.kernels import bind as binding
-from snn_bp.kernels import llvm, vectors
+from snn_bp.kernels import lines, llvm, vectors
 from snn_bp.kernels.bind import Constants, bind, slope_functions
 from snn_bp.kernels.parallel import cut, in_threads
+from snn_bp.kernels.vectors import put
 from snn_bp.surrogates import Unit
 
 BLOCK = 8192  # neurons: their state fits the second-level cache, and memory is read in long runs, which it needs more
@@ -33,9 +34,11 @@ ADJOINT = {"arcp"}  # the one liberty LLVM has in an adjoint
 
 def forward(x, i, a, v, s, alpha, beta, rho, kappa, theta, spikes, potentials, adaptations, currents, start, stop):
     """Neurons `start..stop` of `x` `[time, neurons]` through all steps; `i, a, v, s` hold the state, in and out."""
+    steps, neurons = x.shape
+    spikes, potentials = spikes.reshape(-1), potentials.reshape(-1)
     for low in range(start, stop, BLOCK):
         high = min(stop, low + BLOCK)
-        for t in range(x.shape[0]):
+        for t in range(steps):
             for m in range(np.uint64(low), np.uint64(high)):
                 i1, a1, v1, s1 = advance(
                     i[m], a[m], v[m], s[m], x[t, m],
@@ -48,13 +51,14 @@ def forward(x, i, a, v, s, alpha, beta, rho, kappa, theta, spikes, potentials, a
                     a[m] = a1
                 if SPIKING:
                     s[m] = s1
-                    spikes[t, m] = s1
-                if RECORD:
-                    potentials[t, m] = v1
-                    if ADAPTS:
-                        adaptations[t, m] = a1
-                    if SAVES_CURRENT:
-                        currents[t, m] = i1
+                if RECORD and ADAPTS:
+                    adaptations[t, m] = a1
+                if RECORD and SAVES_CURRENT:
+                    currents[t, m] = i1
+            if SPIKING:
+                put(spikes, t * neurons + low, s, low, high - low)
+            if RECORD:
+                put(potentials, t * neurons + low, v, low, high - low)
 
 
 def backward(
@@ -62,9 +66,11 @@ def backward(
     g_spikes, g_potentials, gi, ga, gv, gs, gx, g_alpha, g_beta, g_rho, g_kappa, g_theta, start, stop,
 ):  # fmt: skip
     """The adjoint of `forward`: `gi, ga, gv, gs` hold the gradient of the last state in, of the first state out."""
+    steps, neurons = potentials.shape
+    gx, own = gx.reshape(-1), np.empty(BLOCK, gx.dtype)
     for low in range(start, stop, BLOCK):
         high = min(stop, low + BLOCK)
-        for t in range(potentials.shape[0] - 1, -1, -1):
+        for t in range(steps - 1, -1, -1):
             v0_row = potentials[t - 1] if t > 0 else v
             a0_row = (adaptations[t - 1] if t > 0 else a) if ADAPTS else a
             i0_row = (currents[t - 1] if t > 0 else i) if SAVES_CURRENT else i
@@ -87,7 +93,7 @@ def backward(
                     currents[t, m] if SAVES_CURRENT else v0, adaptations[t, m] if ADAPTS else a0, potentials[t, m],
                     of(alpha, m), of(beta, m), of(rho, m), of(kappa, m), of(theta, m), slope,
                 )  # fmt: skip
-                gx[t, m] = dx
+                own[m - np.uint64(low)] = dx
                 gv[m] = dv
                 gs[m] = ds
                 if CURRENT:
@@ -100,6 +106,7 @@ def backward(
                     g_rho[m] += d_rho
                     g_kappa[m] += d_kappa
                     g_theta[m] += d_theta
+            put(gx, t * neurons + low, own, 0, high - low)
 
 
 @functools.cache
@@ -183,7 +190,7 @@ def inline(function: Callable, *, adjoint: bool = False) -> Callable:
 
 def compiled(kernel: types.FunctionType, specialisation: tuple, *, adjoint: bool = False) -> Callable:
     """A kernel with its free names bound, cached on disk under a name that knows all it is made of."""
-    ours = (equations, binding, llvm, vectors, sys.modules[__name__], sys.modules[kernel.__module__])
+    ours = (equations, binding, lines, llvm, vectors, sys.modules[__name__], sys.modules[kernel.__module__])
     sources = [inspect.getsource(module) for module in dict.fromkeys(ours)]
     digest = hashlib.sha256(repr((specialisation, sources)).encode()).hexdigest()
     kernel.__qualname__ = f"{kernel.__name__}_{digest[:16]}"

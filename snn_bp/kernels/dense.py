@@ -19,6 +19,7 @@ import numpy as np
 from snn_bp import equations
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.cpu import adjoint_operations, compiled, inline, operations
+from snn_bp.kernels.lines import room
 from snn_bp.kernels.vectors import (
     AT_ONCE,
     BLOCK,
@@ -32,6 +33,7 @@ from snn_bp.kernels.vectors import (
     nonzero,
     not_one,
     pack,
+    put,
     trailing_zeros,
     transpose,
 )
@@ -76,13 +78,13 @@ def forward(
                 o = (t * batch + low + q) * units
                 for m in range(units):
                     out[o + m] = s[q * width + m] if SPIKING else v[q * width + m]
-            if potentials.size > 0:
-                o = ((t + 1 - origin) * rows + q) * width
-                copy(potentials, o, v, q * width, width)
-                if ADAPTS:
-                    copy(adaptations, o, a, q * width, width)
-                if currents.size > 0:
-                    copy(currents, o, i, q * width, width)
+        if potentials.size > 0:
+            o, size = (t + 1 - origin) * rows * width, rows * width
+            put(potentials, o, v, 0, size)
+            if ADAPTS:
+                put(adaptations, o, a, 0, size)
+            if currents.size > 0:
+                put(currents, o, i, 0, size)
 
 
 def backward(
@@ -279,7 +281,7 @@ def unpack(values, at, words, words_at, number):
 @numba.njit(error_model="numpy")
 def gather(g_weight, d, first, row, factor, width, rows):
     """Add to the gradient of each input k the rows of `d` named by `row[first[k] : first[k + 1]]`, times `factor`."""
-    inputs, errors = g_weight.size // width, np.empty(rows * BLOCK, d.dtype)
+    inputs, errors = g_weight.size // width, room(rows * BLOCK, d)
     for column in range(0, width, BLOCK):
         wide = min(BLOCK, width - column)
         for r in range(rows):
@@ -331,18 +333,8 @@ def pack_input(words, x, low, rows):
         for q in range(rows):
             row = x[t, low + q]
             for first in range(0, inputs, 64):
-                bits, odd = np.uint64(0), False
-                last = min(first + 64, inputs)
-                whole = last - last % 8
-                for at in range(first, whole, 8):
-                    here = nonzero(row, at)
-                    odd |= (here & not_one(row, at)) != 0
-                    bits |= np.uint64(here) << np.uint64(at - first)
-                for at in range(whole, last):
-                    odd |= row[at] != 0 and row[at] != 1
-                    if row[at] != 0:
-                        bits |= np.uint64(1) << np.uint64(at - first)
-                if odd:
+                bits = nonzero(row, first)
+                if bits & not_one(row, first):
                     return -1
                 words[place] = bits
                 total += np.int64(count_bits(bits))

@@ -57,11 +57,14 @@ def find_bits(x: np.ndarray, low: int, rows: int, *, most: float = 1.0) -> Bits 
 
 
 def find_events(x: np.ndarray, low: int, rows: int, *, most: float) -> Events | None:
-    """The same samples as events; None where more than the share `most` of the inputs is not zero."""
+    """The same samples as events, values of bytes in single precision; None where more than `most` is not zero."""
     steps, _, inputs = x.shape
     room = int(most * steps * rows * inputs) + inputs
     pointer = np.zeros(steps * rows + 1, np.int64)
-    index, value = np.empty(room, np.uint32), np.empty(room, x.dtype)  # pages that are not written cost nothing
+    index, value = (
+        np.empty(room, np.uint32),
+        np.empty(room, np.float32 if x.dtype == np.uint8 else x.dtype),
+    )  # pages that are not written cost nothing
     if not compiled_plain(find)(x, low, rows, pointer, index, value):
         return None
     found = pointer[-1]
@@ -78,14 +81,7 @@ def find(x, low, rows, pointer, index, value):
                 return False
             row = x[t, low + q]
             for first in range(0, inputs, 64):
-                bits = np.uint64(0)
-                last = min(first + 64, inputs)
-                whole = last - last % 8
-                for place in range(first, whole, 8):
-                    bits |= np.uint64(nonzero(row, place)) << np.uint64(place - first)
-                for place in range(whole, last):
-                    if row[place] != 0:
-                        bits |= np.uint64(1) << np.uint64(place - first)
+                bits = nonzero(row, first)
                 while bits != np.uint64(0):
                     place = first + np.int64(trailing_zeros(bits))
                     index[found] = place

@@ -47,8 +47,9 @@ def run_layers(
 ) -> tuple[Tensor, list[Tensor], list[tuple[Tensor, ...]]]:
     """Output `[time, batch, units]` of the last layer, mean output of each neuron of each layer, and last states.
 
-    All three carry gradients. `x` is `[time, batch, inputs]` in single or double precision, as all tensors are; only
-    the last neuron may be one that does not spike. Equal to the layers one by one up to the order of summation.
+    All three carry gradients. `x` is `[time, batch, inputs]` in single or double precision, as all tensors are, or in
+    bytes; only the last neuron may be one that does not spike. Equal to the layers one by one up to the order of
+    summation.
     """
     flat = []
     for layer in layers:
@@ -67,14 +68,17 @@ class _Chain(torch.autograd.Function):
             for n, at in enumerate(range(0, len(flat), PER_LAYER))
         ]
         steps, batch = x.shape[:2]
-        rows = array(x)
-        out = np.empty((steps, batch, layers[-1].units), rows.dtype)
+        rows, dtype = array(x), layers[0].bias.dtype
+        out = np.empty((steps, batch, layers[-1].units), dtype)
         parts = [
             Part(layers, steps, batch, low, high, graded=graded, low_memory=chain.memory == "low")
             for low, high in cut(batch)
         ]
         if layers[0].given and layers[0].units < layers[0].width:
             rows = np.pad(rows, ((0, 0), (0, 0), (0, layers[0].width - layers[0].units)))
+        in_threads([partial(part.listen, rows) for part in parts])
+        heard = all(part.input is not None for part in parts)
+        rows = rows[:0] if heard else rows.astype(dtype, copy=False)
         in_threads([partial(part.forward, rows, out) for part in parts])
         rates = [
             np.sum([part.counts(n) for part in parts], 0) / (steps * batch) if kind.spiking else out.mean((0, 1))
@@ -82,11 +86,11 @@ class _Chain(torch.autograd.Function):
         ]
         last = [each for n in range(len(layers)) for each in _joined(parts, n)]
         ctx.layers, ctx.parts, ctx.shape = layers, parts, x.shape
-        ctx.x = rows if any(part.input is None for part in parts) else rows[:0]
+        ctx.x = rows
         ctx.set_materialize_grads(False)
         return (
             torch.from_numpy(out),
-            *(torch.from_numpy(rate[: layer.units]).to(x.dtype) for layer, rate in zip(layers, rates, strict=True)),
+            *(torch.from_numpy(rate[: layer.units].astype(dtype)) for layer, rate in zip(layers, rates, strict=True)),
             *last,
         )
 
@@ -96,7 +100,7 @@ class _Chain(torch.autograd.Function):
         layers, parts = ctx.layers, ctx.parts
         count, (steps, batch, inputs) = len(layers), ctx.shape
         g_rates, g_states = others[:count], others[count:]
-        dtype = ctx.x.dtype
+        dtype = layers[0].bias.dtype
         g_x = np.empty((steps, batch, inputs), dtype) if ctx.needs_input_grad[2] else None
         given = np.zeros((steps, batch, layers[-1].units), dtype) if g_out is None else array(g_out)
         shares = [

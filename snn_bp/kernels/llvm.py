@@ -12,8 +12,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+LINE = 64  # bytes of a cache line
 LANES = 16  # one register of single precision with AVX-512, two with AVX2; every width is a multiple of it
-BYTE = 8  # numbers compared at once
 _INDEX, _LANE = ir.IntType(64), ir.IntType(32)
 
 
@@ -102,32 +102,36 @@ def _window(lanes: int):
     return forward, backward
 
 
-@intrinsic
-def copy(typing, target, target_at, source, source_at):
-    """Sixteen numbers."""
+def _copied(lanes: int, *, past_cache: bool):
+    """An intrinsic that copies `lanes` numbers; past the caches they go to a multiple of their size."""
 
-    def emit(context, builder, signature, arguments):
-        there = _Array(context, builder, signature.args[0], arguments[0])
-        here = _Array(context, builder, signature.args[2], arguments[2])
-        there.store(here.load(arguments[3]), arguments[1])
-        return context.get_dummy_value()
+    @intrinsic
+    def copy(typing, target, target_at, source, source_at):
+        def emit(context, builder, signature, arguments):
+            there = _Array(context, builder, signature.args[0], arguments[0], lanes)
+            here = _Array(context, builder, signature.args[2], arguments[2], lanes)
+            there.store(here.load(arguments[3]), arguments[1], past_cache=past_cache)
+            return context.get_dummy_value()
 
-    return types.void(target, types.int64, source, types.int64), emit
+        return types.void(target, types.int64, source, types.int64), emit
+
+    return copy
 
 
-def _compared(sign: str, number: int):
-    """An intrinsic that compares eight values with a number: a byte with a bit for each."""
+def _compared(sign: str, number: int, lanes: int):
+    """An intrinsic that compares values with a number: a word with a bit for each."""
+    word = ir.IntType(lanes)
 
     @intrinsic
     def compare(typing, values, at):
         def emit(context, builder, signature, arguments):
-            value = _Array(context, builder, signature.args[0], arguments[0], BYTE).load(arguments[1])
-            other = ir.Constant(value.type, [number] * BYTE)
+            value = _Array(context, builder, signature.args[0], arguments[0], lanes).load(arguments[1])
+            other = ir.Constant(value.type, [number] * lanes)
             whole = isinstance(value.type.element, ir.IntType)
             test = builder.icmp_unsigned if whole else builder.fcmp_unordered
-            return builder.bitcast(test(sign, value, other), ir.IntType(8))
+            return builder.zext(builder.bitcast(test(sign, value, other), word), _INDEX)
 
-        return types.uint8(values, types.int64), emit
+        return types.uint64(values, types.int64), emit
 
     return compare
 
@@ -245,8 +249,12 @@ class _Array:
     def load(self, at):
         return self.builder.load(self._address(at), align=self.bytes)
 
-    def store(self, value, at) -> None:
-        self.builder.store(value, self._address(at), align=self.bytes)
+    def store(self, value, at, *, past_cache: bool = False) -> None:
+        stored = self.builder.store(
+            value, self._address(at), align=self.lanes * self.bytes if past_cache else self.bytes
+        )
+        if past_cache:
+            stored.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
 
     def fused(self, x, y, z):
         name = f"llvm.fmuladd.v{self.lanes}f{8 * self.bytes}"
@@ -261,6 +269,8 @@ def _plus(builder, at, vectors: int):
     return builder.add(at, _INDEX(LANES * vectors))
 
 
+copy, copy_8 = _copied(LANES, past_cache=False), _copied(8, past_cache=False)
+copy_past_cache = _copied(8, past_cache=True)
 add_rows_64, add_rows_16 = _row_sum(4, scaled=False), _row_sum(1, scaled=False)
 add_scaled_rows_64, add_scaled_rows_16 = _row_sum(4, scaled=True), _row_sum(1, scaled=True)
 # as many sums as hide the latency of an addition: in 32 registers of a panel each, or in 16 of half a panel
@@ -268,4 +278,5 @@ TALL, PANELS = (8, 2) if get_host_cpu_features().get("avx512f") else (4, 1)
 tile, tile_of_one_panel, tile_of_one_row = _tile(TALL, PANELS), _tile(TALL, 1), _tile(1, 1)
 add_scaled_8, add_scaled_4, add_scaled_1 = _scaled(8), _scaled(4), _scaled(1)
 (largest_8, put_back_8), (largest_4, put_back_4), (largest_1, put_back_1) = _window(8), _window(4), _window(1)
-nonzero, not_one = _compared("!=", 0), _compared("!=", 1)
+nonzero_64, nonzero_8 = _compared("!=", 0, 64), _compared("!=", 0, 8)
+not_one_64, not_one_8 = _compared("!=", 1, 64), _compared("!=", 1, 8)

@@ -12,6 +12,7 @@ from snn_bp.kernels import dense
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu import array, compiled_plain
 from snn_bp.kernels.events import Bits, Events, find_bits, find_events
+from snn_bp.kernels.lines import empty, on_a_line, zeros
 from snn_bp.kernels.subnormals import without_subnormals
 from snn_bp.kernels.vectors import blocked, padded, panels, unblocked
 from snn_bp.neurons import COEFFICIENTS
@@ -46,7 +47,7 @@ class Prepared:
         weight, bias, recurrent, *others = tensors
         state, parameters = others[:4], [value for value in others[4:] if value is not None]
         units, inputs = (x.shape[2], padded(x.shape[2])) if weight is None else weight.shape
-        width, dtype = padded(units), array(x[:0]).dtype
+        width, dtype = padded(units), array(x[:0] if weight is None else weight[:0]).dtype
         rows, loops = (
             _padded_matrix(weight, width, padded(inputs), dtype),
             _padded_matrix(recurrent, width, width, dtype),
@@ -61,11 +62,11 @@ class Prepared:
             inputs=inputs,
             width=width,
             given=weight is None,
-            weight=blocked(rows[:, :inputs].T),
-            back=panels(rows),
-            bias=np.zeros(width, dtype) if bias is None else wide(array(bias), width),
-            recurrent=blocked(loops.T),
-            recurrent_back=panels(loops),
+            weight=on_a_line(blocked(rows[:, :inputs].T)),
+            back=on_a_line(panels(rows)),
+            bias=zeros(width, dtype) if bias is None else wide(array(bias), width),
+            recurrent=on_a_line(blocked(loops.T)),
+            recurrent_back=on_a_line(panels(loops)),
             state=None if state[0] is None else [array(part) for part in state if part is not None],
             parameters=[
                 array(value)[()] if uniform else wide(np.broadcast_to(array(value), (units,)), width, fill)
@@ -106,7 +107,7 @@ class Sums(NamedTuple):
     def zero(cls, layer: Prepared) -> "Sums":
         dtype = layer.bias.dtype
         sizes = (layer.weight.size, layer.width, layer.recurrent.size, *(layer.width,) * len(COEFFICIENTS))
-        return cls(*(np.zeros(size, dtype) for size in sizes))
+        return cls(*(zeros(size, dtype) for size in sizes))
 
     def parameters(self) -> tuple[np.ndarray, ...]:
         return self[3:]
@@ -125,9 +126,9 @@ class Part:
         self.state = [self._first(layer) for layer in layers]
         self.first_spikes = [state[3].copy() for state in self.state]
         self.fired = [self._bits(layer, state[3]) for layer, state in zip(layers, self.state, strict=True)]
-        keeps, nothing = graded and not self.low_memory, np.empty(0, self.dtype)
+        self.nothing = np.empty(0, self.dtype)
         self.traces = [  # made here, in the main thread: the allocator keeps its memory for the next step
-            self._room(layer, steps, state) if keeps else [nothing] * 3
+            self._room(layer, steps, state) if graded and not low_memory else [self.nothing] * 3
             for layer, state in zip(layers, self.state, strict=True)
         ]
         self.saved: list[list[list[np.ndarray]]] = []  # with memory="low": [layer][chunk] the state before it
@@ -135,20 +136,22 @@ class Part:
         self.sums: list[Sums] = []
         self.carried: list[list[np.ndarray]] = []
 
-    @without_subnormals()
-    def forward(self, x: np.ndarray, out: np.ndarray) -> None:
-        """All layers, one after the other, over all time."""
+    def listen(self, x: np.ndarray) -> None:
+        """Find what is not zero in the input."""
         if not self.layers[0].given:
             self.input = find_bits(x, self.low, self.rows)
             if self.input is None:
                 self.input = find_events(x, self.low, self.rows, most=dense.PRODUCT_FROM)
-        nothing = np.empty(0, self.dtype)
+
+    @without_subnormals()
+    def forward(self, x: np.ndarray, out: np.ndarray) -> None:
+        """All layers, one after the other, over all time; `x` counts where nothing of it was found."""
         for n, layer in enumerate(self.layers):
-            here = out.reshape(-1) if layer is self.layers[-1] else nothing
+            here = out.reshape(-1) if layer is self.layers[-1] else self.nothing
             self.saved.append([])
             for start in range(0, self.steps, self.chunk):
                 if self.graded and self.low_memory:
-                    self.saved[n].append([part.copy() for part in self.state[n]])
+                    self.saved[n].append(self._copied_state(n))
                 self._advance(n, x, here, start, min(start + self.chunk, self.steps), self.traces[n], 0)
 
     @without_subnormals()
@@ -159,10 +162,10 @@ class Part:
         """Chunk after chunk from the last, through all layers from the last."""
         self.sums = [Sums.zero(layer) for layer in self.layers]
         self.carried = [self._carried(layer, g_states[4 * n : 4 * n + 4]) for n, layer in enumerate(self.layers)]
-        errors = [np.zeros(self.chunk * self.rows * layer.width, self.dtype) for layer in self.layers]
+        errors = [zeros(self.chunk * self.rows * layer.width, self.dtype) for layer in self.layers]
         inputs = padded(self.layers[0].inputs)
         asked = g_x is not None and not self.layers[0].given
-        below = np.empty(self.chunk * self.rows * inputs if asked else 0, self.dtype)
+        below = empty(self.chunk * self.rows * inputs if asked else 0, self.dtype)
         here = slice(self.low, self.low + self.rows)
         for start in reversed(range(0, self.steps, self.chunk)):
             stop = min(start + self.chunk, self.steps)
@@ -182,12 +185,18 @@ class Part:
         compiled_plain(dense.count_spikes)(counts, self.fired[n][1:].reshape(-1), self.fired[n].shape[2])
         return counts
 
+    def _copied_state(self, n: int) -> list[np.ndarray]:
+        """The state of layer `n`; parts of it that the neuron has not stay at rest, and need no copy."""
+        kind = self.layers[n].constants
+        moves = (kind.current or self.layers[n].saves_current, kind.adapts, True, kind.spiking)
+        return [part.copy() if moved else part for part, moved in zip(self.state[n], moves, strict=True)]
+
     def _advance(
         self, n: int, x: np.ndarray, out: np.ndarray, start: int, stop: int, traces: list[np.ndarray], origin: int
     ) -> None:
         """Layer `n` over steps `start..stop`."""
         layer = self.layers[n]
-        z = np.empty((stop - start) * self.rows * layer.width, self.dtype)
+        z = empty((stop - start) * self.rows * layer.width, self.dtype)
         self._weigh(z, n, x, start, stop)
         kernel = dense.compiled_forward(
             layer.constants, self.dtype, uniform=layer.uniform, recurrent=layer.recurrent.size > 0
@@ -216,7 +225,7 @@ class Part:
         if self.low_memory:
             self.state[n] = [part.copy() for part in self.saved[n][start // self.chunk]]
             traces, origin = self._room(layer, stop - start, self.state[n]), start
-            self._advance(n, x, np.empty(0, self.dtype), start, stop, traces, origin)
+            self._advance(n, x, self.nothing, start, stop, traces, origin)
         else:
             traces, origin = self.traces[n], 0
         kernel = dense.compiled_backward(
@@ -256,7 +265,7 @@ class Part:
     def _first(self, layer: Prepared) -> list[np.ndarray]:
         parts = []
         for k in range(4):
-            part = np.zeros((self.rows, layer.width), self.dtype)
+            part = zeros(self.rows * layer.width, self.dtype).reshape(self.rows, layer.width)
             if layer.state is not None:
                 part[:, : layer.units] = layer.state[k][self.low : self.low + self.rows]
             parts.append(part.reshape(-1))
@@ -274,7 +283,7 @@ class Part:
         wanted = ((True, v), (layer.constants.adapts, a), (layer.saves_current, i))
         traces = []
         for want, first in wanted:
-            trace = np.empty((steps + 1) * first.size if want else 0, self.dtype)
+            trace = empty((steps + 1) * first.size if want else 0, self.dtype)
             if want:
                 trace[: first.size] = first
             traces.append(trace)
@@ -284,7 +293,7 @@ class Part:
         """Gradients of the last state, which the backward pass carries to the first."""
         parts = []
         for g in given:
-            part = np.zeros((self.rows, layer.width), self.dtype)
+            part = zeros(self.rows * layer.width, self.dtype).reshape(self.rows, layer.width)
             if g is not None:
                 part[:, : layer.units] = array(g)[self.low : self.low + self.rows]
             parts.append(part.reshape(-1))

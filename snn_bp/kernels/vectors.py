@@ -12,10 +12,13 @@ import numba
 import numpy as np
 
 from snn_bp.kernels import llvm
-from snn_bp.kernels.llvm import BYTE, LANES, PANELS, TALL
+from snn_bp.kernels.lines import room
+from snn_bp.kernels.llvm import LANES, PANELS, TALL
 
 BLOCK = 64  # columns: as much of 700 inputs' weights, or of 512 rows' errors, fits the second-level cache
 AT_ONCE = 4
+FAR = 2**22  # bytes: arrays of this size are written past the caches
+HALF = 8  # what has just been written is read as it was written: a wider read waits for the store to end
 
 
 def padded(count: int) -> int:
@@ -66,7 +69,7 @@ def add_scaled_rows(sums, at, rows, rows_at, width, index, value, start, count):
 @numba.njit(error_model="numpy")
 def add_product(c, c_at, c_row, a, a_at, a_row, a_depth, b, b_at, b_depth, rows, depth, width):
     """c[r, j] += sum over k < depth of a[r, k] b[k, j]; strides are given, along `j` all is contiguous."""
-    panels = np.empty(depth * width, c.dtype)  # the columns of a panel close together, so that they stay in cache
+    panels = room(depth * width, c)  # the columns of a panel close together, so that they stay in cache
     for column in range(0, width, LANES):
         for k in range(depth):
             llvm.copy(panels, column * depth + k * LANES, b, b_at + k * b_depth + column)
@@ -155,12 +158,32 @@ def copy(target, target_at, source, source_at, width):
 
 
 @numba.njit(error_model="numpy")
+def put(target, target_at, source, source_at, count):
+    """As `copy`, any count; into an array that no cache holds without reading its lines or pushing others out."""
+    done = 0
+    if target.nbytes >= FAR:
+        begin = np.int64(target.ctypes.data) // target.itemsize + target_at
+        while done < count and (begin + done) % HALF != 0:
+            target[target_at + done] = source[source_at + done]
+            done += 1
+        while done + HALF <= count:
+            llvm.copy_past_cache(target, target_at + done, source, source_at + done)
+            done += HALF
+    while done + HALF <= count:
+        llvm.copy_8(target, target_at + done, source, source_at + done)
+        done += HALF
+    while done < count:
+        target[target_at + done] = source[source_at + done]
+        done += 1
+
+
+@numba.njit(error_model="numpy")
 def pack(words, words_at, values, at, width):
     """Bits of `values[at : at + width]` that are not zero, 64 to a word."""
     for word in range((width + 63) // 64):
         bits = np.uint64(0)
-        for place in range(0, min(64, width - 64 * word), BYTE):
-            bits |= np.uint64(nonzero(values, at + 64 * word + place)) << np.uint64(place)
+        for place in range(0, min(64, width - 64 * word), HALF):
+            bits |= llvm.nonzero_8(values, at + 64 * word + place) << np.uint64(place)
         words[words_at + word] = bits
 
 
@@ -218,12 +241,24 @@ def count_bits(word):
 
 
 @numba.njit(error_model="numpy")
-def nonzero(values, at):
-    """A byte with a bit for each of eight values that is not zero; a NaN is not."""
-    return llvm.nonzero(values, at)
+def nonzero(row, first):
+    """A bit for each value from `first` to the end of the row, 64 at most, that is not zero; a NaN is not."""
+    count = min(64, row.size - first)
+    if row.size >= 64:
+        return llvm.nonzero_64(row, first + count - 64) >> np.uint64(64 - count)
+    bits = np.uint64(0)
+    for place in range(count):
+        bits |= np.uint64(row[place] != 0) << np.uint64(place)
+    return bits
 
 
 @numba.njit(error_model="numpy")
-def not_one(values, at):
+def not_one(row, first):
     """As `nonzero`, for values that are not one."""
-    return llvm.not_one(values, at)
+    count = min(64, row.size - first)
+    if row.size >= 64:
+        return llvm.not_one_64(row, first + count - 64) >> np.uint64(64 - count)
+    bits = np.uint64(0)
+    for place in range(count):
+        bits |= np.uint64(row[place] != 1) << np.uint64(place)
+    return bits

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from snn_bp.kernels import conv, dense
 from snn_bp.kernels.cpu import compiled_plain
 from snn_bp.kernels.events import Bits, Events, find_bits, find_events
+from snn_bp.kernels.lines import empty, on_a_line, zeros
 from snn_bp.kernels.parallel import cut, in_threads
 from snn_bp.kernels.vectors import blocked, padded, panels, unblocked
 
@@ -28,7 +29,7 @@ ROWS = 512  # whose error signal stays in the second-level cache
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     """`layer(x)` for `x` `[rows, inputs]`."""
     heard = hear_in_parts(x, most=worth_events(layer))
-    return layer(x) if heard is None else linear_of(x, layer, heard)
+    return layer(x.to(layer.weight.dtype)) if heard is None else linear_of(x, layer, heard)
 
 
 def linear_of(x: Tensor, layer: nn.Linear, heard: Sequence[Bits | Events]) -> Tensor:
@@ -41,7 +42,7 @@ def convolve(x: Tensor, layer: nn.Conv2d) -> Tensor:
     most = worth_events(layer)
     events = find_in_parts(x, most=most) if most > 0 else None
     if events is None:
-        return layer(x.contiguous(memory_format=torch.channels_last))
+        return layer(x.to(layer.weight.dtype, memory_format=torch.channels_last))
     return convolve_events(x, layer, events)
 
 
@@ -100,12 +101,12 @@ class _Linear(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, heard: Sequence[Bits | Events]):
         units, inputs = weight.shape
         width = padded(units)
-        across = np.zeros((inputs, width), x.numpy().dtype)
+        across = np.zeros((inputs, width), weight.detach().numpy().dtype)
         across[:, :units] = weight.detach().numpy().T
-        weights, start = blocked(across), np.zeros(width, across.dtype)
+        weights, start = on_a_line(blocked(across)), zeros(width, across.dtype)
         if bias is not None:
             start[:units] = bias.detach().numpy()
-        z = np.empty((len(x), width), across.dtype)
+        z = empty(len(x) * width, across.dtype).reshape(-1, width)
 
         def weigh(part: Bits | Events, low: int, high: int) -> None:
             for first in range(low, high, ROWS):
@@ -125,7 +126,7 @@ class _Linear(torch.autograd.Function):
         width = padded(units)
         g_x = g @ weight if ctx.needs_input_grad[0] else None
         d = (g if width == units else F.pad(g, (0, width - units))).contiguous().numpy().reshape(-1)
-        sums = [np.zeros(inputs * width, d.dtype) for _ in ctx.heard]
+        sums = [zeros(inputs * width, d.dtype) for _ in ctx.heard]
 
         def gather(part: Bits | Events, low: int, high: int, total: np.ndarray) -> None:
             for first in range(0, high - low, ROWS):
@@ -149,7 +150,7 @@ class _Convolution(torch.autograd.Function):
             channels, height, width, outs, out_height, out_width, tall, wide, *stride, *padding
         )  # fmt: skip
         table = conv.reach(geometry, channels_last=lies_channels_last(x))
-        z = torch.empty((rows, out_height, out_width, outs), dtype=x.dtype)
+        z = torch.empty((rows, out_height, out_width, outs), dtype=weight.dtype)
         start = np.zeros(outs, z.numpy().dtype) if bias is None else bias.detach().numpy()
         arranged = _arrange(weight.detach().numpy(), stride[1])
 
@@ -173,7 +174,7 @@ class _Convolution(torch.autograd.Function):
         g_x = torch.empty((ctx.rows, height, width, channels), dtype=g.dtype) if ctx.needs_input_grad[0] else None
         seen = tall * wide * channels
         flat = weight.detach().numpy().transpose(0, 2, 3, 1).reshape(outs, seen)
-        back = panels(np.pad(flat, ((0, 0), (0, padded(seen) - seen))))
+        back = on_a_line(panels(np.pad(flat, ((0, 0), (0, padded(seen) - seen)))))
 
         def adjoint(part: Events, low: int, high: int, total: np.ndarray) -> None:
             kernel = compiled_plain(conv.weight_gradient)
