@@ -1,12 +1,15 @@
 """The command line, `snn-bp`: train, resume, evaluate and list runs. Errors are one line and a non-zero exit code."""
 
+import atexit
 import json
+import os
 import runpy
 import shlex
 import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -232,8 +235,21 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None
 
 
 def entry() -> None:
-    """What the console script `snn-bp` calls."""
-    guarded(app)
+    """What the console script `snn-bp` calls.
+
+    It leaves without the interpreter's last round, in which a second goes into freeing what the system takes back
+    anyway.
+    """
+    try:
+        guarded(app)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # who read it may have gone
+            stream.flush()
+    os._exit(code)
 
 
 def guarded(program: typer.Typer, arguments: Sequence[str] | None = None) -> None:

@@ -11,6 +11,7 @@ from snn_bp.errors import SnnError, check_choice
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.operator import is_compiled
 from snn_bp.kernels.operator import neuron as compiled_neuron
+from snn_bp.kernels.operator import run_neuron
 from snn_bp.kernels.reference import simulate_reference
 from snn_bp.neurons import COEFFICIENTS, Neuron, State, coefficients, has_adaptation, has_current, is_spiking
 from snn_bp.surrogates import ATan, Surrogate
@@ -73,7 +74,9 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
             or (constants.reset == "zero_all" and not constants.detach)
         )  # fmt: skip
         record = graded or potentials or not constants.spiking
-        spikes, v, _, _, *last = compiled_neuron(
+        # called as a function where nothing is differentiated or traced: an operator's first call loads torch's compiler
+        alone = not graded and type(y) is Tensor and not torch.compiler.is_compiling() and not _is_traced()
+        spikes, v, _, _, *last = (run_neuron if alone else compiled_neuron)(
             y, *first, *values,
             constants.current, constants.adapts, constants.spiking, constants.reset, constants.detach,
             surrogate.shape, float(surrogate.slope), surrogate.per, record, saves_current,
@@ -112,6 +115,11 @@ def runs_compiled(x: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )
+
+
+def _is_traced() -> bool:
+    """Whether something watches each operator: fake tensors, a tracer, a profiler's mode."""
+    return torch._C._len_torch_dispatch_stack() > 0
 
 
 def rest(neuron: Neuron, shape: tuple[int, ...], *, like: Tensor) -> State:

@@ -64,7 +64,13 @@ class _Chain(torch.autograd.Function):
     def forward(ctx, chain: Chain, graded: bool, x: Tensor, *flat: Tensor | None):
         graded = graded and any(ctx.needs_input_grad)
         layers = [
-            Prepared.of(chain.neurons[n], chain.surrogates[n], x, flat[at : at + PER_LAYER])
+            Prepared.of(
+                chain.neurons[n],
+                chain.surrogates[n],
+                x,
+                flat[at : at + PER_LAYER],
+                back=graded and (n > 0 or ctx.needs_input_grad[2]),
+            )
             for n, at in enumerate(range(0, len(flat), PER_LAYER))
         ]
         steps, batch = x.shape[:2]

@@ -115,7 +115,7 @@ class _Layer(torch.autograd.Function):
         g_rate = np.zeros(neurons, dtype) if g_means is None else array(g_means / (steps * batch)).reshape(-1)
         carried = [
             np.zeros(part.size if need else 0, dtype) if g is None else array(g).reshape(-1).copy()
-            for g, part, need in zip(others[:4], first, parts_of(constants), strict=True)
+            for g, part, need in zip(others[:4], first, ctx.needs_input_grad[4:8], strict=True)
         ]
         gz, sums = np.empty_like(x), np.zeros((len(parts), 7 if learns else 2, neurons), dtype)
         kernel = compiled_backward(

@@ -16,13 +16,6 @@ def zeros(size: int, dtype: np.dtype) -> np.ndarray:
     return _from_a_line(np.zeros(size + LINE // dtype.itemsize, dtype), size)
 
 
-def on_a_line(values: np.ndarray) -> np.ndarray:
-    """The numbers of a flat array, copied."""
-    copy = empty(values.size, values.dtype)
-    copy[:] = values
-    return copy
-
-
 @numba.njit(error_model="numpy")
 def room(size, like):
     """`empty` in a kernel: `size` numbers of the type of `like`."""

@@ -6,6 +6,8 @@ Arrays are C-contiguous and flat, addressed by the offset of an element. Sums ar
 
 # pyright: reportRedeclaration=false
 
+from itertools import product
+
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import types
@@ -50,11 +52,19 @@ def _scaled(lanes: int):
     return add
 
 
-def _window(lanes: int):
-    """Two intrinsics for `lanes` windows beside each other: their largest values, and the way back."""
+def _window(lanes: int, fixed: int | None = None):
+    """Two intrinsics for `lanes` windows beside each other: their largest values, and the way back.
+
+    Windows of a fixed size take no loop.
+    """
 
     def places(builder, at, right, down, size):
-        """Yields within nested loops: the place of a window's value in memory, and its number."""
+        """Yields, within nested loops or in turn, the place of a window's value in memory, and its number."""
+        for row, column in product(range(fixed or 0), repeat=2):
+            step = builder.add(builder.mul(_INDEX(column), right), builder.mul(_INDEX(row), down))
+            yield builder.add(at, step), ir.Constant(ir.IntType(8), row * fixed + column)
+        if fixed:
+            return
         with cgutils.for_range(builder, size) as rows, cgutils.for_range(builder, size) as columns:
             step = builder.add(builder.mul(rows.index, down), builder.mul(columns.index, right))
             number = builder.add(builder.mul(rows.index, size), columns.index)
@@ -276,7 +286,8 @@ add_scaled_rows_64, add_scaled_rows_16 = _row_sum(4, scaled=True), _row_sum(1, s
 # as many sums as hide the latency of an addition: in 32 registers of a panel each, or in 16 of half a panel
 TALL, PANELS = (8, 2) if get_host_cpu_features().get("avx512f") else (4, 1)
 tile, tile_of_one_panel, tile_of_one_row = _tile(TALL, PANELS), _tile(TALL, 1), _tile(1, 1)
-add_scaled_8, add_scaled_4, add_scaled_1 = _scaled(8), _scaled(4), _scaled(1)
-(largest_8, put_back_8), (largest_4, put_back_4), (largest_1, put_back_1) = _window(8), _window(4), _window(1)
+add_scaled_16, add_scaled_8, add_scaled_4, add_scaled_1 = map(_scaled, (16, 8, 4, 1))
+(largest_8, put_back_8), (largest_4, put_back_4), (largest_1, put_back_1) = map(_window, (8, 4, 1))
+(largest_2x2_8, put_back_2x2_8), (largest_2x2_4, put_back_2x2_4) = _window(8, 2), _window(4, 2)
 nonzero_64, nonzero_8 = _compared("!=", 0, 64), _compared("!=", 0, 8)
 not_one_64, not_one_8 = _compared("!=", 1, 64), _compared("!=", 1, 8)

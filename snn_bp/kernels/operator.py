@@ -23,8 +23,7 @@ def is_compiled(x: Tensor) -> bool:
     return x.device.type == "cpu" or gpu.serves(x)
 
 
-@torch.library.custom_op("snn_bp::neuron", mutates_args=(), device_types=DEVICES)
-def neuron(
+def run_neuron(
     x: Tensor, i: Tensor, a: Tensor, v: Tensor, s: Tensor,
     alpha: Tensor, beta: Tensor, rho: Tensor, kappa: Tensor, theta: Tensor,
     current: bool, adapts: bool, spiking: bool, reset: str, detach: bool,
@@ -42,6 +41,9 @@ def neuron(
     run = gpu.run_forward if gpu.serves(x) else _forward_on_cpu
     last = run(x, state, parameters, constants, spikes, traces, record=record, saves_current=saves_current)
     return spikes, *traces, *last  # pyright: ignore[reportReturnType]
+
+
+neuron = torch.library.custom_op("snn_bp::neuron", run_neuron, mutates_args=(), device_types=DEVICES)
 
 
 @neuron.register_fake

@@ -12,7 +12,7 @@ from snn_bp.kernels import dense
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu import array, compiled_plain
 from snn_bp.kernels.events import Bits, Events, find_bits, find_events
-from snn_bp.kernels.lines import empty, on_a_line, zeros
+from snn_bp.kernels.lines import empty, zeros
 from snn_bp.kernels.subnormals import without_subnormals
 from snn_bp.kernels.vectors import blocked, padded, panels, unblocked
 from snn_bp.neurons import COEFFICIENTS
@@ -32,7 +32,7 @@ class Prepared:
     width: int
     given: bool  # no weights: the input is the weighted sum
     weight: np.ndarray  # [inputs, width], in blocks of columns
-    back: np.ndarray  # panels of [width, inputs padded]
+    back: np.ndarray  # panels of [width, inputs padded], where the gradient of the input is asked for
     bias: np.ndarray
     recurrent: np.ndarray  # [width, width] in blocks, a row for each neuron that is heard
     recurrent_back: np.ndarray  # panels of its transpose
@@ -43,15 +43,15 @@ class Prepared:
     saves_current: bool
 
     @classmethod
-    def of(cls, constants: Constants, surrogate: Surrogate, x: Tensor, tensors: Sequence[Tensor | None]) -> "Prepared":
+    def of(
+        cls, constants: Constants, surrogate: Surrogate, x: Tensor, tensors: Sequence[Tensor | None], *, back: bool
+    ) -> "Prepared":
         weight, bias, recurrent, *others = tensors
         state, parameters = others[:4], [value for value in others[4:] if value is not None]
         units, inputs = (x.shape[2], padded(x.shape[2])) if weight is None else weight.shape
         width, dtype = padded(units), array(x[:0] if weight is None else weight[:0]).dtype
-        rows, loops = (
-            _padded_matrix(weight, width, padded(inputs), dtype),
-            _padded_matrix(recurrent, width, width, dtype),
-        )
+        nothing = np.empty((0, 0), dtype)
+        rows, loops = (nothing if matrix is None else array(matrix) for matrix in (weight, recurrent))
         learns = any(value.requires_grad for value in parameters)
         uniform = all(value.dim() == 0 for value in parameters)
         fills = [1.0 if name == "theta" else 0.0 for name in COEFFICIENTS]
@@ -62,11 +62,11 @@ class Prepared:
             inputs=inputs,
             width=width,
             given=weight is None,
-            weight=on_a_line(blocked(rows[:, :inputs].T)),
-            back=on_a_line(panels(rows)),
+            weight=blocked(rows.T, width),
+            back=panels(rows if back else nothing, width, padded(inputs)),
             bias=zeros(width, dtype) if bias is None else wide(array(bias), width),
-            recurrent=on_a_line(blocked(loops.T)),
-            recurrent_back=on_a_line(panels(loops)),
+            recurrent=blocked(_square(loops.T, width), width),
+            recurrent_back=panels(loops, width, width),
             state=None if state[0] is None else [array(part) for part in state if part is not None],
             parameters=[
                 array(value)[()] if uniform else wide(np.broadcast_to(array(value), (units,)), width, fill)
@@ -84,8 +84,8 @@ class Prepared:
             for mine, theirs in zip(total, other, strict=True):
                 mine += theirs
         n = self.units
-        weight = total.weight if self.given else unblocked(total.weight, self.inputs)[:, :n].T
-        loop = unblocked(total.recurrent, self.width)[:n, :n].T if total.recurrent.size else total.recurrent
+        weight = total.weight if self.given else unblocked(total.weight, self.inputs, n)
+        loop = unblocked(total.recurrent, self.width, n)[:, :n] if total.recurrent.size else total.recurrent
         states = [np.concatenate([part[k].reshape(-1, self.width)[:, :n] for part in carried]) for k in range(4)]
         parameters = [values[:n] for values in total.parameters()]
         return list(map(torch.from_numpy, (weight, total.bias[:n], loop, *states, *parameters)))
@@ -307,9 +307,7 @@ def wide(values: np.ndarray, width: int, fill: float = 0.0) -> np.ndarray:
     return out
 
 
-def _padded_matrix(tensor: Tensor | None, rows: int, columns: int, dtype: np.dtype) -> np.ndarray:
-    if tensor is None:
-        return np.empty((0, 0), dtype)
-    matrix = np.zeros((rows, columns), dtype)
-    matrix[: tensor.shape[0], : tensor.shape[1]] = array(tensor)
-    return matrix
+def _square(matrix: np.ndarray, width: int) -> np.ndarray:
+    """[neurons, neurons] with zeros up to the width; nothing stays nothing."""
+    missing = width - len(matrix) if matrix.size else 0
+    return np.pad(matrix, (0, missing))

@@ -8,11 +8,13 @@ threads.
 # pyright: reportCallIssue=false
 # an intrinsic is called without its first argument, the typing context
 
+from collections.abc import Iterator
+
 import numba
 import numpy as np
 
 from snn_bp.kernels import llvm
-from snn_bp.kernels.lines import room
+from snn_bp.kernels.lines import empty, room, zeros
 from snn_bp.kernels.llvm import LANES, PANELS, TALL
 
 BLOCK = 64  # columns: as much of 700 inputs' weights, or of 512 rows' errors, fits the second-level cache
@@ -26,24 +28,47 @@ def padded(count: int) -> int:
     return -(-count // LANES) * LANES
 
 
-def blocked(matrix: np.ndarray) -> np.ndarray:
-    """[rows, columns], flat: `BLOCK` columns of all rows together, then the next; the last block may be narrower."""
-    columns = range(0, matrix.shape[1], BLOCK)
-    return np.concatenate([matrix[:0].ravel(), *(matrix[:, at : at + BLOCK].ravel() for at in columns)])
+def blocked(matrix: np.ndarray, width: int) -> np.ndarray:
+    """[rows, columns], flat: `BLOCK` columns of all rows together, then the next; zeros from the last column to `width`.
+
+    The last block may be narrower. Nothing gives nothing.
+    """
+    rows, columns = matrix.shape
+    if not matrix.size:
+        return matrix.ravel()
+    values = (empty if columns == width else zeros)(rows * width, matrix.dtype)
+    for at, part in _blocks(values, rows):
+        some = matrix[:, at : at + BLOCK]
+        part[:, : some.shape[1]] = some
+    return values
 
 
-def unblocked(values: np.ndarray, rows: int) -> np.ndarray:
-    """The inverse of `blocked`."""
-    matrix = np.empty((rows, values.size // rows), values.dtype)
-    for at in range(0, matrix.shape[1], BLOCK):
-        part = matrix[:, at : at + BLOCK]
-        part[:] = values[at * rows :][: part.size].reshape(part.shape)
+def unblocked(values: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The inverse of `blocked`, transposed: [columns, rows]."""
+    matrix = np.empty((columns, rows), values.dtype)
+    for at, part in _blocks(values, rows):
+        some = matrix[at : at + BLOCK]
+        some[:] = part[:, : len(some)].T
     return matrix
 
 
-def panels(matrix: np.ndarray) -> np.ndarray:
-    """[rows, columns] as [columns / LANES, rows, LANES]."""
-    return matrix.reshape(len(matrix), -1, LANES).transpose(1, 0, 2).ravel() if matrix.size else matrix.ravel()
+def _blocks(values: np.ndarray, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The first column of each block, and the block."""
+    width = values.size // rows
+    for at in range(0, width, BLOCK):
+        wide = min(BLOCK, width - at)
+        yield at, values[at * rows :][: wide * rows].reshape(rows, wide)
+
+
+def panels(matrix: np.ndarray, rows: int, width: int) -> np.ndarray:
+    """A matrix as [width / LANES, rows, LANES], flat, with zeros beyond its own rows and columns; nothing of nothing."""
+    if not matrix.size:
+        return matrix.ravel()
+    values = (empty if matrix.shape == (rows, width) else zeros)(rows * width, matrix.dtype)
+    for at, part in enumerate(values.reshape(-1, rows, LANES)):
+        some = matrix[:, at * LANES : (at + 1) * LANES]
+        part[: len(some), : some.shape[1]] = some
+    return values
 
 
 @numba.njit(error_model="numpy")
@@ -106,7 +131,10 @@ def _multiply(c, c_at, c_row, a, a_at, a_row, a_depth, panels, rows, depth, widt
 def add_scaled(target, target_at, source, source_at, factor, count):
     """`count` numbers of `source`, times `factor`, added to as many of `target`; any count."""
     done = 0
-    while done + 8 <= count:
+    while done + 16 <= count:
+        llvm.add_scaled_16(target, target_at + done, source, source_at + done, factor)
+        done += 16
+    if done + 8 <= count:
         llvm.add_scaled_8(target, target_at + done, source, source_at + done, factor)
         done += 8
     if done + 4 <= count:
@@ -125,10 +153,16 @@ def largest(out, which, out_at, values, at, right, down, size, count):
     """
     done = 0
     while done + 8 <= count:
-        llvm.largest_8(out, which, out_at + done, values, at + done, right, down, size)
+        if size == 2:
+            llvm.largest_2x2_8(out, which, out_at + done, values, at + done, right, down, size)
+        else:
+            llvm.largest_8(out, which, out_at + done, values, at + done, right, down, size)
         done += 8
     if done + 4 <= count:
-        llvm.largest_4(out, which, out_at + done, values, at + done, right, down, size)
+        if size == 2:
+            llvm.largest_2x2_4(out, which, out_at + done, values, at + done, right, down, size)
+        else:
+            llvm.largest_4(out, which, out_at + done, values, at + done, right, down, size)
         done += 4
     while done < count:
         llvm.largest_1(out, which, out_at + done, values, at + done, right, down, size)
@@ -140,10 +174,16 @@ def put_back(values, at, right, down, size, given, which, given_at, count):
     """Add `count` neighbours of `given` to the values that were the largest."""
     done = 0
     while done + 8 <= count:
-        llvm.put_back_8(values, at + done, right, down, size, given, which, given_at + done)
+        if size == 2:
+            llvm.put_back_2x2_8(values, at + done, right, down, size, given, which, given_at + done)
+        else:
+            llvm.put_back_8(values, at + done, right, down, size, given, which, given_at + done)
         done += 8
     if done + 4 <= count:
-        llvm.put_back_4(values, at + done, right, down, size, given, which, given_at + done)
+        if size == 2:
+            llvm.put_back_2x2_4(values, at + done, right, down, size, given, which, given_at + done)
+        else:
+            llvm.put_back_4(values, at + done, right, down, size, given, which, given_at + done)
         done += 4
     while done < count:
         llvm.put_back_1(values, at + done, right, down, size, given, which, given_at + done)

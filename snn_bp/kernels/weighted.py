@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from snn_bp.kernels import conv, dense
 from snn_bp.kernels.cpu import compiled_plain
 from snn_bp.kernels.events import Bits, Events, find_bits, find_events
-from snn_bp.kernels.lines import empty, on_a_line, zeros
+from snn_bp.kernels.lines import empty, zeros
 from snn_bp.kernels.parallel import cut, in_threads
 from snn_bp.kernels.vectors import blocked, padded, panels, unblocked
 
@@ -101,12 +101,11 @@ class _Linear(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, heard: Sequence[Bits | Events]):
         units, inputs = weight.shape
         width = padded(units)
-        across = np.zeros((inputs, width), weight.detach().numpy().dtype)
-        across[:, :units] = weight.detach().numpy().T
-        weights, start = on_a_line(blocked(across)), zeros(width, across.dtype)
+        weights = blocked(weight.detach().numpy().T, width)
+        start = zeros(width, weights.dtype)
         if bias is not None:
             start[:units] = bias.detach().numpy()
-        z = empty(len(x) * width, across.dtype).reshape(-1, width)
+        z = empty(len(x) * width, weights.dtype).reshape(-1, width)
 
         def weigh(part: Bits | Events, low: int, high: int) -> None:
             for first in range(low, high, ROWS):
@@ -135,7 +134,7 @@ class _Linear(torch.autograd.Function):
 
         ends = cut(ctx.rows, least=ROWS)
         in_threads([partial(gather, part, *end, mine) for part, end, mine in zip(ctx.heard, ends, sums, strict=True)])
-        g_weight = torch.from_numpy(unblocked(sum(sums[1:], sums[0]), inputs)[:, :units].T)
+        g_weight = torch.from_numpy(unblocked(sum(sums[1:], sums[0]), inputs, units))
         return g_x, g_weight, g.sum(0) if ctx.has_bias else None, None
 
 
@@ -174,7 +173,7 @@ class _Convolution(torch.autograd.Function):
         g_x = torch.empty((ctx.rows, height, width, channels), dtype=g.dtype) if ctx.needs_input_grad[0] else None
         seen = tall * wide * channels
         flat = weight.detach().numpy().transpose(0, 2, 3, 1).reshape(outs, seen)
-        back = on_a_line(panels(np.pad(flat, ((0, 0), (0, padded(seen) - seen)))))
+        back = panels(flat, outs, padded(seen))
 
         def adjoint(part: Events, low: int, high: int, total: np.ndarray) -> None:
             kernel = compiled_plain(conv.weight_gradient)
