@@ -135,6 +135,8 @@ class Network(nn.Module):
                 x, state = layer(x, next(given))
                 means = [x.mean((0, 1))] if layer is not self.layers[-1] else []
                 states, count, how = [state], 1, "one by one"
+            elif (pool := _pool_behind(self.layers, place, x)) is not None:
+                x, count, how = convolve(x.flatten(0, 1), layer, pool).unflatten(0, x.shape[:2]), 2, ""  # type: ignore[arg-type]
             else:
                 x, count, how = apply_stateless(layer, x), 1, ""
             yield Stretch(range(place, place + count), how, x, means, states)
@@ -260,6 +262,15 @@ def first_nonfinite(network: Network, x: Tensor) -> str | None:
 
 def _first_step(x: Tensor) -> int:
     return int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
+
+
+def _pool_behind(layers: nn.ModuleList, place: int, x: Tensor) -> nn.MaxPool2d | None:
+    """The max pooling behind the convolution at `place`, where both can run as one."""
+    layer, *behind = layers[place : place + 2]
+    pool = behind[0] if behind else None
+    if not isinstance(layer, nn.Conv2d) or not isinstance(pool, nn.MaxPool2d) or not runs_compiled(x):
+        return None
+    return None if watched(layer) or watched(pool) else pool
 
 
 def apply_stateless(layer: nn.Module, x: Tensor) -> Tensor:

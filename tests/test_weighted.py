@@ -50,6 +50,33 @@ def test_a_convolution_over_events_equals_torchs(name, bias, channels_last, coin
         assert_near(share=1e-12, gradient=pair)
 
 
+@pytest.mark.parametrize("window", ((2, 2), (3, 2), (2, 1)), ids=str)
+@pytest.mark.parametrize("name", ("stride 1", "strides and padding of their own", "1 x 1"))
+def test_a_convolution_and_its_pool_as_one_give_the_bits_of_both(name, window, coin, noise):
+    channels, outs, kernel, stride, padding, size = CONVOLUTIONS[name]
+    layer, pool = nn.Conv2d(channels, outs, kernel, stride=stride, padding=padding), nn.MaxPool2d(*window)
+    x = coin(37, channels, *size, probability=0.05) * noise(37, channels, *size)
+    x.requires_grad_()
+    events = find_in_parts(x, most=1.0)
+
+    got, g_got = gradients(lambda x: convolve_events(x, layer, events, pool), layer, x)
+    wanted, g_wanted = gradients(lambda x: max_pool(convolve_events(x, layer, events), pool), layer, x)
+
+    assert torch.equal(got, wanted)
+    for place, (one, two) in enumerate(zip(g_got, g_wanted, strict=True)):
+        if place < 2:
+            assert torch.equal(one, two)
+        else:  # the bias's gradient is summed over what was pooled
+            assert_near(share=1e-5, bias=(one, two))
+
+
+def test_a_pool_of_another_kind_is_torchs(coin):
+    layer, pool = nn.Conv2d(2, 4, 3), nn.MaxPool2d(2, padding=1)
+    x = coin(20, 2, 9, 9, probability=0.05)
+
+    assert_near(share=1e-6, out=(convolve(x, layer, pool), pool(layer(x))))
+
+
 @pytest.mark.parametrize("bias", (False, True))
 @pytest.mark.parametrize("units", (1, 8, 20, 71))
 def test_a_linear_layer_over_events_equals_torchs(units, bias, coin, noise):

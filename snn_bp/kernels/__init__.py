@@ -9,9 +9,8 @@ from torch import Tensor
 
 from snn_bp.errors import SnnError, check_choice
 from snn_bp.kernels.bind import Constants
-from snn_bp.kernels.operator import is_compiled
+from snn_bp.kernels.operator import is_compiled, run_neuron
 from snn_bp.kernels.operator import neuron as compiled_neuron
-from snn_bp.kernels.operator import run_neuron
 from snn_bp.kernels.reference import simulate_reference
 from snn_bp.neurons import COEFFICIENTS, Neuron, State, coefficients, has_adaptation, has_current, is_spiking
 from snn_bp.surrogates import ATan, Surrogate
@@ -74,7 +73,7 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
             or (constants.reset == "zero_all" and not constants.detach)
         )  # fmt: skip
         record = graded or potentials or not constants.spiking
-        # called as a function where nothing is differentiated or traced: an operator's first call loads torch's compiler
+        # a function where nothing is differentiated or traced: an operator's first call loads torch's compiler
         alone = not graded and type(y) is Tensor and not torch.compiler.is_compiling() and not _is_traced()
         spikes, v, _, _, *last = (run_neuron if alone else compiled_neuron)(
             y, *first, *values,

@@ -18,6 +18,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from numba.core.dispatcher import Dispatcher
 from torch import Tensor
 
 from snn_bp import equations
@@ -190,7 +191,9 @@ def inline(function: Callable, *, adjoint: bool = False) -> Callable:
 
 def compiled(kernel: types.FunctionType, specialisation: tuple, *, adjoint: bool = False) -> Callable:
     """A kernel with its free names bound, cached on disk under a name that knows all it is made of."""
-    ours = (equations, binding, lines, llvm, vectors, sys.modules[__name__], sys.modules[kernel.__module__])
+    called = (value for value in kernel.__globals__.values() if isinstance(value, Dispatcher))
+    others = (kernel.__module__, *sorted({function.py_func.__module__ for function in called}))
+    ours = (equations, binding, lines, llvm, vectors, sys.modules[__name__], *(sys.modules[name] for name in others))
     sources = [inspect.getsource(module) for module in dict.fromkeys(ours)]
     digest = hashlib.sha256(repr((specialisation, sources)).encode()).hexdigest()
     kernel.__qualname__ = f"{kernel.__name__}_{digest[:16]}"

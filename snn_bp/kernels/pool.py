@@ -13,23 +13,30 @@ from snn_bp.kernels.vectors import largest, put_back
 
 def max_pool(x: Tensor, layer: nn.MaxPool2d) -> Tensor:
     """`layer(x)` for `x` `[rows, channels, height, width]`, channels last in memory; else torch's own."""
+    if not is_plain(layer) or x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+        return layer(x)
+    return _MaxPool.apply(x, layer.kernel_size, layer.stride)  # type: ignore[return-value]
+
+
+def is_plain(layer: nn.MaxPool2d) -> bool:
+    """Whether a layer pools square windows of the image alone."""
     size, stride = layer.kernel_size, layer.stride
     plain = isinstance(size, int) and size < 16 and isinstance(stride, int) and layer.padding == 0
-    if not plain or layer.dilation != 1 or layer.ceil_mode or layer.return_indices:
-        return layer(x)
-    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
-        return layer(x)
-    return _MaxPool.apply(x, size, stride)  # type: ignore[return-value]
+    return plain and layer.dilation == 1 and not layer.ceil_mode and not layer.return_indices
+
+
+def sizes_of(channels: int, height: int, width: int, size: int, stride: int) -> tuple[int, ...]:
+    """What the kernels want to know: the images, what is left of them, the windows."""
+    return channels, height, width, (height - size) // stride + 1, (width - size) // stride + 1, size, stride
 
 
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, size: int, stride: int):
         rows, channels, height, width = x.shape
-        out_height, out_width = (height - size) // stride + 1, (width - size) // stride + 1
-        out = torch.empty((rows, out_height, out_width, channels), dtype=x.dtype)
+        sizes = sizes_of(channels, height, width, size, stride)
+        out = torch.empty((rows, *sizes[3:5], channels), dtype=x.dtype)
         which = np.empty(out.numel(), np.uint8)
-        sizes = (channels, height, width, out_height, out_width, size, stride)
         flat = out.view(-1).numpy(), which, x.detach().permute(0, 2, 3, 1).reshape(-1).numpy()
         in_threads([partial(compiled_plain(forward), *flat, sizes, *ends) for ends in cut(rows)])
         ctx.which, ctx.sizes, ctx.rows = which, sizes, rows

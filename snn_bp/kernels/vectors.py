@@ -29,7 +29,7 @@ def padded(count: int) -> int:
 
 
 def blocked(matrix: np.ndarray, width: int) -> np.ndarray:
-    """[rows, columns], flat: `BLOCK` columns of all rows together, then the next; zeros from the last column to `width`.
+    """[rows, columns], flat: `BLOCK` columns of all rows together, then the next; zeros from the last one to `width`.
 
     The last block may be narrower. Nothing gives nothing.
     """
@@ -61,7 +61,7 @@ def _blocks(values: np.ndarray, rows: int) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def panels(matrix: np.ndarray, rows: int, width: int) -> np.ndarray:
-    """A matrix as [width / LANES, rows, LANES], flat, with zeros beyond its own rows and columns; nothing of nothing."""
+    """A matrix as [width / LANES, rows, LANES], flat, zeros beyond its own rows and columns; nothing of nothing."""
     if not matrix.size:
         return matrix.ravel()
     values = (empty if matrix.shape == (rows, width) else zeros)(rows * width, matrix.dtype)

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_bp.kernels import conv, dense
+from snn_bp.kernels import conv, dense, pooled
 from snn_bp.kernels.cpu import compiled_plain
 from snn_bp.kernels.events import Bits, Events, find_bits, find_events
 from snn_bp.kernels.lines import empty, zeros
 from snn_bp.kernels.parallel import cut, in_threads
+from snn_bp.kernels.pool import is_plain, max_pool, sizes_of
 from snn_bp.kernels.vectors import blocked, padded, panels, unblocked
 
 # what an event costs a convolution for each row of the kernel, in ns: to begin, and for each number it adds; and what
@@ -37,18 +38,20 @@ def linear_of(x: Tensor, layer: nn.Linear, heard: Sequence[Bits | Events]) -> Te
     return _Linear.apply(x, layer.weight, layer.bias, heard)  # type: ignore[return-value]
 
 
-def convolve(x: Tensor, layer: nn.Conv2d) -> Tensor:
-    """`layer(x)` for `x` `[rows, channels, height, width]`, channels last in memory."""
+def convolve(x: Tensor, layer: nn.Conv2d, pool: nn.MaxPool2d | None = None) -> Tensor:
+    """`layer(x)` for `x` `[rows, channels, height, width]`, channels last in memory; pooled where a pool is given."""
     most = worth_events(layer)
     events = find_in_parts(x, most=most) if most > 0 else None
-    if events is None:
-        return layer(x.to(layer.weight.dtype, memory_format=torch.channels_last))
-    return convolve_events(x, layer, events)
+    if events is None or not (pool is None or is_plain(pool)):
+        out = layer(x.to(layer.weight.dtype, memory_format=torch.channels_last))
+        return out if pool is None else max_pool(out, pool)
+    return convolve_events(x, layer, events, pool)
 
 
-def convolve_events(x: Tensor, layer: nn.Conv2d, events: list[Events]) -> Tensor:
-    """`layer(x)` from the events of `x`, found in parts by their place in memory."""
-    return _Convolution.apply(x, layer.weight, layer.bias, events, layer.stride, layer.padding)  # type: ignore[return-value]
+def convolve_events(x: Tensor, layer: nn.Conv2d, events: list[Events], pool: nn.MaxPool2d | None = None) -> Tensor:
+    """`layer(x)`, pooled where a pool is given, from the events of `x`, found in parts by their place in memory."""
+    window = None if pool is None else (pool.kernel_size, pool.stride)
+    return _Convolution.apply(x, layer.weight, layer.bias, events, layer.stride, layer.padding, window)  # type: ignore[return-value]
 
 
 def worth_events(layer: nn.Linear | nn.Conv2d) -> float:
@@ -99,8 +102,7 @@ def lies_channels_last(x: Tensor) -> bool:
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, heard: Sequence[Bits | Events]):
-        units, inputs = weight.shape
-        width = padded(units)
+        units, width = len(weight), padded(len(weight))
         weights = blocked(weight.detach().numpy().T, width)
         start = zeros(width, weights.dtype)
         if bias is not None:
@@ -140,7 +142,7 @@ class _Linear(torch.autograd.Function):
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, events: list[Events], stride, padding):
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, events: list[Events], stride, padding, window):
         rows, channels, height, width = x.shape
         outs, _, tall, wide = weight.shape
         out_height = (height + 2 * padding[0] - tall) // stride[0] + 1
@@ -149,17 +151,23 @@ class _Convolution(torch.autograd.Function):
             channels, height, width, outs, out_height, out_width, tall, wide, *stride, *padding
         )  # fmt: skip
         table = conv.reach(geometry, channels_last=lies_channels_last(x))
-        z = torch.empty((rows, out_height, out_width, outs), dtype=weight.dtype)
+        sizes = sizes_of(outs, out_height, out_width, *(window or (1, 1)))
+        z = torch.empty((rows, *sizes[3:5], outs), dtype=weight.dtype)
+        which = np.empty(z.numel() if window else 0, np.uint8)
         start = np.zeros(outs, z.numpy().dtype) if bias is None else bias.detach().numpy()
         arranged = _arrange(weight.detach().numpy(), stride[1])
 
         def add(part: Events, low: int, high: int) -> None:
-            kernel = compiled_plain(conv.forward)
-            kernel(z.numpy().reshape(-1), *part, arranged.reshape(-1), start, table, geometry, low, high - low)
+            out, given = z.numpy().reshape(-1), (*part, arranged.reshape(-1), start, table, geometry)
+            if window:
+                compiled_plain(pooled.forward)(out, which, *given, sizes, low, high - low)
+            else:
+                compiled_plain(conv.forward)(out, *given, low, high - low)
 
         in_threads([partial(add, part, *ends) for part, ends in zip(events, cut(rows), strict=True)])
         ctx.save_for_backward(weight)
         ctx.events, ctx.rows, ctx.has_bias, ctx.geometry, ctx.table = events, rows, bias is not None, geometry, table
+        ctx.pool = (which, sizes) if window else None
         return z.permute(0, 3, 1, 2)
 
     @staticmethod
@@ -176,11 +184,16 @@ class _Convolution(torch.autograd.Function):
         back = panels(flat, outs, padded(seen))
 
         def adjoint(part: Events, low: int, high: int, total: np.ndarray) -> None:
+            below = d[:0] if g_x is None else g_x.numpy().reshape(-1)
+            if ctx.pool:
+                which, sizes = ctx.pool
+                kernel, given = compiled_plain(pooled.backward), (*part, ctx.table, ctx.geometry, back, sizes)
+                kernel(total.reshape(-1), below, d, which, *given, low, high - low)
+                return
             kernel = compiled_plain(conv.weight_gradient)
             kernel(total.reshape(-1), *part, d, ctx.table, ctx.geometry, low, high - low)
             if g_x is not None:
-                kernel = compiled_plain(conv.input_gradient)
-                kernel(g_x.numpy().reshape(-1), d, back, ctx.geometry, low, high - low)
+                compiled_plain(conv.input_gradient)(below, d, back, ctx.geometry, low, high - low)
 
         in_threads([partial(adjoint, part, *end, mine) for part, end, mine in zip(ctx.events, ends, sums, strict=True)])
         g_weight = _arranged_back(sum(sums[1:], sums[0]), wide, right)
@@ -188,7 +201,7 @@ class _Convolution(torch.autograd.Function):
             None if g_x is None else g_x.permute(0, 3, 1, 2),
             torch.from_numpy(g_weight),
             g.sum((0, 1, 2)) if ctx.has_bias else None,
-            *(None, None, None),
+            *(None, None, None, None),
         )
 
 
