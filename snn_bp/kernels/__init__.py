@@ -1,6 +1,6 @@
 """`simulate`: one neuron model over a whole time axis, by the fastest backend that equals the reference."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal, overload
 
@@ -75,7 +75,8 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
         record = graded or potentials or not constants.spiking
         # a function where nothing is differentiated or traced: an operator's first call loads torch's compiler
         alone = not graded and type(y) is Tensor and not torch.compiler.is_compiling() and not _is_traced()
-        spikes, v, _, _, *last = (run_neuron if alone else compiled_neuron)(
+        run: Callable = run_neuron if alone else compiled_neuron
+        spikes, v, _, _, *last = run(
             y, *first, *values,
             constants.current, constants.adapts, constants.spiking, constants.reset, constants.detach,
             surrogate.shape, float(surrogate.slope), surrogate.per, record, saves_current,

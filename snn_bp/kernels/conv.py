@@ -103,7 +103,7 @@ def input_gradient(g_x, d, back, geometry, first, rows):
     columns = room(places * seen, d)
     one = back.dtype.type(1)
     for r in range(first, first + rows):
-        multiply(columns, 0, seen, d, r * places * outs, back, places, outs, seen, False)
+        multiply(columns, 0, seen, d, r * places * outs, outs, back, places, outs, seen, False)
         image = r * height * width * channels
         g_x[image : image + height * width * channels] = 0
         for row in range(out_height):

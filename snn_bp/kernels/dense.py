@@ -75,9 +75,9 @@ def forward(
             if SPIKING:
                 pack(fired, ((t + 1) * rows + q) * words, s, q * width, width)
             if out.size > 0:
-                o = (t * batch + low + q) * units
-                for m in range(units):
-                    out[o + m] = s[q * width + m] if SPIKING else v[q * width + m]
+                o = np.uint64((t * batch + low + q) * units)
+                for m in range(np.uint64(units)):
+                    out[o + m] = s[state + m] if SPIKING else v[state + m]
         if potentials.size > 0:
             o, size = (t + 1 - origin) * rows * width, rows * width
             put(potentials, o, v, 0, size)
@@ -137,7 +137,7 @@ def backward(
                 g_bias[m] += d[here + m]
         if RECURRENT:
             here = (t - start) * rows * width
-            multiply(gs, 0, width, d, here, recurrent_back, rows, width, width, True)
+            multiply(gs, 0, width, d, here, width, recurrent_back, rows, width, width, True)
 
 
 def weigh_events(z, begin, end, index, value, weight, bias, width, first, rows):
@@ -254,9 +254,9 @@ def gather_floats(g_weight, d, x, width, batch, low, rows, start, steps):
             add_product(g_weight, column * inputs, wide, x, row, 1, inputs, d, errors, width, inputs, rows, wide)
 
 
-def input_gradient(below, d, back, below_width, width, rows):
+def input_gradient(below, d, back, below_width, units, width, rows):
     """Fill `below` with the gradient of the layer's input; `back` are the weights in panels."""
-    multiply(below, 0, below_width, d, 0, back, rows, width, below_width, False)
+    multiply(below, 0, below_width, d, 0, width, back, rows, units, below_width, False)
 
 
 @numba.njit(error_model="numpy")

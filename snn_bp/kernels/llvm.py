@@ -60,10 +60,10 @@ def _window(lanes: int, fixed: int | None = None):
 
     def places(builder, at, right, down, size):
         """Yields, within nested loops or in turn, the place of a window's value in memory, and its number."""
-        for row, column in product(range(fixed or 0), repeat=2):
-            step = builder.add(builder.mul(_INDEX(column), right), builder.mul(_INDEX(row), down))
-            yield builder.add(at, step), ir.Constant(ir.IntType(8), row * fixed + column)
-        if fixed:
+        if fixed is not None:
+            for number, (row, column) in enumerate(product(range(fixed), repeat=2)):
+                step = builder.add(builder.mul(_INDEX(column), right), builder.mul(_INDEX(row), down))
+                yield builder.add(at, step), ir.Constant(ir.IntType(8), number)
             return
         with cgutils.for_range(builder, size) as rows, cgutils.for_range(builder, size) as columns:
             step = builder.add(builder.mul(rows.index, down), builder.mul(columns.index, right))
@@ -203,17 +203,15 @@ def _tile(rows: int, panels: int):
                 _Array(context, builder, signature.args[place], arguments[place]) for place in (0, 3, 7)
             )
             corners = [builder.add(c_at, builder.mul(_INDEX(r), c_row)) for r in range(rows)]
-            adds = builder.trunc(add, ir.IntType(1))
             zero = ir.Constant(target.vector, [0.0] * LANES)
-            total = [
-                [
-                    cgutils.alloca_once_value(
-                        builder, builder.select(adds, target.load(_plus(builder, corner, n)), zero)
-                    )
-                    for n in range(panels)
-                ]
-                for corner in corners
-            ]
+            total = [[cgutils.alloca_once_value(builder, zero) for _ in range(panels)] for _ in corners]
+            for row in total:
+                for one in row:
+                    builder.store(zero, one)
+            with builder.if_then(builder.trunc(add, ir.IntType(1))):
+                for corner, row in zip(corners, total, strict=True):
+                    for n in range(panels):
+                        builder.store(target.load(_plus(builder, corner, n)), row[n])
             starts = [builder.add(a_at, builder.mul(_INDEX(r), a_row)) for r in range(rows)]
             size = builder.mul(depth, _INDEX(LANES))
             columns = [builder.add(b_at, builder.mul(size, _INDEX(n))) for n in range(panels)]
@@ -281,8 +279,8 @@ def _plus(builder, at, vectors: int):
 
 copy, copy_8 = _copied(LANES, past_cache=False), _copied(8, past_cache=False)
 copy_past_cache = _copied(8, past_cache=True)
-add_rows_64, add_rows_16 = _row_sum(4, scaled=False), _row_sum(1, scaled=False)
-add_scaled_rows_64, add_scaled_rows_16 = _row_sum(4, scaled=True), _row_sum(1, scaled=True)
+add_rows_64, add_rows_32, add_rows_16 = (_row_sum(count, scaled=False) for count in (4, 2, 1))
+add_scaled_rows_64, add_scaled_rows_32, add_scaled_rows_16 = (_row_sum(count, scaled=True) for count in (4, 2, 1))
 # as many sums as hide the latency of an addition: in 32 registers of a panel each, or in 16 of half a panel
 TALL, PANELS = (8, 2) if get_host_cpu_features().get("avx512f") else (4, 1)
 tile, tile_of_one_panel, tile_of_one_row = _tile(TALL, PANELS), _tile(TALL, 1), _tile(1, 1)

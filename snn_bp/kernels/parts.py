@@ -32,7 +32,7 @@ class Prepared:
     width: int
     given: bool  # no weights: the input is the weighted sum
     weight: np.ndarray  # [inputs, width], in blocks of columns
-    back: np.ndarray  # panels of [width, inputs padded], where the gradient of the input is asked for
+    back: np.ndarray  # panels of [units, inputs padded], where the gradient of the input is asked for
     bias: np.ndarray
     recurrent: np.ndarray  # [width, width] in blocks, a row for each neuron that is heard
     recurrent_back: np.ndarray  # panels of its transpose
@@ -63,7 +63,7 @@ class Prepared:
             width=width,
             given=weight is None,
             weight=blocked(rows.T, width),
-            back=panels(rows if back else nothing, width, padded(inputs)),
+            back=panels(rows if back else nothing, units, padded(inputs)),
             bias=zeros(width, dtype) if bias is None else wide(array(bias), width),
             recurrent=blocked(_square(loops.T, width), width),
             recurrent_back=panels(loops, width, width),
@@ -241,7 +241,9 @@ class Part:
         self._gather(n, x, start, stop, d)
         if below.size and not layer.given:
             rows = (stop - start) * self.rows
-            compiled_plain(dense.input_gradient)(below, d, layer.back, padded(layer.inputs), layer.width, rows)
+            compiled_plain(dense.input_gradient)(
+                below, d, layer.back, padded(layer.inputs), layer.units, layer.width, rows
+            )
 
     def _gather(self, n: int, x: np.ndarray, start: int, stop: int, d: np.ndarray) -> None:
         """The gradient of the weights from the gradient `d` of the weighted sums."""

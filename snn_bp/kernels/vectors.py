@@ -77,7 +77,11 @@ def add_rows(sums, at, rows, rows_at, width, index, start, count):
     if width == BLOCK:
         llvm.add_rows_64(sums, at, rows, rows_at, width, index, start, count)
         return
-    for column in range(0, width, LANES):
+    column = 0
+    while column + 2 * LANES <= width:
+        llvm.add_rows_32(sums, at + column, rows, rows_at + column, width, index, start, count)
+        column += 2 * LANES
+    if column < width:
         llvm.add_rows_16(sums, at + column, rows, rows_at + column, width, index, start, count)
 
 
@@ -87,7 +91,11 @@ def add_scaled_rows(sums, at, rows, rows_at, width, index, value, start, count):
     if width == BLOCK:
         llvm.add_scaled_rows_64(sums, at, rows, rows_at, width, index, value, start, count)
         return
-    for column in range(0, width, LANES):
+    column = 0
+    while column + 2 * LANES <= width:
+        llvm.add_scaled_rows_32(sums, at + column, rows, rows_at + column, width, index, value, start, count)
+        column += 2 * LANES
+    if column < width:
         llvm.add_scaled_rows_16(sums, at + column, rows, rows_at + column, width, index, value, start, count)
 
 
@@ -102,9 +110,9 @@ def add_product(c, c_at, c_row, a, a_at, a_row, a_depth, b, b_at, b_depth, rows,
 
 
 @numba.njit(error_model="numpy")
-def multiply(c, c_at, c_row, a, a_at, panels, rows, depth, width, add):
+def multiply(c, c_at, c_row, a, a_at, a_row, panels, rows, depth, width, add):
     """c[r, j] = sum over k < depth of a[r, k] b[k, j], or c plus it; b as panels [width / LANES, depth, LANES]."""
-    _multiply(c, c_at, c_row, a, a_at, depth, 1, panels, rows, depth, width, add)
+    _multiply(c, c_at, c_row, a, a_at, a_row, 1, panels, rows, depth, width, add)
 
 
 @numba.njit(error_model="numpy")
