@@ -158,8 +158,7 @@ class Network(nn.Module):
 
     def walk(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[tuple]:
         """Each layer with its output; (output, state[, potentials]) where it has state."""
-        self.check_input(x)
-        x, states = x if x.is_floating_point() else x.to(self._dtype()), self._states(state)
+        x, states = self.in_floats(x), self._states(state)
         if self.target == "loihi":
             yield from self._walk_chip(x)
             return
@@ -199,11 +198,15 @@ class Network(nn.Module):
         self.check_input(x)
         if x.is_floating_point():
             return x
-        x = x.view(torch.uint8)
+        in_bytes = x.view(torch.uint8)
         first = next((layer for layer in self.layers if not isinstance(layer, nn.Flatten)), None)
-        looks = isinstance(first, nn.Linear | nn.Conv2d) and not watched(first) and runs_compiled(x)
-        bytes_do = looks and self.target == "float" and self._dtype() == torch.float32
-        return x if bytes_do else x.to(self._dtype())
+        looks = isinstance(first, nn.Linear | nn.Conv2d) and not watched(first) and runs_compiled(in_bytes)
+        return in_bytes if looks and self.target == "float" and self._dtype() == torch.float32 else self.in_floats(x)
+
+    def in_floats(self, x: Tensor) -> Tensor:
+        """The input, checked, bytes turned into floats as wide as the weights."""
+        self.check_input(x)
+        return x if x.is_floating_point() else x.to(self._dtype())
 
     def _dtype(self) -> torch.dtype:
         """The type of the weights."""
@@ -317,7 +320,7 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
     spikes go on to the next. Layers behind a batch norm and readouts that do not spike are left as they are; batch
     norms take over the statistics of the batch, so that evaluation means something before the first step.
     """
-    fronts = _fronts(network)
+    fronts, x = _fronts(network), network.in_floats(x)
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
     momenta, was_training = [norm.momentum for norm in norms], network.training
     network.train()

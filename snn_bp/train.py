@@ -154,7 +154,8 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
             before, lr = [], 0.0
             while at.batch < batches:
                 began, drawn = time.monotonic(), _draw(seed, at.epoch, at.batch)
-                x, targets = (part.to(device) for part in dataset.batch("train", order[at.batch], seed=drawn))
+                batch = dataset.batch("train", order[at.batch], seed=drawn, in_bytes=True)
+                x, targets = (part.to(device) for part in batch)
                 torch.manual_seed(drawn)
                 lr = learning_rate(how, step=at.epoch * batches + at.batch, steps=how.epochs * batches, batches=batches)
                 for group in optimizer.param_groups:

@@ -425,7 +425,7 @@ def test_a_nan_in_the_input_is_named_with_its_time_step(tmp_path):
         dataset = few(data, quiet=quiet)
         real = dataset.batch
 
-        def batch(split: str, ids: Any, *, seed: int | None = None) -> Any:
+        def batch(split: str, ids: Any, *, seed: int | None = None, in_bytes: bool = False) -> Any:
             x, targets = real(split, ids, seed=seed)
             if seed is not None:
                 x[2, 0] = math.nan
@@ -503,9 +503,9 @@ def test_the_test_split_is_seen_once_and_at_the_end(tmp_path):
         dataset = few(data, quiet=quiet)
         real = dataset.batch
 
-        def batch(split: str, ids: Any, *, seed: int | None = None) -> Any:
+        def batch(split: str, ids: Any, *, seed: int | None = None, in_bytes: bool = False) -> Any:
             asked.append((split, list(ids), seed))
-            return real(split, ids, seed=seed)
+            return real(split, ids, seed=seed, in_bytes=in_bytes)
 
         object.__setattr__(dataset, "batch", batch)
         return dataset
@@ -531,11 +531,11 @@ def test_the_order_and_the_draws_of_each_epoch_are_new(tmp_path):
         dataset = few(data, quiet=quiet)
         real = dataset.batch
 
-        def batch(split: str, ids: Any, *, seed: int | None = None) -> Any:
+        def batch(split: str, ids: Any, *, seed: int | None = None, in_bytes: bool = False) -> Any:
             if seed is not None:
                 seeds.append(seed)
                 orders.append(tuple(ids))
-            return real(split, ids, seed=seed)
+            return real(split, ids, seed=seed, in_bytes=in_bytes)
 
         object.__setattr__(dataset, "batch", batch)
         return dataset

@@ -43,8 +43,8 @@ class Dataset:
             ids = np.random.default_rng((seed, _SHUFFLE)).permutation(ids)
         return [ids[start : start + self.data.batch] for start in range(0, len(ids), self.data.batch)]
 
-    def batch(self, split: str, ids: Any, *, seed: int | None = None) -> tuple[Tensor, Tensor]:
-        """Frames [steps, len(ids), *shape] and classes [len(ids)].
+    def batch(self, split: str, ids: Any, *, seed: int | None = None, in_bytes: bool = False) -> tuple[Tensor, Tensor]:
+        """Frames [steps, len(ids), *shape], floats or where asked for and possible bytes, and classes [len(ids)].
 
         With a seed, training recordings are shifted and turned, and random transforms drawn anew. What a recording
         becomes depends on its id and the seed alone, not on its neighbours in the batch.
@@ -59,14 +59,16 @@ class Dataset:
         targets = torch.from_numpy(events.labels[ids])
         moves = self._moves(split, ids, seed=seed)
         if not self.data.transforms or not len(ids):
-            return self._encode(events, ids, moves=moves), targets
+            frames = self._encode(events, ids, moves=moves)
+            return frames if in_bytes else frames.float(), targets
         changed = [self._transformed(events, sample, seed=seed) for sample in ids.tolist()]
         if changed[0].dtype.names is None:
             for sample, frames in zip(ids, changed, strict=True):
                 check_frames(frames, (self.data.steps, *self.shape), source=f"recording {sample} of {split!r}")
             return torch.from_numpy(np.stack(changed, axis=1)).float(), targets
         flat = flatten(changed, events.labels[ids], like=events, sensor=self.sensor)
-        return self._encode(flat, np.arange(len(ids)), moves=moves), targets
+        frames = self._encode(flat, np.arange(len(ids)), moves=moves)
+        return frames if in_bytes else frames.float(), targets
 
     def labels(self, split: str) -> np.ndarray:
         """Classes of the split, in the order of its ids."""
@@ -104,6 +106,7 @@ class Dataset:
             shape=(1,) * (3 - len(self.shape)) + self.shape,
             downsample=self.data.downsample,
             binary=self.data.binary,
+            in_bytes=True,  # also where floats are asked for: one kernel to compile
             **moves,
         )
         return frames.view(*frames.shape[:2], *self.shape)

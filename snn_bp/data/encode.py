@@ -1,7 +1,8 @@
 """Events to frames: the obvious way, and the same in one compiled pass over the events of a batch.
 
 An event at `t` microseconds lies in step `t // step_us`, in integers, so that every event with
-0 <= t < steps * step_us is counted once and no other is. Counts are float32: exact up to 2**24 in one cell.
+0 <= t < steps * step_us is counted once and no other is. Counts are float32, exact up to 2**24 in one cell, or bytes
+where that many suffice: a quarter of the memory to clear and to look through.
 """
 
 from dataclasses import dataclass
@@ -42,8 +43,11 @@ def encode(
     binary: bool = False,
     shifts: np.ndarray | None = None,
     turns: np.ndarray | None = None,
+    in_bytes: bool = False,
 ) -> Tensor:
     """Counts [steps, len(ids), polarities, height, width] of the recordings `ids`.
+
+    In bytes (uint8) where they are asked for and no cell counts more than 255, else in float32.
 
     `shape` is (polarities, height, width) after downsampling. `shifts` [len(ids), 2] moves each recording by
     so many pixels in x and y, before downsampling; `turns` [len(ids)] turns it by so many radians about the middle
@@ -53,11 +57,13 @@ def encode(
         shifts = np.zeros((len(ids), 2), dtype=np.int64)
     if turns is None:
         turns = np.zeros(len(ids))
-    frames = np.empty((steps, len(ids), *shape), dtype=np.float32)  # NumPy's large arrays lie in huge pages
     arrays = (events.x, events.y, events.p, events.t)
     starts, stops = events.offsets[ids], events.offsets[1:][ids]
     moves = (shifts, np.cos(turns), np.sin(turns), bool(turns.any()))
-    _count(frames, *arrays, starts, stops, *moves, step_us, downsample, binary)
+    for dtype, most in ((np.uint8, 255), (np.float32, 2**24))[not in_bytes :]:
+        frames = np.empty((steps, len(ids), *shape), dtype)  # NumPy's large arrays lie in huge pages
+        if _count(frames, *arrays, starts, stops, *moves, step_us, downsample, binary, most):
+            break
     return torch.from_numpy(frames)
 
 
@@ -100,7 +106,9 @@ def encode_reference(
 
 
 @njit(cache=True, nogil=True)
-def _count(frames, x, y, p, t, starts, stops, shifts, cosines, sines, turn, step_us, downsample, binary):
+def _count(frames, x, y, p, t, starts, stops, shifts, cosines, sines, turn, step_us, downsample, binary, most):
+    """Whether no cell counts more than `most`; those that would stay there."""
+    fits = True
     steps, samples, polarities, height, width = frames.shape
     cells = frames.reshape(-1)
     plane, window = height * width, steps * step_us
@@ -139,7 +147,13 @@ def _count(frames, x, y, p, t, starts, stops, shifts, cosines, sines, turn, step
             if row < 0 or column < 0:
                 continue
             cell = np.uint64(corner + polarity * plane + row + column)  # unsigned: no test for wrapping
-            cells[cell] = 1.0 if binary else cells[cell] + 1.0
+            if binary:
+                cells[cell] = 1
+            elif cells[cell] < most:
+                cells[cell] += 1
+            else:
+                fits = False
+    return fits
 
 
 @njit(cache=True, nogil=True)

@@ -118,7 +118,7 @@ def diagnose(
     """
     work = copied(network)
     with forked(inputs), torch.enable_grad():
-        out, layers = unroll(work, inputs.detach().requires_grad_(), state)
+        out, layers = unroll(work, work.in_floats(inputs).detach().requires_grad_(), state)
         value = loss(out, targets)
     named = dict(work.named_parameters())
     nodes = [node for steps in layers for node in (*steps.potentials, *steps.spikes)]

@@ -141,7 +141,6 @@ def blocks_of(network: Network, x: Tensor, rule: str) -> list[Block]:
     """The network's blocks; raises where an online rule has no gradient for a layer, and says which and why."""
     if network.target != "float":
         raise SnnError(f"{rule}: the network has target={network.target!r}; the rules know the float equations only.")
-    network.check_input(x)
     blocks: list[Block] = []
     front: list[nn.Module] = []
     parts: dict[str, Any] = {}

@@ -38,6 +38,7 @@ def ottt(
     above them has memory, if the resets are detached and "subtract" or "none". With `error="total"` the network runs
     twice, first to sum its outputs. Gradients are summed over all steps and update nothing.
     """
+    x = network.in_floats(x)
     blocks = blocks_of(network, x, "ottt")
     error_at = error_of("ottt", blocks, x, targets, loss, error)
     learners = [_InputTraces(block, network.name(block.place)) for block in blocks]
@@ -73,6 +74,7 @@ def eprop(
     number of steps. With `error="total"` the network runs twice. Gradients are summed over all steps.
     """
     check_choice("eprop: feedback", feedback, ("symmetric", "random"))
+    x = network.in_floats(x)
     blocks = blocks_of(network, x, "eprop")
     error_at = error_of("eprop", blocks, x, targets, loss, error)
     *hidden, last = blocks

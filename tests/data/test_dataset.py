@@ -24,6 +24,17 @@ def test_a_batch_is_time_first_and_equals_the_reference(digits):
     assert torch.equal(x, encode_reference(events, ids, steps=31, step_us=10_000, shape=(2, 34, 34)))
 
 
+def test_bytes_hold_what_the_floats_of_a_batch_hold(digits):
+    ids = digits.batches("train", seed=1)[0]
+
+    (frames, targets), (in_bytes, same) = (
+        digits.batch("train", ids, seed=2, in_bytes=asked) for asked in (False, True)
+    )
+
+    assert frames.dtype == torch.float32 and in_bytes.dtype == torch.uint8
+    assert torch.equal(in_bytes.float(), frames) and torch.equal(targets, same)
+
+
 def test_splits_are_disjoint_and_cover_their_parts(digits):
     train, validation, test = (digits.ids[split].tolist() for split in ("train", "validation", "test"))
 

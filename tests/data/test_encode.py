@@ -59,10 +59,21 @@ def test_the_compiled_pass_equals_the_reference(events, downsample, binary, shif
         "turns": None if turns is None else np.array(turns)[: len(events)],
     }
 
-    fast = encode(events, ids, **asked)
+    fast, in_bytes = encode(events, ids, **asked), encode(events, ids, in_bytes=True, **asked)
     slow = encode_reference(events, ids, **asked)
 
     assert torch.equal(fast, slow)
+    assert in_bytes.dtype == torch.uint8 and torch.equal(in_bytes.float(), slow)
+
+
+@pytest.mark.parametrize(("times", "dtype"), ((255, torch.uint8), (256, torch.float32)))
+def test_counts_that_no_byte_holds_are_floats(times, dtype):
+    events = make_events([(1, 2, 5, 0)], [(1, 2, 5, 0)] * times)
+
+    counts = count(events, in_bytes=True)
+
+    assert counts.dtype == dtype and counts.max() == times
+    assert torch.equal(counts.float(), count(events))
 
 
 @settings(max_examples=50, deadline=None)
