@@ -12,6 +12,7 @@ from torch import Tensor
 
 from snn_bp.kernels import cpu, gpu
 from snn_bp.kernels.bind import Constants
+from snn_bp.kernels.lines import empty
 from snn_bp.neurons import COEFFICIENTS
 from snn_bp.surrogates import Unit
 
@@ -36,8 +37,8 @@ def run_neuron(
     """
     state, parameters = (i, a, v, s), (alpha, beta, rho, kappa, theta)
     constants = Constants(current, adapts, spiking, reset, detach)
-    spikes = _like(x, spiking)
-    traces = [_like(x, given) for given in (record, record and adapts, record and saves_current)]
+    spikes = _room(x, spiking)
+    traces = [_room(x, given) for given in (record, record and adapts, record and saves_current)]
     run = gpu.run_forward if gpu.serves(x) else _forward_on_cpu
     last = run(x, state, parameters, constants, spikes, traces, record=record, saves_current=saves_current)
     return spikes, *traces, *last  # pyright: ignore[reportReturnType]
@@ -144,7 +145,7 @@ def _backward_on_cpu(
         LEARNS=learns,
     )
     empty = potentials.new_empty(0)
-    gx = torch.empty_like(potentials)
+    gx = _room(potentials, True)
     g_first = [
         torch.zeros_like(v) if given is None else given.clone(memory_format=torch.contiguous_format)
         for given in g_last
@@ -159,6 +160,13 @@ def _backward_on_cpu(
 
 def _like(x: Tensor, given: bool) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format) if given else x.new_empty(0)
+
+
+def _room(x: Tensor, given: bool) -> Tensor:
+    """As `_like`; on the CPU by NumPy, whose large arrays lie in huge pages."""
+    if x.device.type != "cpu" or not given:
+        return _like(x, given)
+    return torch.from_numpy(empty(x.numel(), _dtype(x))).view(x.shape)
 
 
 def _dtype(tensor: Tensor) -> np.dtype:
