@@ -21,6 +21,7 @@ from speed.works import WORKS, Work
 SPEED = Path(__file__).resolve().parents[1] / "speed.py"
 ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 LONG_S, LONG_RUNS = 10.0, 3  # a step that takes longer is timed less often
+SHORT_S = 3.0  # a step that takes less is timed behind another, as in training: what it reads is in the caches again
 WARM_STEPS = 4  # of a run that only loads code
 
 
@@ -119,11 +120,14 @@ def _timed(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The shorter of two steps that compile, then the seconds of another for each line."""
     try:
         step = measure.build(task["library"], _work(task), Path(task["folder"]))
-        yield {"seconds": min(measure.seconds(step), measure.seconds(step))}
+        shorter = min(measure.seconds(step), measure.seconds(step))
+        yield {"seconds": shorter}
     except Exception as error:  # a peer may fail in any way; the others are measured all the same
         yield {"error": f"{type(error).__name__}: {error}"[:300]}
         return
     for _ in sys.stdin:
+        if shorter < SHORT_S:
+            step.run()
         yield {"seconds": measure.seconds(step)}
 
 
