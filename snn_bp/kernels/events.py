@@ -61,10 +61,8 @@ def find_events(x: np.ndarray, low: int, rows: int, *, most: float) -> Events | 
     steps, _, inputs = x.shape
     room = int(most * steps * rows * inputs) + inputs
     pointer = np.zeros(steps * rows + 1, np.int64)
-    index, value = (
-        np.empty(room, np.uint32),
-        np.empty(room, np.float32 if x.dtype == np.uint8 else x.dtype),
-    )  # pages that are not written cost nothing
+    dtype = np.float32 if x.dtype == np.uint8 else x.dtype
+    index, value = np.empty(room, np.uint32), np.empty(room, dtype)  # pages that are not written cost nothing
     if not compiled_plain(find)(x, low, rows, pointer, index, value):
         return None
     found = pointer[-1]

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from importlib import util
 from typing import Any
 
-import torch
-
 from speed import jax_peer, torch_peers
 from speed.ours import ours
 from speed.steps import Step
@@ -30,7 +28,6 @@ class Library:
 ZERO = {"reset": "zero"}
 LIBRARIES = {
     "snn_bp": Library("snn_bp", ours),
-    "snn_bp, input in bytes": Library("snn_bp", ours, {"input_dtype": torch.uint8}),
     "snn_bp, low memory": Library("snn_bp", ours, {"memory": "low"}),
     "snntorch": Library("snntorch", torch_peers.snntorch),
     "snntorch, compiled": Library("snntorch", torch_peers.snntorch, {"compiled": True}),

@@ -20,7 +20,6 @@ def ours(
     detach: bool = True,
     detach_recurrent: bool = True,
     memory: Literal["full", "low"] = "full",
-    input_dtype: torch.dtype | None = None,
 ) -> Step:
     """A step of ours; the neurons of a recurrent layer may treat the gradient of their reset differently."""
     lif = LIF(beta=BETA, threshold=THETA, reset=reset, detach_reset=detach)
@@ -30,7 +29,7 @@ def ours(
     with torch.no_grad():
         for parameter, weight in zip(weights, material.weights, strict=True):
             parameter.copy_(torch.from_numpy(weight))
-    return torch_step(network, weights, work, material, dtype, input_dtype=input_dtype)
+    return torch_step(network, weights, work, material, dtype)
 
 
 def _model(work: Work, lif: LIF, recurrent: LIF) -> tuple[Layer, ...]:

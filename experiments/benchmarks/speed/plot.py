@@ -66,7 +66,7 @@ def _lines(axes: Any, key: str, rows: list[dict[str, Any]]) -> None:
         look = {"marker": MARKERS[place % 4], "linestyle": LINES[place % 4]}
         axes.plot(x, [ms for _, ms in points], color="black" if name == OURS else "0.45", label=name, **look)
     axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # room for the legend
     axes.set_xlabel("time steps" if key == "steps" else "ones in the input, %")
     axes.set_ylabel("ms, W1, one thread")
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="upper left", ncols=3)

@@ -73,7 +73,6 @@ def torch_step(
     *,
     scale: float = 1.0,
     batch_first: bool = False,
-    input_dtype: torch.dtype | None = None,
 ) -> Step:
     """The step of a torch library; `forward` takes and gives `[time, batch, ...]`, or `[batch, time, ...]`."""
 
@@ -84,7 +83,7 @@ def torch_step(
     def back(tensor: Tensor) -> np.ndarray:
         return (tensor.transpose(0, 1) if batch_first else tensor).detach().numpy()
 
-    x, targets = given(material.x).to(input_dtype), torch.from_numpy(material.targets)
+    x, targets = given(material.x), torch.from_numpy(material.targets)
     if work.units:
 
         def run() -> Outcome:
