@@ -308,10 +308,11 @@ def test_the_programs_start_and_fail_as_said(tmp_path):
         return subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
     digits = start(str(ROOT / "experiments" / "digits.py"), "--dry-run", "train.epochs=3")
-    typo = start("-m", "snn_bp", "trian")
+    typo, told = start("-m", "snn_bp", "trian"), start("-m", "snn_bp", "--help")
 
     assert digits.returncode == 0 and not digits.stderr
     assert "train.epochs=3 (was" in digits.stdout and "for 3 epochs" in digits.stdout
+    assert told.returncode == 0 and not told.stderr and "gradcheck" in told.stdout  # all of it, though it leaves early
     assert typo.returncode == 2 and typo.stderr.startswith("error: ") and typo.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
