@@ -118,7 +118,7 @@ def runs_compiled(x: Tensor) -> bool:
 
 
 def _is_traced() -> bool:
-    """Whether something watches each operator: fake tensors, a tracer, a profiler's mode."""
+    """Whether something watches each operator: fake tensors, a tracer, a counter of operations."""
     return torch._C._len_torch_dispatch_stack() > 0
 
 

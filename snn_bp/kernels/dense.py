@@ -29,9 +29,8 @@ from snn_bp.kernels.vectors import (
     copy,
     count_bits,
     decode,
+    differing,
     multiply,
-    nonzero,
-    not_one,
     pack,
     put,
     trailing_zeros,
@@ -333,8 +332,8 @@ def pack_input(words, x, low, rows):
         for q in range(rows):
             row = x[t, low + q]
             for first in range(0, inputs, 64):
-                bits = nonzero(row, first)
-                if bits & not_one(row, first):
+                bits = differing(row, first, 0)
+                if bits & differing(row, first, 1):
                     return -1
                 words[place] = bits
                 total += np.int64(count_bits(bits))

@@ -9,7 +9,7 @@ import numpy as np
 
 from snn_bp.kernels import dense
 from snn_bp.kernels.cpu import compiled_plain
-from snn_bp.kernels.vectors import nonzero, trailing_zeros
+from snn_bp.kernels.vectors import differing, trailing_zeros
 
 
 class Bits(NamedTuple):
@@ -79,7 +79,7 @@ def find(x, low, rows, pointer, index, value):
                 return False
             row = x[t, low + q]
             for first in range(0, inputs, 64):
-                bits = nonzero(row, first)
+                bits = differing(row, first, 0)
                 while bits != np.uint64(0):
                     place = first + np.int64(trailing_zeros(bits))
                     index[found] = place

@@ -128,20 +128,20 @@ def _copied(lanes: int, *, past_cache: bool):
     return copy
 
 
-def _compared(sign: str, number: int, lanes: int):
-    """An intrinsic that compares values with a number: a word with a bit for each."""
+def _differing(lanes: int):
+    """An intrinsic that compares `lanes` values with a number: a word with a bit for each that differs, a NaN too."""
     word = ir.IntType(lanes)
 
     @intrinsic
-    def compare(typing, values, at):
+    def compare(typing, values, at, number):
         def emit(context, builder, signature, arguments):
-            value = _Array(context, builder, signature.args[0], arguments[0], lanes).load(arguments[1])
-            other = ir.Constant(value.type, [number] * lanes)
+            source = _Array(context, builder, signature.args[0], arguments[0], lanes)
+            value, other = source.load(arguments[1]), source.spread(arguments[2])
             whole = isinstance(value.type.element, ir.IntType)
             test = builder.icmp_unsigned if whole else builder.fcmp_unordered
-            return builder.zext(builder.bitcast(test(sign, value, other), word), _INDEX)
+            return builder.zext(builder.bitcast(test("!=", value, other), word), _INDEX)
 
-        return types.uint64(values, types.int64), emit
+        return types.uint64(values, types.int64, values.dtype), emit
 
     return compare
 
@@ -287,5 +287,4 @@ tile, tile_of_one_panel, tile_of_one_row = _tile(TALL, PANELS), _tile(TALL, 1), 
 add_scaled_16, add_scaled_8, add_scaled_4, add_scaled_1 = map(_scaled, (16, 8, 4, 1))
 (largest_8, put_back_8), (largest_4, put_back_4), (largest_1, put_back_1) = map(_window, (8, 4, 1))
 (largest_2x2_8, put_back_2x2_8), (largest_2x2_4, put_back_2x2_4) = _window(8, 2), _window(4, 2)
-nonzero_64, nonzero_8 = _compared("!=", 0, 64), _compared("!=", 0, 8)
-not_one_64, not_one_8 = _compared("!=", 1, 64), _compared("!=", 1, 8)
+differing_64, differing_8 = _differing(64), _differing(8)

@@ -231,7 +231,7 @@ def pack(words, words_at, values, at, width):
     for word in range((width + 63) // 64):
         bits = np.uint64(0)
         for place in range(0, min(64, width - 64 * word), HALF):
-            bits |= llvm.nonzero_8(values, at + 64 * word + place) << np.uint64(place)
+            bits |= llvm.differing_8(values, at + 64 * word + place, 0) << np.uint64(place)
         words[words_at + word] = bits
 
 
@@ -289,24 +289,12 @@ def count_bits(word):
 
 
 @numba.njit(error_model="numpy")
-def nonzero(row, first):
-    """A bit for each value from `first` to the end of the row, 64 at most, that is not zero; a NaN is not."""
+def differing(row, first, number):
+    """A bit for each value from `first` to the end of the row, 64 at most, that is not `number`; a NaN is not."""
     count = min(64, row.size - first)
     if row.size >= 64:
-        return llvm.nonzero_64(row, first + count - 64) >> np.uint64(64 - count)
+        return llvm.differing_64(row, first + count - 64, number) >> np.uint64(64 - count)
     bits = np.uint64(0)
     for place in range(count):
-        bits |= np.uint64(row[place] != 0) << np.uint64(place)
-    return bits
-
-
-@numba.njit(error_model="numpy")
-def not_one(row, first):
-    """As `nonzero`, for values that are not one."""
-    count = min(64, row.size - first)
-    if row.size >= 64:
-        return llvm.not_one_64(row, first + count - 64) >> np.uint64(64 - count)
-    bits = np.uint64(0)
-    for place in range(count):
-        bits |= np.uint64(row[place] != 1) << np.uint64(place)
+        bits |= np.uint64(row[place] != number) << np.uint64(place)
     return bits
