@@ -59,7 +59,7 @@ def evaluate_network(network: Network, dataset: Dataset, split: str, loss: Loss,
     operations: dict[str, float] = {}
     total_loss, samples = 0.0, sum(len(ids) for ids in batches)
     for ids in batches:
-        x, targets = dataset.batch(split, ids)
+        x, targets = dataset.batch(split, ids, in_bytes=True)
         x = x.to(device)
         out = _counted(network, x, spikes, operations) if counts else network(x)
         total_loss += float(loss(out, targets.to(device))) * len(ids)
@@ -121,6 +121,7 @@ def layer_activity(network: Network, x: Tensor) -> list[dict[str, Any]]:
 
 def _counted(network: Network, x: Tensor, spikes: dict[str, float], operations: dict[str, float]) -> Tensor:
     """The output for `x`, with spikes and operations added to the two counts."""
+    x = network.in_floats(x)
     for place, (layer, out) in enumerate(network.walk(x)):
         name = network.name(place)
         if has_state(layer):

@@ -323,7 +323,7 @@ def _probe(dataset: Dataset) -> tuple[Tensor, Tensor]:
     """Up to 64 training recordings spread over the split with their classes, on which layers are looked at."""
     ids = dataset.ids["train"]
     count = min(len(ids), dataset.data.batch, 64)
-    return dataset.batch("train", ids[np.linspace(0, len(ids) - 1, count).astype(int)])
+    return dataset.batch("train", ids[np.linspace(0, len(ids) - 1, count).astype(int)], in_bytes=True)
 
 
 def _draw(*words: int) -> int:

@@ -59,16 +59,14 @@ class Dataset:
         targets = torch.from_numpy(events.labels[ids])
         moves = self._moves(split, ids, seed=seed)
         if not self.data.transforms or not len(ids):
-            frames = self._encode(events, ids, moves=moves)
-            return frames if in_bytes else frames.float(), targets
+            return self._encode(events, ids, moves=moves, in_bytes=in_bytes), targets
         changed = [self._transformed(events, sample, seed=seed) for sample in ids.tolist()]
         if changed[0].dtype.names is None:
             for sample, frames in zip(ids, changed, strict=True):
                 check_frames(frames, (self.data.steps, *self.shape), source=f"recording {sample} of {split!r}")
             return torch.from_numpy(np.stack(changed, axis=1)).float(), targets
         flat = flatten(changed, events.labels[ids], like=events, sensor=self.sensor)
-        frames = self._encode(flat, np.arange(len(ids)), moves=moves)
-        return frames if in_bytes else frames.float(), targets
+        return self._encode(flat, np.arange(len(ids)), moves=moves, in_bytes=in_bytes), targets
 
     def labels(self, split: str) -> np.ndarray:
         """Classes of the split, in the order of its ids."""
@@ -97,7 +95,7 @@ class Dataset:
         drawn = 0 if seed is None else seed + 1
         return apply_transforms(self.data.transforms, array, seed=(drawn, _TRANSFORM, sample))
 
-    def _encode(self, events: Events, ids: np.ndarray, *, moves: dict[str, np.ndarray]) -> Tensor:
+    def _encode(self, events: Events, ids: np.ndarray, *, moves: dict[str, np.ndarray], in_bytes: bool) -> Tensor:
         frames = encode(
             events,
             ids,
@@ -106,7 +104,7 @@ class Dataset:
             shape=(1,) * (3 - len(self.shape)) + self.shape,
             downsample=self.data.downsample,
             binary=self.data.binary,
-            in_bytes=True,  # also where floats are asked for: one kernel to compile
+            in_bytes=in_bytes,
             **moves,
         )
         return frames.view(*frames.shape[:2], *self.shape)

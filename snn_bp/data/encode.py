@@ -60,9 +60,9 @@ def encode(
     arrays = (events.x, events.y, events.p, events.t)
     starts, stops = events.offsets[ids], events.offsets[1:][ids]
     moves = (shifts, np.cos(turns), np.sin(turns), bool(turns.any()))
-    for dtype, most in ((np.uint8, 255), (np.float32, 2**24))[not in_bytes :]:
+    for dtype, test in ((np.uint8, True), (np.float32, None))[not in_bytes :]:
         frames = np.empty((steps, len(ids), *shape), dtype)  # NumPy's large arrays lie in huge pages
-        if _count(frames, *arrays, starts, stops, *moves, step_us, downsample, binary, most):
+        if _count(frames, *arrays, starts, stops, *moves, step_us, downsample, binary, test):
             break
     return torch.from_numpy(frames)
 
@@ -106,9 +106,9 @@ def encode_reference(
 
 
 @njit(cache=True, nogil=True)
-def _count(frames, x, y, p, t, starts, stops, shifts, cosines, sines, turn, step_us, downsample, binary, most):
-    """Whether no cell counts more than `most`; those that would stay there."""
-    fits = True
+def _count(frames, x, y, p, t, starts, stops, shifts, cosines, sines, turn, step_us, downsample, binary, test):
+    """Whether every count fits the frames' type; with None for `test`, which floats need not pay, not looked at."""
+    one, fits = frames.dtype.type(1), True
     steps, samples, polarities, height, width = frames.shape
     cells = frames.reshape(-1)
     plane, window = height * width, steps * step_us
@@ -147,12 +147,9 @@ def _count(frames, x, y, p, t, starts, stops, shifts, cosines, sines, turn, step
             if row < 0 or column < 0:
                 continue
             cell = np.uint64(corner + polarity * plane + row + column)  # unsigned: no test for wrapping
-            if binary:
-                cells[cell] = 1
-            elif cells[cell] < most:
-                cells[cell] += 1
-            else:
-                fits = False
+            cells[cell] = one if binary else cells[cell] + one
+            if test is not None:
+                fits &= cells[cell] != 0  # a full byte begins again
     return fits
 
 
