@@ -5,7 +5,8 @@ their spikes are packed as bits. The gradient of the weights is gathered the sam
 Where more than `PRODUCT_FROM` of the inputs are not zero, a matrix product is faster and is taken. The neurons are
 `equations.py`, bound as in `cpu.py`; all equals the reference up to the order of summation in the weighted sums.
 
-A kernel sees a few time steps of a part of the batch, its rows; all arrays are flat, `width` numbers to a row.
+A kernel sees steps `start..stop` of a part of the batch, `rows` samples from `low` on; all arrays are flat, `width`
+numbers to a row. What belongs to a chunk of time alone (`z`, `d`, `below`) begins with the row of `start`.
 """
 
 # pyright: reportUndefinedVariable=false
@@ -43,14 +44,14 @@ PRODUCT_FROM = 0.28  # share of inputs not zero; measured by experiments/benchma
 
 def forward(
     z, recurrent, i, a, v, s, alpha, beta, rho, kappa, theta, fired, out, potentials, adaptations, currents,
-    units, width, batch, low, rows, start, stop, origin,
+    whole, units, width, batch, low, rows, start, stop,
 ):  # fmt: skip
-    """Neurons of `rows` samples, from sample `low` of a `batch` on, under the input `z` of steps `start..stop`.
+    """Neurons under the input `z`.
 
-    `i, a, v, s` hold the state, in and out. `fired` and the traces begin with the step before `origin`, `fired` with
-    that before step 0; traces and `out` that are empty are not written. Recurrence adds to `z`.
+    `i, a, v, s` hold the state, in and out. `fired` begins with the step before step 0, as traces do that are `whole`;
+    others begin with that before `start`. Traces and `out` that are empty are not written. Recurrence adds to `z`.
     """
-    words = (width + 63) // 64
+    words, origin = (width + 63) // 64, 0 if whole else start
     for t in range(start, stop):
         here = (t - start) * rows * width
         if RECURRENT:
@@ -87,16 +88,17 @@ def forward(
 
 
 def backward(
-    recurrent_back, s_first, begins, alpha, beta, rho, kappa, theta, slope, potentials, adaptations, currents,
-    d, gi, ga, gv, gs, g_rate, g_bias, g_alpha, g_beta, g_rho, g_kappa, g_theta, width, rows, start, stop, origin,
+    recurrent_back, s_first, alpha, beta, rho, kappa, theta, slope, potentials, adaptations, currents, whole,
+    d, gi, ga, gv, gs, g_rate, g_bias, g_alpha, g_beta, g_rho, g_kappa, g_theta, width, rows, start, stop,
 ):  # fmt: skip
     """The adjoint of `forward`, last step first: `d` comes as the gradient of the output, and leaves as that of `z`.
 
     `gi, ga, gv, gs` are carried from later steps to earlier ones, `g_rate` is added at every step. `s_first` are the
-    spikes before `start` where `begins`: at the beginning of a run they are given and need not follow from `v`.
+    spikes before step 0, which are given and need not follow from `v`.
     """
+    origin = 0 if whole else start
     for t in range(stop - 1, start - 1, -1):
-        first = begins and t == start
+        first = t == 0
         for q in range(rows):
             here, state = np.uint64(((t - start) * rows + q) * width), np.uint64(q * width)
             before = np.uint64(((t - origin) * rows + q) * width)
@@ -139,43 +141,55 @@ def backward(
             multiply(gs, 0, width, d, here, width, recurrent_back, rows, width, width, True)
 
 
-def weigh_events(z, begin, end, index, value, weight, bias, width, first, rows):
-    """Fill `z`: bias plus the rows of weights of the events of rows `first .. first + rows`, times their values."""
-    inputs = weight.size // width
+def weigh_events(z, begin, end, index, value, weight, bias, width, rows, start, stop):
+    """Fill `z`: bias plus the rows of weights of the events, times their values."""
+    inputs, first = weight.size // width, start * rows
     for column in range(0, width, BLOCK):
         wide = min(BLOCK, width - column)
-        for r in range(rows):
+        for r in range((stop - start) * rows):
             at, event = r * width + column, begin[first + r]
             copy(z, at, bias, column, wide)
             add_scaled_rows(z, at, weight, column * inputs, wide, index, value, event, end[first + r] - event)
 
 
-def weigh_heard(z, heard, at, words, weight, bias, width, rows):
-    """Fill `z`: bias plus the rows of weights under the bits of `rows` rows of `heard`; whether by a product."""
-    for r in range(rows):
+def weigh_heard(z, heard, words, weight, bias, width, rows, start, stop):
+    """Fill `z`: bias plus the rows of weights under the bits of `heard`; whether by a product."""
+    count = (stop - start) * rows
+    for r in range(count):
         copy(z, r * width, bias, 0, width)
-    return add_heard(z, 0, heard, at, words, weight, rows, width)
+    return add_heard(z, 0, heard, start * rows * words, words, weight, count, width)
 
 
-def weigh_floats(z, x, weight, bias, inputs, width, batch, low, rows, start, steps):
-    """Fill `z`: bias plus the product of `steps` steps of `x` with the weights."""
-    for t in range(steps):
+def weigh_floats(z, x, weight, bias, inputs, width, batch, low, rows, start, stop):
+    """Fill `z`: bias plus the product of `x` with the weights."""
+    for t in range(start, stop):
         for q in range(rows):
-            copy(z, (t * rows + q) * width, bias, 0, width)
-        row = ((start + t) * batch + low) * inputs
+            copy(z, ((t - start) * rows + q) * width, bias, 0, width)
+        row = (t * batch + low) * inputs
         for column in range(0, width, BLOCK):
             wide = min(BLOCK, width - column)
-            to, weights = t * rows * width + column, column * inputs
+            to, weights = (t - start) * rows * width + column, column * inputs
             add_product(z, to, width, x, row, inputs, 1, weight, weights, wide, rows, inputs, wide)
 
 
-def take_currents(z, x, bias, width, batch, low, rows, start, steps):
-    """Fill `z`: bias plus `steps` steps of `x`, which is the weighted sum already."""
-    for t in range(steps):
+def take_currents(z, x, bias, width, batch, low, rows, start, stop):
+    """Fill `z`: bias plus `x`, which is the weighted sum already."""
+    for t in range(start, stop):
         for q in range(rows):
-            to, at = (t * rows + q) * width, ((start + t) * batch + low + q) * width
+            to, at = ((t - start) * rows + q) * width, (t * batch + low + q) * width
             for m in range(width):
                 z[to + m] = x[at + m] + bias[m]
+
+
+def take_errors(d, g_out, units, width, batch, low, rows, start, stop):
+    """Fill `d` with the gradient of the output, zeros from the last unit on."""
+    for t in range(start, stop):
+        for q in range(rows):
+            to, at = np.uint64(((t - start) * rows + q) * width), np.uint64((t * batch + low + q) * units)
+            for m in range(np.uint64(units)):
+                d[to + m] = g_out[at + m]
+            for m in range(np.uint64(units), np.uint64(width)):
+                d[to + m] = 0
 
 
 @numba.njit(error_model="numpy")
@@ -202,60 +216,61 @@ def add_heard(z, z_at, heard, at, words, weight, rows, width):
     return False
 
 
-def gather_heard(g_weight, d, heard, at, words, width, rows):
-    """Add to `g_weight` the gradient from `rows` rows of bits and of the gradient `d` of the weighted sum."""
-    inputs, bits = g_weight.size // width, count(heard, at, rows * words)
-    groups = (rows + 63) // 64
-    by_input = by_inputs(heard, at, words, rows)
-    if bits > PRODUCT_FROM * rows * inputs:
-        unpacked = np.zeros(inputs * rows, d.dtype)
+def gather_heard(g_weight, d, heard, words, width, rows, start, stop):
+    """Add to `g_weight` the gradient from the bits and the gradient `d` of the weighted sum."""
+    at, every = start * rows * words, (stop - start) * rows
+    inputs, bits = g_weight.size // width, count(heard, at, every * words)
+    groups = (every + 63) // 64
+    by_input = by_inputs(heard, at, words, every)
+    if bits > PRODUCT_FROM * every * inputs:
+        unpacked = np.zeros(inputs * every, d.dtype)
         for k in range(inputs):
-            unpack(unpacked, k * rows, by_input, k * groups, groups)
+            unpack(unpacked, k * every, by_input, k * groups, groups)
         for column in range(0, width, BLOCK):
             wide = min(BLOCK, width - column)
             to = column * inputs
-            add_product(g_weight, to, wide, unpacked, 0, rows, 1, d, column, width, inputs, rows, wide)
+            add_product(g_weight, to, wide, unpacked, 0, every, 1, d, column, width, inputs, every, wide)
         return
     first, row = np.zeros(inputs + 1, np.int64), np.empty(bits + AT_ONCE, np.uint32)
     for k in range(inputs):
         first[k + 1] = decode(by_input, k * groups, groups, row, first[k])
-    gather(g_weight, d, first, row, None, width, rows)
+    gather(g_weight, d, first, row, None, width, every)
 
 
-def gather_events(g_weight, d, begin, end, index, value, width, first_row, rows):
-    """As `gather_heard`, from the events of rows `first_row .. first_row + rows`."""
+def gather_events(g_weight, d, begin, end, index, value, width, rows, start, stop):
+    """As `gather_heard`, from events and their values."""
     inputs = g_weight.size // width
     first = np.zeros(inputs + 2, np.int64)
-    for r in range(first_row, first_row + rows):
+    for r in range(start * rows, stop * rows):
         for n in range(begin[r], end[r]):
             first[index[n] + np.uint32(2)] += 1
     for k in range(inputs):
         first[k + 2] += first[k + 1]
     row = np.empty(max(first[inputs + 1], 1), np.uint32)
     factor = np.empty(max(first[inputs + 1], 1), d.dtype)
-    for r in range(first_row, first_row + rows):
+    for r in range(start * rows, stop * rows):
         for n in range(begin[r], end[r]):
             k = index[n] + np.uint32(1)
-            row[first[k]] = r - first_row
+            row[first[k]] = r - start * rows
             factor[first[k]] = value[n]
             first[k] += 1
-    gather(g_weight, d, first, row, factor, width, rows)
+    gather(g_weight, d, first, row, factor, width, (stop - start) * rows)
 
 
-def gather_floats(g_weight, d, x, width, batch, low, rows, start, steps):
-    """As `gather_heard`, from `steps` steps of `x`."""
+def gather_floats(g_weight, d, x, width, batch, low, rows, start, stop):
+    """As `gather_heard`, from `x`."""
     inputs = g_weight.size // width
-    for t in range(steps):
-        row = ((start + t) * batch + low) * inputs
+    for t in range(start, stop):
+        row = (t * batch + low) * inputs
         for column in range(0, width, BLOCK):
             wide = min(BLOCK, width - column)
-            errors = t * rows * width + column
+            errors = (t - start) * rows * width + column
             add_product(g_weight, column * inputs, wide, x, row, 1, inputs, d, errors, width, inputs, rows, wide)
 
 
-def input_gradient(below, d, back, below_width, units, width, rows):
+def input_gradient(below, d, back, below_width, units, width, rows, start, stop):
     """Fill `below` with the gradient of the layer's input; `back` are the weights in panels."""
-    multiply(below, 0, below_width, d, 0, width, back, rows, units, below_width, False)
+    multiply(below, 0, below_width, d, 0, width, back, (stop - start) * rows, units, below_width, False)
 
 
 @numba.njit(error_model="numpy")

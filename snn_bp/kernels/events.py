@@ -1,8 +1,11 @@
 """Inputs as what is not zero in them: bits where all else is one, else the events of each row and their values.
 
-Both weigh the rows they hold and gather the gradient of the weights; `weight` and `g_weight` lie in blocks of columns.
+Both weigh the rows they hold and gather the gradient of the weights: they give kernels that want no more than the
+first step and the one behind the last, `rows` rows to a step. `weight` and `g_weight` lie in blocks of columns.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,15 +20,16 @@ class Bits(NamedTuple):
 
     words: np.ndarray  # uint64 [rows, words]
 
-    def weigh(self, z: np.ndarray, weight: np.ndarray, bias: np.ndarray, width: int, first: int, rows: int) -> None:
-        """Fill `z` `[rows, width]` with the weighted sums of rows `first .. first + rows`."""
-        flat, words = self.words.reshape(-1), self.words.shape[1]
-        compiled_plain(dense.weigh_heard)(z, flat, first * words, words, weight, bias, width, rows)
+    def weigh(self, z: np.ndarray, weight: np.ndarray, bias: np.ndarray, width: int, rows: int) -> Callable:
+        """Fills `z` `[rows of the steps, width]` with weighted sums."""
+        return partial(compiled_plain(dense.weigh_heard), z, *self._flat(), weight, bias, width, rows)
 
-    def gather(self, g_weight: np.ndarray, d: np.ndarray, width: int, first: int, rows: int) -> None:
-        """Add to `g_weight` the gradient from the same rows and the gradient `d` of their weighted sums."""
-        flat, words = self.words.reshape(-1), self.words.shape[1]
-        compiled_plain(dense.gather_heard)(g_weight, d, flat, first * words, words, width, rows)
+    def gather(self, g_weight: np.ndarray, d: np.ndarray, width: int, rows: int) -> Callable:
+        """Adds to `g_weight` the gradient from the gradient `d` of the weighted sums."""
+        return partial(compiled_plain(dense.gather_heard), g_weight, d, *self._flat(), width, rows)
+
+    def _flat(self) -> tuple[np.ndarray, int]:
+        return self.words.reshape(-1), self.words.shape[1]
 
 
 class Events(NamedTuple):
@@ -36,13 +40,13 @@ class Events(NamedTuple):
     index: np.ndarray  # uint32, which input
     value: np.ndarray
 
-    def weigh(self, z: np.ndarray, weight: np.ndarray, bias: np.ndarray, width: int, first: int, rows: int) -> None:
+    def weigh(self, z: np.ndarray, weight: np.ndarray, bias: np.ndarray, width: int, rows: int) -> Callable:
         """As `Bits.weigh`."""
-        compiled_plain(dense.weigh_events)(z, *self, weight, bias, width, first, rows)
+        return partial(compiled_plain(dense.weigh_events), z, *self, weight, bias, width, rows)
 
-    def gather(self, g_weight: np.ndarray, d: np.ndarray, width: int, first: int, rows: int) -> None:
+    def gather(self, g_weight: np.ndarray, d: np.ndarray, width: int, rows: int) -> Callable:
         """As `Bits.gather`."""
-        compiled_plain(dense.gather_events)(g_weight, d, *self, width, first, rows)
+        return partial(compiled_plain(dense.gather_events), g_weight, d, *self, width, rows)
 
 
 def find_bits(x: np.ndarray, low: int, rows: int, *, most: float = 1.0) -> Bits | None:

@@ -279,10 +279,12 @@ def _plus(builder, at, vectors: int):
 
 copy, copy_8 = _copied(LANES, past_cache=False), _copied(8, past_cache=False)
 copy_past_cache = _copied(8, past_cache=True)
-add_rows_64, add_rows_32, add_rows_16 = (_row_sum(count, scaled=False) for count in (4, 2, 1))
-add_scaled_rows_64, add_scaled_rows_32, add_scaled_rows_16 = (_row_sum(count, scaled=True) for count in (4, 2, 1))
+_HAS_512_BITS = get_host_cpu_features().get("avx512f")
+BLOCK = 64 if _HAS_512_BITS else 32  # columns: four registers of single precision
+add_rows_block, add_rows_16 = (_row_sum(count, scaled=False) for count in (BLOCK // LANES, 1))
+add_scaled_rows_block, add_scaled_rows_16 = (_row_sum(count, scaled=True) for count in (BLOCK // LANES, 1))
 # as many sums as hide the latency of an addition: in 32 registers of a panel each, or in 16 of half a panel
-TALL, PANELS = (8, 2) if get_host_cpu_features().get("avx512f") else (4, 1)
+TALL, PANELS = (8, 2) if _HAS_512_BITS else (6, 1)
 tile, tile_of_one_panel, tile_of_one_row = _tile(TALL, PANELS), _tile(TALL, 1), _tile(1, 1)
 add_scaled_16, add_scaled_8, add_scaled_4, add_scaled_1 = map(_scaled, (16, 8, 4, 1))
 (largest_8, put_back_8), (largest_4, put_back_4), (largest_1, put_back_1) = map(_window, (8, 4, 1))

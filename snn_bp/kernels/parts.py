@@ -1,8 +1,9 @@
 """A part of the batch on its way through a chain of dense layers, forward and backward in chunks of time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from snn_bp.neurons import COEFFICIENTS
 from snn_bp.surrogates import Surrogate
 
 ROWS = 512  # time steps x samples of a backward chunk: its error signal fits the second-level cache
+Run: TypeAlias = Callable[[int, int], None]  # a kernel with all it needs but the first step and the one behind the last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +149,14 @@ class Part:
     def forward(self, x: np.ndarray, out: np.ndarray) -> None:
         """All layers, one after the other, over all time; `x` counts where nothing of it was found."""
         for n, layer in enumerate(self.layers):
-            here = out.reshape(-1) if layer is self.layers[-1] else self.nothing
+            last = layer is self.layers[-1]
+            weigh, advance = self._advance(n, x, out.reshape(-1) if last else self.nothing, self.traces[n], whole=True)
             self.saved.append([])
-            for start in range(0, self.steps, self.chunk):
+            for start, stop in self._chunks():
                 if self.graded and self.low_memory:
                     self.saved[n].append(self._copied_state(n))
-                self._advance(n, x, here, start, min(start + self.chunk, self.steps), self.traces[n], 0)
+                weigh(start, stop)
+                advance(start, stop)
 
     @without_subnormals()
     def backward(
@@ -162,22 +166,24 @@ class Part:
         """Chunk after chunk from the last, through all layers from the last."""
         self.sums = [Sums.zero(layer) for layer in self.layers]
         self.carried = [self._carried(layer, g_states[4 * n : 4 * n + 4]) for n, layer in enumerate(self.layers)]
-        errors = [zeros(self.chunk * self.rows * layer.width, self.dtype) for layer in self.layers]
-        inputs = padded(self.layers[0].inputs)
-        asked = g_x is not None and not self.layers[0].given
-        below = empty(self.chunk * self.rows * inputs if asked else 0, self.dtype)
-        here = slice(self.low, self.low + self.rows)
-        for start in reversed(range(0, self.steps, self.chunk)):
-            stop = min(start + self.chunk, self.steps)
-            shape = (stop - start, self.rows, -1)
-            last, size = self.layers[-1], (stop - start) * self.rows
-            errors[-1][: size * last.width] = 0
-            errors[-1][: size * last.width].reshape(shape)[:, :, : last.units] = g_out[start:stop, here]
-            for n in reversed(range(len(self.layers))):
-                self._adjoint(n, x, start, stop, errors[n], errors[n - 1] if n else below, shares[n])
+        inputs, first, last = padded(self.layers[0].inputs), self.layers[0], self.layers[-1]
+        below = self._sums_room(inputs if g_x is not None and not first.given else 0)
+        errors = [self._sums_room(layer.width) for layer in self.layers]
+        runs: list[Run] = [
+            partial(
+                compiled_plain(dense.take_errors), errors[-1], g_out.reshape(-1), last.units, last.width,
+                self.batch, self.low, self.rows,
+            )
+        ]  # fmt: skip
+        for n in reversed(range(len(self.layers))):
+            runs += self._adjoint(n, x, errors[n], errors[n - 1] if n else below, shares[n])
+        for start, stop in reversed(self._chunks()):
+            for run in runs:
+                run(start, stop)
             if g_x is not None:
-                error = errors[0] if self.layers[0].given else below
-                g_x[start:stop, here] = error[: size * inputs].reshape(shape)[:, :, : g_x.shape[2]]
+                error = (errors[0] if first.given else below)[: (stop - start) * self.rows * inputs]
+                here = slice(self.low, self.low + self.rows)
+                g_x[start:stop, here] = error.reshape(stop - start, self.rows, inputs)[:, :, : g_x.shape[2]]
 
     def counts(self, n: int) -> np.ndarray:
         """Spikes of each neuron of a layer, over time and this part of the batch."""
@@ -191,71 +197,78 @@ class Part:
         moves = (kind.current or self.layers[n].saves_current, kind.adapts, True, kind.spiking)
         return [part.copy() if moved else part for part, moved in zip(self.state[n], moves, strict=True)]
 
+    def _chunks(self) -> list[tuple[int, int]]:
+        """The first step of each chunk of time, and the one behind its last."""
+        return [(start, min(start + self.chunk, self.steps)) for start in range(0, self.steps, self.chunk)]
+
+    def _sums_room(self, width: int) -> np.ndarray:
+        """Room for `width` numbers of each row of a chunk."""
+        return empty(self.chunk * self.rows * width, self.dtype)
+
     def _advance(
-        self, n: int, x: np.ndarray, out: np.ndarray, start: int, stop: int, traces: list[np.ndarray], origin: int
-    ) -> None:
-        """Layer `n` over steps `start..stop`."""
-        layer = self.layers[n]
-        z = empty((stop - start) * self.rows * layer.width, self.dtype)
-        self._weigh(z, n, x, start, stop)
+        self, n: int, x: np.ndarray, out: np.ndarray, traces: list[np.ndarray], *, whole: bool
+    ) -> tuple[Run, Run]:
+        """The weighted sums of layer `n`'s input, and its neurons; `traces` are of all steps, or of a chunk alone."""
+        layer, z = self.layers[n], self._sums_room(self.layers[n].width)
         kernel = dense.compiled_forward(
             layer.constants, self.dtype, uniform=layer.uniform, recurrent=layer.recurrent.size > 0
         )  # fmt: skip
-        kernel(
-            z, layer.recurrent, *self.state[n], *layer.parameters, self.fired[n].reshape(-1), out, *traces,
-            layer.units, layer.width, self.batch, self.low, self.rows, start, stop, origin,
+        return self._weigh(n, x, z), partial(
+            kernel, z, layer.recurrent, *self.state[n], *layer.parameters, self.fired[n].reshape(-1), out, *traces,
+            whole, layer.units, layer.width, self.batch, self.low, self.rows,
         )  # fmt: skip
 
-    def _weigh(self, z: np.ndarray, n: int, x: np.ndarray, start: int, stop: int) -> None:
-        """The weighted sums of layer `n`'s input."""
-        layer, steps = self.layers[n], stop - start
-        count, place = steps * self.rows, (layer.width, self.batch, self.low, self.rows, start, steps)
-        if (heard := self._heard(n)) is not None:
-            heard.weigh(z, layer.weight, layer.bias, layer.width, start * self.rows, count)
-        elif layer.given:
-            compiled_plain(dense.take_currents)(z, x.reshape(-1), layer.bias, *place)
-        else:
-            compiled_plain(dense.weigh_floats)(z, x.reshape(-1), layer.weight, layer.bias, layer.inputs, *place)
-
-    def _adjoint(
-        self, n: int, x: np.ndarray, start: int, stop: int, d: np.ndarray, below: np.ndarray, share: np.ndarray
-    ) -> None:
-        """Layer `n` over the same steps, backward: `d` to the gradient of the weighted sums, and to `below`."""
+    def _weigh(self, n: int, x: np.ndarray, z: np.ndarray) -> Run:
+        """Fills `z` with the weighted sums of layer `n`'s input."""
         layer = self.layers[n]
+        if (heard := self._heard(n)) is not None:
+            return heard.weigh(z, layer.weight, layer.bias, layer.width, self.rows)
+        place = (layer.width, self.batch, self.low, self.rows)
+        if layer.given:
+            return partial(compiled_plain(dense.take_currents), z, x.reshape(-1), layer.bias, *place)
+        return partial(
+            compiled_plain(dense.weigh_floats), z, x.reshape(-1), layer.weight, layer.bias, layer.inputs, *place
+        )
+
+    def _adjoint(self, n: int, x: np.ndarray, d: np.ndarray, below: np.ndarray, share: np.ndarray) -> list[Run]:
+        """Layer `n` backward: `d` to the gradient of the weighted sums, into those of the weights, and to `below`."""
+        layer, sums, traces = self.layers[n], self.sums[n], self.traces[n]
+        runs: list[Run] = []
         if self.low_memory:
-            self.state[n] = [part.copy() for part in self.saved[n][start // self.chunk]]
-            traces, origin = self._room(layer, stop - start, self.state[n]), start
-            self._advance(n, x, self.nothing, start, stop, traces, origin)
-        else:
-            traces, origin = self.traces[n], 0
+            traces = self._room(layer, self.chunk, self.state[n])
+            runs.append(partial(self._once_more, n, traces, self._advance(n, x, self.nothing, traces, whole=False)))
         kernel = dense.compiled_backward(
             layer.constants, layer.surrogate.shape, layer.surrogate.per, self.dtype, uniform=layer.uniform,
             RECURRENT=layer.recurrent.size > 0, LEARNS=layer.learns, SAVES_CURRENT=layer.saves_current,
         )  # fmt: skip
-        sums = self.sums[n]
-        kernel(
-            layer.recurrent_back, self.first_spikes[n], start == 0, *layer.parameters,
-            self.dtype.type(layer.surrogate.slope), *traces, d, *self.carried[n], share, sums.bias,
-            *sums.parameters(), layer.width, self.rows, start, stop, origin,
-        )  # fmt: skip
-        self._gather(n, x, start, stop, d)
-        if below.size and not layer.given:
-            rows = (stop - start) * self.rows
-            compiled_plain(dense.input_gradient)(
-                below, d, layer.back, padded(layer.inputs), layer.units, layer.width, rows
+        runs.append(
+            partial(
+                kernel, layer.recurrent_back, self.first_spikes[n], *layer.parameters,
+                self.dtype.type(layer.surrogate.slope), *traces, not self.low_memory, d, *self.carried[n], share,
+                sums.bias, *sums.parameters(), layer.width, self.rows,
             )
-
-    def _gather(self, n: int, x: np.ndarray, start: int, stop: int, d: np.ndarray) -> None:
-        """The gradient of the weights from the gradient `d` of the weighted sums."""
-        layer, sums, steps = self.layers[n], self.sums[n], stop - start
-        count = steps * self.rows
+        )  # fmt: skip
         if (heard := self._heard(n)) is not None:
-            heard.gather(sums.weight, d, layer.width, start * self.rows, count)
+            runs.append(heard.gather(sums.weight, d, layer.width, self.rows))
         elif not layer.given:
-            kernel = compiled_plain(dense.gather_floats)
-            kernel(sums.weight, d, x.reshape(-1), layer.width, self.batch, self.low, self.rows, start, steps)
+            gather, place = compiled_plain(dense.gather_floats), (self.batch, self.low, self.rows)
+            runs.append(partial(gather, sums.weight, d, x.reshape(-1), layer.width, *place))
         if layer.recurrent.size:  # what step t heard is what step t - 1 fired
-            self._fired(n, 0).gather(sums.recurrent, d, layer.width, start * self.rows, count)
+            runs.append(self._fired(n, 0).gather(sums.recurrent, d, layer.width, self.rows))
+        if below.size and not layer.given:
+            kernel, sizes = compiled_plain(dense.input_gradient), (padded(layer.inputs), layer.units, layer.width)
+            runs.append(partial(kernel, below, d, layer.back, *sizes, self.rows))
+        return runs
+
+    def _once_more(self, n: int, traces: list[np.ndarray], run: tuple[Run, Run], start: int, stop: int) -> None:
+        """Layer `n` over a chunk again, from the state saved before it, to fill the traces."""
+        for part, saved in zip(self.state[n], self.saved[n][start // self.chunk], strict=True):
+            part[:] = saved
+        i, a, v, _ = self.state[n]
+        for trace, part in zip(traces, (v, a, i), strict=True):
+            trace[: part.size] = part[: trace.size]
+        for each in run:
+            each(start, stop)
 
     def _heard(self, n: int) -> Bits | Events | None:
         return self._fired(n - 1, 1) if n > 0 else self.input

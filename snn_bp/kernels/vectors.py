@@ -15,9 +15,8 @@ import numpy as np
 
 from snn_bp.kernels import llvm
 from snn_bp.kernels.lines import empty, room, zeros
-from snn_bp.kernels.llvm import LANES, PANELS, TALL
+from snn_bp.kernels.llvm import BLOCK, LANES, PANELS, TALL
 
-BLOCK = 64  # columns: as much of 700 inputs' weights, or of 512 rows' errors, fits the second-level cache
 AT_ONCE = 4
 FAR = 2**22  # bytes: arrays of this size are written past the caches
 HALF = 8  # what has just been written is read as it was written: a wider read waits for the store to end
@@ -71,32 +70,24 @@ def panels(matrix: np.ndarray, rows: int, width: int) -> np.ndarray:
     return values
 
 
-@numba.njit(error_model="numpy")
+@numba.njit(error_model="numpy", forceinline=True)
 def add_rows(sums, at, rows, rows_at, width, index, start, count):
     """`sums[at : at + width]` plus the rows, of a block at `rows_at`, named by `index[start : start + count]`."""
     if width == BLOCK:
-        llvm.add_rows_64(sums, at, rows, rows_at, width, index, start, count)
-        return
-    column = 0
-    while column + 2 * LANES <= width:
-        llvm.add_rows_32(sums, at + column, rows, rows_at + column, width, index, start, count)
-        column += 2 * LANES
-    if column < width:
-        llvm.add_rows_16(sums, at + column, rows, rows_at + column, width, index, start, count)
+        llvm.add_rows_block(sums, at, rows, rows_at, width, index, start, count)
+    else:
+        for column in range(0, width, LANES):
+            llvm.add_rows_16(sums, at + column, rows, rows_at + column, width, index, start, count)
 
 
-@numba.njit(error_model="numpy")
+@numba.njit(error_model="numpy", forceinline=True)
 def add_scaled_rows(sums, at, rows, rows_at, width, index, value, start, count):
     """As `add_rows`, each row times its `value`."""
     if width == BLOCK:
-        llvm.add_scaled_rows_64(sums, at, rows, rows_at, width, index, value, start, count)
-        return
-    column = 0
-    while column + 2 * LANES <= width:
-        llvm.add_scaled_rows_32(sums, at + column, rows, rows_at + column, width, index, value, start, count)
-        column += 2 * LANES
-    if column < width:
-        llvm.add_scaled_rows_16(sums, at + column, rows, rows_at + column, width, index, value, start, count)
+        llvm.add_scaled_rows_block(sums, at, rows, rows_at, width, index, value, start, count)
+    else:
+        for column in range(0, width, LANES):
+            llvm.add_scaled_rows_16(sums, at + column, rows, rows_at + column, width, index, value, start, count)
 
 
 @numba.njit(error_model="numpy")

@@ -112,7 +112,8 @@ class _Linear(torch.autograd.Function):
         def weigh(part: Bits | Events, low: int, high: int) -> None:
             for first in range(low, high, ROWS):
                 count = min(ROWS, high - first)
-                part.weigh(z[first : first + count].reshape(-1), weights, start, width, first - low, count)
+                kernel = part.weigh(z[first : first + count].reshape(-1), weights, start, width, 1)
+                kernel(first - low, first - low + count)
 
         in_threads([partial(weigh, part, *ends) for part, ends in zip(heard, cut(len(x), least=ROWS), strict=True)])
         ctx.save_for_backward(weight)
@@ -132,7 +133,7 @@ class _Linear(torch.autograd.Function):
         def gather(part: Bits | Events, low: int, high: int, total: np.ndarray) -> None:
             for first in range(0, high - low, ROWS):
                 count = min(ROWS, high - low - first)
-                part.gather(total, d[(low + first) * width :], width, first, count)
+                part.gather(total, d[(low + first) * width :], width, 1)(first, first + count)
 
         ends = cut(ctx.rows, least=ROWS)
         in_threads([partial(gather, part, *end, mine) for part, end, mine in zip(ctx.heard, ends, sums, strict=True)])
