@@ -5,7 +5,9 @@ from collections.abc import Callable
 import numba
 
 from snn_bp.kernels import conv, pool
+from snn_bp.kernels.conv import convolve_image, gather_image, within_rim
 from snn_bp.kernels.lines import room
+from snn_bp.kernels.vectors import put
 
 
 def _called(kernel: Callable) -> Callable:
@@ -13,28 +15,36 @@ def _called(kernel: Callable) -> Callable:
     return numba.njit(kernel, error_model="numpy")
 
 
-_convolve, _pool, _put_back = _called(conv.forward), _called(pool.forward), _called(pool.backward)
-_weight_gradient, _input_gradient = _called(conv.weight_gradient), _called(conv.input_gradient)
+_pool, _put_back, _input_gradient = map(_called, (pool.forward, pool.backward, conv.input_gradient))
 
 
 def forward(out, which, begin, end, index, value, weight, bias, table, geometry, sizes, first, rows):
     """Fill images `first .. first + rows` of `out`, as `conv.forward` and `pool.forward` one after the other."""
-    channels, height, width, out_height, out_width, _, _ = sizes
-    image, size = room(height * width * channels, out), out_height * out_width * channels
+    image, inside, size = room(geometry.size, out), within_rim(geometry, 0), sizes[0] * sizes[3] * sizes[4]
     for r in range(rows):
-        _convolve(image, begin[r : r + 1], end[r : r + 1], index, value, weight, bias, table, geometry, 0, 1)
+        convolve_image(image, begin[r], end[r], index, value, weight, bias, table, geometry)
         span = slice((first + r) * size, (first + r + 1) * size)
-        _pool(out[span], which[span], image, sizes, 0, 1)
+        _pool(out[span], which[span], image[inside:], _in_rim(sizes, geometry), 0, 1)
 
 
 def backward(g_weight, g_x, g, which, begin, end, index, value, table, geometry, back, sizes, first, rows):
     """The adjoint: adds to `g_weight`, and fills the same images of `g_x` where it is asked for."""
-    channels, height, width, out_height, out_width, _, _ = sizes
-    d, size = room(height * width * channels, g), out_height * out_width * channels
-    inputs = geometry.channels * geometry.height * geometry.width
+    image, inside, size = room(geometry.size, g), within_rim(geometry, 0), sizes[0] * sizes[3] * sizes[4]
+    length, inputs = geometry.out_width * geometry.outs, geometry.channels * geometry.height * geometry.width
+    d = room(geometry.out_height * length if g_x.size > 0 else 0, g)
+    image[:] = 0
     for r in range(rows):
         span = slice((first + r) * size, (first + r + 1) * size)
-        _put_back(d, g[span], which[span], sizes, 0, 1)
-        _weight_gradient(g_weight, begin[r : r + 1], end[r : r + 1], index, value, d, table, geometry, 0, 1)
+        _put_back(image[inside:], g[span], which[span], _in_rim(sizes, geometry), 0, 1)
+        gather_image(g_weight, image, begin[r], end[r], index, value, table, geometry)
         if g_x.size > 0:
+            for row in range(geometry.out_height):
+                put(d, row * length, image, within_rim(geometry, row), length)
             _input_gradient(g_x[(first + r) * inputs : (first + r + 1) * inputs], d, back, geometry, 0, 1)
+
+
+@numba.njit(error_model="numpy")
+def _in_rim(sizes, geometry):
+    """The sizes of a pool over an image with its rim."""
+    channels, height, _, out_height, out_width, size, stride = sizes
+    return channels, height, geometry.with_rim, out_height, out_width, size, stride

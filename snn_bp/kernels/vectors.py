@@ -18,7 +18,7 @@ from snn_bp.kernels.lines import empty, room, zeros
 from snn_bp.kernels.llvm import BLOCK, LANES, PANELS, TALL
 
 AT_ONCE = 4
-FAR = 2**22  # bytes: arrays of this size are written past the caches
+FAR = 2**20  # bytes: arrays of this size are written past the caches
 HALF = 8  # what has just been written is read as it was written: a wider read waits for the store to end
 
 
@@ -108,15 +108,18 @@ def multiply(c, c_at, c_row, a, a_at, a_row, panels, rows, depth, width, add):
 
 @numba.njit(error_model="numpy")
 def _multiply(c, c_at, c_row, a, a_at, a_row, a_depth, panels, rows, depth, width, add):
-    tiled = rows - rows % TALL
+    """Tile by tile; the last one overlaps the one before, or where that would add twice its rows go alone."""
+    tiled = rows if rows >= TALL and not add else rows - rows % TALL
     column = 0
     while column + PANELS * LANES <= width:
-        for r in range(0, tiled, TALL):
+        for first in range(0, tiled, TALL):
+            r = min(first, rows - TALL)
             to, at = c_at + r * c_row + column, a_at + r * a_row
             llvm.tile(c, to, c_row, a, at, a_row, a_depth, panels, column * depth, depth, add)
         column += PANELS * LANES
     while column < width:
-        for r in range(0, tiled, TALL):
+        for first in range(0, tiled, TALL):
+            r = min(first, rows - TALL)
             to, at = c_at + r * c_row + column, a_at + r * a_row
             llvm.tile_of_one_panel(c, to, c_row, a, at, a_row, a_depth, panels, column * depth, depth, add)
         column += LANES
@@ -124,6 +127,13 @@ def _multiply(c, c_at, c_row, a, a_at, a_row, a_depth, panels, rows, depth, widt
         for column in range(0, width, LANES):
             to, at = c_at + r * c_row + column, a_at + r * a_row
             llvm.tile_of_one_row(c, to, c_row, a, at, a_row, a_depth, panels, column * depth, depth, add)
+
+
+@numba.njit(error_model="numpy", forceinline=True)
+def add_scaled_lanes(target, target_at, source, source_at, factor, count):
+    """As `add_scaled`, a count that is a multiple of `LANES`."""
+    for done in range(0, count, LANES):
+        llvm.add_scaled_16(target, target_at + done, source, source_at + done, factor)
 
 
 @numba.njit(error_model="numpy")

@@ -18,11 +18,11 @@ from snn_bp.kernels.events import Bits, Events, find_bits, find_events
 from snn_bp.kernels.lines import empty, zeros
 from snn_bp.kernels.parallel import cut, in_threads
 from snn_bp.kernels.pool import is_plain, max_pool, sizes_of
-from snn_bp.kernels.vectors import blocked, padded, panels, unblocked
+from snn_bp.kernels.vectors import blocked, padded, unblocked
 
-# what an event costs a convolution for each row of the kernel, in ns: to begin, and for each number it adds; and what
-# torch's convolution pays for each such number of each input, zero or not. experiments/benchmarks/crossover.py
-BEGIN_NS, ADD_NS, TORCH_NS = 14.0, 0.04, 0.025
+# what an event costs a convolution, forward and in the weights' gradient, in ns: to begin, and for each number it adds;
+# and what torch's convolution pays for each such number of each input, zero or not. experiments/benchmarks/crossover.py
+BEGIN_NS, ADD_NS, TORCH_NS = 27.0, 0.2, 0.07
 Found = TypeVar("Found", Bits, Events)
 ROWS = 512  # whose error signal stays in the second-level cache
 
@@ -60,8 +60,9 @@ def worth_events(layer: nn.Linear | nn.Conv2d) -> float:
         return dense.PRODUCT_FROM
     if layer.groups > 1 or layer.dilation != (1, 1) or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
         return 0.0
-    run = layer.out_channels * -(-layer.kernel_size[1] // layer.stride[1])
-    return TORCH_NS * run / (BEGIN_NS + ADD_NS * run)
+    (tall, wide), (down, right) = layer.kernel_size, layer.stride
+    met = layer.out_channels * -(-tall // down) * -(-wide // right)
+    return TORCH_NS * met / (BEGIN_NS + ADD_NS * met)
 
 
 def hear_in_parts(x: Tensor, *, most: float) -> list[Bits] | list[Events] | None:
@@ -144,22 +145,17 @@ class _Linear(torch.autograd.Function):
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, events: list[Events], stride, padding, window):
-        rows, channels, height, width = x.shape
-        outs, _, tall, wide = weight.shape
-        out_height = (height + 2 * padding[0] - tall) // stride[0] + 1
-        out_width = (width + 2 * padding[1] - wide) // stride[1] + 1
-        geometry = conv.Geometry(
-            channels, height, width, outs, out_height, out_width, tall, wide, *stride, *padding
-        )  # fmt: skip
+        rows, outs = len(x), len(weight)
+        geometry = conv.geometry_of(tuple(x.shape[1:]), tuple(weight.shape), stride, padding)  # type: ignore[arg-type]
         table = conv.reach(geometry, channels_last=lies_channels_last(x))
-        sizes = sizes_of(outs, out_height, out_width, *(window or (1, 1)))
+        sizes = sizes_of(outs, geometry.out_height, geometry.out_width, *(window or (1, 1)))
         z = torch.empty((rows, *sizes[3:5], outs), dtype=weight.dtype)
         which = np.empty(z.numel() if window else 0, np.uint8)
         start = np.zeros(outs, z.numpy().dtype) if bias is None else bias.detach().numpy()
-        arranged = _arrange(weight.detach().numpy(), stride[1])
+        arranged = conv.arrange(weight.detach().numpy(), geometry)
 
         def add(part: Events, low: int, high: int) -> None:
-            out, given = z.numpy().reshape(-1), (*part, arranged.reshape(-1), start, table, geometry)
+            out, given = z.numpy().reshape(-1), (*part, arranged, start, table, geometry)
             if window:
                 compiled_plain(pooled.forward)(out, which, *given, sizes, low, high - low)
             else:
@@ -168,59 +164,37 @@ class _Convolution(torch.autograd.Function):
         in_threads([partial(add, part, *ends) for part, ends in zip(events, cut(rows), strict=True)])
         ctx.save_for_backward(weight)
         ctx.events, ctx.rows, ctx.has_bias, ctx.geometry, ctx.table = events, rows, bias is not None, geometry, table
-        ctx.pool = (which, sizes) if window else None
+        ctx.pool, ctx.size = (which, sizes) if window else None, arranged.size
         return z.permute(0, 3, 1, 2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, g):
         (weight,) = ctx.saved_tensors
-        channels, height, width, outs, _, _, tall, wide, _, right, *_ = ctx.geometry
+        channels, height, width, *_ = ctx.geometry
         g = g.permute(0, 2, 3, 1).contiguous()
         d, ends = g.numpy().reshape(-1), cut(ctx.rows)
-        sums = [np.zeros_like(_arrange(weight.detach().numpy(), right)) for _ in ends]
+        sums = [np.zeros(ctx.size, d.dtype) for _ in ends]
         g_x = torch.empty((ctx.rows, height, width, channels), dtype=g.dtype) if ctx.needs_input_grad[0] else None
-        seen = tall * wide * channels
-        flat = weight.detach().numpy().transpose(0, 2, 3, 1).reshape(outs, seen)
-        back = panels(flat, outs, padded(seen))
+        back = d[:0] if g_x is None else conv.seen_by_outputs(weight.detach().numpy(), ctx.geometry)
 
         def adjoint(part: Events, low: int, high: int, total: np.ndarray) -> None:
             below = d[:0] if g_x is None else g_x.numpy().reshape(-1)
             if ctx.pool:
                 which, sizes = ctx.pool
                 kernel, given = compiled_plain(pooled.backward), (*part, ctx.table, ctx.geometry, back, sizes)
-                kernel(total.reshape(-1), below, d, which, *given, low, high - low)
+                kernel(total, below, d, which, *given, low, high - low)
                 return
             kernel = compiled_plain(conv.weight_gradient)
-            kernel(total.reshape(-1), *part, d, ctx.table, ctx.geometry, low, high - low)
+            kernel(total, *part, d, ctx.table, ctx.geometry, low, high - low)
             if g_x is not None:
                 compiled_plain(conv.input_gradient)(below, d, back, ctx.geometry, low, high - low)
 
         in_threads([partial(adjoint, part, *end, mine) for part, end, mine in zip(ctx.events, ends, sums, strict=True)])
-        g_weight = _arranged_back(sum(sums[1:], sums[0]), wide, right)
+        g_weight = conv.arranged_back(sum(sums[1:], sums[0]), ctx.geometry)
         return (
             None if g_x is None else g_x.permute(0, 3, 1, 2),
             torch.from_numpy(g_weight),
             g.sum((0, 1, 2)) if ctx.has_bias else None,
             *(None, None, None, None),
         )
-
-
-def _arrange(weight: np.ndarray, stride: int) -> np.ndarray:
-    """[outs, channels, tall, wide] as [channels, tall, residue, run, outs]; see `conv.py`."""
-    outs, channels, tall, wide = weight.shape
-    arranged = np.zeros((channels, tall, stride, -(-wide // stride), outs), weight.dtype)
-    for residue in range(stride):
-        columns = weight[:, :, :, residue::stride][:, :, :, ::-1]
-        arranged[:, :, residue, : columns.shape[3]] = columns.transpose(1, 2, 3, 0)
-    return arranged
-
-
-def _arranged_back(arranged: np.ndarray, wide: int, stride: int) -> np.ndarray:
-    """The inverse of `_arrange`."""
-    channels, tall, _, _, outs = arranged.shape
-    weight = np.empty((outs, channels, tall, wide), arranged.dtype)
-    for residue in range(stride):
-        count = len(range(residue, wide, stride))
-        weight[:, :, :, residue::stride] = arranged[:, :, residue, :count].transpose(3, 0, 1, 2)[:, :, :, ::-1]
-    return weight
