@@ -153,7 +153,7 @@ def _follow(norm: nn.BatchNorm1d | nn.BatchNorm2d, ran: Ran, *, count: int) -> N
     """Move the running statistics as torch does, to the variance without bias."""
     assert ran.mean is not None and ran.variance is not None and norm.momentum is not None
     assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
-    norm.num_batches_tracked += 1
+    norm.num_batches_tracked.add_(1)
     norm.running_mean.lerp_(ran.mean, norm.momentum)
     norm.running_var.lerp_(ran.variance * (count / (count - 1)), norm.momentum)
 

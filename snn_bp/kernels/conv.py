@@ -4,7 +4,7 @@ Images lie channels last. Around an image of outputs lies a rim for what the ker
 event meets a window of the same size, and no event asks where it stands. `weight` is arranged for that, [channels,
 down, right, window rows, (window columns, outs)]: for an input of row y mod stride and column x mod stride the taps
 that meet an output, the last one first. Zeros stand where a stride leaves one event fewer taps than another, and up to
-a multiple of `LANES` in each row of the window. All arrays are flat.
+a multiple of `LANES` in each row of the window: an event that is not finite makes NaN there too. All arrays are flat.
 """
 
 import functools
