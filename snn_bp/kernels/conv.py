@@ -14,7 +14,7 @@ import numba
 import numpy as np
 
 from snn_bp.kernels.lines import room
-from snn_bp.kernels.vectors import LANES, add_scaled_lanes, multiply, padded, panels, put
+from snn_bp.kernels.vectors import LANES, add_scaled, multiply, padded, panels, put
 
 
 class Geometry(NamedTuple):
@@ -141,7 +141,7 @@ def convolve_image(image, begin, end, index, value, weight, bias, table, geometr
     for n in range(begin, end):
         start, to, met, width = _window(table, index[n])
         for row in range(met):
-            add_scaled_lanes(image, to + row * line, weight, start + row * run, value[n], width)
+            add_scaled(image, to + row * line, weight, start + row * run, value[n], width)
 
 
 @numba.njit(error_model="numpy")
@@ -151,7 +151,7 @@ def gather_image(g_weight, image, begin, end, index, value, table, geometry):
     for n in range(begin, end):
         start, at, met, width = _window(table, index[n])
         for row in range(met):
-            add_scaled_lanes(g_weight, start + row * run, image, at + row * line, value[n], width)
+            add_scaled(g_weight, start + row * run, image, at + row * line, value[n], width)
 
 
 @numba.njit(error_model="numpy", forceinline=True)
@@ -181,6 +181,6 @@ def input_gradient(g_x, d, back, geometry, first, rows):
             for column in range(g.out_width):
                 to, at = row * g.down * line + column * g.right * g.channels, (row * g.out_width + column) * every
                 for ky in range(g.tall):
-                    add_scaled_lanes(image, to + ky * line, columns, at + ky * g.seen, one, g.seen)
+                    add_scaled(image, to + ky * line, columns, at + ky * g.seen, one, g.seen)
         for row in range(g.height):
             put(g_x, (r * g.height + row) * length, image, (g.above + row) * line + g.left * g.channels, length)

@@ -286,7 +286,7 @@ add_scaled_rows_block, add_scaled_rows_16 = (_row_sum(count, scaled=True) for co
 # as many sums as hide the latency of an addition: in 32 registers of a panel each, or in 16 of half a panel
 TALL, PANELS = (8, 2) if _HAS_512_BITS else (6, 1)
 tile, tile_of_one_panel, tile_of_one_row = _tile(TALL, PANELS), _tile(TALL, 1), _tile(1, 1)
-add_scaled_16, add_scaled_8, add_scaled_4, add_scaled_1 = map(_scaled, (16, 8, 4, 1))
+add_scaled = _scaled(LANES)
 (largest_8, put_back_8), (largest_4, put_back_4), (largest_1, put_back_1) = map(_window, (8, 4, 1))
 (largest_2x2_8, put_back_2x2_8), (largest_2x2_4, put_back_2x2_4) = _window(8, 2), _window(4, 2)
 differing_64, differing_8 = _differing(64), _differing(8)

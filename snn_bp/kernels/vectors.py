@@ -130,28 +130,10 @@ def _multiply(c, c_at, c_row, a, a_at, a_row, a_depth, panels, rows, depth, widt
 
 
 @numba.njit(error_model="numpy", forceinline=True)
-def add_scaled_lanes(target, target_at, source, source_at, factor, count):
-    """As `add_scaled`, a count that is a multiple of `LANES`."""
-    for done in range(0, count, LANES):
-        llvm.add_scaled_16(target, target_at + done, source, source_at + done, factor)
-
-
-@numba.njit(error_model="numpy")
 def add_scaled(target, target_at, source, source_at, factor, count):
-    """`count` numbers of `source`, times `factor`, added to as many of `target`; any count."""
-    done = 0
-    while done + 16 <= count:
-        llvm.add_scaled_16(target, target_at + done, source, source_at + done, factor)
-        done += 16
-    if done + 8 <= count:
-        llvm.add_scaled_8(target, target_at + done, source, source_at + done, factor)
-        done += 8
-    if done + 4 <= count:
-        llvm.add_scaled_4(target, target_at + done, source, source_at + done, factor)
-        done += 4
-    while done < count:
-        llvm.add_scaled_1(target, target_at + done, source, source_at + done, factor)
-        done += 1
+    """`count` numbers of `source`, a multiple of `LANES`, times `factor`, added to as many of `target`."""
+    for done in range(0, count, LANES):
+        llvm.add_scaled(target, target_at + done, source, source_at + done, factor)
 
 
 @numba.njit(error_model="numpy")
