@@ -1,7 +1,7 @@
 """A convolution driven by events: each input that is not zero adds its weights to the outputs that see it.
 
-Images lie channels last. Around an image of outputs lies a rim for what the kernel would reach outside of it: so every
-event meets a window of the same size, and no event asks where it stands. `weight` is arranged for that, [channels,
+Images lie channels last. Around an image of outputs lies a rim for what the kernel would reach outside of it, so that a
+window may be whole registers wide; a table says what of it an event meets. `weight` is arranged for that, [channels,
 down, right, window rows, (window columns, outs)]: for an input of row y mod stride and column x mod stride the taps
 that meet an output, the last one first. Zeros stand where a stride leaves one event fewer taps than another, and up to
 a multiple of `LANES` in each row of the window: an event that is not finite makes NaN there too. All arrays are flat.

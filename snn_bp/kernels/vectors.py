@@ -18,7 +18,7 @@ from snn_bp.kernels.lines import empty, room, zeros
 from snn_bp.kernels.llvm import BLOCK, LANES, PANELS, TALL
 
 AT_ONCE = 4
-FAR = 2**20  # bytes: arrays of this size are written past the caches
+FAR = 2**22  # bytes: arrays of this size are written past the caches
 HALF = 8  # what has just been written is read as it was written: a wider read waits for the store to end
 
 
