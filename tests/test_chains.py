@@ -188,6 +188,16 @@ def test_low_memory_gives_the_same_bits(coin):
     assert all(torch.equal(full, low) for full, low in zip(*found, strict=True))
 
 
+def test_a_gradient_that_is_the_same_at_every_step_need_not_be_laid_out(coin, noise):
+    x, network, pull = coin(60, 20, 19, probability=0.2), build("feed-forward").float(), noise(20, 13)
+    out = network(x)
+
+    once = torch.autograd.grad(out, list(network.parameters()), pull.expand_as(out), retain_graph=True)
+    each = torch.autograd.grad(out, list(network.parameters()), pull.repeat(60, 1, 1))
+
+    assert all(torch.equal(one, other) and one.any() for one, other in zip(once, each, strict=True))
+
+
 def test_subnormal_numbers_are_zero_within_a_chain_and_nowhere_else(coin):
     tiny, network = torch.tensor(1e-40), build("feed-forward").float()
     out = network(coin(30, 4, 19, probability=0.2))

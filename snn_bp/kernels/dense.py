@@ -181,11 +181,11 @@ def take_currents(z, x, bias, width, batch, low, rows, start, stop):
                 z[to + m] = x[at + m] + bias[m]
 
 
-def take_errors(d, g_out, units, width, batch, low, rows, start, stop):
-    """Fill `d` with the gradient of the output, zeros from the last unit on."""
+def take_errors(d, g_out, every, units, width, low, rows, start, stop):
+    """Fill `d` with the gradient of the output, `every` numbers from step to step; zeros from the last unit on."""
     for t in range(start, stop):
         for q in range(rows):
-            to, at = np.uint64(((t - start) * rows + q) * width), np.uint64((t * batch + low + q) * units)
+            to, at = np.uint64(((t - start) * rows + q) * width), np.uint64(t * every + (low + q) * units)
             for m in range(np.uint64(units)):
                 d[to + m] = g_out[at + m]
             for m in range(np.uint64(units), np.uint64(width)):

@@ -4,8 +4,9 @@ Forward goes layer by layer; backward goes through all layers over a chunk of ti
 The batch is cut into parts that do not depend on the number of threads, so neither does any result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from threading import Lock
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu import array
 from snn_bp.kernels.parallel import cut, in_threads
-from snn_bp.kernels.parts import Part, Prepared, wide
+from snn_bp.kernels.parts import Part, Prepared, Sums, wide
 from snn_bp.surrogates import Surrogate
 
 Memory: TypeAlias = Literal["full", "low"]
@@ -77,8 +78,8 @@ class _Chain(torch.autograd.Function):
         rows, dtype = array(x), layers[0].bias.dtype
         out = np.empty((steps, batch, layers[-1].units), dtype)
         parts = [
-            Part(layers, steps, batch, low, high, graded=graded, low_memory=chain.memory == "low")
-            for low, high in cut(batch)
+            Part(layers, steps, batch, *ends, graded=graded, again=_computed_again(layers, n, chain.memory))
+            for n, ends in enumerate(cut(batch))
         ]
         if layers[0].given and layers[0].units < layers[0].width:
             rows = np.pad(rows, ((0, 0), (0, 0), (0, layers[0].width - layers[0].units)))
@@ -87,7 +88,7 @@ class _Chain(torch.autograd.Function):
         rows = rows[:0] if heard else rows.astype(dtype, copy=False)
         in_threads([partial(part.forward, rows, out) for part in parts])
         rates = [
-            np.sum([part.counts(n) for part in parts], 0) / (steps * batch) if kind.spiking else out.mean((0, 1))
+            np.sum([part.counts[n] for part in parts], 0) / (steps * batch) if kind.spiking else out.mean((0, 1))
             for n, kind in enumerate(chain.neurons)
         ]
         last = [each for n in range(len(layers)) for each in _joined(parts, n)]
@@ -108,17 +109,56 @@ class _Chain(torch.autograd.Function):
         g_rates, g_states = others[:count], others[count:]
         dtype = layers[0].bias.dtype
         g_x = np.empty((steps, batch, inputs), dtype) if ctx.needs_input_grad[2] else None
-        given = np.zeros((steps, batch, layers[-1].units), dtype) if g_out is None else array(g_out)
+        if g_out is None:
+            given = np.zeros((1, batch, layers[-1].units), dtype)
+        else:  # behind a sum or mean over time every step has the same gradient
+            given = array(g_out[:1] if g_out.stride(0) == 0 else g_out)
         shares = [
             np.zeros(layer.width, dtype) if g is None else wide(array(g), layer.width) / dtype.type(steps * batch)
             for layer, g in zip(layers, g_rates, strict=True)
         ]
-        in_threads([partial(part.backward, ctx.x, given, shares, g_states, g_x) for part in parts])
+        totals = _Totals()
+        in_threads(
+            [
+                partial(totals.add, n, partial(part.backward, ctx.x, given, shares, g_states, g_x))
+                for n, part in enumerate(parts)
+            ]
+        )
         gradients: list[Any] = [None, None, None if g_x is None else torch.from_numpy(g_x)]
         for n, layer in enumerate(layers):
-            gradients += layer.gradients([part.sums[n] for part in parts], [part.carried[n] for part in parts])
+            gradients += layer.gradients(totals.sums[n], [part.carried[n] for part in parts])
         needed = ctx.needs_input_grad
         return tuple(g if need else None for g, need in zip(gradients, needed, strict=True))
+
+
+class _Totals:
+    """The sums of all parts, added in the order of the parts, each as soon as those before it are there."""
+
+    def __init__(self) -> None:
+        self.sums: list[Sums] = []
+        self._lock, self._next, self._waiting = Lock(), 0, {}
+
+    def add(self, part: int, backward: Callable[[], list[Sums]]) -> None:
+        """Run a part backward, and add what it gives."""
+        given = backward()
+        with self._lock:
+            self._waiting[part] = given
+            while (layers := self._waiting.pop(self._next, None)) is not None:
+                self._next += 1
+                for total, more in zip(self.sums, layers, strict=bool(self.sums)):
+                    for mine, theirs in zip(total, more, strict=True):
+                        mine += theirs
+                self.sums = self.sums or layers
+
+
+def _computed_again(layers: list[Prepared], part: int, memory: Memory) -> list[bool]:
+    """Of which layers the backward pass computes the potentials again in a part of the batch, instead of keeping them.
+
+    Behind the first layer that is cheap, by spikes and in cache: there every second part does, which takes a fifth off
+    the memory of W1 (`experiments/benchmarks/speed.py`) for a twentieth of its time.
+    """
+    cheap = [n > 0 and not layer.recurrent.size for n, layer in enumerate(layers)]
+    return [memory == "low" or (part % 2 == 1 and each) for each in cheap]
 
 
 def _joined(parts: list[Part], n: int) -> list[Tensor]:

@@ -285,7 +285,9 @@ add_rows_block, add_rows_16 = (_row_sum(count, scaled=False) for count in (BLOCK
 add_scaled_rows_block, add_scaled_rows_16 = (_row_sum(count, scaled=True) for count in (BLOCK // LANES, 1))
 # as many sums as hide the latency of an addition: in 32 registers of a panel each, or in 16 of half a panel
 TALL, PANELS = (8, 2) if _HAS_512_BITS else (6, 1)
-tile, tile_of_one_panel, tile_of_one_row = _tile(TALL, PANELS), _tile(TALL, 1), _tile(1, 1)
+SHORT = 4  # rows of a tile for what tall ones leave over
+tile, tile_of_one_panel = _tile(TALL, PANELS), _tile(TALL, 1)
+short_tile, tile_of_one_row = _tile(SHORT, 1), _tile(1, 1)
 add_scaled = _scaled(LANES)
 (largest_8, put_back_8), (largest_4, put_back_4), (largest_1, put_back_1) = map(_window, (8, 4, 1))
 (largest_2x2_8, put_back_2x2_8), (largest_2x2_4, put_back_2x2_4) = _window(8, 2), _window(4, 2)

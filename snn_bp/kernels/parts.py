@@ -79,12 +79,8 @@ class Prepared:
             saves_current=(constants.current and learns) or (constants.reset == "zero_all" and not constants.detach),
         )
 
-    def gradients(self, sums: list["Sums"], carried: list[list[np.ndarray]]) -> list[Tensor]:
-        """Gradients of the layer's tensors, the parts of the batch added in their order."""
-        total = sums[0]
-        for other in sums[1:]:
-            for mine, theirs in zip(total, other, strict=True):
-                mine += theirs
+    def gradients(self, total: "Sums", carried: list[list[np.ndarray]]) -> list[Tensor]:
+        """Gradients of the layer's tensors from their sums over the batch and the first states of its parts."""
         n = self.units
         weight = total.weight if self.given else unblocked(total.weight, self.inputs, n)
         loop = unblocked(total.recurrent, self.width, n)[:, :n] if total.recurrent.size else total.recurrent
@@ -119,23 +115,24 @@ class Part:
     """A part of the batch on its way through all layers, and what its backward pass needs."""
 
     def __init__(
-        self, layers: list[Prepared], steps: int, batch: int, low: int, high: int, *, graded: bool, low_memory: bool
+        self, layers: list[Prepared], steps: int, batch: int, low: int, high: int, *, graded: bool, again: list[bool]
     ) -> None:
+        """`again` names the layers whose potentials the backward pass computes anew, a chunk at a time."""
         self.layers, self.steps, self.batch, self.low, self.rows = layers, steps, batch, low, high - low
         self.chunk = max(1, ROWS // self.rows)
-        self.low_memory, self.graded = low_memory, graded
+        self.graded, self.again = graded, again
         self.dtype = layers[0].bias.dtype
         self.state = [self._first(layer) for layer in layers]
         self.first_spikes = [state[3].copy() for state in self.state]
         self.fired = [self._bits(layer, state[3]) for layer, state in zip(layers, self.state, strict=True)]
         self.nothing = np.empty(0, self.dtype)
         self.traces = [  # made here, in the main thread: the allocator keeps its memory for the next step
-            self._room(layer, steps, state) if graded and not low_memory else [self.nothing] * 3
-            for layer, state in zip(layers, self.state, strict=True)
+            self._room(layer, steps, state) if graded and not anew else [self.nothing] * 3
+            for layer, state, anew in zip(layers, self.state, again, strict=True)
         ]
-        self.saved: list[list[list[np.ndarray]]] = []  # with memory="low": [layer][chunk] the state before it
+        self.saved: list[list[list[np.ndarray]]] = []  # [layer][chunk] the state before it, where computed again
         self.input: Bits | Events | None = None  # None where it is neither zeros and ones nor mostly zero
-        self.sums: list[Sums] = []
+        self.counts: list[np.ndarray] = []  # spikes of each neuron of each layer
         self.carried: list[list[np.ndarray]] = []
 
     def listen(self, x: np.ndarray) -> None:
@@ -153,30 +150,35 @@ class Part:
             weigh, advance = self._advance(n, x, out.reshape(-1) if last else self.nothing, self.traces[n], whole=True)
             self.saved.append([])
             for start, stop in self._chunks():
-                if self.graded and self.low_memory:
+                if self.graded and self.again[n]:
                     self.saved[n].append(self._copied_state(n))
                 weigh(start, stop)
                 advance(start, stop)
+        self.counts = [self._counted(fired) for fired in self.fired]
 
     @without_subnormals()
     def backward(
         self, x: np.ndarray, g_out: np.ndarray, shares: list[np.ndarray], g_states: Sequence[Tensor | None],
         g_x: np.ndarray | None,
-    ) -> None:  # fmt: skip
-        """Chunk after chunk from the last, through all layers from the last."""
-        self.sums = [Sums.zero(layer) for layer in self.layers]
+    ) -> list[Sums]:  # fmt: skip
+        """Gradients of each layer: chunk after chunk from the last, through all layers from the last.
+
+        `g_out` of one step is that of every step. `g_x` is filled; gradients of the first states stay in `carried`.
+        """
+        sums = [Sums.zero(layer) for layer in self.layers]
         self.carried = [self._carried(layer, g_states[4 * n : 4 * n + 4]) for n, layer in enumerate(self.layers)]
         inputs, first, last = padded(self.layers[0].inputs), self.layers[0], self.layers[-1]
         below = self._sums_room(inputs if g_x is not None and not first.given else 0)
         errors = [self._sums_room(layer.width) for layer in self.layers]
+        every = g_out[0].size if len(g_out) > 1 else 0
         runs: list[Run] = [
             partial(
-                compiled_plain(dense.take_errors), errors[-1], g_out.reshape(-1), last.units, last.width,
-                self.batch, self.low, self.rows,
+                compiled_plain(dense.take_errors), errors[-1], g_out.reshape(-1), every, last.units, last.width,
+                self.low, self.rows,
             )
         ]  # fmt: skip
         for n in reversed(range(len(self.layers))):
-            runs += self._adjoint(n, x, errors[n], errors[n - 1] if n else below, shares[n])
+            runs += self._adjoint(n, x, errors[n], errors[n - 1] if n else below, shares[n], sums[n])
         for start, stop in reversed(self._chunks()):
             for run in runs:
                 run(start, stop)
@@ -184,11 +186,13 @@ class Part:
                 error = (errors[0] if first.given else below)[: (stop - start) * self.rows * inputs]
                 here = slice(self.low, self.low + self.rows)
                 g_x[start:stop, here] = error.reshape(stop - start, self.rows, inputs)[:, :, : g_x.shape[2]]
+        return sums
 
-    def counts(self, n: int) -> np.ndarray:
+    def _counted(self, fired: np.ndarray) -> np.ndarray:
         """Spikes of each neuron of a layer, over time and this part of the batch."""
-        counts = np.zeros(64 * self.fired[n].shape[2], np.int64)
-        compiled_plain(dense.count_spikes)(counts, self.fired[n][1:].reshape(-1), self.fired[n].shape[2])
+        words = fired.shape[2]
+        counts = np.zeros(64 * words, np.int64)
+        compiled_plain(dense.count_spikes)(counts, fired[1:].reshape(-1), words)
         return counts
 
     def _copied_state(self, n: int) -> list[np.ndarray]:
@@ -209,7 +213,9 @@ class Part:
         self, n: int, x: np.ndarray, out: np.ndarray, traces: list[np.ndarray], *, whole: bool
     ) -> tuple[Run, Run]:
         """The weighted sums of layer `n`'s input, and its neurons; `traces` are of all steps, or of a chunk alone."""
-        layer, z = self.layers[n], self._sums_room(self.layers[n].width)
+        layer = self.layers[n]
+        # of a chunk alone the sums lie where the potentials go, which follow them: half the room in cache
+        z = self._sums_room(layer.width) if whole else traces[0][self.rows * layer.width :]
         kernel = dense.compiled_forward(
             layer.constants, self.dtype, uniform=layer.uniform, recurrent=layer.recurrent.size > 0
         )  # fmt: skip
@@ -230,11 +236,13 @@ class Part:
             compiled_plain(dense.weigh_floats), z, x.reshape(-1), layer.weight, layer.bias, layer.inputs, *place
         )
 
-    def _adjoint(self, n: int, x: np.ndarray, d: np.ndarray, below: np.ndarray, share: np.ndarray) -> list[Run]:
+    def _adjoint(
+        self, n: int, x: np.ndarray, d: np.ndarray, below: np.ndarray, share: np.ndarray, sums: Sums
+    ) -> list[Run]:
         """Layer `n` backward: `d` to the gradient of the weighted sums, into those of the weights, and to `below`."""
-        layer, sums, traces = self.layers[n], self.sums[n], self.traces[n]
+        layer, traces = self.layers[n], self.traces[n]
         runs: list[Run] = []
-        if self.low_memory:
+        if self.again[n]:
             traces = self._room(layer, self.chunk, self.state[n])
             runs.append(partial(self._once_more, n, traces, self._advance(n, x, self.nothing, traces, whole=False)))
         kernel = dense.compiled_backward(
@@ -244,7 +252,7 @@ class Part:
         runs.append(
             partial(
                 kernel, layer.recurrent_back, self.first_spikes[n], *layer.parameters,
-                self.dtype.type(layer.surrogate.slope), *traces, not self.low_memory, d, *self.carried[n], share,
+                self.dtype.type(layer.surrogate.slope), *traces, not self.again[n], d, *self.carried[n], share,
                 sums.bias, *sums.parameters(), layer.width, self.rows,
             )
         )  # fmt: skip

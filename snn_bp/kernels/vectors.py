@@ -15,7 +15,7 @@ import numpy as np
 
 from snn_bp.kernels import llvm
 from snn_bp.kernels.lines import empty, room, zeros
-from snn_bp.kernels.llvm import BLOCK, LANES, PANELS, TALL
+from snn_bp.kernels.llvm import BLOCK, LANES, PANELS, SHORT, TALL
 
 AT_ONCE = 4
 FAR = 2**22  # bytes: arrays of this size are written past the caches
@@ -108,7 +108,7 @@ def multiply(c, c_at, c_row, a, a_at, a_row, panels, rows, depth, width, add):
 
 @numba.njit(error_model="numpy")
 def _multiply(c, c_at, c_row, a, a_at, a_row, a_depth, panels, rows, depth, width, add):
-    """Tile by tile; the last one overlaps the one before, or where that would add twice its rows go alone."""
+    """Tile by tile; the last one overlaps the one before, or where that would add twice its rows go by few or alone."""
     tiled = rows if rows >= TALL and not add else rows - rows % TALL
     column = 0
     while column + PANELS * LANES <= width:
@@ -123,6 +123,11 @@ def _multiply(c, c_at, c_row, a, a_at, a_row, a_depth, panels, rows, depth, widt
             to, at = c_at + r * c_row + column, a_at + r * a_row
             llvm.tile_of_one_panel(c, to, c_row, a, at, a_row, a_depth, panels, column * depth, depth, add)
         column += LANES
+    while tiled + SHORT <= rows:
+        for column in range(0, width, LANES):
+            to, at = c_at + tiled * c_row + column, a_at + tiled * a_row
+            llvm.short_tile(c, to, c_row, a, at, a_row, a_depth, panels, column * depth, depth, add)
+        tiled += SHORT
     for r in range(tiled, rows):
         for column in range(0, width, LANES):
             to, at = c_at + r * c_row + column, a_at + r * a_row
