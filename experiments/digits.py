@@ -6,7 +6,7 @@ snn-bp train experiments/digits.py
 from snn_bp import LIF, BatchNorm, Conv, Data, Dense, Experiment, Flatten, Train, main
 
 experiment = Experiment(
-    data=Data("digits", step_ms=52, steps=6, batch=32, shift=2),
+    data=Data("digits", step_ms=52, steps=6, batch=64, shift=2),
     model=(
         *(Conv(16, 5, stride=2, padding=2), BatchNorm(), LIF(beta=0.5, reset="zero")),
         *(Conv(32, 3, stride=2, padding=1), BatchNorm(), LIF(beta=0.5, reset="zero")),
@@ -14,7 +14,7 @@ experiment = Experiment(
         *(Dense(128), BatchNorm(), LIF(beta=0.5, reset="zero")),
         *(Dense(10), BatchNorm(), LIF(beta=0.8, reset="zero")),
     ),
-    train=Train(epochs=12, lr=6e-3),
+    train=Train(epochs=14, lr=8e-3, keep="last"),
 )
 
 if __name__ == "__main__":

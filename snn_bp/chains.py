@@ -4,7 +4,7 @@ A norm between weights and neurons folds into the weights in evaluation; in trai
 first, and parts the chain. All equals the layers one by one up to the order of summation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -49,7 +49,7 @@ class Block(NamedTuple):
         return sum(part is not None for part in self)
 
 
-def chain_at(layers: nn.ModuleList, place: int, x: Tensor) -> list[Block]:
+def chain_at(layers: Sequence[nn.Module], place: int, x: Tensor) -> list[Block]:
     """The blocks from `place` on that can run as one operation on the input `x`; none where it is not for them."""
     if x.dim() != 3 or x.numel() == 0 or not runs_compiled(x):
         return []
@@ -85,7 +85,7 @@ class Layer(NamedTuple):
         return 1 if self.norm is None else 2
 
 
-def layer_at(layers: nn.ModuleList, place: int, x: Tensor) -> Layer | None:
+def layer_at(layers: Sequence[nn.Module], place: int, x: Tensor) -> Layer | None:
     """The neurons at `place`, with the norm in front of them, that can run as one operation on `x`."""
     if x.dim() < 3 or x.numel() == 0 or not runs_compiled(x):
         return None
@@ -119,8 +119,9 @@ def run_layer(layer: Layer, x: Tensor, state: State | None) -> tuple[Tensor, Ten
     return ran.out.permute(FIRST), ran.means.permute(2, 0, 1), state_of(permuted(ran.last, FIRST), constants)
 
 
-def has_chain(layers: nn.ModuleList) -> bool:
+def has_chain(network: Iterable[nn.Module]) -> bool:
     """Whether any layers can run as a chain, in the mode they are in."""
+    layers = list(network)
     return any(_block_at(layers, place, first=True) is not None for place in range(len(layers)))
 
 
@@ -129,7 +130,7 @@ def watched(module: nn.Module) -> bool:
     return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
 
-def _block_at(layers: nn.ModuleList, place: int, *, first: bool) -> Block | None:
+def _block_at(layers: Sequence[nn.Module], place: int, *, first: bool) -> Block | None:
     found = list(layers[place : place + 3])
     synapse = found.pop(0) if found and isinstance(found[0], nn.Linear) else None
     folds = synapse is not None and bool(found) and isinstance(found[0], nn.BatchNorm1d) and not found[0].training

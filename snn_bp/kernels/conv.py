@@ -111,15 +111,26 @@ def forward(z, begin, end, index, value, weight, bias, table, geometry, first, r
             put(z, to + row * length, image, within_rim(geometry, row), length)
 
 
-def weight_gradient(g_weight, begin, end, index, value, d, table, geometry, first, rows):
-    """Add to `g_weight`, arranged as `weight`, the gradient from the same images; zeros stand for nothing there too."""
+def weight_gradient(g_weight, g_bias, begin, end, index, value, d, table, geometry, first, rows):
+    """Add to `g_weight`, arranged as `weight`, the gradient from the same images; zeros stand for nothing there too.
+
+    `g_bias` becomes the sum of the images' rows.
+    """
     image, length = room(geometry.size, d), geometry.out_width * geometry.outs
     image[:] = 0
     for r in range(rows):
         at = (first + r) * geometry.out_height * length
         for row in range(geometry.out_height):
             put(image, within_rim(geometry, row), d, at + row * length, length)
+            add_row(g_bias, d, at + row * length)
         gather_image(g_weight, image, begin[r], end[r], index, value, table, geometry)
+
+
+@numba.njit(error_model="numpy")
+def add_row(total, values, at):
+    """Add to `total` as many `values`, from `at` on."""
+    for m in range(np.uint64(total.size)):
+        total[m] += values[np.uint64(at) + m]
 
 
 @numba.njit(error_model="numpy")

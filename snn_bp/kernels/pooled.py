@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numba
 
 from snn_bp.kernels import conv, pool
-from snn_bp.kernels.conv import convolve_image, gather_image, within_rim
+from snn_bp.kernels.conv import add_row, convolve_image, gather_image, within_rim
 from snn_bp.kernels.lines import room
 from snn_bp.kernels.vectors import put
 
@@ -27,8 +27,8 @@ def forward(out, which, begin, end, index, value, weight, bias, table, geometry,
         _pool(out[span], which[span], image[inside:], _in_rim(sizes, geometry), 0, 1)
 
 
-def backward(g_weight, g_x, g, which, begin, end, index, value, table, geometry, back, sizes, first, rows):
-    """The adjoint: adds to `g_weight`, and fills the same images of `g_x` where it is asked for."""
+def backward(g_weight, g_bias, g_x, g, which, begin, end, index, value, table, geometry, back, sizes, first, rows):
+    """The adjoint: adds to `g_weight` and `g_bias`, and fills the same images of `g_x` where it is asked for."""
     image, inside, size = room(geometry.size, g), within_rim(geometry, 0), sizes[0] * sizes[3] * sizes[4]
     length, inputs = geometry.out_width * geometry.outs, geometry.channels * geometry.height * geometry.width
     d = room(geometry.out_height * length if g_x.size > 0 else 0, g)
@@ -36,6 +36,8 @@ def backward(g_weight, g_x, g, which, begin, end, index, value, table, geometry,
     for r in range(rows):
         span = slice((first + r) * size, (first + r + 1) * size)
         _put_back(image[inside:], g[span], which[span], _in_rim(sizes, geometry), 0, 1)
+        for at in range(span.start, span.stop, g_bias.size):
+            add_row(g_bias, g, at)
         gather_image(g_weight, image, begin[r], end[r], index, value, table, geometry)
         if g_x.size > 0:
             for row in range(geometry.out_height):

@@ -25,6 +25,7 @@ from snn_bp.kernels.vectors import blocked, padded, unblocked
 BEGIN_NS, ADD_NS, TORCH_NS = 27.0, 0.2, 0.07
 Found = TypeVar("Found", Bits, Events)
 ROWS = 512  # whose error signal stays in the second-level cache
+AT_ONCE = 96  # rows that a thread weighs before it takes others
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
@@ -110,13 +111,16 @@ class _Linear(torch.autograd.Function):
             start[:units] = bias.detach().numpy()
         z = empty(len(x) * width, weights.dtype).reshape(-1, width)
 
-        def weigh(part: Bits | Events, low: int, high: int) -> None:
-            for first in range(low, high, ROWS):
-                count = min(ROWS, high - first)
-                kernel = part.weigh(z[first : first + count].reshape(-1), weights, start, width, 1)
-                kernel(first - low, first - low + count)
+        def weigh(part: Bits | Events, low: int, first: int, last: int) -> None:
+            part.weigh(z[first:last].reshape(-1), weights, start, width, 1)(first - low, last - low)
 
-        in_threads([partial(weigh, part, *ends) for part, ends in zip(heard, cut(len(x), least=ROWS), strict=True)])
+        in_threads(
+            [
+                partial(weigh, part, low, first, min(first + AT_ONCE, high))
+                for part, (low, high) in zip(heard, cut(len(x), least=ROWS), strict=True)
+                for first in range(low, high, AT_ONCE)
+            ]
+        )
         ctx.save_for_backward(weight)
         ctx.heard, ctx.rows, ctx.has_bias = heard, len(x), bias is not None
         return torch.from_numpy(z[:, :units]).contiguous()
@@ -174,27 +178,31 @@ class _Convolution(torch.autograd.Function):
         channels, height, width, *_ = ctx.geometry
         g = g.permute(0, 2, 3, 1).contiguous()
         d, ends = g.numpy().reshape(-1), cut(ctx.rows)
-        sums = [np.zeros(ctx.size, d.dtype) for _ in ends]
+        outs = g.shape[3]
+        sums = [(np.zeros(ctx.size, d.dtype), np.zeros(g.shape[2] * outs, d.dtype)) for _ in ends]
         g_x = torch.empty((ctx.rows, height, width, channels), dtype=g.dtype) if ctx.needs_input_grad[0] else None
         back = d[:0] if g_x is None else conv.seen_by_outputs(weight.detach().numpy(), ctx.geometry)
 
-        def adjoint(part: Events, low: int, high: int, total: np.ndarray) -> None:
+        def adjoint(part: Events, low: int, high: int, total: np.ndarray, bias: np.ndarray) -> None:
             below = d[:0] if g_x is None else g_x.numpy().reshape(-1)
             if ctx.pool:
                 which, sizes = ctx.pool
                 kernel, given = compiled_plain(pooled.backward), (*part, ctx.table, ctx.geometry, back, sizes)
-                kernel(total, below, d, which, *given, low, high - low)
+                kernel(total, bias, below, d, which, *given, low, high - low)
                 return
             kernel = compiled_plain(conv.weight_gradient)
-            kernel(total, *part, d, ctx.table, ctx.geometry, low, high - low)
+            kernel(total, bias, *part, d, ctx.table, ctx.geometry, low, high - low)
             if g_x is not None:
                 compiled_plain(conv.input_gradient)(below, d, back, ctx.geometry, low, high - low)
 
-        in_threads([partial(adjoint, part, *end, mine) for part, end, mine in zip(ctx.events, ends, sums, strict=True)])
-        g_weight = conv.arranged_back(sum(sums[1:], sums[0]), ctx.geometry)
+        in_threads(
+            [partial(adjoint, part, *end, *mine) for part, end, mine in zip(ctx.events, ends, sums, strict=True)]
+        )
+        total, bias = (sum(rest, first) for first, *rest in zip(*sums, strict=True))
+        g_weight = conv.arranged_back(total, ctx.geometry)
         return (
             None if g_x is None else g_x.permute(0, 3, 1, 2),
             torch.from_numpy(g_weight),
-            g.sum((0, 1, 2)) if ctx.has_bias else None,
+            torch.from_numpy(bias.reshape(-1, outs).sum(0)) if ctx.has_bias else None,
             *(None, None, None, None),
         )
