@@ -29,7 +29,7 @@ from snn_bp.kernels.parallel import cut, in_threads
 from snn_bp.kernels.vectors import put
 from snn_bp.surrogates import Unit
 
-BLOCK = 8192  # neurons: their state fits the second-level cache, and memory is read in long runs, which it needs more
+BLOCK = 16384  # neurons: their state fits the second-level cache; memory is read in long runs, which it needs more
 ADJOINT = {"arcp"}  # the one liberty LLVM has in an adjoint
 
 
@@ -135,7 +135,7 @@ def over_neurons(kernel: Callable, arguments: Sequence[Any], neurons: int) -> No
 
     No sum runs over neurons, so the parts may follow the number of threads.
     """
-    parts = cut(neurons, least=BLOCK // 2, most=torch.get_num_threads())
+    parts = cut(neurons, least=BLOCK // 4, most=torch.get_num_threads())
     in_threads([functools.partial(kernel, *arguments, *part) for part in parts])
 
 

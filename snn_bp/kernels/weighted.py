@@ -198,11 +198,11 @@ class _Convolution(torch.autograd.Function):
         in_threads(
             [partial(adjoint, part, *end, *mine) for part, end, mine in zip(ctx.events, ends, sums, strict=True)]
         )
-        total, bias = (sum(rest, first) for first, *rest in zip(*sums, strict=True))
-        g_weight = conv.arranged_back(total, ctx.geometry)
+        totals, biases = zip(*sums, strict=True)
+        g_weight = conv.arranged_back(sum(totals[1:], totals[0]), ctx.geometry)
         return (
             None if g_x is None else g_x.permute(0, 3, 1, 2),
             torch.from_numpy(g_weight),
-            torch.from_numpy(bias.reshape(-1, outs).sum(0)) if ctx.has_bias else None,
+            torch.from_numpy(sum(biases[1:], biases[0]).reshape(-1, outs).sum(0)) if ctx.has_bias else None,
             *(None, None, None, None),
         )
