@@ -198,7 +198,7 @@ class _Convolution(torch.autograd.Function):
         in_threads(
             [partial(adjoint, part, *end, *mine) for part, end, mine in zip(ctx.events, ends, sums, strict=True)]
         )
-        totals, biases = zip(*sums, strict=True)
+        totals, biases = [weights for weights, _ in sums], [bias for _, bias in sums]
         g_weight = conv.arranged_back(sum(totals[1:], totals[0]), ctx.geometry)
         return (
             None if g_x is None else g_x.permute(0, 3, 1, 2),
