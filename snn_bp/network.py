@@ -122,7 +122,7 @@ class Network(nn.Module):
             for block, out, _, _ in run_chip(self, x):
                 yield Stretch(block.places, "whole numbers, as the chip", out, [out.mean((0, 1))], [])
             return
-        layers, place = list(self.layers), 0  # a slice of a ModuleList makes a new one, a tenth of a millisecond each
+        layers, place = list(self.layers), 0  # a slice of a ModuleList makes a new one
         while place < len(layers):
             means, states = [], []
             if blocks := chain_at(layers, place, x):

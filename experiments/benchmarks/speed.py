@@ -5,9 +5,9 @@
 
 Times are medians over interleaved repeats, each library in a process of its own, as its users run it. Beside them:
 whether a peer and ours with the peer's reset spike alike and have the same gradients; the peak memory of a step of W1;
-growth over time steps and input density; the share of the machine's copy bandwidth that the neurons alone reach. Writes
-experiments/results/speed.json and speed.png; parts that are not asked for stay in the file as they are. Peers:
-`pip install -e ".[benchmark]"`; what is missing is left out.
+growth over time steps and input density; the share of the machine's copy bandwidth that the neurons alone reach; the
+one product of W1 that stays dense, by torch. Writes experiments/results/speed.json and speed.png; parts that are not
+asked for stay in the file as they are. Peers: `pip install -e ".[benchmark]"`; what is missing is left out.
 """
 
 import argparse
@@ -127,6 +127,12 @@ def _memory(asked: argparse.Namespace, folder: str, result: dict[str, Any]) -> d
     return {"memory": rows}
 
 
+def _product(asked: argparse.Namespace, folder: str, result: dict[str, Any]) -> dict[str, Any]:
+    ms = measured({"do": "product", "work": "W1", "folder": folder}, threads=1)
+    print(f"\nW1, one thread: a dense product that no step can do without takes torch {ms} ms")
+    return {"product_ms": ms}
+
+
 def _growth(asked: argparse.Namespace, folder: str, result: dict[str, Any]) -> dict[str, Any]:
     if "W1" not in asked.works:
         return {}
@@ -167,7 +173,8 @@ def _short(cell: Any) -> str:
     return f"{cell:.3g}" if isinstance(cell, float) and abs(cell) < 1e-2 else str(cell)[-200:]
 
 
-PARTS = {"times": _times, "check": _check, "memory": _memory, "growth": _growth}  # in the order they are measured
+# in the order they are measured
+PARTS = {"times": _times, "check": _check, "memory": _memory, "product": _product, "growth": _growth}
 
 if __name__ == "__main__":
     main()

@@ -114,7 +114,7 @@ def forward(z, begin, end, index, value, weight, bias, table, geometry, first, r
 def weight_gradient(g_weight, g_bias, begin, end, index, value, d, table, geometry, first, rows):
     """Add to `g_weight`, arranged as `weight`, the gradient from the same images; zeros stand for nothing there too.
 
-    `g_bias` becomes the sum of the images' rows.
+    Added to `g_bias`, a row long or empty: each row of the images.
     """
     image, length = room(geometry.size, d), geometry.out_width * geometry.outs
     image[:] = 0

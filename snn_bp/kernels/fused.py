@@ -145,10 +145,12 @@ class _Totals:
             self._waiting[part] = given
             while (layers := self._waiting.pop(self._next, None)) is not None:
                 self._next += 1
-                for total, more in zip(self.sums, layers, strict=bool(self.sums)):
+                if not self.sums:
+                    self.sums = layers
+                    continue
+                for total, more in zip(self.sums, layers, strict=True):
                     for mine, theirs in zip(total, more, strict=True):
                         mine += theirs
-                self.sums = self.sums or layers
 
 
 def _computed_again(layers: list[Prepared], part: int, memory: Memory) -> list[bool]:

@@ -36,7 +36,7 @@ def backward(g_weight, g_bias, g_x, g, which, begin, end, index, value, table, g
     for r in range(rows):
         span = slice((first + r) * size, (first + r + 1) * size)
         _put_back(image[inside:], g[span], which[span], _in_rim(sizes, geometry), 0, 1)
-        for at in range(span.start, span.stop, g_bias.size):
+        for at in range(span.start, span.stop, sizes[0] * sizes[4]):
             add_row(g_bias, g, at)
         gather_image(g_weight, image, begin[r], end[r], index, value, table, geometry)
         if g_x.size > 0:

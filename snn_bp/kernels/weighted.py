@@ -25,7 +25,6 @@ from snn_bp.kernels.vectors import blocked, padded, unblocked
 BEGIN_NS, ADD_NS, TORCH_NS = 27.0, 0.2, 0.07
 Found = TypeVar("Found", Bits, Events)
 ROWS = 512  # whose error signal stays in the second-level cache
-AT_ONCE = 96  # rows that a thread weighs before it takes others
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
@@ -111,16 +110,13 @@ class _Linear(torch.autograd.Function):
             start[:units] = bias.detach().numpy()
         z = empty(len(x) * width, weights.dtype).reshape(-1, width)
 
-        def weigh(part: Bits | Events, low: int, first: int, last: int) -> None:
-            part.weigh(z[first:last].reshape(-1), weights, start, width, 1)(first - low, last - low)
+        def weigh(part: Bits | Events, low: int, high: int) -> None:
+            for first in range(low, high, ROWS):
+                count = min(ROWS, high - first)
+                kernel = part.weigh(z[first : first + count].reshape(-1), weights, start, width, 1)
+                kernel(first - low, first - low + count)
 
-        in_threads(
-            [
-                partial(weigh, part, low, first, min(first + AT_ONCE, high))
-                for part, (low, high) in zip(heard, cut(len(x), least=ROWS), strict=True)
-                for first in range(low, high, AT_ONCE)
-            ]
-        )
+        in_threads([partial(weigh, part, *ends) for part, ends in zip(heard, cut(len(x), least=ROWS), strict=True)])
         ctx.save_for_backward(weight)
         ctx.heard, ctx.rows, ctx.has_bias = heard, len(x), bias is not None
         return torch.from_numpy(z[:, :units]).contiguous()
@@ -179,7 +175,8 @@ class _Convolution(torch.autograd.Function):
         g = g.permute(0, 2, 3, 1).contiguous()
         d, ends = g.numpy().reshape(-1), cut(ctx.rows)
         outs = g.shape[3]
-        sums = [(np.zeros(ctx.size, d.dtype), np.zeros(g.shape[2] * outs, d.dtype)) for _ in ends]
+        row = g.shape[2] * outs if ctx.has_bias else 0
+        sums = [(np.zeros(ctx.size, d.dtype), np.zeros(row, d.dtype)) for _ in ends]
         g_x = torch.empty((ctx.rows, height, width, channels), dtype=g.dtype) if ctx.needs_input_grad[0] else None
         back = d[:0] if g_x is None else conv.seen_by_outputs(weight.detach().numpy(), ctx.geometry)
 

@@ -86,6 +86,18 @@ def agreement(work: Work, library: str, *, dtype: torch.dtype, folder: Path) -> 
     }
 
 
+def product(work: Work, *, repeats: int = 9) -> float:
+    """Milliseconds of torch's product for the gradient of the second dense layer's input: no spike shortens it."""
+    below, units = work.units[:2]
+    errors, weights = torch.randn(work.steps * work.batch, units), torch.randn(units, below)
+    taken = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        torch.mm(errors, weights)
+        taken.append(time.perf_counter() - start)
+    return round(1e3 * statistics.median(taken[1:]), 1)
+
+
 def copy_bandwidth(*, megabytes: int = 512, repeats: int = 9) -> float:
     """GB/s read and written together by copying a large array on this process's cores (torch's copy)."""
     source = torch.ones(megabytes * 2**20 // 4)

@@ -54,7 +54,7 @@ def _bars(axes: Any, work: str, rows: list[dict[str, Any]]) -> None:
     bars = axes.barh(names, lengths, color=colours, edgecolor="black")
     labels = [f"{row['ms']:.0f}" + (" (cut)" if row["ms"] > end else "") for row in rows]
     axes.bar_label(bars, labels, padding=2, fontsize=8)
-    axes.set_xlim(0, 1.5 * max(lengths))
+    axes.set_xlim(0, 1.6 * max(lengths))
     axes.set_xlabel("ms of a step, one thread")
     axes.set_title(work)
 

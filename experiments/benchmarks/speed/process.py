@@ -134,6 +134,8 @@ def _timed(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _answer(task: dict[str, Any]) -> Any:
     if task["do"] == "bandwidth":
         return measure.copy_bandwidth()
+    if task["do"] == "product":
+        return measure.product(_work(task))
     folder = Path(task["folder"])
     if task["do"] == "memory":
         short = replace(_work(task), steps=WARM_STEPS)
