@@ -12,6 +12,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from snn_bp.kernels.llvm import inner
+
 
 @dataclass(frozen=True, eq=False)
 class Events:
@@ -59,10 +61,12 @@ def encode(
         turns = np.zeros(len(ids))
     arrays = (events.x, events.y, events.p, events.t)
     starts, stops = events.offsets[ids], events.offsets[1:][ids]
-    moves = (shifts, np.cos(turns), np.sin(turns), bool(turns.any()))
+    moves = (shifts, np.cos(turns), np.sin(turns))
+    columns, rows = (np.empty(size * downsample, np.int64) for size in shape[:0:-1])
+    places = columns, rows, np.empty((len(rows), len(columns)) if turns.any() else (0, 0), np.int64)
     for dtype, test in ((np.uint8, True), (np.float32, None))[not in_bytes :]:
         frames = np.empty((steps, len(ids), *shape), dtype)  # NumPy's large arrays lie in huge pages
-        if _count(frames, *arrays, starts, stops, *moves, step_us, downsample, binary, test):
+        if _count(frames, *arrays, starts, stops, *moves, step_us, downsample, binary, test, *places):
             break
     return torch.from_numpy(frames)
 
@@ -105,21 +109,24 @@ def encode_reference(
     return torch.from_numpy(frames > 0 if binary else frames).float()
 
 
-@njit(cache=True, nogil=True)
-def _count(frames, x, y, p, t, starts, stops, shifts, cosines, sines, turn, step_us, downsample, binary, test):
-    """Whether every count fits the frames' type; with None for `test`, which floats need not pay, not looked at."""
+@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+def _count(
+    frames, x, y, p, t, starts, stops, shifts, cosines, sines, step_us, downsample, binary, test, columns, rows, turned
+):
+    """Whether every count fits the frames' type; with None for `test`, which floats need not pay, not looked at.
+
+    For each pixel `columns` and `rows` get cells from the corner of a frame, -1 off the sensor, and `turned`, unless
+    it is empty, both together.
+    """
     one, fits = frames.dtype.type(1), True
     steps, samples, polarities, height, width = frames.shape
     cells = frames.reshape(-1)
     plane, window = height * width, steps * step_us
     has_rows = len(y) > 0
-    columns = np.empty(width * downsample, np.int64)  # cells from the corner of a frame; -1: off the sensor
-    rows = np.empty(height * downsample, np.int64)
-    turned = np.empty((len(rows), len(columns)) if turn else (0, 0), np.int64)  # the same of each pixel
     for n in range(samples):
         for step in range(steps):  # here, not for all at once before: they are still in the cache when counted
             frames[step, n] = 0
-        _place(columns, shifts[n, 0], downsample, 1)
+        _place(columns, shifts[n, 0], downsample, np.int64(1))
         _place(rows, shifts[n, 1], downsample, width)
         if len(turned):
             _turn(turned, columns, rows, cosines[n], sines[n])
@@ -153,14 +160,14 @@ def _count(frames, x, y, p, t, starts, stops, shifts, cosines, sines, turn, step
     return fits
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _place(places, shift, downsample, stride):
     for pixel in range(len(places)):
         moved = pixel + shift
         places[pixel] = moved // downsample * stride if 0 <= moved < len(places) else -1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _turn(turned, columns, rows, cosine, sine):
     height, width = turned.shape
     for y in range(height):

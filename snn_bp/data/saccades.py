@@ -5,8 +5,9 @@ recordings (Orchard et al. 2015), but this is not N-MNIST: the images are other 
 """
 
 import importlib.util
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,16 @@ def simulate_recordings(images: np.ndarray, *, first: int = 0) -> Iterator[np.nd
 
     def record(n: int) -> np.ndarray:
         rng = np.random.default_rng((SENSOR_SEED, first + n))
-        return _add_noise(*_watch(canvases[n], path, thresholds, logs, REFRACTORY_MS, MARGIN), rng=rng)
+        return _add_noise(*_watch(canvases[n], path, thresholds, logs, REFRACTORY_MS), rng=rng)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for start in range(0, len(canvases), AT_ONCE):
-            yield from pool.map(record, range(start, min(start + AT_ONCE, len(canvases))))
+        waiting = deque[Future[np.ndarray]]()
+        for n in range(len(canvases)):
+            waiting.append(pool.submit(record, n))
+            if len(waiting) == AT_ONCE:
+                yield waiting.popleft().result()
+        for recording in waiting:
+            yield recording.result()
 
 
 def trajectory() -> np.ndarray:
@@ -118,19 +124,28 @@ def _add_noise(
     return events[np.argsort(events["t"], kind="stable")]
 
 
-@njit(cache=True, nogil=True)
-def _watch(canvas, path, thresholds, logs, refractory, margin):
+def _watch(
+    canvas: np.ndarray, path: np.ndarray, thresholds: np.ndarray, logs: np.ndarray, refractory: float
+) -> tuple[np.ndarray, ...]:
     """Noiseless events (x, y, t in ms, p) of one canvas moved along `path`, in steps of 1 ms."""
-    side = len(thresholds)
-    most = side * side * len(path)  # a pixel fires at most once a step: the refractory period is one step
-    x, y, p = np.empty(most, np.uint8), np.empty(most, np.uint8), np.empty(most, np.uint8)
-    t = np.empty(most)
-    count = 0
-    fineness = len(logs) - 2  # cells of the table between dark and bright
-    level = np.full((side, side), logs[fineness])  # log intensity at the last step, now of the ground
+    most = thresholds.size * len(path)  # a pixel fires at most once a step: the refractory period is one step
+    events = tuple(np.empty(most, dtype) for dtype in (np.uint8, np.uint8, np.float64, np.uint8))
+    level = np.full(thresholds.shape, logs[-2])  # log intensity at the last step, now of the ground
     memory = level.copy()  # log intensity memorised at the last event
-    release = np.full((side, side), -1.0)  # when a pixel held in reset memorises anew; negative: not held
-    top, bottom, left, right = _ink_bounds(canvas)
+    release = np.full(thresholds.shape, -1.0)  # when a pixel held in reset memorises anew; negative: not held
+    rows, columns = (np.flatnonzero((canvas < 1).any(axis=axis)) for axis in (1, 0))
+    ink = (rows[0], rows[-1], columns[0], columns[-1]) if len(rows) else (len(canvas), 0, len(canvas), 0)
+    count = _fire(*events, canvas, path, thresholds, logs, refractory, MARGIN, level, memory, release, *ink)
+    return tuple(part[:count] for part in events)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+def _fire(
+    x, y, t, p, canvas, path, thresholds, logs, refractory, margin, level, memory, release, top, bottom, left, right
+):
+    """Fill the first of `x, y, t, p` with events; how many."""
+    count, side = 0, len(thresholds)
+    fineness = len(logs) - 2  # cells of the table between dark and bright
     for k in range(len(path)):
         if k > 0 and path[k, 0] == path[k - 1, 0] and path[k, 1] == path[k - 1, 1]:
             continue
@@ -165,15 +180,4 @@ def _watch(canvas, path, thresholds, logs, refractory, margin):
                 x[count], y[count], t[count], p[count] = column, row, time, change > 0
                 count += 1
                 release[row, column] = time + refractory
-    return x[:count].copy(), y[:count].copy(), t[:count].copy(), p[:count].copy()
-
-
-@njit(cache=True, nogil=True)
-def _ink_bounds(canvas):
-    top, bottom, left, right = len(canvas), 0, len(canvas), 0
-    for row in range(len(canvas)):
-        for column in range(len(canvas)):
-            if canvas[row, column] < 1:
-                top, bottom = min(top, row), max(bottom, row)
-                left, right = min(left, column), max(right, column)
-    return top, bottom, left, right
+    return count

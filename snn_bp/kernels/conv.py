@@ -10,10 +10,10 @@ a multiple of `LANES` in each row of the window: an event that is not finite mak
 import functools
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from snn_bp.kernels.lines import room
+from snn_bp.kernels.llvm import inner
 from snn_bp.kernels.vectors import LANES, add_scaled, multiply, padded, panels, put
 
 
@@ -126,24 +126,27 @@ def weight_gradient(g_weight, g_bias, begin, end, index, value, d, table, geomet
         gather_image(g_weight, image, begin[r], end[r], index, value, table, geometry)
 
 
-@numba.njit(error_model="numpy")
+@inner
 def add_row(total, values, at):
     """Add to `total` as many `values`, from `at` on."""
     for m in range(np.uint64(total.size)):
         total[m] += values[np.uint64(at) + m]
 
 
-@numba.njit(error_model="numpy")
+@inner
 def within_rim(geometry, row):
     """Where a row of an image of outputs begins, in one with its rim."""
     return ((geometry.rows - 1 + row) * geometry.with_rim + geometry.columns - 1) * geometry.outs
 
 
-@numba.njit(error_model="numpy")
+@inner
 def convolve_image(image, begin, end, index, value, weight, bias, table, geometry):
     """Fill an image with a rim: bias plus what the events `begin .. end` bring; what the rim gets means nothing."""
     outs, run, line = geometry.outs, geometry.run, geometry.with_rim * geometry.outs
-    if (bias == 0).all():
+    unbiased = True
+    for m in range(outs):
+        unbiased &= bias[m] == 0
+    if unbiased:
         image[:] = 0
     else:
         for corner in range(0, image.size - outs + 1, outs):
@@ -155,7 +158,7 @@ def convolve_image(image, begin, end, index, value, weight, bias, table, geometr
             add_scaled(image, to + row * line, weight, start + row * run, value[n], width)
 
 
-@numba.njit(error_model="numpy")
+@inner
 def gather_image(g_weight, image, begin, end, index, value, table, geometry):
     """Add to `g_weight` the gradient from events and the gradient of an image, zeros in its rim."""
     run, line = geometry.run, geometry.with_rim * geometry.outs
@@ -165,7 +168,7 @@ def gather_image(g_weight, image, begin, end, index, value, table, geometry):
             add_scaled(g_weight, start + row * run, image, at + row * line, value[n], width)
 
 
-@numba.njit(error_model="numpy", forceinline=True)
+@inner(forceinline=True)
 def _window(table, place):
     """The row of a table of `reach`."""
     row = np.uint64(place)

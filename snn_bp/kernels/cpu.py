@@ -25,6 +25,7 @@ from snn_bp import equations
 from snn_bp.kernels import bind as binding
 from snn_bp.kernels import lines, llvm, vectors
 from snn_bp.kernels.bind import Constants, bind, slope_functions
+from snn_bp.kernels.llvm import inner
 from snn_bp.kernels.parallel import cut, in_threads
 from snn_bp.kernels.vectors import put
 from snn_bp.surrogates import Unit
@@ -161,12 +162,12 @@ def operations(constants: Constants, dtype: np.dtype, uniform: bool) -> dict:
     one, zero = real(1), real(0)
     return {
         **constants.names(),
-        "heaviside": numba.njit(lambda u, theta: one if u > zero else zero),
-        "where": numba.njit(lambda condition, yes, no: yes if condition else no),
+        "heaviside": inner(lambda u, theta: one if u > zero else zero),
+        "where": inner(lambda condition, yes, no: yes if condition else no),
         "exp": math.exp,
-        "detach": numba.njit(lambda s: s),
+        "detach": inner(lambda s: s),
         "real": real,
-        "of": numba.njit((lambda value, m: value) if uniform else (lambda values, m: values[m])),
+        "of": inner((lambda value, m: value) if uniform else (lambda values, m: values[m])),
     }
 
 
@@ -186,7 +187,7 @@ def inline(function: Callable, *, adjoint: bool = False) -> Callable:
 
     In an adjoint a division by a constant may become a product with its inverse: gradients are not bit-equal anyway.
     """
-    return numba.njit(function, error_model="numpy", fastmath=ADJOINT if adjoint else False)
+    return inner(function, fastmath=ADJOINT if adjoint else False)
 
 
 def compiled(kernel: types.FunctionType, specialisation: tuple, *, adjoint: bool = False) -> Callable:
@@ -198,4 +199,4 @@ def compiled(kernel: types.FunctionType, specialisation: tuple, *, adjoint: bool
     digest = hashlib.sha256(repr((specialisation, sources)).encode()).hexdigest()
     kernel.__qualname__ = f"{kernel.__name__}_{digest[:16]}"
     fast = ADJOINT if adjoint else False
-    return numba.njit(kernel, cache=True, nogil=True, error_model="numpy", fastmath=fast)
+    return numba.njit(kernel, cache=True, nogil=True, error_model="numpy", fastmath=fast, no_cfunc_wrapper=True)

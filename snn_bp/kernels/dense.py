@@ -14,13 +14,13 @@ numbers to a row. What belongs to a chunk of time alone (`z`, `d`, `below`) begi
 import functools
 from collections.abc import Callable
 
-import numba
 import numpy as np
 
 from snn_bp import equations
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.cpu import adjoint_operations, compiled, inline, operations
-from snn_bp.kernels.lines import room
+from snn_bp.kernels.lines import cleared, room
+from snn_bp.kernels.llvm import inner
 from snn_bp.kernels.vectors import (
     AT_ONCE,
     BLOCK,
@@ -192,12 +192,12 @@ def take_errors(d, g_out, every, units, width, low, rows, start, stop):
                 d[to + m] = 0
 
 
-@numba.njit(error_model="numpy")
+@inner
 def add_heard(z, z_at, heard, at, words, weight, rows, width):
     """Add to `rows` rows of `z` the rows of weights under the bits; whether by a matrix product."""
     inputs, bits = weight.size // width, count(heard, at, rows * words)
     if bits > PRODUCT_FROM * rows * inputs:
-        unpacked = np.zeros(rows * inputs, z.dtype)
+        unpacked = cleared(rows * inputs, z)
         for q in range(rows):
             unpack(unpacked, q * inputs, heard, at + q * words, words)
         for column in range(0, width, BLOCK):
@@ -205,7 +205,8 @@ def add_heard(z, z_at, heard, at, words, weight, rows, width):
             weights = column * inputs
             add_product(z, z_at + column, width, unpacked, 0, inputs, 1, weight, weights, wide, rows, inputs, wide)
         return True
-    first, index = np.zeros(rows + 1, np.int64), np.empty(bits + AT_ONCE, np.uint32)
+    first, index = np.empty(rows + 1, np.int64), np.empty(bits + AT_ONCE, np.uint32)
+    first[0] = 0
     for q in range(rows):
         first[q + 1] = decode(heard, at + q * words, words, index, first[q])
     for column in range(0, width, BLOCK):
@@ -223,7 +224,7 @@ def gather_heard(g_weight, d, heard, words, width, rows, start, stop):
     groups = (every + 63) // 64
     by_input = by_inputs(heard, at, words, every)
     if bits > PRODUCT_FROM * every * inputs:
-        unpacked = np.zeros(inputs * every, d.dtype)
+        unpacked = cleared(inputs * every, d)
         for k in range(inputs):
             unpack(unpacked, k * every, by_input, k * groups, groups)
         for column in range(0, width, BLOCK):
@@ -231,7 +232,8 @@ def gather_heard(g_weight, d, heard, words, width, rows, start, stop):
             to = column * inputs
             add_product(g_weight, to, wide, unpacked, 0, every, 1, d, column, width, inputs, every, wide)
         return
-    first, row = np.zeros(inputs + 1, np.int64), np.empty(bits + AT_ONCE, np.uint32)
+    first, row = np.empty(inputs + 1, np.int64), np.empty(bits + AT_ONCE, np.uint32)
+    first[0] = 0
     for k in range(inputs):
         first[k + 1] = decode(by_input, k * groups, groups, row, first[k])
     gather(g_weight, d, first, row, None, width, every)
@@ -273,7 +275,7 @@ def input_gradient(below, d, back, below_width, units, width, rows, start, stop)
     multiply(below, 0, below_width, d, 0, width, back, (stop - start) * rows, units, below_width, False)
 
 
-@numba.njit(error_model="numpy")
+@inner
 def count(words, at, number):
     """How many bits are set in `number` words."""
     total = 0
@@ -282,7 +284,7 @@ def count(words, at, number):
     return total
 
 
-@numba.njit(error_model="numpy")
+@inner
 def unpack(values, at, words, words_at, number):
     """Set to 1 the numbers whose bit is set in `number` words; the others are left as they are."""
     for word in range(number):
@@ -292,7 +294,7 @@ def unpack(values, at, words, words_at, number):
             bits &= bits - np.uint64(1)
 
 
-@numba.njit(error_model="numpy")
+@inner
 def gather(g_weight, d, first, row, factor, width, rows):
     """Add to the gradient of each input k the rows of `d` named by `row[first[k] : first[k + 1]]`, times `factor`."""
     inputs, errors = g_weight.size // width, room(rows * BLOCK, d)
@@ -308,7 +310,7 @@ def gather(g_weight, d, first, row, factor, width, rows):
                 add_scaled_rows(g_weight, to, errors, 0, wide, row, factor, first[k], found)
 
 
-@numba.njit(error_model="numpy")
+@inner
 def by_inputs(heard, at, words, rows):
     """The bits of `rows` rows the other way round: for each input a bit for each row, 64 rows to a word."""
     groups, block = (rows + 63) // 64, np.empty(64, np.uint64)
@@ -342,13 +344,13 @@ def pack_rows(words, values, rows, width):
 def pack_input(words, x, low, rows):
     """Samples `low .. low + rows` of `x` `[time, batch, inputs]` as bits; how many are one, -1 where any is neither."""
     steps, _, inputs = x.shape
-    place, total = 0, 0
+    place, total, zero, one = 0, 0, x.dtype.type(0), x.dtype.type(1)
     for t in range(steps):
         for q in range(rows):
             row = x[t, low + q]
             for first in range(0, inputs, 64):
-                bits = differing(row, first, 0)
-                if bits & differing(row, first, 1):
+                bits = differing(row, first, zero)
+                if bits & differing(row, first, one):
                     return -1
                 words[place] = bits
                 total += np.int64(count_bits(bits))

@@ -83,7 +83,7 @@ def find(x, low, rows, pointer, index, value):
                 return False
             row = x[t, low + q]
             for first in range(0, inputs, 64):
-                bits = differing(row, first, 0)
+                bits = differing(row, first, x.dtype.type(0))
                 while bits != np.uint64(0):
                     place = first + np.int64(trailing_zeros(bits))
                     index[found] = place

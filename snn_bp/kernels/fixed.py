@@ -15,7 +15,6 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from torch import Tensor
 from snn_bp import equations
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu import compiled
+from snn_bp.kernels.llvm import inner
 
 ONE = 4096  # of a decay and of a spike
 UNIT = 64  # of a membrane in one step of a weight, a bias or a threshold's mantissa
@@ -85,9 +85,9 @@ def simulate_fixed(
 def compiled_run(*, record: bool) -> Callable:
     """`run`, compiled at its first call; potentials (before reset) and currents are written only where `record`."""
     names = {
-        "advance_current": numba.njit(in_integers(equations.advance, **CURRENT.names())),
-        "advance": numba.njit(in_integers(equations.advance, **MEMBRANE.names())),
-        "wrapped": numba.njit(wrapped),
+        "advance_current": inner(in_integers(equations.advance, **CURRENT.names())),
+        "advance": inner(in_integers(equations.advance, **MEMBRANE.names())),
+        "wrapped": inner(wrapped),
         "RECORD": record,
     }
     kernel = types.FunctionType(run.__code__, {**run.__globals__, **names}, run.__name__)
@@ -99,10 +99,10 @@ def in_integers(function: Callable, **names: Any) -> Callable:
     tree = ast.fix_missing_locations(_Products().visit(ast.parse(textwrap.dedent(inspect.getsource(function)))))
     meanings = {
         **names,
-        "times": numba.njit(times),
-        "real": numba.njit(lambda value: value * ONE),
-        "heaviside": numba.njit(lambda u, theta: ONE if u > 0 else 0),
-        "detach": numba.njit(lambda s: s),
+        "times": inner(times),
+        "real": inner(lambda value: value * ONE),
+        "heaviside": inner(lambda u, theta: ONE if u > 0 else 0),
+        "detach": inner(lambda s: s),
     }
     scope = {**function.__globals__, **meanings}
     exec(compile(tree, inspect.getfile(function), "exec"), scope)  # our own source, never a user's

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +19,8 @@ from torch import Tensor
 from snn_bp import equations
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.cpu import adjoint_operations, array, compiled, compiled_plain, flat_or_scalar, inline, operations
+from snn_bp.kernels.lines import cleared
+from snn_bp.kernels.llvm import inner
 from snn_bp.kernels.parallel import cut, in_threads
 from snn_bp.surrogates import Surrogate, Unit
 
@@ -148,7 +149,7 @@ def forward(
     neurons, low, high,
 ):  # fmt: skip
     """Samples `low..high` through all steps, from the state `i, a, v, s`; parts of it that are empty are at rest."""
-    own = np.zeros(OWN * BLOCK, x.dtype)
+    own = cleared(OWN * BLOCK, x)
     for b in range(low, high):
         for first in range(0, neurons, BLOCK):
             n, m = np.uint64(first), np.uint64(b * neurons + first)
@@ -195,7 +196,7 @@ def backward(
     scaled input, its product with the input, and with `LEARNS` the gradients of the parameters.
     """
     steps = x.shape[0]
-    own = np.zeros(OWN * BLOCK, x.dtype)
+    own = cleared(OWN * BLOCK, x)
     vs = np.empty((steps + 1, BLOCK), x.dtype)  # as one row LLVM does not vectorise the adjoint
     adapted = np.empty((steps + 1 if ADAPTS else 0, BLOCK), x.dtype)
     currents = np.empty((steps + 1 if SAVES_CURRENT else 0, BLOCK), x.dtype)
@@ -293,7 +294,7 @@ def load_parameters(own, alpha, beta, rho, kappa, theta, n, width):
         own[THETA + k] = of(theta, n + k)
 
 
-@numba.njit(error_model="numpy")
+@inner
 def load(own, row, values, at, width):
     """`width` values into a row of `own`; zeros where there are none."""
     if values.size == 0:
@@ -304,7 +305,7 @@ def load(own, row, values, at, width):
         own[row + k] = values[at + k]
 
 
-@numba.njit(error_model="numpy")
+@inner
 def store(values, at, own, row, width):
     """The way back, where there is room."""
     if values.size > 0:

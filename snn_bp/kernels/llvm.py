@@ -6,17 +6,20 @@ Arrays are C-contiguous and flat, addressed by the offset of an element. Sums ar
 
 # pyright: reportRedeclaration=false
 
+from functools import partial
 from itertools import product
 
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 LINE = 64  # bytes of a cache line
 LANES = 16  # one register of single precision with AVX-512, two with AVX2; every width is a multiple of it
 _INDEX, _LANE = ir.IntType(64), ir.IntType(32)
+# for what kernels alone call: wrappers for Python and C would take a seventh of all compiling
+inner = partial(njit, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @intrinsic

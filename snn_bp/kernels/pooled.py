@@ -1,21 +1,12 @@
 """A convolution driven by events and the max pooling behind it, image by image: what is pooled stays in cache."""
 
-from collections.abc import Callable
-
-import numba
-
 from snn_bp.kernels import conv, pool
 from snn_bp.kernels.conv import add_row, convolve_image, gather_image, within_rim
 from snn_bp.kernels.lines import room
+from snn_bp.kernels.llvm import inner
 from snn_bp.kernels.vectors import put
 
-
-def _called(kernel: Callable) -> Callable:
-    """A kernel as another may call it."""
-    return numba.njit(kernel, error_model="numpy")
-
-
-_pool, _put_back, _input_gradient = map(_called, (pool.forward, pool.backward, conv.input_gradient))
+_pool, _put_back, _input_gradient = map(inner, (pool.forward, pool.backward, conv.input_gradient))
 
 
 def forward(out, which, begin, end, index, value, weight, bias, table, geometry, sizes, first, rows):
@@ -45,7 +36,7 @@ def backward(g_weight, g_bias, g_x, g, which, begin, end, index, value, table, g
             _input_gradient(g_x[(first + r) * inputs : (first + r + 1) * inputs], d, back, geometry, 0, 1)
 
 
-@numba.njit(error_model="numpy")
+@inner
 def _in_rim(sizes, geometry):
     """The sizes of a pool over an image with its rim."""
     channels, height, _, out_height, out_width, size, stride = sizes

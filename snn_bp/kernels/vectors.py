@@ -10,12 +10,11 @@ threads.
 
 from collections.abc import Iterator
 
-import numba
 import numpy as np
 
 from snn_bp.kernels import llvm
 from snn_bp.kernels.lines import empty, room, zeros
-from snn_bp.kernels.llvm import BLOCK, LANES, PANELS, SHORT, TALL
+from snn_bp.kernels.llvm import BLOCK, LANES, PANELS, SHORT, TALL, inner
 
 AT_ONCE = 4
 FAR = 2**22  # bytes: arrays of this size are written past the caches
@@ -70,7 +69,7 @@ def panels(matrix: np.ndarray, rows: int, width: int) -> np.ndarray:
     return values
 
 
-@numba.njit(error_model="numpy", forceinline=True)
+@inner(forceinline=True)
 def add_rows(sums, at, rows, rows_at, width, index, start, count):
     """`sums[at : at + width]` plus the rows, of a block at `rows_at`, named by `index[start : start + count]`."""
     if width == BLOCK:
@@ -80,7 +79,7 @@ def add_rows(sums, at, rows, rows_at, width, index, start, count):
             llvm.add_rows_16(sums, at + column, rows, rows_at + column, width, index, start, count)
 
 
-@numba.njit(error_model="numpy", forceinline=True)
+@inner(forceinline=True)
 def add_scaled_rows(sums, at, rows, rows_at, width, index, value, start, count):
     """As `add_rows`, each row times its `value`."""
     if width == BLOCK:
@@ -90,23 +89,38 @@ def add_scaled_rows(sums, at, rows, rows_at, width, index, value, start, count):
             llvm.add_scaled_rows_16(sums, at + column, rows, rows_at + column, width, index, value, start, count)
 
 
-@numba.njit(error_model="numpy")
+@inner
 def add_product(c, c_at, c_row, a, a_at, a_row, a_depth, b, b_at, b_depth, rows, depth, width):
     """c[r, j] += sum over k < depth of a[r, k] b[k, j]; strides are given, along `j` all is contiguous."""
     panels = room(depth * width, c)  # the columns of a panel close together, so that they stay in cache
     for column in range(0, width, LANES):
         for k in range(depth):
             llvm.copy(panels, column * depth + k * LANES, b, b_at + k * b_depth + column)
-    _multiply(c, c_at, c_row, a, a_at, a_row, a_depth, panels, rows, depth, width, True)
+    _multiply(
+        c,
+        np.int64(c_at),
+        c_row,
+        a,
+        np.int64(a_at),
+        a_row,
+        np.int64(a_depth),
+        panels,
+        rows,
+        depth,
+        width,
+        np.bool_(True),
+    )
 
 
-@numba.njit(error_model="numpy")
+@inner
 def multiply(c, c_at, c_row, a, a_at, a_row, panels, rows, depth, width, add):
     """c[r, j] = sum over k < depth of a[r, k] b[k, j], or c plus it; b as panels [width / LANES, depth, LANES]."""
-    _multiply(c, c_at, c_row, a, a_at, a_row, 1, panels, rows, depth, width, add)
+    _multiply(
+        c, np.int64(c_at), c_row, a, np.int64(a_at), a_row, np.int64(1), panels, rows, depth, width, np.bool_(add)
+    )
 
 
-@numba.njit(error_model="numpy")
+@inner
 def _multiply(c, c_at, c_row, a, a_at, a_row, a_depth, panels, rows, depth, width, add):
     """Tile by tile; the last one overlaps the one before, or where that would add twice its rows go by few or alone."""
     tiled = rows if rows >= TALL and not add else rows - rows % TALL
@@ -134,14 +148,14 @@ def _multiply(c, c_at, c_row, a, a_at, a_row, a_depth, panels, rows, depth, widt
             llvm.tile_of_one_row(c, to, c_row, a, at, a_row, a_depth, panels, column * depth, depth, add)
 
 
-@numba.njit(error_model="numpy", forceinline=True)
+@inner(forceinline=True)
 def add_scaled(target, target_at, source, source_at, factor, count):
     """`count` numbers of `source`, a multiple of `LANES`, times `factor`, added to as many of `target`."""
     for done in range(0, count, LANES):
         llvm.add_scaled(target, target_at + done, source, source_at + done, factor)
 
 
-@numba.njit(error_model="numpy")
+@inner
 def largest(out, which, out_at, values, at, right, down, size, count):
     """For `count` neighbours, the largest of `size` x `size` values `right` and `down` apart, and its place among them.
 
@@ -165,7 +179,7 @@ def largest(out, which, out_at, values, at, right, down, size, count):
         done += 1
 
 
-@numba.njit(error_model="numpy")
+@inner
 def put_back(values, at, right, down, size, given, which, given_at, count):
     """Add `count` neighbours of `given` to the values that were the largest."""
     done = 0
@@ -186,14 +200,14 @@ def put_back(values, at, right, down, size, given, which, given_at, count):
         done += 1
 
 
-@numba.njit(error_model="numpy")
+@inner
 def copy(target, target_at, source, source_at, width):
     """`width` numbers."""
     for column in range(0, width, LANES):
         llvm.copy(target, target_at + column, source, source_at + column)
 
 
-@numba.njit(error_model="numpy")
+@inner
 def put(target, target_at, source, source_at, count):
     """As `copy`, any count; into an array that no cache holds without reading its lines or pushing others out."""
     done = 0
@@ -213,7 +227,7 @@ def put(target, target_at, source, source_at, count):
         done += 1
 
 
-@numba.njit(error_model="numpy")
+@inner
 def pack(words, words_at, values, at, width):
     """Bits of `values[at : at + width]` that are not zero, 64 to a word."""
     for word in range((width + 63) // 64):
@@ -223,7 +237,7 @@ def pack(words, words_at, values, at, width):
         words[words_at + word] = bits
 
 
-@numba.njit(error_model="numpy")
+@inner
 def decode(words, at, count, index, found):
     """Places of the bits set in `count` words, into `index` from `found` on; returns where they end.
 
@@ -246,7 +260,7 @@ def decode(words, at, count, index, found):
     return np.int64(to)
 
 
-@numba.njit(error_model="numpy")
+@inner
 def transpose(bits):
     """64 words as a matrix of bits, transposed in place: corners of 32, 16, .. 1 bits change places.
 
@@ -264,19 +278,19 @@ def transpose(bits):
                 bits[k + width] ^= change
 
 
-@numba.njit(error_model="numpy")
+@inner
 def trailing_zeros(word):
     """Place of the lowest bit set."""
     return llvm.trailing_zeros(word)
 
 
-@numba.njit(error_model="numpy")
+@inner
 def count_bits(word):
     """How many bits are set."""
     return llvm.count_bits(word)
 
 
-@numba.njit(error_model="numpy")
+@inner
 def differing(row, first, number):
     """A bit for each value from `first` to the end of the row, 64 at most, that is not `number`; a NaN is not."""
     count = min(64, row.size - first)

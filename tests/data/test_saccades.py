@@ -29,7 +29,7 @@ def test_the_compiled_camera_sees_what_an_obvious_one_sees():
     thresholds = np.full((34, 34), 0.165)
 
     logs = np.log(np.arange(saccades.LOG_CELLS + 2) / saccades.LOG_CELLS + saccades.LOG_OFFSET)
-    x, y, t, p = saccades._watch(canvas, path, thresholds, logs, 1.0, saccades.MARGIN)
+    x, y, t, p = saccades._watch(canvas, path, thresholds, logs, 1.0)
 
     expected = watch_whole_sensor(canvas, path, thresholds)
     assert abs(len(t) - len(expected)) <= 2  # the table of logarithms may turn a near miss
