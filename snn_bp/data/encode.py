@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-from snn_bp.kernels.llvm import inner
+from snn_bp.kernels.llvm import inner, kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +108,7 @@ def encode_reference(
     return torch.from_numpy(frames > 0 if binary else frames).float()
 
 
-@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+@kernel
 def _count(
     frames, x, y, p, t, starts, stops, shifts, cosines, sines, step_us, downsample, binary, test, columns, rows, turned
 ):

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch.nn.functional import interpolate
 
 from snn_bp.errors import SnnError
+from snn_bp.kernels.llvm import kernel
 
 SIDE = 34
 DURATION_MS = 310
@@ -139,7 +139,7 @@ def _watch(
     return tuple(part[:count] for part in events)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+@kernel
 def _fire(
     x, y, t, p, canvas, path, thresholds, logs, refractory, margin, level, memory, release, top, bottom, left, right
 ):

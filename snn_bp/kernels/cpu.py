@@ -15,7 +15,6 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numba.core.dispatcher import Dispatcher
@@ -199,4 +198,4 @@ def compiled(kernel: types.FunctionType, specialisation: tuple, *, adjoint: bool
     digest = hashlib.sha256(repr((specialisation, sources)).encode()).hexdigest()
     kernel.__qualname__ = f"{kernel.__name__}_{digest[:16]}"
     fast = ADJOINT if adjoint else False
-    return numba.njit(kernel, cache=True, nogil=True, error_model="numpy", fastmath=fast, no_cfunc_wrapper=True)
+    return llvm.kernel(kernel, fastmath=fast)

@@ -8,6 +8,7 @@ Arrays are C-contiguous and flat, addressed by the offset of an element. Sums ar
 
 from functools import partial
 from itertools import product
+from typing import Any, cast
 
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
@@ -18,8 +19,9 @@ from numba.extending import intrinsic
 LINE = 64  # bytes of a cache line
 LANES = 16  # one register of single precision with AVX-512, two with AVX2; every width is a multiple of it
 _INDEX, _LANE = ir.IntType(64), ir.IntType(32)
-# for what kernels alone call: wrappers for Python and C would take a seventh of all compiling
-inner = partial(njit, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# Kernels, and what they alone call: wrappers that nobody needs would take a seventh of all compiling.
+kernel: Any = partial(cast(Any, njit), cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+inner: Any = partial(cast(Any, njit), error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @intrinsic

@@ -96,28 +96,15 @@ def add_product(c, c_at, c_row, a, a_at, a_row, a_depth, b, b_at, b_depth, rows,
     for column in range(0, width, LANES):
         for k in range(depth):
             llvm.copy(panels, column * depth + k * LANES, b, b_at + k * b_depth + column)
-    _multiply(
-        c,
-        np.int64(c_at),
-        c_row,
-        a,
-        np.int64(a_at),
-        a_row,
-        np.int64(a_depth),
-        panels,
-        rows,
-        depth,
-        width,
-        np.bool_(True),
-    )
+    c_at, a_at, a_depth = np.int64(c_at), np.int64(a_at), np.int64(a_depth)  # literals would compile it once more
+    _multiply(c, c_at, c_row, a, a_at, a_row, a_depth, panels, rows, depth, width, np.bool_(True))
 
 
 @inner
 def multiply(c, c_at, c_row, a, a_at, a_row, panels, rows, depth, width, add):
     """c[r, j] = sum over k < depth of a[r, k] b[k, j], or c plus it; b as panels [width / LANES, depth, LANES]."""
-    _multiply(
-        c, np.int64(c_at), c_row, a, np.int64(a_at), a_row, np.int64(1), panels, rows, depth, width, np.bool_(add)
-    )
+    c_at, a_at = np.int64(c_at), np.int64(a_at)
+    _multiply(c, c_at, c_row, a, a_at, a_row, np.int64(1), panels, rows, depth, width, np.bool_(add))
 
 
 @inner
