@@ -119,37 +119,34 @@ def _count(
     """
     one, fits = frames.dtype.type(1), True
     steps, samples, polarities, height, width = frames.shape
-    cells = frames.reshape(-1)
-    plane, window = height * width, steps * step_us
-    has_rows = len(y) > 0
+    cells, plane, window = frames.reshape(-1), height * width, steps * step_us
+    has_rows, frame = len(y) > 0, polarities * plane
     for n in range(samples):
         for step in range(steps):  # here, not for all at once before: they are still in the cache when counted
-            frames[step, n] = 0
+            cells[(step * samples + n) * frame :][:frame] = 0
         _place(columns, shifts[n, 0], downsample, np.int64(1))
         _place(rows, shifts[n, 1], downsample, width)
         if len(turned):
             _turn(turned, columns, rows, cosines[n], sines[n])
-        span = slice(starts[n], stops[n])
-        xs, ys, ps, ts = x[span], y[span], p[span], t[span]
         corner, begin, end = 0, 0, 0  # of the frame that the last event fell into, and its span of time
-        for e in range(len(ts)):
-            time = np.int64(ts[e])
+        for e in range(starts[n], stops[n]):
+            time = np.int64(t[e])
             if time < begin or time >= end:  # mostly in order: seldom divides
                 if time < 0 or time >= window:
                     continue
                 step = time // step_us
                 begin, end = step * step_us, (step + 1) * step_us
-                corner = (step * samples + n) * polarities * plane
+                corner = (step * samples + n) * frame
             row, polarity = rows[0], np.int64(0)
             if has_rows:
-                if ys[e] >= len(rows):
+                if y[e] >= len(rows):
                     continue
-                row, polarity = rows[np.uint64(ys[e])], np.int64(ps[e])
-            if xs[e] >= len(columns) or polarity >= polarities:
+                row, polarity = rows[np.uint64(y[e])], np.int64(p[e])
+            if x[e] >= len(columns) or polarity >= polarities:
                 continue
-            column = columns[np.uint64(xs[e])]
+            column = columns[np.uint64(x[e])]
             if len(turned):
-                row, column = np.int64(0), turned[ys[e] if has_rows else 0, xs[e]]
+                row, column = np.int64(0), turned[y[e] if has_rows else 0, x[e]]
             if row < 0 or column < 0:
                 continue
             cell = np.uint64(corner + polarity * plane + row + column)  # unsigned: no test for wrapping

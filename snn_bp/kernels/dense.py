@@ -55,7 +55,11 @@ def forward(
     for t in range(start, stop):
         here = (t - start) * rows * width
         if RECURRENT:
-            add_heard(z, here, fired, t * rows * words, words, recurrent, rows, width)
+            at = t * rows * words
+            if are_many(fired, at, words, width, rows):
+                add_many(z, here, fired, at, words, recurrent, rows, width)
+            else:
+                add_heard(z, here, fired, at, words, recurrent, rows, width)
         for q in range(rows):
             state = np.uint64(q * width)
             input_row = np.uint64(here) + state
@@ -153,11 +157,22 @@ def weigh_events(z, begin, end, index, value, weight, bias, width, rows, start, 
 
 
 def weigh_heard(z, heard, words, weight, bias, width, rows, start, stop):
-    """Fill `z`: bias plus the rows of weights under the bits of `heard`; whether by a product."""
+    """Fill `z`: bias plus the rows of weights under the bits of `heard`. False, and nothing, where those are many."""
+    at, count = start * rows * words, (stop - start) * rows
+    if are_many(heard, at, words, weight.size // width, count):
+        return False
+    for r in range(count):
+        copy(z, r * width, bias, 0, width)
+    add_heard(z, np.int64(0), heard, at, words, weight, count, width)
+    return True
+
+
+def weigh_many(z, heard, words, weight, bias, width, rows, start, stop):
+    """As `weigh_heard` where the bits are many: by a matrix product. Apart, so that few runs have to compile it."""
     count = (stop - start) * rows
     for r in range(count):
         copy(z, r * width, bias, 0, width)
-    return add_heard(z, 0, heard, start * rows * words, words, weight, count, width)
+    add_many(z, 0, heard, start * rows * words, words, weight, count, width)
 
 
 def weigh_floats(z, x, weight, bias, inputs, width, batch, low, rows, start, stop):
@@ -193,18 +208,27 @@ def take_errors(d, g_out, every, units, width, low, rows, start, stop):
 
 
 @inner
+def are_many(heard, at, words, inputs, rows):
+    """Whether so many bits of `rows` rows are set that a matrix product is faster."""
+    return count(heard, at, rows * words) > PRODUCT_FROM * rows * inputs
+
+
+@inner
+def add_many(z, z_at, heard, at, words, weight, rows, width):
+    """As `add_heard`, by a matrix product."""
+    inputs, unpacked = weight.size // width, cleared(rows * (weight.size // width), z)
+    for q in range(rows):
+        unpack(unpacked, q * inputs, heard, at + q * words, words)
+    for column in range(0, width, BLOCK):
+        wide = min(BLOCK, width - column)
+        weights = column * inputs
+        add_product(z, z_at + column, width, unpacked, 0, inputs, 1, weight, weights, wide, rows, inputs, wide)
+
+
+@inner
 def add_heard(z, z_at, heard, at, words, weight, rows, width):
-    """Add to `rows` rows of `z` the rows of weights under the bits; whether by a matrix product."""
+    """Add to `rows` rows of `z` the rows of weights under the bits."""
     inputs, bits = weight.size // width, count(heard, at, rows * words)
-    if bits > PRODUCT_FROM * rows * inputs:
-        unpacked = cleared(rows * inputs, z)
-        for q in range(rows):
-            unpack(unpacked, q * inputs, heard, at + q * words, words)
-        for column in range(0, width, BLOCK):
-            wide = min(BLOCK, width - column)
-            weights = column * inputs
-            add_product(z, z_at + column, width, unpacked, 0, inputs, 1, weight, weights, wide, rows, inputs, wide)
-        return True
     first, index = np.empty(rows + 1, np.int64), np.empty(bits + AT_ONCE, np.uint32)
     first[0] = 0
     for q in range(rows):
@@ -214,29 +238,33 @@ def add_heard(z, z_at, heard, at, words, weight, rows, width):
         for q in range(rows):
             to, found = z_at + q * width + column, first[q + 1] - first[q]
             add_rows(z, to, weight, column * inputs, wide, index, first[q], found)
-    return False
 
 
 def gather_heard(g_weight, d, heard, words, width, rows, start, stop):
-    """Add to `g_weight` the gradient from the bits and the gradient `d` of the weighted sum."""
+    """Add to `g_weight` the gradient from the bits and the gradient `d` of the weighted sum. False as `weigh_heard`."""
     at, every = start * rows * words, (stop - start) * rows
-    inputs, bits = g_weight.size // width, count(heard, at, every * words)
-    groups = (every + 63) // 64
-    by_input = by_inputs(heard, at, words, every)
-    if bits > PRODUCT_FROM * every * inputs:
-        unpacked = cleared(inputs * every, d)
-        for k in range(inputs):
-            unpack(unpacked, k * every, by_input, k * groups, groups)
-        for column in range(0, width, BLOCK):
-            wide = min(BLOCK, width - column)
-            to = column * inputs
-            add_product(g_weight, to, wide, unpacked, 0, every, 1, d, column, width, inputs, every, wide)
-        return
+    inputs, groups = g_weight.size // width, (every + 63) // 64
+    if are_many(heard, at, words, inputs, every):
+        return False
+    by_input, bits = by_inputs(heard, at, words, every), count(heard, at, every * words)
     first, row = np.empty(inputs + 1, np.int64), np.empty(bits + AT_ONCE, np.uint32)
     first[0] = 0
     for k in range(inputs):
         first[k + 1] = decode(by_input, k * groups, groups, row, first[k])
     gather(g_weight, d, first, row, None, width, every)
+    return True
+
+
+def gather_many(g_weight, d, heard, words, width, rows, start, stop):
+    """As `gather_heard` where the bits are many, by a matrix product."""
+    every, inputs = (stop - start) * rows, g_weight.size // width
+    groups, unpacked = (every + 63) // 64, cleared(inputs * every, d)
+    by_input = by_inputs(heard, start * rows * words, words, every)
+    for k in range(inputs):
+        unpack(unpacked, k * every, by_input, k * groups, groups)
+    for column in range(0, width, BLOCK):
+        wide = min(BLOCK, width - column)
+        add_product(g_weight, column * inputs, wide, unpacked, 0, every, 1, d, column, width, inputs, every, wide)
 
 
 def gather_events(g_weight, d, begin, end, index, value, width, rows, start, stop):

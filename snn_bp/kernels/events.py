@@ -6,7 +6,7 @@ first step and the one behind the last, `rows` rows to a step. `weight` and `g_w
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,14 +22,25 @@ class Bits(NamedTuple):
 
     def weigh(self, z: np.ndarray, weight: np.ndarray, bias: np.ndarray, width: int, rows: int) -> Callable:
         """Fills `z` `[rows of the steps, width]` with weighted sums."""
-        return partial(compiled_plain(dense.weigh_heard), z, *self._flat(), weight, bias, width, rows)
+        return _few_or_many(dense.weigh_heard, dense.weigh_many, z, *self._flat(), weight, bias, width, rows)
 
     def gather(self, g_weight: np.ndarray, d: np.ndarray, width: int, rows: int) -> Callable:
         """Adds to `g_weight` the gradient from the gradient `d` of the weighted sums."""
-        return partial(compiled_plain(dense.gather_heard), g_weight, d, *self._flat(), width, rows)
+        return _few_or_many(dense.gather_heard, dense.gather_many, g_weight, d, *self._flat(), width, rows)
 
     def _flat(self) -> tuple[np.ndarray, int]:
         return self.words.reshape(-1), self.words.shape[1]
+
+
+def _few_or_many(few: Callable, many: Callable, *given: Any) -> Callable[[int, int], None]:
+    """A kernel that may refuse its steps, and the one that takes those instead."""
+    kernel = compiled_plain(few)
+
+    def run(start: int, stop: int) -> None:
+        if not kernel(*given, start, stop):
+            compiled_plain(many)(*given, start, stop)
+
+    return run
 
 
 class Events(NamedTuple):
