@@ -56,16 +56,16 @@ def encode(
     """
     if shifts is None:
         shifts = np.zeros((len(ids), 2), dtype=np.int64)
-    if turns is None:
-        turns = np.zeros(len(ids))
     arrays = (events.x, events.y, events.p, events.t)
     starts, stops = events.offsets[ids], events.offsets[1:][ids]
-    moves = (shifts, np.cos(turns), np.sin(turns))
     columns, rows = (np.empty(size * downsample, np.int64) for size in shape[:0:-1])
-    places = columns, rows, np.empty((len(rows), len(columns)) if turns.any() else (0, 0), np.int64)
+    if turns is None or not turns.any():
+        moves, turned = (shifts, np.empty(0), np.empty(0)), np.empty((0, 0), np.int64)
+    else:
+        moves, turned = (shifts, np.cos(turns), np.sin(turns)), np.empty((len(rows), len(columns)), np.int64)
     for dtype, test in ((np.uint8, True), (np.float32, None))[not in_bytes :]:
         frames = np.empty((steps, len(ids), *shape), dtype)  # NumPy's large arrays lie in huge pages
-        if _count(frames, *arrays, starts, stops, *moves, step_us, downsample, binary, test, *places):
+        if _count(frames, *arrays, starts, stops, *moves, step_us, downsample, binary, test, columns, rows, turned):
             break
     return torch.from_numpy(frames)
 
