@@ -1,6 +1,7 @@
 """The package stands in floors: a file imports from lower ones, heavy libraries from one place only."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ FLOORS = {
     "cli": 6, "__main__": 6,
 }  # fmt: skip
 ONLY_IN = {
-    "numba": {"kernels", "data"},
+    "numba": {"kernels"},
     "triton": {"kernels"},
     "tonic": {"data"},
     "snntorch": {"bridge"},
@@ -135,3 +136,12 @@ def test_importing_the_package_leaves_slow_libraries_out():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_waiting_threads_sleep_unless_the_user_says_otherwise():
+    program = "import os, snn_bp; print(os.environ['OMP_WAIT_POLICY'])"
+    free = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+
+    for given, seen in (({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")):
+        done = subprocess.run([sys.executable, "-c", program], env=free | given, capture_output=True, text=True)
+        assert done.stdout.strip() == seen

@@ -79,12 +79,15 @@ def simulate_recordings(images: np.ndarray, *, first: int = 0) -> Iterator[np.nd
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         waiting = deque[Future[np.ndarray]]()
-        for n in range(len(canvases)):
-            waiting.append(pool.submit(record, n))
-            if len(waiting) == AT_ONCE:
-                yield waiting.popleft().result()
-        for recording in waiting:
-            yield recording.result()
+        try:
+            for n in range(len(canvases)):
+                waiting.append(pool.submit(record, n))
+                if len(waiting) == AT_ONCE:
+                    yield waiting.popleft().result()
+            for recording in waiting:
+                yield recording.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def trajectory() -> np.ndarray:

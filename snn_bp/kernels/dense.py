@@ -172,7 +172,7 @@ def weigh_many(z, heard, words, weight, bias, width, rows, start, stop):
     count = (stop - start) * rows
     for r in range(count):
         copy(z, r * width, bias, 0, width)
-    add_many(z, 0, heard, start * rows * words, words, weight, count, width)
+    add_many(z, np.int64(0), heard, start * rows * words, words, weight, count, width)
 
 
 def weigh_floats(z, x, weight, bias, inputs, width, batch, low, rows, start, stop):
@@ -268,7 +268,7 @@ def gather_many(g_weight, d, heard, words, width, rows, start, stop):
 
 
 def gather_events(g_weight, d, begin, end, index, value, width, rows, start, stop):
-    """As `gather_heard`, from events and their values."""
+    """As `gather_many`, from events and their values."""
     inputs = g_weight.size // width
     first = np.zeros(inputs + 2, np.int64)
     for r in range(start * rows, stop * rows):
@@ -288,7 +288,7 @@ def gather_events(g_weight, d, begin, end, index, value, width, rows, start, sto
 
 
 def gather_floats(g_weight, d, x, width, batch, low, rows, start, stop):
-    """As `gather_heard`, from `x`."""
+    """As `gather_many`, from `x`."""
     inputs = g_weight.size // width
     for t in range(start, stop):
         row = (t * batch + low) * inputs
@@ -358,7 +358,7 @@ def count_spikes(counts, heard, words):
     """Add to `counts` how often each bit is set, over rows of `words` words."""
     rows = heard.size // words
     groups = (rows + 63) // 64
-    turned = by_inputs(heard, 0, words, rows)
+    turned = by_inputs(heard, np.int64(0), words, rows)
     for k in range(counts.size):
         counts[k] += count(turned, k * groups, groups)
 

@@ -96,7 +96,8 @@ def add_product(c, c_at, c_row, a, a_at, a_row, a_depth, b, b_at, b_depth, rows,
     for column in range(0, width, LANES):
         for k in range(depth):
             llvm.copy(panels, column * depth + k * LANES, b, b_at + k * b_depth + column)
-    c_at, a_at, a_depth = np.int64(c_at), np.int64(a_at), np.int64(a_depth)  # literals would compile it once more
+    # literals would compile it once more
+    c_at, a_at, a_row, a_depth = np.int64(c_at), np.int64(a_at), np.int64(a_row), np.int64(a_depth)
     _multiply(c, c_at, c_row, a, a_at, a_row, a_depth, panels, rows, depth, width, np.bool_(True))
 
 
