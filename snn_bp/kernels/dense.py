@@ -157,22 +157,19 @@ def weigh_events(z, begin, end, index, value, weight, bias, width, rows, start, 
 
 
 def weigh_heard(z, heard, words, weight, bias, width, rows, start, stop):
-    """Fill `z`: bias plus the rows of weights under the bits of `heard`. False, and nothing, where those are many."""
+    """Fill `z`: bias plus the rows of weights under the bits of `heard`. False, and bias alone, where bits are many."""
     at, count = start * rows * words, (stop - start) * rows
-    if are_many(heard, at, words, weight.size // width, count):
-        return False
     for r in range(count):
         copy(z, r * width, bias, 0, width)
+    if are_many(heard, at, words, weight.size // width, count):
+        return False
     add_heard(z, np.int64(0), heard, at, words, weight, count, width)
     return True
 
 
 def weigh_many(z, heard, words, weight, bias, width, rows, start, stop):
-    """As `weigh_heard` where the bits are many: by a matrix product. Apart, so that few runs have to compile it."""
-    count = (stop - start) * rows
-    for r in range(count):
-        copy(z, r * width, bias, 0, width)
-    add_many(z, np.int64(0), heard, start * rows * words, words, weight, count, width)
+    """What `weigh_heard` leaves undone, by a matrix product. Apart, so that few runs have to compile it."""
+    add_many(z, np.int64(0), heard, start * rows * words, words, weight, (stop - start) * rows, width)
 
 
 def weigh_floats(z, x, weight, bias, inputs, width, batch, low, rows, start, stop):
@@ -220,9 +217,8 @@ def add_many(z, z_at, heard, at, words, weight, rows, width):
     for q in range(rows):
         unpack(unpacked, q * inputs, heard, at + q * words, words)
     for column in range(0, width, BLOCK):
-        wide = min(BLOCK, width - column)
-        weights = column * inputs
-        add_product(z, z_at + column, width, unpacked, 0, inputs, 1, weight, weights, wide, rows, inputs, wide)
+        wide, to = min(BLOCK, width - column), z_at + column
+        add_product(z, to, width, unpacked, 0, inputs, 1, weight, column * inputs, wide, rows, inputs, wide)
 
 
 @inner
@@ -241,7 +237,7 @@ def add_heard(z, z_at, heard, at, words, weight, rows, width):
 
 
 def gather_heard(g_weight, d, heard, words, width, rows, start, stop):
-    """Add to `g_weight` the gradient from the bits and the gradient `d` of the weighted sum. False as `weigh_heard`."""
+    """Add to `g_weight` the gradient from bits and the gradient `d` of the weighted sum. False, undone, if many."""
     at, every = start * rows * words, (stop - start) * rows
     inputs, groups = g_weight.size // width, (every + 63) // 64
     if are_many(heard, at, words, inputs, every):
@@ -357,8 +353,7 @@ def by_inputs(heard, at, words, rows):
 def count_spikes(counts, heard, words):
     """Add to `counts` how often each bit is set, over rows of `words` words."""
     rows = heard.size // words
-    groups = (rows + 63) // 64
-    turned = by_inputs(heard, np.int64(0), words, rows)
+    groups, turned = (rows + 63) // 64, by_inputs(heard, np.int64(0), words, rows)
     for k in range(counts.size):
         counts[k] += count(turned, k * groups, groups)
 

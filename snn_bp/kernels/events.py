@@ -33,7 +33,7 @@ class Bits(NamedTuple):
 
 
 def _few_or_many(few: Callable, many: Callable, *given: Any) -> Callable[[int, int], None]:
-    """A kernel that may refuse its steps, and the one that takes those instead."""
+    """A kernel that may leave its steps undone, and the one that does those instead."""
     kernel = compiled_plain(few)
 
     def run(start: int, stop: int) -> None:
