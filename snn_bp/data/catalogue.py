@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+READING_FORMAT = 2  # raised when the same files would give other events
 Sensor = tuple[int, int, int]  # (width, height, polarities), in tonic's order
 
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -37,6 +38,7 @@ class Entry:
     tonic_class: str = ""  # empty: made here, no files
     parts: dict[str, str]  # below the set's folder: what tonic reads for each part
     suffix: str = ""
+    clock: str = "of the recording"  # where a file's time 0 lies: see `recordings.from_start`
 
     @property
     def layout(self) -> str:
@@ -66,6 +68,7 @@ _NMNIST = Entry(
     tonic_class="NMNIST",
     parts={"train": "Train", "test": "Test"},
     suffix=".bin",
+    clock="of the camera",
 )
 
 _DVS_GESTURE = Entry(
@@ -79,6 +82,7 @@ _DVS_GESTURE = Entry(
     tonic_class="DVSGesture",
     parts={"train": "ibmGestureTrain", "test": "ibmGestureTest"},
     suffix=".npy",
+    clock="of a longer recording",
 )
 
 _SHD = Entry(

@@ -1,6 +1,7 @@
 """`Dataset`: recordings in three splits, given batch by batch as frames."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from snn_bp.data.description import Data
 from snn_bp.data.encode import Events, encode
 from snn_bp.data.store import Stored
 from snn_bp.data.transforms import apply_transforms, check_frames, flatten, structured
+from snn_bp.data.window import Inside, inside
 from snn_bp.errors import SnnError, check_choice
 
 _SHUFFLE, _SHIFT, _TRANSFORM, _TURN = 0, 1, 2, 3  # streams of random numbers drawn from one seed
@@ -34,6 +36,11 @@ class Dataset:
     sensor: Sensor  # as the encoder sees it, after transforms and before downsampling
     parts: dict[str, Stored]  # "train" and "test"
     versions: dict[str, str]
+
+    @cached_property
+    def window(self) -> dict[str, Inside]:
+        """How much of each part lies in the window that is encoded, before transforms."""
+        return {part: inside(stored.events, self.data.window_us) for part, stored in self.parts.items()}
 
     def batches(self, split: str, *, seed: int | None = None) -> list[np.ndarray]:
         """Ids of each batch, the last one maybe short; in order, or shuffled by a seed."""

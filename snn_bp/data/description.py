@@ -12,6 +12,10 @@ from snn_bp.errors import SnnError, check_choice, check_range
 class Data:
     """A set of recordings, and how each becomes `steps` frames of `step_ms` from the start of the recording.
 
+    A recording starts at time 0 of its file; one cut out of a longer one (all of DVS Gesture, and N-MNIST's where the
+    first event comes later than the usual window) starts at its first event. Events outside the window are not
+    counted, and a run says how many there are.
+
     `step_ms` and `steps` left out become the set's usual step, and as many steps as cover its usual window.
     A step is a whole number of microseconds, the resolution of the events; other steps are refused.
 

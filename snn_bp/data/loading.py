@@ -4,18 +4,22 @@ import hashlib
 import importlib.metadata
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from snn_bp.data import saccades
-from snn_bp.data.catalogue import ENTRIES, SHD_CHANNELS, SHD_CLASSES, Entry, Sensor
+from snn_bp.data.cache import cache_folder
+from snn_bp.data.catalogue import ENTRIES, READING_FORMAT, SHD_CHANNELS, SHD_CLASSES, Entry, Sensor
 from snn_bp.data.dataset import Dataset
 from snn_bp.data.description import Data, check_downsample
-from snn_bp.data.recordings import download, files_of, find_root, find_set, read_keys, read_part
+from snn_bp.data.notes import notes_of
+from snn_bp.data.recordings import download, files_of, find_root, find_set, read_part
 from snn_bp.data.splits import draw_validation
-from snn_bp.data.store import EMPTY, Recording, Stored, cache_folder, store
+from snn_bp.data.spoken import read_keys
+from snn_bp.data.store import EMPTY, Recording, Stored, store
 from snn_bp.data.transforms import shape_after
 from snn_bp.errors import SnnError
 
@@ -31,11 +35,12 @@ def load(data: Data, *, quiet: bool = False) -> Dataset:
         parts, sensor, class_names, notes = _load_digits(entry, quiet=quiet)
     if any(stored.folder is None for part, stored in parts.items() if len(stored.events)):
         notes.append(f"events are held in memory: the cache folder {cache_folder()} cannot be written")
+    notes += [f"{part} part: {note}" for part, stored in parts.items() for note in stored.notes]
     sensor, shape = shape_after(data, parts["train"].events, sensor, dtype=entry.event_dtype)
     train, validation, note = draw_validation(parts["train"].events.labels, share=data.validation, seed=data.split_seed)
     ids = {"train": train, "validation": validation, "test": _all_ids(parts["test"])}
     packages = ("numpy", "tonic" if entry.tonic_class else "scikit-learn")
-    return Dataset(
+    dataset = Dataset(
         data=data,
         shape=shape,
         classes=len(class_names),
@@ -46,6 +51,7 @@ def load(data: Data, *, quiet: bool = False) -> Dataset:
         parts=parts,
         versions={package: importlib.metadata.version(package) for package in packages},
     )
+    return replace(dataset, notes=(*dataset.notes, *notes_of(dataset)))
 
 
 def _load_digits(entry: Entry, *, quiet: bool) -> tuple[dict[str, Stored], Sensor, tuple[str, ...], list[str]]:
@@ -70,7 +76,7 @@ def _simulated(first: int, last: int) -> Iterator[Recording]:
     images, labels = saccades.digit_images()
     simulated = saccades.simulate_recordings(images[first:last], first=first)
     for number, events in enumerate(simulated, start=first):
-        yield Recording(f"digit {number}", events, int(labels[number]))
+        yield Recording(f"digit {number}", events, int(labels[number]), f"digit {number}")
 
 
 def _digits_origin() -> list[str]:
@@ -105,9 +111,12 @@ def _store_part(entry: Entry, folder: Path, part: str, classes: int, *, quiet: b
     files = files_of(entry, folder, part)
     if not files:
         return EMPTY
-    stats = [(str(file.relative_to(folder)), file.stat()) for file in files]
+    try:
+        stats = [(str(file.relative_to(folder)), file.stat()) for file in files]
+    except OSError as cause:
+        raise SnnError(f"{cause.filename}: it vanished while the set was being read. Start again.") from None
     made_from = [
-        importlib.metadata.version("tonic"),
+        READING_FORMAT,
         str(folder.resolve()),
         [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from snn_bp.data.catalogue import ENTRIES
+from snn_bp.data.catalogue import ENTRIES, READING_FORMAT
 from snn_bp.data.dataset import Dataset
 from snn_bp.data.transforms_json import transform_to_json
 
@@ -40,6 +40,80 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def first_difference(described: Any, dataset: Dataset) -> str | None:
+    """The first thing in which the recordings of `dataset` are not those of `described`, a run's `data.json`, in words.
+
+    None where nothing differs. What `described` lacks, as one written by an older version, is not compared.
+    """
+    if not isinstance(described, dict):
+        return "data.json holds no description of recordings"
+    today = describe(dataset)
+    for part in dataset.parts:
+        before, now = (_at(each, "parts", part) for each in (described, today))
+        if isinstance(before, dict) and before.get("sha256", now["sha256"]) != now["sha256"]:
+            return f"{part} part: {_which_differs(before, now)}{_other_reading(before)}"
+    for key, what in (("name", "the set"), ("sensor", "the sensor"), ("class_names", "the classes")):
+        if key in described and described[key] != today[key]:
+            return f"{what}: {_short(described[key])} then, {_short(today[key])} now"
+    for split in dataset.ids:
+        before, now = (_at(each, "splits", split, "sha256") for each in (described, today))
+        if before not in (None, now):
+            return f"{split} split: its recordings were drawn otherwise then"
+    for field, now in today["encoding"].items():
+        before = _at(described, "encoding", field)
+        if field != "sha256" and before is not None and before != now:
+            return f"frames: {field} was {_short(before)} then, it is {_short(now)} now"
+    return None
+
+
+def _which_differs(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first recording in which two parts differ, where they name them; else their counts."""
+    each = [_by_name(part.get("each_recording")) for part in (before, now)]
+    if each[0] and each[1]:
+        old, new = each
+        for number, (name, content) in enumerate(old.items()):
+            if name not in new:
+                return f"recording {number}, {name}, is not there any more"
+            if new[name] != content:
+                differs = "its class" if new[name][1] == content[1] else "its events"
+                return f"recording {number}, {name}, has changed in {differs}"
+        for name in new:
+            if name not in old:
+                return f"recording {name} was not there then"
+        return "the same recordings stand in another order"
+    counts = [
+        f"{part.get('recordings', '?')} recordings with {part.get('events', '?')} events" for part in (before, now)
+    ]
+    if counts[0] == counts[1]:
+        return f"{counts[0]}, as many as then, but not the same"
+    return f"{counts[0]} then, {counts[1]} now"
+
+
+def _by_name(lines: Any) -> dict[str, tuple[str, str]]:
+    """Class and hash of each recording; empty where they are not recorded."""
+    if not isinstance(lines, list) or not all(isinstance(line, str) and line.count(" ") >= 2 for line in lines):
+        return {}
+    parts = (line.rsplit(" ", 2) for line in lines)
+    return {name: (label, digest) for name, label, digest in parts}
+
+
+def _other_reading(before: dict[str, Any]) -> str:
+    if before.get("reading_format", 1) == READING_FORMAT:
+        return ""
+    return " (it was read by another version of snn_bp, which may have read the same files otherwise)"
+
+
+def _at(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
     ids = dataset.ids[split]
     labels = dataset.labels(split)
@@ -48,17 +122,20 @@ def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
 
 
 def _describe_part(dataset: Dataset, part: str) -> dict[str, Any]:
-    stored = dataset.parts[part]
-    times, window = stored.events.t, dataset.data.window_us
-    inside = 0
-    for start in range(0, len(times), 10_000_000):  # the set need not fit into memory
-        inside += int(np.count_nonzero(times[start : start + 10_000_000] < window))
+    stored, found = dataset.parts[part], dataset.window[part]
+    each = zip(stored.names, stored.events.labels.tolist(), stored.hashes.tolist(), strict=True)
     return {
         "recordings": len(stored.events),
         "recordings_in_full_copy": ENTRIES[dataset.data.name].totals[part],
-        "events": len(times),
-        "share_of_events_in_window": inside / len(times) if len(times) else None,
+        "events": found.events,
+        "share_of_events_in_window": found.share,
+        "recordings_without_event_in_window": found.recordings_without,
+        "recordings_without_event": found.recordings_empty,
+        "first_event_ms": found.first_ms,
+        "last_event_ms": found.last_ms,
+        "reading_format": READING_FORMAT,
         "sha256": stored.sha256,
+        "each_recording": [f"{name} {label} {number:016x}" for name, label, number in each],  # name, class, events
     }
 
 

@@ -1,19 +1,23 @@
-"""Recordings read from disk by tonic's own classes, part by part, whole copies and partial ones.
+"""Recordings on disk, part by part, whole copies and partial ones: which files, which class, where each starts.
 
-tonic 1.7 starts a download unless it sees an archive and a minimum of files; `_reader` takes what is there.
-It also lists some sets in the file system's order; here samples are numbered by the sorted paths.
+Files lie as tonic's classes lay them out, and tonic downloads what is missing. They are read here: tonic casts before
+it checks, takes the last letter of a folder for its class, and starts a download over a partial copy.
 """
 
 import contextlib
 import io
 import os
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from snn_bp.data.catalogue import Entry
+from snn_bp.data.raw import Polarity, events_of_bytes, events_of_table
+from snn_bp.data.spoken import read_rows
 from snn_bp.data.store import Recording
 from snn_bp.errors import SnnError
 
@@ -41,32 +45,79 @@ def find_set(entry: Entry, root: Path) -> Path | None:
 
 
 def files_of(entry: Entry, folder: Path, part: str) -> list[Path]:
-    """The files of one part in the order of their paths; empty where there are none."""
+    """The files of one part in the order of their paths; empty where there are none.
+
+    Links are followed. What bears a recording's name and is no file (a pipe, a device, a folder, a link to nothing)
+    is refused: opening it might wait for ever. Names that begin with a dot, as macOS leaves beside files, are none.
+    """
     place = folder / entry.parts[part]
-    if place.is_file():
+    if not os.path.lexists(place):
+        return []
+    is_file = entry.suffix == ".h5"
+    kind = _kind(place)
+    if kind != ("a file" if is_file else "a folder"):
+        raise SnnError(
+            f"{entry.name}: {place} should be {'a file' if is_file else 'a folder of recordings'}, found {kind}. "
+            f"Put {entry.layout} into one folder."
+        )
+    if is_file:
         return [place]
-    found = []
-    for path, _, names in os.walk(place):
-        found += [Path(path, name) for name in names if name.endswith(entry.suffix)]
+    found = list(_walk(place, entry.suffix, ()))
     return sorted(found, key=lambda file: file.relative_to(place).parts)
 
 
 def read_part(entry: Entry, folder: Path, part: str) -> Iterator[Recording]:
     """Every recording of one part, with times from its start, numbered by the order of the files."""
-    with _naming(f"{folder / entry.parts[part]}"):
-        reader = _reader(entry, folder)(str(folder.parent), train=part == "train")
+    place, polarity = folder / entry.parts[part], Polarity()
     if entry.suffix == ".h5":
-        yield from _read_rows(reader, folder / entry.parts[part])
+        yield from read_rows(place)
         return
-    order = sorted(range(len(reader.data)), key=lambda n: Path(reader.data[n]).parts)
-    for n in order:
-        file = Path(reader.data[n])
-        _check_file(file)
-        with _naming(str(file)):
-            events, label = reader[n]
-        if entry.name == "dvs_gesture" and len(events):  # cut out of longer ones: the clock is not at 0
-            events["t"] -= events["t"].min()
-        yield Recording(str(file), events, int(label))
+    for file in files_of(entry, folder, part):
+        label = label_of(entry, file, place)
+        with naming(str(file)):
+            if entry.suffix == ".bin":
+                events = events_of_bytes(np.fromfile(file, np.uint8), source=str(file))
+            else:
+                events = events_of_table(_table(file), unit_us=1000, polarity=polarity, source=str(file))
+        events, remark = from_start(entry, events)
+        yield Recording(str(file), events, label, file.relative_to(place).as_posix(), remark)
+
+
+def label_of(entry: Entry, file: Path, place: Path) -> int:
+    """The class that a file's path names: its folder in N-MNIST, the file itself in DVS Gesture."""
+    if entry.suffix == ".bin":
+        inner = file.relative_to(place).parts
+        if len(inner) != 2 or inner[0] not in entry.class_names:
+            raise SnnError(
+                f"{file}: recordings lie in a folder named by their class, {place.name}/0 to {place.name}/9, found "
+                f"{'/'.join((place.name, *inner))}. Rename or move it."
+            )
+        return entry.class_names.index(inner[0])
+    if not (file.stem.isascii() and file.stem.isdigit() and str(int(file.stem)) == file.stem):
+        raise SnnError(
+            f"{file}: a recording is named by its class, 0.npy to {len(entry.class_names) - 1}.npy, found {file.name}. "
+            "Rename or move it."
+        )
+    return int(file.stem)
+
+
+def from_start(entry: Entry, events: np.ndarray) -> tuple[np.ndarray, str]:
+    """The events with times from the start of the recording, and a remark where that is not where the clock starts.
+
+    A recording starts at time 0 of its file. Two exceptions: DVS Gesture's files are cut out of longer recordings, and
+    start at their first event; and a camera whose first event comes later than the set's whole usual window had been
+    running, its recording starts at the first event too.
+    """
+    if entry.clock == "of the recording" or not len(events):
+        return events, ""
+    first = int(events["t"].min())
+    if entry.clock == "of a longer recording":
+        events["t"] -= first
+        return events, ""
+    if first < entry.window_ms * 1000:
+        return events, ""
+    events["t"] -= first
+    return events, f"the clock starts later than {entry.window_ms} ms, so time is counted from the first event"
 
 
 def download(entry: Entry, root: Path, *, quiet: bool) -> None:
@@ -90,52 +141,63 @@ def download(entry: Entry, root: Path, *, quiet: bool) -> None:
         socket.setdefaulttimeout(timeout)
 
 
-def read_keys(file: Path) -> tuple[tuple[str, ...], str]:
-    """Class names and origin, as a file of SHD's schema states them."""
-    import h5py  # only these files need it
-
-    with _naming(str(file)), h5py.File(file, "r") as opened:
-        content: Any = opened  # h5py's types do not tell groups from arrays
-        names = tuple(key.decode() for key in content["extra/keys"][()])
-        source = "extra/meta_info/source"
-        return names, content[source][()].decode() if source in content else "nothing"
-
-
-def _reader(entry: Entry, folder: Path) -> Any:
-    """tonic's class for the set, under its own name, reading from `folder` whatever is there."""
-    import numpy.lib.recfunctions  # noqa: F401  tonic uses it without importing it
-    import tonic  # slow to import
-
-    original = getattr(tonic.datasets, entry.tonic_class)
-
-    def _check_exists(reader: Any) -> bool:
-        reader.location_on_system = str(folder)
-        return True
-
-    return type(original.__name__, (original,), {"_check_exists": _check_exists})
+def _kind(path: Path) -> str:
+    """What stands at a path, behind links."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as cause:
+        return (
+            f"a link to nothing ({cause.strerror})" if path.is_symlink() else f"nothing to be read ({cause.strerror})"
+        )
+    if stat.S_ISREG(mode):
+        return "a file"
+    return "a folder" if stat.S_ISDIR(mode) else "a pipe, device or socket"
 
 
-def _read_rows(reader: Any, file: Path) -> Iterator[Recording]:
-    with _naming(str(file)):
-        rows = len(reader)
-    for n in range(rows):
-        with _naming(f"{file}, row {n}"):
-            events, label = reader[n]
-        yield Recording(f"{file}, row {n}", events, int(label))
+def _walk(folder: Path, suffix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+    """The files with `suffix` in a folder and those below, links followed; raises where one cannot be looked into."""
+    try:
+        here, entries = folder.stat(), list(os.scandir(folder))
+    except OSError as cause:
+        raise SnnError(f"{folder}: this folder cannot be read ({cause.strerror}). Give the right to read it.") from None
+    if (here.st_dev, here.st_ino) in above:
+        raise SnnError(f"{folder}: this link leads back to a folder it lies in. Remove it.")
+    for entry in entries:
+        path = folder / entry.name
+        if entry.name.startswith(".") or entry.name == "__MACOSX":
+            continue
+        if entry.name.lower().endswith(suffix):
+            if not entry.is_file() and (kind := _kind(path)) != "a file":
+                raise SnnError(f"{path}: it should be a recording, a file, found {kind}. Remove it.")
+            yield path
+        elif entry.is_dir():
+            yield from _walk(path, suffix, (*above, (here.st_dev, here.st_ino)))
+        elif entry.is_symlink() and not path.exists():
+            raise SnnError(f"{path}: it is a link to nothing, so its recordings would be missing. Mend or remove it.")
 
 
-def _check_file(file: Path) -> None:
-    size = file.stat().st_size
-    if size == 0 or (file.suffix == ".bin" and size % 5):
-        raise SnnError(f"{file}: no whole recording has {size} bytes. The file is cut short; copy it anew.")
+def _table(file: Path) -> np.ndarray:
+    array = np.load(file, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise SnnError(f"{file}: it should hold one array, found an archive of several. Save the array by numpy.save.")
+    return array
 
 
 @contextlib.contextmanager
-def _naming(source: str) -> Iterator[None]:
+def naming(source: str) -> Iterator[None]:
     """Errors of readers become one that names the file."""
     try:
         yield
+    except FileNotFoundError as cause:
+        raise SnnError(
+            f"{source}: it vanished while the set was being read. Start again when the set is whole."
+        ) from cause
+    except PermissionError as cause:
+        raise SnnError(f"{source}: it cannot be read ({cause.strerror}). Give the right to read it.") from cause
     except (Exception, SystemExit) as cause:
         if isinstance(cause, SnnError):
             raise
-        raise SnnError(f"{source}: cannot be read ({cause}). The file is damaged; copy it anew.") from cause
+        raise SnnError(
+            f"{source}: it cannot be read ({cause}). It is cut short, or of another format than its name says; "
+            "copy it anew."
+        ) from cause

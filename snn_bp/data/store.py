@@ -1,28 +1,35 @@
-"""The cache of raw events: arrays end to end on disk, written once and mapped into memory.
+"""Recordings into the cache and out of it: arrays end to end on disk, written once and mapped into memory.
 
-A folder of the cache is named by what its events were made from. It is written beside its place and renamed
-into it, so that a reader never sees half of it; one that does not fit its own sizes is made again.
+A recording enters with whole numbers as wide as they come, and leaves in the smallest types that hold the sensor's
+addresses. What the sensor cannot have seen is refused before it becomes one of these types.
 """
 
 import contextlib
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from snn_bp.data.cache import (
+    Damaged,
+    begin_entry,
+    cache_folder,
+    open_entry,
+    place_entry,
+    remove,
+    seal_entry,
+)
 from snn_bp.data.catalogue import Sensor
 from snn_bp.data.encode import Events
 from snn_bp.errors import SnnError
 
-FORMAT = 1
-LONGEST_US = 2**31 - 1  # times are kept in 32 bits
+FORMAT = 2
+LONGEST_US = 2**32 - 1  # times are kept in 32 bits
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,8 @@ class Recording:
     source: str
     events: np.ndarray  # structured: x, t and, from a sensor with rows, y and p
     label: int
+    name: str = ""  # of the recording within its part, short
+    remark: str = ""  # what a reader should know of how it was read, in words that many recordings can share
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,9 @@ class Stored:
     events: Events
     sha256: str  # of the events and labels
     folder: Path | None
+    names: tuple[str, ...] = ()  # of each recording
+    hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # of the events of each recording
+    notes: tuple[str, ...] = ()  # what was said while they were read, and what became of a damaged cache
 
 
 _NOTHING = np.empty(0, np.uint8)
@@ -49,62 +61,96 @@ EMPTY = Stored(
 )
 
 
-def cache_folder() -> Path:
-    """Where events are kept: the environment variable SNN_BP_CACHE, else `~/.cache/snn_bp`."""
-    return Path(os.environ.get("SNN_BP_CACHE") or "~/.cache/snn_bp").expanduser()
-
-
 def store(name: str, recordings: Iterable[Recording], *, made_from: Any, sensor: Sensor, classes: int) -> Stored:
     """The events of `recordings`, from the cache if they were made from the same before.
 
     `made_from` is any value JSON can write. `recordings` is not touched when the cache has its events.
     """
     key = hashlib.sha256(json.dumps([FORMAT, made_from, sensor, classes]).encode()).hexdigest()
-    folder = cache_folder() / f"{name}-{key[:20]}"
-    found = _open(folder)
-    if found is not None:
-        return found
+    shared = cache_folder() / f"{name}-{key[:20]}"
+    said: list[str] = []
+    for folder in (shared, own := shared.with_name(f"{shared.name}-of-{_user()}")):
+        found = _opened(folder, sensor, said)
+        if found is not None:
+            return found
     try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix="building-", dir=cache_folder()))
+        building = begin_entry()
     except OSError:
         return _hold(recordings, sensor=sensor, classes=classes)
     try:
         _write(building, recordings, sensor=sensor, classes=classes)
-        return _move(building, folder)
-    except OSError as cause:
+        try:
+            record = place_entry(building, shared)
+            folder = shared
+        except PermissionError:  # another user's entry stands there, and this one may not read or replace it
+            record, folder = place_entry(building, own), own
+        return _mapped(folder, record, sensor, tuple(said))
+    except (OSError, Damaged) as cause:
         raise SnnError(
             f"cache {cache_folder()}: writing {name} failed ({cause}). Make room there, or name another folder "
             "in the environment variable SNN_BP_CACHE."
         ) from cause
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        remove(building)
+
+
+def _opened(folder: Path, sensor: Sensor, said: list[str]) -> Stored | None:
+    """What the cache has at `folder`; None where it has nothing or something damaged, which is added to `said`."""
+    try:
+        record = open_entry(folder)
+        return None if record is None else _mapped(folder, record, sensor, ())
+    except Damaged as damaged:
+        said.append(f"the cache {folder} was damaged ({damaged}); its recordings were read again")
+    except PermissionError:  # made by another user, for nobody else
+        pass
+    return None
+
+
+def _mapped(folder: Path, record: dict[str, Any], sensor: Sensor, said: tuple[str, ...]) -> Stored:
+    """The arrays of an entry, mapped; raises `Damaged` where they are not those of `sensor`."""
+    try:
+        columns = {each: np.load(folder / f"{each}.npy", mmap_mode="r") for each in _dtypes(sensor)}
+        lengths, labels, hashes = (np.load(folder / f"{each}.npy") for each in ("lengths", "labels", "hashes"))
+        names = tuple(json.loads((folder / "names.json").read_text(encoding="utf-8")))
+        sha256, notes = record["sha256"], (*said, *record["notes"])
+    except PermissionError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as cause:
+        raise Damaged(str(cause)) from cause
+    whole = all(columns[each].dtype == dtype and columns[each].shape == (lengths.sum(),)
+                for each, dtype in _dtypes(sensor).items())  # fmt: skip
+    if not (whole and len(lengths) == len(labels) == len(hashes) == len(names)):
+        raise Damaged("its arrays differ in length")
+    return Stored(_events(columns, lengths, labels), sha256, folder, names, hashes, notes)
 
 
 def _hold(recordings: Iterable[Recording], *, sensor: Sensor, classes: int) -> Stored:
     """Events in memory."""
-    columns: dict[str, list[bytes]] = {field: [] for field in _dtypes(sensor)}
-    takers = {field: parts.append for field, parts in columns.items()}
-    lengths, labels, sha256 = _pour(recordings, takers, sensor=sensor, classes=classes)
-    arrays = {field: np.frombuffer(b"".join(columns[field]), dtype) for field, dtype in _dtypes(sensor).items()}
-    return Stored(_events(arrays, lengths, labels), sha256, None)
+    columns: dict[str, list[bytes]] = {each: [] for each in _dtypes(sensor)}
+    takers = {each: parts.append for each, parts in columns.items()}
+    poured = _pour(recordings, takers, sensor=sensor, classes=classes)
+    arrays = {each: np.frombuffer(b"".join(columns[each]), dtype) for each, dtype in _dtypes(sensor).items()}
+    events = _events(arrays, poured.lengths, poured.labels)
+    hashes = np.array(poured.hashes, dtype=np.uint64)
+    return Stored(events, poured.sha256, None, tuple(poured.names), hashes, poured.notes())
 
 
 def _write(folder: Path, recordings: Iterable[Recording], *, sensor: Sensor, classes: int) -> None:
     """Events on disk, one recording at a time, so that the set need not fit into memory."""
     dtypes = _dtypes(sensor)
     with contextlib.ExitStack() as stack:
-        files = {field: stack.enter_context(open(folder / f"{field}.npy", "wb")) for field in dtypes}
-        for field, file in files.items():
-            _write_header(file, dtypes[field], 0)
-        takers = {field: file.write for field, file in files.items()}
-        lengths, labels, sha256 = _pour(recordings, takers, sensor=sensor, classes=classes)
-        for field, file in files.items():
-            _write_header(file, dtypes[field], sum(lengths))
-    np.save(folder / "lengths.npy", np.array(lengths, dtype=np.int64))
-    np.save(folder / "labels.npy", np.array(labels, dtype=np.int64))
-    sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
-    (folder / "record.json").write_text(json.dumps({"sizes": sizes, "sha256": sha256}))
+        files = {each: stack.enter_context(open(folder / f"{each}.npy", "wb")) for each in dtypes}
+        for each, file in files.items():
+            _write_header(file, dtypes[each], 0)
+        takers = {each: file.write for each, file in files.items()}
+        poured = _pour(recordings, takers, sensor=sensor, classes=classes)
+        for each, file in files.items():
+            _write_header(file, dtypes[each], sum(poured.lengths))
+    np.save(folder / "lengths.npy", np.array(poured.lengths, dtype=np.int64))
+    np.save(folder / "labels.npy", np.array(poured.labels, dtype=np.int64))
+    np.save(folder / "hashes.npy", np.array(poured.hashes, dtype=np.uint64))
+    (folder / "names.json").write_text(json.dumps(poured.names), encoding="utf-8")
+    seal_entry(folder, {"sha256": poured.sha256, "notes": poured.notes()})
 
 
 def _write_header(file: BinaryIO, dtype: np.dtype, count: int) -> None:
@@ -114,89 +160,92 @@ def _write_header(file: BinaryIO, dtype: np.dtype, count: int) -> None:
     np.lib.format.write_array_header_1_0(file, description)
 
 
+@dataclass
+class _Poured:
+    """What is known of recordings once their events are handed on."""
+
+    lengths: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    hashes: list[int] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    remarks: dict[str, tuple[int, str]] = field(default_factory=dict)  # how many recordings, and the first of them
+    sha256: str = ""
+
+    def notes(self) -> tuple[str, ...]:
+        return tuple(
+            f"{remark} ({name})" if count == 1 else f"{remark} ({count} recordings, the first is {name})"
+            for remark, (count, name) in self.remarks.items()
+        )
+
+
 def _pour(
     recordings: Iterable[Recording], takers: Mapping[str, Callable[[bytes], Any]], *, sensor: Sensor, classes: int
-) -> tuple[list[int], list[int], str]:
-    """Hand the bytes of every field to its taker; gives lengths, labels, and the hash of it all."""
-    lengths: list[int] = []
-    labels: list[int] = []
-    digest = hashlib.sha256()
+) -> _Poured:
+    """Hand the bytes of every field to its taker; gives lengths, labels, names, and the hashes of each and of all."""
+    poured, digest = _Poured(), hashlib.sha256()
     for recording in recordings:
-        for field, values in _checked(recording, sensor=sensor, classes=classes).items():
-            takers[field](values.tobytes())
-            digest.update(values.tobytes())
-        lengths.append(len(recording.events))
-        labels.append(recording.label)
-    digest.update(np.array([lengths, labels], dtype=np.int64).tobytes())
-    return lengths, labels, digest.hexdigest()
+        own = hashlib.sha256()
+        for each, values in _checked(recording, sensor=sensor, classes=classes).items():
+            content = values.tobytes()
+            takers[each](content)
+            digest.update(content)
+            own.update(content)
+        name = recording.name or recording.source
+        poured.lengths.append(len(recording.events))
+        poured.labels.append(recording.label)
+        poured.hashes.append(int.from_bytes(own.digest()[:8], "big"))
+        poured.names.append(name)
+        if recording.remark:
+            count, first = poured.remarks.get(recording.remark, (0, name))
+            poured.remarks[recording.remark] = (count + 1, first)
+    digest.update(np.array([poured.lengths, poured.labels], dtype=np.int64).tobytes())
+    poured.sha256 = digest.hexdigest()
+    return poured
 
 
 def _checked(recording: Recording, *, sensor: Sensor, classes: int) -> dict[str, np.ndarray]:
     """The fields of one recording in the cache's types; raises where the sensor cannot have seen them."""
     events, limits = recording.events, dict(zip("xyp", sensor, strict=True)) | {"t": LONGEST_US}
     dtypes = _dtypes(sensor)
-    for field in dtypes if len(events) else ():
-        low, high = events[field].min(), events[field].max()
-        if low < 0 or high >= limits[field]:
+    for each in dtypes if len(events) else ():
+        low, high = events[each].min(), events[each].max()
+        if each == "t" and high >= limits[each] and low >= 0:
             raise SnnError(
-                f"{recording.source}: {field} lies in 0..{limits[field] - 1}, found {low}..{high}. "
-                "The file is damaged, or belongs to another data set."
+                f"{recording.source}: t reaches {high / 60e6:,.1f} minutes from the start of the recording, at most "
+                f"{LONGEST_US / 60e6:.1f} can be kept. Cut it into shorter ones, or see that its times are in "
+                "the unit of the set."
+            )
+        if low < 0 or high >= limits[each]:
+            raise SnnError(
+                f"{recording.source}: {each} lies in 0..{limits[each] - 1}, found {low}..{high}. "
+                "The file belongs to another sensor or data set, its columns are in another order, or it is damaged."
             )
     if not 0 <= recording.label < classes:
         raise SnnError(
             f"{recording.source}: a label lies in 0..{classes - 1}, found {recording.label}. "
             "The file is misplaced, or belongs to another data set."
         )
-    return {field: events[field].astype(dtype) for field, dtype in dtypes.items()}
+    return {each: events[each].astype(dtype) for each, dtype in dtypes.items()}
 
 
 def _dtypes(sensor: Sensor) -> dict[str, np.dtype]:
     """The smallest types that hold the sensor's addresses; a row of channels has no y and no p."""
     width, height, polarities = sensor
-    dtypes = {"x": np.min_scalar_type(width - 1), "t": np.dtype(np.int32)}
+    dtypes = {"x": np.min_scalar_type(width - 1), "t": np.dtype(np.uint32)}
     if height > 1:
         dtypes |= {"y": np.min_scalar_type(height - 1), "p": np.min_scalar_type(polarities - 1)}
     return dtypes
 
 
-def _move(building: Path, folder: Path) -> Stored:
-    """Rename `building` to `folder`; where a whole one stands there already, that one is taken."""
-    damaged = building.with_name(f"{building.name}-damaged")
-    try:
-        for _ in range(3):  # others may be doing the same
-            with contextlib.suppress(OSError):
-                os.rename(building, folder)
-            found = _open(folder)
-            if found is not None:
-                return found
-            with contextlib.suppress(OSError):
-                os.rename(folder, damaged)
-        raise OSError(f"{folder} could not be put in place")
-    finally:
-        shutil.rmtree(damaged, ignore_errors=True)
-
-
-def _open(folder: Path) -> Stored | None:
-    """What `folder` holds, or None where it is missing, cut short or of another make."""
-    try:
-        record = json.loads((folder / "record.json").read_text())
-        if any((folder / name).stat().st_size != size for name, size in record["sizes"].items()):
-            return None
-        columns = {name[:-4]: np.load(folder / name, mmap_mode="r") for name in record["sizes"]}
-        lengths, labels = columns.pop("lengths"), columns.pop("labels")
-        stored = Stored(_events(columns, lengths, labels), record["sha256"], folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    if len(lengths) != len(labels) or any(len(column) != lengths.sum() for column in columns.values()):
-        return None
-    return stored
-
-
 def _events(columns: dict[str, np.ndarray], lengths: Any, labels: Any) -> Events:
     none = np.empty(0, np.uint8)
-    arrays = {field: np.asarray(columns.get(field, none)) for field in "xypt"}
+    arrays = {each: np.asarray(columns.get(each, none)) for each in "xypt"}
     arrays["offsets"] = np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))]).astype(np.int64)
     arrays["labels"] = np.asarray(labels, dtype=np.int64)
     for array in arrays.values():
         array.flags.writeable = False
     return Events(**arrays)
+
+
+def _user() -> str:
+    return str(os.getuid()) if hasattr(os, "getuid") else "this-user"

@@ -12,6 +12,7 @@ import numpy as np
 from snn_bp.data.catalogue import Sensor
 from snn_bp.data.description import Data, check_downsample
 from snn_bp.data.encode import Events
+from snn_bp.data.store import LONGEST_US
 from snn_bp.errors import SnnError
 
 _numpy_state = threading.Lock()
@@ -52,7 +53,7 @@ def flatten(recordings: Sequence[np.ndarray], labels: np.ndarray, *, like: Event
 
     Fractions of a pixel or a microsecond, which some transforms make, count for the whole one they lie in.
     """
-    limits = dict(zip("xyp", sensor, strict=True)) | {"t": 2**31 - 1}
+    limits = dict(zip("xyp", sensor, strict=True)) | {"t": LONGEST_US}
     fields = [field for field in "xypt" if len(getattr(like, field))]
     columns: dict[str, list[np.ndarray]] = {field: [] for field in fields}
     lengths = []

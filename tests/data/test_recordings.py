@@ -30,7 +30,11 @@ def test_a_partial_copy_is_read_and_noted(cache, few_nmnist):
     dataset = load_few(few_nmnist)
 
     assert [len(dataset.ids[split]) for split in ("train", "validation", "test")] == [4, 2, 4]
-    assert dataset.notes == ("partial copy: 6 of 60000 training and 4 of 10000 test recordings",)
+    assert dataset.notes == (
+        "partial copy: 6 of 60000 training and 4 of 10000 test recordings",
+        "train part: no recording of 8 of 10 classes: 0, 1, 2, 4, 5 and 3 more",
+        "test part: no recording of 8 of 10 classes: 0, 1, 2, 4, 5 and 3 more",
+    )
     assert describe(dataset)["notes"] == list(dataset.notes)
 
 

@@ -132,7 +132,8 @@ def test_recordings_without_events_are_kept(cache):
     [
         ({"x": 300}, "x lies in 0..299"),
         ({"y": -1}, "y lies in 0..4"),
-        ({"t": 2**31}, "t lies in"),
+        ({"t": -1}, "t lies in"),
+        ({"t": 2**32}, "t reaches 71.6 minutes"),
         ({"label": -1}, "label"),
     ],
     ids=str,

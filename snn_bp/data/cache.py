@@ -1,0 +1,218 @@
+"""The folder where raw events are kept between starts: whole entries, checked against their hash, shared by users.
+
+An entry is a folder. It is built beside its place and renamed into it, so that a reader never sees half of one. Its
+files are hashed when it is opened; `verified.json` says of which files (size, times, inode) that has been done.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+from snn_bp.errors import SnnError
+
+RECORD, VERIFIED = "record.json", "verified.json"
+KEPT_DAYS = 90
+_ABANDONED_S = 7 * 86_400  # a building folder of another machine, or of an older version, nobody has touched so long
+_BLOCK = 2**24
+
+
+class Damaged(Exception):
+    """An entry that stands there and does not hold what was written."""
+
+
+def cache_folder() -> Path:
+    """Where events are kept: the environment variable SNN_BP_CACHE, else `~/.cache/snn_bp`."""
+    return Path(os.environ.get("SNN_BP_CACHE") or "~/.cache/snn_bp").expanduser()
+
+
+def begin_entry() -> Path:
+    """A folder of its own to build an entry in; what killed builds have left is removed first."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    remove_leftovers()
+    building = cache_folder() / f"building-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
+    building.mkdir()  # with the rights that the user's mask gives: others may read what they share
+    return building
+
+
+def seal_entry(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the record of a folder whose files are complete: their sizes and hashes, and `facts`."""
+    files = {file.name: {"size": file.stat().st_size, "sha256": file_sha256(file)} for file in folder.iterdir()}
+    record = {"files": files, **facts}
+    (folder / RECORD).write_text(json.dumps({"sha256": _json_sha256(record), "record": record}), encoding="utf-8")
+    _note_verified(folder, record)
+
+
+def open_entry(folder: Path) -> dict[str, Any] | None:
+    """The record of an entry whose files are what was written; None where none stands.
+
+    Raises `Damaged` where a file is missing, cut, changed or no file at all, PermissionError where this user may not
+    read it.
+    """
+    if not os.path.lexists(folder):
+        return None
+    try:
+        _check_regular(folder / RECORD)
+        told = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = told["record"]
+        if told["sha256"] != _json_sha256(record):
+            raise Damaged(RECORD)
+        for name, file in record["files"].items():
+            if _check_regular(folder / name).st_size != file["size"]:
+                raise Damaged(name)
+        stamps = _stamps(folder, record)
+        if _verified(folder) != stamps:
+            for name, file in record["files"].items():
+                if _sha256_once(folder / name, tuple(stamps[name])) != file["sha256"]:
+                    raise Damaged(name)
+            _note_verified(folder, record)
+        with contextlib.suppress(OSError):
+            os.utime(folder)  # its time says when it was last used
+        return record
+    except PermissionError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
+        raise Damaged(RECORD) from cause
+
+
+def place_entry(building: Path, folder: Path) -> dict[str, Any]:
+    """Rename `building` to `folder`; where a whole entry stands there already, that one is taken."""
+    damaged = building.with_name(f"{building.name}-damaged")
+    try:
+        for _ in range(3):  # others may be doing the same
+            with contextlib.suppress(OSError):
+                os.rename(building, folder)
+            with contextlib.suppress(Damaged):
+                found = open_entry(folder)
+                if found is not None:
+                    return found
+            with contextlib.suppress(OSError):
+                os.rename(folder, damaged)
+        raise PermissionError(f"{folder} could not be put in place")
+    finally:
+        remove(damaged)
+
+
+def remove_leftovers() -> None:
+    """Remove what builds have left that were killed: of dead processes here, of others after a week untouched."""
+    with contextlib.suppress(OSError):
+        for folder in list(cache_folder().glob("building-*")):
+            if _is_abandoned(folder):
+                remove(folder)
+
+
+def clean_cache(*, days: float = KEPT_DAYS) -> list[tuple[str, int]]:
+    """Remove entries that nobody has opened for so many days; gives the name and size in bytes of each."""
+    if not (isinstance(days, int | float) and days >= 0):
+        raise SnnError(f"cache: days={days!r}: it is a number of days, 0 or more.")
+    remove_leftovers()
+    removed = []
+    for folder, size, age_days in cache_entries():
+        if age_days >= days:
+            remove(folder)
+            if not folder.exists():
+                removed.append((folder.name, size))
+    return removed
+
+
+def cache_entries() -> list[tuple[Path, int, float]]:
+    """Each entry with its size in bytes and the days since it was last opened, the oldest first."""
+    found = []
+    with contextlib.suppress(OSError):
+        for record in cache_folder().glob(f"*/{RECORD}"):
+            with contextlib.suppress(OSError):
+                folder = record.parent
+                if folder.is_symlink() or folder.name.startswith("building-"):
+                    continue
+                size = sum(file.lstat().st_size for file in folder.iterdir())
+                found.append((folder, size, max(0.0, (time.time() - folder.stat().st_mtime) / 86_400)))
+    return sorted(found, key=lambda entry: -entry[2])
+
+
+def remove(path: Path) -> None:
+    """Remove an entry, or what stands in its place, never what a link points to."""
+    with contextlib.suppress(OSError):
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            path.unlink()
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def file_sha256(path: Path) -> str:
+    """The hash of a file's content, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256_once(path: Path, stamp: tuple[int, ...]) -> str:
+    """The hash of a file as it stood at `stamp`: read once by a process, where the cache cannot note it."""
+    return file_sha256(path)
+
+
+def _check_regular(path: Path) -> os.stat_result:
+    """What `path` is; raises unless it is a plain file, which opening does not wait for."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise Damaged(path.name)
+    return found
+
+
+def _stamps(folder: Path, record: dict[str, Any]) -> dict[str, list[int]]:
+    """What changes when a file is written to: any of it asks for another look at the content."""
+    stats = {name: (folder / name).lstat() for name in record["files"]}
+    return {name: [one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_ino] for name, one in stats.items()}
+
+
+def _verified(folder: Path) -> Any:
+    try:
+        _check_regular(folder / VERIFIED)
+        return json.loads((folder / VERIFIED).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, Damaged):
+        return None
+
+
+def _note_verified(folder: Path, record: dict[str, Any]) -> None:
+    fresh = folder / f"{VERIFIED}-{secrets.token_hex(8)}"
+    with contextlib.suppress(OSError):  # another user's cache: looked through again by each process
+        try:
+            with fresh.open("x", encoding="utf-8") as file:
+                json.dump(_stamps(folder, record), file)
+            os.replace(fresh, folder / VERIFIED)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    words = folder.name.removesuffix("-damaged").split("-")  # building, host (which may have a dash), process, random
+    if len(words) >= 4 and words[-2].isdigit() and "-".join(words[1:-2]) == socket.gethostname():
+        return not _is_alive(int(words[-2]))
+    with contextlib.suppress(OSError):
+        newest = max(path.lstat().st_mtime for path in (folder, *folder.iterdir()))
+        return time.time() - newest > _ABANDONED_S
+    return False
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _json_sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

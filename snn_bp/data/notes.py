@@ -1,0 +1,124 @@
+"""What a run says of its recordings before it starts.
+
+Events outside the window, recordings without any inside, classes without recordings, recordings in two places at once:
+none of it is wrong by itself, and each has cost somebody a week.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from snn_bp.data.catalogue import ENTRIES
+from snn_bp.data.dataset import Dataset
+
+SAID_FROM = 0.01  # of events outside the window; a smaller share is in data.json only
+FEW = 50  # a recording with so many times fewer events than the median is named
+LONG = 100  # recordings that last so many usual windows have times in another unit, or are not of this set
+
+
+def notes_of(dataset: Dataset) -> list[str]:
+    """What a run says of its recordings before it starts."""
+    notes = []
+    for part, stored in dataset.parts.items():
+        if len(stored.events):
+            notes += _of_window(dataset, part) + _of_counts(dataset, part)
+    return notes + _of_classes(dataset) + _of_twins(dataset)
+
+
+def _of_window(dataset: Dataset, part: str) -> list[str]:
+    found, data = dataset.window[part], dataset.data
+    window = f"the window of {_ms(data.window_us / 1000)}" + (" (before transforms)" if data.transforms else "")
+    total = len(dataset.parts[part].events)
+    notes = []
+    if found.events and not found.events_inside:
+        assert found.first_ms is not None and found.last_ms is not None
+        notes.append(
+            f"{part} part: no event of any recording lies in {window}; the first is at {_ms(found.first_ms)}, the last "
+            f"at {_ms(found.last_ms)}: every frame is zero. Lengthen step_ms or steps, or mend the times in the files"
+        )
+    elif found.recordings_without:
+        notes.append(
+            f"{part} part: {found.recordings_without} of {total} recordings have no event in {window}; the first is "
+            f"{_name(dataset, part, found.first_without or 0)}"
+        )
+    if found.events_inside and 1 - (found.share or 0) >= SAID_FROM:
+        notes.append(f"{part} part: {1 - (found.share or 0):.1%} of events lie outside {window}")
+    usual_ms = ENTRIES[data.name].window_ms
+    if found.last_ms is not None and found.last_ms > LONG * usual_ms:
+        notes.append(
+            f"{part} part: events up to {_ms(found.last_ms)}, where recordings of {data.name} last about "
+            f"{_ms(usual_ms)}: the files may give times in another unit than the set's"
+        )
+    return notes
+
+
+def _of_counts(dataset: Dataset, part: str) -> list[str]:
+    stored = dataset.parts[part]
+    lengths = np.diff(stored.events.offsets)
+    notes, median = [], float(np.median(lengths))
+    empty, few = np.flatnonzero(lengths == 0), np.flatnonzero((lengths > 0) & (lengths * FEW < median))
+    if len(empty):
+        notes.append(
+            f"{part} part: {len(empty)} of {len(lengths)} recordings have no events; the first is "
+            f"{_name(dataset, part, int(empty[0]))}"
+        )
+    if len(few):
+        first = int(few[0])
+        notes.append(
+            f"{part} part: {len(few)} of {len(lengths)} recordings have few events; the first is "
+            f"{_name(dataset, part, first)} with {lengths[first]}, half of all have {median:.0f} or more"
+        )
+    return notes
+
+
+def _of_classes(dataset: Dataset) -> list[str]:
+    notes = []
+    for part, stored in dataset.parts.items():
+        counts = np.bincount(stored.events.labels, minlength=dataset.classes)
+        empty = [dataset.class_names[label] for label in np.flatnonzero(counts == 0)]
+        if empty and len(stored.events):
+            notes.append(f"{part} part: no recording of {len(empty)} of {dataset.classes} classes: {_few(empty)}")
+        usual, times = Counter(counts.tolist()).most_common(1)[0]
+        odd = [label for label in range(dataset.classes) if counts[label] not in (0, usual)]
+        if 0 < len(odd) <= 0.2 * dataset.classes and times >= 0.8 * dataset.classes and usual > 1:
+            shown = _few([f"{dataset.class_names[label]!r} has {counts[label]}" for label in odd])
+            notes.append(f"{part} part: {usual} recordings of each class, but {shown}")
+    return notes
+
+
+def _of_twins(dataset: Dataset) -> list[str]:
+    """Recordings, by their events, that stand in two places."""
+    train, test = dataset.parts["train"], dataset.parts["test"]
+    if train.sha256 and train.sha256 == test.sha256:
+        return [f"training and test part are the same {len(train.events)} recordings: the test figure means nothing"]
+    notes = []
+    hashes = {part: stored.hashes * (np.diff(stored.events.offsets) > 0).astype(np.uint64)
+              for part, stored in dataset.parts.items() if len(stored.hashes) == len(stored.events)}  # fmt: skip
+    if len(hashes) < len(dataset.parts):
+        return []
+    shared = np.isin(hashes["test"], hashes["train"]) & (hashes["test"] != 0)
+    if shared.any():
+        first = int(shared.argmax())
+        twin = int(np.flatnonzero(hashes["train"] == hashes["test"][first])[0])
+        notes.append(
+            f"{int(shared.sum())} of {len(shared)} test recordings stand in the training part too, event for event; "
+            f"the first is {_name(dataset, 'test', first)}, there {_name(dataset, 'train', twin)}"
+        )
+    for part, each in hashes.items():
+        twins = len(each[each != 0]) - len(np.unique(each[each != 0]))
+        if twins:
+            notes.append(f"{part} part: {twins} recordings equal an earlier one event for event")
+    return notes
+
+
+def _name(dataset: Dataset, part: str, number: int) -> str:
+    names = dataset.parts[part].names
+    return names[number] if number < len(names) else f"recording {number}"
+
+
+def _few(words: list[str]) -> str:
+    return ", ".join(words[:5]) + f" and {len(words) - 5} more" * (len(words) > 5)
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.10g} ms" if value < 1000 else f"{value:,.0f} ms"

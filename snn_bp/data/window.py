@@ -1,0 +1,62 @@
+"""How much of the recordings lies in the window that `Data` encodes, in figures."""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from snn_bp.data.encode import Events
+
+_AT_ONCE = 10_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inside:
+    """How much of a part lies in the window."""
+
+    events: int
+    events_inside: int
+    recordings_without: int  # with events, and none of them inside
+    recordings_empty: int
+    first_ms: float | None  # of all recordings the earliest first event, and the latest last one
+    last_ms: float | None
+    first_without: int | None  # the first recording that has none inside
+
+    @property
+    def share(self) -> float | None:
+        """Of events in the window; None without any events."""
+        return self.events_inside / self.events if self.events else None
+
+
+def inside(events: Events, window_us: int) -> Inside:
+    """What of a part lies in the first `window_us` of its recordings; the set need not fit into memory."""
+    times, offsets, lengths = events.t, events.offsets, np.diff(events.offsets)
+    counts, first, last = lengths.copy(), None, None
+    for begin, end in _pieces(offsets):
+        span = times[offsets[begin] : offsets[end]]
+        if not len(span):
+            continue
+        first = int(span.min()) if first is None else min(first, int(span.min()))
+        last = int(span.max()) if last is None else max(last, int(span.max()))
+        if last >= window_us:
+            late = offsets[begin] + np.flatnonzero(span >= window_us)
+            counts -= np.bincount(np.searchsorted(offsets, late, side="right") - 1, minlength=len(counts))
+    without = np.flatnonzero((counts == 0) & (lengths > 0))
+    return Inside(
+        events=len(times),
+        events_inside=int(counts.sum()),
+        recordings_without=len(without),
+        recordings_empty=int((lengths == 0).sum()),
+        first_ms=None if first is None else first / 1000,
+        last_ms=None if last is None else last / 1000,
+        first_without=int(without[0]) if len(without) else None,
+    )
+
+
+def _pieces(offsets: np.ndarray) -> list[tuple[int, int]]:
+    """Spans of recordings of about `_AT_ONCE` events, none cut."""
+    cuts = [0]
+    while cuts[-1] < len(offsets) - 1:
+        end = int(np.searchsorted(offsets, offsets[cuts[-1]] + _AT_ONCE, side="right")) - 1
+        cuts.append(min(max(end, cuts[-1] + 1), len(offsets) - 1))
+    return list(itertools.pairwise(cuts))
