@@ -1,31 +1,32 @@
 """The command line, `snn-bp`: train, resume, evaluate and list runs. Errors are one line and a non-zero exit code."""
 
 import atexit
+import io
 import json
 import os
 import runpy
 import shlex
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import torch
 import typer
 
+from snn_bp.comparison import state_of
 from snn_bp.data import load
 from snn_bp.diagnose import check_gradients, examine
 from snn_bp.errors import SnnError
+from snn_bp.estimate import estimate
 from snn_bp.evaluate import evaluate as evaluate_run
 from snn_bp.experiment import Experiment, override
 from snn_bp.network import start_alive
 from snn_bp.progress import results_line
 from snn_bp.run import Run, read_experiment
 from snn_bp.search import search as search_weights
-from snn_bp.train import Stopped, check_fit, check_fits_a_chip, make_optimizer, train_step
+from snn_bp.signals import Stopped
 from snn_bp.train import resume as resume_run
 from snn_bp.train import train as train_run
 
@@ -37,6 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+INTERRUPTED = "stopped. What was saved before is kept; `snn-bp resume RUN` goes on with a run."
+
 File = Annotated[Path, typer.Argument(help="A Python file that defines `experiment`, or an experiment.json.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a run.")]
 Changes = Annotated[list[str] | None, typer.Argument(help="Changes such as train.lr=1e-3 or data.batch=32.")]
@@ -47,6 +50,9 @@ Target = Annotated[Path, typer.Argument(help="The file: its ending .net or .nir 
 Split = Annotated[str, typer.Option(help="test, validation or train.")]
 Samples = Annotated[int, typer.Option(help="How many recordings are replayed.")]
 Checkpoint = Annotated[str, typer.Option(help="best or last.")]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Train anew from the start; what was trained is kept in a folder aside.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show shapes, parameters, memory and time; train nothing.")]
 
 
@@ -57,13 +63,22 @@ def train(file: File, changes: Changes = None, out: Out = None, dry_run: DryRun 
 
 
 @app.command()
-def resume(run: Folder) -> None:
+def resume(run: Folder, restart: Restart = False) -> None:
     """Go on with a run that was stopped or killed, exactly as if it had not been."""
-    finished = Run(run).results()
+    finished = None if restart else Run(run).results()
+    resume_run(run, restart=restart)
     if finished is not None:
         print(f"{run} is finished: {results_line(finished)}")
-        return
-    resume_run(run)
+
+
+@app.command()
+def clean(run: Folder) -> None:
+    """Remove from a run's folder what killed processes left: files half written, and nothing else."""
+    opened = Run(run)
+    with opened.locked():
+        for file in opened.leftovers():
+            file.unlink()
+            print(f"removed {file}")
 
 
 @app.command()
@@ -74,7 +89,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Figures of a run's network on a split: accuracy and its interval, spikes and operations of each inference."""
-    figures = evaluate_run(Run(run), split, checkpoint=checkpoint)
+    figures = evaluate_run(_opened(run), split, checkpoint=checkpoint)
     if as_json:
         print(json.dumps(figures.record(), indent=2))
         return
@@ -94,7 +109,7 @@ def export(
     """Write a run's network to FILE.net (Lava netx, for Loihi) or FILE.nir, and prove that the file does the same."""
     from snn_bp.export.verify import export as export_run  # h5py and nir, only where they are asked for
 
-    found = export_run(Run(run), file, split=split, samples=samples, checkpoint=checkpoint, proof=proof)
+    found = export_run(_opened(run), file, split=split, samples=samples, checkpoint=checkpoint, proof=proof)
     print(f"{file} is written" if found is None else found)
     if found is not None and not found.holds:
         raise SnnError(f"{file}: it does not do what the network does: {found.difference}")
@@ -109,7 +124,7 @@ def verify(
     """Replay recordings through a run's network and through an exported file, and name the first difference."""
     from snn_bp.export.verify import verify as verify_run  # h5py and nir, only where they are asked for
 
-    found = verify_run(Run(run), file, split=split, samples=samples, checkpoint=checkpoint, lava=lava)
+    found = verify_run(_opened(run), file, split=split, samples=samples, checkpoint=checkpoint, lava=lava)
     print(json.dumps(found.record(), indent=2) if as_json else found)
     if not found.holds:
         raise SnnError(f"{file}: it does not do what the network does: {found.difference}")
@@ -118,7 +133,7 @@ def verify(
 @app.command()
 def doctor(subject: Subject, as_json: AsJson = False) -> None:
     """Why a network does not learn, in words, with the change to make; exit code 1 where something is found."""
-    report = examine(Run(subject) if subject.is_dir() else read_file(subject))
+    report = examine(_opened(subject) if subject.is_dir() else read_file(subject))
     print(json.dumps(report.record(), indent=2) if as_json else report)
     if not report.ok:
         raise typer.Exit(1)
@@ -132,7 +147,7 @@ def gradcheck(
 ) -> None:
     """Check every gradient: kernels, finite differences, surrogate, reset, truncation; exit code 1 if one is wrong."""
     if subject.is_dir():
-        run = Run(subject)
+        run = _opened(subject)
         experiment, dataset, network = run.experiment, run.dataset(), run.network("last").train()
     else:
         experiment = read_file(subject)
@@ -161,13 +176,11 @@ def search(
     experiment, said = override(read_file(file), changes or [])
     for line in said:
         print(line)
-    out = out or _free(Path("runs") / f"{file.stem}-{method}")
-    found = search_weights(
+    search_weights(
         experiment, method=method, budget=budget, objective=objective, price=price,  # type: ignore[arg-type] - checked there
-        population=population, out=out, command=shlex.join(["snn-bp", *sys.argv[1:]]),
+        population=population, out=out or Path("runs") / f"{file.stem}-{method}", numbered=out is None,
+        command=shlex.join(["snn-bp", *sys.argv[1:]]),
     )  # fmt: skip
-    if found.test is not None:
-        print(f"test accuracy {found.test.accuracy:.4f}; run folder {out}")
 
 
 @app.command()
@@ -179,7 +192,7 @@ def report(
     from snn_bp.plots import save_plots  # matplotlib, only where it is asked for
     from snn_bp.report import report as report_run
 
-    opened = Run(run)
+    opened = _opened(run)
     if plots:
         save_plots(opened)
     print(report_run(opened, split=split))
@@ -213,12 +226,8 @@ def list_runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = P
         try:
             run = Run(path)
             results = run.results()
-            if results is None:
-                checkpoint, _ = run.latest()
-                state = f"epoch {checkpoint.epoch} of {run.experiment.train.epochs}" if checkpoint else "not started"
-            else:
-                state = results_line(results)
-        except (SnnError, OSError, ValueError, KeyError, TypeError) as problem:
+            state = state_of(run) if results is None else results_line(results)
+        except SnnError as problem:
             state = f"cannot be read: {problem}"
         print(f"{path!s:{width}}  {state}")
 
@@ -254,24 +263,36 @@ def entry() -> None:
 
 def guarded(program: typer.Typer, arguments: Sequence[str] | None = None) -> None:
     """Run a command line; what goes wrong is one line on standard error and an exit code that is not zero."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the locale has no character for is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = program(arguments, standalone_mode=False)
+        sys.stdout.flush()
     except SnnError as problem:
         _fail(str(problem))
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(128 + stopped.signum)
+        _leave(str(stopped), 128 + stopped.signum)
+    except KeyboardInterrupt:
+        _leave(INTERRUPTED, 130)
     except BrokenPipeError:
+        _forget_output()
         sys.exit(1)
+    except MemoryError:
+        _fail("there is not enough memory. A smaller data.batch or data.steps takes less.")
     except OSError as problem:
         _fail(f"{problem.filename or 'a file'}: {problem.strerror or problem}.")
     except Exception as problem:
+        if type(problem).__name__ == "Abort":  # what typer makes of Ctrl-C
+            _leave(INTERRUPTED, 130)
         told = getattr(problem, "format_message", None)  # a wrong command or option: typer's class, or click's
         if told is None:
             raise
         _fail(f"{told() or 'A command is missing.'} --help lists what there is.")
     else:
-        if isinstance(code, int):  # what --help and Ctrl-C exit with
+        if code == 130:  # of Ctrl-C, where typer has taken it for itself
+            _leave(INTERRUPTED, code)
+        if isinstance(code, int):  # what --help exits with
             sys.exit(code)
 
 
@@ -299,8 +320,23 @@ def read_file(file: Path) -> Experiment:
 
 
 def _fail(message: str) -> NoReturn:
-    print("error:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    _leave("error: " + " ".join(message.split()), 2)
+
+
+def _leave(line: str, code: int) -> NoReturn:
+    """Say a last line, to whoever still listens, and end."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
+    _forget_output()
+    sys.exit(code)
+
+
+def _forget_output() -> None:
+    """Where nobody reads standard output any more, let what is still to be written go nowhere, without a word."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - to the end of the process
 
 
 def _train(experiment: Experiment, name: str, changes: list[str], out: Path | None, dry_run: bool) -> None:
@@ -308,56 +344,15 @@ def _train(experiment: Experiment, name: str, changes: list[str], out: Path | No
     for line in said:
         print(line)
     if dry_run:
-        _estimate(experiment)
+        estimate(experiment, load(experiment.data))
         return
-    out = out or _free(Path("runs") / name)
-    print(f"run folder {out}")
-    train_run(experiment, out, command=shlex.join(["snn-bp", *sys.argv[1:]]), changes=said)
+    command = shlex.join(["snn-bp", *sys.argv[1:]])
+    train_run(experiment, out or Path("runs") / name, command=command, changes=said, numbered=out is None)
 
 
-def _free(path: Path) -> Path:
-    """`path`, or with the first number behind it at which nothing stands."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    if number > 1:
-        print(f"{path} holds a run already; `snn-bp resume {path}` goes on with it")
-    return free
-
-
-def _estimate(experiment: Experiment) -> None:
-    """Print shapes and parameters, and what two real training steps tell of memory and time."""
-    dataset, how = load(experiment.data), experiment.train
-    check_fit(experiment, dataset)
-    network = experiment.network(dataset.shape)
-    ids = dataset.batches("train", seed=experiment.seed)
-    for note in dataset.notes:
-        print(note)
-    print(f"input [time, batch, {', '.join(map(str, dataset.shape))}] = {experiment.data.steps} steps of "
-          f"{experiment.data.step_ms} ms, batches of {experiment.data.batch}")  # fmt: skip
-    for layer, shape, spec in zip(network.layers, network.shapes, network.model, strict=True):
-        count = sum(weight.numel() for weight in layer.parameters())
-        print(f"  {list(shape)!s:16} {count:10,} parameters  {spec}")
-    if how.target == "loihi":
-        for found in check_fits_a_chip(experiment, experiment.network(dataset.shape)):
-            print(found)
-    x, targets = dataset.batch("train", ids[0], seed=experiment.seed)
-    start_alive(network, x)
-    optimizer = make_optimizer(network, how)
-    saved = 0
-
-    def count_saved(tensor: torch.Tensor) -> torch.Tensor:
-        nonlocal saved
-        saved += tensor.numel() * tensor.element_size()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(count_saved, lambda tensor: tensor):
-        train_step(network, optimizer, x, targets, how)
-    began = time.monotonic()
-    train_step(network, optimizer, x, targets, how)
-    seconds = (time.monotonic() - began) * len(ids)
-    total = sum(weight.numel() for weight in network.parameters())
-    print(f"{total:,} parameters; {saved / 2**20:.0f} MB kept for the backward pass of a batch (at most)")
-    print(f"about {seconds:.1f} s for an epoch of {len(ids)} batches, {seconds * how.epochs / 60:.1f} min for "
-          f"{how.epochs} epochs, on this machine and without validation")  # fmt: skip
+def _opened(path: Path) -> Run:
+    """The run, to read only; says on standard error where a process trains it at this moment."""
+    run = Run(path)
+    if note := run.note():
+        print(f"note: {note}", file=sys.stderr)
+    return run

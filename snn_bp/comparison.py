@@ -182,9 +182,10 @@ def written(value: Any) -> str:
 
 def state_of(run: Run) -> str:
     """How far a run came that is not finished."""
-    checkpoint, _ = run.latest()
+    checkpoint, problems = run.latest()
     if checkpoint is None:
-        return "not started"
+        why = " ".join(problems) or "its checkpoints are missing."
+        return f"cannot go on: {why}" if problems or run.has_trained() else "not started"
     return f"not finished, epoch {checkpoint.epoch} of {run.experiment.train.epochs}"
 
 

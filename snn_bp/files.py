@@ -1,38 +1,150 @@
-"""Files that are replaced whole: whoever reads one, at any moment, reads the old or the new."""
+"""Files that are read and written safely, in UTF-8 whatever the locale.
+
+What is replaced is replaced whole: whoever reads, at any moment, reads the old or the new, and after a power failure
+too. Nothing is read but regular files, and nothing is written through a link.
+"""
 
 import csv
 import io
 import json
 import os
+import secrets
+import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from snn_bp.errors import SnnError
 
+TEXT_MB = 256  # of JSON and tables; above, a file is not ours
+UNFINISHED = ".writing"  # how names of files end that are not complete
+_PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # where the system has it
+_KINDS = (
+    (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"), (stat.S_ISLNK, "a link"),
+)  # fmt: skip
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on disk."""
+
+def is_there(path: Path) -> bool:
+    """Whether anything stands there, whatever it is: what is no regular file is refused when it is read."""
+    return os.path.lexists(path)
+
+
+def read_bytes(path: Path, *, limit_mb: float | None = None) -> bytes:
+    """What a regular file holds; anything else in its place is refused at once, without waiting for it."""
     try:
-        with path.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _PLAIN)
+    except FileNotFoundError:
+        raise SnnError(f"{path}: there is no such file.") from None
+    except OSError as cause:
+        raise SnnError(f"{path}: it cannot be read ({_kind_at(path) or cause.strerror}).") from None
+    found = os.fstat(opened)
+    problem = None
+    if not stat.S_ISREG(found.st_mode):
+        problem = f"it should be a file, found {_kind(found.st_mode)}"
+    elif limit_mb is not None and found.st_size > limit_mb * 2**20:
+        problem = f"it should hold at most {limit_mb:g} MB, found {found.st_size / 2**20:,.0f} MB"
+    if problem is not None:
+        os.close(opened)
+        raise SnnError(f"{path}: {problem}.")
+    try:
+        with open(opened, "rb") as file:
+            return file.read()
+    except OSError as cause:
+        raise SnnError(f"{path}: it cannot be read ({cause.strerror}).") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a file."""
+    try:
+        return read_bytes(path, limit_mb=TEXT_MB).decode("utf-8")
+    except UnicodeDecodeError as cause:
+        raise SnnError(f"{path}: it is not text in UTF-8 (byte {cause.start}).") from None
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise SnnError(f"{path}: it is not JSON that we wrote; it is nested too deep.") from None
+    except ValueError as cause:
+        raise SnnError(f"{path}: it is not JSON ({cause}).") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise SnnError(f"{path}: it should hold a JSON object, found {json.dumps(content)[:40]}.")
+    return content
+
+
+def replace_file(path: Path, content: bytes, *, keep: Path | None = None) -> None:
+    """Put a whole file in the place of an old one, in one step; the old one is moved to `keep` where that is given.
+
+    The new one is on disk before the old one goes. It is written under a name that nobody can foresee.
+    """
+    _check_place(path)
+    fresh = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}{UNFINISHED}")
+    try:
+        opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _PLAIN, 0o666)
+        try:
+            with open(opened, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if keep is not None and is_there(path):
+                os.replace(path, keep)
+            os.replace(fresh, path)
+        except BaseException:
+            with suppress(OSError):
+                fresh.unlink()
+            raise
     except OSError as cause:
         raise SnnError(
             f"{path}: it cannot be written ({cause.strerror}). What was saved before is untouched."
         ) from cause
+    sync_folder(path.parent)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Put a whole file in the place of an old one, in one step."""
-    fresh = path.with_name(path.name + ".writing")
-    write_bytes(fresh, content)
+def append(path: Path, content: bytes, *, sync: bool = False) -> None:
+    """Add to the end of a file, never through a link; `sync` waits until it is on disk."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | _NO_LINK | _PLAIN
+    _check_place(path, links=False)
     try:
-        os.replace(fresh, path)
+        with open(os.open(path, flags, 0o666), "ab") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise SnnError(f"{path}: it should be a file, found something else.")
+            file.write(content)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
     except OSError as cause:
-        fresh.unlink(missing_ok=True)
         raise SnnError(f"{path}: it cannot be written ({cause.strerror}).") from cause
+
+
+def make_folder(path: Path) -> None:
+    """See to it that a folder stands at `path`, which no link replaces: what is written there stays within."""
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as cause:
+        raise SnnError(f"{path}: the folder cannot be made ({_kind_at(path) or cause.strerror}).") from None
+    if path.is_symlink():
+        raise SnnError(f"{path}: it should be a folder, found a link. Move the whole run where there is room.")
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on disk, where the system can."""
+    with suppress(OSError):
+        opened = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _PLAIN)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -40,15 +152,39 @@ def write_json(path: Path, content: Any) -> None:
     replace_file(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Replace a file of one JSON object a line."""
-    replace_file(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+def json_lines(rows: Sequence[dict[str, Any]]) -> bytes:
+    """One JSON object a line."""
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
-    """Replace a table with a header; a column that a row lacks stays empty."""
+def csv_lines(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> bytes:
+    """Rows of a table; a column that a row lacks stays empty."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([row.get(column) for column in columns] for row in rows)
-    replace_file(path, text.getvalue().encode())
+    csv.writer(text, lineterminator="\n").writerows([row.get(column) for column in columns] for row in rows)
+    return text.getvalue().encode()
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """Replace a table with a header."""
+    replace_file(path, csv_lines(columns, [dict(zip(columns, columns, strict=True)), *rows]))
+
+
+def _check_place(path: Path, *, links: bool = True) -> None:
+    """Raise where a pipe, a device or a folder stands in place of a file; a link is replaced, not followed."""
+    with suppress(OSError):
+        mode = os.lstat(path).st_mode
+        if not (stat.S_ISREG(mode) or (links and stat.S_ISLNK(mode))):
+            raise SnnError(f"{path}: it should be a file, found {_kind(mode)}. Move it away, or name another.")
+
+
+def _kind_at(path: Path) -> str | None:
+    """What stands at `path` in place of a file; None where it is one, or nothing."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return None
+    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else f"it is {_kind(mode)}"
+
+
+def _kind(mode: int) -> str:
+    return next((name for test, name in _KINDS if test(mode)), "something else")

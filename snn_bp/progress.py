@@ -88,16 +88,30 @@ class Progress:
             "spikes": f"{step.spike_rate:.3f}",
             "grad": f"{step.grad_norm:.2g}",
         }
-        self.bar.set_postfix(shown, refresh=False)
-        self.bar.update()
+        try:
+            self.bar.set_postfix(shown, refresh=False)
+            self.bar.update()
+        except (OSError, ValueError) as cause:
+            self._unheard(cause)
 
     def say(self, line: str) -> None:
         """Print a line, and log it."""
         self.run.log(line)
+        try:
+            if self.bar is not None:
+                self.bar.write(line)
+            elif not self.quiet:
+                show(line)
+        except (OSError, ValueError) as cause:
+            self._unheard(cause)
+
+    def _unheard(self, cause: Exception) -> None:
+        """Go on without a terminal: a closed pipe or window is no reason to end a training."""
+        self.quiet = True
         if self.bar is not None:
-            self.bar.write(line)
-        elif not self.quiet:
-            print(line, flush=True)
+            self.bar.disable = True  # else it writes again when it closes
+            self.bar = None
+        self.run.log(f"nobody hears what is printed any more ({cause}); the run goes on, its lines stand here")
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Say how an epoch went."""
@@ -107,6 +121,15 @@ class Progress:
             f"accuracy {row['train_accuracy']:.3f}{validation}  spikes {row['spike_rate']:.3f}  "
             f"grad {row['grad_norm']:.2g}  {row['samples_per_s']:.0f} samples/s"
         )
+
+
+def show(line: str) -> None:
+    """Print a line; characters that standard output has no code for are shown as escapes."""
+    try:
+        print(line, flush=True)
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding or "ascii"
+        print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def layer_updates(network: Network, before: list[Tensor]) -> list[dict[str, Any]]:

@@ -2,8 +2,10 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from importlib import metadata
@@ -12,7 +14,9 @@ from typing import Any
 
 import torch
 
+from snn_bp.errors import SnnError
 from snn_bp.experiment import Experiment
+from snn_bp.files import is_there, read_bytes, read_text
 
 PACKAGES = ("snn_bp", "torch", "numpy", "numba", "tonic", "snntorch", "scikit-learn", "safetensors")
 
@@ -50,20 +54,65 @@ def version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The commit of the working folder, "+changes" where files differ from it; None outside git."""
+    """The commit of the working folder, "+changes" where files differ from it; None outside git.
+
+    Nothing of the repository's own configuration is read, and so nothing that it names (hooks, filters, a monitor of
+    the file system) runs: the repository may be somebody else's.
+    """
     try:
-        asked = {"capture_output": True, "text": True, "timeout": 5, "check": True}
-        head = subprocess.run(["git", "rev-parse", "HEAD"], **asked).stdout.strip()
-        dirty = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **asked).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
+        top = next(folder for folder in (Path.cwd(), *Path.cwd().parents) if is_there(folder / ".git"))
+        folder = top / ".git"
+        if folder.is_file():  # a worktree or a submodule
+            folder = top / read_text(folder).removeprefix("gitdir:").strip()
+        common = folder
+        if is_there(folder / "commondir"):
+            common = folder / read_text(folder / "commondir").strip()
+        head = _head(folder, common)
+        return head and head + _changes(head, top=top, folder=folder, objects=common / "objects")
+    except (OSError, StopIteration, SnnError):
         return None
-    return head + ("+changes" if dirty else "")
+
+
+def _head(folder: Path, common: Path) -> str | None:
+    """The commit that HEAD names, read from the files of git's folder."""
+    text = read_text(folder / "HEAD").strip()
+    if text.startswith("ref: refs/"):
+        name, text = text.removeprefix("ref: "), ""
+        if is_there(place := folder / name) or is_there(place := common / name):
+            text = read_text(place).strip()
+        elif is_there(common / "packed-refs"):
+            packed = (line.split(" ") for line in read_text(common / "packed-refs").splitlines())
+            text = next((words[0] for words in packed if words[1:] == [name]), "")
+    return text if re.fullmatch("[0-9a-f]{40,64}", text) else None
+
+
+def _changes(head: str, *, top: Path, folder: Path, objects: Path) -> str:
+    """ "+changes" where files differ from a commit, asked of git in a folder of its own with no foreign settings."""
+    with tempfile.TemporaryDirectory() as own:
+        for name in ("refs", "objects"):
+            (Path(own) / name).mkdir()
+        (Path(own) / "HEAD").write_text(head + "\n", encoding="utf-8")
+        (Path(own) / "index").write_bytes(read_bytes(folder / "index", limit_mb=256))
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        ours = {"GIT_DIR": own, "GIT_WORK_TREE": str(top), "GIT_OBJECT_DIRECTORY": str(objects)}
+        ours |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+        settings = ("core.fsmonitor=false", f"core.hooksPath={os.devnull}", "core.fileMode=false")
+        command = ["git", *(word for setting in settings for word in ("-c", setting)), "status", "--porcelain"]
+        command += ["--untracked-files=no", "--ignore-submodules=all"]
+        try:
+            done = subprocess.run(
+                command, env=kept | ours, cwd=top, capture_output=True, timeout=5, check=True,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        except (OSError, subprocess.SubprocessError):
+            return " (whether files differ is not known)"
+    return "+changes" if done.stdout.strip() else ""
 
 
 def processor() -> str:
     """The processor's name."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:

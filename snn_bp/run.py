@@ -1,31 +1,50 @@
 """The run folder: what a run was asked, what it ran on, how far it came, and checkpoints to go on from.
 
-Every file is replaced in one step, so a run killed at any moment leaves whole files.
+Files are replaced in one step, or grow by rows up to the mark of a checkpoint; so a run killed at any moment loses
+nothing. One process at a time trains a run; others read beside it.
 """
 
 import csv
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from snn_bp.checkpoint import Checkpoint, checkpoint_bytes, read_checkpoint
+from snn_bp.checkpoint import Checkpoint, checkpoint_bytes, json_digest, read_checkpoint
 from snn_bp.data import Dataset, load
+from snn_bp.data.record import describe
 from snn_bp.errors import SnnError
 from snn_bp.experiment import Experiment, from_json, to_json
-from snn_bp.files import replace_file, write_bytes, write_csv, write_json, write_lines
+from snn_bp.files import (
+    UNFINISHED,
+    append,
+    csv_lines,
+    is_there,
+    json_lines,
+    make_folder,
+    read_json,
+    read_object,
+    read_text,
+    replace_file,
+    write_json,
+)
+from snn_bp.lock import LOCK, holder, locked
 from snn_bp.network import Network
-from snn_bp.provenance import provenance
+from snn_bp.provenance import provenance, version
+from snn_bp.records import check_results, differing_data, shape_of
+from snn_bp.tables import Table
 
 CHECKPOINTS = ("last", "previous", "best")
 METRICS = (
     "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "lr", "spike_rate",
     "grad_norm", "seconds", "samples_per_s", "peak_memory_mb",
 )  # fmt: skip
+TRAINED = ("checkpoints", "results.json", "search.json", "metrics.csv", "layers.jsonl", "data.json")  # by a run
 
 
 class Run:
@@ -34,9 +53,15 @@ class Run:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         file = self.path / "experiment.json"
-        if not file.is_file():
+        if not is_there(file):
             raise SnnError(f"{self.path}: no run is here, experiment.json is missing. `snn-bp list` shows the runs.")
-        self.experiment = read_experiment(file)
+        try:
+            self.experiment = read_experiment(file)
+        except SnnError as cause:
+            raise SnnError(f"{cause}{self._versions()}") from cause
+        self.identity = json_digest(read_json(file))  # of the file: other types or defaults of the day change nothing
+        self.tables = {name: Table(self.path / name) for name in ("metrics.csv", "layers.jsonl")}
+        self._columns: Sequence[str] = METRICS
         self._dataset: Dataset | None = None
 
     def __repr__(self) -> str:
@@ -57,12 +82,49 @@ class Run:
 
     @staticmethod
     def check_free(path: Path | str) -> None:
-        """Raise where a new run cannot start."""
+        """Raise where a new run cannot start; what a start left that was killed does not count."""
         path = Path(path)
-        if (path / "experiment.json").exists():
+        if is_there(path / "experiment.json"):
             raise SnnError(f"{path}: a run is here already. Go on with `snn-bp resume {path}`, or name another --out.")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if is_there(path) and not (path.is_dir() and all(map(_is_left_by_a_start, path.iterdir()))):
             raise SnnError(f"{path}: it exists and is not an empty folder. Name another --out.")
+
+    @staticmethod
+    @contextmanager
+    def claim(path: Path | str, *, numbered: bool = False) -> Iterator[Path]:
+        """Within the block, the folder of a new run is there, and no other process's.
+
+        `numbered` takes the first number behind the name at which nothing stands, also where others do so meanwhile.
+        """
+        path = wanted = Path(path)
+        number = 1
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            while True:
+                try:
+                    path.mkdir(exist_ok=not numbered)
+                    break
+                except FileExistsError:
+                    if not numbered:
+                        raise
+                number += 1
+                path = wanted.with_name(f"{wanted.name}-{number}")
+        except OSError as cause:
+            raise SnnError(f"{path}: the folder cannot be made ({cause.strerror}). Name another --out.") from None
+        with locked(path):
+            Run.check_free(path)
+            yield path
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within the block no other process trains the run; raises where one does."""
+        with locked(self.path):
+            yield
+
+    def note(self) -> str | None:
+        """That another process trains the run, in a sentence; None where none does."""
+        who = holder(self.path)
+        return who and f"{self.path} is being trained by {who} and changes while it is read"
 
     def hold(self, dataset: Dataset) -> None:
         """Use this data set, loaded already, instead of loading it."""
@@ -74,6 +136,13 @@ class Run:
             self._dataset = load(self.experiment.data)
         return self._dataset
 
+    def shape(self) -> tuple[int, ...]:
+        """Of an input, without time and batch: as `data.json` has it, so that recordings need not be here."""
+        file = self.path / "data.json"
+        if self._dataset is None and is_there(file):
+            return shape_of(file)
+        return tuple(self.dataset().shape)
+
     def batch(self, split: str = "validation", *, place: int = 0) -> tuple[Tensor, Tensor]:
         """The inputs `[time, batch, ...]` and targets `[batch]` of one batch of a split, unshuffled."""
         dataset = self.dataset()
@@ -83,9 +152,9 @@ class Run:
         return dataset.batch(split, batches[place])
 
     def network(self, checkpoint: str = "best") -> Network:
-        """The trained network, in evaluation mode; `checkpoint` is "best" or "last"."""
-        network = self.experiment.network(self.dataset().shape)
+        """The trained network, in evaluation mode; `checkpoint` is "best" or "last". Needs no recordings."""
         weights = self.load(checkpoint).weights
+        network = self.experiment.network(self.shape())
         try:
             network.load_state_dict(weights)
         except RuntimeError:
@@ -97,91 +166,212 @@ class Run:
     def results(self) -> dict[str, Any] | None:
         """What `results.json` holds, None before the run is finished."""
         file = self.path / "results.json"
-        if not file.is_file():
-            return None
-        try:
-            results = json.loads(file.read_text())
-        except ValueError as cause:
-            raise SnnError(f"{file}: it is not JSON ({cause}). Without it, `snn-bp resume` writes it anew.") from None
-        if not isinstance(results, dict) or not {"epochs", "best_epoch"} <= results.keys():
-            raise SnnError(f"{file}: it holds no results. Without it, `snn-bp resume` writes it anew.")
-        return results
+        return check_results(file) if is_there(file) else None
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of `metrics.csv`, without the fields that are empty; none before the first epoch ends."""
         file = self.path / "metrics.csv"
-        if not file.is_file():
-            return []
-        try:
-            with file.open(newline="") as lines:
-                return [{name: float(text) for name, text in row.items() if text} for row in csv.DictReader(lines)]
-        except (ValueError, TypeError) as cause:
-            raise SnnError(f"{file}: it is not a table of numbers ({cause}).") from None
+        header, *lines = self._lines(file) or [""]
+        columns = header.split(",")
+        if lines and "epoch" not in columns:
+            raise SnnError(f"{file}: its first line should name the columns, found {header[:40]!r}.")
+        rows = []
+        for number, fields in enumerate(csv.reader(lines), 2):
+            try:
+                rows.append({name: float(text) for name, text in zip(columns, fields, strict=True) if text})
+            except ValueError:
+                raise SnnError(f"{file}: line {number} is not a row of {len(columns)} numbers.") from None
+        epochs = (self.results() or {}).get("epochs", len(rows))
+        if [row.get("epoch") for row in rows] != list(range(1, len(rows) + 1)) or len(rows) < epochs:
+            raise SnnError(f"{file}: it should hold a row for each epoch, 1 to {epochs}; some are missing or altered.")
+        return rows
 
     def layers(self) -> list[dict[str, Any]]:
         """The rows of `layers.jsonl`, for each epoch and layer; none before the first epoch ends."""
-        file = self.path / "layers.jsonl"
-        if not file.is_file():
-            return []
-        try:
-            return [json.loads(line) for line in file.read_text().splitlines()]
-        except ValueError as cause:
-            raise SnnError(f"{file}: a line of it is not JSON ({cause}).") from None
+        file, rows = self.path / "layers.jsonl", []
+        for number, line in enumerate(self._lines(file), 1):
+            try:
+                row = json.loads(line)
+                good = isinstance(row["epoch"], int) and isinstance(row["layer"], str)
+            except (ValueError, TypeError, KeyError, RecursionError):
+                good = False
+            if not good:
+                raise SnnError(f"{file}: line {number} is not a row of a layer.")
+            rows.append(row)
+        return rows
 
     def log(self, line: str) -> None:
         """Add a line to `log.txt`."""
-        with (self.path / "log.txt").open("a") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        append(self.path / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n".encode("utf-8", "replace"))
+
+    def begin_tables(self, metrics: Sequence[dict[str, Any]] = (), layers: Sequence[dict[str, Any]] = ()) -> None:
+        """Make the files of rows anew, with these rows."""
+        header = dict(zip(METRICS, METRICS, strict=True))
+        self.tables["metrics.csv"].begin(csv_lines(METRICS, [header, *metrics]))
+        self.tables["layers.jsonl"].begin(json_lines(layers))
+
+    def cut_tables(self, checkpoint: Checkpoint) -> None:
+        """Take out of the files of rows what was written behind a checkpoint."""
+        if not checkpoint.epoch or checkpoint.rows:  # none yet; or of a version that kept all rows in the checkpoint
+            self.begin_tables(checkpoint.rows, checkpoint.layers)
+            return
+        for name, table in self.tables.items():
+            table.cut(checkpoint.tables.get(name), run=self.path)
+        self._columns = self._lines(self.path / "metrics.csv")[0].split(",")  # another version may have had others
+
+    def add_rows(self, row: dict[str, Any], layers: Sequence[dict[str, Any]]) -> None:
+        """Append what an epoch has to say to the files of rows, ahead of its checkpoint."""
+        self.tables["metrics.csv"].add(csv_lines(self._columns, [row]))
+        self.tables["layers.jsonl"].add(json_lines(layers))
+
+    def marks(self) -> dict[str, list[Any]]:
+        """How far the files of rows have come, for a checkpoint."""
+        return {name: table.mark for name, table in self.tables.items()}
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write the checkpoint "last"; the one before it stays as "previous"."""
         folder = self.path / "checkpoints"
-        content = checkpoint_bytes(checkpoint, self.experiment)
-        fresh = folder / "last.safetensors.writing"
-        write_bytes(fresh, content)
-        last = folder / "last.safetensors"
-        if last.exists():
-            os.replace(last, folder / "previous.safetensors")
-        os.replace(fresh, last)
-        write_csv(self.path / "metrics.csv", METRICS, checkpoint.metrics)
-        write_lines(self.path / "layers.jsonl", checkpoint.layers)
+        make_folder(folder)
+        content = checkpoint_bytes(checkpoint, self.identity)
+        replace_file(folder / "last.safetensors", content, keep=folder / "previous.safetensors")
 
     def save_best(self, checkpoint: Checkpoint) -> None:
         """Write the checkpoint "best": weights only."""
         best = Checkpoint(checkpoint.weights, epoch=checkpoint.epoch, metrics=checkpoint.metrics[-1:])
-        replace_file(self.path / "checkpoints" / "best.safetensors", checkpoint_bytes(best, self.experiment))
+        make_folder(self.path / "checkpoints")
+        replace_file(self.path / "checkpoints" / "best.safetensors", checkpoint_bytes(best, self.identity))
 
     def load(self, name: str) -> Checkpoint:
         """Read one of the checkpoints "last", "previous", "best"."""
         if name not in CHECKPOINTS:
             raise SnnError(f"checkpoint {name!r} is not known. Known: {', '.join(CHECKPOINTS)}.")
-        return read_checkpoint(self.path / "checkpoints" / f"{name}.safetensors", self.experiment)
+        return read_checkpoint(self.path / "checkpoints" / f"{name}.safetensors", self.identity)
+
+    def problem_of(self, name: str) -> str | None:
+        """Why a checkpoint cannot be read, None where it can."""
+        try:
+            self.load(name)
+        except SnnError as problem:
+            return str(problem)
+        return None
+
+    def can_load(self, name: str) -> bool:
+        """Whether a checkpoint can be read."""
+        return self.problem_of(name) is None
+
+    def has_trained(self) -> bool:
+        """Whether there ever was a checkpoint: tables are written behind the first."""
+        return any(
+            is_there(self.path / name) for name in ("metrics.csv", "layers.jsonl", "checkpoints/best.safetensors")
+        )
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest checkpoint that can be trusted, None where there is none, and what was wrong with newer ones."""
         problems = []
         for name in ("last", "previous"):
-            file = self.path / "checkpoints" / f"{name}.safetensors"
-            if file.exists():
+            if is_there(self.path / "checkpoints" / f"{name}.safetensors"):
                 try:
-                    return read_checkpoint(file, self.experiment), problems
+                    return self.load(name), problems
                 except SnnError as problem:
                     problems.append(str(problem))
         return None, problems
 
+    def start_again(self) -> Path | None:
+        """Move what was trained into a folder of its own within the run folder, and give that; None where nothing is.
+
+        Checkpoints go first: without them, whatever else still stands there, nobody takes the run for whole.
+        """
+        there = [name for name in TRAINED if is_there(self.path / name)]
+        if not there:
+            return None
+        number = 1
+        while is_there(aside := self.path / f"before-{number}"):
+            number += 1
+        try:
+            aside.mkdir()
+            for name in there:
+                os.rename(self.path / name, aside / name)
+            make_folder(self.path / "checkpoints")
+        except OSError as cause:
+            raise SnnError(f"{aside}: what was trained cannot be moved there ({cause.strerror}).") from None
+        return aside
+
+    def leftovers(self) -> list[Path]:
+        """Files half written, which killed processes left."""
+        return sorted(file for file in self.path.rglob(f"*{UNFINISHED}") if file.is_file() and not file.is_symlink())
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Raise where recordings are not those that `data.json` says the run has seen; write it where it is not there.
+
+        What another process or version wrote is never written over.
+        """
+        file = self.path / "data.json"
+        if not is_there(file):
+            write_json(file, describe(dataset))
+            return
+        difference = differing_data(file, dataset)
+        if difference is not None:
+            raise SnnError(
+                f"{self.path}: its recordings are not those it was trained on: {difference}. Put those back, or start "
+                f"anew with `snn-bp resume {self.path} --restart`."
+            )
+
+    def note_version(self) -> str | None:
+        """Add to `provenance.json` that the run goes on, where program or machine are others; says it in a sentence."""
+        file = self.path / "provenance.json"
+        now = provenance(self.experiment, command="snn-bp resume", changes=())
+        if not is_there(file):
+            return None
+        try:
+            recorded = read_object(file)
+        except SnnError as problem:
+            return f"{problem} It is left as it is."
+        resumed = recorded.get("resumed")
+        resumed = resumed if isinstance(resumed, list) else []
+        before = resumed[-1] if resumed and isinstance(resumed[-1], dict) else recorded
+        changed = [part for part in ("versions", "commit", "machine") if before.get(part) != now[part]]
+        if not changed:
+            return None
+        entry = {"started": now["started"], **{part: now[part] for part in ("versions", "commit", "machine")}}
+        write_json(file, recorded | {"resumed": [*resumed, entry]})
+        return f"resumed with other {', '.join(changed)} than before; provenance.json says which"
+
+    def _lines(self, file: Path) -> list[str]:
+        """The lines of a file of rows; one that is being written, or was when the run was killed, is not there yet."""
+        if not is_there(file):
+            return []
+        lines = read_text(file).split("\n")
+        if lines.pop() and is_there(self.path / "results.json"):
+            raise SnnError(f"{file}: its last line is cut short.")
+        return lines
+
+    def _versions(self) -> str:
+        """Behind an error: which version made the run, where it was another than this one."""
+        try:
+            versions = read_object(self.path / "provenance.json").get("versions")
+        except SnnError:
+            return ""
+        theirs = versions.get("snn_bp") if isinstance(versions, dict) else None
+        ours = version("snn_bp")
+        return "" if theirs in (None, ours) else f" The run was made by snn_bp {theirs!s:.40}, this is {ours}."
+
 
 def read_experiment(file: Path) -> Experiment:
     """The experiment in a JSON file."""
+    content = read_json(file)
     try:
-        experiment = from_json(json.loads(file.read_text()))
-    except OSError as cause:
-        raise SnnError(f"{file}: it cannot be read ({cause.strerror}).") from None
+        experiment = from_json(content)
     except RecursionError:
         raise SnnError(f"{file}: it holds no experiment; its JSON is nested too deep.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as cause:
-        raise SnnError(f"{file}: it is not JSON ({cause}).") from None
     except SnnError as cause:
         raise SnnError(f"{file}: {cause}") from cause
     if not isinstance(experiment, Experiment):
         raise SnnError(f'{file}: it holds no experiment; an experiment\'s JSON starts with {{"is": "Experiment"}}.')
     return experiment
+
+
+def _is_left_by_a_start(entry: Path) -> bool:
+    """Whether a run that was killed before its folder was whole left this, or one that begins just now."""
+    if entry.name == "checkpoints":
+        return entry.is_dir() and not entry.is_symlink() and not any(entry.iterdir())
+    return entry.name in (LOCK, "provenance.json") or entry.name.endswith(UNFINISHED)

@@ -6,11 +6,8 @@ are all that a resumed run needs to go on as if it had never stopped.
 
 import inspect
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +17,11 @@ from torch import Tensor, nn
 
 from snn_bp.chains import has_chain
 from snn_bp.checkpoint import Checkpoint
-from snn_bp.data import Dataset, describe, load
+from snn_bp.data import Dataset, load
 from snn_bp.diagnose import diagnose, examine, fresh
 from snn_bp.errors import SnnError
 from snn_bp.evaluate import evaluate_network, layer_activity
-from snn_bp.experiment import Experiment, Train
+from snn_bp.experiment import Experiment, Train, to_json
 from snn_bp.export.lava_limits import check_netx
 from snn_bp.export.limits import CHIPS, Fit, fit
 from snn_bp.export.quantize import quantize
@@ -33,51 +30,74 @@ from snn_bp.layers import Delay
 from snn_bp.network import Network, first_nonfinite, start_alive
 from snn_bp.progress import Progress, Step, Tally, layer_updates, results_line
 from snn_bp.provenance import peak_memory_mb
+from snn_bp.resuming import mend_best, newest
 from snn_bp.run import Run
+from snn_bp.signals import Stopped as Stopped
+from snn_bp.signals import noted_signals
 
 SAVE_SECONDS = 20.0
 VISITED = 16  # recordings on which the doctor looks at a backward pass
 
 
-class Stopped(Exception):
-    """A signal asked the run to stop, and all is saved."""
-
-    def __init__(self, run: Run, signum: int) -> None:
-        super().__init__(f"stopped and saved. Go on with: snn-bp resume {run.path}")
-        self.signum = signum
-
-
 def train(
     experiment: Experiment, out: Path | str, *,
     command: str = "snn_bp.train", changes: Sequence[str] = (), quiet: bool = False,
-    save_seconds: float = SAVE_SECONDS,
+    save_seconds: float = SAVE_SECONDS, numbered: bool = False,
 ) -> Run:  # fmt: skip
     """Run `experiment` into the new folder `out`, the test split at the end included, and give the finished run.
 
     `command` and `changes` are recorded with the run; `quiet` leaves out all printing. A checkpoint is written after
-    every epoch, and within one whenever `save_seconds` of work are not yet saved.
+    every epoch, and within one whenever `save_seconds` of work are not yet saved. `numbered`: where `out` is taken,
+    the first free number is put behind it.
     """
-    Run.check_free(out)
+    if not numbered:
+        Run.check_free(out)
+    to_json(experiment)  # what cannot be written is refused before a folder stands
     dataset = load(experiment.data, quiet=quiet)
     check_fit(experiment, dataset)
-    run = Run.create(experiment, out, command=command, changes=changes)
-    run.hold(dataset)
-    return _fit(run, None, Progress(run, quiet=quiet), save_seconds)
+    with Run.claim(out, numbered=numbered) as path:
+        run = Run.create(experiment, path, command=command, changes=changes)
+        run.hold(dataset)
+        progress = Progress(run, quiet=quiet)
+        if numbered:
+            if path != Path(out):
+                progress.say(f"{out} holds a run already; `snn-bp resume {out}` goes on with it")
+            progress.say(f"run folder {path}")
+        return _fit(run, None, progress, save_seconds)
 
 
-def resume(out: Path | str, *, quiet: bool = False, save_seconds: float = SAVE_SECONDS) -> Run:
-    """Go on with a run from its newest good checkpoint; a finished run is given as it is."""
+def resume(
+    out: Path | str, *, quiet: bool = False, save_seconds: float = SAVE_SECONDS, restart: bool = False
+) -> Run:  # fmt: skip
+    """Go on with a run from its newest good checkpoint; a finished run is given as it is.
+
+    A run that was trained and has no checkpoint to go on from is refused. `restart=True` starts it anew: what was
+    trained is moved into the folder `before-1` (or the next number) within the run's.
+    """
     run = Run(out)
-    if run.results() is not None:
+    if not restart and run.results() is not None and run.can_load("best"):
         return run
-    progress = Progress(run, quiet=quiet)
-    checkpoint, problems = run.latest()
-    for problem in problems:
-        progress.say(problem + " The one before it is used." * (checkpoint is not None))
-    where = f"epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}" if checkpoint else "the beginning"
-    progress.say(f"resumed at {where}")
-    check_fit(run.experiment, run.dataset())
-    return _fit(run, checkpoint, progress, save_seconds)
+    with run.locked():
+        progress = Progress(run, quiet=quiet)
+        if restart:
+            dataset = run.dataset()
+            check_fit(run.experiment, dataset)  # refused before anything is moved
+            aside = run.start_again()
+            progress.say(f"started anew; what was trained before lies in {aside}" if aside else "started anew")
+            return _fit(run, None, progress, save_seconds)
+        checkpoint = newest(run, progress)
+        if run.results() is not None:
+            lost = mend_best(run, checkpoint, progress) if checkpoint else run.problem_of("best")
+            if lost:
+                progress.say(f"{lost} No other checkpoint holds its weights; `--restart` trains them again.")
+            return run
+        check_fit(run.experiment, run.dataset())
+        run.check_data(run.dataset())
+        where = f"epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}" if checkpoint else "the beginning"
+        progress.say(f"resumed at {where}")
+        if said := run.note_version():
+            progress.say(said)
+        return _fit(run, checkpoint, progress, save_seconds)
 
 
 def check_fit(experiment: Experiment, dataset: Dataset) -> None:
@@ -123,7 +143,7 @@ def check_fits_a_chip(experiment: Experiment, network: Network) -> list[Fit]:
 def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float) -> Run:
     """Train from a checkpoint, or from the start, to the last epoch."""
     how, seed, dataset = run.experiment.train, run.experiment.seed, run.dataset()
-    write_json(run.path / "data.json", describe(dataset))
+    run.check_data(dataset)
     for note in dataset.notes:
         progress.say(note)
     if how.target == "loihi" and checkpoint is None:
@@ -138,16 +158,21 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
     if checkpoint is None:
         start_alive(network, probe)
         _visit(network, probe, wanted, how, progress, said)
+        run.save(_filled(at, run, network, optimizer))
+        run.begin_tables()  # behind a checkpoint: where there are tables and no checkpoint, it was taken away
     else:
         try:
             network.load_state_dict(at.weights)
             optimizer.load_state_dict(at.optimizer)
         except (RuntimeError, ValueError, KeyError):
             raise SnnError(f"{run.path}: its checkpoint does not fit the model in experiment.json.") from None
+        run.cut_tables(at)
+        if lost := mend_best(run, at, progress):
+            progress.say(f"{lost} Unless a later epoch is better, the last one will be evaluated in its place.")
 
     batches, saved = len(dataset.batches("train")), time.monotonic()
     bar = progress.showing(at.epoch * batches + at.batch, how.epochs * batches)
-    with _signals() as stop, torch.random.fork_rng(devices=[]), bar:
+    with noted_signals() as stop, torch.random.fork_rng(devices=[]), bar:
         while at.epoch < how.epochs:
             network.settled = at.epoch >= how.epochs * (1 - how.settle)
             tally, order = Tally(**at.sums), dataset.batches("train", seed=_draw(seed, at.epoch))
@@ -170,10 +195,10 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
                 progress.step(step, tally)
                 if at.batch < batches and (stop or time.monotonic() - saved > save_seconds):
                     at.sums = tally.record()
-                    run.save(_filled(at, network, optimizer))
+                    run.save(_filled(at, run, network, optimizer))
                     saved = time.monotonic()
                     if stop:
-                        raise Stopped(run, stop[0])
+                        raise Stopped(run.path, stop[0])
 
             layers = layer_activity(network, probe)
             at.epoch, at.batch, at.sums = at.epoch + 1, 0, {}
@@ -182,16 +207,18 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
             if len(dataset.ids["validation"]):
                 validation = evaluate_network(network, dataset, "validation", how.loss, counts=False)
                 row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
-            at.metrics.append(row)
-            at.layers += [{"epoch": at.epoch, **layer} for layer in (*layers, *layer_updates(network, before))]
+            run.add_rows(row, [{"epoch": at.epoch, **layer} for layer in (*layers, *layer_updates(network, before))])
+            at.seconds, best = at.seconds + row["seconds"], at.metrics[:1]
+            at.metrics = [*best, row]
             if how.keep == "last" or is_best(at.metrics):
-                run.save_best(_filled(at, network, optimizer))
-            run.save(_filled(at, network, optimizer))
+                at.metrics = [row]
+                run.save_best(_filled(at, run, network, optimizer))
+            run.save(_filled(at, run, network, optimizer))
             saved = time.monotonic()
             progress.epoch(row)
             _visit(network, probe, wanted, how, progress, said)
             if stop and at.epoch < how.epochs:
-                raise Stopped(run, stop[0])
+                raise Stopped(run.path, stop[0])
     _finish(run, at, progress)
     return run
 
@@ -294,13 +321,18 @@ def explain_nonfinite(step: Step, network: Network, x: Tensor, *, epoch: int, ba
 
 def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
     """Evaluate the best checkpoint, on the test split for the only time, and write `results.json`."""
+    notes = list(run.dataset().notes)
+    if lost := mend_best(run, at, progress):
+        notes.append(f"{lost} Evaluated: the last epoch, in its place.")
+        progress.say(notes[-1])
+        run.save_best(run.load("last"))
     network, dataset, loss = run.network("best"), run.dataset(), run.experiment.train.loss
     results: dict[str, Any] = {
         "epochs": at.epoch,
         "best_epoch": run.load("best").epoch,
         "parameters": sum(weight.numel() for weight in network.parameters()),
-        "train_seconds": round(sum(row["seconds"] for row in at.metrics), 3),
-        "notes": list(dataset.notes),
+        "train_seconds": round(at.seconds, 3),
+        "notes": notes,
     }
     for split in ("validation", "test"):
         if len(dataset.ids[split]):
@@ -331,27 +363,6 @@ def _draw(*words: int) -> int:
     return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
-def _filled(at: Checkpoint, network: Network, optimizer: torch.optim.Optimizer) -> Checkpoint:
-    at.weights, at.optimizer = network.state_dict(), optimizer.state_dict()
+def _filled(at: Checkpoint, run: Run, network: Network, optimizer: torch.optim.Optimizer) -> Checkpoint:
+    at.weights, at.optimizer, at.tables = network.state_dict(), optimizer.state_dict(), run.marks()
     return at
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Within the block, Ctrl-C and SIGTERM are noted in the list instead of ending the process; the second ends it."""
-    noted: list[int] = []
-
-    def note(signum: int, frame: Any) -> None:
-        if noted:
-            raise KeyboardInterrupt
-        noted.append(signum)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-    previous = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield noted
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)

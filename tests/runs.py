@@ -65,7 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def rows(run: Run) -> list[dict[str, str]]:
     """The rows of metrics.csv without the times."""
-    with (run.path / "metrics.csv").open() as file:
+    with (run.path / "metrics.csv").open(encoding="utf-8") as file:
         return [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
 
 

@@ -1,20 +1,23 @@
 """A checkpoint gives back what went in, or is refused in one line; nothing in it is ever unpickled."""
 
 import json
+import os
 import pickle
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import runs
 import torch
-from runs import damage, few, loading, same_weights, tiny, training
+from runs import assert_same_run, damage, few, loading, same_weights, tiny, training
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from snn_bp import ALIF, CubaLIF, Data, Dense, Experiment, Network, Recurrent, Run, SnnError, Spiking, Train
-from snn_bp.checkpoint import CONTENT, Checkpoint, checkpoint_bytes, read_checkpoint, text_digest
+from snn_bp.checkpoint import CONTENT, Checkpoint, checkpoint_bytes, json_digest, read_checkpoint, text_digest
+from snn_bp.experiment import to_json
 
 few_digits, finished = runs.few_digits, runs.finished
 
@@ -40,16 +43,20 @@ def trained(how: Train, noise: Any) -> tuple[Network, torch.optim.Optimizer, Che
     for seed in range(2):
         training.train_step(network, optimizer, noise(5, 4, 3, seed=seed, scale=3), torch.arange(4), how)
     sums, metrics = training.Tally(loss=0.1, correct=3, samples=4, seconds=0.3).record(), [{"epoch": 1, "lr": 1 / 3}]
-    layers = [{"epoch": 1, "layer": "layer 1 (ALIF)", "rate": 0.2}]
-    state = (network.state_dict(), optimizer.state_dict())
-    return network, optimizer, Checkpoint(*state, epoch=1, batch=2, sums=sums, metrics=metrics, layers=layers)
+    position = {"epoch": 1, "batch": 2, "sums": sums, "metrics": metrics, "seconds": 0.1, "tables": {"a": [3, "b"]}}
+    return network, optimizer, Checkpoint(network.state_dict(), optimizer.state_dict(), **position)
+
+
+def identity(experiment: Experiment) -> str:
+    """What `experiment.json` of such a run is known by."""
+    return json_digest(to_json(experiment))
 
 
 @pytest.fixture
 def good(noise, tmp_path) -> Path:
     """A good checkpoint file of `EXPERIMENT`."""
     file = tmp_path / "good.safetensors"
-    file.write_bytes(checkpoint_bytes(trained(EXPERIMENT.train, noise)[2], EXPERIMENT))
+    file.write_bytes(checkpoint_bytes(trained(EXPERIMENT.train, noise)[2], identity(EXPERIMENT)))
     return file
 
 
@@ -62,7 +69,7 @@ def read(file: Path, experiment: Experiment = EXPERIMENT) -> Checkpoint:
     with pytest.MonkeyPatch.context() as patch:
         for place in ("pickle.load", "pickle.loads", "pickle.Unpickler", "pickle._Unpickler", "torch.load"):
             patch.setattr(place, refuse)
-        return read_checkpoint(file, experiment)
+        return read_checkpoint(file, identity(experiment))
 
 
 def assert_refused(file: Path, *, told: str = "") -> None:
@@ -77,7 +84,7 @@ def assert_refused(file: Path, *, told: str = "") -> None:
 def test_a_checkpoint_returns_as_it_was(how, noise, tmp_path):
     experiment = Experiment(Data("digits"), MODEL, how)
     network, optimizer, checkpoint = trained(how, noise)
-    (tmp_path / "file").write_bytes(checkpoint_bytes(checkpoint, experiment))
+    (tmp_path / "file").write_bytes(checkpoint_bytes(checkpoint, identity(experiment)))
 
     again = read(tmp_path / "file", experiment)
 
@@ -91,7 +98,7 @@ def test_a_checkpoint_returns_as_it_was(how, noise, tmp_path):
         assert entry.keys() == entries.keys()
         for name, value in entries.items():
             assert torch.equal(entry[name], value) if isinstance(value, torch.Tensor) else entry[name] == value
-    for part in ("epoch", "batch", "sums", "metrics", "layers"):
+    for part in ("epoch", "batch", "sums", "metrics", "seconds", "tables"):
         assert getattr(again, part) == getattr(checkpoint, part)
 
 
@@ -99,7 +106,7 @@ def test_a_checkpoint_returns_as_it_was(how, noise, tmp_path):
 def test_an_optimizer_from_a_checkpoint_makes_the_same_next_step(how, noise, tmp_path):
     experiment = Experiment(Data("digits"), MODEL, how)
     network, optimizer, checkpoint = trained(how, noise)
-    (tmp_path / "file").write_bytes(checkpoint_bytes(checkpoint, experiment))
+    (tmp_path / "file").write_bytes(checkpoint_bytes(checkpoint, identity(experiment)))
     again = read(tmp_path / "file", experiment)
     other = Network(MODEL, (3,), seed=1)
     other.load_state_dict(again.weights)
@@ -270,15 +277,131 @@ def test_where_the_last_checkpoint_is_damaged_the_previous_is_used_and_said(half
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_where_no_checkpoint_is_good_the_run_starts_over_and_says_so(halfway, finished, capsys):
+@pytest.mark.parametrize("how", ("damaged", "missing", "folder missing", "of another experiment", "a pipe", "a folder"))
+def test_where_no_checkpoint_serves_nothing_starts_over_unless_it_is_asked_for(how, halfway, finished):
+    folder = halfway.path / "checkpoints"
+    for name in ("last", "previous", "best"):
+        file = folder / f"{name}.safetensors"
+        if how == "damaged":
+            file.write_bytes(file.read_bytes()[:-1])
+        elif how != "of another experiment":
+            file.unlink()
+        if how == "a pipe":
+            os.mkfifo(file)
+        if how == "a folder":
+            file.mkdir()
+    if how == "folder missing":
+        folder.rmdir()
+    if how == "of another experiment":
+        experiment = json.loads((halfway.path / "experiment.json").read_text())
+        experiment["train"]["epochs"] = 3
+        (halfway.path / "experiment.json").write_text(json.dumps(experiment))
+    before = sorted((file, file.read_bytes()) for file in halfway.path.rglob("*") if file.is_file())
+
+    with pytest.raises(SnnError, match=r"Nothing was changed.*--restart") as refusal:
+        training.resume(halfway.path, quiet=True)
+
+    assert "\n" not in str(refusal.value)
+    assert sorted((file, file.read_bytes()) for file in halfway.path.rglob("*") if file.is_file()) == before
+    again = training.resume(halfway.path, quiet=True, restart=True)
+    if how != "of another experiment":
+        assert_same_run(again, finished)
+    assert (again.path / "before-1" / "metrics.csv").is_file()
+
+
+def test_a_new_start_keeps_the_weights_of_before(halfway, finished):
+    before = (halfway.path / "checkpoints" / "last.safetensors").read_bytes()
+
+    with loading(few):
+        again = training.resume(halfway.path, quiet=True, restart=True)
+
+    assert (again.path / "before-1" / "checkpoints" / "last.safetensors").read_bytes() == before
+    assert_same_run(again, finished)
+
+
+def first_format(run: Run, name: str) -> None:
+    """Write a checkpoint anew as the first format had it: every row within, nothing of files of rows."""
+    file = run.path / "checkpoints" / f"{name}.safetensors"
+    header = header_of(file)
+    epochs = range(header["epoch"])
+    whole = [{key: int(value) if key == "epoch" else value for key, value in row.items()} for row in run.metrics()]
+    header["metrics"] = whole[: len(epochs)]
+    header["layers"] = [row for row in run.layers() if row["epoch"] <= len(epochs)]
+    for name in ("seconds", "tables", "version"):
+        del header[name]
+    forge(file, json.dumps(header | {"format": 1}))
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_run_of_the_first_format_goes_on(halfway, finished):
     for name in ("last", "previous"):
-        (halfway.path / "checkpoints" / f"{name}.safetensors").write_bytes(b"")
+        first_format(halfway, name)
+    for name in ("metrics.csv", "layers.jsonl"):  # the first format wrote them behind the checkpoint
+        (halfway.path / name).unlink()
 
-    resumed = training.resume(halfway.path)
+    assert_same_run(training.resume(halfway.path, quiet=True), finished)
 
-    printed = capsys.readouterr().out
-    assert printed.count("truncated or damaged") == 2 and "resumed at the beginning" in printed
-    assert same_weights(resumed.load("last").weights, finished.load("last").weights)
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize("missing", ("best", "best and previous"))
+def test_a_best_checkpoint_that_is_lost_is_made_anew_from_the_same_epoch(missing, finished, tmp_path, capsys):
+    run = Run(shutil.copytree(finished.path, tmp_path / "run"))
+    best = run.load("best")
+    assert best.epoch == 2
+    damage(run.path / "checkpoints" / "best.safetensors")
+    if missing != "best":
+        (run.path / "checkpoints" / "previous.safetensors").unlink()
+
+    training.resume(run.path)
+
+    assert same_weights(run.load("best").weights, best.weights) and run.load("best").epoch == 2
+    assert "made anew from 'last'" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_best_checkpoint_that_stands_nowhere_else_is_replaced_by_the_last_and_the_results_say_so(
+    halfway, monkeypatch
+):  # fmt: skip
+    monkeypatch.setattr(training, "is_best", lambda rows: len(rows) == 1)  # the first epoch stays the best
+    (halfway.path / "checkpoints" / "best.safetensors").unlink()
+
+    run = training.resume(halfway.path, quiet=True)
+
+    results = run.results()
+    assert results is not None and results["best_epoch"] == 2
+    assert "no such checkpoint. Evaluated: the last epoch" in results["notes"][-1]
+    assert same_weights(run.load("best").weights, run.load("last").weights)
+
+
+def test_a_checkpoint_costs_the_same_however_many_rows_there_are(finished, tmp_path):
+    run = Run(shutil.copytree(finished.path, tmp_path / "run"))
+    checkpoint = run.load("last")
+    run.cut_tables(checkpoint)
+    for epoch in range(3, 300):
+        run.add_rows({"epoch": epoch, "train_loss": 0.1}, [{"epoch": epoch, "layer": "layer 1", "rate": 0.1}])
+    checkpoint.tables = run.marks()
+
+    run.save(checkpoint)
+
+    sizes = [(run.path / "checkpoints" / f"{name}.safetensors").stat().st_size for name in ("previous", "last")]
+    assert abs(sizes[1] - sizes[0]) < 100 and len(run.metrics()) == 299
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize("name", ("metrics.csv", "layers.jsonl"))
+def test_rows_that_were_altered_or_taken_away_stop_a_run_and_what_stands_behind_the_checkpoint_goes(
+    name, halfway, finished
+):  # fmt: skip
+    whole = (halfway.path / name).read_bytes()
+    for changed in (whole[:-3], whole.replace(b"1", b"2", 1), None):
+        (halfway.path / name).unlink()
+        if changed is not None:
+            (halfway.path / name).write_bytes(changed)
+        with pytest.raises(SnnError, match=f"{name}.*--restart"):
+            training.resume(halfway.path, quiet=True)
+    (halfway.path / name).write_bytes(whole + b"2,0.5,half a ro")
+
+    assert_same_run(training.resume(halfway.path, quiet=True), finished)
 
 
 def test_a_write_cut_short_leaves_the_checkpoint_before(halfway):

@@ -168,7 +168,7 @@ def test_list_shows_every_kind_of_run(call, finished):
     assert code == 0 and not errors
     assert lines["runs/finished"].startswith("test accuracy 0.") and "epoch 2 of 2" in lines["runs/deep/unfinished"]
     assert lines["runs/damaged"].startswith("cannot be read") and lines["runs/odd"].startswith("cannot be read")
-    assert lines["runs/started"] == "not started" and len(lines) == 5
+    assert lines["runs/started"] == "cannot go on: its checkpoints are missing." and len(lines) == 5
 
 
 def test_list_of_an_empty_folder_says_so(call, tmp_path):

@@ -41,9 +41,11 @@ def made(tmp_path):
                 "loss": 1 - accuracy,
                 "spikes": {"a": 3.0, "b": 4.0},
                 "operations": {"c": 50},
-            }
+                "correct": 1, "samples": 2, "low": 0.0, "high": 1.0,
+            }  # fmt: skip
             results = {"epochs": 2, "best_epoch": 1, "train_seconds": 5.0, "validation": split, "test": split}
-            write_json(run.path / "results.json", results | more)
+            kept = {name: value for name, value in (results | more).items() if value is not None}
+            write_json(run.path / "results.json", kept)
         return run.path
 
     return make

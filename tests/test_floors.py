@@ -14,12 +14,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "snn_bp"
 
 # the first part of a module's name below snn_bp -> its floor; a folder is one entry
 FLOORS = {
-    "equations": 0, "errors": 0, "files": 0,
+    "equations": 0, "errors": 0, "files": 0, "lock": 0, "signals": 0,
     "neurons": 1, "surrogates": 1,
     "kernels": 2,
     "layers": 3, "chains": 3, "blocks": 3, "folding": 3, "chip": 3, "network": 3, "losses": 3, "bridge": 3,
-    "data": 4, "experiment": 4, "checkpoint": 4, "provenance": 4, "run": 4,
-    "train": 5, "evaluate": 5, "progress": 5, "diagnose": 5, "search": 5, "export": 5, "plots": 5, "report": 5,
+    "data": 4, "experiment": 4, "checkpoint": 4, "provenance": 4, "records": 4, "tables": 4, "run": 4,
+    "train": 5, "resuming": 5, "evaluate": 5, "progress": 5, "diagnose": 5, "search": 5, "estimate": 5,
+    "export": 5, "plots": 5, "report": 5,
     "local": 5, "landscape": 5, "momentum": 5, "cost": 5, "comparison": 5,
     "cli": 6, "__main__": 6,
 }  # fmt: skip

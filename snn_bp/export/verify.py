@@ -22,7 +22,7 @@ from snn_bp.export.nir_replay import replay_nir
 from snn_bp.export.nir_write import write_nir
 from snn_bp.export.quantize import quantize
 from snn_bp.export.simulate import simulate
-from snn_bp.files import replace_file, write_json
+from snn_bp.files import make_folder, replace_file, write_json
 from snn_bp.kernels.fixed import UNIT
 from snn_bp.network import Network, neuron_of
 from snn_bp.neurons import is_spiking
@@ -130,7 +130,7 @@ def verify(
         said, difference = _ask_client(file, torch.cat([x for x, _ in batches], dim=1)[:, :lava])
         proof = replace(proof, client=said, difference=proof.difference or difference)
     folder = run.path / "export"
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     write_json(folder / f"{file.name}.json", proof.record())
     if proof.weights:
         replace_file(folder / f"{file.name}.png", png_bytes(weight_histogram(proof.weights)))
@@ -163,7 +163,7 @@ def for_chip(run: Run, checkpoint: str = "best") -> tuple[Network, Graph]:
         rounded = {"target": "loihi", "truncate": None, "autocast": None, "memory": "full"}
         surrogate = replace(experiment.train.surrogate, per="threshold")  # the grid rescales potentials; nothing learns
         chip = replace(experiment, train=replace(experiment.train, **rounded, surrogate=surrogate))
-        network = chip.network(run.dataset().shape).eval()
+        network = chip.network(run.shape()).eval()
         network.load_state_dict(trained.state_dict())
     else:
         network = trained

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.diagnose.trace import Trace, diagnose
-from snn_bp.files import replace_file
+from snn_bp.files import make_folder, replace_file
 from snn_bp.network import Network
 from snn_bp.neurons import is_spiking
 from snn_bp.plots.backward import error_map, raster, surrogate_window
@@ -49,7 +49,7 @@ def save_plots(run: Run) -> list[Path]:
             files["events.gif"] = event_movie(scene.x, scene.out, **scene.how)
     files |= {f"{name}.png": png_bytes(picture.figure) for name, picture in drawn.items()}
     folder = run.path / "plots"
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     for name, content in files.items():
         replace_file(folder / name, content)
     return [folder / name for name in files]

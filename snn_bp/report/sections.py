@@ -1,7 +1,6 @@
 """The sections of a run's page, each from what the run folder holds; what is missing is said in a sentence."""
 
 import base64
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +11,7 @@ from snn_bp.diagnose.doctor import examine
 from snn_bp.errors import SnnError
 from snn_bp.evaluate import evaluate
 from snn_bp.experiment import Train
+from snn_bp.files import is_there, read_json, read_object
 from snn_bp.plots.pictures import Picture, Scene, confusion_picture, has_checkpoint, training_pictures
 from snn_bp.plots.style import svg_bytes
 from snn_bp.plots.weights import weight_histogram
@@ -194,8 +194,8 @@ def exported(run: Run) -> Section:
     images, tables = [], []
     for file in sorted((run.path / "export").glob("*.json")):
         try:
-            proof = json.loads(file.read_text())
-        except ValueError:
+            proof = read_json(file)
+        except SnnError:
             proof = None
         if not isinstance(proof, dict) or not proof.keys() >= PROOF:
             said.append(f"{file.name}: it is not a proof that snn-bp verify wrote.")
@@ -261,10 +261,4 @@ def _image(picture: Picture, caption: str) -> Image:
 def _json(run: Run, name: str) -> dict[str, Any]:
     """A JSON object of the run folder, empty where there is none."""
     file = run.path / name
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text())
-    except ValueError as cause:
-        raise SnnError(f"{file}: it is not JSON ({cause}).") from None
-    return content if isinstance(content, dict) else {}
+    return read_object(file) if is_there(file) else {}

@@ -33,6 +33,7 @@ def search(
     experiment: Experiment, *, method: MethodName, budget: int, seed: int | None = None,
     objective: Kind | Objective = "loss", price: float = 1e-4, population: int | None = None,
     out: Path | str | None = None, command: str = "snn_bp.search", quiet: bool = False,
+    numbered: bool = False,
 ) -> Search:  # fmt: skip
     """Search for the weights of the experiment's network within `budget` sample evaluations.
 
@@ -56,7 +57,7 @@ def search(
     if population is not None:
         check_number("search: population", population, whole=True, low=5)
     aim = objective_of(objective, experiment.train, price=price)
-    if out is not None:
+    if out is not None and not numbered:
         Run.check_free(out)
     experiment = experiment if seed is None else replace(experiment, seed=seed)
     dataset = load(experiment.data, quiet=quiet)
@@ -64,7 +65,10 @@ def search(
     with torch.random.fork_rng(devices=[]):
         found = _spend(experiment, dataset, method, budget, aim, population, quiet)
     if out is not None:
-        found.write(out, command=command, notes=dataset.notes)
+        with Run.claim(out, numbered=numbered) as path:
+            found.write(path, command=command, notes=dataset.notes)
+        if found.test is not None and not quiet:
+            print(f"test accuracy {found.test.accuracy:.4f}; run folder {path}")
     return found
 
 

@@ -74,7 +74,9 @@ class Search:
         """
         run = Run.create(self.experiment, out, command=command, changes=())
         metrics = [{"epoch": place + 1, **asdict(row)} for place, row in enumerate(self.curve)]
-        checkpoint = Checkpoint(self.weights, epoch=self.best + 1, metrics=metrics)
+        checkpoint = Checkpoint(self.weights, epoch=self.best + 1, metrics=[metrics[self.best]])
+        run.begin_tables(metrics)
+        checkpoint.tables = run.marks()
         run.save(checkpoint)
         run.save_best(checkpoint)
         write_json(run.path / "search.json", self.record())

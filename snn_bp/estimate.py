@@ -1,0 +1,47 @@
+"""What a training will take, before it runs: `--dry-run`."""
+
+import time
+
+import torch
+
+from snn_bp.data import Dataset
+from snn_bp.experiment import Experiment
+from snn_bp.network import start_alive
+from snn_bp.train import check_fit, check_fits_a_chip, make_optimizer, train_step
+
+
+def estimate(experiment: Experiment, dataset: Dataset) -> None:
+    """Print shapes and parameters, and what two real training steps tell of memory and time."""
+    how = experiment.train
+    check_fit(experiment, dataset)
+    network = experiment.network(dataset.shape)
+    ids = dataset.batches("train", seed=experiment.seed)
+    for note in dataset.notes:
+        print(note)
+    print(f"input [time, batch, {', '.join(map(str, dataset.shape))}] = {experiment.data.steps} steps of "
+          f"{experiment.data.step_ms} ms, batches of {experiment.data.batch}")  # fmt: skip
+    for layer, shape, spec in zip(network.layers, network.shapes, network.model, strict=True):
+        count = sum(weight.numel() for weight in layer.parameters())
+        print(f"  {list(shape)!s:16} {count:10,} parameters  {spec}")
+    if how.target == "loihi":
+        for found in check_fits_a_chip(experiment, experiment.network(dataset.shape)):
+            print(found)
+    x, targets = dataset.batch("train", ids[0], seed=experiment.seed)
+    start_alive(network, x)
+    optimizer = make_optimizer(network, how)
+    saved = 0
+
+    def count_saved(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal saved
+        saved += tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count_saved, lambda tensor: tensor):
+        train_step(network, optimizer, x, targets, how)
+    began = time.monotonic()
+    train_step(network, optimizer, x, targets, how)
+    seconds = (time.monotonic() - began) * len(ids)
+    total = sum(weight.numel() for weight in network.parameters())
+    print(f"{total:,} parameters; {saved / 2**20:.0f} MB kept for the backward pass of a batch (at most)")
+    print(f"about {seconds:.1f} s for an epoch of {len(ids)} batches, {seconds * how.epochs / 60:.1f} min for "
+          f"{how.epochs} epochs, on this machine and without validation")  # fmt: skip

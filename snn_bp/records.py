@@ -1,0 +1,103 @@
+"""What the JSON files of a run folder should hold, checked before anybody relies on it."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from snn_bp.data import Dataset, describe
+from snn_bp.errors import SnnError
+from snn_bp.files import read_object
+
+SHARES = ("accuracy", "low", "high")
+COUNTS = ("correct", "samples")
+
+
+def check_results(file: Path) -> dict[str, Any]:
+    """What `results.json` holds; raises where it is not what a finished run writes. A loss may be infinite or NaN."""
+    behind = "Without it, `snn-bp resume` writes it anew."
+    try:
+        results = read_object(file)
+    except SnnError as cause:
+        raise SnnError(f"{cause} {behind}") from None
+    wrong = None
+    if not {"epochs", "best_epoch"} <= results.keys():
+        raise SnnError(f"{file}: it holds no results. {behind}")
+    for name in ("epochs", "best_epoch", "parameters"):
+        if not _is_whole(results.get(name, 1)):
+            wrong = name
+    if not _is_number(results.get("train_seconds", 0.0)):
+        wrong = "train_seconds"
+    notes = results.get("notes", [])
+    if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
+        wrong = "notes"
+    for split in ("validation", "test"):
+        if split in results and (part := _wrong_in(results[split])) is not None:
+            wrong = f"{split}.{part}" if part else split
+    if wrong is not None:
+        raise SnnError(f"{file}: {wrong!r} in it is missing or not what a run writes. {behind}")
+    return results
+
+
+def shape_of(file: Path) -> tuple[int, ...]:
+    """The shape of an input in a `data.json`."""
+    encoding = read_object(file).get("encoding")
+    said = dict(encoding) if isinstance(encoding, dict) else {}
+    shape, digest = said.get("shape"), said.pop("sha256", None)
+    whole = isinstance(shape, list) and all(_is_whole(size) and size > 0 for size in shape)
+    if not whole or digest != hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest():
+        raise SnnError(
+            f"{file}: its encoding is damaged or was altered. Put it back, or move it away where the data are."
+        )
+    return tuple(shape or ())
+
+
+def differing_data(file: Path, dataset: Dataset) -> str | None:
+    """In what a data set is another than `data.json` says, in words; None where it is the same."""
+    recorded, found = read_object(file), describe(dataset)
+    for kind, hashed in (("parts", "events of"), ("splits", "recordings chosen for")):
+        theirs = recorded.get(kind)
+        for name, part in found[kind].items():
+            before = theirs.get(name) if isinstance(theirs, dict) else None
+            before = before.get("sha256") if isinstance(before, dict) else None
+            if before != part["sha256"]:
+                return f"the {hashed} {name!r} have another hash than in {file}"
+    encoding = recorded.get("encoding")
+    if not isinstance(encoding, dict):
+        return f"{file} has no encoding"
+    for name, before in encoding.items():  # what a later version adds has a default that changes nothing
+        if name != "sha256" and name in found["encoding"] and before != found["encoding"][name]:
+            return f"the encoding's {name} is {found['encoding'][name]!r}, and {before!r} in {file}"
+    return None
+
+
+def _wrong_in(evaluation: Any) -> str | None:
+    """The part of an evaluation's record that is not what it should be, "" for the whole; None where all is well."""
+    if not isinstance(evaluation, dict):
+        return ""
+    for name in SHARES:
+        if not (_is_number(evaluation.get(name)) and 0 <= evaluation[name] <= 1):
+            return name
+    for name in COUNTS:
+        if not _is_whole(evaluation.get(name)):
+            return name
+    if not isinstance(evaluation.get("loss"), int | float) or isinstance(evaluation["loss"], bool):
+        return "loss"
+    for name in ("spikes", "operations"):
+        figures = evaluation.get(name, {})
+        if not (isinstance(figures, Mapping) and all(_is_number(figure) for figure in figures.values())):
+            return name
+    rows = evaluation.get("confusion", [])
+    if not (isinstance(rows, list) and all(isinstance(row, list) and all(map(_is_whole, row)) for row in rows)):
+        return "confusion"
+    return "confusion" if any(len(row) != len(rows) for row in rows) else None
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

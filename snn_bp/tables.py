@@ -1,0 +1,51 @@
+"""Files of rows that grow by appending, and marks of how far they belong to a checkpoint."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from snn_bp.errors import SnnError
+from snn_bp.files import append, is_there, read_bytes, replace_file
+
+
+class Table:
+    """A file of rows. What stands behind the mark of the checkpoint that a run goes on from is written again."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.length, self._sha256 = file, 0, hashlib.sha256()
+
+    @property
+    def mark(self) -> list[Any]:
+        """How many bytes there are, and their hash; costs the same however many there are."""
+        return [self.length, self._sha256.hexdigest()]
+
+    def begin(self, content: bytes) -> None:
+        """Make the file anew."""
+        replace_file(self.file, content)
+        self.length, self._sha256 = len(content), hashlib.sha256(content)
+
+    def add(self, content: bytes) -> None:
+        """Append, and wait until it is on disk."""
+        append(self.file, content, sync=True)
+        self.length += len(content)
+        self._sha256.update(content)
+
+    def cut(self, mark: Any, *, run: Path) -> None:
+        """Leave what stood there at the mark; raises where that is not there any more."""
+        try:
+            length, wanted = int(mark[0]), str(mark[1])
+        except (ValueError, TypeError, IndexError, KeyError):
+            raise SnnError(f"{self.file}: its checkpoint has no mark for it. {_remedy(run)}") from None
+        if not is_there(self.file):
+            raise SnnError(f"{self.file}: it is missing, and held rows of epochs behind us. {_remedy(run)}")
+        content = read_bytes(self.file)
+        kept = content[:length]
+        if len(kept) < length or hashlib.sha256(kept).hexdigest() != wanted:
+            raise SnnError(f"{self.file}: its first {length:,} bytes are not what the run wrote. {_remedy(run)}")
+        if len(content) > length:
+            replace_file(self.file, kept)
+        self.length, self._sha256 = length, hashlib.sha256(kept)
+
+
+def _remedy(run: Path) -> str:
+    return f"Put it back as it was, or start anew with `snn-bp resume {run} --restart`."
