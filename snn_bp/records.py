@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from snn_bp.data import Dataset, describe
+from snn_bp.data import Dataset
+from snn_bp.data.record import first_difference
 from snn_bp.errors import SnnError
 from snn_bp.files import read_object
 
@@ -56,21 +57,15 @@ def shape_of(file: Path) -> tuple[int, ...]:
 
 def differing_data(file: Path, dataset: Dataset) -> str | None:
     """In what a data set is another than `data.json` says, in words; None where it is the same."""
-    recorded, found = read_object(file), describe(dataset)
-    for kind, hashed in (("parts", "events of"), ("splits", "recordings chosen for")):
-        theirs = recorded.get(kind)
-        for name, part in found[kind].items():
-            before = theirs.get(name) if isinstance(theirs, dict) else None
-            before = before.get("sha256") if isinstance(before, dict) else None
-            if before != part["sha256"]:
-                return f"the {hashed} {name!r} have another hash than in {file}"
-    encoding = recorded.get("encoding")
-    if not isinstance(encoding, dict):
-        return f"{file} has no encoding"
-    for name, before in encoding.items():  # what a later version adds has a default that changes nothing
-        if name != "sha256" and name in found["encoding"] and before != found["encoding"][name]:
-            return f"the encoding's {name} is {found['encoding'][name]!r}, and {before!r} in {file}"
-    return None
+    recorded = read_object(file)
+    for kind in ("parts", "splits"):  # every version wrote a hash of each
+        of = recorded.get(kind)
+        if not isinstance(of, dict) or not of:
+            return f"{file} is damaged, it lacks {kind!r}"
+        for name, each in of.items():
+            if not isinstance(each, dict) or not isinstance(each.get("sha256"), str):
+                return f"{file} is damaged, {name!r} of its {kind} has no hash"
+    return first_difference(recorded, dataset)
 
 
 def _wrong_in(evaluation: Any) -> str | None:

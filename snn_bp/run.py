@@ -206,7 +206,7 @@ class Run:
 
     def begin_tables(self, metrics: Sequence[dict[str, Any]] = (), layers: Sequence[dict[str, Any]] = ()) -> None:
         """Make the files of rows anew, with these rows."""
-        header = dict(zip(METRICS, METRICS, strict=True))
+        header: dict[str, Any] = {name: name for name in METRICS}
         self.tables["metrics.csv"].begin(csv_lines(METRICS, [header, *metrics]))
         self.tables["layers.jsonl"].begin(json_lines(layers))
 

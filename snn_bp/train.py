@@ -52,9 +52,9 @@ def train(
     """
     if not numbered:
         Run.check_free(out)
-    to_json(experiment)  # what cannot be written is refused before a folder stands
     dataset = load(experiment.data, quiet=quiet)
     check_fit(experiment, dataset)
+    to_json(experiment)  # what cannot be written is refused before a folder stands
     with Run.claim(out, numbered=numbered) as path:
         run = Run.create(experiment, path, command=command, changes=changes)
         run.hold(dataset)

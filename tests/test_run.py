@@ -92,7 +92,8 @@ def test_provenance_says_what_ran_where_and_from_which_seeds(tmp_path):
     said = json_of(run.path / "provenance.json")
     assert said["command"] == "snn-bp train x.py" and said["changes"] == ["seed=5"]
     assert said["seeds"] == {"experiment": 5, "split": 0}
-    assert said["versions"]["torch"] == torch.__version__ and {"python", "numpy", "snn_bp"} <= said["versions"].keys()
+    assert said["versions"]["torch"] in (torch.__version__, torch.__version__.split("+")[0])
+    assert {"python", "numpy", "snn_bp"} <= said["versions"].keys()
     assert said["machine"]["cores"] and re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", said["started"])
     assert "commit" in said
 
