@@ -1,24 +1,29 @@
-"""Does a run killed with SIGKILL at any moment end as one left alone? Every weight, every row of metrics.csv.
+"""Does work killed with SIGKILL at any moment end as work left alone? Every weight, row, figure and file.
 
-    python experiments/benchmarks/killed.py [--kills 10] [--seed 0]
+    python experiments/benchmarks/killed.py [--kills 100] [--seed 0]
 
-Trains a small network on the default data, kills the process at random moments of its life (each time a fresh run),
-resumes with `snn-bp resume` and compares with the run left alone. Writes experiments/results/killed.json.
+Kills, each time afresh: training and the making of its data at random moments, the end of the last epoch at each of
+its file operations, exporting and writing the page at random moments. Resumes (or, where no run stood yet, starts
+again) with the command line and compares with what was left alone. Writes experiments/results/killed.json.
 """
 
 import argparse
-import csv
 import json
+import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
+from forked import Ended, command, count_operations, fork, kill_at_operation
 
 from snn_bp import LIF, BatchNorm, Data, Dense, Dropout, Experiment, Flatten, Run, Train, train
 from snn_bp.files import write_json
@@ -26,82 +31,178 @@ from snn_bp.provenance import machine, version
 
 EXPERIMENT = Experiment(
     data=Data("digits", step_ms=52, steps=6, batch=64, shift=1, downsample=2),
-    model=(Flatten(), Dense(64), BatchNorm(), LIF(beta=0.8), Dropout(0.2), Dense(10), BatchNorm(), LIF(beta=0.8)),
-    train=Train(epochs=20, lr=4e-3),
+    model=(
+        *(Flatten(), Dense(64), BatchNorm(), LIF(beta=0.8, reset="zero"), Dropout(0.2)),
+        *(Dense(10), BatchNorm(), LIF(beta=0.8, reset="zero")),
+    ),
+    train=Train(epochs=8, lr=4e-3),
 )
-EXACT = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "lr", "grad_norm")
-START = "import sys; sys.path.insert(0, sys.argv[1]); import killed; killed.begin(sys.argv[2])"
+TIMED = ("seconds", "samples_per_s", "peak_memory_mb")
+PHASES = {"training": 40, "data": 15, "last epoch": 25, "export": 12, "report": 8}  # of every 100 kills
 
 
-def begin(out: str) -> None:
+def begin(out: Path, *, save_seconds: float = 0.05) -> None:
     """Train the experiment into `out`, saving often, so that kills meet checkpoints being written."""
-    train(EXPERIMENT, out, quiet=True, save_seconds=0.05)
+    train(EXPERIMENT, out, quiet=True, save_seconds=save_seconds)
 
 
-def begin_apart(out: Path) -> subprocess.Popen:
-    """`begin` in a process of its own."""
-    return subprocess.Popen([sys.executable, "-c", START, str(Path(__file__).parent), str(out)])
+def outcome(out: Path) -> str:
+    """A text that is equal for equal runs: last and best weights, rows without times, results."""
+    run = Run(out)
+    rows = [{name: value for name, value in row.items() if name not in TIMED} for row in run.metrics()]
+    results = {name: value for name, value in (run.results() or {}).items() if name in ("validation", "test")}
+    weights = {
+        f"{name} {key}": tensor.double().tolist()
+        for name in ("last", "best")
+        for key, tensor in run.load(name).weights.items()
+    }
+    return json.dumps([rows, run.layers(), results, weights], sort_keys=True)
 
 
-def outcome(out: Path) -> tuple[dict[str, torch.Tensor], list[tuple[str, ...]]]:
-    """The last weights of a run and the columns of its metrics that do not measure time."""
-    rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
-    return Run(out).load("last").weights, [tuple(row[column] for column in EXACT) for row in rows]
+def told(out: Path) -> str:
+    """`outcome`, read in a fork: this process loads nothing that a later fork would inherit."""
+    ended = fork(lambda: print(outcome(out)))
+    return ended.out if ended.code == 0 else f"cannot be read: {ended.err[-300:]}"
 
 
-def killed_and_resumed(out: Path, *, after: float) -> tuple[bool, str]:
-    """Kill a fresh run `after` seconds and resume it; whether the kill met it alive, and how far it had come."""
-    process = begin_apart(out)
-    time.sleep(after)
-    alive = process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    if not (out / "experiment.json").exists():
-        begin_apart(out).wait()
-        return alive, "before the run folder stood"
-    checkpoint, _ = Run(out).latest()
-    reached = f"epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}" if checkpoint else "before a checkpoint"
-    subprocess.run([sys.executable, "-m", "snn_bp", "resume", str(out)], check=True, stdout=subprocess.DEVNULL)
-    return alive, reached
+def resumed(out: Path) -> Ended:
+    """What `snn-bp resume` says, or a new start into the same folder where no run stood yet."""
+    if (out / "experiment.json").exists():
+        return command("resume", out)
+    return fork(lambda: begin(out))
 
 
-def compare(kills: int, seed: int) -> list[dict[str, object]]:
-    """One row for each kill: when, how far the run was, and whether the end is the same."""
-    draw, rows = random.Random(seed), []
-    with tempfile.TemporaryDirectory() as folder:
-        alone = Path(folder) / "alone"
-        began = time.monotonic()
-        begin_apart(alone).wait()
-        lifetime = time.monotonic() - began
-        weights, metrics = outcome(alone)
-        while len(rows) < kills:
-            out = Path(folder) / f"killed-{len(rows)}"
-            after = draw.uniform(0.4 * lifetime, lifetime)  # what comes before is import and loading
-            alive, reached = killed_and_resumed(out, after=after)
-            if not alive:  # it had finished already: no kill
-                shutil.rmtree(out)
-                continue
-            again, rows_again = outcome(out)
-            equal = weights.keys() == again.keys() and all(torch.equal(weights[k], again[k]) for k in weights)
-            rows.append({"after_s": round(after, 2), "reached": reached, "weights_equal": equal,
-                         "metrics_equal": metrics == rows_again})  # fmt: skip
-            print(rows[-1], flush=True)
-    return rows
+def of_training(folder: Path, alone: Path, draw: random.Random, seconds: float) -> dict[str, Any]:
+    """Kill training at a random moment."""
+    out = folder / "killed"
+    at = draw.uniform(0, seconds)
+    ended = fork(lambda: begin(out), kill_after_s=at)
+    reached = len(Run(out).metrics()) if (out / "experiment.json").exists() else None
+    return {"met_alive": ended.code != 0, "after_s": round(at, 2), "epochs": reached, **compared(out, alone)}
+
+
+def of_last_epoch(folder: Path, alone: Path, index: int, operations: int) -> dict[str, Any]:
+    """Kill at one of the file operations of the last epoch and of what follows it, each in its turn."""
+    out = folder / "killed"
+    number = operations - index % (2 * operations // EXPERIMENT.train.epochs)
+
+    def work() -> None:
+        kill_at_operation(number)
+        begin(out, save_seconds=1e9)
+
+    ended = fork(work)
+    return {"met_alive": ended.code != 0, "operation": f"{number} of {operations}", **compared(out, alone)}
+
+
+def of_data(folder: Path, alone: Path, draw: random.Random, seconds: float) -> dict[str, Any]:
+    """Kill while the data are made into an empty cache, and use the same cache again."""
+    out, at = folder / "killed", draw.uniform(0, seconds)
+    elsewhere = {"SNN_BP_CACHE": str(folder / "cache")}
+    ended = fork(lambda: begin(out), kill_after_s=at, environment=elsewhere)
+    before = os.environ["SNN_BP_CACHE"]
+    os.environ.update(elsewhere)
+    try:
+        return {"met_alive": ended.code != 0, "after_s": round(at, 2), **compared(out, alone)}
+    finally:
+        os.environ["SNN_BP_CACHE"] = before
+
+
+def compared(out: Path, alone: Path) -> dict[str, Any]:
+    """Whether the run in `out`, gone on with, ends like the one left alone."""
+    ended = resumed(out)
+    if ended.code != 0:
+        return {"equal": False, "said": (ended.err + ended.out)[-300:]}
+    return {"equal": told(out) == told(alone)}
+
+
+def of_file(folder: Path, alone: Path, draw: random.Random, writes: "Writes") -> dict[str, Any]:
+    """Kill a command that writes a file: it is whole or not there, and the command run again writes it."""
+    shutil.copytree(alone, folder / "run")
+    at, written = draw.uniform(0, writes.seconds), folder / writes.file
+    ended = command(*writes.arguments, cwd=folder, kill_after_s=at)
+    whole = not written.exists() or lines_of(written) == writes.right
+    again = command(*writes.arguments, cwd=folder)
+    same = again.code == 0 and lines_of(written) == writes.right and told(folder / "run") == told(alone)
+    row = {"met_alive": ended.code != 0, "after_s": round(at, 2), "equal": whole and same}
+    return row if row["equal"] else row | {"said": f"whole: {whole}; {again.err[-300:]}"}
+
+
+@dataclass(frozen=True)
+class Writes:
+    """A command, the file that it writes, and what it wrote when left alone."""
+
+    arguments: tuple[str, ...]
+    file: str
+    right: list[bytes]
+    seconds: float
+
+
+def left_alone(folder: Path, *arguments: str, file: str) -> Writes:
+    """Let a command write its file."""
+    ended = command(*arguments, cwd=folder)
+    if ended.code != 0:
+        raise SystemExit(f"{arguments}: {ended.err}")
+    return Writes(arguments, file, lines_of(folder / file), ended.seconds)
+
+
+def lines_of(file: Path) -> list[bytes]:
+    """The lines of a file; of a page those that do not hold its time of day or the clock of a process."""
+    lines = file.read_bytes().splitlines()
+    return [line for line in lines if b"<time" not in line] if file.suffix == ".html" else lines
+
+
+def prepare(folder: Path) -> dict[str, Callable[[Path, random.Random], dict[str, Any]]]:
+    """For each phase what kills it, and compares with the run left alone."""
+    alone = folder / "alone"
+    fork(lambda: begin(folder / "warm"))  # compiles, and makes the data
+    train_s = fork(lambda: begin(alone)).seconds
+    counted = fork(lambda: print(count_operations(lambda: begin(folder / "counted", save_seconds=1e9))))
+    operations, index = int(counted.out.split()[-1]), count()
+    data_s = fork(lambda: begin(folder / "made"), environment={"SNN_BP_CACHE": str(folder / "empty")}).seconds - train_s
+    shutil.copytree(alone, folder / "run")
+    page = left_alone(folder, "report", "run", "--no-plots", file="run/report.html")  # before there is an export to show
+    export = left_alone(folder, "export", "run", "a.net", "--samples", "20", file="a.net")
+    shutil.rmtree(folder / "run")
+    print(f"left alone: training {train_s:.1f} s ({operations} operations), data {data_s:.1f} s, export "
+          f"{export.seconds:.1f} s, page {page.seconds:.1f} s")  # fmt: skip
+    return {
+        "training": lambda at, draw: of_training(at, alone, draw, train_s),
+        "data": lambda at, draw: of_data(at, alone, draw, max(data_s, 0.5)),
+        "last epoch": lambda at, draw: of_last_epoch(at, alone, next(index), operations),
+        "export": lambda at, draw: of_file(at, alone, draw, export),
+        "report": lambda at, draw: of_file(at, alone, draw, page),
+    }
 
 
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=PHASES)
     arguments = parser.parse_args()
-    rows = compare(arguments.kills, arguments.seed)
-    same = sum(bool(row["weights_equal"] and row["metrics_equal"]) for row in rows)
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ["SNN_BP_CACHE"] = str(Path(temporary) / "cache")
+        kill = prepare(Path(temporary))
+        for phase, share in PHASES.items():
+            draw = random.Random(f"{arguments.seed} {phase}")
+            wanted = 0 if arguments.only not in (None, phase) else round(arguments.kills * share / 100)
+            while sum(row["phase"] == phase for row in rows) < wanted:
+                folder = Path(tempfile.mkdtemp(dir=temporary))
+                row = {"phase": phase, **kill[phase](folder, draw)}
+                shutil.rmtree(folder)
+                if row.pop("met_alive"):  # else it had finished already: no kill
+                    rows.append(row)
+                    print(rows[-1], flush=True)
+    same = sum(bool(row["equal"]) for row in rows)
     result = {
         "date": time.strftime("%Y-%m-%d"), "machine": machine(), "torch": version("torch"),
-        "equal": same, "of": len(rows), "kills": rows,
+        "equal": same, "of": len(rows), "phases": dict(Counter(row["phase"] for row in rows)), "kills": rows,
     }  # fmt: skip
-    write_json(Path(__file__).parents[1] / "results" / "killed.json", result)
+    if arguments.only is None and arguments.kills >= 100:
+        write_json(Path(__file__).parents[1] / "results" / "killed.json", result)
     print(json.dumps({"equal": same, "of": len(rows)}))
     sys.exit(same != len(rows))
 
