@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from snn_bp.activity import saturated_share, silent_share, slopes_and_height, threshold_distances, window_share
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
-from snn_bp.kernels.reference import torch_slope
-from snn_bp.layers import RecurrentNeurons
+from snn_bp.layers import Neurons, RecurrentNeurons
 from snn_bp.losses import Loss
 from snn_bp.network import Network, has_state, neuron_of
-from snn_bp.neurons import coefficients, is_spiking
+from snn_bp.neurons import is_spiking
 from snn_bp.run import Run
 
 
@@ -94,28 +94,28 @@ def layer_activity(network: Network, x: Tensor) -> list[dict[str, Any]]:
     """How alive each layer of neurons is on `x`, in evaluation mode.
 
     `rate`: spikes per neuron and step. `silent`, `saturated`: share of neurons that never fire, that fire in 95 % of
-    the steps. `window`: share of potentials where the surrogate is above a tenth of its height.
+    the steps. `window`: share of potentials where the surrogate is above a tenth of its height, seen from the threshold
+    in force (learned, and raised by adaptation).
     """
-    was_training = network.training
-    activities, _ = network.eval().observe(x)
-    network.train(was_training)
-    slope_at = torch_slope(network.surrogate)
-    rows = []
-    for activity in activities:
-        if not is_spiking(activity.neuron):
+    was_training, rows = network.training, []
+    for place, (layer, out) in enumerate(network.eval().walk(x, potentials=True)):
+        if not (has_state(layer) and is_spiking(neuron_of(layer))):
             continue
-        rates = activity.spikes.float().mean((0, 1))
-        theta = torch.as_tensor(coefficients(activity.neuron)["theta"], dtype=activity.potentials.dtype).to(x.device)
-        slopes = slope_at(activity.potentials - theta, theta)
+        neurons = layer.neurons if isinstance(layer, RecurrentNeurons) else layer
+        assert isinstance(neurons, Neurons)
+        spikes, _, potentials = out
+        rates = spikes.float().mean((0, 1))
+        slopes, height = slopes_and_height(neurons, *threshold_distances(neurons, potentials, spikes))
         rows.append(
             {
-                "layer": activity.name,
+                "layer": network.name(place),
                 "rate": float(rates.mean()),
-                "silent": float((rates == 0).float().mean()),
-                "saturated": float((rates >= 0.95).float().mean()),
-                "window": float((slopes > 0.1 * slope_at(torch.zeros_like(theta), theta)).float().mean()),
+                "silent": silent_share(rates),
+                "saturated": saturated_share(rates),
+                "window": window_share(slopes, height),
             }
         )
+    network.train(was_training)
     return rows
 
 

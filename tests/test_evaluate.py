@@ -13,10 +13,13 @@ from runs import DIGITS, evaluation, few, loading
 from torch import nn
 
 from snn_bp import (
+    ALIF,
     LI,
     LIF,
     BatchNorm,
+    Boxcar,
     CountCrossEntropy,
+    CubaLIF,
     Dense,
     Dropout,
     Flatten,
@@ -25,7 +28,10 @@ from snn_bp import (
     Network,
     Recurrent,
     SnnError,
+    Spiking,
+    diagnose,
     evaluate,
+    use_backend,
 )  # fmt: skip
 from snn_bp.evaluate import evaluate_network, layer_activity, wilson
 
@@ -241,3 +247,50 @@ def test_the_activity_of_layers_counts_silence_and_saturation():
     # with beta 1/2 the membrane climbs 1, 1.5, 1.75, .. towards 2: only the second neuron fires, at every step
     assert row == {"layer": "layer 0 (LIF)", "rate": 0.25, "silent": 0.75, "saturated": 0.25, "window": row["window"]}
     assert 0.25 <= row["window"] <= 0.5  # the third comes near its threshold, the second leaves it behind
+
+
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        ALIF(beta=0.9, rho=0.9, kappa=2.0, threshold=0.3),
+        ALIF(beta=0.8, rho=0.7, kappa=(0.1, 5.0, 0.0, 1.0, 2.0), reset="zero", threshold=(0.1, 0.2, 0.3, 9.0, 0.5)),
+        Spiking(LIF(beta=0.9), learn=("threshold",)),
+        Spiking(ALIF(beta=0.9, rho=0.9, kappa=0.5), learn=("threshold", "kappa", "rho")),
+        Recurrent(ALIF(beta=0.9, rho=0.9, kappa=2.0), learn=("threshold",)),
+        CubaLIF(alpha=0.5, beta=0.9, threshold=0.2),
+    ],
+    ids=repr,
+)
+def test_layers_are_as_silent_saturated_and_near_threshold_for_the_run_as_for_the_doctor(neuron, noise):
+    alive, x = Network((Dense(5), neuron, Dense(3), LIF(beta=0.5)), (4,)).eval(), noise(30, 3, 4, scale=2)
+    with torch.no_grad():  # learned parameters away from where the neuron says they started
+        for name, weight in alive.named_parameters():
+            if ".learned." in name:
+                weight += 1.5
+
+    with use_backend("reference"):  # a sum in another order may flip a spike
+        rows = layer_activity(alive, x)
+    traced = diagnose(alive, x, torch.tensor([0, 2, 1])).layers
+
+    for row, layer in zip(rows, traced, strict=True):
+        assert layer.rates is not None
+        assert row == {
+            "layer": layer.name, "rate": float(layer.rates.mean()), "silent": layer.silent,
+            "saturated": layer.saturated, "window": layer.window,
+        }  # fmt: skip
+
+
+def test_the_window_of_an_adaptive_neuron_lies_around_its_raised_threshold():
+    # every step 0.35 above the threshold in force: 1 + 2 a with a = rho a + s, s = 1; a box of half-width 0.3 is left
+    rho, raised, x, a = 0.5, [], [], 0.0
+    for step in range(6):
+        a = rho * a + (step > 0)
+        raised.append(1 + 2 * a)
+        x.append(raised[-1] + 0.35)
+    network = Network((ALIF(beta=0.0, rho=rho, kappa=2.0, reset="none"),), (1,), surrogate=Boxcar(slope=1 / 0.3))
+
+    (row,) = layer_activity(network, torch.tensor(x).view(6, 1, 1))
+    (near,) = layer_activity(network, torch.tensor(x).view(6, 1, 1) - 0.1)  # 0.25 above: inside
+
+    assert (row["rate"], row["window"]) == (1.0, 0.0)
+    assert (near["rate"], near["window"]) == (1.0, 1.0)

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snn_bp.activity import saturated_share, silent_share, window_share
 from snn_bp.diagnose.unroll import Steps, copied, unroll
 from snn_bp.kernels.reference import torch_slope
 from snn_bp.losses import CountCrossEntropy, Loss
 from snn_bp.network import Network, NetworkState
 from snn_bp.neurons import DECAYS, Neuron, is_spiking
 from snn_bp.surrogates import Surrogate
-
-WINDOW = 0.1  # of the surrogate's height: where it is lower, a spike counts as out of reach
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +43,17 @@ class LayerTrace:
     @property
     def silent(self) -> float:
         """Share of neurons that never fire."""
-        return 0.0 if self.rates is None else float((self.rates == 0).float().mean())
+        return 0.0 if self.rates is None else silent_share(self.rates)
 
     @property
     def saturated(self) -> float:
         """Share of neurons that fire in 95 % of the steps or more."""
-        return 0.0 if self.rates is None else float((self.rates >= 0.95).float().mean())
+        return 0.0 if self.rates is None else saturated_share(self.rates)
 
     @property
     def window(self) -> float:
         """Share of neurons and steps inside the surrogate's window: its slope above a tenth of its height."""
-        return 1.0 if self.slopes is None else float((self.slopes > WINDOW * self.height).float().mean())
+        return 1.0 if self.slopes is None else window_share(self.slopes, self.height)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from snn_bp.diagnose.trace import WINDOW, LayerTrace, Trace
+from snn_bp.activity import WINDOW
+from snn_bp.diagnose.trace import LayerTrace, Trace
 from snn_bp.errors import SnnError, check_number
 from snn_bp.neurons import is_spiking
 from snn_bp.plots.style import LINES, SEQUENTIAL, figure, styled
