@@ -2,7 +2,9 @@
 
 Spikes are the surrogate's integral, so the loss is a smooth function of the weights. Where a reset is detached, its
 spikes are held at the values of the unperturbed run, and so is the scale of a surrogate that counts per threshold:
-that is what the gradient means. What is compared is the slope of the loss along random directions.
+that is what the gradient means. What is compared is the slope of the loss along random directions. How far a
+difference can be trusted is measured beside it: a loss that rounds to single precision, or one with a kink in reach (a
+tie of a maximum), is not smooth, and its differences say less.
 """
 
 import math
@@ -22,6 +24,10 @@ from snn_bp.network import Network
 REACHES = (1e-3, 1e-4, 1e-5, 1e-6)  # of a step along a direction; smaller ones cross fewer kinks and lose digits
 FLOOR = 1e-3  # of the gradient of a whole layer
 ENOUGH = 1e-5  # of the gradient's norm
+SMOOTH = 1e-8  # of the gradient's norm: an uncertainty that no limit feels
+AGREED = 5e-7  # of the gradient's norm
+TRUSTED = 10.0  # an error of so many uncertainties is one of the gradient
+SEEN = 1e-2  # of the gradient's norm: a wrong derivative is off by more
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,16 @@ class Difference:
     name: str
     error: float  # largest |difference - gradient|, over the gradient's norm (see `scales`)
     crossed: int  # neurons and steps that a kink of the surrogate lies under; 0: the difference is exact to rounding
+    uncertain: float = 0.0  # of the difference itself, over the same norm: how far the loss is from smooth in reach
 
     @property
     def judged(self) -> bool:
         """Whether the error says something of the gradient, not of a kink."""
-        return self.crossed == 0
+        return self.crossed == 0 and not TRUSTED * self.uncertain > SEEN
+
+    def within(self, limit: float) -> bool:
+        """Whether the error is below the limit, or below what the differences themselves are off."""
+        return self.error < max(limit, TRUSTED * self.uncertain)
 
 
 def differences(
@@ -49,7 +60,7 @@ def differences(
     first, held = _run(network, x, targets, loss, None)
     subjects = {"input": x, **smooth_parameters(network)}
     gradients = torch.autograd.grad(first, list(subjects.values()), allow_unused=True, materialize_grads=True)
-    pieces = _pieces(held)
+    pieces, middle = _pieces(held), first.item()
     generator = torch.Generator().manual_seed(seed)
     sizes = scales(dict(zip(subjects, gradients, strict=True)))
     found = []
@@ -59,26 +70,28 @@ def differences(
 
     with torch.no_grad():
         for (name, value), gradient in zip(subjects.items(), gradients, strict=True):
-            errors, crossed, size = [], 0, sizes[name]
+            errors, unsure, crossed, size = [], [], 0, sizes[name]
             for _ in range(directions):
                 way = torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value.device)
-                got, across = _slope(value, way, run, pieces, enough=ENOUGH * size)
-                away = abs(got - float((gradient * way).sum()))
+                wanted = float((gradient * way).sum())
+                got, across, spread = _slope(value, way, run, pieces, middle=middle, size=size, wanted=wanted)
+                away = abs(got - wanted)
                 errors.append(away / (size or 1.0))
+                unsure.append(spread / (size or 1.0))
                 crossed += across
-            found.append(Difference(name, largest(errors), crossed))
+            found.append(Difference(name, largest(errors), crossed, largest(unsure)))
     return found
 
 
-def scales(gradients: dict[str, Tensor]) -> dict[str, float]:
-    """The norm that an error of each gradient is measured by: its own, or a thousandth of its layer's if that is more.
+def scales(gradients: dict[str, Tensor], *, floor: float = FLOOR) -> dict[str, float]:
+    """The norm that an error of each gradient is measured by: its own, or that share of its layer's if it is more.
 
     (A bias in front of a batch norm has no gradient but rounding.)
     """
     own = {name: float(gradient.norm()) for name, gradient in gradients.items()}
     layer = {name: name.rpartition(".")[0] for name in own}
     return {
-        name: max([size, *(FLOOR * own[other] for other in own if layer[other] == layer[name])])
+        name: max([size, *(floor * own[other] for other in own if layer[other] == layer[name])])
         for name, size in own.items()
     }
 
@@ -98,14 +111,16 @@ def smooth_parameters(network: Network) -> dict[str, Tensor]:
 
 
 def _slope(
-    value: Tensor, way: Tensor, run: Callable[[], tuple[Tensor, list[Steps]]], pieces: list[Tensor], *, enough: float
-) -> tuple[float, int]:  # fmt: skip
-    """The derivative along `way`, and the kinks crossed on the way to it.
+    value: Tensor, way: Tensor, run: Callable[[], tuple[Tensor, list[Steps]]], pieces: list[Tensor], *,
+    middle: float, size: float, wanted: float,
+) -> tuple[float, int, float]:  # fmt: skip
+    """The derivative along `way`, the kinks of the surrogate crossed on the way to it, and how uncertain it is.
 
-    Richardson's extrapolation of two central differences, over the widest reach that crosses no kink and whose
-    extrapolation moves by no more than `enough`; its error is about the square of that.
+    Richardson's extrapolation of two central differences, over the widest reach that crosses no kink, is certain and
+    finds what is `wanted`; else over the one of all that is most certain. The fourth difference of the five losses,
+    next to zero of a smooth one, is what rounding and kinks that nobody counts leave.
     """
-    start, found = value.detach().clone(), []
+    start, found, rows = value.detach().clone(), [], []
     for reach in REACHES:
         losses, crossed = [], 0
         for step in (reach, -reach, reach / 2, -reach / 2):
@@ -115,12 +130,25 @@ def _slope(
             crossed += sum(int((a != b).sum()) for a, b in zip(_pieces(steps), pieces, strict=True))
         wide, narrow = (losses[0] - losses[1]) / (2 * reach), (losses[2] - losses[3]) / reach
         moved = (narrow - wide) / 3
-        found.append((crossed, abs(moved), narrow + moved))
-        if crossed == 0 and abs(moved) <= enough:
-            break
+        rough = abs(losses[0] + losses[1] - 4 * (losses[2] + losses[3]) + 6 * middle)
+        rows.append((reach, crossed, rough, abs(moved) if abs(moved) > ENOUGH * size else 0.0, narrow + moved))
+        known = max(rough, _rounding([middle, *losses])) / reach + rows[-1][3]
+        if crossed == 0 and known <= SMOOTH * size and abs(narrow + moved - wanted) <= AGREED * size:
+            value.copy_(start)
+            return narrow + moved, crossed, known
     value.copy_(start)
-    crossed, _, got = min(found, key=lambda row: row[:2])
-    return got, crossed
+    grain = _rounding([middle, *losses])
+    for reach, crossed, _, moved, got in rows:  # rounding is as large at a narrower reach, where nothing else is left
+        rough = max(rough for other, _, rough, _, _ in rows if other <= reach)
+        found.append((crossed, max(rough, grain) / reach + moved, got))
+    crossed, unsure, got = min(found, key=lambda row: row[:2])
+    return got, crossed, unsure
+
+
+def _rounding(losses: list[float]) -> float:
+    """By how much losses are rounded at least: as single precision where all are numbers of it."""
+    exact = torch.tensor(losses, dtype=torch.float64)
+    return (2.0**-24 if torch.equal(exact.float().double(), exact) else 2.0**-50) * max(map(abs, losses))
 
 
 def _run(

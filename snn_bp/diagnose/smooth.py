@@ -16,6 +16,7 @@ from snn_bp.surrogates import Surrogate
 
 # of a shape, in units of 1 / slope: where a derivative of S jumps, so that differences across are not exact
 KINKS = {"Triangular": (-1.0, 0.0, 1.0), "Boxcar": (-1.0, 1.0), "FastSigmoid": (0.0,), "Exponential": (0.0,)}
+EDGES = {"Boxcar": (-1.0, 1.0)}  # likewise, where the shape itself jumps
 
 
 class SmoothSpike(torch.autograd.Function):
@@ -72,6 +73,13 @@ def piece(u: Tensor, theta: Tensor, surrogate: Surrogate) -> Tensor:
     y = surrogate.slope * (u / theta if surrogate.per == "threshold" else u)
     kinks = torch.tensor(KINKS.get(surrogate.shape, ()), dtype=y.dtype, device=y.device)
     return torch.bucketize(y.detach(), kinks)
+
+
+def at_edges(u: Tensor, theta: Tensor, surrogate: Surrogate, *, rounding: float) -> int:
+    """How many `u` lie on a jump of the surrogate, as far as `rounding` of the largest potential can say."""
+    unit = (theta if surrogate.per == "threshold" else torch.ones_like(theta)) / surrogate.slope
+    reach = rounding * float((u + theta).abs().max())
+    return sum(int(((u - edge * unit).abs() <= reach).sum()) for edge in EDGES.get(surrogate.shape, ()))
 
 
 def _normal(y: Tensor) -> Tensor:

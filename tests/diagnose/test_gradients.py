@@ -13,12 +13,17 @@ from snn_bp import (
     ALIF,
     LI,
     LIF,
+    ATan,
     BatchNorm,
+    Boxcar,
+    Conv,
     CubaLIF,
     Delay,
     Dense,
     Dropout,
+    Flatten,
     Network,
+    Pool,
     Recurrent,
     SnnError,
     Spiking,
@@ -26,10 +31,12 @@ from snn_bp import (
     equations,
 )
 from snn_bp.diagnose.differences import differences
-from snn_bp.diagnose.gradients import SMOOTH_LIMIT, check_gradients
+from snn_bp.diagnose.gradients import SMOOTH_LIMIT, check_gradients, near_ties
+from snn_bp.diagnose.smooth import at_edges
 from snn_bp.diagnose.unroll import copied
-from snn_bp.kernels import dense
+from snn_bp.kernels import dense, runs_reference
 from snn_bp.losses import CountCrossEntropy, FirstSpike
+from snn_bp.network import start_alive
 
 TARGETS = torch.tensor([0, 2, 1])
 
@@ -239,3 +246,107 @@ def test_a_report_is_json_even_where_a_cosine_is_not_a_number(noise):
 def test_a_network_without_parameters_is_refused(noise):
     with pytest.raises(SnnError, match="no parameters"):
         check_gradients(Network((LIF(beta=0.9),), (4,)), noise(6, 3, 4), TARGETS)
+
+
+def binary(*shape: int, seed: int = 0) -> torch.Tensor:
+    return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.3).float()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        ((Conv(4, 3), Pool(2, kind="max"), LIF(beta=0.9), Flatten(), Dense(3), LIF(beta=0.9)), (2, 10, 10)),
+        ((Pool(2, kind="max"), Flatten(), Dense(3), LIF(beta=0.9)), (2, 8, 8)),
+        ((Conv(4, 3), LIF(beta=0.9), Pool(2, kind="max"), Flatten(), Dense(3), LIF(beta=0.9)), (2, 16)),
+        ((Delay(1), Dense(8), LIF(beta=0.9), Delay(2), Dense(3), LIF(beta=0.9)), (6,)),
+    ],
+    ids=["conv-max", "max-of-ties", "max-1d", "delay-first"],
+)
+def test_valid_networks_with_ties_and_delays_are_not_called_wrong(model, shape, seed):
+    network = Network(model, shape)
+    x = binary(6, 4, *shape, seed=seed)
+    start_alive(network, x)
+
+    report = check_gradients(network, x, torch.arange(4) % 3, directions=1, truncations=())
+
+    assert report.ok, report.problems
+
+
+class InSinglePrecision:
+    """A loss that rounds: what it is fed in double precision it computes in single."""
+
+    def votes(self, out):
+        return out.sum(0)
+
+    def __call__(self, out, targets):
+        return nn.functional.cross_entropy(out.float().sum(0), targets)
+
+
+class RoundedThenCast(InSinglePrecision):
+    def __call__(self, out, targets):
+        return super().__call__(out, targets).double()
+
+
+@pytest.mark.parametrize("loss", [InSinglePrecision(), RoundedThenCast()], ids=["single", "cast"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_loss_in_single_precision_is_not_a_wrong_adjoint(loss, seed, noise):
+    network = Network((Dense(8), LIF(beta=0.9), Dense(3), LI(beta=0.9)), (6,), seed=seed)
+
+    report = check_gradients(network, binary(12, 4, 6, seed=seed), torch.arange(4) % 3, loss=loss, truncations=())
+
+    assert report.ok, report.problems
+
+
+def test_a_wrong_slope_is_found_under_a_loss_in_single_precision(noise, monkeypatch):
+    monkeypatch.setattr(equations, "atan", much_steeper_atan)
+    network = two_layers(LIF(beta=0.9, reset="zero"))
+
+    report = check_gradients(network, noise(6, 3, 4), TARGETS, loss=InSinglePrecision(), truncations=())
+
+    assert any("finite differences" in problem for problem in report.problems)
+
+
+def much_steeper_atan(u, slope):
+    y = real(1.5707963267948966) * slope * u  # noqa: F821 - bound as in equations.py
+    return real(0.6) * slope / (real(1) + y * y)  # noqa: F821
+
+
+def test_spikes_that_come_a_step_later_are_another_run_not_a_wrong_adjoint(noise, monkeypatch):
+    # the same rates and other gradients: what rounding does to a membrane that stands at its threshold
+    network, x = two_layers(LIF(beta=0.9)), noise(8, 3, 4, scale=2)
+    right = Network.rates
+
+    def later(self, x, state=None):
+        if runs_reference():
+            return right(self, x, state)
+        out, rates, after = right(self, x.roll(1, 0), state)
+        return out, rates, after
+
+    monkeypatch.setattr(Network, "rates", later)
+
+    report = check_gradients(network, x, TARGETS, directions=1, truncations=())
+
+    assert all(check.spikes_differ > 0 and not check.judged for check in report.kernels)
+    assert report.ok, report.problems
+    assert "not judged" in str(report)
+
+
+def test_a_slope_on_the_edge_of_a_box_is_not_judged_by_rounding():
+    # potentials of exactly threshold + 1 / slope: a sum in another order moves them in or out of the box
+    u = torch.tensor([0.5, 0.5 + 1e-7, 0.4, -0.5])
+
+    assert at_edges(u, torch.tensor(1.0), Boxcar(2.0), rounding=1e-5) == 3
+    assert at_edges(u, torch.tensor(1.0), Boxcar(2.0), rounding=1e-13) == 2
+    assert at_edges(u, torch.tensor(1.0), ATan(2.0), rounding=1e-5) == 0
+
+
+def test_maxima_that_differ_by_rounding_only_are_counted():
+    pool = nn.MaxPool2d(2)
+    x = torch.zeros(1, 1, 4, 4)
+    x[0, 0, 0, :2] = torch.tensor([1.0, 1.0 + 1e-6])  # nearly a tie
+    x[0, 0, 2, 2:] = torch.tensor([1.0, 1.0])  # a tie: the first counts, in every backend
+    x[0, 0, 2, :2] = torch.tensor([1.0, 0.5])
+
+    assert near_ties(pool, x, rounding=1e-5) == 1
+    assert near_ties(nn.MaxPool1d(2), x[:, :, 0], rounding=1e-5) == 1
