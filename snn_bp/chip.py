@@ -1,7 +1,7 @@
 """A network in the integers of Loihi while it trains: the forward pass is the chip's replay, spike for spike.
 
 Weights lie on the 8-bit grid (straight-through rounding: Bengio et al. 2013), decays are 4096ths that round toward
-zero, and each synapse takes one step. The export takes its integers from here.
+zero, registers start empty. The export takes its integers from here.
 """
 
 import math
@@ -37,21 +37,17 @@ class Grid(NamedTuple):
     scale: float  # steps of a weight in one unit of the network's
 
 
-def run_chip(network: Chain, x: Tensor, *, cleared: bool = False) -> Iterator[tuple[Block, Tensor, Tensor, Grid]]:
+def run_chip(network: Chain, x: Tensor) -> Iterator[tuple[Block, Tensor, Tensor, Grid]]:
     """Each block with its output and potentials on the chip, and its numbers; `x` `[time, batch, ...]`.
 
-    One row for each step from the first input to the last output it can cause: time + the number of blocks. Row r of a
-    block hears row r - 1 of the one before. Potentials are in steps of a weight; a readout's output is in the network's
-    own units. Biases act from row 0 on; with `cleared`, registers are emptied in the row in which the input reaches a
-    block, as lava's `reset_interval` does, so that nothing of that is left.
+    Step t of a block is the one in which the input of step t reaches it: every block takes as many steps as the input,
+    from empty registers, with its bias from the first of them on and nothing under way from before. On the chip a
+    synapse takes a step, so step t of block n is row t + n + 1; a file clears the registers there
+    (`export/graph.py`). Potentials are in steps of a weight; a readout's output is in the network's own units.
     """
     if not torch.equal(x, x.round().clamp(0, INPUT_HIGH)):
         raise SnnError("target: the input should be spikes or counts of events, whole numbers. Transforms gave others.")
-    found = blocks(network)
-    x = F.pad(x.movedim(0, -1), (1, len(found) - 1)).movedim(-1, 0)  # the first block hears row 0 at row 1
-    for place, block in enumerate(found):
-        if place:
-            x = torch.cat((torch.zeros_like(x[:1]), x[:-1]))
+    for block in blocks(network):
         for part in block.parts:
             if isinstance(part, Delays | DropoutOverTime):
                 x = part(x.unflatten(2, block.shape) if x.dim() == 3 else x)
@@ -60,12 +56,7 @@ def run_chip(network: Chain, x: Tensor, *, cleared: bool = False) -> Iterator[tu
             grid = on_grid(block, rows if network.training and not network.settled else None, like=rows)
         except SnnError as cause:
             raise SnnError(f"target, {network.name(block.places[-1])}: {cause}") from cause
-        sums = rounded(grid.sum(rows)).unflatten(0, x.shape[:2])
-        if cleared:
-            parts = [_neurons(block, grid, part) for part in sums.split((place + 1, len(sums) - place - 1))]
-            x, potentials = (torch.cat(both) for both in zip(*parts, strict=True))
-        else:
-            x, potentials = _neurons(block, grid, sums)
+        x, potentials = _neurons(block, grid, rounded(grid.sum(rows)).unflatten(0, x.shape[:2]))
         if not is_spiking(block.neurons.neuron):
             x = potentials / grid.scale
         yield block, x, potentials, grid

@@ -61,7 +61,7 @@ def evaluate_network(network: Network, dataset: Dataset, split: str, loss: Loss,
     for ids in batches:
         x, targets = dataset.batch(split, ids, in_bytes=True)
         x = x.to(device)
-        out = _counted(network, x, spikes, operations) if counts else network(x)
+        out = count_activity(network, x, spikes, operations) if counts else network(x)
         total_loss += float(loss(out, targets.to(device))) * len(ids)
         np.add.at(confusion, (targets.numpy(), loss.votes(out).argmax(1).cpu().numpy()), 1)
     network.train(was_training)
@@ -119,8 +119,11 @@ def layer_activity(network: Network, x: Tensor) -> list[dict[str, Any]]:
     return rows
 
 
-def _counted(network: Network, x: Tensor, spikes: dict[str, float], operations: dict[str, float]) -> Tensor:
-    """The output for `x`, with spikes and operations added to the two counts."""
+def count_activity(network: Network, x: Tensor, spikes: dict[str, float], operations: dict[str, float]) -> Tensor:
+    """The output for `x`, with spikes and operations of every layer added to the two counts.
+
+    A neuron that is read out sends no spikes. An operation is a weight that an input other than zero meets.
+    """
     x = network.in_floats(x)
     for place, (layer, out) in enumerate(network.walk(x)):
         name = network.name(place)

@@ -24,7 +24,7 @@ from snn_bp.evaluate import evaluate_network, layer_activity
 from snn_bp.experiment import Experiment, Train, to_json
 from snn_bp.export.lava_limits import check_netx
 from snn_bp.export.limits import CHIPS, Fit, fit
-from snn_bp.export.quantize import quantize
+from snn_bp.export.quantize import may_fire_alone, quantize
 from snn_bp.files import write_json
 from snn_bp.layers import Delay
 from snn_bp.network import Network, first_nonfinite, start_alive
@@ -149,6 +149,8 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
     if how.target == "loihi" and checkpoint is None:
         for each in check_fits_a_chip(run.experiment, run.experiment.network(dataset.shape)):
             progress.say(f"{sum(each.cores)} cores of {each.chip} at least. {' '.join(each.problems)}".rstrip())
+        for each in may_fire_alone(run.experiment.network(dataset.shape)):
+            progress.say(each)
     device = make_device(how)
     probe, wanted = (part.to(device) for part in _probe(dataset))
     said: set[tuple[str, str]] = set()

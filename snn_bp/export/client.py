@@ -20,9 +20,10 @@ from torch import Tensor
 
 from snn_bp.errors import SnnError
 from snn_bp.export.client_program import MISSING
+from snn_bp.export.lava_read import read_netx
+from snn_bp.export.loader import TEMPLATE, loader_path, loader_text
 
 PYTHON = "SNN_BP_LAVA_PYTHON"  # names the Python that has lava; else the one that runs
-PROGRAM = Path(__file__).with_name("client_program.py")
 INSTALL = (
     "In a virtual environment of Python 3.10: pip install lava-nc==0.10.0 h5py matplotlib; pip install --no-deps "
     f"lava-dl==0.6.0. Then set the environment variable {PYTHON} to its python."
@@ -31,9 +32,11 @@ INSTALL = (
 
 @dataclass(frozen=True, eq=False)
 class ClientRun:
-    """What lava's client answered for one sample; row r is its step r + 1. `potentials` are those *after* reset.
+    """What lava's client answered; `potentials` are those *after* reset.
 
-    `out` is `[rows, *output_shape]`, the spikes of the last population; the others hold an array for each population.
+    `out` is `[time, recordings, *output_shape]`, of each recording the steps in which it reaches the last population:
+    spikes, or the potentials of a readout. The others hold every row of the whole run, `[rows, ...]` of each
+    population; row r is lava's step r + 1.
     """
 
     out: np.ndarray
@@ -49,26 +52,34 @@ def client_missing() -> str | None:
 
 def client_versions() -> dict[str, str]:
     """The versions of lava-nc, lava-dl and their Python; empty where there is no client."""
-    done = _run(["--versions"], timeout_s=60, folder=None)
+    done = _run([str(TEMPLATE), "--versions"], timeout_s=60, folder=None)
     return dict(part.split("=") for part in done[1].split()) if done is not None and done[0] == 0 else {}
 
 
-def run_client(
-    path: str | Path, x: Tensor | np.ndarray, *, input_bits: int = 0, cleared: bool = False, timeout_s: float = 300,
-) -> ClientRun:  # fmt: skip
-    """The file run in lava for one sample `x` `[time, *input_shape]`, for time + populations rows as `simulate` does.
+def run_client(path: str | Path, x: Tensor | np.ndarray, *, timeout_s: float | None = None) -> ClientRun:
+    """Recordings `x` `[time, recordings, *input_shape]` run in lava, one after the other, by the file's loader script.
 
-    `input_bits` and `cleared` are those of the file's graph; lava cannot read them there.
+    It runs as it stands beside the file, if it is the one that `export` writes; where there is none it is made for the
+    occasion. Another script in its place is refused, not run.
     """
     path = Path(path).resolve()
-    if not path.is_file():
-        raise SnnError(f"{path}: there is no such file.")
+    graph = read_netx(path)
+    text, beside = loader_text(graph, path), loader_path(path)
+    limit_s = 300 + 0.5 * x.shape[1] * (len(x) + graph.pause) if timeout_s is None else timeout_s
     with tempfile.TemporaryDirectory() as folder:
-        given, answer = Path(folder) / "input.npy", Path(folder) / "output.npz"
-        np.save(given, np.asarray(x).astype(np.int32))
-        done = _run(
-            [str(path), str(given), str(answer), str(input_bits), str(int(cleared))], timeout_s=timeout_s, folder=folder
-        )
+        script = beside
+        if not beside.exists():
+            script = Path(folder) / beside.name
+            script.write_text(text, encoding="utf-8")
+            (Path(folder) / path.name).write_bytes(path.read_bytes())
+        elif not beside.is_file() or beside.read_bytes() != text.encode():
+            raise SnnError(
+                f"{beside}: it is not the script that export writes for {path.name}, and is not run. Export the file "
+                "anew, or take the script away."
+            )
+        names = [str(Path(folder) / name) for name in ("recordings.npy", "spikes.npy", "states.npz")]
+        np.save(names[0], np.moveaxis(np.asarray(x).astype(np.int32), 1, 0))
+        done = _run([str(script), *names], timeout_s=limit_s, folder=folder)
         if done is None:
             raise SnnError(f"{path}: {_no_client()}")
         code, said = done
@@ -76,14 +87,14 @@ def run_client(
             raise SnnError(f"{path}: {_no_client()} It said: {said}")
         if code is None:
             raise SnnError(
-                f"{path}: lava gave no answer in {timeout_s} s, and was ended; it hangs on errors. It said: {said}"
+                f"{path}: lava gave no answer in {limit_s:g} s, and was ended; it hangs on errors. It said: {said}"
             )
-        if code != 0 or not answer.is_file():
+        if code != 0 or not Path(names[2]).is_file():
             raise SnnError(f"{path}: lava failed with code {code}. It said: {said}")
-        with np.load(answer) as results:
-            layers = sum(key.startswith("u") for key in results)
-            lists = [tuple(results[f"{name}{place}"] for place in range(layers)) for name in ("spikes", "u", "v")]
-            return ClientRun(results["out"], *lists)
+        with np.load(names[2]) as results:
+            layers = range(len(graph.populations))
+            lists = [tuple(results[f"{name}{place}"] for place in layers) for name in ("spikes", "u", "v")]
+        return ClientRun(np.moveaxis(np.load(names[1]), 0, 1), *lists)
 
 
 def _no_client() -> str:
@@ -99,7 +110,7 @@ def _run(arguments: list[str], *, timeout_s: float, folder: str | None) -> tuple
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     try:
         process = subprocess.Popen(
-            [_python(), "-I", str(PROGRAM), *arguments],  # -I: the program's own folder is no place to import from
+            [_python(), "-I", *arguments],  # -I: the program's own folder is no place to import from
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             cwd=folder, env=environment, start_new_session=True,
         )  # fmt: skip

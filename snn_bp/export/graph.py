@@ -73,14 +73,16 @@ class Graph:
 
     `input_bits` = 0: the input is spikes, 1 or 0; 8: counts of events in 0..255 that multiply the weights (graded
     spikes). The output is that of the last population, one row for each step. `cleared`: the registers of population n
-    are emptied at row n + 1, in which the input reaches it (lava's `reset_interval` with `reset_offset=1`), so biases
-    that acted before leave nothing behind.
+    are emptied at row n + 1, in which the input reaches it, and again with every further recording (lava's
+    `reset_interval` with `reset_offset=1`), so nothing is left in them of what was before. Spikes that are under way
+    (delays, recurrence) are not cleared: they need a `pause`, steps without input between two recordings.
     """
 
     input_shape: tuple[int, ...]
     populations: tuple[Population, ...]
     input_bits: int = 0
     cleared: bool = False
+    pause: int = 0
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -13,14 +13,16 @@ from snn_bp.files import replace_file
 
 # attributes of the root, which lava never reads
 INPUT_BITS, CLEARED, READOUT = "snn_bp_input_bits", "snn_bp_cleared", "snn_bp_readout"
+PAUSE = "snn_bp_pause"
 
 
 def write_netx(graph: Graph, path: str | Path) -> None:
     """Put the graph into the file, whole or not at all; refused where lava's client would not run it as it stands.
 
     Entries `input`, `conv`, `flatten`, `dense` and `dense_rec`; float32 weights, int64 scalars. How many bits an input
-    has and whether the last population is a readout stand in attributes of the root: lava asks the user for the first
-    (`input_message_bits`), and runs a readout as neurons of threshold 131071.
+    has, how recordings follow one another and whether the last population is a readout stand in attributes of the
+    root: lava asks the user for the first two (`loader.py` writes the script that says them), and runs a readout as
+    neurons of threshold 131071.
     """
     import h5py  # only files need it
 
@@ -33,6 +35,7 @@ def write_netx(graph: Graph, path: str | Path) -> None:
     with h5py.File(content, "w") as file:
         file.attrs[INPUT_BITS] = graph.input_bits
         file.attrs[CLEARED] = int(graph.cleared)
+        file.attrs[PAUSE] = graph.pause
         file.attrs[READOUT] = int(graph.populations[-1].readout)
         for number, entry in enumerate(_entries(graph)):
             _write(file.create_group(f"layer/{number}"), entry)

@@ -10,6 +10,7 @@ from snn_bp.export.graph import BIAS_HIGH, BIAS_LOW, DECAY_ONE, DELAY_HIGH, THRE
 
 NEURONS_HIGH = 1 << 24  # of one population: more than any chip has
 GEOMETRY_HIGH = 127  # kernel, stride, padding, dilation and groups of a convolution: the client keeps them in 8 bits
+PAUSE_HIGH = 1 << 16  # steps between two recordings: more is no way to run a chip
 GRID = "Weights are whole numbers in -128..127 or even ones in -256..254; without a negative one, in 0..255."
 
 
@@ -19,6 +20,8 @@ def check_netx(graph: Graph) -> None:
         raise SnnError("the graph has no population. Give at least one.")
     if graph.input_bits not in range(9):
         raise SnnError(f"input_bits={graph.input_bits}: 0 for spikes, or up to 8 for counts in 0..255.")
+    if not 0 <= graph.pause <= PAUSE_HIGH:
+        raise SnnError(f"pause={graph.pause}: steps between two recordings, 0 to {PAUSE_HIGH}.")
     _check_shape("the input", graph.input_shape)
     shape = graph.input_shape
     for place, population in enumerate(graph.populations):

@@ -13,7 +13,7 @@ import numpy as np
 
 from snn_bp.errors import SnnError
 from snn_bp.export.graph import Graph, Pair, Population, Shape
-from snn_bp.export.lava import CLEARED, INPUT_BITS, READOUT
+from snn_bp.export.lava import CLEARED, INPUT_BITS, PAUSE, READOUT
 from snn_bp.export.lava_limits import check_netx
 
 MOST_ENTRIES = 1000
@@ -92,6 +92,7 @@ def _graph(file: Any, most: int) -> Graph:
         populations=tuple(populations),
         input_bits=_attribute(file, INPUT_BITS, 0),
         cleared=bool(_attribute(file, CLEARED, 0)),
+        pause=_attribute(file, PAUSE, 0),
     )
 
 

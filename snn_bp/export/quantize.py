@@ -1,5 +1,10 @@
 """`quantize`: the integers of a trained network, the very ones that its forward pass with `target="loihi"` uses."""
 
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,16 +13,22 @@ from snn_bp.blocks import Block, blocks
 from snn_bp.chip import on_grid
 from snn_bp.errors import SnnError
 from snn_bp.export.graph import DECAY_ONE, Graph, Population
+from snn_bp.export.in_a_row import carried, pause_for
+from snn_bp.folding import folded
+from snn_bp.layers import RecurrentNeurons
 from snn_bp.network import Network
 from snn_bp.neurons import has_current, is_spiking
+
+MANY_LOST = 0.25  # of a layer's weights; some hundredths of evenly spread ones always round to zero
 
 
 @torch.no_grad()
 def quantize(network: Network, *, input_bits: int = 0) -> Graph:
     """The network on the chip's grid, norms by their running statistics; `input_bits=8` where counts come in.
 
-    A network trained in floats is rounded after training. Its biases act no longer than the input, while the chip's act
-    from the first step on, before the input reaches the later layers: so registers are cleared when it does.
+    A network trained in floats is rounded after training. Registers are cleared when a recording reaches them, and
+    `pause` is what delays and recurrence are known to need between recordings (`in_a_row.py`). Warns where a layer
+    loses more than a quarter of its weights to the grid, and where no pause keeps recordings apart.
     """
     populations = []
     for block in blocks(network):
@@ -26,13 +37,80 @@ def quantize(network: Network, *, input_bits: int = 0) -> Graph:
             populations.append(_population(block, network, place=len(populations)))
         except SnnError as cause:
             raise SnnError(f"export, {name}: {cause}") from cause
-    biased = any(population.bias is not None for population in populations)
-    return Graph(
-        input_shape=network.input_shape,
-        populations=tuple(populations),
-        input_bits=input_bits,
-        cleared=biased and network.target == "float",
-    )
+    for lost in lost_weights(network, populations):
+        if lost.is_many:
+            warnings.warn(f"export, {lost}", stacklevel=3)
+    graph = Graph(input_shape=network.input_shape, populations=tuple(populations), input_bits=input_bits, cleared=True)
+    for each in carried(graph):
+        if each.fires_alone:
+            name = network.name(blocks(network)[each.place].places[-1])
+            warnings.warn(f"export, {name}: {each}", stacklevel=3)
+    return replace(graph, pause=pause_for(graph))
+
+
+def may_fire_alone(network: Network) -> list[str]:
+    """In words, which layers could come to fire without input and whose spikes then reach the next recording."""
+    said, found = [], blocks(network)
+    for place, block in enumerate(found):
+        behind = found[place + 1].delays if place + 1 < len(found) else None
+        recurrent = isinstance(block.layer, RecurrentNeurons)
+        carries = "its recurrence" if recurrent else "the Delay behind" if behind is not None else None
+        shifted = folded(block).bias is not None or (
+            isinstance(block.layer, RecurrentNeurons) and block.layer.recurrence.bias is not None
+        )
+        if carries and shifted:
+            said.append(
+                f"{network.name(block.places[-1])}: a bias or BatchNorm in front can make it fire without input, and "
+                f"{carries} would carry that into the next recording, which export refuses. Dense(..., bias=False) "
+                "and no BatchNorm in front rule it out."
+            )
+    return said
+
+
+class Lost(NamedTuple):
+    """How many weights of a layer round to zero, of those that are not zero before."""
+
+    name: str
+    count: int
+    of: int
+    largest: float  # the weight that sets the grid
+    step: float  # of the grid
+
+    def __str__(self) -> str:
+        said = f"{self.name}: {self.count:,} of {self.of:,} weights round to 0"
+        if not self.is_many:
+            return said + "."
+        return (
+            f"{said}: the largest, {self.largest:.3g}, sets the steps of the grid, {self.step:.2g}. BatchNorm(), "
+            "weight decay or train.target=loihi keep outliers away."
+        )
+
+    @property
+    def is_many(self) -> bool:
+        """Whether it is more than evenly spread weights would lose."""
+        return self.count > MANY_LOST * self.of
+
+
+@torch.no_grad()
+def lost_weights(network: Network, populations: Sequence[Population]) -> list[Lost]:
+    """For each population how many of its weights round to zero, pools and norms folded in."""
+    found = []
+    for block, population in zip(blocks(network), populations, strict=True):
+        weights = [(folded(block).weight, population.weight)]
+        if isinstance(block.layer, RecurrentNeurons) and population.recurrent is not None:
+            weights.append((block.layer.recurrence.weight, population.recurrent))
+        before = [(weight.detach().cpu() != 0).numpy() for weight, _ in weights]
+        largest = max(float(weight.abs().max()) for weight, _ in weights)
+        found.append(
+            Lost(
+                name=network.name(block.places[-1]),
+                count=sum(int((was & (held == 0)).sum()) for was, (_, held) in zip(before, weights, strict=True)),
+                of=sum(int(was.sum()) for was in before),
+                largest=largest,
+                step=1 / on_grid(block).scale,
+            )
+        )
+    return found
 
 
 def _population(block: Block, network: Network, *, place: int) -> Population:

@@ -4,6 +4,8 @@ What arrives at a population in all its steps is one product, exact in floats; t
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +20,18 @@ COLUMNS_AT_ONCE = 1 << 22  # numbers of a convolution's columns
 EXACT_IN_FLOAT32 = 1 << 24  # whole numbers up to here; in float64 up to 2**53
 LARGEST_SUM = 1 << 24  # beyond, 32-bit registers overflow in the client too
 CONV_RANGE = 1 << 24  # a convolution's sum is two's complement of 24 bits
+SUM_LOW, SUM_HIGH = -(1 << 15), (1 << 15) - 1  # what a sum of 16 bits holds; lava's CPU models take larger ones too
+
+
+class Overflow(NamedTuple):
+    """How often the numbers of a population left their registers; the last two are known where they were recorded."""
+
+    sums: int  # of weights beyond 16 bits: the client goes on with them, a chip may not
+    wraps: int = 0  # a current that came in at the other end of its 24 bits, or a convolution's sum
+    saturations: int = 0  # a membrane at the end of its 24 bits
+
+    def __add__(self, other: "Overflow") -> "Overflow":  # type: ignore[override]
+        return Overflow(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,23 +46,27 @@ class Replay:
     spikes: tuple[np.ndarray, ...] = ()
     potentials: tuple[np.ndarray, ...] = ()
     currents: tuple[np.ndarray, ...] = ()
+    overflows: tuple[Overflow, ...] = ()  # of each population
 
 
-def simulate(graph: Graph, x: Tensor | np.ndarray, *, record: bool = False) -> Replay:
+def simulate(graph: Graph, x: Tensor | np.ndarray, *, record: bool = False, every: int | None = None) -> Replay:
     """The replay of whole numbers `x` `[time, batch, *input_shape]`, from rest, for time + `graph.latency` rows.
 
     Input row t arrives at the first population in row t + 1, a spike sent in row r at the next one in row r + 1 + delay
     and back in its own in row r + 1; the bias acts from row 0 on (where the graph is `cleared`, nothing is left of
-    what it did before the input arrived). Bit-exact with lava's CPU models, `fixed_pt`.
+    what it did before the input arrived). `every`: the input is recordings in a row, one in so many rows, and a graph
+    that is `cleared` is so for each of them (`in_a_row.py`). Bit-exact with lava's CPU models, `fixed_pt`.
     """
     x = _checked(graph, x)
     rows, batch = len(x) + graph.latency, x.shape[1]
+    every = rows if every is None else every
     largest = max([x[0, 0].size if x.size else 1, *(population.size for population in graph.populations)])
     group = max(1, AT_ONCE // (rows * largest))
-    parts = [_replay(graph, x[:, low : low + group], rows, record) for low in range(0, max(1, batch), group)]
-    joined = (zip(*lists, strict=True) for lists in zip(*parts, strict=True))
-    (out,), spikes, potentials, currents = (tuple(np.concatenate(group, axis=1) for group in lists) for lists in joined)
-    return Replay(out, spikes, potentials, currents)
+    parts = [_replay(graph, x[:, low : low + group], rows, every, record) for low in range(0, max(1, batch), group)]
+    arrays = (zip(*lists, strict=True) for lists in zip(*(part[:-1] for part in parts), strict=True))
+    (out,), *recorded = (tuple(np.concatenate(group, axis=1) for group in lists) for lists in arrays)
+    overflows = [sum(found, Overflow(0)) for found in zip(*(part[-1] for part in parts), strict=True)]
+    return Replay(out, *recorded, overflows=tuple(overflows))
 
 
 def _checked(graph: Graph, x: Tensor | np.ndarray) -> np.ndarray:
@@ -76,30 +94,52 @@ def largest_input(graph: Graph) -> int:
     return 2**graph.input_bits - 1 if graph.input_bits else 1
 
 
-def _replay(graph: Graph, x: np.ndarray, rows: int, record: bool) -> tuple[list[np.ndarray], ...]:
-    """Outputs, and where recorded spikes, potentials and currents of each population, of a few samples."""
+def _replay(graph: Graph, x: np.ndarray, rows: int, every: int, record: bool) -> tuple[list, ...]:
+    """Outputs, where recorded spikes, potentials and currents of each population, and overflows, of a few samples."""
     batch, most = x.shape[1], largest_input(graph)
     sent = np.zeros((rows, *x.shape[1:]), np.uint8)
     sent[: len(x)] = x
     recorded: tuple[list[np.ndarray], ...] = ([], [], [])
-    out = sent
+    out, overflows = sent, []
     for place, population in enumerate(graph.populations):
-        sums = _late(_sums(population, sent, most), 1)
-        cleared = place + 1 if graph.cleared else 0
+        sums, wrapped = _sums(population, sent, most)
+        sums = _late(sums, 1)
+        cleared = range((place + 1) % every, rows, every) if graph.cleared else range(0)
         answers = _neurons(population, sums, record=record or population.readout, cleared=cleared)
+        overflows.append(_overflow(population, sums, wrapped, answers, cleared))
         answers = [array.reshape(rows, batch, *population.shape) for array in answers]
         sent, most = answers[0], 1
         out = answers[1] if population.readout else sent
         if record:
             for arrays, array in zip(recorded, answers, strict=True):
                 arrays.append(array)
-    return [out], *recorded
+    return [out], *recorded, overflows
 
 
-def _neurons(population: Population, sums: np.ndarray, *, record: bool, cleared: int) -> list[np.ndarray]:
+def _overflow(
+    population: Population, sums: np.ndarray, wrapped: int, answers: list[np.ndarray], cleared: range
+) -> Overflow:
+    """How often the sums that arrived, and currents and potentials where they are among the answers, were too large."""
+    beyond = int(np.count_nonzero((sums > SUM_HIGH) | (sums < SUM_LOW))) if sums.size else 0
+    if len(answers) == 1 or not sums.size:
+        return Overflow(beyond, wrapped)
+    _, potentials, currents = answers
+    arrived = fixed.UNIT * int(max(sums.max(), -int(sums.min())))
+    if int(max(currents.max(), -int(currents.min()))) + arrived >= fixed.HIGHEST:  # else none can have wrapped
+        kept = DECAY_ONE - _each(population, population.current_decay)
+        before = np.zeros(currents.shape[1:], np.int64)
+        for row, (now, arriving) in enumerate(zip(currents, sums, strict=True)):
+            before = before * (row not in cleared)
+            total = np.sign(before) * (np.abs(before) * kept >> 12) + arriving.astype(np.int64) * fixed.UNIT
+            wrapped += int(np.count_nonzero((total > fixed.HIGHEST) | (total <= -fixed.HIGHEST)))
+            before = now.astype(np.int64)
+    return Overflow(beyond, wrapped, int(np.count_nonzero(np.abs(potentials) == fixed.HIGHEST - 1)))
+
+
+def _neurons(population: Population, sums: np.ndarray, *, record: bool, cleared: range) -> list[np.ndarray]:
     """Spikes, and where `record` potentials and currents, `[rows, batch, size]` as the sums that arrive.
 
-    Before row `cleared`, currents and potentials are emptied; spikes that are on their way arrive all the same.
+    Before each row in `cleared`, currents and potentials are emptied; spikes that are on their way arrive all the same.
     """
     u, v, s = (np.zeros(sums.shape[1:], np.int64) for _ in range(3))
     spikes = np.empty(sums.shape, np.int8)
@@ -108,7 +148,7 @@ def _neurons(population: Population, sums: np.ndarray, *, record: bool, cleared:
     bias = _each(population, 0 if population.bias is None else population.bias)
     kept = [_each(population, DECAY_ONE - decay) for decay in (population.current_decay, population.voltage_decay)]
     threshold = _each(population, population.threshold)
-    for low, high in ((0, cleared), (cleared, len(sums))):
+    for low, high in pairwise((*(cleared if 0 in cleared else (0, *cleared)), len(sums))):
         u[:] = v[:] = 0
         stretches = [slice(low, high)]
         if population.recurrent is not None:
@@ -126,10 +166,15 @@ def _each(population: Population, values: int | np.ndarray) -> np.ndarray:
     return np.repeat(values, population.size // values.size)
 
 
-def _sums(population: Population, sent: np.ndarray, most: int) -> np.ndarray:
-    """What is on its way to each neuron, `[rows, batch, size]` (int32), in the row where it would arrive at once."""
-    if population.kind == "conv":
-        return _convolution(population, sent, most)
+def _sums(population: Population, sent: np.ndarray, most: int) -> tuple[np.ndarray, int]:
+    """What is on its way to each neuron, `[rows, batch, size]` (int32), in the row where it would arrive at once.
+
+    And how many of a convolution's sums were wrapped to 24 bits.
+    """
+    return _convolution(population, sent, most) if population.kind == "conv" else (_dense(population, sent, most), 0)
+
+
+def _dense(population: Population, sent: np.ndarray, most: int) -> np.ndarray:
     weight, delay = population.weight, population.delay
     sent = sent.reshape(*sent.shape[:2], weight.shape[1])
     if delay is None:
@@ -169,8 +214,8 @@ def _product(x: np.ndarray, weight: np.ndarray, most: int) -> np.ndarray:
     return total.astype(np.int32)
 
 
-def _convolution(population: Population, sent: np.ndarray, most: int) -> np.ndarray:
-    """The sums of a convolution, wrapped to 24 bits: a product with the inputs that each neuron sees.
+def _convolution(population: Population, sent: np.ndarray, most: int) -> tuple[np.ndarray, int]:
+    """The sums of a convolution, wrapped to 24 bits, and how many were: products with the inputs that a neuron sees.
 
     Not torch's convolution: it may choose an algorithm whose sums are not exact.
     """
@@ -183,14 +228,16 @@ def _convolution(population: Population, sent: np.ndarray, most: int) -> np.ndar
     kernels = kernels.transpose(0, 2, 1).astype(dtype)
     inputs = sent.reshape(-1, *sent.shape[2:])
     sums = np.empty((len(inputs), population.size), np.int32)
-    block = max(1, COLUMNS_AT_ONCE // (groups * kernels.shape[1] * places))
+    block, wrapped = max(1, COLUMNS_AT_ONCE // (groups * kernels.shape[1] * places)), 0
     for low in range(0, len(inputs), block):
         seen = _seen(population, inputs[low : low + block])
         total = (seen.astype(dtype) @ kernels).astype(np.int64)  # [groups, samples * places, out]
-        total = (total + CONV_RANGE // 2) % CONV_RANGE - CONV_RANGE // 2
+        if bound >= CONV_RANGE // 2:
+            wrapped += int(np.count_nonzero((total >= CONV_RANGE // 2) | (total < -CONV_RANGE // 2)))
+            total = (total + CONV_RANGE // 2) % CONV_RANGE - CONV_RANGE // 2
         total = total.reshape(groups, -1, places, total.shape[-1]).transpose(1, 0, 3, 2)
         sums[low : low + block] = total.reshape(-1, population.size)
-    return sums.reshape(*sent.shape[:2], population.size)
+    return sums.reshape(*sent.shape[:2], population.size), wrapped
 
 
 def _seen(population: Population, inputs: np.ndarray) -> np.ndarray:

@@ -1,8 +1,13 @@
 """`export` and `verify`: the proof holds for what was written, and names what differs where something was changed."""
 
+import importlib
 import json
+import runpy
 import sys
+import tempfile
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -10,14 +15,38 @@ import pytest
 import runs
 import torch
 
-from snn_bp import LI, LIF, BatchNorm, CubaLIF, Data, Dense, Experiment, Flatten, Network, Pool, Run, SnnError, Train
+from snn_bp import (
+    IF,
+    LI,
+    LIF,
+    BatchNorm,
+    CubaLIF,
+    Data,
+    Delay,
+    Dense,
+    Experiment,
+    Flatten,
+    Network,
+    Pool,
+    Recurrent,
+    Run,
+    SnnError,
+    Train,
+    evaluate,
+)
 from snn_bp.cli import app, guarded
+from snn_bp.export.client import client_missing
 from snn_bp.export.graph import same
+from snn_bp.export.lava import write_netx
 from snn_bp.export.lava_read import read_netx
+from snn_bp.export.netx_proof import apart, prove_netx
+from snn_bp.export.proof import Proof, first_difference
 from snn_bp.export.quantize import quantize
 from snn_bp.export.simulate import simulate
-from snn_bp.export.verify import export, first_difference, verify
+from snn_bp.export.verify import export, verify
 from snn_bp.train import train
+
+verifying = importlib.import_module("snn_bp.export.verify")
 
 ZERO = LIF(beta=0.7, reset="zero")
 MODEL = (Flatten(), Dense(12), BatchNorm(), ZERO, Dense(10), BatchNorm(), ZERO)
@@ -35,7 +64,8 @@ def test_the_file_of_a_run_is_proven(run, tmp_path):
 
     assert proof is not None and proof.holds and proof.samples == 40
     assert proof.accuracy["quantised"] == proof.accuracy["integer"]
-    assert proof.compared == 40 * (3 + 2) * (12 + 10)
+    assert proof.compared == 40 * 3 * (12 + 10)
+    assert (proof.row, proof.pause) == (8, 0)
     assert json.loads((run.path / "export" / "x.net.json").read_text())["holds"] is True
     assert (run.path / "export" / "x.net.png").read_bytes().startswith(b"\x89PNG")
     assert sum(proof.weights["layer 3 (LIF)"].values()) == 12 * np.prod(run.dataset().shape)
@@ -50,7 +80,7 @@ def test_the_network_is_the_graph_of_its_file(run, tmp_path, coin):
 
     assert same(graph, quantize(network, input_bits=8)) is None
     if network.target == "loihi":
-        assert np.array_equal(replay.out, network(x).detach().numpy())
+        assert np.array_equal(replay.out[graph.latency :], network(x).detach().numpy())
     assert replay.out.any()
 
 
@@ -102,6 +132,182 @@ def test_other_endings_and_empty_splits_are_refused(run, tmp_path):
         verify(run, tmp_path / "x.net")
 
 
+def untrained(*model, target="float", weights=None, shape=(1,), data=runs.DIGITS) -> SimpleNamespace:
+    """What of a run `prove_netx` looks at, around a network that was never trained."""
+    experiment = Experiment(replace(data, binary=True), model, Train(target=target))
+
+    def network(checkpoint: str = "best") -> Network:
+        built = Network(model, shape, target=target, seed=1).eval()
+        with torch.no_grad():
+            for name, value in (weights or {}).items():
+                built.get_parameter(name).fill_(value)
+        return built
+
+    return SimpleNamespace(path=Path("run"), experiment=experiment, network=network, shape=lambda: shape)
+
+
+LOUD = {
+    "delay": (
+        (Dense(1), IF(reset="zero"), Delay(3), Dense(1, bias=False), IF(reset="zero")),
+        {"layers.0.weight": 1, "layers.0.bias": 1.5, "layers.3.weight": 1.5},
+    ),
+    "recurrence": (
+        (Dense(1), Recurrent(IF(reset="zero"))),
+        {"layers.0.weight": 1, "layers.0.bias": 1.2, "layers.1.recurrence.weight": -1},
+    ),
+}
+
+
+@pytest.mark.parametrize("target", ["float", "loihi"])
+@pytest.mark.parametrize("through", LOUD)
+def test_spikes_from_before_the_recording_are_differences(through, target, tmp_path):
+    model, weights = LOUD[through]
+    run = untrained(*model, weights=weights, target=target)
+    with pytest.warns(UserWarning, match="fires without input"):
+        graph = quantize(run.network())
+    write_netx(graph, tmp_path / "x.net")
+
+    with pytest.warns(UserWarning, match="fires without input"):
+        proof = prove_netx(run, "best", tmp_path / "x.net", [(torch.zeros(6, 2, 1), torch.zeros(2).long())])
+
+    assert not proof.holds
+    assert "in the file" in str(proof.difference) and "fires without input" in str(proof.difference)
+
+
+def test_what_an_outlier_rounds_to_zero_is_counted_warned_of_and_an_error():
+    run = untrained(Dense(4, bias=False), ZERO, weights={"layers.0.weight": 0.3}, shape=(6,))
+    build = run.network
+
+    def spoilt(checkpoint: str = "best") -> Network:
+        network = build()
+        with torch.no_grad():
+            network.layers[0].weight[0, 0] = 100.0  # type: ignore[index, operator]
+        return network
+
+    run.network = spoilt
+    x = torch.ones(10, 2, 6)
+    x[:, :, 0] = 0
+
+    with pytest.warns(UserWarning, match="23 of 24 weights round to 0: the largest, 100"):
+        graph = quantize(spoilt())
+
+    assert graph.populations[0].weight.astype(bool).sum() == 1
+    with tempfile.TemporaryDirectory() as folder:
+        write_netx(graph, Path(folder) / "x.net")
+        with pytest.warns(UserWarning, match="round to 0"):
+            proof = prove_netx(run, "best", Path(folder) / "x.net", [(x, torch.zeros(2).long())])
+    assert proof.lost == {"layer 1 (LIF)": 23}
+    assert "rounding: layer 1 (LIF) sends 40.0 spikes" in str(proof.difference)
+    assert "warning: layer 1 (LIF): 23 of 24" in str(proof)
+
+
+def test_sums_beyond_16_bits_are_counted_and_warned_of(tmp_path):
+    run = untrained(Dense(1, bias=False), ZERO, weights={"layers.0.weight": 0.01}, target="loihi", shape=(600,))
+    write_netx(quantize(run.network()), tmp_path / "x.net")
+
+    proof = prove_netx(run, "best", tmp_path / "x.net", [(torch.ones(3, 2, 600), torch.zeros(2).long())])
+
+    assert proof.holds
+    assert proof.overflows == {"layer 1 (LIF)": {"sums": 6, "wraps": 0, "saturations": 0}}
+    assert "warning: layer 1 (LIF): 6 sums of weights beyond 16 bits" in str(proof)
+
+
+def test_floats_and_whole_numbers_may_part_by_rounding_alone():
+    spikes = {"a": 100.0, "b": 0.4}
+
+    assert apart(1, 8, spikes, {"a": 60.0, "b": 0.0}) is None
+    assert apart(10, 100, spikes, {"a": 199.0, "b": 0.9}) is None
+    assert "a sends 100.0 spikes" in str(apart(0, 100, spikes, {"a": 0.0, "b": 0.4}))
+    assert "b sends 0.4 spikes" in str(apart(0, 100, spikes, {"a": 100.0, "b": 3.0}))
+    assert "11 of 100 recordings" in str(apart(11, 100, spikes, spikes))
+
+
+@pytest.mark.parametrize("name", ["x.net", "x.nir"])
+def test_what_is_refused_or_not_proven_leaves_no_file_and_an_older_one_alone(name, run, tmp_path, monkeypatch):
+    if name == "x.nir" and run.experiment.train.target == "loihi":
+        return
+    file = tmp_path / name
+    file.write_text("older")
+
+    for fault in ("proof", "refusal"):
+        with monkeypatch.context() as patch:
+            if fault == "proof":
+                patch.setattr(verifying, "_proven", lambda *_: Proof("", "", 0, {}, "it differs", 0))
+                assert not export(run, file).holds  # type: ignore[union-attr]
+            else:
+                patch.setattr(type(run), "network", refuse)
+                with pytest.raises(SnnError, match="refused here"):
+                    export(run, file)
+        assert file.read_text() == "older"
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def refuse(*_):
+    raise SnnError("refused here")
+
+
+def test_a_network_that_ends_without_neurons_is_one_error_and_no_file(tmp_path):
+    run = untrained(Dense(4), ZERO, Dense(3), shape=(6,))
+
+    with pytest.raises(SnnError, match="End the model with a neuron"):
+        export(run, tmp_path / "x.net", proof=False)
+    assert list(tmp_path.iterdir()) == []
+    export(run, tmp_path / "x.nir", proof=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.nir"]
+
+
+def test_evaluate_and_the_proof_count_alike(run, tmp_path):
+    with runs.loading(runs.few):
+        proof = export(run, tmp_path / "x.net", samples=50)
+        figures = evaluate(run, "test")
+
+    assert proof is not None and proof.samples == figures.samples == 50
+    if run.experiment.train.target == "loihi":
+        assert (proof.spikes, proof.operations) == (figures.spikes, figures.operations)
+    else:
+        assert proof.spikes.keys() == figures.spikes.keys() and proof.rounding["spikes"] == figures.spikes
+
+
+def test_the_loader_beside_the_file_says_what_lava_does_not_know(run, tmp_path):
+    proof = export(run, tmp_path / "chip.net", samples=5)
+
+    script = runpy.run_path(str(tmp_path / "chip.load.py"))
+
+    graph = read_netx(tmp_path / "chip.net")
+    assert (script["FILE"], script["INPUT_SHAPE"], script["INPUT_BITS"]) == ("chip.net", graph.input_shape, 8)
+    assert (script["CLEARED"], script["PAUSE"], script["READOUT"]) == (True, 0, False)
+    call = "netx.hdf5.Network(net_config='chip.net', input_message_bits=8, reset_interval=3, reset_offset=1)"
+    assert proof is not None and proof.load == call and call in str(proof)
+    assert "channel, row, column" in script["__doc__"] and "python chip.load.py RECORDINGS.npy" in script["__doc__"]
+    with pytest.raises(SystemExit, match=r"whole numbers in 0\.\.255"):
+        script["checked"](np.full((2, 3, *graph.input_shape), 256))
+    with pytest.raises(SystemExit, match=r"found \[3, 5\]"):
+        script["checked"](np.zeros((3, 5)))
+
+
+def test_another_script_beside_the_file_is_not_run(run, tmp_path, monkeypatch):
+    export(run, tmp_path / "x.net", proof=False)
+    (tmp_path / "x.load.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setenv("SNN_BP_LAVA_PYTHON", sys.executable)
+
+    with pytest.raises(SnnError, match="it is not the script that export writes"):
+        verify(run, tmp_path / "x.net", samples=5, lava=1)
+
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow
+def test_lavas_client_runs_recordings_in_a_row_by_the_script_beside_the_file(run, tmp_path):
+    missing = client_missing()
+    if missing:
+        pytest.skip(missing)
+    export(run, tmp_path / "x.net", samples=8)
+
+    proof = verify(run, tmp_path / "x.net", samples=8, lava=8)
+
+    assert proof.holds and "8 recordings in a row are equal" in str(proof.client)
+
+
 def test_a_bias_behind_a_synaptic_current_is_refused_after_training():
     network = Network((Dense(3), BatchNorm(), CubaLIF(alpha=0.5, beta=0.5, reset="zero")), (4,)).eval()
     with torch.no_grad():
@@ -117,7 +323,7 @@ def test_a_readout_gives_potentials(coin):
 
     replay = simulate(graph, x)
 
-    scale = torch.as_tensor(replay.out).float() / network(x)
+    scale = torch.as_tensor(replay.out[graph.latency :]).float() / network(x)
     assert graph.populations[-1].readout and graph.populations[-1].threshold == 131071
     assert torch.allclose(scale[scale.isfinite()], scale[scale.isfinite()].median(), rtol=1e-4)
 
@@ -150,7 +356,7 @@ def test_the_command_line_exports_proves_and_fails_where_the_proof_does(run, tmp
             layers[0]["neuron/vThMant"][...] += 1
         third = cli(["verify", str(run.path), file, "--samples", "20"], capsys, monkeypatch)
 
-    assert first[0] == 0 and "all 2,200 outputs of neurons are equal" in first[1]
+    assert first[0] == 0 and "all 1,320 outputs of neurons are equal, 8 recordings in a row" in first[1]
     assert second[0] == 0 and json.loads(second[1])["holds"] is True
     assert third[0] == 2 and "threshold" in third[2] and "Traceback" not in third[2]
 
