@@ -2,45 +2,75 @@
 
 import difflib
 import math
+import numbers
 from collections.abc import Iterable
 from typing import Any
+
+LONGEST = 100  # characters of a value in a message
 
 
 class SnnError(ValueError):
     """What was asked, what was found, and what would work."""
 
 
-def check_range(name: str, value: float, low: float, high: float, *, hint: str = "") -> None:
+def check_range(name: str, value: Any, low: float, high: float, *, hint: str = "") -> None:
     """Raise unless `value` is a finite number in `low..high`."""
-    if not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
-        raise SnnError(f"{name}={value!r}: it lies in {low}..{high}.{' ' + hint if hint else ''}")
+    if not is_number(value) or not low <= value <= high:
+        raise SnnError(f"{name}={shown(value)}: it lies in {low}..{high}.{' ' + hint if hint else ''}")
 
 
 def check_number(
     name: str, value: Any, *, whole: bool = False, low: float | None = None, high: float | None = None,
     above: float | None = None,
 ) -> None:  # fmt: skip
-    """Raise unless `value` is a number (a whole one) within the bounds given, the upper `high` included."""
-    kinds = int if whole else (int, float)
-    fits = isinstance(value, kinds) and not isinstance(value, bool) and value == value
+    """Raise unless `value` is a finite number (a whole one) within the bounds given, the upper `high` included."""
+    fits = is_number(value, whole=whole)
     fits = fits and (low is None or value >= low) and (high is None or value <= high)
-    if not (fits and (above is None or above < value < float("inf"))):
-        bounds = [f"from {low} up"] * (low is not None and high is None) + [f"in {low}..{high}"] * (high is not None)
-        bounds += [f"above {above}"] * (above is not None)
-        raise SnnError(f"{name}={value!r}: it should be a {'whole ' * whole}number {', '.join(bounds)}.")
+    if not (fits and (above is None or above < value)):
+        raise SnnError(f"{name}={shown(value)}: it should be {a_number(whole=whole, low=low, high=high, above=above)}.")
+
+
+def a_number(*, whole: bool, low: float | None = None, high: float | None = None, above: float | None = None) -> str:
+    """What a number within bounds is called in a message."""
+    bounds = [f"from {low} up"] * (low is not None and high is None) + [f"in {low}..{high}"] * (
+        low is not None is not high
+    )
+    bounds += [f"above {above}"] * (above is not None) + [f"up to {high}"] * (low is None is not high)
+    return f"a {'whole ' * whole}number{' ' * bool(bounds)}{' and '.join(bounds)}"
+
+
+def is_number(value: Any, *, whole: bool = False) -> bool:
+    """Whether `value` is a finite (whole) number of Python's or NumPy's that a double holds; truth values are not."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except (OverflowError, TypeError, ValueError):
+        return False
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     """Raise unless `value` is one of `choices`; the message names the nearest one."""
     choices = list(choices)
-    if value not in choices:
-        raise SnnError(f"{name}={value!r} is not known. {nearest(str(value), choices)}")
+    if not isinstance(value, str) or value not in choices:
+        raise SnnError(
+            f"{name}={shown(value)} is not known. {nearest(value if isinstance(value, str) else shown(value), choices)}"
+        )
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The sentence that points from a misspelt word to the nearest of `choices`, or lists them."""
     choices = list(choices)
-    close = difflib.get_close_matches(word, choices, n=1)
+    close = difflib.get_close_matches(word[:LONGEST], choices, n=1)
     if close:
         return f"Did you mean {close[0]!r}?"
     return f"Known: {', '.join(choices)}."
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: on one line, its middle left out where it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a repr of another's, or a number of more digits than Python writes
+        text = f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 30]} ... {text[-25:]}"

@@ -5,19 +5,22 @@ A layer without state becomes torch's own module and sees `[time * batch, ...]` 
 """
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_bp.errors import SnnError, check_choice, check_number, check_range
+from snn_bp.errors import SnnError, shown
+from snn_bp.fields import Called, Within, check_fields
 from snn_bp.kernels import rest, runs_reference, simulate
 from snn_bp.kernels.gpu_recurrence import serves_recurrent, simulate_recurrent_gpu
 from snn_bp.neurons import ALIF, DECAYS, IF, LI, LIF, CubaLIF, Neuron, State, coefficients, is_spiking
-from snn_bp.surrogates import Surrogate
+from snn_bp.surrogates import Surrogate, check_surrogate
 
 Shape: TypeAlias = tuple[int, ...]
+Count: TypeAlias = Annotated[int, Within(low=1)]
+Sizes: TypeAlias = Annotated[int | tuple[int, ...], Within(low=1)]  # one for all axes, or one for each
 LEAST = 1e-6  # of a learned threshold or kappa: softplus underflows to 0, which is no threshold
 
 
@@ -25,13 +28,15 @@ LEAST = 1e-6  # of a learned threshold or kappa: softplus underflows to 0, which
 class Dense:
     """Every neuron of the layer before to each of `units`."""
 
-    units: int
+    units: Count
     _: KW_ONLY
     bias: bool = True
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def build(self, shape: Shape) -> nn.Module:
         """A `nn.Linear` for an input of `shape`."""
-        check_count("Dense", "units", self.units)
         if len(shape) != 1:
             raise SnnError(f"Dense({self.units}): it takes a flat input, found {list(shape)}. Put Flatten() before it.")
         return nn.Linear(shape[0], self.units, bias=self.bias)
@@ -41,19 +46,28 @@ class Dense:
 class Conv:
     """Convolution in one dimension over `[channels, length]`, in two over `[channels, height, width]`."""
 
-    channels: int
-    kernel: int | tuple[int, ...]
+    channels: Count
+    kernel: Sizes
     _: KW_ONLY
-    stride: int | tuple[int, ...] = 1
-    padding: int | tuple[int, ...] = 0
-    dilation: int | tuple[int, ...] = 1
-    groups: int = 1
+    stride: Sizes = 1
+    padding: Annotated[int | tuple[int, ...], Within(low=0)] = 0
+    dilation: Sizes = 1
+    groups: Count = 1
     bias: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def build(self, shape: Shape) -> nn.Module:
         """A `nn.Conv1d` or `nn.Conv2d` for an input of `shape`."""
-        check_count("Conv", "channels", self.channels)
         dimensions = spatial("Conv", shape)
+        for name in ("kernel", "stride", "padding", "dilation"):
+            size = getattr(self, name)
+            if isinstance(size, tuple) and len(size) != dimensions:
+                raise SnnError(
+                    f"Conv({name}={size}): the input {list(shape)} has {dimensions} spatial axes. Give one number, or "
+                    "one for each axis."
+                )
         if shape[0] % self.groups or self.channels % self.groups:
             raise SnnError(
                 f"Conv({self.channels}, groups={self.groups}): the groups should divide the {shape[0]} channels "
@@ -76,15 +90,16 @@ class Conv:
 class Pool:
     """Sum, average or maximum over windows of `size`, in one or two dimensions."""
 
-    size: int
+    size: Count
     _: KW_ONLY
     kind: Literal["sum", "average", "max"] = "average"
-    stride: int | None = None  # None: the size
+    stride: Annotated[int | None, Within(low=1)] = None  # None: the size
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def build(self, shape: Shape) -> nn.Module:
         """The pooling module for an input of `shape`."""
-        check_choice("Pool: kind", self.kind, ("sum", "average", "max"))
-        check_count("Pool", "size", self.size)
         dimensions = spatial("Pool", shape)
         if self.kind == "sum":
             return SumPool(self.size, self.stride or self.size)
@@ -105,11 +120,13 @@ class Flatten:
 class Dropout:
     """Silences a share of the inputs while training, the same ones at every time step of a sample."""
 
-    share: float = 0.1
+    share: Annotated[float, Within(0, 0.99)] = 0.1
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def build(self, shape: Shape) -> nn.Module:
         """The module; it draws from torch's generator."""
-        check_range("Dropout: share", self.share, 0, 0.99)
         return DropoutOverTime(self.share)
 
 
@@ -122,14 +139,25 @@ class Delay:
     difference in time of what is delayed (as in SLAYER, Shrestha & Orchard 2018). Chips hold up to 62.
     """
 
-    steps: float | tuple[float, ...] = 1
+    steps: Annotated[float | tuple[float, ...], Within(low=0)] = 1
     _: KW_ONLY
     learn: bool = False
-    most: int = 62
+    most: Count = 62
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        each = self.steps if isinstance(self.steps, tuple) else (self.steps,)
+        if self.learn:
+            if not all(0 < steps < self.most for steps in each):
+                raise SnnError(
+                    f"Delay(steps={shown(self.steps)}, learn=True): it should start inside 0..{self.most}, not at an "
+                    "end."
+                )
+        elif not all(steps == round(steps) and steps <= self.most for steps in each):
+            raise SnnError(f"Delay(steps={shown(self.steps)}): whole numbers of steps in 0..{self.most}.")
 
     def build(self, shape: Shape) -> nn.Module:
         """The module for an input of `shape`."""
-        check_number("Delay: most", self.most, whole=True, low=1)
         start = torch.as_tensor(self.steps, dtype=torch.get_default_dtype())
         try:
             start = start.expand(shape)
@@ -137,13 +165,6 @@ class Delay:
             raise SnnError(
                 f"Delay: {list(start.shape)} delays for neurons {list(shape)}. Give one, or each its own."
             ) from None
-        if self.learn:
-            if not bool(((start > 0) & (start < self.most)).all()):
-                raise SnnError(
-                    f"Delay(steps={self.steps}, learn=True): it should start inside 0..{self.most}, not at an end."
-                )
-        elif not bool(((start == start.round()) & (start >= 0) & (start <= self.most)).all()):
-            raise SnnError(f"Delay(steps={self.steps}): whole numbers of steps in 0..{self.most}.")
         return Delays(start, self.most, learn=self.learn)
 
 
@@ -155,8 +176,11 @@ class BatchNorm:
     exact: scale and shift fold into the weights. Ioffe & Szegedy 2015; over time as in Zheng et al. 2021 (tdBN).
     """
 
-    momentum: float = 0.1
-    scale: float = 1.0  # initial spread of the current
+    momentum: Annotated[float, Within(0, 1)] = 0.1
+    scale: Annotated[float, Within(above=0)] = 1.0  # initial spread of the current
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def build(self, shape: Shape) -> nn.Module:
         """A `nn.BatchNorm1d` or `nn.BatchNorm2d`."""
@@ -172,9 +196,13 @@ class Spiking:
     Decays stay in 0..1 (as a logistic function of what is learned), thresholds and `kappa` above 0 (softplus).
     """
 
-    neuron: Neuron
+    neuron: Annotated[Neuron, Called("a neuron, as LIF(beta=0.9)")]
     _: KW_ONLY
-    learn: tuple[str, ...] = ()
+    learn: Annotated[tuple[str, ...], Called('names of parameters, as ("beta",)')] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_learned(self.neuron, self.learn)
 
     def build(self, shape: Shape, surrogate: Surrogate) -> "Neurons":
         """The layer of neurons for an input of `shape`."""
@@ -185,18 +213,21 @@ class Spiking:
 class Recurrent:
     """A neuron with dense recurrence: its input is x[t] + V s[t-1] + c, before anything else."""
 
-    neuron: Neuron
+    neuron: Annotated[Neuron, Called("a neuron, as LIF(beta=0.9)")]
     _: KW_ONLY
-    learn: tuple[str, ...] = ()
+    learn: Annotated[tuple[str, ...], Called('names of parameters, as ("beta",)')] = ()
     bias: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_learned(self.neuron, self.learn)
+        if not is_spiking(self.neuron):
+            raise SnnError(f"Recurrent(neuron={self.neuron}): it takes a spiking neuron, as LIF(beta=0.9).")
 
     def build(self, shape: Shape, surrogate: Surrogate) -> "RecurrentNeurons":
         """The recurrent layer for an input of `shape`."""
-        if len(shape) != 1 or not is_spiking(self.neuron):
-            raise SnnError(
-                f"Recurrent: it takes a spiking neuron on a flat input, found {type(self.neuron).__name__} on "
-                f"{list(shape)}. Put Flatten() before it."
-            )
+        if len(shape) != 1:
+            raise SnnError(f"Recurrent: it takes a flat input, found {list(shape)}. Put Flatten() before it.")
         return RecurrentNeurons(Neurons(self.neuron, shape, surrogate, learn=self.learn), bias=self.bias)
 
 
@@ -210,14 +241,13 @@ class Neurons(nn.Module):
 
     def __init__(self, neuron: Neuron, shape: Shape, surrogate: Surrogate, *, learn: tuple[str, ...] = ()) -> None:
         super().__init__()
+        check_surrogate(surrogate)
+        values = coefficients(neuron)
+        check_learned(neuron, learn)
         self.neuron, self.shape, self.surrogate = neuron, shape, surrogate
         self.learned = nn.ParameterDict()
-        values = coefficients(neuron)
         for name in learn:
             symbol = "theta" if name == "threshold" else name
-            if not hasattr(neuron, name) or symbol not in values:
-                known = [key for key in (*DECAYS, "kappa", "threshold") if hasattr(neuron, key)]
-                raise SnnError(f"{type(neuron).__name__}: cannot learn {name!r}. It has: {', '.join(known)}.")
             start = torch.as_tensor(values[symbol], dtype=torch.get_default_dtype())
             if symbol in DECAYS and not bool(((start > 0) & (start < 1)).all()):
                 raise SnnError(
@@ -372,10 +402,13 @@ def _moved(x: Tensor, steps: Tensor) -> Tensor:
     return out.view(x.shape)
 
 
-def check_count(layer: str, name: str, value: int) -> None:
-    """Raise unless `value` is a whole number from 1 up."""
-    if not isinstance(value, int) or value < 1:
-        raise SnnError(f"{layer}: {name} should be a whole number from 1 up, found {value!r}.")
+def check_learned(neuron: Neuron, learn: tuple[str, ...]) -> None:
+    """Raise unless the neuron has each of the parameters that are to be learned, named once."""
+    known = [name for name in (*DECAYS, "kappa", "threshold") if hasattr(neuron, name)]
+    for name in learn:
+        if name not in known or learn.count(name) > 1:
+            twice = " twice" if name in known else ""
+            raise SnnError(f"{type(neuron).__name__}: cannot learn {name!r}{twice}. It has: {', '.join(known)}.")
 
 
 def spatial(layer: str, shape: Shape) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from snn_bp.blocks import TARGETS, Target, blocks
 from snn_bp.chains import chain_at, layer_at, run_chain, run_layer, watched
 from snn_bp.chip import run_chip
-from snn_bp.errors import SnnError, check_choice
+from snn_bp.errors import SnnError, check_choice, check_number
 from snn_bp.kernels import runs_compiled, simulate
 from snn_bp.kernels.allocator import keep_freed_memory
 from snn_bp.kernels.fused import Memory
@@ -21,7 +21,7 @@ from snn_bp.kernels.pool import max_pool
 from snn_bp.kernels.weighted import convolve, linear, worth_events
 from snn_bp.layers import Delays, DropoutOverTime, Layer, Neurons, Recurrent, RecurrentNeurons, Shape, Spiking
 from snn_bp.neurons import LI, Neuron, State, at_step, coefficients, is_spiking
-from snn_bp.surrogates import ATan, Surrogate
+from snn_bp.surrogates import ATan, Surrogate, check_surrogate
 
 NetworkState: TypeAlias = tuple[State, ...]  # one for each layer of neurons, in order
 
@@ -64,7 +64,9 @@ class Network(nn.Module):
         if not model:
             raise SnnError("Network: the model is empty. A small one: (Dense(10), LIF(beta=0.9)).")
         self.model, self.input_shape = tuple(model), tuple(input_shape)
-        self.surrogate = surrogate or ATan()
+        self.surrogate = ATan() if surrogate is None else surrogate
+        check_surrogate(self.surrogate)
+        check_number("Network: seed", seed, whole=True, low=0, high=2**64 - 1)  # what torch takes
         self.memory: Memory = memory
         check_choice("Network: target", target, TARGETS)
         self.target: Target = target

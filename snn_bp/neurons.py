@@ -8,23 +8,28 @@ of the data is known, and from that width only.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from torch import Tensor
 
-from snn_bp.errors import SnnError, check_choice
+from snn_bp.errors import SnnError, is_number, nearest, shown
+from snn_bp.fields import LARGEST, Called, Within, check_fields
 
 Reset: TypeAlias = Literal["subtract", "zero", "zero_all", "none"]
 RESETS: tuple[Reset, ...] = ("subtract", "zero", "zero_all", "none")
 DECAYS = ("alpha", "beta", "rho")
 COEFFICIENTS = ("alpha", "beta", "rho", "kappa", "theta")
+SMALLEST = 1e-37  # of a threshold: single precision holds it
 
 
 def decay(*, tau_ms: float, step_ms: float) -> float:
     """Fraction that survives one step of an exponential with time constant `tau_ms`."""
-    if not (tau_ms > 0 and step_ms > 0):
-        raise SnnError(f"decay(tau_ms={tau_ms}, step_ms={step_ms}): both should be positive times in ms.")
+    for time in (tau_ms, step_ms):
+        if not ((is_number(time) or isinstance(time, float)) and time > 0):  # without end it keeps all
+            raise SnnError(
+                f"decay(tau_ms={shown(tau_ms)}, step_ms={shown(step_ms)}): both should be positive times in ms."
+            )
     return math.exp(-step_ms / tau_ms)
 
 
@@ -32,11 +37,10 @@ def decay(*, tau_ms: float, step_ms: float) -> float:
 class Tau:
     """A time constant in ms, in place of a decay per step."""
 
-    ms: float
+    ms: Annotated[float, Within(above=0), Called("a positive number of ms, as in Tau(20)")]
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.ms, int | float) and 0 < self.ms < math.inf):
-            raise SnnError(f"Tau({self.ms!r}): a time constant is a positive number of ms, as in Tau(20).")
+        check_fields(self)
 
 
 Decay: TypeAlias = float | Sequence[Any] | np.ndarray | Tensor | Tau
@@ -121,6 +125,7 @@ class LI:
 
 
 Neuron: TypeAlias = IF | LIF | CubaLIF | ALIF | LI
+KINDS = (IF, LIF, CubaLIF, ALIF, LI)
 
 
 class State(NamedTuple):
@@ -137,23 +142,42 @@ class State(NamedTuple):
         return State(self.v.detach(), s, i, a)
 
 
+def check_neuron(neuron: Any) -> None:
+    """Raise unless `neuron` is one of ours: the equation would run anything else as what it is not."""
+    if type(neuron) in KINDS:
+        return
+    names = [kind.__name__ for kind in KINDS]
+    if isinstance(neuron, type):
+        advice = f"write {neuron.__name__}(...)" if neuron in KINDS else nearest(neuron.__name__, names)
+        raise SnnError(f"{neuron.__name__} is a class, not a neuron: {advice.rstrip('.')}.")
+    parent = next((f", which is not the {kind.__name__} below it" for kind in KINDS if isinstance(neuron, kind)), "")
+    raise SnnError(
+        f"{shown(neuron)}: {type(neuron).__name__}{parent} is no neuron of snn_bp and would not run as one. "
+        f"{nearest(type(neuron).__name__, names)}"
+    )
+
+
 def is_spiking(neuron: Neuron) -> bool:
     """Whether the neuron fires; if not, its output is its membrane potential."""
-    return not isinstance(neuron, LI)
+    check_neuron(neuron)
+    return type(neuron) is not LI
 
 
 def has_current(neuron: Neuron) -> bool:
     """Whether a synaptic current is part of the neuron's state."""
-    return isinstance(neuron, CubaLIF) or getattr(neuron, "alpha", 0.0) != 0.0
+    check_neuron(neuron)
+    return type(neuron) is CubaLIF or getattr(neuron, "alpha", 0.0) != 0.0
 
 
 def has_adaptation(neuron: Neuron) -> bool:
     """Whether an adaptation trace is part of the neuron's state."""
-    return isinstance(neuron, ALIF)
+    check_neuron(neuron)
+    return type(neuron) is ALIF
 
 
 def coefficients(neuron: Neuron) -> dict[str, Any]:
     """The five numbers (or tuples of numbers, one for each neuron) that the equation takes."""
+    check_neuron(neuron)
     values = {
         "alpha": getattr(neuron, "alpha", 0.0),
         "beta": getattr(neuron, "beta", 1.0),
@@ -172,6 +196,7 @@ def coefficients(neuron: Neuron) -> dict[str, Any]:
 
 def at_step(neuron: Neuron, *, step_ms: float) -> Neuron:
     """The neuron with every time constant turned into the decay of a step of `step_ms`."""
+    check_neuron(neuron)
     decays = {
         field.name: decay(tau_ms=value.ms, step_ms=step_ms)
         for field in fields(neuron)
@@ -183,31 +208,42 @@ def at_step(neuron: Neuron, *, step_ms: float) -> Neuron:
 def check(neuron: Neuron) -> None:
     """Store arrays as tuples, and raise where a parameter lies outside its range."""
     kind = type(neuron).__name__
-    for field in fields(neuron):
-        value = getattr(neuron, field.name)
-        if field.name == "reset":
-            check_choice(f"{kind}: reset", value, RESETS)
-        elif field.name == "detach_reset":
-            if not isinstance(value, bool):
-                raise SnnError(f"{kind}(detach_reset={value!r}): it is True or False.")
-        elif not isinstance(value, Tau):
-            value = _as_numbers(kind, field.name, value)
-            object.__setattr__(neuron, field.name, value)
-            _check_values(kind, field.name, value)
+    numbers = tuple(field.name for field in fields(neuron) if field.name not in ("reset", "detach_reset"))
+    check_fields(neuron, but=numbers)
+    for name in numbers:
+        value = getattr(neuron, name)
+        if type(value) is not Tau or name not in DECAYS:
+            value = _as_numbers(kind, name, value)
+            object.__setattr__(neuron, name, value)
+            _check_values(kind, name, value)
 
 
 def _as_numbers(kind: str, name: str, value: Any) -> Any:
-    if isinstance(value, int | float):
+    if is_number(value):
         return float(value)
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise SnnError(
+            f"{kind}({name}=a tensor that requires a gradient): a neuron holds numbers, no gradient reaches them. "
+            f"To learn it: Spiking({kind}(...), learn=({name!r},)); to fix it: {name}=tensor.detach()."
+        )
     try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise SnnError(f"{kind}({name}={value!r}): it should be a number, or one number for each neuron.") from None
+        value = value.tolist() if isinstance(value, Tensor) else value
+        array = np.asarray(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # ragged, or a tensor without values
+        array = np.asarray(None)
+    if array.dtype.kind not in "iuf" or _holds_flags(value):
+        raise SnnError(f"{kind}({name}={shown(value)}): it should be a number, or one number for each neuron.")
     if array.size == 0:
-        raise SnnError(f"{kind}({name}={value!r}): it is empty; give a number, or one for each neuron.")
+        raise SnnError(f"{kind}({name}={shown(value)}): it is empty; give a number, or one for each neuron.")
+    array = array.astype(np.float64)
     return float(array) if array.ndim == 0 else _nested(array.tolist())
+
+
+def _holds_flags(value: Any) -> bool:
+    """Whether a truth value stands among numbers, where NumPy would make it one."""
+    if isinstance(value, tuple | list):
+        return any(_holds_flags(part) for part in value)
+    return isinstance(value, bool | np.bool_)
 
 
 def _nested(values: list) -> tuple:
@@ -216,12 +252,12 @@ def _nested(values: list) -> tuple:
 
 def _check_values(kind: str, name: str, value: Any) -> None:
     lowest, highest = (value, value) if isinstance(value, float) else (float(np.min(value)), float(np.max(value)))
-    shown = f"{lowest:g}" if isinstance(value, float) else f"{lowest:g} .. {highest:g}"
+    found = f"{lowest:g}" if isinstance(value, float) else f"{lowest:g} .. {highest:g}"
     if name in DECAYS and not (lowest >= 0 and highest <= 1):  # a NaN fails too
         raise SnnError(
-            f"{kind}({name}={shown}): a decay lies in 0..1. From a time constant: {name}=decay(tau_ms=20, step_ms=1)."
+            f"{kind}({name}={found}): a decay lies in 0..1. From a time constant: {name}=decay(tau_ms=20, step_ms=1)."
         )
-    if name == "threshold" and not (lowest > 0 and highest < math.inf):
-        raise SnnError(f"{kind}(threshold={shown}): a threshold is a positive number, 1 by default.")
-    if name == "kappa" and not (lowest >= 0 and highest < math.inf):
-        raise SnnError(f"{kind}(kappa={shown}): the rise of the threshold per spike is a number from 0 up.")
+    if name == "threshold" and not (lowest >= SMALLEST and highest <= LARGEST):
+        raise SnnError(f"{kind}(threshold={found}): a threshold is a positive number, 1 by default.")
+    if name == "kappa" and not (lowest >= 0 and highest <= LARGEST):
+        raise SnnError(f"{kind}(kappa={found}): the rise of the threshold per spike is a number from 0 up.")

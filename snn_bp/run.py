@@ -19,7 +19,7 @@ from snn_bp.checkpoint import Checkpoint, checkpoint_bytes, json_digest, read_ch
 from snn_bp.data import Dataset, load
 from snn_bp.data.record import describe
 from snn_bp.errors import SnnError
-from snn_bp.experiment import Experiment, from_json, to_json
+from snn_bp.experiment import Experiment, from_json_text, to_json
 from snn_bp.files import (
     UNFINISHED,
     append,
@@ -358,11 +358,9 @@ class Run:
 
 def read_experiment(file: Path) -> Experiment:
     """The experiment in a JSON file."""
-    content = read_json(file)
+    text = read_text(file)
     try:
-        experiment = from_json(content)
-    except RecursionError:
-        raise SnnError(f"{file}: it holds no experiment; its JSON is nested too deep.") from None
+        experiment = from_json_text(text)
     except SnnError as cause:
         raise SnnError(f"{file}: {cause}") from cause
     if not isinstance(experiment, Experiment):

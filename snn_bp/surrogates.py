@@ -5,11 +5,11 @@ The shapes stand in `equations.py`; a surrogate names one and holds its slope. N
 threshold are scaled together; `per="potential"` counts them as snnTorch does. At threshold 1 both are the same.
 """
 
-import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from snn_bp.errors import SnnError, check_choice
+from snn_bp.errors import SnnError, check_choice, shown
+from snn_bp.fields import Called, Within, check_fields
 
 Unit: TypeAlias = Literal["threshold", "potential"]
 
@@ -31,18 +31,24 @@ class Surrogate:
     """One of the shapes in `SHAPES` with its slope; made by the functions below."""
 
     shape: str
-    slope: float
+    slope: Annotated[float, Within(above=0), Called("a positive number, as in ATan(slope=2.0)")]
     per: Unit = "threshold"
 
     def __post_init__(self) -> None:
         check_choice("surrogate shape", self.shape, SHAPES)
-        check_choice("per", self.per, ("threshold", "potential"))
-        if not (isinstance(self.slope, int | float) and 0 < self.slope < math.inf):
-            raise SnnError(f"{self}: the slope should be a positive number. ATan(slope=2) is the default.")
+        check_fields(self)
 
     def __repr__(self) -> str:
         unit = "" if self.per == "threshold" else f", per={self.per!r}"
         return f"{self.shape}(slope={self.slope}{unit})"
+
+
+def check_surrogate(surrogate: Any) -> None:
+    """Raise unless `surrogate` is one of ours, made and not merely named."""
+    if type(surrogate) is not Surrogate:
+        name = getattr(surrogate, "__name__", "")
+        advice = f"write {name}()" if name in SHAPES else "it should be a surrogate, as ATan(slope=2)"
+        raise SnnError(f"surrogate={name if name in SHAPES else shown(surrogate)}: {advice}.")
 
 
 def ATan(slope: float = 2.0, *, per: Unit = "threshold") -> Surrogate:

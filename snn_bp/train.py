@@ -27,6 +27,7 @@ from snn_bp.export.limits import CHIPS, Fit, fit
 from snn_bp.export.quantize import may_fire_alone, quantize
 from snn_bp.files import write_json
 from snn_bp.layers import Delay
+from snn_bp.losses import check_loss
 from snn_bp.network import Network, first_nonfinite, start_alive
 from snn_bp.progress import Progress, Step, Tally, layer_updates, results_line
 from snn_bp.provenance import peak_memory_mb
@@ -111,6 +112,7 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
             f"model: its output has the shape {list(outputs)}, {experiment.data.name} has {dataset.classes} classes. "
             f"End it with Dense({dataset.classes}) and a neuron."
         )
+    check_loss(how.loss, network)
     make_device(how)
     make_optimizer(network, how)
     if how.truncate and any(isinstance(layer, Delay) for layer in experiment.model):

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "snn_bp"
 
 # the first part of a module's name below snn_bp -> its floor; a folder is one entry
 FLOORS = {
-    "equations": 0, "errors": 0, "files": 0, "lock": 0, "signals": 0,
+    "equations": 0, "errors": 0, "fields": 0, "files": 0, "lock": 0, "signals": 0,
     "neurons": 1, "surrogates": 1,
     "kernels": 2,
     "layers": 3, "chains": 3, "blocks": 3, "folding": 3, "chip": 3, "network": 3, "losses": 3, "bridge": 3,

@@ -14,6 +14,7 @@ from snn_bp import (
     BatchNorm,
     Conv,
     CubaLIF,
+    Delay,
     Dense,
     Dropout,
     Flatten,
@@ -214,23 +215,31 @@ def test_a_rise_that_starts_at_zero_cannot_be_learned():
     "layer, shape, message",
     (
         (Dense(5), (2, 7), r"Put Flatten\(\) before it"),
-        (Dense(0), (7,), "whole number from 1 up"),
-        (Dense(2.5), (7,), "whole number from 1 up"),
         (Conv(5, 3), (7,), "it takes.*channels"),
         (Conv(5, 3, groups=2), (4, 7), "groups should divide"),
         (Conv(5, 9), (2, 7), "layer 0"),
+        (Conv(5, (3, 3)), (2, 7), "has 1 spatial axes"),
+        (Conv(5, 3, padding=(1,)), (2, 7, 7), "has 2 spatial axes"),
+        (Delay((1, 2, 3)), (7,), "delays for neurons"),
         (Pool(2), (7,), "it takes.*channels"),
-        (Pool(2, kind="mean"), (2, 7), "not known"),
-        (Pool(0), (2, 7), "whole number from 1 up"),
-        (Dropout(1.5), (7,), r"Dropout: share=1.5"),
         (Recurrent(LIF(beta=0.9)), (2, 7), r"Put Flatten\(\) before it"),
-        (Recurrent(LI(beta=0.9)), (7,), "takes a spiking neuron"),
     ),
     ids=repr,
 )
 def test_a_layer_that_does_not_fit_its_input_is_refused_with_its_place(layer, shape, message):
     with pytest.raises(SnnError, match=rf"(?s)layer 0 of the model, on an input of .*{message}|{message}"):
         Network((layer,), shape)
+
+
+def test_a_recurrent_neuron_spikes():
+    with pytest.raises(SnnError, match="takes a spiking neuron"):
+        Recurrent(LI(beta=0.9))
+
+
+@pytest.mark.parametrize("wrong", ("beta", ("bta",), ("beta", "beta"), ("reset",), ("kappa",), (1,)))
+def test_what_a_neuron_cannot_learn_is_refused_when_the_layer_is_made(wrong):
+    with pytest.raises(SnnError, match=r"learn|It has: beta, threshold"):
+        Spiking(LIF(beta=0.9), learn=wrong)
 
 
 def test_the_surrogate_of_the_network_reaches_its_neurons(noise):

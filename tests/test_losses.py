@@ -6,18 +6,29 @@ import torch.nn.functional as F
 from catalogue import assert_same
 
 from snn_bp import (
+    ALIF,
+    LI,
+    LIF,
     CountCrossEntropy,
     CountSquaredError,
+    Delay,
+    Dense,
+    Dropout,
     FirstSpike,
     MaxCrossEntropy,
     MembraneCrossEntropy,
+    Network,
     RateBounds,
+    Recurrent,
     SnnError,
-)
+    Spiking,
+)  # fmt: skip
+from snn_bp.losses import check_loss
 
 ON_SPIKES = (CountCrossEntropy(), CountSquaredError(), FirstSpike())
 ON_POTENTIALS = (MembraneCrossEntropy(), MaxCrossEntropy())
 LOSSES = (*ON_SPIKES, *ON_POTENTIALS)
+ADAPTIVE = {"beta": 0.9, "rho": 0.9, "kappa": 0.1}
 TARGETS = torch.tensor([2, 0, 4, 1])  # of 5 classes
 
 
@@ -190,3 +201,114 @@ def test_bounds_for_another_number_of_layers_are_refused():
 def test_numbers_that_mean_nothing_are_refused(wrong):
     with pytest.raises(SnnError, match="it should be a number"):
         wrong()
+
+
+# Outputs and targets that are not meant
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+@pytest.mark.parametrize(
+    ("targets", "told"),
+    [
+        (torch.tensor([2, 0, 4]), r"the classes of the 4 samples, int64 \[4\], found torch.int64 \[3\]"),
+        (torch.tensor([2, 0, 4, 1, 1]), r"found torch.int64 \[5\]"),
+        (torch.tensor(2), r"found torch.int64 \[\]"),
+        (TARGETS[:, None], r"found torch.int64 \[4, 1\]"),
+        (TARGETS.int(), r"found torch.int32 \[4\]. Use targets.long"),
+        (TARGETS.float(), "found torch.float32"),
+        (TARGETS.bool(), "found torch.bool"),
+        (F.one_hot(TARGETS, 5), r"found torch.int64 \[4, 5\]"),
+        (F.one_hot(TARGETS, 5).float(), r"found torch.float32 \[4, 5\]"),
+        ([2, 0, 4, 1], "found a list"),
+        (TARGETS.numpy(), "found a ndarray"),
+        (None, "found a NoneType"),
+        (torch.tensor([2, 0, 5, 1]), r"a target is 5, the output has the classes 0\.\.4"),
+        (torch.tensor([2, 0, -1, 1]), "a target is -1"),
+        (torch.tensor([2, 0, -100, 1]), "a target is -100"),  # torch would leave it out without a word
+    ],
+    ids=str,
+)
+def test_targets_that_are_not_the_classes_of_the_samples_are_refused(loss, targets, told, coin):
+    with pytest.raises(SnnError, match=told):
+        loss(coin(7, 4, 5, probability=0.3), targets)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+@pytest.mark.parametrize(
+    "out",
+    [torch.zeros(4, 5), torch.zeros(7, 4, 5, 1), torch.zeros(0, 4, 5), torch.zeros(7, 4, 5, dtype=torch.int64), None],
+    ids=lambda out: str(getattr(out, "shape", out)),
+)
+def test_an_output_without_time_batch_and_classes_is_refused(loss, out):
+    with pytest.raises(SnnError, match=r"floats \[time, batch, classes\], found"):
+        loss(out, TARGETS)
+
+
+def test_the_first_spike_of_potentials_is_refused(noise):
+    potentials = 3 * noise(7, 4, 5)
+
+    for call in (lambda: FirstSpike()(potentials, TARGETS), lambda: FirstSpike().votes(potentials)):
+        with pytest.raises(SnnError, match="it needs spikes, 0 or 1"):
+            call()
+
+
+def test_what_is_not_finite_is_left_to_who_looks_for_it():
+    out = torch.full((7, 4, 5), float("nan"))
+
+    assert all(torch.isnan(loss(out, TARGETS)) for loss in LOSSES)
+
+
+READOUTS = {
+    "spikes": (
+        (Dense(5), LIF(beta=0.9)), (Dense(5), Recurrent(LIF(beta=0.9))), (Dense(5), Spiking(ALIF(**ADAPTIVE))),
+        (Dense(5), LIF(beta=0.9), Delay(2)),
+    ),
+    "potentials": (
+        (Dense(5), LI(beta=0.9)), (Dense(5), Spiking(LI(beta=0.9))), (Dense(5),), (Dense(5), LIF(beta=0.9), Dense(5)),
+        (Dense(5), LIF(beta=0.9), Dropout(0.5)),
+    ),
+}  # fmt: skip
+MEANT = {
+    CountCrossEntropy(): ("spikes", "potentials"),
+    CountSquaredError(): ("spikes", "potentials"),
+    MembraneCrossEntropy(): ("spikes", "potentials"),
+    MaxCrossEntropy(): ("potentials",),
+    FirstSpike(): ("spikes",),
+}
+
+
+@pytest.mark.parametrize(("loss", "meant"), MEANT.items(), ids=repr)
+def test_a_loss_is_refused_by_a_network_whose_output_it_does_not_mean(loss, meant):
+    for output, models in READOUTS.items():
+        for model in models:
+            network = Network(model, (3,))
+            if output in meant:
+                check_loss(loss, network)
+            else:
+                with pytest.raises(SnnError, match=rf"{type(loss).__name__}.*End the model with"):
+                    check_loss(loss, network)
+
+
+def test_what_is_no_loss_of_ours_is_refused_by_name():
+    own = type("Own", (CountCrossEntropy,), {})
+
+    for wrong in (own(), CountCrossEntropy, F.cross_entropy, None):
+        with pytest.raises(SnnError, match="it should be a loss"):
+            check_loss(wrong, Network((Dense(5), LIF(beta=0.9)), (3,)))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's, of a scatter that is batched
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+def test_a_checked_loss_still_passes_through_torchs_transforms(loss, coin):
+    out = coin(7, 4, 5, probability=0.3)
+    wanted = torch.autograd.grad(loss(leaf := out.clone().requires_grad_(), TARGETS), leaf)[0]
+
+    assert_same(gradient=(torch.func.grad(lambda out: loss(out, TARGETS))(out), wanted), rtol=1e-6)
+    both = torch.func.vmap(lambda out: loss(out, TARGETS))(torch.stack([out, out]))
+    assert_same(batched=(both, loss(out, TARGETS).expand(2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rates", (None, torch.rand(3), [0.5], [None]), ids=str)
+def test_rates_that_are_not_those_of_layers_are_refused(rates):
+    with pytest.raises(SnnError, match="RateBounds: it takes a list of tensors"):
+        RateBounds()(rates)

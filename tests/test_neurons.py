@@ -2,13 +2,32 @@
 
 import math
 import pickle
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
-from catalogue import NEURONS
+from catalogue import BACKENDS, NEURONS
 
-from snn_bp import ALIF, IF, LI, LIF, CubaLIF, SnnError, State, Tau, decay
+from snn_bp import (
+    ALIF,
+    IF,
+    LI,
+    LIF,
+    ATan,
+    CubaLIF,
+    Dense,
+    Network,
+    SnnError,
+    State,
+    Surrogate,
+    Tau,
+    decay,
+    simulate,
+    use_backend,
+)  # fmt: skip
+from snn_bp.kernels import rest
+from snn_bp.layers import Neurons
 from snn_bp.neurons import at_step, coefficients, has_adaptation, has_current, is_spiking
 
 
@@ -129,3 +148,84 @@ def test_a_detached_state_has_the_same_values_and_no_gradient():
     assert state.s is None and state.a is None and state.i is not None
     assert not state.v.requires_grad and not state.i.requires_grad
     assert torch.equal(state.v, torch.full((2, 3), 2.0))
+
+
+# Only ours
+
+
+class Leaky(LIF):
+    pass
+
+
+@dataclass(frozen=True)
+class Izhikevich:
+    beta: float = 0.9
+    threshold: float = 1.0
+    reset: str = "subtract"
+    detach_reset: bool = True
+
+
+ANOTHERS = (Leaky(beta=0.9), Izhikevich(), LIF, None, 0.9, "LIF", ATan(), type("LIF", (LIF,), {})(beta=0.9))
+
+
+@pytest.mark.parametrize("another", ANOTHERS, ids=lambda another: getattr(another, "__name__", type(another).__name__))
+def test_what_is_no_neuron_of_ours_is_refused_wherever_one_is_taken(another):
+    x = torch.ones(5, 2, 3)
+    takes = (
+        is_spiking, has_current, has_adaptation, coefficients, lambda neuron: at_step(neuron, step_ms=1),
+        lambda neuron: simulate(neuron, x), lambda neuron: rest(neuron, (2, 3), like=x),
+        lambda neuron: Neurons(neuron, (3,), ATan()),
+    )  # fmt: skip
+
+    for take in takes:
+        with pytest.raises(SnnError, match=r"no neuron of snn_bp|is a class, not a neuron: write LIF"):
+            take(another)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_unknown_neuron_does_not_run_as_a_known_one(backend):
+    with use_backend(backend), pytest.raises(SnnError, match="Leaky, which is not the LIF below it"):
+        simulate(Leaky(beta=0.9), torch.ones(5, 2, 3))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_surrogate_that_was_not_called_is_answered_with_the_call(backend):
+    for make in (
+        lambda: simulate(LIF(beta=0.9), torch.ones(5, 2, 3), None, ATan),  # type: ignore[call-overload]
+        lambda: Network((Dense(3), LIF(beta=0.9)), (3,), surrogate=ATan),  # type: ignore[arg-type]
+        lambda: Neurons(LIF(beta=0.9), (3,), ATan),  # type: ignore[arg-type]
+    ):
+        with use_backend(backend), pytest.raises(SnnError, match=r"surrogate=ATan: write ATan\(\)"):
+            make()
+
+
+@pytest.mark.parametrize("wrong", (0, False, "ATan", Leaky(beta=0.9), type("S", (Surrogate,), {})("ATan", 2.0)))
+def test_what_is_no_surrogate_is_refused_by_a_network(wrong):
+    with pytest.raises(SnnError, match="it should be a surrogate"):
+        Network((Dense(3), LIF(beta=0.9)), (3,), surrogate=wrong)
+
+
+@pytest.mark.parametrize(
+    "values",
+    (True, "0.5", ["0.5"], [True, 0.5], np.array([True]), torch.tensor([True]), [None], 10**400, [0.5, "x"], 1j, b"1"),
+    ids=repr,
+)
+def test_text_and_truth_values_are_no_parameters(values):
+    with pytest.raises(SnnError, match=r"LIF\(beta=.*it should be a number, or one number for each neuron"):
+        LIF(beta=values)
+
+
+def test_a_parameter_that_should_learn_is_not_cut_off_silently():
+    with pytest.raises(SnnError, match=r"Spiking\(LIF\(...\), learn=\('threshold',\)\)"):
+        LIF(beta=0.9, threshold=torch.ones(3, requires_grad=True))
+
+
+@pytest.mark.parametrize("threshold", (1e300, 1e-300, (1.0, 1e39)))
+def test_a_threshold_that_single_precision_does_not_hold_is_refused(threshold):
+    with pytest.raises(SnnError, match="threshold"):
+        LIF(beta=0.9, threshold=threshold)
+
+
+def test_a_time_constant_is_no_threshold():
+    with pytest.raises(SnnError, match=r"LIF\(threshold=Tau"):
+        LIF(beta=0.9, threshold=Tau(20))  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from runs import DIGITS, assert_same_run, few, json_of, loading, rows, same_weig
 
 from snn_bp import (
     ALIF,
+    LI,
     LIF,
     BatchNorm,
     Conv,
@@ -30,7 +31,9 @@ from snn_bp import (
     Dense,
     Dropout,
     Experiment,
+    FirstSpike,
     Flatten,
+    MaxCrossEntropy,
     Network,
     RateBounds,
     Recurrent,
@@ -624,7 +627,11 @@ def test_layers_that_fire_are_not_warned_of(finished):
         ({"train": Train(rates=RateBounds(lower=(0.1, 0.1, 0.1)))}, "RateBounds"),
         ({"train": Train(memory="low")}, "train.memory.*BatchNorm"),
         ({"data": replace(DIGITS, transforms=(lambda events: events,))}, "transform"),
-        ({"model": (Flatten(), Dense(np.int64(10)), LIF(beta=0.5))}, "whole number"),
+        (
+            {"model": (Flatten(), Dense(10), LI(beta=0.5)), "train": Train(loss=FirstSpike())},
+            r"FirstSpike.*needs neurons that spike, and the last layer \(LI\) does not",
+        ),
+        ({"train": Train(loss=MaxCrossEntropy())}, r"MaxCrossEntropy.*the last layer \(LIF\) gives spikes"),
     ],
 )
 def test_an_experiment_that_cannot_run_is_refused_and_leaves_no_folder(change, told, tmp_path):

@@ -2,10 +2,12 @@
 
 from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
-from typing import Any
+from pathlib import PurePath
+from typing import Annotated, Any
 
 from snn_bp.data.catalogue import ENTRIES
-from snn_bp.errors import SnnError, check_choice, check_range
+from snn_bp.errors import SnnError, check_choice, is_number, shown
+from snn_bp.fields import Called, Within, check_fields
 
 
 @dataclass(frozen=True)
@@ -32,32 +34,30 @@ class Data:
     name: str
     _: KW_ONLY
     step_ms: float | None = None
-    steps: int | None = None
-    batch: int = 64
+    steps: Annotated[int | None, Within(low=1)] = None
+    batch: Annotated[int, Within(low=1)] = 64
     root: str | None = None
-    downsample: int = 1
+    downsample: Annotated[int, Within(low=1)] = 1
     binary: bool = False
-    shift: int = 0
-    turn: float = 0.0
-    validation: float = 0.1  # share of the training part, drawn from each class alike
-    split_seed: int = 0
+    shift: Annotated[int, Within(low=0)] = 0
+    turn: Annotated[float, Within(0, 180), Called("an angle in degrees, 0..180")] = 0.0
+    validation: Annotated[float, Within(0, 0.9), Called("a share of the training part, 0..0.9")] = 0.1  # of each class
+    split_seed: Annotated[int, Within(0, 2**64 - 1)] = 0
     transforms: tuple[Any, ...] = ()  # callables; tonic's have no common type
 
     def __post_init__(self) -> None:
-        check_choice("data set", self.name, ENTRIES)
+        check_choice("Data: name", self.name, ENTRIES)
         entry = ENTRIES[self.name]
         if self.step_ms is None:
             object.__setattr__(self, "step_ms", entry.step_ms)
+        if isinstance(self.root, PurePath):
+            object.__setattr__(self, "root", str(self.root))
         _check_step(self.step_ms)
+        check_fields(self, but=("transforms",))
         if self.steps is None:
             object.__setattr__(self, "steps", -(-entry.window_ms * 1000 // self.step_us))  # rounded up
-        for field, low in (("steps", 1), ("batch", 1), ("downsample", 1), ("shift", 0), ("split_seed", 0)):
-            _check_count(field, getattr(self, field), low=low)
-        check_range("turn", self.turn, 0, 180, hint="It is an angle in degrees.")
-        check_range("validation", self.validation, 0, 0.9, hint="It is a share of the training part.")
         if self.turn and entry.sensor is None:
             raise SnnError(f"{self.name}: turn={self.turn} turns images; a row of channels can only be shifted.")
-        object.__setattr__(self, "root", None if self.root is None else str(self.root))
         object.__setattr__(self, "transforms", _as_tuple(self.transforms))
         if entry.sensor is not None and not self.transforms:
             check_downsample(self, entry.sensor[:2])
@@ -90,24 +90,23 @@ def _microseconds(step_ms: float) -> int:
 
 
 def _check_step(step_ms: Any) -> None:
-    hint = "Events are timed in microseconds."
-    check_range("step_ms", step_ms, 0.001, 1_000_000, hint=hint)
+    if not is_number(step_ms) or not 0.001 <= step_ms <= 1_000_000:
+        raise SnnError(
+            f"Data(step_ms={shown(step_ms)}): it lies in 0.001..1000000 ms. Events are timed in microseconds."
+        )
     if Fraction(str(float(step_ms))) * 1000 != _microseconds(step_ms):
         nearest = round(step_ms * 1000) / 1000
         raise SnnError(f"step_ms={step_ms!r}: a step is a whole number of microseconds. step_ms={nearest} would do.")
 
 
-def _check_count(field: str, value: Any, *, low: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise SnnError(f"{field}={value!r}: it is a whole number, {low} or more.")
-
-
 def _as_tuple(transforms: Any) -> tuple[Any, ...]:
-    transforms = (transforms,) if callable(transforms) else tuple(transforms)
-    for transform in transforms:
+    given = (transforms,) if callable(transforms) else transforms
+    for transform in given if isinstance(given, tuple | list) else (given,):
+        if isinstance(transform, type):
+            raise SnnError(f"Data(transforms): {transform.__name__} is a class. Write {transform.__name__}(...).")
         if not callable(transform):
             raise SnnError(
-                f"transforms: {transform!r} cannot be called with events. "
-                "Give tonic transforms, such as Denoise(filter_time=10000)."
+                f"Data(transforms): {shown(transform)} cannot be called with events. "
+                "Give a tuple of tonic transforms, such as Denoise(filter_time=10000)."
             )
-    return transforms
+    return tuple(given)

@@ -18,7 +18,7 @@ from snn_bp.diagnose.smooth import piece
 from snn_bp.diagnose.trace import forked
 from snn_bp.diagnose.unroll import How, Steps, unroll
 from snn_bp.layers import Delays
-from snn_bp.losses import Loss
+from snn_bp.losses import Loss, smooth_loss
 from snn_bp.network import Network
 
 REACHES = (1e-3, 1e-4, 1e-5, 1e-6)  # of a step along a direction; smaller ones cross fewer kinks and lose digits
@@ -157,7 +157,7 @@ def _run(
     with forked(x):  # the same dropout every time
         torch.manual_seed(0)
         out, layers = unroll(network, x, how=How(smooth=True, held=held))
-    return loss(out, targets), layers
+    return smooth_loss(loss, out, targets), layers
 
 
 def _pieces(layers: list[Steps]) -> list[Tensor]:

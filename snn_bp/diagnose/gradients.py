@@ -20,7 +20,7 @@ from snn_bp.diagnose.unroll import How, copied, unroll
 from snn_bp.errors import SnnError
 from snn_bp.kernels import use_backend
 from snn_bp.layers import Delays
-from snn_bp.losses import CountCrossEntropy, Loss
+from snn_bp.losses import CountCrossEntropy, Loss, smooth_loss
 from snn_bp.network import Network, has_state, neuron_of
 from snn_bp.neurons import Neuron, is_spiking
 
@@ -291,7 +291,7 @@ def _gradients(network: Network, x: Tensor, targets: Tensor, loss: Loss, how: Ho
     with forked(x):
         torch.manual_seed(0)
         out, _ = unroll(network, x, how=how)
-    return _of(loss(out, targets), network)
+    return _of(smooth_loss(loss, out, targets) if how.smooth else loss(out, targets), network)
 
 
 def _in_pieces(network: Network, x: Tensor, targets: Tensor, loss: Loss, cut: int) -> Gradients | None:

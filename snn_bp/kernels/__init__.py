@@ -12,8 +12,17 @@ from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.operator import is_compiled, run_neuron
 from snn_bp.kernels.operator import neuron as compiled_neuron
 from snn_bp.kernels.reference import simulate_reference
-from snn_bp.neurons import COEFFICIENTS, Neuron, State, coefficients, has_adaptation, has_current, is_spiking
-from snn_bp.surrogates import ATan, Surrogate
+from snn_bp.neurons import (
+    COEFFICIENTS,
+    Neuron,
+    State,
+    check_neuron,
+    coefficients,
+    has_adaptation,
+    has_current,
+    is_spiking,
+)  # fmt: skip
+from snn_bp.surrogates import ATan, Surrogate, check_surrogate
 
 BACKENDS = ("fastest", "reference")
 LAST, FIRST = (0, 1, 3, 4, 2), (0, 1, 4, 2, 3)  # channels last in memory, and back
@@ -56,6 +65,7 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
     reference. All spike alike, bit for bit.
     """
     _check_input(neuron, x)
+    check_surrogate(surrogate)
     y = x if x.dtype in (torch.float32, torch.float64) else x.float()
     constants = Constants.of(neuron)
     values = parameters_of(neuron, y, parameters or {})
@@ -135,6 +145,7 @@ def rest(neuron: Neuron, shape: tuple[int, ...], *, like: Tensor) -> State:
 
 
 def _check_input(neuron: Neuron, x: Tensor) -> None:
+    check_neuron(neuron)
     name = type(neuron).__name__
     if not isinstance(x, Tensor) or not x.is_floating_point():
         found = x.dtype if isinstance(x, Tensor) else type(x).__name__

@@ -1,0 +1,176 @@
+"""Frozen values check themselves: each field against its annotation, when the value is made.
+
+An annotation says what a field holds: `int`, `float | None`, `Literal["a", "b"]`, `tuple[int, ...]`, a type of ours.
+`Annotated` adds bounds, `Annotated[float, Within(0, 1)]`, and words, `Annotated[Loss, Called("a loss, as ...")]`.
+Numbers of NumPy become Python's; a list becomes a tuple; a subclass of a type of ours is not that type.
+"""
+
+import types
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from snn_bp.errors import SnnError, a_number, is_number, nearest, shown
+
+MOST = 2**31 - 1  # of a whole number, unless told otherwise: counts and places have 32 bits
+LARGEST = 3.4e38  # of a number: single precision holds it
+WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Within:
+    """Bounds of a number; those left out are the largest that fit."""
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+
+
+@dataclass(frozen=True)
+class Called:
+    """What a message calls the values that fit."""
+
+    words: str
+
+
+def check_fields(value: Any, *, but: tuple[str, ...] = ()) -> None:
+    """Raise unless each field of a dataclass fits its annotation; fields named in `but` are left to others."""
+    kind = type(value)
+    for name, hint in _hints(kind):
+        if name not in but:
+            found = getattr(value, name)
+            read = read_field(kind.__name__, name, found, hint)
+            if read is not found:
+                object.__setattr__(value, name, read)
+
+
+def read_field(kind: str, name: str, found: Any, hint: Any) -> Any:
+    """The value of one field as it is kept; raises unless it fits."""
+    if get_origin(_bare(hint)) is tuple and isinstance(found, tuple | list):  # each its own place in the message
+        part = get_args(_bare(hint))[0]
+        return tuple(read_field(kind, f"{name}.{place}", each, part) for place, each in enumerate(found))
+    fits, read = fit(found, hint)
+    if not fits:
+        raise SnnError(f"{kind}({name}={shown(found)}): it should be {called(hint)}.{_advice(found, hint)}")
+    return read
+
+
+def read_words(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """What text gives for the fields of `kind`, with words such as "no" read where a truth value belongs."""
+    flags = {name for name, hint in _hints(kind) if _bare(hint) is bool} if isinstance(kind, type) else ()
+    return {name: as_flag(value) if name in flags else value for name, value in given.items()}
+
+
+def as_flag(value: Any) -> Any:
+    """True or False for the words, and the numbers 0 and 1, that mean them; anything else as it is."""
+    word = str(value).lower() if isinstance(value, str) or (type(value) is int and value in (0, 1)) else ""
+    return WORDS.get(word.strip(), value)
+
+
+def fit(found: Any, hint: Any) -> tuple[bool, Any]:
+    """Whether `found` fits an annotation, and how it is kept."""
+    bare, within = _bare(hint), _bounds(hint)
+    if bare is Any:
+        return True, found
+    if bare is None or bare is type(None):
+        return found is None, None
+    if bare is bool:
+        return isinstance(found, bool | np.bool_), bool(found) if isinstance(found, np.bool_) else found
+    if bare is int or bare is float:
+        return _number(found, within, whole=bare is int)
+    if bare is str:
+        text = isinstance(found, str) and "\0" not in found
+        return text, str.__str__(found) if text else found
+    if get_origin(bare) is Literal:
+        known = isinstance(found, str) and found in get_args(bare)
+        return known, str.__str__(found) if known else found
+    if get_origin(bare) in (Union, types.UnionType):
+        for part in get_args(bare):
+            fits, read = fit(found, Annotated[part, within] if within and part is not type(None) else part)
+            if fits:
+                return True, read
+        return False, found
+    if get_origin(bare) is tuple:
+        if isinstance(found, np.ndarray) and found.ndim == 1:
+            found = tuple(found)
+        if not isinstance(found, tuple | list):
+            return False, found
+        part = get_args(bare)[0]
+        parts = [fit(each, Annotated[part, within] if within else part) for each in found]
+        return all(fits for fits, _ in parts), tuple(read for _, read in parts)
+    return type(found) is bare, found  # not isinstance: JSON would keep a subclass as its parent
+
+
+def called(hint: Any) -> str:
+    """What a message calls the values that fit an annotation."""
+    for extra in getattr(hint, "__metadata__", ()):
+        if isinstance(extra, Called):
+            return extra.words
+    bare, within = _bare(hint), _bounds(hint)
+    if bare in (None, type(None)):
+        return "None"
+    if bare is int or bare is float:
+        within = within or Within()
+        return a_number(whole=bare is int, low=within.low, high=within.high, above=within.above)
+    if bare is bool or bare is str:
+        return "True or False" if bare is bool else "a text"
+    if get_origin(bare) is Literal:
+        return f"one of {', '.join(map(repr, get_args(bare)))}"
+    if get_origin(bare) in (Union, types.UnionType):
+        parts = [part for part in get_args(bare) if part is not type(None)]
+        words = [called(Annotated[part, within] if within else part) for part in parts]
+        return ", or ".join(words + ["None"] * (len(parts) < len(get_args(bare))))
+    if get_origin(bare) is tuple:
+        part = get_args(bare)[0]
+        return f"a tuple, each {called(Annotated[part, within] if within else part)}"
+    return f"a {bare.__name__}"
+
+
+def _number(found: Any, within: Within | None, *, whole: bool) -> tuple[bool, Any]:
+    if not is_number(found, whole=whole):
+        return False, found
+    if type(found) not in (int, float):
+        found = int(found) if is_number(found, whole=True) else float(found)
+    within = within or Within()
+    largest = MOST if whole else LARGEST
+    low, high = (-largest if within.low is None else within.low), (largest if within.high is None else within.high)
+    return low <= found <= high and (within.above is None or found > within.above), found
+
+
+def _advice(found: Any, hint: Any) -> str:
+    """The sentence behind a refusal: the nearest word, or what to write instead."""
+    bare = _bare(hint)
+    kinds = [part for part in (get_args(bare) or (bare,)) if isinstance(part, type)]
+    if isinstance(found, str) and bare is bool:
+        word = as_flag(found)
+        return f" Write {word}." if isinstance(word, bool) else f" {nearest(found.lower(), WORDS)}"
+    if isinstance(found, str) and get_origin(bare) is Literal:
+        return f" {nearest(found, get_args(bare))}"
+    if isinstance(found, type | types.FunctionType):
+        return f" That is what makes one: write {found.__name__}(...)."
+    parent = next((kind for kind in kinds if kind not in (int, float, str, bool) and isinstance(found, kind)), None)
+    if parent is not None:
+        return f" {type(found).__name__} is a class of its own on top of {parent.__name__}; snn_bp knows its own only."
+    largest = MOST if int in kinds else LARGEST
+    within = _bounds(hint)
+    if isinstance(found, int | float) and (int in kinds or float in kinds) and abs(found) > largest:
+        return "" if within and within.high is not None else f" The largest that fits is {largest}."
+    return ""
+
+
+def _bare(hint: Any) -> Any:
+    """An annotation without what `Annotated` adds."""
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def _bounds(hint: Any) -> Within | None:
+    return next((extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Within)), None)
+
+
+@cache
+def _hints(kind: type) -> tuple[tuple[str, Any], ...]:
+    """The annotation of each field of a dataclass."""
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple((field.name, hints[field.name]) for field in fields(kind))

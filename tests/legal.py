@@ -1,0 +1,160 @@
+"""What each field of each value of an experiment may hold, written down by hand, and a valid example of each value.
+
+An oracle of its own: it does not read the annotations that the package checks itself by.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from snn_bp import (
+    ALIF,
+    IF,
+    LI,
+    LIF,
+    ATan,
+    BatchNorm,
+    Conv,
+    CountCrossEntropy,
+    CountSquaredError,
+    CubaLIF,
+    Data,
+    Delay,
+    Dense,
+    Dropout,
+    Experiment,
+    FirstSpike,
+    Flatten,
+    MaxCrossEntropy,
+    MembraneCrossEntropy,
+    Pool,
+    RateBounds,
+    Recurrent,
+    Spiking,
+    Surrogate,
+    Tau,
+    Train,
+)  # fmt: skip
+from snn_bp.surrogates import SHAPES
+
+NEURONS = (IF, LIF, CubaLIF, ALIF, LI)
+LOSSES = (CountCrossEntropy, MembraneCrossEntropy, MaxCrossEntropy, CountSquaredError, FirstSpike)
+LAYERS = (*NEURONS, Dense, Conv, Pool, Flatten, Dropout, Delay, BatchNorm, Spiking, Recurrent)
+
+
+def whole(low: int, high: int = 2**31 - 1) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def number(low: float = -math.inf, high: float = 3.4e38, *, above: float = -math.inf) -> Callable[[Any], bool]:
+    return lambda value: type(value) in (int, float) and low <= value <= high and value > above
+
+
+def each(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """One, or a tuple of such, nested as deep as wanted."""
+    return lambda value: all(map(each(fits), value)) if type(value) is tuple else fits(value)
+
+
+def some(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or fits(value)
+
+
+def one(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: type(value) in kinds
+
+
+def word(*known: str) -> Callable[[Any], bool]:
+    return lambda value: type(value) is str and (value in known or not known)
+
+
+def flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def decay(value: Any) -> bool:
+    return type(value) is Tau or each(number(0, 1))(value)
+
+
+COUNT, SHARE, POSITIVE = whole(1), number(0, 1), number(above=0)
+RESETTING = {
+    "threshold": each(POSITIVE), "reset": word("subtract", "zero", "zero_all", "none"), "detach_reset": flag,
+}  # fmt: skip
+LEARNING = {"neuron": one(*NEURONS), "learn": lambda value: type(value) is tuple and all(map(word(), value))}
+LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
+    Tau: {"ms": POSITIVE},
+    IF: RESETTING,
+    LIF: RESETTING | {"beta": decay},
+    CubaLIF: RESETTING | {"alpha": decay, "beta": decay},
+    ALIF: RESETTING | {"alpha": decay, "beta": decay, "rho": decay, "kappa": each(number(0))},
+    LI: {"alpha": decay, "beta": decay},
+    Surrogate: {"shape": word(*SHAPES), "slope": POSITIVE, "per": word("threshold", "potential")},
+    Dense: {"units": COUNT, "bias": flag},
+    Conv: {
+        "channels": COUNT, "kernel": each(COUNT), "stride": each(COUNT), "padding": each(whole(0)),
+        "dilation": each(COUNT), "groups": COUNT, "bias": flag,
+    },
+    Pool: {"size": COUNT, "kind": word("sum", "average", "max"), "stride": some(COUNT)},
+    Flatten: {},
+    Dropout: {"share": number(0, 0.99)},
+    Delay: {"steps": each(number(0)), "learn": flag, "most": COUNT},
+    BatchNorm: {"momentum": SHARE, "scale": POSITIVE},
+    Spiking: LEARNING,
+    Recurrent: LEARNING | {"bias": flag},
+    CountCrossEntropy: {},
+    MembraneCrossEntropy: {},
+    MaxCrossEntropy: {},
+    CountSquaredError: {"right": SHARE, "wrong": SHARE},
+    FirstSpike: {"scale": POSITIVE},
+    RateBounds: {"lower": each(SHARE), "upper": each(SHARE), "strength": number(0)},
+    Data: {
+        "name": word("digits", "nmnist", "dvs_gesture", "shd"), "step_ms": number(0.001, 1e6), "steps": COUNT,
+        "batch": COUNT, "root": some(lambda value: type(value) is str and "\0" not in value), "downsample": COUNT,
+        "binary": flag, "shift": whole(0), "turn": number(0, 180), "validation": number(0, 0.9),
+        "split_seed": whole(0, 2**64 - 1), "transforms": lambda value: type(value) is tuple,
+    },
+    Train: {
+        "epochs": COUNT, "lr": POSITIVE, "optimizer": word("adamw", "adam", "sgd"), "momentum": SHARE, "nesterov": flag,
+        "weight_decay": SHARE, "schedule": word("constant", "cosine", "step"), "step_epochs": COUNT,
+        "step_factor": POSITIVE, "warmup": SHARE, "clip": some(POSITIVE), "loss": one(*LOSSES),
+        "surrogate": one(Surrogate), "rates": some(one(RateBounds)), "truncate": some(COUNT),
+        "keep": word("best", "last"), "autocast": some(word("bfloat16")), "memory": word("full", "low"),
+        "target": word("float", "loihi"), "settle": SHARE,
+        "device": lambda value: type(value) is str and value.partition(":")[0].isalpha(),
+    },
+    Experiment: {
+        "data": one(Data), "model": lambda value: type(value) is tuple and all(map(one(*LAYERS), value)),
+        "train": one(Train), "seed": whole(0, 2**64 - 1),
+    },
+}  # fmt: skip
+
+NEURON = LIF(beta=0.9)
+EXAMPLES: dict[type, dict[str, Any]] = {kind: {} for kind in LEGAL} | {
+    Tau: {"ms": 20},
+    LIF: {"beta": 0.9},
+    CubaLIF: {"alpha": 0.5, "beta": Tau(20)},
+    ALIF: {"beta": (0.8, 0.9), "rho": 0.9, "kappa": 0.1},
+    LI: {"beta": 0.9},
+    Surrogate: {"shape": "ATan", "slope": 2.0},
+    Dense: {"units": 10},
+    Conv: {"channels": 4, "kernel": (3, 3)},
+    Pool: {"size": 2},
+    Spiking: {"neuron": NEURON, "learn": ("beta",)},
+    Recurrent: {"neuron": NEURON},
+    Data: {"name": "digits"},
+    Experiment: {"data": Data("digits"), "model": (Dense(10), NEURON), "train": Train(surrogate=ATan())},
+}
+
+
+def assert_legal(value: Any) -> None:
+    """Raise where a field of a value, or of a value within it, holds what it may not."""
+    if isinstance(value, tuple):
+        for part in value:
+            assert_legal(part)
+    elif is_dataclass(value) and not isinstance(value, type):
+        assert type(value) in LEGAL, f"{value!r} is no value of an experiment"
+        for field in fields(value):
+            found = getattr(value, field.name)
+            assert LEGAL[type(value)][field.name](found), f"{type(value).__name__}.{field.name} = {found!r}"
+            if field.name != "transforms":
+                assert_legal(found)
