@@ -1,10 +1,16 @@
 """Train spiking networks by backpropagation through time, and trust what comes out."""
 
+# ruff: noqa: E402
+
 import os
 
 # Before torch starts its threads: let those that wait sleep. Spinning, as they would, they make a step twice as long
 # where other processes keep the cores busy, and no shorter where none does (experiments/benchmarks/busy.py).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from snn_bp.signals import end_in_silence
+
+end_in_silence()
 
 from snn_bp.cli import main
 from snn_bp.data import Data

@@ -26,7 +26,7 @@ from snn_bp.network import start_alive
 from snn_bp.progress import results_line
 from snn_bp.run import Run, read_experiment
 from snn_bp.search import search as search_weights
-from snn_bp.signals import Stopped
+from snn_bp.signals import Stopped, end_with_interrupt
 from snn_bp.train import resume as resume_run
 from snn_bp.train import train as train_run
 
@@ -250,10 +250,13 @@ def entry() -> None:
     anyway.
     """
     try:
+        end_with_interrupt()
         guarded(app)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:  # ahead of what `guarded` guards
+        code = 130
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # who read it may have gone

@@ -1,6 +1,8 @@
 """Signals that ask a program to stop: the first is noted, so that what was reached can be saved; the second ends it."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,19 @@ class Stopped(Exception):
     def __init__(self, path: Path, signum: int) -> None:
         super().__init__(f"stopped and saved. Go on with: snn-bp resume {path}")
         self.signum = signum
+
+
+def end_in_silence() -> None:
+    """While our own program imports its libraries, let Ctrl-C end it with a line instead of a traceback of theirs."""
+    ours = Path(sys.argv[0] or "-").name.split(".")[0] == "snn-bp" or "-m snn_bp" in " ".join(sys.orig_argv)
+    if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+
+
+def end_with_interrupt() -> None:
+    """From here on Ctrl-C is an exception again, which `guarded` says in a line."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
@@ -42,3 +57,8 @@ def noted_signals() -> Iterator[list[int]]:
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
+
+
+def _end(signum: int, frame: Any) -> None:
+    os.write(2, b"stopped before anything began.\n")
+    os._exit(130)

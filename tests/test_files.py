@@ -1,0 +1,189 @@
+"""Files: whole or not at all, never through links, never waiting for what is no file, in UTF-8."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from snn_bp import SnnError
+from snn_bp.files import append, make_folder, read_bytes, read_json, read_object, read_text, replace_file, write_json
+from snn_bp.provenance import commit
+
+
+def in_the_place_of(file: Path, kind: str) -> None:
+    """Put something that is no file where a file should be."""
+    if kind == "a pipe":
+        os.mkfifo(file)
+    elif kind == "a folder":
+        file.mkdir()
+    elif kind == "a device":
+        file.symlink_to("/dev/zero")
+    elif kind == "a socket":
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(str(file))
+        server.close()
+
+
+@pytest.mark.parametrize("kind", ("a pipe", "a folder", "a device", "a socket"))
+def test_what_is_no_file_is_refused_at_once(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = Path("file")
+    in_the_place_of(file, kind)
+
+    for read in (read_bytes, read_text, read_json):
+        with pytest.raises(SnnError, match=f"file: .*{kind}"):
+            read(file)
+    if kind != "a device":  # that is a link here, which is replaced
+        with pytest.raises(SnnError, match=f"should be a file, found {kind}"):
+            replace_file(file, b"new")
+    with pytest.raises(SnnError, match="file"):
+        append(file, b"more")
+
+
+def test_a_missing_a_large_and_a_strange_file_are_refused_by_name(tmp_path):
+    file = tmp_path / "file"
+    with pytest.raises(SnnError, match="no such file"):
+        read_bytes(file)
+    file.write_bytes(bytes(3 << 20))
+    with pytest.raises(SnnError, match="at most 2 MB, found 3 MB"):
+        read_bytes(file, limit_mb=2)
+    for content, told in ((b"\xff", "UTF-8"), (b"[" * 100_000, "nested too deep"), (b"{", "not JSON")):
+        file.write_bytes(content)
+        with pytest.raises(SnnError, match=told):
+            read_json(file)
+    file.write_text("[3]")
+    with pytest.raises(SnnError, match="JSON object"):
+        read_object(file)
+
+
+@pytest.mark.parametrize("name", ("file.writing", ".file.writing", "file"))
+def test_a_planted_link_leads_nowhere(name, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("years of work")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(victim)
+
+    replace_file(tmp_path / "run" / "file", b"new")
+
+    assert victim.read_text() == "years of work" and (tmp_path / "run" / "file").read_bytes() == b"new"
+    assert not (tmp_path / "run" / "file").is_symlink()
+
+
+def test_nothing_is_appended_through_a_link_nor_written_into_a_linked_folder(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("years of work")
+    (tmp_path / "log.txt").symlink_to(victim)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "plots").symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(SnnError, match=r"log\.txt: it should be a file, found a link"):
+        append(tmp_path / "log.txt", b"more")
+    with pytest.raises(SnnError, match="plots: it should be a folder, found a link"):
+        make_folder(tmp_path / "plots")
+
+    assert victim.read_text() == "years of work"
+
+
+def test_temporary_names_differ_and_the_file_is_made_by_us_alone(tmp_path, monkeypatch):
+    seen = []
+    real = os.open
+
+    def watching(path, flags, *rest):
+        if str(path).endswith(".writing"):
+            seen.append((Path(path).name, flags))
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", watching)
+    for _ in range(2):
+        replace_file(tmp_path / "file", b"new")
+
+    names, flags = zip(*seen, strict=True)
+    assert len(set(names)) == 2 and all(flag & os.O_EXCL and flag & os.O_NOFOLLOW for flag in flags)
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_folder_is_on_disk_too_and_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    kinds = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda opened: kinds.append(stat.S_IFMT(os.fstat(opened).st_mode)) or real(opened))
+    write_json(tmp_path / "file", {"a": 1})
+    assert kinds == [stat.S_IFREG, stat.S_IFDIR]
+
+    def fail(opened: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(SnnError, match="No space left"):
+        write_json(tmp_path / "file", {"a": 2})
+    assert [file.name for file in tmp_path.iterdir()] == ["file"] and read_json(tmp_path / "file") == {"a": 1}
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch) -> Path:
+    """A repository of somebody else's whose settings run a program."""
+    folder, ran = tmp_path / "foreign", tmp_path / "ran"
+    folder.mkdir()
+
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=folder, check=True)
+
+    git("init", "--quiet")
+    (folder / ".gitattributes").write_text("*.txt filter=theirs\n")
+    (folder / "a.txt").write_text("one\n")
+    git("add", "-A")
+    git("commit", "--quiet", "-m", "first")
+    for key in ("core.fsmonitor", "filter.theirs.clean", "filter.theirs.process", "diff.external"):
+        git("config", key, f"touch {ran}; cat")
+    for hook in ("post-index-change", "fsmonitor-watchman", "post-checkout"):
+        (folder / ".git" / "hooks" / hook).write_text(f"#!/bin/sh\ntouch {ran}\n")
+        (folder / ".git" / "hooks" / hook).chmod(0o755)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_the_commit_is_read_and_nothing_of_the_repository_runs(repository, tmp_path):
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+
+    assert commit() == head
+    (repository / "a.txt").write_text("two\n")
+    assert commit() == head + "+changes"
+
+    subprocess.run(["git", "pack-refs", "--all"], check=True)
+    assert commit() == head + "+changes"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_pipe_in_place_of_gits_head_is_no_commit(repository):
+    (repository / ".git" / "HEAD").unlink()
+    os.mkfifo(repository / ".git" / "HEAD")
+
+    assert commit() is None
+
+
+@pytest.mark.parametrize("name", ("опыт", "µ ± 实验"))
+def test_names_and_lines_survive_any_locale(name, tmp_path):
+    program = (
+        "import sys, pathlib\n"
+        "from snn_bp.files import append, read_text, write_json\n"
+        "from snn_bp.progress import show\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "append(folder / 'log.txt', 'µ ± 实验'.encode())\n"
+        "assert read_text(folder / 'log.txt') == 'µ ± 实验'\n"
+        "write_json(folder / 'a.json', {'µ': '±'})\n"
+        "show('95 % ± µ')\n"
+    )
+    (tmp_path / name).mkdir()
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py"), str(tmp_path / name)],
+        env=os.environ | plain,
+        capture_output=True,
+    )
+
+    assert done.returncode == 0 and done.stdout == b"95 % \\xb1 \\xb5\n", done.stderr.decode()
