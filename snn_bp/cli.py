@@ -105,12 +105,19 @@ def evaluate(
 def export(
     run: Folder, file: Target, split: Split = "test", samples: Samples = 256, checkpoint: Checkpoint = "best",
     proof: Annotated[bool, typer.Option("--verify/--no-verify", help="Replay recordings through the file.")] = True,
+    step: Annotated[float | None, typer.Option(help="Of a .nir file: seconds of a time step (1e-4).")] = None,
+    compatible: Annotated[str | None, typer.Option(help="Of a .nir file: 1.0.4, for NIR up to that version.")] = None,
 ) -> None:  # fmt: skip
     """Write a run's network to FILE.net (Lava netx, for Loihi) or FILE.nir, and prove that the file does the same."""
     from snn_bp.export.verify import export as export_run  # h5py and nir, only where they are asked for
 
-    found = export_run(_opened(run), file, split=split, samples=samples, checkpoint=checkpoint, proof=proof)
+    if compatible not in (None, "1.0.4"):
+        raise SnnError(f"--compatible {compatible}: it should be 1.0.4. Newer versions read the file without it.")
+    found = export_run(_opened(run), file, split=split, samples=samples, checkpoint=checkpoint, proof=proof,
+                       step_s=step, compatible=compatible)  # fmt: skip
     print(f"{file} is written" if found is None else found)
+    if compatible:
+        print("  NIR 1.0.4 knows no reset value, there a spike takes the threshold off: for readers that reset to 0.")
     if found is not None and not found.holds:
         raise SnnError(f"{file}: it does not do what the network does: {found.difference}")
 
@@ -119,12 +126,13 @@ def export(
 def verify(
     run: Folder, file: Target, split: Split = "test", samples: Samples = 256, checkpoint: Checkpoint = "best",
     lava: Annotated[int, typer.Option(help="Replay so many recordings in Lava's real client too.")] = 0,
+    step: Annotated[float | None, typer.Option(help="Of a .nir file of others: seconds of a time step.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the proof as JSON.")] = False,
 ) -> None:  # fmt: skip
     """Replay recordings through a run's network and through an exported file, and name the first difference."""
     from snn_bp.export.verify import verify as verify_run  # h5py and nir, only where they are asked for
 
-    found = verify_run(_opened(run), file, split=split, samples=samples, checkpoint=checkpoint, lava=lava)
+    found = verify_run(_opened(run), file, split=split, samples=samples, checkpoint=checkpoint, lava=lava, step_s=step)
     print(json.dumps(found.record(), indent=2) if as_json else found)
     if not found.holds:
         raise SnnError(f"{file}: it does not do what the network does: {found.difference}")

@@ -2,17 +2,24 @@
 
 import io
 import json
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from snn_bp.errors import SnnError
+from snn_bp.export.hdf5_child import Reading
 
 Entry: TypeAlias = np.ndarray | str | list | None
 SECONDS, SECONDS_PER_MB = 10.0, 0.1  # for a file before it counts as one that hangs the library
+KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}  # fmt: skip
 
 
 def read_hdf5(path: Path | str) -> dict[str, Entry]:
@@ -21,13 +28,31 @@ def read_hdf5(path: Path | str) -> dict[str, Entry]:
     Raises `SnnError` where the file is broken, leads outside itself, or holds what is neither number nor text.
     """
     path = Path(path)
-    if not path.is_file():
-        raise SnnError(f"{path}: no file is here.")
+    _check_kind(path)
     with np.load(io.BytesIO(_by_child(path)), allow_pickle=False) as content:
         index = json.loads(content["index"].tobytes())
         if index["problem"]:
             raise SnnError(f"{path}: {index['problem']}")
         return {name: content[value] if kind == "array" else value for name, kind, value in index["entries"]}
+
+
+def entries_of(file: Any) -> dict[str, Entry]:
+    """The same of a file of our own that h5py has open."""
+    reading = Reading(2**40)
+    reading.group(file, 0)
+    return {name: reading.arrays[value] if kind == "array" else value for name, kind, value in reading.entries}
+
+
+def _check_kind(path: Path) -> None:
+    """Raise where something else than an ordinary file, or nothing, is there. Opens nothing, so it cannot hang."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as cause:  # no file, no rights, links in a circle, a name that no system takes
+        said = cause.strerror if isinstance(cause, OSError) else str(cause)
+        raise SnnError(f"{path}: no file is here ({said}).") from None
+    if not stat.S_ISREG(found.st_mode):
+        what = KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        raise SnnError(f"{path}: no file is here but {what}. Give the name of a file.")
 
 
 def _by_child(path: Path) -> bytes:

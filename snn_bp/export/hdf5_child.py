@@ -12,6 +12,7 @@ from typing import Any
 
 MOST_ENTRIES, MOST_DEPTH = 50_000, 8
 MOST_MEMORY = 4 * 2**30  # bytes, beyond what the content may take
+MOST_CONTENT = 2**30  # bytes that a file may hold beyond its own size
 INFLATES = 1100  # how many times deflate can make a file larger, at most (it is 1032)
 FILTERS = (1, 2, 3, 4, 32000)  # deflate, shuffle, checksum, szip, lzf: those that HDF5 and h5py bring along
 
@@ -24,7 +25,7 @@ class Reading:
     """What is read so far, and how many bytes the file may still hold."""
 
     def __init__(self, size: int) -> None:
-        self.left = INFLATES * size
+        self.left = most_content(size)
         self.entries: list[list[Any]] = []  # [path, kind, value]
         self.arrays: dict[str, Any] = {}
 
@@ -86,6 +87,11 @@ class Reading:
             raise Refused("it claims more data than its size can hold.")
 
 
+def most_content(size: int) -> int:
+    """How many bytes a file of `size` bytes may hold."""
+    return min(INFLATES * size, MOST_CONTENT + size)
+
+
 def content(path: str) -> bytes:
     """The file's content, or why it is refused, as the arrays of an `.npz`."""
     import h5py
@@ -111,7 +117,7 @@ def limit_memory(size: int) -> None:
     try:
         import resource  # not on Windows
 
-        most = MOST_MEMORY + 3 * INFLATES * size
+        most = MOST_MEMORY + 3 * most_content(size)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     except (ImportError, ValueError, OSError):
         pass

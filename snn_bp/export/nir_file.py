@@ -1,58 +1,26 @@
 """A NIR file as it lies on disk: nodes with their numbers, checked before anything is made of them."""
 
+import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from snn_bp.errors import SnnError
 from snn_bp.export.hdf5 import Entry, read_hdf5
+from snn_bp.export.nir_flat import flat, without_batch
+from snn_bp.export.nir_node import NEURONS, Edge, Node, Value
 
-Value: TypeAlias = np.ndarray | str
 FORMAT = 1  # of our contract
 CONTRACT = "snn_bp"  # its name in the graph's metadata, a text of JSON
-NODES, CONTRACT_PATH = "/node/nodes/", f"/node/metadata/{CONTRACT}"
+METADATA = "/node/metadata/"
 RESETS_TO_VALUE = (1, 0, 6)  # the version of NIR from which a spike sets v_reset; before, it takes off the threshold
-MOST_NODES, MOST_NEURONS, MOST_PRODUCTS = 10_000, 2**24, 2**32  # of one layer, and of one step of it
-NEURONS = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF")
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """One node; fields are arrays of any shape or texts, metadata those of `snn_bp` alone."""
-
-    name: str
-    kind: str
-    fields: dict[str, Value]
-    metadata: dict[str, np.ndarray]
-
-    def refuse(self, why: str) -> SnnError:
-        """The error that says why this node cannot be read."""
-        return SnnError(f"node {self.name!r} ({self.kind}): {why}")
-
-    def numbers(self, name: str) -> np.ndarray:
-        """A field of finite numbers."""
-        value = self.fields.get(name)
-        if not isinstance(value, np.ndarray) or value.size == 0 or not (np.abs(value.astype(float)) < 3e38).all():
-            raise self.refuse(f"its {name} should be finite numbers, found {'none' if value is None else 'others'}.")
-        return value.astype(np.float64)
-
-    def each(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """A field with a number for each neuron of `shape`."""
-        value = self.numbers(name)
-        if value.shape != shape and value.size != 1:
-            raise self.refuse(f"its {name} has the shape {list(value.shape)}, its input {list(shape)}.")
-        return np.broadcast_to(value.reshape(shape if value.shape == shape else ()), shape)
-
-    def whole(self, name: str, count: int) -> tuple[int, ...]:
-        """A field of `count` whole numbers from 0 up, or one for all."""
-        value = self.numbers(name).ravel()
-        if value.size not in (1, count) or (value != np.trunc(value)).any() or value.min() < 0 or value.max() > 2**24:
-            raise self.refuse(f"its {name} should be {count} whole numbers from 0 up, found {value[:4].tolist()}.")
-        return tuple(int(number) for number in np.broadcast_to(value, (count,)))
+MOST_NEURONS, MOST_PRODUCTS = 2**24, 2**32  # of one layer, and of one step of it
+NO_STEP = "NIR stores no time step and this file has no contract of snn_bp. Give step_s (--step): "
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +29,12 @@ class NirFile:
 
     version: tuple[int, ...]
     nodes: dict[str, Node]
-    edges: list[tuple[str, str]]
+    edges: list[Edge]
     contract: dict[str, Any] | None
+
+    def subtracts(self, node: Node) -> bool:
+        """Whether a spike takes the threshold off, as up to NIR 1.0.5, and does not set a value."""
+        return "v_reset" not in node.fields and self.contract is None and self.version < RESETS_TO_VALUE
 
     def step(self, given: float | None) -> float:
         """The length of a time step in seconds: the contract's, or the one given."""
@@ -70,9 +42,7 @@ class NirFile:
         if given is not None and (isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < 1e9):
             raise SnnError(f"step_s={given!r}: the time step is a positive number of seconds.")
         if ours is None:
-            raise SnnError(
-                "NIR stores no time step and this file has no contract of snn_bp. Give step_s; 1e-4 is usual."
-            )
+            raise SnnError(NO_STEP + "read_nir without it says which steps keep the layers alive.")
         if given is not None and ours != given:
             raise SnnError(f"step_s={given}: the file was written for steps of {ours} s. Leave step_s out.")
         return float(ours)
@@ -129,21 +99,34 @@ def _graph(entries: dict[str, Entry]) -> NirFile:
         raise SnnError(f"its version {version[:20]!r} is no version of NIR.")
     if _text(entries, "/node/type") != "NIRGraph":
         raise SnnError("its top node is no NIRGraph.")
-    parts: dict[str, dict[str, Entry]] = {}
-    for path, entry in entries.items():
-        if path.startswith(NODES):
-            name, _, field = path.removeprefix(NODES).partition("/")
-            parts.setdefault(name, {})[field] = entry
-    if len(parts) > MOST_NODES:
-        raise SnnError(f"it has {len(parts)} nodes, at most {MOST_NODES} are read.")
-    nodes = {name: _node(name, fields) for name, fields in parts.items()}
-    contract = _contract(_text(entries, CONTRACT_PATH)) if CONTRACT_PATH in entries else None
-    return NirFile(
-        tuple(int(number or 0) for number in numbers.groups()),
-        nodes,
-        _edges(entries.get("/node/edges"), nodes),
-        contract,
-    )
+    contract = None
+    if METADATA + CONTRACT in entries:
+        contract = _contract(_text(entries, METADATA + CONTRACT))
+        if contract.get("digest", digest := digest_of(entries, contract)) != digest:
+            raise SnnError(
+                "what it holds is not what snn_bp wrote: the file was changed or damaged. Export it again; a file that "
+                f"was changed on purpose is read with a step_s once {METADATA}{CONTRACT} is taken out of it."
+            )
+        _check_contract(contract)
+    parts, edges = flat(entries)
+    nodes = {name: _node(name, fields, entries) for name, fields in parts.items()}
+    return NirFile(tuple(int(number or 0) for number in numbers.groups()), without_batch(nodes, edges), edges, contract)
+
+
+def digest_of(entries: Mapping[str, Entry], contract: Mapping[str, Any]) -> str:
+    """A hash of all nodes and edges and of the contract, the same however the file stores them."""
+    said = {name: value for name, value in contract.items() if name != "digest"}
+    found = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for path, entry in sorted(entries.items()):
+        if not path.startswith("/node/") or path == METADATA + CONTRACT or entry is None:
+            continue
+        found.update(f"{path}\n".encode())
+        if isinstance(entry, np.ndarray):
+            found.update(f"{entry.shape if entry.ndim > 1 else entry.size}\n".encode())
+            found.update(np.ascontiguousarray(entry, np.float64).tobytes())
+        else:
+            found.update(json.dumps(entry).encode())
+    return found.hexdigest()
 
 
 def _text(entries: dict[str, Entry], path: str) -> str:
@@ -155,16 +138,13 @@ def _text(entries: dict[str, Entry], path: str) -> str:
     return text
 
 
-def _node(name: str, entries: dict[str, Entry]) -> Node:
-    kind = entries.get("type")
-    if not isinstance(kind, str):
-        raise SnnError(f"node {name!r}: it has no type. A node whose name has a '/' falls apart in HDF5.")
+def _node(name: str, parts: dict[str, Entry], entries: dict[str, Entry]) -> Node:
+    kind = parts["type"]
+    assert isinstance(kind, str)
     fields: dict[str, Value] = {}
     metadata: dict[str, np.ndarray] = {}
-    for path, entry in entries.items():
+    for path, entry in parts.items():
         field, _, key = path.partition("/")
-        if field in ("nodes", "edges"):
-            raise SnnError(f"node {name!r}: a graph inside the graph is not read. Write it flat.")
         if field == "metadata":
             if isinstance(entry, np.ndarray) and key.startswith(CONTRACT):
                 metadata[key] = entry
@@ -173,21 +153,11 @@ def _node(name: str, entries: dict[str, Entry]) -> Node:
         elif field not in ("", "type"):
             assert isinstance(entry, np.ndarray | str)
             fields[field] = entry
+    for key in (f"{CONTRACT}_weight_off", f"{CONTRACT}_bias_off"):  # of NIR 1.0.4, whose nodes hold no metadata
+        entry = entries.get(f"{METADATA}{key} {name}")
+        if isinstance(entry, np.ndarray):
+            metadata[key] = entry
     return Node(name, kind, fields, metadata)
-
-
-def _edges(entry: Entry, nodes: dict[str, Node]) -> list[tuple[str, str]]:
-    if isinstance(entry, np.ndarray) and entry.size == 0:
-        return []
-    if not isinstance(entry, list) or not all(isinstance(edge, list) and len(edge) == 2 for edge in entry):
-        raise SnnError("its edges should be pairs of names.")
-    edges = [(str(start), str(end)) for start, end in entry]
-    missing = [name for edge in edges for name in edge if name not in nodes]
-    if missing:
-        raise SnnError(f"an edge names the node {missing[0][:80]!r}, which is not there.")
-    if len(set(edges)) < len(edges):
-        raise SnnError("an edge stands there twice.")
-    return edges
 
 
 def _contract(text: str) -> dict[str, Any]:
@@ -197,9 +167,14 @@ def _contract(text: str) -> dict[str, Any]:
         raise SnnError("the contract of snn_bp in its metadata is not JSON.") from None
     if not isinstance(contract, dict) or contract.get("format") != FORMAT:
         raise SnnError(f"the contract of snn_bp in its metadata has another format than {FORMAT}. Update snn_bp.")
+    return contract
+
+
+def _check_contract(contract: dict[str, Any]) -> None:
     step, neurons = contract.get("step_s"), contract.get("neurons")
     if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < 1e9:
         raise SnnError("the contract of snn_bp in its metadata has no step_s, a positive number of seconds.")
-    if not isinstance(neurons, dict) or not all(isinstance(each, dict) for each in neurons.values()):
+    kernels = contract.setdefault("kernels", {})
+    if not all(isinstance(part, dict) and all(isinstance(each, dict) for each in part.values())
+               for part in (neurons, kernels)):  # fmt: skip
         raise SnnError("the contract of snn_bp in its metadata does not say what its neurons are.")
-    return contract

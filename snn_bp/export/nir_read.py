@@ -5,27 +5,21 @@ that of both stages). The gain goes into the weights before the neuron; where no
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from snn_bp.errors import SnnError
-from snn_bp.export.nir_file import (
-    CONTRACT,
-    MOST_NEURONS,
-    MOST_PRODUCTS,
-    NEURONS,
-    RESETS_TO_VALUE,
-    NirFile,
-    Node,
-    chain_of,
-    open_nir,
-)
+from snn_bp.export.nir_file import CONTRACT, MOST_NEURONS, MOST_PRODUCTS, NO_STEP, NirFile, chain_of, open_nir
 from snn_bp.export.nir_gain import by_channel, rows, scaled
-from snn_bp.layers import Conv, Delay, Dense, Flatten, Layer, Pool, Recurrent, RecurrentNeurons, Shape
+from snn_bp.export.nir_kernel import as_it_was
+from snn_bp.export.nir_node import NEURONS, Node
+from snn_bp.export.nir_step import spikes_by_step
+from snn_bp.export.nir_values import decay_of, load, off_by, shape_of, simple
+from snn_bp.layers import Conv, Delay, Dense, Flatten, Layer, Pool, Recurrent, Shape
 from snn_bp.network import Network
 from snn_bp.neurons import IF, LI, LIF, CubaLIF, Neuron
 
@@ -37,19 +31,24 @@ FIELDS = {
     "CubaLI": {"tau_syn", "tau_mem", "r", "v_leak", "w_in"},
     "CubaLIF": {"tau_syn", "tau_mem", "r", "v_leak", "w_in", "v_threshold", "v_reset"},
 }
+MOST_MOVED = 9  # units in the last place by which nir_ties moves a threshold, at most
 ROUNDING = 2.0**-21  # of a gain, the product of up to four rounded numbers: this near to 1, it is 1
 
 
 def read_nir(path: Path | str, *, step_s: float | None = None) -> Network:
     """The network in a NIR file, in evaluation mode.
 
-    `step_s` is the length of a time step in seconds; a file that snn_bp wrote has its own. What our neurons cannot say
-    is refused with the node's name: leaks and resets to values other than 0, branches, unknown nodes, and files from
-    before NIR 1.0.6, where a spike took the threshold off (which an IF alone says here).
+    `step_s` is the length of a time step in seconds; a file that snn_bp wrote has its own, and without both the error
+    says at which steps the layers fire. A leak and a reset to one and the same value shift the threshold by it, from
+    rest there; the bias of a recurrence is there from the first step, as in snnTorch; a batch axis of one in the
+    shapes is taken off. What our neurons cannot say is refused with the node's name: other leaks and resets, branches,
+    unknown nodes, and leaky neurons from before NIR 1.0.6, where a spike took the threshold off.
     """
     file = open_nir(path)
     try:
         with np.errstate(all="ignore"):  # what is beyond a number's range is refused where it ends up
+            if file.contract is None and step_s is None:
+                raise SnnError(NO_STEP + spikes_by_step(file, lambda step: _Reading(file, step).network()))
             return _Reading(file, file.step(step_s)).network()
     except SnnError as cause:
         raise SnnError(f"{path}: {cause}") from cause
@@ -72,22 +71,22 @@ class _Reading:
         """The network with its weights."""
         chain, loops = chain_of(self.file)
         first, last = self.file.nodes[chain[0]], self.file.nodes[chain[-1]]
-        input_shape = self.shape = _shape(first)
+        input_shape = self.shape = shape_of(first)
         for name in chain[1:-1]:
             node = self.file.nodes[name]
             reads = self._reader(node, loops.get(name))
             reads(node)
             if not self.shape or np.prod(self.shape, dtype=float) > MOST_NEURONS:
                 raise node.refuse(f"it gives {list(self.shape)}, between 1 and {MOST_NEURONS} values are read.")
-        if _shape(last) != self.shape:
-            raise last.refuse(f"its shape is {list(_shape(last))}, what reaches it has {list(self.shape)}.")
+        if shape_of(last) != self.shape:
+            raise last.refuse(f"its shape is {list(shape_of(last))}, what reaches it has {list(self.shape)}.")
         self._settle(last)
         if not self.model:
             raise SnnError("it has no nodes but its input and output.")
         network = Network(tuple(self.model), input_shape)
         with torch.no_grad():
             for layer, arrays, off in zip(network.layers, self.weights, self.off, strict=True):
-                _load(layer, arrays, off)
+                load(layer, arrays, off)
         return network.eval()
 
     def _reader(self, node: Node, loop: str | None) -> Callable[[Node], None]:
@@ -105,7 +104,7 @@ class _Reading:
     def _add(self, layer: Layer, weights: dict[str, np.ndarray] | None = None, node: Node | None = None) -> None:
         self.model.append(layer)
         self.weights.append(weights or {})
-        self.off.append({} if node is None else _off(node, self.weights[-1]))
+        self.off.append({} if node is None else off_by(node, self.weights[-1]))
 
     def _dense(self, node: Node) -> None:
         weight = node.numbers("weight")
@@ -122,7 +121,7 @@ class _Reading:
 
     def _conv(self, node: Node) -> None:
         weight, bias, space = node.numbers("weight"), node.numbers("bias"), int(node.kind[4])
-        groups = node.whole("groups", 1)[0]
+        groups, was = node.whole("groups", 1)[0], self._kernel(node)
         if weight.ndim != 2 + space or len(self.shape) != 1 + space or bias.shape != weight.shape[:1]:
             raise node.refuse(f"its weight has the shape {list(weight.shape)}, its input {list(self.shape)}.")
         if groups < 1 or weight.shape[1] * groups != self.shape[0] or len(weight) % groups:
@@ -151,12 +150,37 @@ class _Reading:
             raise node.refuse("a Scale before it differs within a channel; no kernel says that.")
         factors = channels.reshape(groups, 1, weight.shape[1], *[1] * space)
         weight = (weight.reshape(groups, -1, *weight.shape[1:]) * factors).reshape(weight.shape)
+        off = node.metadata.get(f"{CONTRACT}_weight_off")
+        if was is not None:  # written square and without groups
+            groups, kernel, padding = was
+            weight = self._own(node, weight, groups, kernel)
+            if off is not None and off.shape == node.numbers("weight").shape:
+                off = self._own(node, off, groups, kernel)
+                node = replace(node, metadata={**node.metadata, f"{CONTRACT}_weight_off": off})
         has_bias = bool(bias.any())
         layer = Conv(
             len(weight), kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, bias=has_bias
         )  # fmt: skip
         self._synapse(layer, weight, bias if has_bias else None, node)
         self.shape = (len(weight), *out)
+
+    def _kernel(self, node: Node) -> tuple[int, tuple[int, ...], tuple[int, ...]] | None:
+        """Groups, kernel and padding that our contract says were written in another shape."""
+        said = self.file.contract["kernels"].get(node.name) if self.file.contract else None
+        if said is None:
+            return None
+        try:
+            return int(said["groups"]), tuple(map(int, said["kernel"])), tuple(map(int, said["padding"]))
+        except (KeyError, TypeError, ValueError):
+            raise node.refuse("the contract of snn_bp in the file does not say its kernel.") from None
+
+    def _own(self, node: Node, array: np.ndarray, groups: int, kernel: tuple[int, ...]) -> np.ndarray:
+        fits = groups > 0 and not array.shape[0] % groups and not array.shape[1] % groups
+        fits = fits and all(0 < side <= have for side, have in zip(kernel, array.shape[2:], strict=True))
+        own = as_it_was(array, groups, kernel) if fits else None
+        if own is None:
+            raise node.refuse("its kernel is not what the contract of snn_bp says: the file was changed.")
+        return own
 
     def _padding(self, node: Node, spans: list[int], stride: tuple[int, ...]) -> tuple[int, ...]:
         padding = node.fields.get("padding")
@@ -208,13 +232,13 @@ class _Reading:
         if not ((np.abs(steps - whole) < 1e-3) & (whole >= 0) & (whole < 2**24)).all():
             raise node.refuse(f"its delays are no whole numbers of steps of {self.step} s. Another step_s may fit.")
         self.between.append(("delay", self.shape))
-        self._add(Delay(_simple(whole), most=max(62, int(whole.max()))))
+        self._add(Delay(simple(whole), most=max(62, int(whole.max()))))
 
     def _scale(self, node: Node) -> None:
         self.gain = self.gain * node.each("scale", self.shape)
 
     def _threshold(self, node: Node) -> None:
-        self._put(node, self._take_gain(self.shape), node.each("threshold", self.shape), None, lambda theta: (
+        self._put(node, self._take_gain(self.shape), node.each("threshold", self.shape), {}, lambda theta: (
             LIF(beta=0.0, threshold=theta, reset="zero")
         ))  # fmt: skip
 
@@ -222,15 +246,15 @@ class _Reading:
         fields = set(node.fields) - FIELDS[node.kind]
         if fields:
             raise node.refuse(f"its field {min(fields)!r} is not known.")
-        for name in ("v_leak", "v_reset"):
-            if name in FIELDS[node.kind] and name in node.fields and node.each(name, self.shape).any():
-                raise node.refuse(f"its {name} is not 0, which no neuron of snn_bp has.")
-        subtracts = "v_reset" not in node.fields and self.file.version < RESETS_TO_VALUE
+        subtracts, spiking = self.file.subtracts(node), "v_threshold" in FIELDS[node.kind]
         if subtracts and node.kind in ("LIF", "CubaLIF"):
             raise node.refuse(
                 f"a file of NIR {'.'.join(map(str, self.file.version))} takes the threshold off at a spike, before the "
-                'next leak; our "subtract" does it after. Write it again with NIR 1.0.6 or newer.'
+                'next leak; our "subtract" does it after. replay_nir(path, x, step_s=...) runs it as it is. Written '
+                "again by a newer nir it resets to 0, another network: right only where it was trained so (snnTorch's "
+                "and norse's readers did reset to 0)."
             )
+        rest = self._rest(node, spiking)
         decays, gain = self._dynamics(node)
         reset = "subtract" if subtracts else "zero"
         makes: dict[str, Callable[[Any], Neuron]] = {
@@ -241,12 +265,37 @@ class _Reading:
             "LIF": lambda theta: LIF(beta=decays["beta"], threshold=theta, reset="zero"),
             "CubaLIF": lambda theta: CubaLIF(**decays, threshold=theta, reset="zero"),
         }
-        spiking = "v_threshold" in FIELDS[node.kind]
-        theta = node.each("v_threshold", self.shape) if spiking else None
-        recurrent = None
+        theta = self._threshold_of(node, rest) if spiking else None
+        recurrent = {}
         if loop is not None:
-            recurrent = self._recurrence(self.file.nodes[loop], node, spiking) * gain.reshape(-1, 1)
+            recurrent = self._recurrence(self.file.nodes[loop], node, spiking)
+            recurrent = {name: scaled(array, gain) for name, array in recurrent.items()}
         self._put(node, gain * self._take_gain(self.shape), theta, recurrent, makes[node.kind], loop)
+
+    def _rest(self, node: Node, spiking: bool) -> np.ndarray:
+        """The potential to which a neuron leaks and resets, from which ours are counted."""
+        known = FIELDS[node.kind]
+        leak, reset = (
+            node.each(name, self.shape) if name in known and name in node.fields else np.zeros(self.shape)
+            for name in ("v_leak", "v_reset")
+        )
+        if not leak.any() and not reset.any():
+            return leak
+        if not (spiking and "v_leak" in known and (leak == reset).all()):
+            name = "v_leak" if leak.any() else "v_reset"
+            raise node.refuse(f"its {name} is not 0; only a leak and a reset to one and the same value are read.")
+        return leak
+
+    def _threshold_of(self, node: Node, rest: np.ndarray) -> np.ndarray:
+        """Thresholds above the rest; with our contract those that were moved from a tie as they were."""
+        theta = node.each("v_threshold", self.shape)
+        said = self.file.contract["neurons"].get(node.name, {}).get("threshold") if self.file.contract else None
+        if said is None:
+            return (theta - rest).astype(np.float32)
+        exact = decay_of(node, said, self.shape)
+        if not (np.abs(theta - exact) <= MOST_MOVED * np.spacing(np.abs(exact).astype(np.float32))).all():
+            raise node.refuse("its v_threshold is not what the contract of snn_bp says: the file was changed.")
+        return exact
 
     def _dynamics(self, node: Node) -> tuple[dict[str, Any], np.ndarray]:
         """The decays and the whole input gain of neurons; with our contract, exactly those they were written from."""
@@ -265,12 +314,12 @@ class _Reading:
                 )
             decay, share = np.maximum(1 - self.step / tau, 0.0), self.step / tau
             if contract is not None:
-                decay = _exact(node, contract.get(symbol), self.shape)
+                decay = decay_of(node, contract.get(symbol), self.shape)
                 share = 1 - decay.astype(np.float32).astype(np.float64)  # as the kernels take it
                 changed = not ((share > 0) & (share <= 1)).all()
                 if changed or ((self.step / share).astype(np.float32) != tau.astype(np.float32)).any():
                     raise node.refuse(f"its {name} is not what the contract of snn_bp says: the file was changed.")
-            decays[symbol] = _simple(decay)
+            decays[symbol] = simple(decay)
             shares = shares * share
             gain = gain * (node.each("w_in", self.shape) if symbol == "alpha" and "w_in" in node.fields else 1)
         gain = gain * shares * node.each("r", self.shape) * (self.step if node.kind in ("I", "IF") else 1)
@@ -284,35 +333,33 @@ class _Reading:
             raise node.refuse("its input gain is 0: nothing reaches it.")
         return decays, gain
 
-    def _recurrence(self, loop: Node, node: Node, spiking: bool) -> np.ndarray:
+    def _recurrence(self, loop: Node, node: Node, spiking: bool) -> dict[str, np.ndarray]:
         weight = loop.numbers("weight")
         if not spiking or len(self.shape) != 1 or weight.shape != self.shape * 2:
             raise loop.refuse(f"as recurrence of {node.name!r} it should be square, between neurons that spike.")
-        if loop.kind == "Affine" and loop.numbers("bias").any():
-            raise loop.refuse("a recurrence with a bias starts differently in each library. Put it into the input.")
-        return weight
+        bias = loop.numbers("bias") if loop.kind == "Affine" else np.zeros(self.shape)
+        if bias.shape != self.shape:
+            raise loop.refuse(f"its bias has the shape {list(bias.shape)}, the neurons {list(self.shape)}.")
+        return {"weight": weight, "bias": bias} if bias.any() else {"weight": weight}
 
     def _put(
-        self, node: Node, gain: np.ndarray, theta: np.ndarray | None, recurrent: np.ndarray | None,
+        self, node: Node, gain: np.ndarray, theta: np.ndarray | None, recurrent: dict[str, np.ndarray],
         make: Callable[[Any], Neuron], loop: str | None = None,
     ) -> None:  # fmt: skip
         """Add neurons whose input has a gain: into the weights before them, else into their threshold."""
         if not self._into_weights(gain):
             if theta is None or not (gain > 0).all():
                 raise node.refuse("its input gain is not 1, and no weights before it nor a threshold can take it.")
-            theta = theta / gain
-            recurrent = None if recurrent is None else recurrent / gain.reshape(-1, 1)
-        if theta is not None:
-            theta = theta.astype(np.float32)
+            theta = (theta / gain).astype(np.float32)
+            recurrent = {name: scaled(array, 1 / gain) for name, array in recurrent.items()}
         try:
-            neuron = make(None if theta is None else _simple(theta))
+            neuron = make(None if theta is None else simple(theta))
         except SnnError as cause:
             raise node.refuse(str(cause)) from cause
-        if recurrent is None:
+        if loop is None:
             self._add(neuron)
         else:
-            assert loop is not None
-            self._add(Recurrent(neuron), {"weight": recurrent}, self.file.nodes[loop])
+            self._add(Recurrent(neuron, bias="bias" in recurrent), recurrent, self.file.nodes[loop])
         self.synapse = None
 
     def _into_weights(self, gain: np.ndarray) -> bool:
@@ -333,43 +380,3 @@ class _Reading:
     def _settle(self, last: Node) -> None:
         if not self._into_weights(self._take_gain(self.shape)):
             raise last.refuse("a Scale at the end has no weights that take it.")
-
-
-def _shape(node: Node) -> Shape:
-    """The shape of an Input or Output."""
-    value = node.numbers("shape").ravel()
-    return node.whole("shape", value.size)
-
-
-def _exact(node: Node, value: Any, shape: Shape) -> np.ndarray:
-    """A decay of the contract for each neuron."""
-    try:
-        array = np.asarray(value)
-        return np.broadcast_to(array.astype(np.float64, casting="safe"), shape)
-    except (TypeError, ValueError, OverflowError):
-        raise node.refuse("the contract of snn_bp in the file has no decay for it: the file was changed.") from None
-
-
-def _simple(values: np.ndarray) -> Any:
-    """One number where all are the same, else one for each neuron."""
-    return float(values.flat[0]) if (values == values.flat[0]).all() else values.astype(np.float64).tolist()
-
-
-def _off(node: Node, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """How many bits the rounded weights of our file are off, from the node's metadata."""
-    found = {name: node.metadata.get(f"{CONTRACT}_{name}_off") for name in weights}
-    for name, off in found.items():
-        if off is not None and (off.shape != weights[name].shape or np.abs(off).max() > 2):
-            raise node.refuse(f"the metadata of snn_bp does not fit its {name}: the file was changed.")
-    return {name: off.astype(np.int32) for name, off in found.items() if off is not None}
-
-
-def _load(layer: nn.Module, arrays: dict[str, np.ndarray], off: dict[str, np.ndarray]) -> None:
-    target = layer.recurrence if isinstance(layer, RecurrentNeurons) else layer
-    for name, array in arrays.items():
-        single = array.astype(np.float32)
-        if name in off:
-            single = (single.view(np.int32) + off[name]).view(np.float32)
-        if not np.isfinite(single).all():
-            raise SnnError(f"a {name} of {list(array.shape)} is beyond single precision once its gain is in it.")
-        getattr(target, name).copy_(torch.from_numpy(single))

@@ -7,28 +7,27 @@ weights in front are divided by 1 - beta. "jump": r = tau / step_s and the weigh
 import hashlib
 import io
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import h5py
 import nir
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError, check_number
-from snn_bp.export.nir_file import CONTRACT, FORMAT
+from snn_bp.export.hdf5 import entries_of
+from snn_bp.export.nir_file import CONTRACT, FORMAT, digest_of
 from snn_bp.export.nir_gain import rows, scaled
+from snn_bp.export.nir_kernel import squared
+from snn_bp.export.nir_layers import Norm, Pool, Synapse, keeps_all, synapse_before, values_now
+from snn_bp.export.nir_refusals import refusals
+from snn_bp.export.nir_ties import settled
 from snn_bp.files import replace_file, write_json
 from snn_bp.layers import Delays, DropoutOverTime, Neurons, RecurrentNeurons, Shape, SumPool
-from snn_bp.network import Network, has_state, neuron_of
-from snn_bp.neurons import ALIF, IF, coefficients, has_current, is_spiking
+from snn_bp.network import Network, neuron_of
+from snn_bp.neurons import has_current, is_spiking
 from snn_bp.provenance import version
-
-Synapse = nn.Linear | nn.Conv1d | nn.Conv2d
-Norm = nn.BatchNorm1d | nn.BatchNorm2d
-Pool = SumPool | nn.AvgPool2d
 
 
 def write_nir(
@@ -38,31 +37,37 @@ def write_nir(
 
     Norms fold into the weights before them and the bias of a recurrence into the input, both in double precision;
     dropout is left out. `step_s` is the length of a time step in seconds: snnTorch reads 1e-4 only. NIR up to 1.0.4
-    reads the file with `compatible="1.0.4"`, but then subtracts the threshold at a reset. Raises with every reason
-    where NIR cannot say what the network does.
+    reads the file with `compatible="1.0.4"`, but says of a spike that it takes the threshold off: that is sound for
+    readers that reset to 0. Kernels with groups or two sizes are written square and without groups, zeros around them.
+    Raises with every reason where NIR cannot say what the network does, before anything is written.
     """
     path = Path(path)
     check_number("write_nir: step_s", step_s, above=0)
     if compatible not in (None, "1.0.4"):
         raise SnnError(f"write_nir: compatible={compatible!r}; it is None or '1.0.4'.")
-    if refused := _refusals(network, compatible):
+    if refused := refusals(network, compatible):
         raise SnnError(f"export to {path.name}: " + "\n".join(refused))
+    _check_place(path)
     folds = _folds(network)
     nodes: dict[str, nir.NIRNode] = {"input": nir.Input(input_type={"input": np.array(network.input_shape)})}
-    edges, last, neurons, left_out = [], "input", {}, []
+    edges, last, left_out = [], "input", []
+    neurons: dict[str, dict[str, Any]] = {}
+    kernels: dict[str, dict[str, Any]] = {}
     for place, layer in enumerate(network.layers):
         if isinstance(layer, DropoutOverTime | Norm):
             left_out.append(network.name(place))
             continue
         name = f"layer{place:0{len(str(len(network.layers) - 1))}}"
         if isinstance(layer, Neurons | RecurrentNeurons):
-            node, contract = _neurons(network, place, step_s, jump=place not in folds.neurons)
+            node, contract = _neurons(network, place, step_s, folds)
             recurrence = layer.recurrence if isinstance(layer, RecurrentNeurons) else None
         else:
             node, contract, recurrence = _stateless(network, place, folds, step_s), None, None
         name = f"{name}_{type(node).__name__.lower()}"
         nodes[name] = node
         edges.append((last, name))
+        if (kernel := _oblong(layer)) is not None:
+            kernels[name] = kernel
         if recurrence is not None:  # its edges first: norse returns the output of the last one
             back = f"{name}_recurrent"
             nodes[back] = _linear(recurrence.weight, None, folds.neurons.get(place))
@@ -81,15 +86,19 @@ def write_nir(
         "output_shape": list(network.output_shape),
         "step": "Euler: v <- v + step_s / tau * (v_leak - v + r * x); CubaLIF: its current first, in the same way",
         "spike": "v > v_threshold",
-        "reset": "v <- v_reset in the step of the spike",
+        "reset": "v <- v_reset in the step of the spike" if compatible is None else RESET_UNSAID,
         "recurrence": "one step late, 0 in the first step",
         "neurons": neurons,
+        **({"kernels": kernels} if kernels else {}),
         "folded_or_left_out": left_out,
     }
-    content = _bytes(nir.NIRGraph(nodes, edges, metadata={CONTRACT: json.dumps(contract)}), compatible)
+    content = _bytes(nodes, edges, contract, compatible)
     replace_file(path, content)
-    write_json(path.with_name(path.name + ".json"), {**contract, "sha256": hashlib.sha256(content).hexdigest()})
+    write_json(contract_path(path), {**contract, "sha256": hashlib.sha256(content).hexdigest()})
     return contract
+
+
+RESET_UNSAID = "v <- 0 in the step of the spike, as snnTorch and norse read it; by NIR 1.0.4 it is v <- v - v_threshold"
 
 
 class _Folds(NamedTuple):
@@ -99,81 +108,11 @@ class _Folds(NamedTuple):
     biases: dict[int, np.ndarray]
     gains: dict[int, np.ndarray]  # 1 - beta for the rows of the synapse at a place
     neurons: dict[int, np.ndarray]  # the same by the place of the neurons
-
-
-def _refusals(network: Network, compatible: str | None) -> list[str]:
-    if network.target != "float":
-        return ["this network computes in Loihi's whole numbers, which NIR does not round to. Write a .net file."]
-    if any(parameter.dtype != torch.float32 for parameter in network.parameters()):
-        return ["its weights are not in single precision. Use network.float()."]
-    reasons = []
-    for place, layer in enumerate(network.layers):
-        why = _no_neuron(network, place, compatible) if has_state(layer) else _no_node(network, place)
-        reasons += [f"{network.name(place)} {why}"] if why else []
-    return reasons
-
-
-def _no_neuron(network: Network, place: int, compatible: str | None) -> str | None:
-    """Why NIR has no node for the neurons at `place`, and what would have one."""
-    layer = network.layers[place]
-    neuron = neuron_of(layer)
-    reset, values = getattr(neuron, "reset", "zero"), _values(layer)
-    if isinstance(neuron, ALIF):
-        return "adapts its threshold, no node of NIR does. Use LIF or CubaLIF."
-    if is_spiking(neuron) and reset != "zero":
-        return f'resets by "{reset}", NIR knows only reset to a value. Train with reset="zero".'
-    kept = [np.float32(values[name]) == 1 for name in ("alpha", "beta")]
-    if (has_current(neuron) and kept[0].any()) or (
-        kept[1].any() and not (kept[1].all() and is_spiking(neuron) and not has_current(neuron))
-    ):
-        return "has a decay of 1, which no time constant gives. Keep decays below 1, or use IF."
-    if not is_spiking(neuron) and has_current(neuron) and compatible:
-        return "has a synaptic current (CubaLI), which NIR up to 1.0.4 does not know. Use LI(alpha=0)."
-    if isinstance(layer, RecurrentNeurons):
-        weight, bias = layer.recurrence.weight, layer.recurrence.bias
-        if bias is not None and _before(network, place, Norm | DropoutOverTime) is None:
-            return "has a recurrent bias, which goes into the Dense right before it; there is none. Use bias=False."
-        return _no_weights(weight, bias)
-    return None
-
-
-def _no_node(network: Network, place: int) -> str | None:
-    """Why NIR has no node for the layer without state at `place`, and what would have one."""
-    layer = network.layers[place]
-    if isinstance(layer, nn.MaxPool1d | nn.MaxPool2d):
-        return "takes a maximum, which NIR does not know. Use Pool(size, kind='sum' or 'average')."
-    if isinstance(layer, nn.AvgPool1d) or (isinstance(layer, SumPool) and len(network.shapes[place]) != 3):
-        return "pools in one dimension, NIR only in two. Use a Conv with a stride."
-    if isinstance(layer, Norm) and _before(network, place, Pool | DropoutOverTime) is None:
-        return "normalises no weighted sum into which it folds. Put it right behind a Dense or Conv."
-    if isinstance(layer, nn.Conv1d | nn.Conv2d):
-        if layer.groups > 1 or len(set(layer.kernel_size)) > 1:
-            return "has groups or a kernel that is not square; NIR's own check takes neither. Use groups=1, one size."
-        if isinstance(layer.padding, str):
-            return f"has padding={layer.padding!r}. Give it as a number."
-    return _no_weights(layer.weight, layer.bias) if isinstance(layer, Synapse) else None
-
-
-def _no_weights(weight: Tensor, bias: Tensor | None) -> str | None:
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in (weight, bias) if tensor is not None):
-        return "has weights that are not finite. Train again, `snn-bp doctor` tells where they come from."
-    if not bool((weight != 0).any()):
-        return "has only weights of zero: no spike passes. Train it, or leave it out."
-    return None
-
-
-def _before(network: Network, place: int, passes: Any) -> int | None:
-    """The place of the weighted sum in front of `place` with only layers of the kinds `passes` between, if there is."""
-    for at in range(place - 1, -1, -1):
-        if isinstance(network.layers[at], Synapse):
-            return at
-        if not isinstance(network.layers[at], passes):
-            return None
-    return None
+    inputs: dict[int, tuple[float, ...]]  # of neurons without weights in front: the least values that they hear
 
 
 def _folds(network: Network) -> _Folds:
-    folds = _Folds({}, {}, {}, {})
+    folds = _Folds({}, {}, {}, {}, {})
     synapse, between = None, []
     for place, layer in enumerate(network.layers):
         shape = network.shapes[place - 1] if place else network.input_shape
@@ -184,7 +123,7 @@ def _folds(network: Network) -> _Folds:
         elif isinstance(layer, nn.Flatten | Delays):
             between.append(("flatten" if isinstance(layer, nn.Flatten) else "delay", shape))
         elif isinstance(layer, Norm):
-            at = _before(network, place, Pool | DropoutOverTime)
+            at = synapse_before(network, place, Pool | DropoutOverTime)
             assert at is not None
             share = 1.0  # of the shift that each of the values which a window sums takes
             for pool in network.layers[at + 1 : place]:
@@ -192,8 +131,10 @@ def _folds(network: Network) -> _Folds:
             folds.norms[at] = _norm(layer, share)
         elif isinstance(layer, Neurons | RecurrentNeurons):
             neuron = neuron_of(layer)
-            if synapse is not None and not has_current(neuron) and not _keeps_all(layer):
-                factors = rows(1 - _used(_values(layer)["beta"], shape), between)
+            if synapse is None:
+                folds.inputs[place] = _inputs(network, place)
+            elif not has_current(neuron) and not keeps_all(layer):
+                factors = rows(1 - _used(values_now(layer)["beta"], shape), between)
                 if factors is not None:
                     folds.gains[synapse] = folds.neurons[place] = factors
             if isinstance(layer, RecurrentNeurons) and layer.recurrence.bias is not None:
@@ -232,10 +173,11 @@ def _stateless(network: Network, place: int, folds: _Folds, step_s: float) -> ni
     gain = folds.gains.get(place)
     if isinstance(layer, nn.Linear):
         return _linear(weight, bias, gain)
+    shapes = {name: tuple(getattr(layer, name)) for name in ("stride", "padding", "dilation")}
+    weight, shapes["padding"] = squared(weight, layer.groups, shapes["padding"], shapes["dilation"])
     arrays, metadata = _arrays(weight, np.zeros(len(weight)) if bias is None else bias, gain)
     given: dict[str, Any] = {**arrays, "groups": 1, "metadata": metadata}
-    for name in ("stride", "padding", "dilation"):
-        value = tuple(getattr(layer, name))
+    for name, value in shapes.items():
         given[name] = value if len(value) == 2 else value[0]
     if isinstance(layer, nn.Conv1d):
         return nir.Conv1d(input_shape=shape[1], **given)
@@ -266,43 +208,59 @@ def _arrays(
     return arrays, metadata
 
 
-def _neurons(network: Network, place: int, step_s: float, *, jump: bool) -> tuple[nir.NIRNode, dict[str, Any]]:
+def _neurons(network: Network, place: int, step_s: float, folds: _Folds) -> tuple[nir.NIRNode, dict[str, Any]]:
     """The node of the neurons at `place` and what the contract says of it."""
     layer, shape = network.layers[place], network.shapes[place]
-    neuron, values = neuron_of(layer), _values(layer)
+    neuron, values = neuron_of(layer), values_now(layer)
+    weightless = place in folds.inputs and is_spiking(neuron)
 
     def full(value: Any) -> np.ndarray:
-        return np.broadcast_to(np.asarray(value, np.float32), shape).copy()
+        return np.broadcast_to(np.asarray(value, np.float64 if weightless else np.float32), shape).copy()
 
-    zero = full(0)
-    spiking: dict[str, Any] = {"v_threshold": full(values["theta"]), "v_reset": zero} if is_spiking(neuron) else {}
-    if _keeps_all(layer):
-        return nir.IF(r=full(1 / step_s), **spiking), {"form": "jump", "beta": 1.0}
-    tau = step_s / (1 - _used(values["beta"], shape))
-    exact = {"beta": _exact(values["beta"], shape)}
+    zero, spiking, exact = full(0), {}, {}
+    alpha, beta = (np.broadcast_to(np.asarray(values[name], np.float32), shape) for name in ("alpha", "beta"))
+    if is_spiking(neuron):
+        theta = np.broadcast_to(np.asarray(values["theta"], np.float32), shape).copy()
+        if weightless:
+            exact = {"threshold": _exact(values["theta"], shape)}
+            theta = settled(alpha, beta, theta, folds.inputs[place], step=step_s)
+        spiking = {"v_threshold": theta, "v_reset": zero}
+    if keeps_all(layer):
+        return nir.IF(r=full(1 / step_s), **spiking), {"form": "jump", "beta": 1.0, **exact}
+    tau = step_s / (1 - _used(beta, shape))
+    exact = {"beta": _exact(values["beta"], shape), **exact}
     if has_current(neuron):
-        tau_syn = step_s / (1 - _used(values["alpha"], shape))
+        tau_syn = step_s / (1 - _used(alpha, shape))
         exact = {"alpha": _exact(values["alpha"], shape), **exact}
         kind = nir.CubaLIF if spiking else nir.CubaLI
         given: dict[str, Any] = {"tau_syn": full(tau_syn), "tau_mem": full(tau), "w_in": full(tau_syn / step_s)}
         return kind(**given, r=full(tau / step_s), v_leak=zero, **spiking), {"form": "jump", **exact}
-    form = "jump" if jump else "unit-r"
-    r = full(tau / step_s if jump else 1)
+    form = "unit-r" if place in folds.neurons else "jump"
+    r = full(tau / step_s if form == "jump" else 1)
     return (nir.LIF if spiking else nir.LI)(tau=full(tau), r=r, v_leak=zero, **spiking), {"form": form, **exact}
 
 
-def _values(layer: nn.Module) -> Mapping[str, Any]:
-    """The coefficients of a layer of neurons, learned ones as they are now."""
-    neurons = layer.neurons if isinstance(layer, RecurrentNeurons) else layer
-    assert isinstance(neurons, Neurons)
-    learned = {name: value.detach().double().cpu().numpy() for name, value in neurons.parameters_now().items()}
-    return {**coefficients(neurons.neuron), **learned}
+def _inputs(network: Network, place: int) -> tuple[float, ...]:
+    """The least values that neurons without weights in front hear: counts of events, spikes, or what windows make."""
+    unit, most = 1.0, 1
+    for layer in reversed(list(network.layers)[:place]):
+        if isinstance(layer, Neurons | RecurrentNeurons):
+            break
+        if isinstance(layer, Pool):
+            window = (
+                layer.size**2 if isinstance(layer, SumPool) else int(np.prod(np.broadcast_to(layer.kernel_size, 2)))
+            )
+            unit, most = (unit, most * window) if isinstance(layer, SumPool) else (unit / window, most * window)
+    else:
+        most *= 2  # the network's own input may count
+    return tuple(unit * count for count in range(min(most, 4) + 1))
 
 
-def _keeps_all(layer: nn.Module) -> bool:
-    """Whether the layer integrates without a leak."""
-    neuron = neuron_of(layer)
-    return isinstance(neuron, IF) or (not has_current(neuron) and bool((np.float32(_values(layer)["beta"]) == 1).all()))
+def _oblong(layer: nn.Module) -> dict[str, Any] | None:
+    """What a kernel was that is written in another shape."""
+    if not isinstance(layer, nn.Conv1d | nn.Conv2d) or (layer.groups == 1 and len(set(layer.kernel_size)) == 1):
+        return None
+    return {"groups": layer.groups, "kernel": list(layer.kernel_size), "padding": list(layer.padding)}
 
 
 def _used(decay: Any, shape: Shape) -> np.ndarray:
@@ -320,12 +278,35 @@ def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().double().cpu().numpy()
 
 
-def _bytes(graph: nir.NIRGraph, compatible: str | None) -> bytes:
+def _bytes(
+    nodes: dict[str, nir.NIRNode], edges: list[tuple[str, str]], contract: dict[str, Any], compatible: str | None
+) -> bytes:
+    """The file's content; `contract` takes its digest in."""
+    metadata: dict[str, Any] = {}
+    if compatible:  # nodes of NIR 1.0.4 have no reset value, and not all have metadata
+        for name, node in nodes.items():
+            metadata |= {f"{key} {name}": value for key, value in node.metadata.items()}
+            node.metadata = {}
     file = io.BytesIO()
-    nir.write(file, graph)  # type: ignore[arg-type]
-    if compatible:
-        with h5py.File(file, "r+") as content:
-            for node in content["node/nodes"].values():  # type: ignore[union-attr]
-                if "v_reset" in node:
-                    del node["v_reset"]
+    nir.write(file, nir.NIRGraph(nodes, edges, metadata=metadata))  # type: ignore[arg-type]
+    with h5py.File(file, "r+") as content:
+        for node in content["node/nodes"].values() if compatible else ():  # type: ignore[union-attr]
+            if "v_reset" in node:
+                del node["v_reset"]
+        contract["digest"] = digest_of(entries_of(content), contract)
+        content.create_dataset(f"node/metadata/{CONTRACT}", data=json.dumps(contract), dtype=h5py.string_dtype())
     return file.getvalue()
+
+
+def contract_path(path: Path) -> Path:
+    """The file beside a NIR file that holds its contract."""
+    return path.with_name(path.name + ".json")
+
+
+def _check_place(path: Path) -> None:
+    """Raise where the two files cannot be written, before one of them is."""
+    for each in (path, contract_path(path)):
+        if each.exists() and not each.is_file():
+            raise SnnError(f"export to {path.name}: {each} is no file that can be replaced. Give another name.")
+    if not path.parent.is_dir():
+        raise SnnError(f"export to {path.name}: there is no folder {path.parent}. Make it first.")

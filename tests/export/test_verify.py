@@ -37,6 +37,7 @@ from snn_bp import (
 from snn_bp.cli import app, guarded
 from snn_bp.export.client import client_missing
 from snn_bp.export.graph import same
+from snn_bp.export.hdf5 import read_hdf5
 from snn_bp.export.lava import write_netx
 from snn_bp.export.lava_read import read_netx
 from snn_bp.export.netx_proof import apart, prove_netx
@@ -106,6 +107,26 @@ def test_a_float_network_is_proven_in_nir(run, tmp_path):
 
     assert proof is not None and proof.holds
     assert len(set(proof.accuracy.values())) == 1
+
+
+def test_the_command_line_takes_the_step_and_the_version_of_nir(run, tmp_path, capsys, monkeypatch):
+    if run.experiment.train.target == "loihi":
+        return
+    at, file, given = str(run.path), str(tmp_path / "x.nir"), ["--samples", "9", "--step", "1e-3"]
+
+    code, said, _ = cli(["export", at, file, *given, "--compatible", "1.0.4"], capsys, monkeypatch)
+
+    assert code == 0 and "takes the threshold off" in said
+    assert not [name for name in read_hdf5(file) if name.endswith("v_reset")]
+    assert json.loads((tmp_path / "x.nir.json").read_text())["step_s"] == 1e-3
+    assert cli(["verify", at, file, *given], capsys, monkeypatch)[0] == 0
+    assert cli(["export", at, file, "--compatible", "1.0.5"], capsys, monkeypatch)[0] == 2
+    with pytest.raises(SnnError, match=r"written for steps of 0\.001 s"):
+        verify(run, tmp_path / "x.nir", samples=9, step_s=1.0)
+    for option in ({"step_s": 1e-3}, {"compatible": "1.0.4"}):
+        with pytest.raises(SnnError, match=r"is for \.nir files"):
+            export(run, tmp_path / "x.net", **option)
+    assert not (tmp_path / "x.net").exists()
 
 
 def test_first_difference_names_step_neuron_and_recording():
@@ -253,7 +274,7 @@ def test_a_network_that_ends_without_neurons_is_one_error_and_no_file(tmp_path):
         export(run, tmp_path / "x.net", proof=False)
     assert list(tmp_path.iterdir()) == []
     export(run, tmp_path / "x.nir", proof=False)
-    assert [path.name for path in tmp_path.iterdir()] == ["x.nir"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.nir", "x.nir.json"]
 
 
 def test_evaluate_and_the_proof_count_alike(run, tmp_path):
