@@ -16,12 +16,14 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from snn_bp.kernels.disk import cached
+
 LINE = 64  # bytes of a cache line
 LANES = 16  # one register of single precision with AVX-512, two with AVX2; every width is a multiple of it
 _INDEX, _LANE = ir.IntType(64), ir.IntType(32)
 # Kernels, and what they alone call: wrappers that nobody needs would take a seventh of all compiling. `inner` functions
 # crash when called from Python; numba does not compile a cached `kernel` again when only these options change.
-kernel: Any = partial(cast(Any, njit), cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+kernel: Any = partial(cached, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
 inner: Any = partial(cast(Any, njit), error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 

@@ -194,8 +194,6 @@ def test_five_bytes_are_an_event_and_row_240_moves_the_clock():
 
     events = events_of_bytes(content, source="0.bin")
 
-    import io
-
     real = read_mnist_file(io.BytesIO(content.tobytes()), dtype=np.dtype([(f, int) for f in "xytp"]), is_stream=True)
     assert all(np.array_equal(events[field], real[field]) for field in "xytp")
 
