@@ -2,8 +2,7 @@
 
 import time
 
-import torch
-
+from snn_bp import memory
 from snn_bp.data import Dataset
 from snn_bp.experiment import Experiment
 from snn_bp.network import start_alive
@@ -23,25 +22,18 @@ def estimate(experiment: Experiment, dataset: Dataset) -> None:
     for layer, shape, spec in zip(network.layers, network.shapes, network.model, strict=True):
         count = sum(weight.numel() for weight in layer.parameters())
         print(f"  {list(shape)!s:16} {count:10,} parameters  {spec}")
+    print(f"training takes {memory.estimate(experiment, dataset)}; {memory.free()}")
     if how.target == "loihi":
         for found in check_fits_a_chip(experiment, experiment.network(dataset.shape)):
             print(found)
     x, targets = dataset.batch("train", ids[0], seed=experiment.seed)
     start_alive(network, x)
     optimizer = make_optimizer(network, how)
-    saved = 0
-
-    def count_saved(tensor: torch.Tensor) -> torch.Tensor:
-        nonlocal saved
-        saved += tensor.numel() * tensor.element_size()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(count_saved, lambda tensor: tensor):
-        train_step(network, optimizer, x, targets, how)
+    train_step(network, optimizer, x, targets, how)  # the first one compiles
     began = time.monotonic()
     train_step(network, optimizer, x, targets, how)
     seconds = (time.monotonic() - began) * len(ids)
     total = sum(weight.numel() for weight in network.parameters())
-    print(f"{total:,} parameters; {saved / 2**20:.0f} MB kept for the backward pass of a batch (at most)")
+    print(f"{total:,} parameters")
     print(f"about {seconds:.1f} s for an epoch of {len(ids)} batches, {seconds * how.epochs / 60:.1f} min for "
           f"{how.epochs} epochs, on this machine and without validation")  # fmt: skip

@@ -75,7 +75,7 @@ def check_memory(experiment: Experiment, dataset: Dataset) -> Estimate:
     if there is not None and found.total > SPARE * there and os.environ.get("SNN_BP_CHECK_MEMORY") != "0":
         data = experiment.data
         raise SnnError(
-            f"memory: training would take {found}; this process can have {_size(there)}. {_remedy(found, data)} "
+            f"memory: training would take {found}; {free()}. {_remedy(found, data)} "
             "To try it all the same: SNN_BP_CHECK_MEMORY=0."
         )
     return found
@@ -85,6 +85,12 @@ def available() -> int | None:
     """Bytes that this process can still take: of the machine, its control group and its own limits; None if unknown."""
     found = [*_of_machine(), *_of_groups(), *_of_limits()]
     return max(0, min(found)) if found else None
+
+
+def free() -> str:
+    """How much this process can still take, in words."""
+    there = available()
+    return "how much there is, the system does not say" if there is None else f"this process can have {_size(there)}"
 
 
 def _remedy(found: Estimate, data: Any) -> str:
@@ -124,20 +130,20 @@ class _Sizes:
                 looks = isinstance(layer, Dense) or (isinstance(layer, Conv) and len(shape) == 3)
                 sizes.floats = 0 if looks else math.prod(shape)
             after = _shape_after(layer, shape)
-            sizes._add(layer, before, math.prod(shape), after)
+            sizes._add(layer, before, shape, after)
             if not isinstance(layer, Dropout | Delay):
                 before = layer
             shape = after
         return sizes
 
-    def _add(self, layer: Layer, before: Layer | None, into: int, after: Shape) -> None:
-        """Count one layer with `into` inputs; `before` is the layer in front of it."""
+    def _add(self, layer: Layer, before: Layer | None, shape: Shape, after: Shape) -> None:
+        """Count one layer, on an input of `shape`; `before` is the layer in front of it."""
         count = math.prod(after)
         if isinstance(layer, Dense):
-            self.parameters += into * count + count
+            self.parameters += math.prod(shape) * count + count
         elif isinstance(layer, Conv):
             kernel = math.prod(_pair(layer.kernel, len(after) - 1))
-            self.parameters += after[0] * (into // max(1, layer.groups)) * kernel // max(1, into) + after[0]
+            self.parameters += after[0] * (shape[0] // max(1, layer.groups) * kernel + 1)
             self.largest_passed = max(self.largest_passed, count)
         elif isinstance(layer, BatchNorm):
             self.parameters += 2 * after[0]

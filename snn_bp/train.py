@@ -28,6 +28,7 @@ from snn_bp.export.quantize import may_fire_alone, quantize
 from snn_bp.files import write_json
 from snn_bp.layers import Delay
 from snn_bp.losses import check_loss
+from snn_bp.memory import check_memory
 from snn_bp.network import Network, first_nonfinite, start_alive
 from snn_bp.progress import Progress, Step, Tally, layer_updates, results_line
 from snn_bp.provenance import peak_memory_mb
@@ -105,6 +106,7 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
     """Raise unless there is something to train on, the network takes it and answers in its classes, and all runs."""
     if len(dataset.ids["train"]) == 0:
         raise SnnError(f"train: the training split of {experiment.data.name} is empty. {' '.join(dataset.notes)}")
+    check_memory(experiment, dataset)
     network, how = experiment.network(dataset.shape), experiment.train
     outputs = network.output_shape
     if outputs != (dataset.classes,):

@@ -1,0 +1,147 @@
+"""Memory is estimated before it is taken, and refused where it is not there."""
+
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import snn_bp.memory as memory
+from snn_bp import LI, LIF, BatchNorm, Conv, Data, Delay, Dense, Dropout, Experiment, Flatten, Network, Pool, Recurrent
+from snn_bp.data import load
+from snn_bp.errors import SnnError
+from snn_bp.train import check_fit
+
+NEURON = LIF(beta=0.9, reset="zero")
+DENSE = (Flatten(), Dense(20), BatchNorm(), NEURON, Dense(10), NEURON)
+CONV = (Conv(4, 3, stride=2, padding=1), NEURON, Pool(2, kind="max"), Conv(3, (3, 2), dilation=2), NEURON,
+        Pool(2, stride=1), Flatten(), Dropout(0.1), Dense(9), Recurrent(NEURON), Delay(1), Dense(10),
+        LI(beta=0.9))  # fmt: skip
+ROW = (Conv(4, 5, groups=2), NEURON, Pool(3, kind="sum"), Flatten(), Dense(10), NEURON)
+
+
+def experiment(model=DENSE, **data) -> Experiment:
+    return Experiment(Data("digits", **data), model)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load(Data("digits"), quiet=True)
+
+
+def refused(asked: Experiment, digits) -> str:
+    with pytest.raises(SnnError) as error:
+        check_fit(asked, replace(digits, data=asked.data))
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"), [(DENSE, (2, 34, 34)), (CONV, (2, 34, 34)), (ROW, (2, 50))], ids=["dense", "conv", "row"]
+)
+def test_shapes_and_parameters_are_those_of_the_network(model, shape):
+    network, shapes = Network(model, shape), [shape]
+    for layer in model:
+        after = memory._shape_after(layer, shapes[-1])
+        shapes.append((int(torch.tensor(after).prod()),) if isinstance(layer, Flatten) else after)
+
+    sizes = memory._Sizes.of(model, shape)
+
+    assert shapes[1:] == network.shapes
+    assert sizes.parameters >= sum(weight.numel() for weight in network.parameters()) > 0.9 * sizes.parameters
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"step_ms": 0.001, "steps": 310_000}, "data.step_ms"),
+        ({"steps": 200_000}, "data.steps"),
+        ({"batch": 10**6, "steps": 10**6}, "data.batch"),
+    ],
+    ids=str,
+)
+def test_what_no_machine_holds_is_refused_with_figure_and_remedy_before_it_is_taken(digits, changes, remedy):
+    tracemalloc.start()
+
+    message = refused(experiment(**changes), digits)
+
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "GB of memory" in message and "this process can have" in message and remedy in message
+    assert taken < 2**24
+
+
+def test_weights_no_machine_holds_are_refused_before_the_network_is_built(digits):
+    message = refused(experiment((Flatten(), Dense(10**9), NEURON, Dense(10), NEURON)), digits)
+
+    assert "Most of it is weights" in message
+
+
+def test_the_refusal_can_be_overruled(digits, monkeypatch):
+    asked = experiment(steps=10**6)
+    monkeypatch.setenv("SNN_BP_CHECK_MEMORY", "0")
+
+    assert memory.check_memory(asked, replace(digits, data=asked.data)).total > 2**40
+
+
+def test_the_shipped_experiments_are_small(digits):
+    asked = experiment(CONV, step_ms=52, steps=6, batch=64)
+
+    assert memory.check_memory(asked, digits).total < 2**28
+
+
+def test_the_estimate_grows_with_steps_batch_and_neurons_and_shrinks_with_pieces(digits):
+    base, longer, wider, in_pieces = (
+        memory.estimate(asked, digits).total
+        for asked in (
+            experiment(steps=1000),
+            experiment(steps=2000),
+            experiment((Flatten(), Dense(4000), BatchNorm(), NEURON, Dense(10), NEURON), steps=1000),
+            experiment(steps=1000, batch=16),
+        )
+    )
+
+    assert 1.8 * base < longer <= 2 * base < wider and in_pieces < base / 2
+
+
+def groups(tmp_path: Path, lines: str, **files: str) -> list[int]:
+    for name, content in files.items():
+        file = tmp_path / "cgroup" / name.replace("__", "/").replace("_DOT_", ".")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    (tmp_path / "own").write_text(lines)
+    return memory._of_groups(tmp_path / "cgroup", tmp_path / "own")
+
+
+def test_limits_of_a_control_group_and_of_those_above_count(tmp_path):
+    found = groups(
+        tmp_path, "0::/user/job\n",
+        user__job__memory_DOT_max="max\n", user__job__memory_DOT_current="5\n",
+        user__memory_DOT_max="1000\n", user__memory_DOT_current="700\n",
+        user__memory_DOT_stat="anon 1\ninactive_file 50\n",
+    )  # fmt: skip
+
+    assert found == [350]
+
+
+def test_limits_of_the_first_kind_of_control_groups_count(tmp_path):
+    found = groups(
+        tmp_path, "7:cpu:/\n4:memory:/docker/x\n",
+        memory__docker__x__memory_DOT_limit_in_bytes="900", memory__docker__x__memory_DOT_usage_in_bytes="100",
+    )  # fmt: skip
+
+    assert found == [800]
+
+
+def test_a_limit_on_the_address_space_counts():
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**31, before[1]))
+
+    try:
+        there = memory.available()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+    assert there is not None and there <= 2**31
