@@ -224,7 +224,6 @@ def test_compatible_files_have_no_v_reset_and_read_back_the_same(coin, tmp_path)
         ((Pool(2), Conv(4, 3), lif), (2, 9), "pools in one dimension"),
         ((Pool(2, kind="sum"), Conv(4, 3), lif), (2, 9), "pools in one dimension"),
         ((Conv(4, (3, 2)), lif), (2, 9, 9), "kernel of 3 x 2.*sides that differ by an even number"),
-        ((Conv(4, 3, padding="same"), lif), (2, 9, 9), "padding='same'"),
         ((BatchNorm(), Dense(7), lif), (5,), "normalises no weighted sum"),
         ((Dense(7), Delay(1), BatchNorm(), lif), (5,), "normalises no weighted sum"),
         ((Recurrent(lif, bias=True),), (5,), "recurrent bias"),

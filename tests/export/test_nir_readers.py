@@ -375,9 +375,9 @@ def with_layer(layer):
     return network
 
 
-def circular():
+def with_convolution(**given):
     network = Network((Conv(3, 3, padding=1), lif), (1, 6, 6)).eval()
-    network.layers[0].padding_mode = "circular"
+    network.layers[0] = nn.Conv2d(1, 3, 3, **given)
     return network
 
 
@@ -400,7 +400,8 @@ class Bursting(LIF):
 STRANGE = {
     "unknown": (lambda: Network((Double(), lif), (4,)).eval(), "Sequential"),
     "subclass": (lambda: with_layer(Quantised(4, 4)), "Quantised"),
-    "padding": (circular, "circular"),
+    "padding mode": (lambda: with_convolution(padding=1, padding_mode="circular"), "circular"),
+    "padding in words": (lambda: with_convolution(padding="same"), "padding='same'"),
     "hook": (hooked, "hooks"),
     "patched": (patched, "forward"),
     "part of a Flatten": (lambda: with_layer(nn.Flatten(0)), "flattens some"),
