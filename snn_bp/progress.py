@@ -135,7 +135,8 @@ def show(line: str) -> None:
 def layer_updates(network: Network, before: list[Tensor]) -> list[dict[str, Any]]:
     """Size of the gradient, and of the last update over that of the weights, of each layer that has weights.
 
-    `before` are the network's parameters ahead of the update.
+    `before` are the network's parameters ahead of the update. Learned parameters of neurons and delays count from one
+    unit up: behind a logistic function or softplus 0 is a value like any other.
     """
     old = dict(zip((name for name, _ in network.named_parameters()), before, strict=True))
     rows = []
@@ -145,7 +146,7 @@ def layer_updates(network: Network, before: list[Tensor]) -> list[dict[str, Any]
             was = old[f"layers.{place}.{name}"]
             grad += 0.0 if weight.grad is None else float(weight.grad.square().sum())
             update += float((weight.detach() - was).square().sum())
-            size += float(was.square().sum())
+            size += float((was.square().clamp_min(1) if "learned." in name else was.square()).sum())
         if size > 0:
             ratio = math.sqrt(update / size)
             rows.append({"layer": network.name(place), "grad": math.sqrt(grad), "update_over_weight": ratio})

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from snn_bp.chains import has_chain
 from snn_bp.checkpoint import Checkpoint
 from snn_bp.data import Dataset, load
-from snn_bp.diagnose import diagnose, examine, fresh
+from snn_bp.diagnose import diagnose, examine, examine_course, examine_rate, fresh
 from snn_bp.errors import SnnError
 from snn_bp.evaluate import evaluate_network, layer_activity
 from snn_bp.experiment import Experiment, Train, to_json
@@ -163,7 +163,7 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
     at = checkpoint or Checkpoint(weights={})
     if checkpoint is None:
         start_alive(network, probe)
-        _visit(network, probe, wanted, how, progress, said)
+        _visit(network, probe, wanted, how, progress, said, batches=len(dataset.batches("train")))
         run.save(_filled(at, run, network, optimizer))
         run.begin_tables()  # behind a checkpoint: where there are tables and no checkpoint, it was taken away
     else:
@@ -345,15 +345,22 @@ def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
             results[split] = evaluate_network(network, dataset, split, loss).record()
     write_json(run.path / "results.json", results)
     progress.say(results_line(results))
+    for finding in examine_course(run.metrics(), dataset, run.experiment, finished=True):
+        progress.say(f"doctor: {finding}")
     progress.say(f"pictures and page: snn-bp report {run.path}")
 
 
 def _visit(
-    network: Network, x: Tensor, targets: Tensor, how: Train, progress: Progress, said: set[tuple[str, str]]
+    network: Network, x: Tensor, targets: Tensor, how: Train, progress: Progress, said: set[tuple[str, str]], *,
+    batches: int | None = None,
 ) -> None:  # fmt: skip
-    """Say what the doctor finds in a backward pass on a few recordings, each finding once."""
+    """Say what the doctor finds in a backward pass on a few recordings, each finding once.
+
+    Before the first step, with the `batches` of an epoch, also whether the learning rate fits the weights.
+    """
     trace = diagnose(network.train(), x[:, :VISITED], targets[:VISITED], loss=how.loss)
-    for finding in fresh(examine(trace).findings, said):
+    rate = [] if batches is None else examine_rate(network, trace, how, batches=batches)
+    for finding in fresh([*rate, *examine(trace).findings], said):
         progress.say(f"doctor: {finding}")
 
 

@@ -160,7 +160,9 @@ def prepare(folder: Path) -> dict[str, Callable[[Path, random.Random], dict[str,
     operations, index = int(counted.out.split()[-1]), count()
     data_s = fork(lambda: begin(folder / "made"), environment={"SNN_BP_CACHE": str(folder / "empty")}).seconds - train_s
     shutil.copytree(alone, folder / "run")
-    page = left_alone(folder, "report", "run", "--no-plots", file="run/report.html")  # before there is an export to show
+    page = left_alone(
+        folder, "report", "run", "--no-plots", file="run/report.html"
+    )  # before there is an export to show
     export = left_alone(folder, "export", "run", "a.net", "--samples", "20", file="a.net")
     shutil.rmtree(folder / "run")
     print(f"left alone: training {train_s:.1f} s ({operations} operations), data {data_s:.1f} s, export "

@@ -15,6 +15,7 @@ from snn_bp.data.recordings import find_root, find_set, read_part
 from snn_bp.data.saccades import TRAINING, digit_images, simulate_recordings
 from snn_bp.data.store import Recording, Stored
 from snn_bp.diagnose.findings import Finding
+from snn_bp.diagnose.learning import at_chance, best_constant
 from snn_bp.diagnose.unroll import copied
 from snn_bp.evaluate import wilson
 from snn_bp.kernels import use_backend
@@ -86,8 +87,8 @@ def find_unrelated_labels(dataset: Dataset) -> list[Finding]:
     np.add.at(confusion, (wanted.numpy(), votes.numpy()), 1)
     if shifted := find_shifted_labels(confusion.tolist(), where=f"the {split} split"):
         return shifted
-    right, chance = int((votes == wanted).sum()), float(torch.bincount(wanted).max()) / len(wanted)
-    if wilson(right, len(wanted))[0] > chance:
+    right, chance = int((votes == wanted).sum()), best_constant(wanted.numpy())
+    if not at_chance(right, len(wanted), chance):
         return []
     advice = (
         "Frames and labels look unrelated: see that both are in the same order, and that transforms keep the class."

@@ -1,14 +1,16 @@
 """What an instrument says: a finding in words with the change to make, and a report of them."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 Kind: TypeAlias = Literal[
     "not finite", "silent", "saturated", "dead window", "vanishing error", "exploding error", "vanishing over time",
-    "exploding over time", "decay at its bound", "update too small", "update too large", "leaked state",
-    "shifted labels", "unrelated labels", "stale cache",
+    "exploding over time", "decay at its bound", "update too small", "update too large", "frozen layer", "leaked state",
+    "shifted labels", "unrelated labels", "stale cache", "changed recordings", "shared recordings", "one class",
+    "no input", "window too short", "learning rate too high", "learning rate too low", "chance level", "overfitting",
 ]  # fmt: skip
 
 
@@ -22,9 +24,11 @@ class Finding:
     value: float
     limit: float
     advice: str
+    changes: tuple[str, ...] = ()  # of the experiment, as the command line takes them
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.kind}. {self.measure}: {self.value:.3g} (limit {self.limit:g}). {self.advice}"
+        said = f"{self.where}: {self.kind}. {self.measure}: {self.value:.3g} (limit {self.limit:g}). {self.advice}"
+        return f"{said} Change: {shlex.join(self.changes)}" if self.changes else said
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from snn_bp.activity import saturated_share, silent_share, window_share
 from snn_bp.diagnose.unroll import Steps, copied, unroll
 from snn_bp.kernels.reference import torch_slope
+from snn_bp.layers import Layer
 from snn_bp.losses import CountCrossEntropy, Loss
-from snn_bp.network import Network, NetworkState
+from snn_bp.network import Network, NetworkState, has_state
 from snn_bp.neurons import DECAYS, Neuron, is_spiking
 from snn_bp.surrogates import Surrogate
 
@@ -34,6 +35,8 @@ class LayerTrace:
     slopes: Tensor | None  # the surrogate's derivative at every step
     height: Tensor  # the surrogate's derivative at threshold; one number, or one for each neuron
     decays: dict[str, Tensor]  # learned ones, in 0..1
+    place: int  # of the layer in the network, and of its value in the model
+    normed: bool  # whether a batch norm stands between its weights and the neurons
 
     @property
     def rates(self) -> Tensor | None:
@@ -64,6 +67,9 @@ class Trace:
     layers: tuple[LayerTrace, ...]
     gradients: dict[str, float]  # |dL/dw| of each layer that has weights
     weights: dict[str, float]  # |w| of the same
+    frozen: tuple[str, ...]  # layers of which no weight asks for a gradient
+    model: tuple[Layer, ...]  # what the network was made of
+    asked: Loss  # the loss
 
     @property
     def errors(self) -> Tensor:
@@ -133,8 +139,9 @@ def diagnose(
     for steps in layers:
         error = torch.stack([next(rest) for _ in steps.potentials])
         spike_error = torch.stack([next(rest) for _ in steps.spikes]) if steps.spikes else None
-        traces.append(_layer(work.name(steps.place), steps, error, spike_error))
-    return Trace(value.item(), tuple(traces), gradients, weights)
+        normed = _behind_norm(work, steps.place)
+        traces.append(_layer(work.name(steps.place), steps, error, spike_error, normed=normed))
+    return Trace(value.item(), tuple(traces), gradients, weights, _frozen(network), network.model, loss)
 
 
 def forked(x: Tensor) -> AbstractContextManager[None]:
@@ -147,7 +154,22 @@ def ratio(above: float, below: float) -> float:
     return above / below if below else (math.inf if above else 1.0)
 
 
-def _layer(name: str, steps: Steps, error: Tensor, spike_error: Tensor | None) -> LayerTrace:
+def _behind_norm(network: Network, place: int) -> bool:
+    """Whether a batch norm lies between the layer and the weights or neurons before it."""
+    for layer in reversed(network.layers[:place]):
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            return True
+        if has_state(layer) or any(True for _ in layer.parameters()):
+            return False
+    return False
+
+
+def _frozen(network: Network) -> tuple[str, ...]:
+    named = {network.name(place): list(layer.parameters()) for place, layer in enumerate(network.layers)}
+    return tuple(name for name, weights in named.items() if weights and not any(w.requires_grad for w in weights))
+
+
+def _layer(name: str, steps: Steps, error: Tensor, spike_error: Tensor | None, *, normed: bool) -> LayerTrace:
     neurons, slope_at = steps.neurons, torch_slope(steps.neurons.surrogate)
     distances = torch.stack(steps.distances).detach() if steps.distances else None
     return LayerTrace(
@@ -163,6 +185,8 @@ def _layer(name: str, steps: Steps, error: Tensor, spike_error: Tensor | None) -
         slopes=None if distances is None else slope_at(distances, steps.theta),
         height=slope_at(torch.zeros_like(steps.theta), steps.theta),
         decays={name: value.detach() for name, value in neurons.parameters_now().items() if name in DECAYS},
+        place=steps.place,
+        normed=normed,
     )
 
 

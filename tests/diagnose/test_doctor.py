@@ -5,6 +5,7 @@ import math
 import runpy
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import runs
@@ -29,6 +30,7 @@ from snn_bp import (
 from snn_bp.data import load
 from snn_bp.diagnose import Finding, Report, diagnose, examine, examine_updates, fresh
 from snn_bp.diagnose.faults import find_leaked_state, find_shifted_labels, find_stale_cache, find_unrelated_labels
+from snn_bp.diagnose.findings import Kind
 from snn_bp.losses import MaxCrossEntropy
 from snn_bp.network import start_alive
 
@@ -274,3 +276,17 @@ def test_five_silent_layers_learn_once_the_advice_is_followed():
 
     assert mended["silent"] == []
     assert mended["validation_accuracy"][-1] > 0.9
+
+
+def test_the_faults_that_the_benchmark_plants_are_eighteen_and_their_kinds_are_the_doctors():
+    assert len(SCRIPT["PLANTED"]) + len(SCRIPT["RUNS"]) == 18
+    assert {fault.kind for fault in SCRIPT["RUNS"].values()} <= set(get_args(Kind))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", SCRIPT["RUNS"])
+def test_a_fault_planted_in_a_run_is_named_and_what_is_said_mends_it(fault):
+    found = SCRIPT["planted"](SCRIPT["RUNS"][fault])
+
+    assert found["named"] and found["mended"], found
+    assert found["named_before_the_first_step"] == SCRIPT["RUNS"][fault].before

@@ -1,0 +1,192 @@
+"""Ten faults planted in whole training runs: is each named, does what is said mend it, is health left alone?
+
+A fault is an experiment with changes, recordings that were tampered with, or a network that was. The run is examined,
+and the experiment before its first step. What mends it is the change that the finding holds; where the words ask for
+something that no override can do (other labels, other files, `requires_grad_`), it is done by hand: `by_hand`.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from snn_bp import LIF, BatchNorm, Data, Dense, Experiment, Flatten, Network, Run, Train
+from snn_bp.data import Dataset, load
+from snn_bp.diagnose import Report, examine
+from snn_bp.experiment import override
+
+TRAINING, RUN, DOCTOR = (importlib.import_module(f"snn_bp.{name}") for name in ("train", "run", "diagnose.doctor"))
+HEALTHY = Experiment(
+    data=Data("digits", step_ms=52, steps=6, downsample=2, batch=32),
+    model=(
+        *(Flatten(), Dense(64), BatchNorm(), LIF(beta=0.5, reset="zero")),
+        *(Dense(10), BatchNorm(), LIF(beta=0.8, reset="zero")),
+    ),
+    train=Train(epochs=6, lr=4e-3, keep="last"),
+)
+Loader = Callable[..., Dataset]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is planted, and what has to be said."""
+
+    kind: str
+    changes: tuple[str, ...] = ()
+    loader: Callable[[Dataset], Dataset] | None = None
+    network: Callable[[Network], None] | None = None
+    by_hand: bool = False  # the remedy takes the tampering away; else it is the finding's own changes
+    mended: str = "accuracy"  # what shows that it is mended: a higher accuracy, or that nothing is found any more
+    before: bool = True  # whether the experiment shows it before its first step
+
+
+def permuted(dataset: Dataset) -> Dataset:
+    """Labels of the training part in another order."""
+    return _relabelled(dataset, lambda labels: np.random.default_rng(0).permutation(labels))
+
+
+def one_class(dataset: Dataset) -> Dataset:
+    """Every label the same."""
+    return _relabelled(dataset, lambda labels: np.full_like(labels, 3))
+
+
+def late(dataset: Dataset) -> Dataset:
+    """A clock that starts at 400 ms: no event lies in the window."""
+    parts = {
+        name: replace(part, folder=None, events=replace(part.events, t=np.asarray(part.events.t) + 400_000))
+        for name, part in dataset.parts.items()
+    }
+    return replace(dataset, parts=parts)
+
+
+def fifty(dataset: Dataset) -> Dataset:
+    """The first 50 recordings to train on."""
+    return replace(dataset, ids={**dataset.ids, "train": dataset.ids["train"][:50]})
+
+
+def shared(dataset: Dataset) -> Dataset:
+    """The test part is the training part."""
+    part = replace(dataset.parts["train"], folder=None)
+    ids = {**dataset.ids, "test": dataset.ids["train"][:360]}
+    return replace(dataset, parts={**dataset.parts, "test": part}, ids=ids)
+
+
+def frozen(network: Network) -> None:
+    """The first layer's weights ask for no gradient."""
+    network.layers[1].requires_grad_(False)
+
+
+RUNS: dict[str, Fault] = {
+    "window too short": Fault("window too short", ("data.step_ms=1", "data.steps=4")),
+    "labels permuted": Fault("unrelated labels", loader=permuted, by_hand=True),
+    "learning rate 10": Fault("learning rate too high", ("train.lr=10",)),
+    "threshold 500": Fault("silent", ("model.3.threshold=500",)),
+    "frozen layer": Fault("frozen layer", network=frozen, by_hand=True),
+    "one class": Fault("one class", loader=one_class, by_hand=True, mended="nothing found"),
+    "all-zero input": Fault("no input", loader=late),
+    "overfitting on 50": Fault("overfitting", ("train.epochs=40",), loader=fifty, before=False),
+    "learning rate 1e-7": Fault("learning rate too low", ("train.lr=1e-7",)),
+    "test part in training": Fault("shared recordings", loader=shared, by_hand=True, mended="nothing found"),
+}
+
+
+def planted(fault: Fault, *, seed: int = 0) -> dict[str, Any]:
+    """The run with the fault, what the doctor says of it, and the run with what it says followed."""
+    experiment, _ = override(replace(HEALTHY, seed=seed), list(fault.changes))
+    with tampered(fault.loader, fault.network):
+        ill, report = trained(experiment)
+        start = examine(experiment)
+    named = [finding for finding in report.findings if finding.kind == fault.kind]
+    result = {
+        "named": bool(named),
+        "named_before_the_first_step": fault.kind in {finding.kind for finding in start.findings},
+        "said": str(report).partition("\n")[2],
+        "accuracy": ill,
+        "changes": [] if fault.by_hand else [change for finding in named for change in finding.changes],
+        "by_hand": fault.by_hand,
+    }
+    if not named or not (fault.by_hand or result["changes"]):
+        return {**result, "mended": False}
+    followed, _ = override(experiment, result["changes"])
+    tampering = (None, None) if fault.by_hand else (fault.loader, fault.network)
+    with tampered(*tampering):
+        well, after = trained(followed)
+    gone = fault.kind not in {finding.kind for finding in after.findings}
+    better = well > ill + 0.02 if fault.mended == "accuracy" else after.ok
+    return {**result, "accuracy_mended": well, "found_after": [str(each) for each in after.findings], "gone": gone,
+            "mended": better and (gone or fault.kind == "overfitting")}  # fmt: skip
+
+
+def healthy(experiment: Experiment) -> dict[str, Any]:
+    """What the doctor says of a run that is well: before its first step, while it trains and in the end."""
+    start = examine(experiment)
+    with tempfile.TemporaryDirectory() as folder:
+        run = TRAINING.train(experiment, Path(folder, "run"), quiet=True)
+        report, rows = examine(Run(run.path)), run.metrics()
+        said = [line for line in (run.path / "log.txt").read_text(encoding="utf-8").splitlines() if "doctor: " in line]
+    alarms = [*map(str, start.findings), *said, *map(str, report.findings)]
+    return {"validation_accuracy": _best(rows), "alarms": alarms}
+
+
+def trained(experiment: Experiment) -> tuple[float, Report]:
+    """The best validation accuracy of a run and what the doctor says of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = TRAINING.train(experiment, Path(folder, "run"), quiet=True)
+        return _best(run.metrics()), examine(run)
+
+
+@contextlib.contextmanager
+def tampered(loader: Callable[[Dataset], Dataset] | None, change: Callable[[Network], None] | None) -> Iterator[None]:
+    """Within the block, runs see other recordings, and networks that were tampered with."""
+    made = Experiment.network
+
+    def loading(data: Data, *, quiet: bool = False) -> Dataset:
+        dataset = load(data, quiet=quiet)
+        return dataset if loader is None else loader(dataset)
+
+    def network(self: Experiment, shape: Any) -> Network:
+        built = made(self, shape)
+        if change is not None:
+            change(built)
+        return built
+
+    with contextlib.ExitStack() as stack:
+        for module in (TRAINING, RUN, DOCTOR):
+            stack.enter_context(mock.patch.object(module, "load", loading))
+        stack.enter_context(mock.patch.object(Experiment, "network", network))
+        yield
+
+
+def shipped(root: Path | None, *, seeds: Sequence[int], epochs: dict[str, int]) -> dict[str, Experiment]:
+    """The experiments of this folder whose recordings are here, one for each seed; epochs may be fewer."""
+    here, found = Path(__file__).parents[1], {}
+    for name, count in epochs.items():
+        module = importlib.util.spec_from_file_location(name, here / f"{name}.py")
+        assert module is not None and module.loader is not None
+        file = importlib.util.module_from_spec(module)
+        module.loader.exec_module(file)
+        experiment: Experiment = replace(file.experiment, train=replace(file.experiment.train, epochs=count))
+        if experiment.data.name != "digits":
+            if root is None:
+                continue
+            experiment = replace(experiment, data=replace(experiment.data, root=str(root)))
+        for seed in seeds:
+            found[f"{name}, seed {seed}"] = replace(experiment, seed=seed)
+    return found
+
+
+def _relabelled(dataset: Dataset, change: Callable[[np.ndarray], np.ndarray]) -> Dataset:
+    part = dataset.parts["train"]
+    events = replace(part.events, labels=change(part.events.labels))
+    return replace(dataset, parts={**dataset.parts, "train": replace(part, folder=None, events=events)})
+
+
+def _best(rows: list[dict[str, float]]) -> float:
+    return max(row.get("validation_accuracy", 0.0) for row in rows)

@@ -1,0 +1,152 @@
+"""What the doctor says of a course of training: chance level, overfitting, learning rates, layers that stay."""
+
+import numpy as np
+import pytest
+import runs
+
+from snn_bp import LIF, BatchNorm, Data, Dense, Dropout, Flatten, Network, Train, diagnose
+from snn_bp.diagnose import examine_course, examine_rate, examine_updates
+from snn_bp.diagnose.learning import at_chance, best_constant, find_chance_level, find_overfitting
+from snn_bp.experiment import override
+from snn_bp.network import start_alive
+
+TEN = np.arange(400) % 10
+MODEL = (Flatten(), Dense(12), BatchNorm(), LIF(beta=0.7), Dense(10), BatchNorm(), LIF(beta=0.7))
+
+
+def labels(train=400, validation=140) -> dict[str, np.ndarray]:
+    return {"train": np.arange(train) % 10, "validation": np.arange(validation) % 10}
+
+
+def course(train, validation, epochs=5) -> list[dict[str, float]]:
+    return [{"train_accuracy": train, "validation_accuracy": validation} for _ in range(epochs)]
+
+
+def chance(rows, held, *, finished=True) -> list[str]:
+    return [found.kind for found in find_chance_level(rows, held, finished=finished, causes=False)]
+
+
+def overfitting(rows, held, data=runs.DIGITS, model=MODEL):
+    return find_overfitting(rows, held, data, model)
+
+
+@pytest.mark.parametrize(("validation", "said"), [(0.13, True), (0.10, True), (0.0, True), (0.3, False), (0.97, False)])
+def test_the_best_epoch_is_held_against_one_answer_for_all(validation, said):
+    assert (chance(course(validation, validation), labels()) == ["chance level"]) == said
+
+
+def test_what_few_recordings_cannot_tell_is_not_said():
+    assert chance(course(0.9, 0.0), labels(validation=1)) == []
+    assert chance(course(0.9, 0.3), labels(validation=10)) == []
+    assert overfitting(course(1.0, 0.0), labels(validation=1)) == []
+    assert overfitting(course(1.0, 0.6), labels(validation=5)) == []
+
+
+def test_a_start_at_chance_is_not_ill_before_it_had_time_to_learn():
+    assert chance(course(0.1, 0.1, epochs=1), labels(), finished=False) == []
+    assert chance(course(0.1, 0.1, epochs=1), labels(), finished=True) == ["chance level"]
+    assert chance([], labels()) == []
+
+
+def test_without_validation_training_recordings_say_it():
+    rows = [{"train_accuracy": 0.1}] * 5
+
+    assert chance(rows, labels(validation=0)) == ["chance level"]
+    assert chance([{"train_accuracy": 0.6}] * 5, labels(validation=0)) == []
+
+
+def test_a_majority_class_is_the_chance_of_unbalanced_data():
+    skewed = {
+        "train": np.r_[np.zeros(360, int), np.ones(40, int)],
+        "validation": np.r_[np.zeros(90, int), np.ones(10, int)],
+    }
+
+    assert best_constant(skewed["validation"]) == 0.9
+    assert chance(course(0.9, 0.9), skewed) == ["chance level"]
+    assert chance(course(0.99, 0.98), skewed) == []
+
+
+def test_one_class_has_no_chance_level():
+    assert not at_chance(100, 100, 1.0)
+
+
+def test_two_classes_learned_to_nine_tenths_are_healthy():
+    two = {"train": np.arange(60) % 2, "validation": np.arange(40) % 2}
+
+    assert chance(course(1.0, 0.9), two) == []
+    assert overfitting(course(1.0, 0.9), two) == []
+    assert chance(course(0.5, 0.5), two) == ["chance level"]
+
+
+def test_a_gap_that_validation_cannot_explain_is_overfitting():
+    (found,) = overfitting(course(1.0, 0.7), labels(train=50))
+
+    assert (found.kind, found.where) == ("overfitting", "the validation split")
+    assert overfitting(course(1.0, 0.95), labels()) == []
+    assert overfitting(course(0.72, 0.7), labels()) == []
+
+
+def test_the_remedy_against_overfitting_is_what_is_not_there_yet():
+    def changes(data, model=MODEL) -> tuple[str, ...]:
+        (found,) = overfitting(course(1.0, 0.5), labels(), data, model)
+        return found.changes
+
+    assert changes(Data("digits", validation=0.85)) == ("data.validation=0.1",)
+    assert changes(Data("digits")) == ("data.shift=2", "data.turn=10")
+    assert changes(Data("digits", turn=5)) == ("data.shift=2",)
+    (found,) = overfitting(course(1.0, 0.5), labels(), Data("digits", shift=3), MODEL)
+    assert found.changes == () and "Dropout(0.3)" in found.advice
+    (found,) = overfitting(course(1.0, 0.5), labels(), Data("digits", shift=3), (*MODEL, Dropout(0.2)))
+    assert "Dropout" not in found.advice
+
+
+def test_a_course_is_judged_once_by_its_first_fault():
+    dataset, experiment = runs.few(runs.DIGITS, quiet=True), runs.tiny()
+
+    found = examine_course(course(1.0, 0.1), dataset, experiment, finished=True)
+
+    assert [each.kind for each in found] == ["chance level"]
+    assert "see the labels" in found[0].advice
+    assert examine_course(course(0.99, 0.95), dataset, experiment, finished=True) == []
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [
+        ({"lr": 10.0}, "learning rate too high"),
+        ({"lr": 10.0, "optimizer": "adam"}, "learning rate too high"),
+        ({"lr": 1e3, "optimizer": "sgd"}, "learning rate too high"),
+        ({"lr": 1e-8}, "learning rate too low"),
+        ({"lr": 8e-3}, None),
+        ({"lr": 1e-4}, None),
+        ({"lr": 0.1, "optimizer": "sgd"}, None),
+    ],
+    ids=repr,
+)
+def test_a_rate_is_held_against_the_weights_before_the_first_step(how, kind, noise):
+    network, x, how = Network((Dense(20), LIF(beta=0.9), Dense(4), LIF(beta=0.9)), (6,)), noise(20, 3, 6), Train(**how)
+    start_alive(network, x)
+    trace = diagnose(network, x, runs.torch.tensor([0, 3, 1]))
+
+    found = examine_rate(network, trace, how, batches=20)
+
+    assert [each.kind for each in found] == ([] if kind is None else [kind])
+    for each in found:
+        changed, _ = override(runs.tiny(**{"optimizer": how.optimizer}), list(each.changes))
+        assert examine_rate(network, trace, changed.train, batches=20) == []
+
+
+def test_a_layer_that_never_moved_while_others_did_is_frozen():
+    rows = [
+        {"layer": f"layer {n} (Linear)", "update_over_weight": ratio} for n, ratio in ((1, 0.0), (4, 1e-2), (6, 1e-7))
+    ]
+
+    found = [(each.kind, each.where) for each in examine_updates(rows)]
+
+    assert found == [("frozen layer", "layer 1 (Linear)"), ("update too small", "layer 6 (Linear)")]
+
+
+def test_too_large_an_update_names_the_rate_to_take():
+    (found,) = examine_updates([{"layer": "layer 1 (Linear)", "update_over_weight": 0.9}], Train(lr=0.05))
+
+    assert found.changes == ("train.lr=0.005",)
