@@ -5,11 +5,30 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 from torch import nn
 
 from snn_bp.errors import SnnError
+from snn_bp.exact import check_exact
 from snn_bp.layers import Delays, DropoutOverTime, Neurons, RecurrentNeurons, SumPool
-from snn_bp.neurons import ALIF, is_spiking
+from snn_bp.neurons import IF, LI, LIF, CubaLIF, is_spiking
 
 Target: TypeAlias = Literal["float", "loihi"]
 TARGETS = ("float", "loihi")
+NEURONS = (IF, LIF, CubaLIF, LI)  # that the chip has, by their exact class
+PARTS = (
+    nn.Linear,
+    nn.Conv2d,
+    SumPool,
+    nn.AvgPool2d,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.Flatten,
+    DropoutOverTime,
+    Delays,
+)
+REFUSED = {  # of the layers we know, those that have no place on it, and what has
+    nn.MaxPool1d: "a maximum cannot be a weighted sum. Use Pool(2, kind='sum') or a Conv with a stride.",
+    nn.MaxPool2d: "a maximum cannot be a weighted sum. Use Pool(2, kind='sum') or a Conv with a stride.",
+    nn.Conv1d: "the file has convolutions and pools of images only. Use Dense on a row of channels.",
+    nn.AvgPool1d: "the file has convolutions and pools of images only. Use Dense on a row of channels.",
+}
 
 
 class Chain(Protocol):
@@ -67,12 +86,16 @@ def _check(network: Chain, block: Block) -> None:
     """Raise where a block cannot be on the chip, naming the layer and what can."""
     name, neuron = network.name(block.places[-1]), block.neurons.neuron
     reset = getattr(neuron, "reset", "zero")
+    check_exact("target", name, block.layer)
 
     def refuse(why: str) -> SnnError:
         return SnnError(f"target, {name}: {why}")
 
-    if isinstance(neuron, ALIF):
-        raise refuse("the chip's neuron has no adaptation. Use LIF or CubaLIF.")
+    if type(neuron) not in NEURONS:
+        raise refuse(
+            f"the chip's neuron is an LIF with a current, and has no {type(neuron).__name__}, adaptation for one. Use "
+            f"{', '.join(kind.__name__ for kind in NEURONS)}."
+        )
     if reset != "zero":
         raise refuse(f'it resets by {reset!r}, the chip clears the membrane. Train with reset="zero".')
     if not is_spiking(neuron) and block.places[-1] != len(network.layers) - 1:
@@ -96,10 +119,11 @@ def _check(network: Chain, block: Block) -> None:
         raise refuse(f"its delays reach {block.delays.longest()} steps, the chip holds 62. Use Delay(..., most=62).")
     synapses = norms = pools = 0
     for place, part in zip(block.places, block.parts, strict=False):
-        if isinstance(part, nn.MaxPool1d | nn.MaxPool2d):
-            raise refuse("a maximum cannot be a weighted sum. Use Pool(2, kind='sum') or a Conv with a stride.")
-        if isinstance(part, nn.Conv1d | nn.AvgPool1d) or (isinstance(part, SumPool) and len(block.shape) != 3):
-            raise refuse("the file has convolutions and pools of images only. Use Dense on a row of channels.")
+        if type(part) in REFUSED:
+            raise refuse(REFUSED[type(part)])
+        check_exact("target", network.name(place), part, *PARTS)
+        if isinstance(part, SumPool) and len(block.shape) != 3:
+            raise refuse(REFUSED[nn.AvgPool1d])
         if isinstance(part, nn.Conv2d) and (isinstance(part.padding, str) or part.padding_mode != "zeros"):
             raise refuse(
                 f"{network.name(place)} has padding={part.padding!r}; use a number of rows, filled with zeros."

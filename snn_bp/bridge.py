@@ -16,6 +16,8 @@ from snntorch import surrogate as theirs
 from torch import nn
 
 from snn_bp.errors import SnnError
+from snn_bp.exact import why_strange
+from snn_bp.kernels.around import is_untouched
 from snn_bp.layers import (
     BatchNorm,
     Conv,
@@ -87,6 +89,7 @@ PLAIN: dict[type, dict[str, tuple]] = {
     SumPool: {},
 }
 PLAIN[nn.AvgPool2d]["divisor_override"] = (None,)
+TOUCHED = "has hooks, a forward or weights put in place of its own, which a copy would lose. Take them off first."
 IN_TRAINING = "In training snnTorch's loop sees one step at a time, ours all steps. Call .eval() on the network first."
 
 
@@ -98,14 +101,19 @@ def from_snntorch(net: nn.Sequential, input_shape: Shape) -> Network:
     cannot fire (threshold inf, reset "none") becomes an `LI`, whose output is snnTorch's `mem`. Batch norm and
     dropout are taken in evaluation only.
     """
-    if not isinstance(net, nn.Sequential) or len(net) == 0:
+    if not isinstance(net, nn.Sequential) or len(net) == 0 or type(net).forward is not nn.Sequential.forward:
         raise SnnError(
             f"from_snntorch: it takes an nn.Sequential of layers, found {type(net).__name__}. List them in one."
         )
+    _check_own(net, _name)
+    if not is_untouched(net):
+        raise SnnError(f"from_snntorch: the network {TOUCHED}")
     layers, surrogates = [], {}
     for place, module in enumerate(net):
         try:
             _check_single(module)
+            if not all(is_untouched(part) for part in module.modules()):
+                raise SnnError(f"it {TOUCHED}")
             if type(module) not in SPIKING:
                 layers.append(_plain(module))
                 continue
@@ -145,8 +153,11 @@ def to_snntorch(network: Network) -> nn.Sequential:
     Behind an `LI`, which may stand last only, `net(x_t)[-1]` is the potential.
     """
     modules = []
+    _check_own(network.layers, lambda place, _: f"to_snntorch: {network.name(place)}")
     for place, (layer, shape) in enumerate(zip(network.layers, network.shapes, strict=True)):
         try:
+            if (why := why_strange(layer)) is not None:
+                raise SnnError(f"it {why}")
             _check_single(layer)
             if isinstance(layer, Neurons | RecurrentNeurons):
                 modules.append(_their_neuron(layer, shape, network.surrogate, last=place == len(network.layers) - 1))
@@ -317,6 +328,19 @@ def _check_single(module: nn.Module) -> None:
             raise SnnError(
                 f"{name} is {value.dtype}, snnTorch spikes in torch.float32. Call .float() on the network first."
             )
+
+
+def _check_own(modules: nn.Sequential | nn.ModuleList, name: Callable[[int, nn.Module], str]) -> None:
+    """Raise where two layers share weights: the copy would have them twice, and they would part in training."""
+    first: dict[int, int] = {}
+    for place, module in enumerate(modules):
+        shared = [first[id(weight)] for weight in module.parameters() if id(weight) in first]
+        if shared:
+            raise SnnError(
+                f"{name(place, module)}: it shares weights with layer {shared[0]}, and the copy would have them twice. "
+                "Give each layer its own, copy.deepcopy(layer) for one."
+            )
+        first |= dict.fromkeys(map(id, module.parameters()), place)
 
 
 def _name(place: int, module: nn.Module) -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from snn_bp.exact import is_exact, runs_here
 from snn_bp.kernels import (
     FIRST,
     LAST,
@@ -53,10 +54,11 @@ def chain_at(layers: Sequence[nn.Module], place: int, x: Tensor) -> list[Block]:
     """The blocks from `place` on that can run as one operation on the input `x`; none where it is not for them."""
     if x.dim() != 3 or x.numel() == 0 or not runs_compiled(x):
         return []
-    blocks: list[Block] = []
-    while (block := _block_at(layers, place, first=not blocks)) is not None:
+    blocks, inputs, dtype = [], x.shape[2], x.dtype if x.is_floating_point() else torch.float32
+    while (block := _block_at(layers, place, first=not blocks)) is not None and _runs(block, inputs, dtype):
         blocks.append(block)
         place += block.places
+        (inputs,) = block.neurons.shape
         if not is_spiking(block.neurons.neuron):
             break
     return blocks
@@ -90,8 +92,10 @@ def layer_at(layers: Sequence[nn.Module], place: int, x: Tensor) -> Layer | None
     if x.dim() < 3 or x.numel() == 0 or not runs_compiled(x):
         return None
     found = list(layers[place : place + 2])
-    norm = found.pop(0) if isinstance(found[0], nn.BatchNorm1d | nn.BatchNorm2d) and _averages(found[0], x) else None
-    if not found or not isinstance(found[0], Neurons) or watched(found[0]) or (norm is not None and watched(norm)):
+    norm = found.pop(0) if _averages(found[0], x) else None
+    if not found or type(found[0]) is not Neurons or not runs_here(found[0], x.dtype):
+        return None
+    if norm is not None and not runs_here(norm, x.dtype):
         return None
     if norm is None and len(x) > LONG:
         return None
@@ -122,31 +126,51 @@ def run_layer(layer: Layer, x: Tensor, state: State | None) -> tuple[Tensor, Ten
 def has_chain(network: Iterable[nn.Module]) -> bool:
     """Whether any layers can run as a chain, in the mode they are in."""
     layers = list(network)
-    return any(_block_at(layers, place, first=True) is not None for place in range(len(layers)))
-
-
-def watched(module: nn.Module) -> bool:
-    """Whether hooks wait for the module to be called, so that it has to be."""
-    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
+    found = (_block_at(layers, place, first=True) for place in range(len(layers)))
+    return any(block is not None and all(is_exact(part) for part in block if part is not None) for block in found)
 
 
 def _block_at(layers: Sequence[nn.Module], place: int, *, first: bool) -> Block | None:
+    """The layers at `place` that would be a block if each of them is what its class says."""
     found = list(layers[place : place + 3])
-    synapse = found.pop(0) if found and isinstance(found[0], nn.Linear) else None
-    folds = synapse is not None and bool(found) and isinstance(found[0], nn.BatchNorm1d) and not found[0].training
+    synapse = found.pop(0) if found and type(found[0]) is nn.Linear else None
+    folds = synapse is not None and bool(found) and type(found[0]) is nn.BatchNorm1d and not found[0].training
     norm = found.pop(0) if folds else None
     layer = found[0] if found else None
-    if any(watched(part) for part in (synapse, norm, layer) if part is not None):
-        return None
-    if isinstance(layer, RecurrentNeurons) and (synapse is not None or first):
+    if type(layer) is RecurrentNeurons and (synapse is not None or first):
         return Block(synapse, norm, layer)  # type: ignore[arg-type]
-    return Block(synapse, norm, layer) if isinstance(layer, Neurons) and synapse is not None else None  # type: ignore[arg-type]
+    return Block(synapse, norm, layer) if type(layer) is Neurons and synapse is not None else None  # type: ignore[arg-type]
 
 
-def _averages(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> bool:
-    """Whether a norm takes the statistics of its input, in the way that `run_layer` knows."""
+def _runs(block: Block, inputs: int, dtype: torch.dtype) -> bool:
+    """Whether a block is exactly ours, in numbers of `dtype`, and its sizes fit each other and its inputs."""
+    synapse, norm, layer = block
+    if not all(runs_here(part, dtype) for part in block if part is not None):
+        return False
+    shape = tuple(block.neurons.shape)
+    if synapse is not None and (tuple(synapse.weight.shape) != (*shape, inputs) or _misfits(synapse.bias, shape)):
+        return False
+    if norm is not None and (norm.running_mean is None or not norm.affine or _misfits(norm.weight, shape)):
+        return False
+    if not isinstance(layer, RecurrentNeurons):
+        return True
+    loop = layer.recurrence
+    return (synapse is not None or shape == (inputs,)) and not (
+        tuple(loop.weight.shape) != shape * 2 or _misfits(loop.bias, shape)
+    )
+
+
+def _misfits(values: Tensor | None, shape: tuple[int, ...]) -> bool:
+    return values is not None and tuple(values.shape) != shape
+
+
+def _averages(norm: nn.Module, x: Tensor) -> bool:
+    """Whether a layer is a norm that takes the statistics of its input, in the way that `run_layer` knows."""
+    if not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) or type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d):
+        return False
     known = norm.affine and norm.track_running_stats and norm.momentum is not None
-    return norm.training and known and x.numel() > x.shape[2] and x.shape[2] == norm.num_features
+    images = (x.dim() == 5) == (type(norm) is nn.BatchNorm2d) and x.dim() <= 5
+    return norm.training and known and images and x.numel() > x.shape[2] and x.shape[2] == norm.num_features
 
 
 @torch.no_grad()

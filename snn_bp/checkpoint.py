@@ -56,6 +56,11 @@ def checkpoint_bytes(checkpoint: Checkpoint, experiment: str) -> bytes:
             else:
                 plain[f"{index}/{name}"] = value
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    owners = {tensor.untyped_storage().data_ptr(): name for name, tensor in tensors.items()}
+    tensors = {  # the format holds no tensor twice: layers that share weights each get them
+        name: tensor if owners[tensor.untyped_storage().data_ptr()] == name else tensor.clone()
+        for name, tensor in tensors.items()
+    }
     content = {
         "format": FORMAT,
         "version": version("snn_bp") or "unknown",

@@ -15,6 +15,7 @@ from torch import Tensor
 from snn_bp.blocks import Block, Chain, blocks
 from snn_bp.errors import SnnError
 from snn_bp.folding import Sum, folded
+from snn_bp.kernels.around import first_derivatives, has_hooks_on_every_module, is_transformed
 from snn_bp.kernels.fixed import ONE, simulate_fixed
 from snn_bp.kernels.operator import neuron_adjoint
 from snn_bp.layers import Delays, DropoutOverTime, RecurrentNeurons
@@ -23,6 +24,7 @@ from snn_bp.surrogates import Surrogate
 
 WEIGHT_LOW, WEIGHT_HIGH, BIAS_HIGH, THRESHOLD_HIGH = -128, 127, 4095, 131071
 INPUT_HIGH = 255  # of a graded spike of 8 bits
+ON_CHIP = 'target="loihi"'
 CLIPS = (1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)  # how far beyond the largest weight's scale the best one is looked for
 
 
@@ -47,6 +49,16 @@ def run_chip(network: Chain, x: Tensor) -> Iterator[tuple[Block, Tensor, Tensor,
     """
     if not torch.equal(x, x.round().clamp(0, INPUT_HIGH)):
         raise SnnError("target: the input should be spikes or counts of events, whole numbers. Transforms gave others.")
+    if is_transformed():
+        raise SnnError(
+            f"{ON_CHIP}: whole numbers have no derivatives under torch.func or forward mode, only by backward(). Use "
+            "target='float' there."
+        )
+    if has_hooks_on_every_module():
+        raise SnnError(
+            f"{ON_CHIP}: a hook is registered for every module, and on the chip layers are not called one by one. Take "
+            "it off, or use target='float'."
+        )
     for block in blocks(network):
         for part in block.parts:
             if isinstance(part, Delays | DropoutOverTime):
@@ -173,7 +185,7 @@ class _OnChip(torch.autograd.Function):
         return spikes, potentials, *last
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivatives(ON_CHIP, "Train with target='float' for that.")
     def backward(ctx, g_spikes, g_potentials, gu, gv, gs):
         potentials, currents, u, v, s, current_kept, voltage_kept, threshold = ctx.saved_tensors
         zero, (surrogate, current, spiking) = torch.zeros_like(v), (ctx.surrogate, ctx.current, ctx.spiking)

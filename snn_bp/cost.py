@@ -4,7 +4,6 @@ Memory is measured, not computed: torch's allocations by its profiler, those of 
 by tracemalloc.
 """
 
-import copy
 import statistics
 import time
 import tracemalloc
@@ -19,7 +18,7 @@ from snn_bp.chains import has_chain
 from snn_bp.errors import SnnError, check_choice, check_number
 from snn_bp.local import eprop, ottt
 from snn_bp.losses import CountCrossEntropy, Loss
-from snn_bp.network import Network
+from snn_bp.network import Network, deep_copy
 
 WAYS = ("full", "low", "truncated", "ottt", "eprop")
 MARK = "snn_bp: between forward and backward"
@@ -55,7 +54,7 @@ def cost_of_bptt(
         raise SnnError(f"cost_of_bptt: it measures memory of the CPU, found x on {x.device}. Use x.cpu().")
     rows = []
     for way in ways:
-        twin = copy.deepcopy(network)
+        twin = deep_copy(network)
         if way == "low":
             if not has_chain(twin.layers):
                 raise SnnError(

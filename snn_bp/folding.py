@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from snn_bp.blocks import Block
 from snn_bp.errors import SnnError
-from snn_bp.layers import SumPool
+from snn_bp.layers import Delays, DropoutOverTime, SumPool
 
 Pair = tuple[int, int]
 
@@ -56,6 +56,9 @@ def folded(block: Block, x: Tensor | None = None, *, like: Tensor | None = None)
             scale, shift = _normed(part, total, x)
             weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
             bias = shift if bias is None else bias * scale + shift
+        elif not isinstance(part, nn.Flatten | DropoutOverTime | Delays):  # these leave a sum as it is
+            known = "Dense, Conv, Pool(kind='sum' or 'average'), BatchNorm, Flatten, Dropout and Delay"
+            raise SnnError(f"a {type(part).__name__} folds into no weighted sum. Those that do: {known}.")
     if weight is None:  # a pool of spikes with its own neurons
         weight, geometry = _pool_kernel(pools[0], shape[0], torch.zeros(()) if like is None else like)
         for pool in pools[1:]:
@@ -74,6 +77,11 @@ def _normed(norm: nn.Module, total: Sum, x: Tensor | None) -> tuple[Tensor, Tens
     if x is not None:
         z = total(x)
         axes = [0, *range(2, z.dim())]
+        if z.numel() == z.shape[1]:
+            raise SnnError(
+                "a BatchNorm in training has one value for each channel, which has no spread. Give it more recordings "
+                "or more steps at once."
+            )
         mean, variance = z.mean(axes), z.var(axes, unbiased=False)
         if total.bias is not None:
             mean = mean + total.bias

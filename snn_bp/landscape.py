@@ -1,6 +1,5 @@
 """Slices of the loss over the weights, along one or two directions."""
 
-import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from torch import Tensor
 from snn_bp.diagnose.unroll import How, copied, unroll
 from snn_bp.errors import SnnError, check_number
 from snn_bp.losses import Loss
-from snn_bp.network import Network
+from snn_bp.network import Network, deep_copy
 
 Direction = Mapping[str, Tensor]  # a tensor for each parameter that moves, under its name
 
@@ -49,7 +48,7 @@ def loss_slice(
     weights = {name: weight.detach() for name, weight in network.named_parameters()}
     for direction in found:
         _check(weights, direction)
-    work = (copied(network) if smoothed else copy.deepcopy(network)).eval()
+    work = (copied(network) if smoothed else deep_copy(network)).eval()
     grid = torch.linspace(-span, span, points, dtype=torch.float64)
     losses = []
     with torch.no_grad():

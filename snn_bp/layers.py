@@ -5,7 +5,7 @@ A layer without state becomes torch's own module and sees `[time * batch, ...]` 
 """
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from snn_bp.errors import SnnError, shown
 from snn_bp.fields import Called, Within, check_fields
 from snn_bp.kernels import rest, runs_reference, simulate
+from snn_bp.kernels.around import has_hooks_on_every_module, is_untouched
+from snn_bp.kernels.delay import delayed
 from snn_bp.kernels.gpu_recurrence import serves_recurrent, simulate_recurrent_gpu
 from snn_bp.neurons import ALIF, DECAYS, IF, LI, LIF, CubaLIF, Neuron, State, coefficients, is_spiking
 from snn_bp.surrogates import Surrogate, check_surrogate
@@ -296,18 +298,27 @@ class RecurrentNeurons(nn.Module):
 
     def _run(self, x: Tensor, state: State | None, *, potentials: bool) -> tuple[Tensor, State, Tensor]:
         neurons = self.neurons
+        own = type(neurons) is Neurons and is_untouched(neurons)
+        plain = own and type(self.recurrence) is nn.Linear and is_untouched(self.recurrence)
         given = neurons.parameters_now()
-        if serves_recurrent(x) and not runs_reference():
+        if len(x) == 0:
+            raise SnnError(
+                f"Recurrent: input should be [time, batch, ...] with a step at least, found {list(x.shape)}."
+            )
+        if plain and serves_recurrent(x) and not runs_reference():
             weight, bias = self.recurrence.weight, self.recurrence.bias
             return simulate_recurrent_gpu(
                 neurons.neuron, x, weight, bias, state, neurons.surrogate, parameters=given
             )  # fmt: skip
         state = state or rest(neurons.neuron, tuple(x.shape[1:]), like=x if x.dtype == torch.float64 else x.float())
-        spikes, membranes = [], []
+        spikes, membranes, seen = [], [], not own or has_hooks_on_every_module()
         for x_t in x.unbind(0):
             assert state.s is not None
             current = x_t + self.recurrence(state.s.to(x.dtype)).to(x.dtype)
-            s, state = simulate(neurons.neuron, current[None], state, neurons.surrogate, parameters=given)
+            if seen:  # by its own forward, or by a hook
+                s, state = cast(tuple[Tensor, State], neurons(current[None], state))
+            else:
+                s, state = simulate(neurons.neuron, current[None], state, neurons.surrogate, parameters=given)
             spikes.append(s)
             membranes.append(state.v)
         return torch.cat(spikes), state, torch.stack(membranes) if potentials else x.new_empty(0)
@@ -366,40 +377,10 @@ class Delays(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` delayed; what would arrive after its last step is lost."""
-        return _Delayed.apply(x, self._exact())  # type: ignore[return-value]
+        return delayed(x, self._exact(), learns=len(self.learned) > 0)
 
     def _exact(self) -> Tensor:
         return self.most * torch.sigmoid(self.learned["delay"]) if len(self.learned) else self.start
-
-
-class _Delayed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, delay: Tensor):
-        steps = delay.round().long()
-        ctx.save_for_backward(x, steps)
-        ctx.kind = delay.dtype
-        return _moved(x, steps)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
-        x, steps = ctx.saved_tensors
-        g_x = _moved(g.flip(0), steps).flip(0)
-        if not ctx.needs_input_grad[1]:
-            return g_x, None
-        zero = x.new_zeros(1, *x.shape[1:])
-        slope = (torch.cat((x[1:], zero)) - torch.cat((zero, x[:-1]))) / 2
-        return g_x, -(g * _moved(slope, steps)).sum((0, 1)).to(ctx.kind).reshape(steps.shape)
-
-
-def _moved(x: Tensor, steps: Tensor) -> Tensor:
-    """`x` `[time, batch, *shape]` later by `steps` `[*shape]`."""
-    rows, out = x.flatten(2), torch.zeros_like(x, memory_format=torch.contiguous_format).flatten(2)
-    for step in steps.unique().tolist():
-        if step < len(x):
-            chosen = (steps.flatten() == step).nonzero()[:, 0]
-            out[step:, :, chosen] = rows[: len(x) - step, :, chosen]
-    return out.view(x.shape)
 
 
 def check_learned(neuron: Neuron, learn: tuple[str, ...]) -> None:

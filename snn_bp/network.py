@@ -3,7 +3,8 @@
 Nothing is held between calls. `network(x)` starts from rest; `network.run(x, state)` goes on from a state.
 """
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
@@ -11,16 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from snn_bp.blocks import TARGETS, Target, blocks
-from snn_bp.chains import chain_at, layer_at, run_chain, run_layer, watched
+from snn_bp.chains import chain_at, layer_at, run_chain, run_layer
 from snn_bp.chip import run_chip
 from snn_bp.errors import SnnError, check_choice, check_number
+from snn_bp.exact import is_exact, runs_here
 from snn_bp.kernels import runs_compiled, simulate
 from snn_bp.kernels.allocator import keep_freed_memory
+from snn_bp.kernels.around import has_hooks_on_every_module
 from snn_bp.kernels.fused import Memory
-from snn_bp.kernels.pool import max_pool
-from snn_bp.kernels.weighted import convolve, linear, worth_events
+from snn_bp.kernels.weighted import convolve
 from snn_bp.layers import Delays, DropoutOverTime, Layer, Neurons, Recurrent, RecurrentNeurons, Shape, Spiking
-from snn_bp.neurons import LI, Neuron, State, at_step, coefficients, is_spiking
+from snn_bp.neurons import LI, Neuron, State, at_step, coefficients
+from snn_bp.start import check_scaled, clear_bias, fronts, scale_weight
+from snn_bp.stateless import apply_stateless, pool_behind, sums_of
 from snn_bp.surrogates import ATan, Surrogate, check_surrogate
 
 NetworkState: TypeAlias = tuple[State, ...]  # one for each layer of neurons, in order
@@ -137,7 +141,7 @@ class Network(nn.Module):
                 x, state = layer(x, next(given))
                 means = [x.mean((0, 1))] if layer is not layers[-1] else []
                 states, count, how = [state], 1, "one by one"
-            elif (pool := _pool_behind(layers, place, x)) is not None:
+            elif (pool := pool_behind(layers, place, x)) is not None:
                 x, count, how = convolve(x.flatten(0, 1), layer, pool).unflatten(0, x.shape[:2]), 2, ""  # type: ignore[arg-type]
             else:
                 x, count, how = apply_stateless(layer, x), 1, ""
@@ -164,13 +168,29 @@ class Network(nn.Module):
         if self.target == "loihi":
             yield from self._walk_chip(x)
             return
-        for layer in self.layers:
+        for place, layer in enumerate(self.layers):
             if has_state(layer):
-                out = (layer.observe if potentials else layer)(x, next(states))  # type: ignore[operator]
+                given = next(states)
+                out = self._observed(place, x, given) if potentials else layer(x, given)
                 x = out[0]
             else:
                 out = x = apply_stateless(layer, x)
             yield layer, out
+
+    def _observed(self, place: int, x: Tensor, state: State | None) -> tuple[Tensor, State, Tensor]:
+        """Output, state and potentials of the neurons at `place`; of a forward of its own only where they agree."""
+        layer = self.layers[place]
+        assert isinstance(layer, Neurons | RecurrentNeurons)
+        out, after, potentials = layer.observe(x, state)
+        if is_exact(layer) and not has_hooks_on_every_module():
+            return out, after, potentials
+        ran, after = layer(x, state)  # hooks are called, and a forward of its own is the one that counts
+        if ran.shape != out.shape or not torch.equal(ran, out):
+            raise SnnError(
+                f"network.observe: {self.name(place)} has a forward of its own, and its potentials are not those of "
+                f"what it puts out. Give the class an observe(x, state) that returns output, state and potentials."
+            )
+        return ran, after, potentials
 
     def _walk_chip(self, x: Tensor) -> Iterator[tuple]:
         """As `walk`; layers without state give what they do in floats, from the spikes that reach them on the chip."""
@@ -201,9 +221,10 @@ class Network(nn.Module):
         if x.is_floating_point():
             return x
         in_bytes = x.view(torch.uint8)
-        first = next((layer for layer in self.layers if not isinstance(layer, nn.Flatten)), None)
-        looks = isinstance(first, nn.Linear | nn.Conv2d) and not watched(first) and runs_compiled(in_bytes)
-        return in_bytes if looks and self.target == "float" and self._dtype() == torch.float32 else self.in_floats(x)
+        flat = (layer for layer in self.layers if type(layer) is not nn.Flatten or not is_exact(layer))
+        first = next(flat, None) if self.target == "float" and runs_compiled(in_bytes) else None
+        looks = first is not None and type(first) in (nn.Linear, nn.Conv2d) and runs_here(first, torch.float32)
+        return in_bytes if looks and self._dtype() == torch.float32 else self.in_floats(x)
 
     def in_floats(self, x: Tensor) -> Tensor:
         """The input, checked, bytes turned into floats as wide as the weights."""
@@ -216,20 +237,31 @@ class Network(nn.Module):
 
     def check_input(self, x: Tensor) -> None:
         """Raise unless `x` is `[time, batch, *input_shape]`, in floats as wide as the weights or in bytes."""
+        if not isinstance(x, Tensor):
+            raise SnnError(
+                f"network: input should be a torch tensor, found {type(x).__module__}.{type(x).__qualname__}. Use "
+                "torch.as_tensor(x)."
+            )
+        if x.layout is not torch.strided:
+            raise SnnError(f"network: input should be an ordinary tensor, found {x.layout}. Use x.to_dense().")
         if x.dim() < 2 or tuple(x.shape[2:]) != self.input_shape:
             raise SnnError(
                 f"network: input should be [time, batch, {', '.join(map(str, self.input_shape))}], "
                 f"found {list(x.shape)}. Loaders give time first."
             )
+        if len(x) == 0:
+            raise SnnError(f"network: input should have a time step at least, found {list(x.shape)}.")
         if x.dtype in (torch.uint8, torch.bool):
             return
         if not x.is_floating_point():
             raise SnnError(f"network: input should be a tensor of floats, or of bytes, found {x.dtype}. Use x.float().")
         dtype = next((weight.dtype for weight in self.parameters()), x.dtype)
-        if (x.dtype == torch.float64) != (dtype == torch.float64):
+        cast = torch.is_autocast_enabled(x.device.type) and torch.float64 not in (x.dtype, dtype)
+        if x.dtype != dtype and dtype.is_floating_point and not cast:
+            whole = {torch.float64: "double", torch.float16: "half", torch.bfloat16: "bfloat16"}.get(x.dtype, "float")
             raise SnnError(
-                f"network: input is {x.dtype}, the weights are {dtype}. Use x.to({dtype}), or "
-                "network.double() for double precision."
+                f"network: input is {x.dtype}, the weights are {dtype}. Use x.to({dtype}), or network.{whole}() for "
+                "weights as wide as the input."
             )
 
     def _build(self, place: int, layer: Layer, shape: Shape) -> tuple[nn.Module, Shape]:
@@ -248,6 +280,17 @@ class Network(nn.Module):
             return built, tuple(out.shape[1:])
         except (SnnError, RuntimeError, AttributeError, TypeError) as cause:
             raise SnnError(f"Network: layer {place} of the model, on an input of {list(shape)}: {cause}") from cause
+
+
+def deep_copy(network: Network) -> Network:
+    """A deep copy; weights that a pruned layer made of others in its last call are copied as numbers."""
+    made = [
+        value
+        for layer in network.modules()
+        for value in vars(layer).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    ]
+    return copy.deepcopy(network, {id(value): value.detach().clone() for value in made})
 
 
 @torch.no_grad()
@@ -269,39 +312,6 @@ def _first_step(x: Tensor) -> int:
     return int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
 
 
-def _pool_behind(layers: Sequence[nn.Module], place: int, x: Tensor) -> nn.MaxPool2d | None:
-    """The max pooling behind the convolution at `place`, where both can run as one."""
-    layer, *behind = layers[place : place + 2]
-    pool = behind[0] if behind else None
-    if not isinstance(layer, nn.Conv2d) or not isinstance(pool, nn.MaxPool2d) or not runs_compiled(x):
-        return None
-    return None if watched(layer) or watched(pool) else pool
-
-
-def apply_stateless(layer: nn.Module, x: Tensor) -> Tensor:
-    """A layer without state on `[time, batch, ...]`: one call for all steps."""
-    if isinstance(layer, Delays | DropoutOverTime):
-        return layer(x)
-    rows, by_events = x.flatten(0, 1), runs_compiled(x) and not watched(layer)
-    if isinstance(layer, nn.Linear) and by_events:
-        out = linear(rows, layer)
-    elif isinstance(layer, nn.Conv2d) and by_events:
-        out = convolve(rows, layer)
-    elif isinstance(layer, nn.MaxPool2d) and by_events:
-        out = max_pool(rows, layer)
-    else:
-        out = layer(rows)
-    return out.unflatten(0, x.shape[:2])
-
-
-def sums_of(layer: nn.Module, share: float, x: Tensor) -> str:
-    """How a layer without state takes an input `x` of which this share is not zero."""
-    if not isinstance(layer, nn.Linear | nn.Conv2d) or not runs_compiled(x) or watched(layer):
-        return "as it is"
-    most = worth_events(layer)
-    return f"{'events' if share <= most else 'a product'} (events up to {most:.0%})"
-
-
 def has_state(layer: nn.Module) -> bool:
     """Whether the layer carries state from step to step."""
     return isinstance(layer, Neurons | RecurrentNeurons)
@@ -319,50 +329,60 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
 
     The fluctuation-driven initialisation of Rossbroich et al. 2022, with the spread measured on a batch instead of
     estimated from assumed Poisson rates: layer by layer the weights are scaled and biases set to zero, then the
-    spikes go on to the next. Layers behind a batch norm and readouts that do not spike are left as they are; batch
-    norms take over the statistics of the batch, so that evaluation means something before the first step.
+    spikes go on to the next. Layers behind a batch norm, readouts that do not spike and layers of classes that are not
+    ours are left as they are; batch norms take over the statistics of the batch, so that evaluation means something
+    before the first step. Weights that are pruned or parametrised are scaled where they come from.
     """
-    fronts, x = _fronts(network), network.in_floats(x)
+    found, x = fronts(network), network.in_floats(x)
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
     momenta, was_training = [norm.momentum for norm in norms], network.training
     network.train()
     for norm in norms:
         norm.momentum = 1.0
-    for synapse in fronts.values():
-        if synapse.bias is not None:
-            synapse.bias.zero_()
-    plain = not fronts and not any(isinstance(layer, DropoutOverTime) for layer in network.layers)
-    if plain:
-        network.rates(x)  # nothing to scale: the statistics alone, by the kernels that training uses
-    for place, layer in enumerate(() if plain else network.layers):
+    try:
+        for synapse in found.values():
+            clear_bias(network.name(synapse), network.layers[synapse])
+        if not found and not any(isinstance(layer, DropoutOverTime) for layer in network.layers):
+            network.rates(x)  # nothing to scale: the statistics alone, by the kernels that training uses
+        else:
+            _scale_fronts(network, found, x, spread)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        network.train(was_training)
+
+
+def _scale_fronts(network: Network, found: dict[int, int], x: Tensor, spread: float) -> None:
+    """Layer by layer, the weights at the places that `found` gives for each layer of neurons."""
+    entered: dict[int, Tensor] = {}  # what came to weights of which the class may not be linear in them
+
+    def passed(place: int, x: Tensor) -> Tensor:
+        layer = network.layers[place]
         if isinstance(layer, DropoutOverTime):
-            continue  # nothing random: the start depends on the seed of the weights and on x alone
-        if place in fronts:
-            values = coefficients(neuron_of(layer))
-            free, _ = simulate(LI(alpha=values["alpha"], beta=values["beta"]), x)
-            size = (free / torch.as_tensor(values["theta"], dtype=x.dtype, device=x.device)).square().mean().sqrt()
-            if size > 0:
-                fronts[place].weight *= spread / size
-                x = x * (spread / size)
-        x = layer(x)[0] if has_state(layer) else apply_stateless(layer, x)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.train(was_training)
+            return x  # nothing random: the start depends on the seed of the weights and on x alone
+        return layer(x)[0] if has_state(layer) else apply_stateless(layer, x)
 
-
-def _fronts(network: Network) -> dict[int, nn.Linear | nn.Conv1d | nn.Conv2d]:
-    """The weights in front of each spiking layer, by its place, where no batch norm stands between."""
-    fronts, synapse = {}, None
     for place, layer in enumerate(network.layers):
-        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
-            synapse = layer
-        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-            synapse = None
-        elif has_state(layer):
-            if synapse is not None and is_spiking(neuron_of(layer)):
-                fronts[place] = synapse
-            synapse = None
-    return fronts
+        if place in found.values() and not is_exact(layer):
+            entered[place] = x
+        if place in found:
+            size, synapse = _size(layer, x), found[place]
+            if size > 0:
+                scale_weight(network.name(synapse), network.layers[synapse], spread / size)
+                x = x * (spread / size)
+            if size > 0 and synapse in entered:
+                x = entered[synapse]
+                for between in range(synapse, place):
+                    x = passed(between, x)
+                check_scaled(network.name(synapse), float(_size(layer, x)), spread)
+        x = passed(place, x)
+
+
+def _size(layer: nn.Module, x: Tensor) -> Tensor:
+    """How far the free membrane of a layer of neurons fluctuates under `x`, in thresholds."""
+    values = coefficients(neuron_of(layer))
+    free, _ = simulate(LI(alpha=values["alpha"], beta=values["beta"]), x)
+    return (free / torch.as_tensor(values["theta"], dtype=x.dtype, device=x.device)).square().mean().sqrt()
 
 
 def with_step(model: tuple[Layer, ...], *, step_ms: float) -> tuple[Layer, ...]:

@@ -1,6 +1,7 @@
 """`diagnose`: one backward pass as data: spikes, potentials and the error signal of every layer and time step."""
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -128,13 +129,12 @@ def diagnose(
     named = dict(work.named_parameters())
     nodes = [node for steps in layers for node in (*steps.potentials, *steps.spikes)]
     found = torch.autograd.grad(value, [*named.values(), *nodes], allow_unused=True, materialize_grads=True)
-    by_name = dict(zip(named, found, strict=False))
+    of_weight = dict(zip(map(id, named.values()), found, strict=False))  # layers that share one have one gradient
     gradients, weights = {}, {}
     for place, layer in enumerate(work.layers):
-        own = [f"layers.{place}.{name}" for name, _ in layer.named_parameters()]
-        if own:
-            gradients[work.name(place)] = _norm([by_name[name] for name in own])
-            weights[work.name(place)] = _norm([named[name] for name in own])
+        if own := list(layer.parameters()):
+            gradients[work.name(place)] = _norm([of_weight[id(weight)] for weight in own])
+            weights[work.name(place)] = _norm(own)
     traces, rest = [], iter(found[len(named) :])
     for steps in layers:
         error = torch.stack([next(rest) for _ in steps.potentials])
@@ -190,5 +190,5 @@ def _layer(name: str, steps: Steps, error: Tensor, spike_error: Tensor | None, *
     )
 
 
-def _norm(tensors: list[Tensor]) -> float:
+def _norm(tensors: Sequence[Tensor]) -> float:
     return math.sqrt(sum(float(tensor.detach().square().sum()) for tensor in tensors))

@@ -4,7 +4,6 @@ The same equation runs with a hard spike, differentiated by the surrogate, or wi
 integral, whose derivative is exact.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,11 +12,12 @@ from torch import Tensor
 
 from snn_bp import equations
 from snn_bp.diagnose.smooth import SmoothSpike
+from snn_bp.exact import check_exact
 from snn_bp.kernels import first_state, parameters_of, use_backend
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.reference import Spike, torch_slope
 from snn_bp.layers import Neurons, RecurrentNeurons
-from snn_bp.network import Network, NetworkState, apply_stateless, has_state
+from snn_bp.network import Network, NetworkState, apply_stateless, deep_copy, has_state
 from snn_bp.neurons import State, is_spiking
 
 
@@ -74,7 +74,7 @@ def copied(network: Network, *, double: bool = False) -> Network:
 
     Of a network for a chip it is the float network with the same weights.
     """
-    network = copy.deepcopy(network)
+    network = deep_copy(network)
     network.target = "float"
     network.zero_grad(set_to_none=True)
     for weight in network.parameters():
@@ -84,6 +84,7 @@ def copied(network: Network, *, double: bool = False) -> Network:
 
 def _steps(network: Network, place: int, x: Tensor, state: State | None, how: How, count: int) -> Steps:
     layer = network.layers[place]
+    check_exact("diagnose", network.name(place), layer)
     recurrence = layer.recurrence if isinstance(layer, RecurrentNeurons) else None
     neurons = layer.neurons if isinstance(layer, RecurrentNeurons) else layer
     assert isinstance(neurons, Neurons)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.errors import SnnError, check_choice
+from snn_bp.kernels.around import PLAIN, is_transformed, is_watched
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.operator import is_compiled, run_neuron
 from snn_bp.kernels.operator import neuron as compiled_neuron
@@ -73,7 +74,7 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
     channels_last = lies_channels_last(y)
     if channels_last:  # neurons do not care about their order: as they lie in memory, nothing is copied
         y, first, values = y.permute(LAST), permuted(first, LAST), permuted(values, LAST)
-    if _chosen[-1] == "reference" or not is_compiled(x):
+    if _chosen[-1] == "reference" or not is_compiled(x) or is_transformed():
         spikes, v, last = simulate_reference(y, first, values, constants, surrogate)
     else:
         graded = torch.is_grad_enabled() and any(part.requires_grad for part in (y, *first, *values))
@@ -84,7 +85,7 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
         )  # fmt: skip
         record = graded or potentials or not constants.spiking
         # a function where nothing is differentiated or traced: an operator's first call loads torch's compiler
-        alone = not graded and type(y) is Tensor and not torch.compiler.is_compiling() and not _is_traced()
+        alone = not graded and type(y) is Tensor and not torch.compiler.is_compiling() and not is_watched()
         run: Callable = run_neuron if alone else compiled_neuron
         spikes, v, _, _, *last = run(
             y, *first, *values,
@@ -112,24 +113,22 @@ def permuted(tensors: Sequence[Tensor], order: tuple[int, ...]) -> tuple[Tensor,
 
 
 def runs_reference() -> bool:
-    """Whether `use_backend("reference")` is in force."""
-    return _chosen[-1] == "reference"
+    """Whether layers run one by one in torch: in `use_backend("reference")`, transformed, or watched."""
+    return _chosen[-1] == "reference" or is_transformed() or is_watched()
 
 
 def runs_compiled(x: Tensor) -> bool:
-    """Whether CPU kernels take `x`, floats or bytes: not in `use_backend("reference")`, autocast, a compiler."""
+    """Whether CPU kernels take `x`, floats or bytes: not where `runs_reference`, nor in autocast or a compiler."""
     return (
         x.device.type == "cpu"
         and _chosen[-1] == "fastest"
         and x.dtype in (torch.float32, torch.float64, torch.uint8)
         and not torch.is_autocast_enabled("cpu")
+        and type(x) in PLAIN
         and not torch.compiler.is_compiling()
+        and not is_transformed()
+        and not is_watched()
     )
-
-
-def _is_traced() -> bool:
-    """Whether something watches each operator: fake tensors, a tracer, a counter of operations."""
-    return torch._C._len_torch_dispatch_stack() > 0
 
 
 def rest(neuron: Neuron, shape: tuple[int, ...], *, like: Tensor) -> State:

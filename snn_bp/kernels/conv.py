@@ -16,6 +16,8 @@ from snn_bp.kernels.lines import room
 from snn_bp.kernels.llvm import inner
 from snn_bp.kernels.vectors import LANES, add_scaled, multiply, padded, panels, put
 
+TABLES = 32  # of places that are kept: those of a few networks, each up to some MB
+
 
 class Geometry(NamedTuple):
     """Sizes of a convolution; `down, right` are its stride, `above, left` its padding."""
@@ -62,7 +64,7 @@ def geometry_of(
     )  # fmt: skip
 
 
-@functools.cache
+@functools.lru_cache(maxsize=TABLES)
 def reach(g: Geometry, *, channels_last: bool) -> np.ndarray:
     """For every place of an input in memory, uint32 [places, 4]: what of its window lies in the image of outputs.
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snn_bp.kernels.around import first_derivatives
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu import array
 from snn_bp.kernels.parallel import cut, in_threads
@@ -93,7 +94,9 @@ class _Chain(torch.autograd.Function):
         ]
         last = [each for n in range(len(layers)) for each in _joined(parts, n)]
         ctx.layers, ctx.parts, ctx.shape = layers, parts, x.shape
-        ctx.x = rows
+        shared = not heard and np.may_share_memory(rows, array(x))
+        ctx.save_for_backward(x if shared else None)  # torch notices where it is written to before it is read again
+        ctx.x = None if shared else rows
         ctx.set_materialize_grads(False)
         return (
             torch.from_numpy(out),
@@ -102,9 +105,11 @@ class _Chain(torch.autograd.Function):
         )
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivatives("Dense and its neurons")
     def backward(ctx, g_out, *others):
         layers, parts = ctx.layers, ctx.parts
+        (saved,) = ctx.saved_tensors
+        x = array(saved) if ctx.x is None else ctx.x
         count, (steps, batch, inputs) = len(layers), ctx.shape
         g_rates, g_states = others[:count], others[count:]
         dtype = layers[0].bias.dtype
@@ -120,7 +125,7 @@ class _Chain(torch.autograd.Function):
         totals = _Totals()
         in_threads(
             [
-                partial(totals.add, n, partial(part.backward, ctx.x, given, shares, g_states, g_x))
+                partial(totals.add, n, partial(part.backward, x, given, shares, g_states, g_x))
                 for n, part in enumerate(parts)
             ]
         )

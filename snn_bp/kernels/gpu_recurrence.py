@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.kernels import first_state, gpu, parameters_of, state_of
+from snn_bp.kernels.around import check_backward
 from snn_bp.kernels.bind import Constants
 from snn_bp.neurons import COEFFICIENTS, Neuron, State
 from snn_bp.surrogates import Surrogate
@@ -112,6 +113,7 @@ def _setup_context(ctx, inputs, output) -> None:
 
 
 def _backward(ctx, g_spikes, g_potentials, _a, _i, gi, ga, gv, gs):
+    check_backward("Recurrent", (g_spikes, g_potentials, gi, ga, gv, gs))
     spikes, *saved = ctx.saved_tensors
     first_spikes, learns = saved[7], any(ctx.needs_input_grad[7:12])
     gx, *gradients = recurrent_adjoint(*saved, g_spikes, g_potentials, gi, ga, gv, gs, *ctx.constants, learns)

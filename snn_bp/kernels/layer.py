@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from snn_bp import equations
+from snn_bp.kernels.around import first_derivatives
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.cpu import adjoint_operations, array, compiled, compiled_plain, flat_or_scalar, inline, operations
 from snn_bp.kernels.lines import cleared
@@ -91,7 +92,8 @@ class _Layer(torch.autograd.Function):
         kernel = compiled_forward(constants, dtype, uniform=given[0].ndim == 0)
         arrays = (x, *affine, *first, *given, out, *last)
         in_threads([partial(kernel, *arrays, counts[n], neurons, *part) for n, part in enumerate(parts)])
-        ctx.options, ctx.shape, ctx.saved = options, z.shape, (x, affine, first, given, (mean, variance, scale))
+        ctx.options, ctx.shape, ctx.saved = options, z.shape, (affine, (mean, variance, scale))
+        ctx.save_for_backward(z, *tensors)  # torch notices where one is written to before it is read again
         ctx.set_materialize_grads(False)
         measured = [
             z.new_empty(0) if part is None else torch.from_numpy(part.astype(dtype)) for part in (mean, variance)
@@ -105,10 +107,13 @@ class _Layer(torch.autograd.Function):
         )
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivatives("neurons")
     def backward(ctx, g_out, g_means, *others):
         constants, surrogate, axis, eps, learns = ctx.options
-        x, affine, first, given, (mean, variance, scale) = ctx.saved
+        (affine, (mean, variance, scale)), (z, *tensors) = ctx.saved, ctx.saved_tensors
+        x = array(z).reshape(len(z), -1)
+        first = [np.empty(0, x.dtype) if part is None else array(part).reshape(-1) for part in tensors[:4]]
+        given = [flat_or_scalar(value) for value in tensors[4:] if value is not None]
         (steps, size), dtype, batch, sample = x.shape, x.dtype, ctx.shape[1], ctx.shape[2:]
         neurons = sample.numel()
         parts = share(steps, batch, neurons)

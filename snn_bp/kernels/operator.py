@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.kernels import cpu, gpu
+from snn_bp.kernels.around import check_backward
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.lines import empty
 from snn_bp.neurons import COEFFICIENTS
@@ -102,6 +103,7 @@ def _setup_context(ctx, inputs, output) -> None:
 
 
 def _backward(ctx, g_spikes, g_potentials, _a, _i, gi, ga, gv, gs):
+    check_backward("neurons", (g_spikes, g_potentials, gi, ga, gv, gs))
     assert ctx.record, "simulate() records whenever a gradient can be asked for"
     learns = any(ctx.needs_input_grad[5:10])
     gradients = neuron_adjoint(

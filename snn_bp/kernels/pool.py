@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from snn_bp.kernels.around import first_derivatives
 from snn_bp.kernels.cpu import compiled_plain
 from snn_bp.kernels.parallel import cut, in_threads
 from snn_bp.kernels.vectors import largest, put_back
@@ -43,7 +44,7 @@ class _MaxPool(torch.autograd.Function):
         return out.permute(0, 3, 1, 2)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivatives("Pool")
     def backward(ctx, g):
         channels, height, width, *_ = ctx.sizes
         g_x = torch.empty((ctx.rows, height, width, channels), dtype=g.dtype)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from snn_bp import equations
+from snn_bp.kernels.around import is_transformed
 from snn_bp.kernels.bind import Constants, bind, slope_functions
 from snn_bp.surrogates import Surrogate
 
@@ -23,10 +24,11 @@ def torch_slope(surrogate: Surrogate) -> Callable[[Tensor, Tensor], Tensor]:
 def torch_advance(constants: Constants, surrogate: Surrogate) -> Callable:
     """`equations.advance` on tensors; autograd goes through it, through the spike by the surrogate."""
     slope_at = torch_slope(surrogate)
+    kind = TransformedSpike if is_transformed() else Spike
     return bind(
         equations.advance,
         **constants.names(),
-        heaviside=lambda u, theta: Spike.apply(u, theta, slope_at),
+        heaviside=lambda u, theta: kind.apply(u, theta, slope_at),
         detach=torch.Tensor.detach,
         real=float,
     )
@@ -58,3 +60,32 @@ class Spike(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         u, theta = ctx.saved_tensors
         return grad * ctx.slope_at(u, theta), None, None
+
+
+class TransformedSpike(torch.autograd.Function):
+    """The same for `torch.func` and forward-mode differentiation, in the form that these ask for.
+
+    `torch.compile` cannot read that form.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(u: Tensor, theta: Tensor, slope_at: Callable) -> Tensor:
+        return (u > 0).to(u.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        u, theta, ctx.slope_at = inputs
+        ctx.save_for_backward(u, theta)
+        ctx.save_for_forward(u, theta)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        u, theta = ctx.saved_tensors
+        return grad * ctx.slope_at(u, theta), None, None
+
+    @staticmethod
+    def jvp(ctx, u_tangent: Tensor | None, *_):
+        u, theta = ctx.saved_tensors
+        return torch.zeros_like(u) if u_tangent is None else u_tangent * ctx.slope_at(u, theta)

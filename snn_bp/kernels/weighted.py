@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_bp.kernels import conv, dense, pooled
+from snn_bp.kernels.around import first_derivatives
 from snn_bp.kernels.cpu import compiled_plain
 from snn_bp.kernels.events import Bits, Events, find_bits, find_events
 from snn_bp.kernels.lines import empty, zeros
@@ -122,7 +123,7 @@ class _Linear(torch.autograd.Function):
         return torch.from_numpy(z[:, :units]).contiguous()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivatives("Dense")
     def backward(ctx, g):
         (weight,) = ctx.saved_tensors
         units, inputs = weight.shape
@@ -168,7 +169,7 @@ class _Convolution(torch.autograd.Function):
         return z.permute(0, 3, 1, 2)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivatives("Conv")
     def backward(ctx, g):
         (weight,) = ctx.saved_tensors
         channels, height, width, *_ = ctx.geometry

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from snn_bp import equations
 from snn_bp.errors import SnnError
+from snn_bp.exact import check_exact
 from snn_bp.kernels import first_state, parameters_of
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.reference import Parts, torch_advance, torch_slope
@@ -149,6 +150,7 @@ def blocks_of(network: Network, x: Tensor, rule: str) -> list[Block]:
         def refuse(reason: str, place: int = place) -> SnnError:
             return SnnError(f"{rule}: {network.name(place)} {reason}")
 
+        check_exact(rule, network.name(place), layer)
         if isinstance(layer, Neurons | RecurrentNeurons):
             block = Block(place, layer, x, front, **parts)
             if len(block.neurons.learned):

@@ -7,6 +7,7 @@ import numpy as np
 from torch import nn
 
 from snn_bp.errors import SnnError, check_number
+from snn_bp.exact import FORWARDS, check_exact
 from snn_bp.network import Network
 from snn_bp.plots.style import LINES, SEQUENTIAL, figure, styled
 
@@ -100,4 +101,6 @@ def _first_weights(network: Network) -> tuple[str, np.ndarray]:
             shape = network.shapes[front - 1] if front else network.input_shape
             image = isinstance(layer, nn.Linear) and len(shape) == 3
             return network.name(place), weight.reshape(-1, *shape) if image else weight
+        if type(layer) not in FORWARDS and any(True for _ in layer.parameters()):
+            check_exact("weight_filters", network.name(place), layer)
     raise SnnError("weight_filters: the network has no layer of weights.")

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snn_bp.exact import is_exact
 from snn_bp.layers import Neurons
 from snn_bp.network import Network, apply_stateless, has_state
 from snn_bp.search.objective import Objective, OfOutput
@@ -58,12 +59,14 @@ def value_points(network: Network, points: Tensor, objective: Objective, x: Tens
 def runs_together(network: Network) -> bool:
     """Whether points run together: the network is small, not of the chip's numbers, and of layers that are known.
 
-    Recurrence is not, nor neurons or delays that learn.
+    Recurrence is not, nor neurons or delays that learn, nor layers that share weights.
     """
     known = nn.Linear | nn.Conv1d | nn.Conv2d | Norm
-    small = sum(weight.numel() for weight in network.parameters()) <= TOGETHER
+    weights = list(network.parameters())
+    small = sum(weight.numel() for weight in weights) <= TOGETHER
+    own = len(weights) == sum(1 for layer in network.layers for _ in layer.parameters())
     plain = all(isinstance(layer, known) or not list(layer.parameters()) for layer in network.layers)
-    return small and plain and network.target == "float"
+    return small and own and plain and network.target == "float" and all(map(is_exact, network.layers))
 
 
 def run_together(network: Network, points: Tensor, x: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:

@@ -1,0 +1,86 @@
+"""Layers that are exactly the ones we know: what reads a layer's weights in place of calling it asks for these.
+
+A subclass, a patched `forward`, a hook (pruning and weight norms are hooks), a parametrisation or a weight of a kind of
+its own changes what a layer computes. Such a layer runs by its own forward, and is refused where it would not run.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from snn_bp.errors import SnnError
+from snn_bp.kernels.around import PLAIN, holds_plain_numbers, is_untouched
+from snn_bp.layers import Delays, DropoutOverTime, Neurons, RecurrentNeurons, SumPool
+
+# what each class computes, as it was when this file was read; a class of torch may be patched later
+FORWARDS: dict[type, Callable] = {
+    kind: kind.forward
+    for kind in (
+        nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool1d, nn.AvgPool2d, nn.MaxPool1d, nn.MaxPool2d, SumPool,
+        nn.BatchNorm1d, nn.BatchNorm2d, nn.Flatten, DropoutOverTime, Delays, Neurons, RecurrentNeurons,
+        nn.ParameterDict,
+    )
+}  # fmt: skip
+
+
+def is_exact(layer: nn.Module) -> bool:
+    """Whether the layer is one of those we know, down to its parts, and nothing about it was changed."""
+    if FORWARDS.get(type(layer)) is not type(layer).forward or not is_untouched(layer):
+        return False
+    own = layer.__dict__
+    tensors = (*own["_parameters"].values(), *own["_buffers"].values())
+    plain = all(tensor is None or (type(tensor) in PLAIN and tensor.layout is torch.strided) for tensor in tensors)
+    return plain and all(is_exact(part) for part in own["_modules"].values())
+
+
+def runs_here(layer: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether a compiled kernel may run in its place: the layer is exact, its numbers of `dtype` and on the CPU."""
+    if FORWARDS.get(type(layer)) is not type(layer).forward or not is_untouched(layer):
+        return False
+    own = layer.__dict__
+    for tensor in own["_parameters"].values():
+        if tensor is not None and not holds_plain_numbers(tensor, dtype):
+            return False
+    for tensor in own["_buffers"].values():
+        if tensor is not None and not (holds_plain_numbers(tensor, dtype) or tensor.dtype == torch.int64):
+            return False
+    return all(runs_here(part, dtype) for part in own["_modules"].values())
+
+
+def why_strange(layer: nn.Module) -> str | None:
+    """What makes a layer another than those we know, and what would mend it; None where nothing does."""
+    if is_exact(layer):
+        return None
+    kind = type(layer)
+    if parametrize.is_parametrized(layer):
+        names = ", ".join(layer.parametrizations.keys())  # type: ignore[operator, union-attr]
+        return (
+            f"has a parametrised {names}. torch.nn.utils.parametrize.remove_parametrizations(layer, name) makes it "
+            "plain."
+        )
+    if kind not in FORWARDS:
+        known = next((f", which is not the {base.__name__} below it" for base in kind.__mro__ if base in FORWARDS), "")
+        return (
+            f"is of the class {kind.__module__}.{kind.__qualname__}{known}, and what that computes is not known here."
+        )
+    if any((layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)):
+        return (
+            "has hooks, which may change what it computes. Take them off; a pruned weight is made permanent by "
+            "torch.nn.utils.prune.remove(layer, 'weight')."
+        )
+    if not is_untouched(layer) or FORWARDS[kind] is not kind.forward:
+        return "had its forward replaced, and what it computes now is not known here. Put the class's own back."
+    for name, part in layer.named_children():
+        if (why := why_strange(part)) is not None:
+            return f"has a part, {name}, which {why}"
+    return "has weights that are not plain tensors (quantised, sparse, of a subclass). Give it ordinary ones."
+
+
+def check_exact(asker: str, name: str, layer: nn.Module, *kinds: type) -> None:
+    """Raise unless the layer is exact, and of one of `kinds` where they are given; the message begins with `asker`."""
+    if (why := why_strange(layer)) is not None:
+        raise SnnError(f"{asker}: {name} {why}")
+    if kinds and type(layer) not in kinds:
+        raise SnnError(f"{asker}: {name} has no place here. Known: {', '.join(kind.__name__ for kind in kinds)}.")
