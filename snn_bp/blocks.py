@@ -93,7 +93,7 @@ def _check(network: Chain, block: Block) -> None:
 
     if type(neuron) not in NEURONS:
         raise refuse(
-            f"the chip's neuron is an LIF with a current, and has no {type(neuron).__name__}, adaptation for one. Use "
+            f"the chip's neuron has no adaptation and is no {type(neuron).__name__}. It is one of "
             f"{', '.join(kind.__name__ for kind in NEURONS)}."
         )
     if reset != "zero":

@@ -117,6 +117,7 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
     check_loss(how.loss, network)
     make_device(how)
     make_optimizer(network, how)
+    check_spread(experiment, dataset, network)
     if how.truncate and any(isinstance(layer, Delay) for layer in experiment.model):
         raise SnnError("train.truncate: with a Delay a recording runs whole, spikes are under way between its pieces.")
     if how.target == "loihi":
@@ -131,6 +132,24 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
         how.loss(out, torch.zeros(1, dtype=torch.long))
         if how.rates is not None:
             how.rates(rates)
+
+
+def check_spread(experiment: Experiment, dataset: Dataset, network: Network) -> None:
+    """Raise where a norm would meet a batch, or the last piece of one, with one value for each channel."""
+    steps, truncate = experiment.data.steps or 0, experiment.train.truncate
+    piece = (steps % truncate or truncate) if truncate else steps
+    smallest = min(len(ids) for ids in dataset.batches("train"))
+    for place, layer in enumerate(network.layers):
+        if (
+            isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
+            and piece * smallest * math.prod(network.shapes[place][1:]) == 1
+        ):
+            count = len(dataset.ids["train"])
+            raise SnnError(
+                f"data.batch={experiment.data.batch}: of {count} training recordings the last batch has {smallest}, "
+                f"trained in pieces of {piece} step, and {network.name(place)} takes the spread of one value, which is "
+                "none. Use another batch that does not leave one over, more steps, or no BatchNorm."
+            )
 
 
 def check_fits_a_chip(experiment: Experiment, network: Network) -> list[Fit]:

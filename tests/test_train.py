@@ -626,6 +626,7 @@ def test_layers_that_fire_are_not_warned_of(finished):
         ({"train": Train(rates=RateBounds(lower=(0.1, 0.1)))}, "RateBounds"),
         ({"train": Train(rates=RateBounds(lower=(0.1, 0.1, 0.1)))}, "RateBounds"),
         ({"train": Train(memory="low")}, "train.memory.*BatchNorm"),
+        ({"data": replace(DIGITS, steps=1, batch=1)}, "spread of one value"),
         ({"data": replace(DIGITS, transforms=(lambda events: events,))}, "transform"),
         (
             {"model": (Flatten(), Dense(10), LI(beta=0.5)), "train": Train(loss=FirstSpike())},
