@@ -145,23 +145,29 @@ def _block_at(layers: Sequence[nn.Module], place: int, *, first: bool) -> Block 
 def _runs(block: Block, inputs: int, dtype: torch.dtype) -> bool:
     """Whether a block is exactly ours, in numbers of `dtype`, and its sizes fit each other and its inputs."""
     synapse, norm, layer = block
-    if not all(runs_here(part, dtype) for part in block if part is not None):
+    if not runs_here(layer, dtype):
         return False
     shape = tuple(block.neurons.shape)
-    if synapse is not None and (tuple(synapse.weight.shape) != (*shape, inputs) or _misfits(synapse.bias, shape)):
+    if synapse is not None:
+        if not runs_here(synapse, dtype):
+            return False
+        weights = synapse._parameters
+        if _misfits(weights["weight"], (*shape, inputs)) or _misfits(weights["bias"], shape):
+            return False
+    elif shape != (inputs,):
         return False
-    if norm is not None and (norm.running_mean is None or not norm.affine or _misfits(norm.weight, shape)):
+    if norm is not None and not (
+        runs_here(norm, dtype) and norm.running_mean is not None and norm.affine and norm.weight.shape == shape
+    ):
         return False
-    if not isinstance(layer, RecurrentNeurons):
-        return True
-    loop = layer.recurrence
-    return (synapse is not None or shape == (inputs,)) and not (
-        tuple(loop.weight.shape) != shape * 2 or _misfits(loop.bias, shape)
-    )
+    if isinstance(layer, RecurrentNeurons):
+        loop = layer.recurrence
+        return not _misfits(loop.weight, shape * 2) and not _misfits(loop.bias, shape)
+    return True
 
 
 def _misfits(values: Tensor | None, shape: tuple[int, ...]) -> bool:
-    return values is not None and tuple(values.shape) != shape
+    return values is not None and values.shape != shape
 
 
 def _averages(norm: nn.Module, x: Tensor) -> bool:

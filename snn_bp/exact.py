@@ -37,16 +37,16 @@ def is_exact(layer: nn.Module) -> bool:
 
 def runs_here(layer: nn.Module, dtype: torch.dtype) -> bool:
     """Whether a compiled kernel may run in its place: the layer is exact, its numbers of `dtype` and on the CPU."""
-    if FORWARDS.get(type(layer)) is not type(layer).forward or not is_untouched(layer):
+    kind, own = type(layer), layer.__dict__  # as bare as can be: every call of a network asks for each of its layers
+    if FORWARDS.get(kind) is not kind.forward or not is_untouched(layer):
         return False
-    own = layer.__dict__
     for tensor in own["_parameters"].values():
         if tensor is not None and not holds_plain_numbers(tensor, dtype):
             return False
     for tensor in own["_buffers"].values():
         if tensor is not None and not (holds_plain_numbers(tensor, dtype) or tensor.dtype == torch.int64):
             return False
-    return all(runs_here(part, dtype) for part in own["_modules"].values())
+    return not own["_modules"] or all(runs_here(part, dtype) for part in own["_modules"].values())
 
 
 def why_strange(layer: nn.Module) -> str | None:
