@@ -110,6 +110,8 @@ def shape_after(data: Data, events: Events, sensor: Sensor, *, dtype: np.dtype) 
 
 def check_frames(frames: np.ndarray, shape: Sequence[Any], *, source: str) -> None:
     """Raise unless a transform gave frames of `shape`, [steps, ...]."""
+    if frames.dtype.kind == "f" and not np.isfinite(frames).all():
+        raise SnnError(f"transforms: {source} became frames with NaN or infinity. Frames hold finite numbers.")
     if frames.dtype == np.int16 and frames.size and frames.min() < 0:
         raise SnnError(
             f"transforms: {source} has counts below 0. tonic's ToFrame counts in 16 bits, and more than 32,767 "
