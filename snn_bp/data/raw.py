@@ -132,6 +132,12 @@ def events_of_row(times: Any, units: Any, *, source: str) -> np.ndarray:
     return events
 
 
+def order_of(events: np.ndarray) -> str:
+    """A remark where times step back: no event is lost by that, but recordings are written in order."""
+    steps_back = len(events) > 1 and bool((np.diff(events["t"]) < 0).any())
+    return "times step back, as where part of a file was overwritten" if steps_back else ""
+
+
 def whole(values: np.ndarray, name: str, *, source: str) -> np.ndarray:
     """The values as int64; raises where one is no whole number, or beyond 62 bits."""
     if not len(values):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from snn_bp.data.catalogue import Entry
-from snn_bp.data.raw import Polarity, events_of_bytes, events_of_table
+from snn_bp.data.raw import Polarity, events_of_bytes, events_of_table, order_of
 from snn_bp.data.spoken import read_rows
 from snn_bp.data.store import Recording
 from snn_bp.errors import SnnError
@@ -79,8 +79,9 @@ def read_part(entry: Entry, folder: Path, part: str) -> Iterator[Recording]:
                 events = events_of_bytes(np.fromfile(file, np.uint8), source=str(file))
             else:
                 events = events_of_table(_table(file), unit_us=1000, polarity=polarity, source=str(file))
-        events, remark = from_start(entry, events)
-        yield Recording(str(file), events, label, file.relative_to(place).as_posix(), remark)
+        events, late = from_start(entry, events)
+        remarks = "; ".join(filter(None, (late, order_of(events))))
+        yield Recording(str(file), events, label, file.relative_to(place).as_posix(), remarks)
 
 
 def label_of(entry: Entry, file: Path, place: Path) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from snn_bp.data.raw import events_of_row, whole
+from snn_bp.data.raw import events_of_row, order_of, whole
 from snn_bp.data.store import Recording
 from snn_bp.errors import SnnError
 
@@ -32,7 +32,8 @@ def read_rows(file: Path) -> Iterator[Recording]:
             source = f"{file}, row {n}"
             with _reading(source):
                 row = times[n], units[n]
-            yield Recording(source, events_of_row(*row, source=source), label, f"row {n}")
+            events = events_of_row(*row, source=source)
+            yield Recording(source, events, label, f"row {n}", order_of(events))
 
 
 def read_keys(file: Path) -> tuple[tuple[str, ...], str]:

@@ -140,7 +140,110 @@ def test_a_cut_file_is_named(cache, few_nmnist):
     with pytest.raises(SnnError) as error:
         load_few(few_nmnist)
 
-    assert file.name in str(error.value) and "cut short" in str(error.value)
+    assert f"{file}: an event has 5 bytes, found" in str(error.value) and "cut short" in str(error.value)
+
+
+def test_a_class_folder_behind_a_link_is_read(cache, few_nmnist):
+    whole = load_few(few_nmnist).parts["train"]
+    folder = few_nmnist / "NMNIST" / "Train" / "8"
+    folder.rename(few_nmnist / "elsewhere")
+    folder.symlink_to(few_nmnist / "elsewhere")
+
+    linked = load_few(few_nmnist).parts["train"]
+
+    assert linked.sha256 == whole.sha256 and linked.names == whole.names
+
+
+def test_a_recording_behind_a_link_is_read_and_one_behind_a_broken_link_named(cache, few_nmnist):
+    whole = load_few(few_nmnist).parts["train"]
+    file = sorted((few_nmnist / "NMNIST" / "Train" / "3").iterdir())[1]
+    file.rename(few_nmnist / "elsewhere")
+    file.symlink_to(few_nmnist / "elsewhere")
+    assert load_few(few_nmnist).parts["train"].sha256 == whole.sha256
+
+    (few_nmnist / "elsewhere").unlink()
+
+    with pytest.raises(SnnError, match=rf"{file.name}: it should be a recording, a file, found a link to nothing"):
+        load_few(few_nmnist)
+
+
+@pytest.mark.parametrize("place", ["Train/lost", "Train/3", "Train"])
+def test_a_folder_behind_a_broken_link_is_named(cache, few_nmnist, place):
+    link = few_nmnist / "NMNIST" / place
+    if link.exists():
+        link.rename(few_nmnist / "elsewhere")
+    link.symlink_to(few_nmnist / "nowhere")
+
+    with pytest.raises(SnnError, match=rf"{link}.*link to nothing"):
+        load_few(few_nmnist)
+
+
+def test_a_link_that_leads_back_is_refused(cache, few_nmnist):
+    (few_nmnist / "NMNIST" / "Train" / "3" / "again").symlink_to(few_nmnist / "NMNIST" / "Train")
+
+    with pytest.raises(SnnError, match="leads back"):
+        load_few(few_nmnist)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "kind"),
+    [
+        *(("nmnist", "NMNIST/Train/3/00.bin", kind) for kind in ("pipe", "folder")),
+        *(("dvs_gesture", "DVSGesture/ibmGestureTrain/user01_led/0.npy", kind) for kind in ("pipe", "folder")),
+        *(("shd", "SHD/shd_train.h5", kind) for kind in ("pipe", "folder")),
+        ("nmnist", "NMNIST/Test", "pipe"),
+    ],
+)
+def test_what_stands_in_the_place_of_a_recording_is_refused_and_not_opened(cache, few_nmnist, name, place, kind):
+    path = few_nmnist / place
+    if path.exists():
+        path.rename(few_nmnist / "elsewhere")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+
+    with pytest.raises(SnnError, match=rf"{path}.* found a {kind}"):
+        load_few(few_nmnist, name)
+
+
+def test_what_systems_leave_beside_recordings_is_no_recording(cache, few_nmnist):
+    whole = load_few(few_nmnist).parts["train"]
+    train = few_nmnist / "NMNIST" / "Train"
+    for name in ("3/._r00001.bin", ".DS_Store", "__MACOSX/3/._r00001.bin", ".cache/x.bin", "3/notes.txt"):
+        (train / name).parent.mkdir(parents=True, exist_ok=True)
+        (train / name).write_bytes(b"\0\5\x16\7")
+
+    assert load_few(few_nmnist).parts["train"].folder == whole.folder
+
+
+@pytest.mark.parametrize("name", ["a", "10", "03", "digit3", "3/deeper", "."])
+def test_a_folder_that_is_no_class_is_named(cache, few_nmnist, name):
+    folder = few_nmnist / "NMNIST" / "Train" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "r0.bin").write_bytes(bytes([5, 5, 128, 3, 232]))
+
+    with pytest.raises(SnnError, match=r"r0\.bin: recordings lie in a folder named by their class, Train/0 to Train/9"):
+        load_few(few_nmnist)
+
+
+@pytest.mark.parametrize("name", ["clap.npy", "0_copy.npy", "00.npy", "-1.npy", "1.5.npy", "²" + ".npy"])
+def test_a_gesture_whose_name_is_no_class_is_named(cache, tmp_path, name):
+    write_gestures(tmp_path, f"user01_lab/{name}")
+
+    with pytest.raises(SnnError, match=r"a recording is named by its class, 0\.npy to 10\.npy"):
+        load_few(tmp_path, "dvs_gesture")
+
+
+def test_a_recording_that_vanishes_while_the_set_is_read_is_named(cache, few_nmnist, monkeypatch):
+    import snn_bp.data.recordings as recordings
+
+    def vanish(file, *arguments):
+        Path(file).unlink()
+        return np.load(file)
+
+    monkeypatch.setattr(recordings.np, "fromfile", vanish)
+
+    with pytest.raises(SnnError, match=r"\.bin: it vanished while the set was being read"):
+        load_few(few_nmnist)
 
 
 def test_a_file_of_another_kind_is_named(cache, tmp_path):
