@@ -25,6 +25,7 @@ from snn_bp.experiment import Experiment, override
 from snn_bp.network import start_alive
 from snn_bp.progress import results_line
 from snn_bp.run import Run, read_experiment
+from snn_bp.search import resume_search
 from snn_bp.search import search as search_weights
 from snn_bp.signals import Stopped, end_with_interrupt
 from snn_bp.train import resume as resume_run
@@ -65,7 +66,13 @@ def train(file: File, changes: Changes = None, out: Out = None, dry_run: DryRun 
 @app.command()
 def resume(run: Folder, restart: Restart = False) -> None:
     """Go on with a run that was stopped or killed, exactly as if it had not been."""
-    finished = None if restart else Run(run).results()
+    opened = Run(run)
+    finished = None if restart else opened.results()
+    if finished is None and opened.is_search():
+        if restart:
+            raise SnnError(f"{run}: a search is not started anew in its folder. Search again with another --out.")
+        resume_search(opened)
+        return
     resume_run(run, restart=restart)
     if finished is not None:
         print(f"{run} is finished: {results_line(finished)}")

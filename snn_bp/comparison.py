@@ -186,6 +186,8 @@ def state_of(run: Run) -> str:
     if checkpoint is None:
         why = " ".join(problems) or "its checkpoints are missing."
         return f"cannot go on: {why}" if problems or run.has_trained() else "not started"
+    if run.is_search():
+        return f"search not finished, {checkpoint.epoch} rows"
     return f"not finished, epoch {checkpoint.epoch} of {run.experiment.train.epochs}"
 
 

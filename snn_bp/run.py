@@ -44,6 +44,7 @@ METRICS = (
     "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "lr", "spike_rate",
     "grad_norm", "seconds", "samples_per_s", "peak_memory_mb",
 )  # fmt: skip
+ASKED = "asked.json"  # of a search: method, budget, objective
 TRAINED = ("checkpoints", "results.json", "search.json", "metrics.csv", "layers.jsonl", "data.json")  # by a run
 
 
@@ -296,6 +297,10 @@ class Run:
             raise SnnError(f"{aside}: what was trained cannot be moved there ({cause.strerror}).") from None
         return aside
 
+    def is_search(self) -> bool:
+        """Whether a search keeps its weights here, instead of a training."""
+        return is_there(self.path / ASKED)
+
     def leftovers(self) -> list[Path]:
         """Files half written, which killed processes left."""
         return sorted(file for file in self.path.rglob(f"*{UNFINISHED}") if file.is_file() and not file.is_symlink())
@@ -372,4 +377,4 @@ def _is_left_by_a_start(entry: Path) -> bool:
     """Whether a run that was killed before its folder was whole left this, or one that begins just now."""
     if entry.name == "checkpoints":
         return entry.is_dir() and not entry.is_symlink() and not any(entry.iterdir())
-    return entry.name in (LOCK, "provenance.json") or entry.name.endswith(UNFINISHED)
+    return entry.name in (LOCK, ASKED, "provenance.json") or entry.name.endswith(UNFINISHED)

@@ -77,6 +77,8 @@ def resume(
     trained is moved into the folder `before-1` (or the next number) within the run's.
     """
     run = Run(out)
+    if run.is_search() and (restart or run.results() is None):
+        raise SnnError(f"{run.path}: it holds a search, no training. `snn-bp resume {run.path}` goes on with it.")
     if not restart and run.results() is not None and run.can_load("best"):
         return run
     with run.locked():

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import os
+import signal
 from dataclasses import asdict, replace
 from itertools import pairwise
 
@@ -32,10 +34,11 @@ from snn_bp import (
 from snn_bp.evaluate import evaluate, evaluate_network
 from snn_bp.losses import CountCrossEntropy, RateBounds
 from snn_bp.network import Network, start_alive
-from snn_bp.search import OfOutput, Search, search, searchers
+from snn_bp.search import OfOutput, Search, resume_search, search, searchers
 from snn_bp.search import population as valuing
 from snn_bp.search.methods import METHODS, Evolution
-from snn_bp.train import make_optimizer, train_step
+from snn_bp.signals import Stopped
+from snn_bp.train import make_optimizer, resume, train_step
 
 DATA = Data("digits", step_ms=104, steps=3, downsample=2, batch=8, shift=2)
 MODEL = (Pool(8, kind="sum"), Flatten(), Dense(10), LIF(beta=0.7))  # 90 weights
@@ -300,6 +303,80 @@ def test_a_finished_search_is_a_run(tmp_path):
     assert [float(row["train_loss"]) for row in runs.rows(run)] == [row.train_loss for row in found.curve]
     with pytest.raises(SnnError, match="a run is here already"):
         find("es", out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("method", (*METHODS, "bptt"))
+def test_a_search_killed_again_and_again_ends_as_one_left_alone(method, tmp_path, monkeypatch):
+    whole = find(method, 800, model=NORMED)
+    kind = searchers.Backpropagation if method == "bptt" else searchers.Population
+    real, killed = kind.step, 0
+
+    def dying(after: int):
+        count = 0
+
+        def step(*arguments):
+            nonlocal count
+            count += 1
+            if count > after:
+                raise InterruptedError
+            return real(*arguments)
+
+        return step
+
+    for after in (0, 1, 3):
+        with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+            patch.setattr(kind, "step", dying(after))
+            find(method, 800, model=NORMED, out=tmp_path / "run", save_seconds=0)
+        killed += 1
+    with Run(tmp_path / "run").locked(), pytest.raises(SnnError, match="at work on it"):
+        resume_search(Run(tmp_path / "run"), quiet=True)
+
+    found = resume_search(Run(tmp_path / "run"), quiet=True)
+
+    assert killed == 3 and spends(found) == spends(whole)
+    assert runs.same_weights(found.weights, whole.weights) and found.test == whole.test
+    run = Run(tmp_path / "run")
+    assert [row["epoch"] for row in run.metrics()] == list(range(1, len(found.curve) + 1))
+    assert runs.same_weights(run.network("best").state_dict(), whole.weights)
+
+
+def test_a_signal_stops_a_search_and_nothing_is_lost(tmp_path, monkeypatch):
+    real = searchers.Population.step
+
+    def stopped(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match="snn-bp resume"):
+        patch.setattr(searchers.Population, "step", stopped)
+        find("ga", out=tmp_path / "run")
+
+    with pytest.raises(SnnError, match="it holds a search"):
+        resume(tmp_path / "run")
+    with pytest.raises(SnnError, match="another search is here"):
+        find("ga", 2000, out=tmp_path / "run")
+    assert spends(find("ga", out=tmp_path / "run")) == spends(find("ga"))
+
+
+def test_a_search_for_an_objective_of_ones_own_goes_on_by_its_program(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(searchers.Population, "step", lambda *arguments: (_ for _ in ()).throw(InterruptedError))
+        find("es", out=tmp_path / "run", objective=distance)
+
+    with pytest.raises(SnnError, match="'distance' of your own program"):
+        resume_search(Run(tmp_path / "run"))
+    found = find("es", out=tmp_path / "run", objective=distance)
+    assert spends(found) == spends(find("es", objective=distance))
+
+
+def test_a_search_without_a_checkpoint_that_serves_is_not_started_over(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(searchers.Population, "step", lambda *arguments: (_ for _ in ()).throw(InterruptedError))
+        find("es", out=tmp_path / "run")
+    runs.damage(tmp_path / "run" / "checkpoints" / "last.safetensors")
+
+    with pytest.raises(SnnError, match=r"damaged.*Nothing was changed"):
+        resume_search(Run(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

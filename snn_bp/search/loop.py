@@ -2,7 +2,8 @@
 
 import math
 import time
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -13,16 +14,20 @@ from torch import Tensor
 from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError, check_choice, check_number
 from snn_bp.evaluate import Evaluation, evaluate_network
-from snn_bp.experiment import Experiment, Train
+from snn_bp.experiment import Experiment, Train, to_json
+from snn_bp.files import is_there, write_json
 from snn_bp.network import Network, start_alive
+from snn_bp.progress import show
 from snn_bp.provenance import peak_memory_mb
-from snn_bp.run import Run
+from snn_bp.run import ASKED, Run
 from snn_bp.search.methods import METHODS
 from snn_bp.search.objective import Kind, Objective, name_of, objective_of
 from snn_bp.search.population import norms_of
 from snn_bp.search.record import Row, Search
+from snn_bp.search.saving import Position, position_of, read_asked, save, save_row
 from snn_bp.search.searchers import Backpropagation, Population
-from snn_bp.train import check_fit, make_device
+from snn_bp.signals import Stopped, noted_signals
+from snn_bp.train import SAVE_SECONDS, check_fit, make_device
 
 MethodName: TypeAlias = Literal["ga", "pso", "es", "bptt"]
 ROWS = 40  # of the curve, the budget growing by the same factor from one to the next
@@ -33,7 +38,7 @@ def search(
     experiment: Experiment, *, method: MethodName, budget: int, seed: int | None = None,
     objective: Kind | Objective = "loss", price: float = 1e-4, population: int | None = None,
     out: Path | str | None = None, command: str = "snn_bp.search", quiet: bool = False,
-    numbered: bool = False,
+    numbered: bool = False, save_seconds: float = SAVE_SECONDS,
 ) -> Search:  # fmt: skip
     """Search for the weights of the experiment's network within `budget` sample evaluations.
 
@@ -49,34 +54,75 @@ def search(
     before each validation the norms of the answer take over those of up to 64 training recordings, at that cost.
 
     Validation chooses: the weights of the row with the lowest objective on the validation split. The test split is
-    evaluated once, in the end. `seed` replaces the experiment's. The result is written to the new run folder `out`
-    when the search is over; a search that is interrupted leaves nothing.
+    evaluated once, in the end. `seed` replaces the experiment's. The search is kept in the new run folder `out`; where
+    that holds the same search, stopped or killed, it goes on exactly. Of a callable only the name is kept.
     """
     check_choice("search: method", method, (*METHODS, "bptt"))
     check_number("search: budget", budget, whole=True, low=1)
     if population is not None:
         check_number("search: population", population, whole=True, low=5)
     aim = objective_of(objective, experiment.train, price=price)
-    if out is not None and not numbered:
-        Run.check_free(out)
     experiment = experiment if seed is None else replace(experiment, seed=seed)
+    asked = {"method": method, "budget": budget, "objective": name_of(aim), "own": callable(objective), "price": price}
+    asked["population"] = population
+    before = None
+    if out is not None and not numbered and is_there(Path(out) / ASKED) and is_there(Path(out) / "experiment.json"):
+        before = Run(out)
+    if before is not None and before.results() is None:
+        if read_asked(before) != asked or before.experiment != experiment:
+            raise SnnError(
+                f"{out}: another search is here already, as {ASKED} and experiment.json say. Name another --out."
+            )
+    elif out is not None and not numbered:
+        Run.check_free(out)
     dataset = load(experiment.data, quiet=quiet)
     check_fit(experiment, dataset)
     with torch.random.fork_rng(devices=[]):
-        found = _spend(experiment, dataset, method, budget, aim, population, quiet)
-    if out is not None:
+        task = _Task.of(experiment, dataset, method, budget, aim, population, quiet)
+        if out is None:
+            return _spend(task, None, Position(), save_seconds)
+        if before is not None and before.results() is None:
+            with before.locked():
+                return _keep(task, before, quiet, save_seconds)
+        to_json(experiment)  # what cannot be written is refused before a folder stands
         with Run.claim(out, numbered=numbered) as path:
-            found.write(path, command=command, notes=dataset.notes)
-        if found.test is not None and not quiet:
-            print(f"test accuracy {found.test.accuracy:.4f}; run folder {path}")
+            write_json(path / ASKED, asked)
+            run = Run.create(experiment, path, command=command, changes=())
+            return _keep(task, run, quiet, save_seconds)
+
+
+def resume_search(run: Run, *, quiet: bool = False) -> Search:
+    """Go on with a search that was stopped or killed, exactly as if it had not been."""
+    asked = read_asked(run)
+    if asked.pop("own"):
+        raise SnnError(
+            f"{run.path}: its objective is the function {asked['objective']!r} of your own program. Call that again "
+            f"with out={str(run.path)!r}: it goes on."
+        )
+    return search(run.experiment, out=run.path, quiet=quiet, **asked)
+
+
+def _keep(task: "_Task", run: Run, quiet: bool, save_seconds: float) -> Search:
+    """Search within a run folder, from where it stands."""
+    run.check_data(task.dataset)
+    at = position_of(run, task.network, task.searcher)
+    if not at.generation:
+        save(run, at, task.network, task.searcher)
+        run.begin_tables()  # behind a checkpoint: where there are tables and no checkpoint, it was taken away
+    elif not quiet:
+        show(f"resumed behind {at.spent:,} evaluations")
+    found = _spend(task, run, at, save_seconds)
+    found.finish(run, notes=task.dataset.notes)
+    if found.test is not None and not quiet:
+        show(f"test accuracy {found.test.accuracy:.4f}; run folder {run.path}")
     return found
 
 
 class Clock:
     """Seconds, of the wall and of the processor, between `start` and `stop`, added up."""
 
-    def __init__(self) -> None:
-        self.seconds = self.cpu_seconds = 0.0
+    def __init__(self, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
+        self.seconds, self.cpu_seconds = seconds, cpu_seconds
 
     def start(self) -> None:
         """Begin to count."""
@@ -88,66 +134,120 @@ class Clock:
         self.cpu_seconds += time.process_time() - self.began[1]
 
 
-def _spend(
-    experiment: Experiment, dataset: Dataset, name: str, budget: int, aim: Objective, population: int | None,
-    quiet: bool,
-) -> Search:  # fmt: skip
-    how, seed, ids = experiment.train, experiment.seed, dataset.ids["train"]
-    device, batch = make_device(how), min(experiment.data.batch, len(ids))
-    probe = dataset.batch("train", _spaced(ids, min(batch, 64)))[0].to(device)
-    network = experiment.network(dataset.shape).to(device)
-    start_alive(network, probe)
-    if name == "bptt":
-        batches = math.ceil(len(ids) / batch)
-        searcher = Backpropagation(network, how, steps=max(1, budget // (3 * batch)), batches=batches)
-        refresh, points = 0, 1
-    else:
-        size = sum(weight.numel() for weight in network.parameters())
-        method = METHODS[name](size, torch.Generator().manual_seed(seed), population=population)
-        searcher, points = Population(network, method, aim), method.count
-        refresh = probe.shape[1] if norms_of(network) else 0
-    least = searcher.cost * batch + refresh
-    if budget < least:
-        raise SnnError(
-            f"search: budget={budget} is less than one {'step' if name == 'bptt' else 'generation'} of {name} costs "
-            f"here, {searcher.cost} sample evaluations for each of {batch} samples. The least that works is {least}."
+@dataclass
+class _Task:
+    """What a search works on."""
+
+    experiment: Experiment
+    dataset: Dataset
+    name: str
+    budget: int
+    aim: Objective
+    quiet: bool
+    batch: int
+    probe: Tensor
+    network: Network
+    searcher: Population | Backpropagation
+    points: int  # of the first generation
+    refresh: int  # what the statistics of norms cost ahead of each row
+    least: int  # that one generation and its row cost
+
+    @classmethod
+    def of(
+        cls, experiment: Experiment, dataset: Dataset, name: str, budget: int, aim: Objective, population: int | None,
+        quiet: bool,
+    ) -> "_Task":  # fmt: skip
+        """The network at its start, and what searches; raises where the budget is too small."""
+        how, seed, ids = experiment.train, experiment.seed, dataset.ids["train"]
+        device, batch = make_device(how), min(experiment.data.batch, len(ids))
+        probe = dataset.batch("train", _spaced(ids, min(batch, 64)))[0].to(device)
+        network = experiment.network(dataset.shape).to(device)
+        start_alive(network, probe)
+        if name == "bptt":
+            batches = math.ceil(len(ids) / batch)
+            searcher = Backpropagation(network, how, steps=max(1, budget // (3 * batch)), batches=batches)
+            refresh, points = 0, 1
+        else:
+            size = sum(weight.numel() for weight in network.parameters())
+            method = METHODS[name](size, torch.Generator().manual_seed(seed), population=population)
+            searcher, points = Population(network, method, aim), method.count
+            refresh = probe.shape[1] if norms_of(network) else 0
+        least = searcher.cost * batch + refresh
+        if budget < least:
+            raise SnnError(
+                f"search: budget={budget} is less than one {'step' if name == 'bptt' else 'generation'} of {name} "
+                f"costs here, {searcher.cost} sample evaluations for each of {batch} samples. The least that works is "
+                f"{least}."
+            )
+        return cls(
+            experiment, dataset, name, budget, aim, quiet, batch, probe, network, searcher, points, refresh, least
         )
-    marks = list(np.geomspace(least, budget, ROWS))
-    rows: list[Row] = []
-    weights: dict[str, Tensor] = {}
-    spent = generation = best = 0
-    clock, over = Clock(), False
-    while not over:
-        clock.start()
-        drawn = np.random.default_rng((seed, generation))
-        chosen, moved = drawn.choice(ids, batch, replace=False), int(drawn.integers(2**31))
-        x, targets = (part.to(device) for part in dataset.batch("train", chosen, seed=moved))
-        torch.manual_seed(moved)
-        spent += searcher.cost * batch
-        searcher.step(x, targets)
-        clock.stop()
-        generation += 1
-        over = spent + refresh + searcher.cost * batch + refresh > budget
-        if not over and spent < marks[0]:
-            continue
-        clock.start()
-        searcher.answer(probe)
-        clock.stop()
-        spent += refresh
-        memory, figures = peak_memory_mb(device), _figures(network, dataset, how, aim)
-        lowest = min(figures["value"], rows[-1].best_value if rows else math.inf)
-        rows.append(Row(generation, spent, clock.seconds, clock.cpu_seconds, memory, best_value=lowest, **figures))
-        if figures["value"] <= lowest:  # of equal ones the later, as in training
-            best, weights = len(rows) - 1, {key: part.detach().clone() for key, part in network.state_dict().items()}
-        if not quiet:
-            print(_line(rows[-1]), flush=True)
-        marks = [mark for mark in marks if mark > spent] or [math.inf]
-    network.load_state_dict(weights)
+
+    @property
+    def next_cost(self) -> int:
+        """Of a generation and a row behind it."""
+        return self.searcher.cost * self.batch + self.refresh
+
+
+def _spend(task: _Task, run: Run | None, at: Position, save_seconds: float) -> Search:
+    """Spend the rest of the budget."""
+    network, dataset, searcher, how = task.network, task.dataset, task.searcher, task.experiment.train
+    device, ids, rows = task.probe.device, dataset.ids["train"], at.rows
+    marks = list(np.geomspace(task.least, task.budget, ROWS))
+    if rows:
+        marks = [mark for mark in marks if mark > rows[-1].sample_evaluations] or [math.inf]
+    clock, saved = Clock(at.seconds, at.cpu_seconds), time.monotonic()
+    over = bool(rows) and rows[-1].generation == at.generation and at.spent + task.next_cost > task.budget
+    with noted_signals() if run else nullcontext([]) as stop:
+        while not over:
+            clock.start()
+            drawn = np.random.default_rng((task.experiment.seed, at.generation))
+            chosen, moved = drawn.choice(ids, task.batch, replace=False), int(drawn.integers(2**31))
+            x, targets = (part.to(device) for part in dataset.batch("train", chosen, seed=moved))
+            torch.manual_seed(moved)
+            at.spent += searcher.cost * task.batch
+            searcher.step(x, targets)
+            clock.stop()
+            at.generation += 1
+            over = at.spent + task.refresh + task.next_cost > task.budget
+            row = over or at.spent >= marks[0]
+            if row:
+                clock.start()
+                searcher.answer(task.probe)
+                clock.stop()
+                at.spent += task.refresh
+                _measure(task, at, clock)
+                marks = [mark for mark in marks if mark > at.spent] or [math.inf]
+            at.seconds, at.cpu_seconds = clock.seconds, clock.cpu_seconds
+            if run is not None and (row or stop or time.monotonic() - saved > save_seconds):
+                if row:
+                    save_row(run, at)
+                save(run, at, network, searcher)
+                saved = time.monotonic()
+            if row and not task.quiet:
+                show(_line(rows[-1]))
+            if run is not None and stop and not over:
+                raise Stopped(run.path, stop[0])
+    network.load_state_dict(at.weights)
     found = {split: _evaluated(network, dataset, split, how) for split in ("validation", "test")}
-    weights = {key: part.cpu() for key, part in weights.items()}
+    weights = {key: part.cpu() for key, part in at.weights.items()}
     return Search(
-        experiment, name, name_of(aim), budget, points, weights, tuple(rows), best, tuple(dataset.shape), **found
+        task.experiment, task.name, name_of(task.aim), task.budget, task.points, weights, tuple(rows), at.best,
+        tuple(dataset.shape), **found,
+    )  # fmt: skip
+
+
+def _measure(task: _Task, at: Position, clock: Clock) -> None:
+    """Add the row of the answer that stands in the network, and keep its weights where it is the best."""
+    network, rows = task.network, at.rows
+    memory, figures = (
+        peak_memory_mb(task.probe.device),
+        _figures(network, task.dataset, task.experiment.train, task.aim),
     )
+    lowest = min(figures["value"], rows[-1].best_value if rows else math.inf)
+    rows.append(Row(at.generation, at.spent, clock.seconds, clock.cpu_seconds, memory, best_value=lowest, **figures))
+    if figures["value"] <= lowest:  # of equal ones the later, as in training
+        at.best, at.weights = len(rows) - 1, {key: part.detach().clone() for key, part in network.state_dict().items()}
 
 
 def _figures(network: Network, dataset: Dataset, how: Train, aim: Objective) -> dict:

@@ -79,6 +79,11 @@ class Search:
         checkpoint.tables = run.marks()
         run.save(checkpoint)
         run.save_best(checkpoint)
+        self.finish(run, notes=notes)
+        return run
+
+    def finish(self, run: Run, *, notes: tuple[str, ...] = ()) -> None:
+        """Write `search.json` and `results.json` into a run folder that has the rows and the weights."""
         write_json(run.path / "search.json", self.record())
         results: dict[str, Any] = {
             "epochs": len(self.curve),
@@ -90,4 +95,3 @@ class Search:
         found = {"validation": self.validation, "test": self.test}
         results |= {split: one.record() for split, one in found.items() if one is not None}
         write_json(run.path / "results.json", results)
-        return run

@@ -1,10 +1,12 @@
 """What spends the budget step by step: a population on a network, or backpropagation."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from snn_bp.checkpoint import Checkpoint
 from snn_bp.errors import SnnError
 from snn_bp.experiment import Train
 from snn_bp.network import Network, first_nonfinite
@@ -35,6 +37,24 @@ class Population:
             where = first_nonfinite(self.network, x) or "the objective itself"
             raise SnnError(f"search: no point of the generation has a finite value. First not finite: {where}.")
         self.method.tell(values.nan_to_num(nan=math.inf))
+
+    def state(self) -> dict[str, Any]:
+        """What the method holds, in the form of an optimizer's."""
+        state: dict[str, Any] = {"generator": self.method.generator.get_state()}
+        for name, value in vars(self.method).items():
+            if name not in ("generator", "normal"):  # the second lives from `ask` to `tell` only
+                state[name] = value.clone() if isinstance(value, Tensor) else value  # no two share their memory
+        return {"state": {0: state}, "param_groups": [{"method": type(self.method).__name__}]}
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Go on from what `state` gave."""
+        if checkpoint.optimizer["param_groups"] != [{"method": type(self.method).__name__}]:
+            raise ValueError("of another method")
+        for name, value in checkpoint.optimizer["state"][0].items():
+            if name == "generator":
+                self.method.generator.set_state(value)
+            else:
+                setattr(self.method, name, value)
 
     def answer(self, probe: Tensor) -> None:
         """Put the method's best into the network, with the norms' statistics of `probe`."""
@@ -69,6 +89,15 @@ class Backpropagation:
             epoch, batch = divmod(self.taken, self.batches)
             raise SnnError(explain_nonfinite(step, self.network, x, epoch=epoch + 1, batch=batch + 1))
         self.taken += 1
+
+    def state(self) -> dict[str, Any]:
+        """The optimizer's state."""
+        return self.optimizer.state_dict()
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Go on from what `state` gave."""
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.taken = checkpoint.batch
 
     def answer(self, probe: Tensor) -> None:
         """Nothing to do: the network holds it, and its norms followed every step."""
