@@ -49,6 +49,17 @@ def is_number(value: Any, *, whole: bool = False) -> bool:
         return False
 
 
+def check_seed(name: str, value: Any) -> None:
+    """Raise unless `value` is a seed that torch and NumPy both take."""
+    check_number(name, value, whole=True, low=0, high=2**64 - 1)
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise unless `value` is True or False: any text, "no" too, would count as True."""
+    if not isinstance(value, bool):
+        raise SnnError(f"{name}={shown(value)}: it should be True or False.")
+
+
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     """Raise unless `value` is one of `choices`; the message names the nearest one."""
     choices = list(choices)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from snn_bp.blocks import TARGETS, Target, blocks
 from snn_bp.chains import chain_at, layer_at, run_chain, run_layer
 from snn_bp.chip import run_chip
-from snn_bp.errors import SnnError, check_choice, check_number
+from snn_bp.errors import SnnError, check_choice, check_number, check_seed
 from snn_bp.exact import is_exact, runs_here
 from snn_bp.kernels import runs_compiled, simulate
 from snn_bp.kernels.allocator import keep_freed_memory
@@ -70,7 +70,7 @@ class Network(nn.Module):
         self.model, self.input_shape = tuple(model), tuple(input_shape)
         self.surrogate = ATan() if surrogate is None else surrogate
         check_surrogate(self.surrogate)
-        check_number("Network: seed", seed, whole=True, low=0, high=2**64 - 1)  # what torch takes
+        check_seed("Network: seed", seed)
         self.memory: Memory = memory
         check_choice("Network: target", target, TARGETS)
         self.target: Target = target
@@ -333,6 +333,7 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
     ours are left as they are; batch norms take over the statistics of the batch, so that evaluation means something
     before the first step. Weights that are pruned or parametrised are scaled where they come from.
     """
+    check_number("start_alive: spread", spread, above=0)
     found, x = fronts(network), network.in_floats(x)
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
     momenta, was_training = [norm.momentum for norm in norms], network.training

@@ -9,6 +9,7 @@ import pytest
 import tonic.transforms
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from legal import assert_legal
 from runs import tiny
 
 import snn_bp
@@ -40,7 +41,7 @@ from snn_bp import (
     Tau,
     Train,
 )  # fmt: skip
-from snn_bp.experiment import CONSTRUCTORS, from_json, override, parse, to_json
+from snn_bp.experiment import CONSTRUCTORS, _keys, from_json, override, parse, to_json
 from snn_bp.neurons import RESETS
 from snn_bp.surrogates import SHAPES
 
@@ -197,6 +198,16 @@ def test_a_finer_step_keeps_the_window_and_says_so():
         ("model=3", "model"), ("data=3", "Data"), ("train=3", "Train"), ("seed=-1", "seed"), ("seed=True", "seed"),
         ("data.transforms=3", "transforms"), ("train.lr=-None", "None"), ("train.lr=-'a'", "a"),
         ("train.surrogate=ATan(**{'slope': 3})", "**"), ("train.lr={1: 2}", "number"), ("data.name=digit", "'digits'"),
+        ("lr=1e-3", "'train.lr'"), ("lrr=1", "'train.lr'"), ("binary=true", "'data.binary'"),
+        ("units=3", "'model.1.units'"),
+        ("beta=0.5", "'model.3.beta'"), ("train.slope=3", "'train.surrogate.slope'"), ("xyz=1", "Known: data, model"),
+        ("model.²=3", "0..6"), ("model.1" + "0" * 30 + "=3", "0..6"), ("train.lr=1" + "0" * 400, "number"),
+        ("train.lr=1j", "number"), ("train.lr=...", "number"), ("train.lr=b'1'", "number"), ("data.root=5", "text"),
+        ("data.transforms=...", "transforms"), ("model.1=Dense()", "units"), ("model.1=Dense(1, 2)", "positional"),
+        ("model.1=Dense(3, units=4)", "units"), ("model.1=Spiking(5)", "a neuron, as"), ("model.1=LIF", "a layer, as"),
+        ("model.1=Conv(4, 3, groups=0)", "groups=0"), ("model.1=Conv(4, 3, groups=-1)", "groups=-1"),
+        ("seed=99999999999999999999", "seed"), ("train.rates=RateBounds(lower=.9, upper=.1)", "not below it"),
+        ("model.2.momentum=5", "momentum=5"), ("model.3.beta=-0.1", "0..1"), ("model.3.beta=yes", "number"),
         ("data.step_ms=0", "step_ms"), ("data.step_ms=None2", "step_ms"), ("data.downsample=3", "34x34"),
     ],
 )  # fmt: skip
@@ -338,3 +349,57 @@ def test_an_experiment_refuses_what_is_no_layer(layer):
 def test_a_value_that_json_cannot_hold_is_refused(value):
     with pytest.raises(SnnError, match="cannot be written to JSON"):
         to_json(value)
+
+
+ODD_TEXTS = (
+    "",
+    "no",
+    "yes",
+    "None",
+    "nan",
+    "inf",
+    "-1",
+    "0",
+    "1e400",
+    "1" * 400,
+    "1" * 5000,
+    "x" * 5000,
+    "()",
+    "((),)",
+    "[[]]",
+    "{}",
+    "1j",
+    "...",
+    "b'x'",
+    "'\\0'",
+    "\0",
+    "(1, 'a')",
+    "LIF",
+    "LIF(beta=0.5)",
+    "ATan(3)",
+    "Train()",
+    "Dense(3)",
+    "f()",
+    "(" * 500,
+    "[" * 300 + "]" * 300,
+    "-" * 500 + "1",
+    "Dense(" * 100 + "3" + ")" * 100,
+    "lambda: 1",
+    "\ud800",
+    "1 if 1 else 2",
+)
+
+
+def test_any_text_at_any_key_gives_a_legal_experiment_or_a_refusal_in_one_line():
+    experiment = replace(tiny(), train=Train(rates=RateBounds(), loss=CountSquaredError()))
+    keys = list(_keys(experiment, ""))
+    assert {"data", "data.binary", "model.3.beta", "train.surrogate.slope", "train.rates.lower", "seed"} <= set(keys)
+
+    for key in keys:
+        for text in ODD_TEXTS:
+            try:
+                changed, _ = override(experiment, [f"{key}={text}"])
+            except SnnError as refusal:
+                assert "\n" not in str(refusal)
+            else:
+                assert_legal(changed)

@@ -16,11 +16,13 @@ from snn_bp import (
     ATan,
     BatchNorm,
     Conv,
+    CountCrossEntropy,
     Data,
     Delay,
     Dense,
     Experiment,
     Flatten,
+    Network,
     RateBounds,
     Recurrent,
     SnnError,
@@ -28,7 +30,12 @@ from snn_bp import (
     Tau,
     Train,
 )
+from snn_bp.diagnose import check_gradients
+from snn_bp.errors import check_choice, check_number
 from snn_bp.experiment import CONSTRUCTORS, from_json, override, to_json
+from snn_bp.landscape import loss_slice
+from snn_bp.local import eprop, objective
+from snn_bp.network import start_alive
 from snn_bp.surrogates import SHAPES
 
 
@@ -264,3 +271,60 @@ def test_zero_is_no_stride_and_no_scale():
     for make in (lambda: Conv(4, 3, stride=0), lambda: BatchNorm(scale=0), lambda: Conv(4, 3, groups=0)):
         with pytest.raises(SnnError, match=r"from 1 up|above 0"):
             make()
+
+
+# Arguments of functions
+
+NETWORK = Network((Dense(4), LIF(beta=0.9)), (3,))
+BATCH = (torch.ones(5, 2, 3), torch.tensor([0, 1]), CountCrossEntropy())
+
+
+@pytest.mark.parametrize("seed", (-1, 2**64, 0.5, True, "0", None))
+def test_every_seed_is_one_that_torch_and_numpy_take(seed):
+    for call in (
+        lambda: Network((Dense(4), LIF(beta=0.9)), (3,), seed=seed),
+        lambda: loss_slice(NETWORK, *BATCH, seed=seed),
+        lambda: eprop(NETWORK, *BATCH, seed=seed),
+        lambda: check_gradients(NETWORK, *BATCH[:2], seed=seed),
+    ):
+        with pytest.raises(SnnError, match=r"seed=.*whole number in 0"):
+            call()
+
+
+@pytest.mark.parametrize("flag", ("no", "false", 1, 0, None))
+def test_text_is_no_truth_value_of_a_function_either(flag, tmp_path):
+    with pytest.raises(SnnError, match=r"smoothed=.*True or False"):
+        loss_slice(NETWORK, *BATCH, smoothed=flag)
+
+
+@pytest.mark.parametrize("spread", (0, -1, math.nan, math.inf, "1", True))
+def test_a_start_has_a_spread_above_zero(spread):
+    with pytest.raises(SnnError, match=r"spread=.*above 0"):
+        start_alive(NETWORK, BATCH[0], spread=spread)
+
+
+def test_a_rule_that_learns_online_refuses_a_loss_on_top_of_ours_and_an_unknown_error():
+    own = type("Own", (CountCrossEntropy,), {})
+
+    with pytest.raises(SnnError, match=r"has no error of its own|depends on when"):
+        eprop(NETWORK, *BATCH[:2], own())
+    with pytest.raises(SnnError, match="Did you mean 'total'"):
+        objective(torch.zeros(5, 2, 4), BATCH[1], BATCH[2], "totl")  # type: ignore[arg-type]
+
+
+def test_a_number_is_finite_and_no_truth_value():
+    for value in (math.inf, math.nan, 10**400, 10**5000, True, "3", None):
+        with pytest.raises(SnnError, match=r"price=.*a number from 0 up"):
+            check_number("price", value, low=0)
+
+
+@pytest.mark.parametrize("value", (np.int64(3), np.float32(0.5), 3, 0.5))
+def test_a_number_of_numpy_is_a_number(value):
+    check_number("price", value, low=0)
+    check_number("count", np.uint8(3), whole=True, low=1)
+
+
+def test_a_choice_of_another_type_is_refused():
+    for value in (np.array(["sgd", "sgd"]), ["sgd"], {}, 10**5000, None):
+        with pytest.raises(SnnError, match="is not known"):
+            check_choice("optimizer", value, ("sgd",))

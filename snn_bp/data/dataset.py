@@ -57,7 +57,13 @@ class Dataset:
         becomes depends on its id and the seed alone, not on its neighbours in the batch.
         """
         events = self._events(split)
-        ids = np.asarray(ids, dtype=np.int64)
+        ids = np.asarray(ids)
+        if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):  # a mask would be read as ids 0 and 1
+            raise SnnError(
+                f"batch: ids should be a list of whole numbers, found {ids.dtype} {list(ids.shape)}. "
+                f"batches({split!r}) gives those of the split."
+            )
+        ids = ids.astype(np.int64)
         if len(ids) and (ids.min() < 0 or ids.max() >= len(events)):
             raise SnnError(
                 f"batch: ids {ids.min()}..{ids.max()} asked of {split!r}, its part has 0..{len(events) - 1}. "

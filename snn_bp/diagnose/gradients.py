@@ -17,7 +17,7 @@ from snn_bp.diagnose.differences import TRUSTED, Difference, differences, larges
 from snn_bp.diagnose.smooth import at_edges
 from snn_bp.diagnose.trace import forked
 from snn_bp.diagnose.unroll import How, copied, unroll
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, check_number, check_seed
 from snn_bp.kernels import use_backend
 from snn_bp.layers import Delays
 from snn_bp.losses import CountCrossEntropy, Loss, smooth_loss
@@ -162,6 +162,8 @@ def check_gradients(
     Finite differences run the network a dozen times for each parameter tensor, so a batch of a few recordings is
     enough. `truncations` are the steps after which to cut; None takes halves of the whole down to 1, four at most.
     """
+    check_seed("check_gradients: seed", seed)
+    check_number("check_gradients: directions", directions, whole=True, low=1)
     if not any(weight.numel() for weight in network.parameters()):
         raise SnnError("check_gradients: the network has no parameters. One with: (Dense(10), LIF(beta=0.9)).")
     precisions = dict.fromkeys((torch.float64 if inputs.dtype == torch.float64 else torch.float32, torch.float64))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from snn_bp.errors import SnnError, check_choice, check_number
+from snn_bp.errors import SnnError, check_choice, check_flag, check_number
 from snn_bp.export.lava import write_netx
 from snn_bp.export.loader import loader_path, loader_text
 from snn_bp.export.netx_proof import Batches, ask_client, for_chip, prove_netx
@@ -47,6 +47,7 @@ def export(
     """
     file = Path(file)
     kind = kind_of(file)
+    check_flag("export: proof", proof)
     _nir_only(file, kind, step=step_s, compatible=compatible)
     if not file.parent.is_dir():
         raise SnnError(f"export to {file}: there is no folder {file.parent}. Make it, or choose another file.")

@@ -20,6 +20,7 @@ def objective(out: Tensor, targets: Tensor, loss: Loss, error: Error) -> Tensor:
     "step": the mean over time of the loss of each step's output alone, as in Xiao et al. 2022 and Bellec et al. 2020.
     "total": the loss itself.
     """
+    check_choice("objective: error", error, ("step", "total"))
     if error == "total":
         return loss(out, targets)
     return torch.stack([loss(out_t[None], targets) for out_t in out]).mean()
@@ -32,7 +33,7 @@ def error_of(rule: str, blocks: list[Block], x: Tensor, targets: Tensor, loss: L
     every step, but known after the last one only.
     """
     check_choice(f"{rule}: error", error, ("step", "total"))
-    if not isinstance(loss, CountCrossEntropy | MembraneCrossEntropy | CountSquaredError):
+    if type(loss) not in (CountCrossEntropy, MembraneCrossEntropy, CountSquaredError):  # one on top may be otherwise
         raise SnnError(
             f"{rule}: {loss} depends on when the output does something, so a step has no error of its own. "
             "CountCrossEntropy, MembraneCrossEntropy and CountSquaredError, which sum over time, have one."

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_bp.errors import SnnError, check_choice
+from snn_bp.errors import SnnError, check_choice, check_seed
 from snn_bp.local.blocks import Block, Step, blocks_of, free_response, shared_decays
 from snn_bp.local.instant import Error, error_of, run
 from snn_bp.losses import Loss
@@ -73,6 +73,7 @@ def eprop(
     "none", without adaptation). Memory: a few numbers for each sample, weight and place of its use, whatever the
     number of steps. With `error="total"` the network runs twice. Gradients are summed over all steps.
     """
+    check_seed("eprop: seed", seed)
     check_choice("eprop: feedback", feedback, ("symmetric", "random"))
     x = network.in_floats(x)
     blocks = blocks_of(network, x, "eprop")
