@@ -60,9 +60,9 @@ class Block(NamedTuple):
         return self.layer.neurons if isinstance(self.layer, RecurrentNeurons) else self.layer
 
     @property
-    def delays(self) -> Delays | None:
-        """The axonal delays of what comes in, if there are any."""
-        return next((part for part in self.parts if isinstance(part, Delays)), None)
+    def delays(self) -> tuple[Delays, ...]:
+        """The axonal delays of what comes in, one behind the other; none, as a rule, or one."""
+        return tuple(part for part in self.parts if isinstance(part, Delays))
 
 
 def blocks(network: Chain) -> list[Block]:
@@ -75,10 +75,13 @@ def blocks(network: Chain) -> list[Block]:
             _check(network, block)
             found.append(block)
             first, shape = place + 1, network.shapes[place]
-    if first < len(network.layers):
-        raise SnnError(
-            f"target: {network.name(first)} has no neurons behind it. End the model with a neuron, as LI or LIF."
-        )
+    for place in range(first, len(network.layers)):  # behind the last neurons, which send what they send in any shape
+        layer = network.layers[place]
+        check_exact("target", network.name(place), layer)
+        if not found or type(layer) is not nn.Flatten:
+            raise SnnError(
+                f"target: {network.name(place)} has no neurons behind it. End the model with a neuron, as LI or LIF."
+            )
     return found
 
 
@@ -111,12 +114,11 @@ def _check(network: Chain, block: Block) -> None:
     delays = sum(isinstance(part, Delays) for part in block.parts)
     if delays and isinstance(block.layer, RecurrentNeurons):
         raise refuse("lava would delay the recurrence too. Put the Delay in front of a layer that is not recurrent.")
-    if delays > 1 or (delays and not any(isinstance(part, nn.Linear) for part in block.parts)):
-        raise refuse(
-            "one Delay stands in front of a Dense; sum up several, and leave out that of a convolution or pool."
-        )
-    if block.delays is not None and block.delays.longest() > 62:
-        raise refuse(f"its delays reach {block.delays.longest()} steps, the chip holds 62. Use Delay(..., most=62).")
+    if delays and not any(isinstance(part, nn.Linear) for part in block.parts):
+        raise refuse("a Delay stands in front of a Dense; leave out that of a convolution or pool.")
+    longest = sum(delay.longest() for delay in block.delays)
+    if longest > 62:
+        raise refuse(f"its delays reach {longest} steps, the chip holds 62. Use Delay(..., most=62).")
     synapses = norms = pools = 0
     for place, part in zip(block.places, block.parts, strict=False):
         if type(part) in REFUSED:
@@ -143,7 +145,7 @@ def _check(network: Chain, block: Block) -> None:
             raise refuse("a Flatten between a Conv and its neurons; put it behind the neurons.")
     if synapses > 1:
         raise refuse("two weighted sums in a row; a neuron stands between them, or they are one.")
-    if not synapses and not pools:
+    if not synapses and not pools and block.places.start:  # at the input each neuron hears its own pixel
         raise refuse("no synapses lead to it. Put a Dense or Conv in front.")
     if not synapses and norms:
         raise refuse("a norm of a Pool alone; put a Conv between them.")

@@ -59,7 +59,8 @@ def run_chip(network: Chain, x: Tensor) -> Iterator[tuple[Block, Tensor, Tensor,
             f"{ON_CHIP}: a hook is registered for every module, and on the chip layers are not called one by one. Take "
             "it off, or use target='float'."
         )
-    for block in blocks(network):
+    found = blocks(network)
+    for block in found:
         for part in block.parts:
             if isinstance(part, Delays | DropoutOverTime):
                 x = part(x.unflatten(2, block.shape) if x.dim() == 3 else x)
@@ -71,6 +72,8 @@ def run_chip(network: Chain, x: Tensor) -> Iterator[tuple[Block, Tensor, Tensor,
         x, potentials = _neurons(block, grid, rounded(grid.sum(rows)).unflatten(0, x.shape[:2]))
         if not is_spiking(block.neurons.neuron):
             x = potentials / grid.scale
+        if block is found[-1] and len(block.places) + block.places.start < len(network.layers):
+            x = x.flatten(2)  # a Flatten behind the last neurons is no block of its own
         yield block, x, potentials, grid
 
 

@@ -59,7 +59,9 @@ def folded(block: Block, x: Tensor | None = None, *, like: Tensor | None = None)
         elif not isinstance(part, nn.Flatten | DropoutOverTime | Delays):  # these leave a sum as it is
             known = "Dense, Conv, Pool(kind='sum' or 'average'), BatchNorm, Flatten, Dropout and Delay"
             raise SnnError(f"a {type(part).__name__} folds into no weighted sum. Those that do: {known}.")
-    if weight is None:  # a pool of spikes with its own neurons
+    if weight is None and not pools:  # neurons at the input, each with its own pixel
+        weight, geometry = _each_its_own(block.neurons.shape, torch.zeros(()) if like is None else like)
+    elif weight is None:  # a pool of spikes with its own neurons
         weight, geometry = _pool_kernel(pools[0], shape[0], torch.zeros(()) if like is None else like)
         for pool in pools[1:]:
             weight, bias, geometry = _pooled_after(weight, bias, geometry, pool)
@@ -148,6 +150,13 @@ def _pooled_after(
         None if bias is None else bias * (share * size * size),
         Geometry(strides, geometry.padding, (1, 1), geometry.groups),
     )
+
+
+def _each_its_own(shape: tuple[int, ...], like: Tensor) -> tuple[Tensor, Geometry | None]:
+    """Weights of 1 from each input to the neuron in its place."""
+    if len(shape) == 3:
+        return like.new_ones(shape[0], 1, 1, 1), Geometry((1, 1), (0, 0), (1, 1), shape[0])
+    return torch.eye(shape[0], dtype=like.dtype, device=like.device), None
 
 
 def _pool_kernel(pool: nn.Module, channels: int, like: Tensor) -> tuple[Tensor, Geometry]:

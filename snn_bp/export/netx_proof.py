@@ -78,7 +78,7 @@ def prove_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Proof
             outs = {"float": count_activity(flat, x, *counts["float"])}
             ran = list(run_chip(whole, x))
             outs["quantised"] = count_activity(whole, x, *counts["quantised"])
-        outs["integer"] = torch.from_numpy(replay.out)
+        outs["integer"] = torch.from_numpy(replay.out).reshape(outs["quantised"].shape)
         said = {name: votes(out.to(x.dtype)).argmax(1) for name, out in outs.items()}
         for name, classes in said.items():
             right[name] += int((classes == targets).sum())
@@ -88,7 +88,8 @@ def prove_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Proof
             mine, theirs = replay.spikes[place], out
             if population.readout:
                 mine, theirs = replay.potentials[place], potentials * UNIT
-            difference = difference or first_difference(mine, theirs.numpy(), layer=names[place], first=total)
+            theirs = theirs.numpy().reshape(mine.shape)  # a Flatten behind the last neurons is not in the file
+            difference = difference or first_difference(mine, theirs, layer=names[place], first=total)
             compared += mine.size
         overflows = [before + now for before, now in zip(overflows, replay.overflows, strict=True)]
         total += len(targets)

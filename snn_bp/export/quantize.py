@@ -52,9 +52,9 @@ def may_fire_alone(network: Network) -> list[str]:
     """In words, which layers could come to fire without input and whose spikes then reach the next recording."""
     said, found = [], blocks(network)
     for place, block in enumerate(found):
-        behind = found[place + 1].delays if place + 1 < len(found) else None
+        behind = place + 1 < len(found) and bool(found[place + 1].delays)
         recurrent = isinstance(block.layer, RecurrentNeurons)
-        carries = "its recurrence" if recurrent else "the Delay behind" if behind is not None else None
+        carries = "its recurrence" if recurrent else "the Delay behind" if behind else None
         shifted = folded(block).bias is not None or (
             isinstance(block.layer, RecurrentNeurons) and block.layer.recurrence.bias is not None
         )
@@ -121,14 +121,14 @@ def _population(block: Block, network: Network, *, place: int) -> Population:
             "its bias (or norm's shift) passes the synaptic current, on the chip it goes to the membrane. Train with "
             'target="loihi", where it does so too, or without: Dense(..., bias=False) and no BatchNorm.'
         )
-    delays = block.delays
+    delays = [each.steps_now().flatten().cpu().numpy() for each in block.delays]
     moves = {} if geometry is None else geometry._asdict()
     return Population(
         shape=shape,
         weight=_whole(grid.sum.weight),
         bias=None if bias is None or not bool((bias != 0).any()) else _whole(bias),
         recurrent=None if grid.recurrent is None else _whole(grid.recurrent),
-        delay=None if delays is None else delays.steps_now().flatten().cpu().numpy()[None],
+        delay=np.asarray(sum(delays))[None] if delays else None,  # one behind the other
         current_decay=_decay(grid.current_kept, shape),
         voltage_decay=_decay(grid.voltage_kept, shape),
         threshold=_each(grid.threshold, shape),
