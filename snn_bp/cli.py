@@ -22,6 +22,7 @@ from snn_bp.errors import SnnError
 from snn_bp.estimate import estimate
 from snn_bp.evaluate import evaluate as evaluate_run
 from snn_bp.experiment import Experiment, override
+from snn_bp.files import is_there
 from snn_bp.network import start_alive
 from snn_bp.progress import results_line
 from snn_bp.run import Run, read_experiment
@@ -233,7 +234,8 @@ def list_runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = P
     """The runs under a folder, with their results."""
     if not folder.is_dir():
         raise SnnError(f"{folder}: there is no such folder. `snn-bp list FOLDER` looks elsewhere.")
-    found = sorted(file.parent for file in folder.rglob("experiment.json"))
+    files = [file for name in ("experiment.json", "results.json") for file in folder.rglob(name)]
+    found = sorted({file.parent for file in files if not is_there(file.parent.parent / "experiment.json")})
     if not found:
         print(f"no runs under {folder}")
     width = max((len(str(path)) for path in found), default=0)

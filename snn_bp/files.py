@@ -5,6 +5,7 @@ too. Nothing is read but regular files, and nothing is written through a link.
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 from snn_bp.errors import SnnError
 
 TEXT_MB = 256  # of JSON and tables; above, a file is not ours
+SEAL = "checksum"  # the key of a JSON object under which its hash stands
 UNFINISHED = ".writing"  # how names of files end that are not complete
 _PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # where the system has it
@@ -76,10 +78,16 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
+    """The JSON object in a file; refused where `write_object` wrote it and it was altered since."""
     content = read_json(path)
     if not isinstance(content, dict):
         raise SnnError(f"{path}: it should hold a JSON object, found {json.dumps(content)[:40]}.")
+    sealed = content.pop(SEAL, None)
+    if sealed is not None and sealed != _seal_of(content):
+        raise SnnError(
+            f"{path}: it was altered since it was written, its {SEAL!r} does not fit. Put it back, or take that line "
+            "out to use it as it stands."
+        )
     return content
 
 
@@ -152,6 +160,11 @@ def write_json(path: Path, content: Any) -> None:
     replace_file(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
+def write_object(path: Path, content: dict[str, Any]) -> None:
+    """Replace a JSON file by an object with its checksum, which `read_object` checks."""
+    write_json(path, content | {SEAL: _seal_of(content)})
+
+
 def json_lines(rows: Sequence[dict[str, Any]]) -> bytes:
     """One JSON object a line."""
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
@@ -167,6 +180,11 @@ def csv_lines(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> bytes:
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """Replace a table with a header."""
     replace_file(path, csv_lines(columns, [dict(zip(columns, columns, strict=True)), *rows]))
+
+
+def _seal_of(content: dict[str, Any]) -> str:
+    """The hash of an object as JSON gives it back, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(json.loads(json.dumps(content)), sort_keys=True).encode()).hexdigest()
 
 
 def _check_place(path: Path, *, links: bool = True) -> None:

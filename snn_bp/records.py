@@ -34,6 +34,8 @@ def check_results(file: Path) -> dict[str, Any]:
     notes = results.get("notes", [])
     if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
         wrong = "notes"
+    if not isinstance(results.get("tables", {}), dict):
+        wrong = "tables"
     for split in ("validation", "test"):
         if split in results and (part := _wrong_in(results[split])) is not None:
             wrong = f"{split}.{part}" if part else split

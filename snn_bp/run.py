@@ -32,12 +32,13 @@ from snn_bp.files import (
     read_text,
     replace_file,
     write_json,
+    write_object,
 )
 from snn_bp.lock import LOCK, holder, locked
 from snn_bp.network import Network
 from snn_bp.provenance import provenance, version
 from snn_bp.records import check_results, differing_data, shape_of
-from snn_bp.tables import Table
+from snn_bp.tables import Table, mark_of
 
 CHECKPOINTS = ("last", "previous", "best")
 METRICS = (
@@ -77,7 +78,7 @@ class Run:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except OSError as cause:
             raise SnnError(f"{path}: the folder cannot be made ({cause.strerror}). Name another --out.") from None
-        write_json(path / "provenance.json", provenance(experiment, command=command, changes=changes))
+        write_object(path / "provenance.json", provenance(experiment, command=command, changes=changes))
         write_json(path / "experiment.json", content)  # last: its presence says that a run is here
         return cls(path)
 
@@ -312,7 +313,7 @@ class Run:
         """
         file = self.path / "data.json"
         if not is_there(file):
-            write_json(file, describe(dataset))
+            write_object(file, describe(dataset))
             return
         difference = differing_data(file, dataset)
         if difference is not None:
@@ -338,15 +339,19 @@ class Run:
         if not changed:
             return None
         entry = {"started": now["started"], **{part: now[part] for part in ("versions", "commit", "machine")}}
-        write_json(file, recorded | {"resumed": [*resumed, entry]})
+        write_object(file, recorded | {"resumed": [*resumed, entry]})
         return f"resumed with other {', '.join(changed)} than before; provenance.json says which"
 
     def _lines(self, file: Path) -> list[str]:
         """The lines of a file of rows; one that is being written, or was when the run was killed, is not there yet."""
         if not is_there(file):
             return []
-        lines = read_text(file).split("\n")
-        if lines.pop() and is_there(self.path / "results.json"):
+        text = read_text(file)
+        mark = (self.results() or {}).get("tables", {}).get(file.name)
+        if mark is not None and mark != mark_of(text.encode()):
+            raise SnnError(f"{file}: it was altered since the run was finished. Put it back as it was.")
+        *lines, rest = text.split("\n")
+        if rest and is_there(self.path / "results.json"):
             raise SnnError(f"{file}: its last line is cut short.")
         return lines
 

@@ -8,6 +8,11 @@ from snn_bp.errors import SnnError
 from snn_bp.files import append, is_there, read_bytes, replace_file
 
 
+def mark_of(content: bytes) -> list[Any]:
+    """How many bytes there are, and their hash."""
+    return [len(content), hashlib.sha256(content).hexdigest()]
+
+
 class Table:
     """A file of rows. What stands behind the mark of the checkpoint that a run goes on from is written again."""
 

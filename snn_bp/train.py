@@ -25,7 +25,7 @@ from snn_bp.experiment import Experiment, Train, to_json
 from snn_bp.export.lava_limits import check_netx
 from snn_bp.export.limits import CHIPS, Fit, fit
 from snn_bp.export.quantize import may_fire_alone, quantize
-from snn_bp.files import write_json
+from snn_bp.files import write_object
 from snn_bp.layers import Delay
 from snn_bp.losses import check_loss
 from snn_bp.memory import check_memory
@@ -360,11 +360,12 @@ def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
         "parameters": sum(weight.numel() for weight in network.parameters()),
         "train_seconds": round(at.seconds, 3),
         "notes": notes,
+        "tables": run.marks(),
     }
     for split in ("validation", "test"):
         if len(dataset.ids[split]):
             results[split] = evaluate_network(network, dataset, split, loss).record()
-    write_json(run.path / "results.json", results)
+    write_object(run.path / "results.json", results)
     progress.say(results_line(results))
     for finding in examine_course(run.metrics(), dataset, run.experiment, finished=True):
         progress.say(f"doctor: {finding}")

@@ -375,6 +375,7 @@ def test_a_best_checkpoint_that_stands_nowhere_else_is_replaced_by_the_last_and_
 
 def test_a_checkpoint_costs_the_same_however_many_rows_there_are(finished, tmp_path):
     run = Run(shutil.copytree(finished.path, tmp_path / "run"))
+    (run.path / "results.json").unlink()
     checkpoint = run.load("last")
     run.cut_tables(checkpoint)
     for epoch in range(3, 300):

@@ -160,6 +160,10 @@ def test_list_shows_every_kind_of_run(call, finished):
     shutil.copytree(finished.path, "runs/started")
     shutil.rmtree("runs/started/checkpoints")
     Path("runs/started/results.json").unlink()
+    shutil.copytree(finished.path, "runs/headless")
+    Path("runs/headless/experiment.json").unlink()
+    shutil.copytree(finished.path / "checkpoints", "runs/finished/before-1/checkpoints")
+    shutil.copy(finished.path / "results.json", "runs/finished/before-1")
     Path("runs/no run").mkdir()
 
     code, printed, errors = call("list")
@@ -168,7 +172,8 @@ def test_list_shows_every_kind_of_run(call, finished):
     assert code == 0 and not errors
     assert lines["runs/finished"].startswith("test accuracy 0.") and "epoch 2 of 2" in lines["runs/deep/unfinished"]
     assert lines["runs/damaged"].startswith("cannot be read") and lines["runs/odd"].startswith("cannot be read")
-    assert lines["runs/started"] == "cannot go on: its checkpoints are missing." and len(lines) == 5
+    assert lines["runs/started"] == "cannot go on: its checkpoints are missing." and len(lines) == 6
+    assert "experiment.json is missing" in lines["runs/headless"]
 
 
 def test_list_of_an_empty_folder_says_so(call, tmp_path):

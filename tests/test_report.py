@@ -10,7 +10,7 @@ from runs import json_of
 
 from snn_bp import Run, SnnError
 from snn_bp.diagnose import Finding, Report
-from snn_bp.files import write_json
+from snn_bp.files import read_object, write_json
 from snn_bp.plots import Picture, confusion_matrix
 from snn_bp.report import report, sections
 from snn_bp.report.page import Image
@@ -148,9 +148,9 @@ def test_text_from_files_is_never_markup(copy):
     (copy.path / "export").mkdir()
     proof = PROOF | {"file": attack, "note": attack, "chips": {attack: attack}, "client": attack}
     write_json(copy.path / "export" / "a.json", proof)
-    recorded = json_of(copy.path / "provenance.json")
+    recorded = read_object(copy.path / "provenance.json")
     write_json(copy.path / "provenance.json", recorded | {"command": attack, "changes": [attack], "commit": attack})
-    results = json_of(copy.path / "results.json")
+    results = read_object(copy.path / "results.json")
     write_json(copy.path / "results.json", results | {"notes": [attack]})
     moved = Run(copy.path.rename(copy.path.with_name("<b>run")))
 

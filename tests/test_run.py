@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import pytest
 import runs
@@ -11,7 +12,7 @@ from runs import few, json_of, loading, same_weights, tiny
 
 from snn_bp import Run, SnnError, train
 from snn_bp.experiment import from_json
-from snn_bp.files import replace_file, write_csv
+from snn_bp.files import SEAL, read_object, replace_file, write_csv, write_object
 from snn_bp.network import Network
 from snn_bp.run import METRICS
 
@@ -191,3 +192,39 @@ def test_a_column_that_a_row_lacks_stays_empty(tmp_path):
     write_csv(tmp_path / "table.csv", ("a", "b"), [{"a": 1}, {"b": 2.5, "a": 'x,"y'}])
 
     assert (tmp_path / "table.csv").read_text() == 'a,b\n1,\n"x,""y",2.5\n'
+
+
+@pytest.mark.parametrize("name", ("results.json", "provenance.json", "data.json"))
+def test_a_figure_altered_in_a_file_of_a_finished_run_is_noticed(name, finished, tmp_path):
+    file = tmp_path / name
+    text = (finished.path / name).read_text(encoding="utf-8")
+    digits = [place for place, letter in enumerate(text) if letter in "12345678"]
+
+    for place in (digits[0], digits[len(digits) // 2], digits[-1]):
+        file.write_text(text[:place] + "9" + text[place + 1 :], encoding="utf-8")
+        with pytest.raises(SnnError, match="altered"):
+            read_object(file)
+    file.write_text(text, encoding="utf-8")
+
+    assert SEAL not in read_object(file)
+
+
+def test_an_object_comes_back_as_json_holds_it_whatever_its_keys_and_numbers(tmp_path):
+    content = {"b": (1, 2.5), 3: {10: float("inf"), 9: None}, "a": "é"}
+
+    write_object(tmp_path / "a.json", content)
+
+    assert read_object(tmp_path / "a.json") == {"b": [1, 2.5], "3": {"10": float("inf"), "9": None}, "a": "é"}
+
+
+@pytest.mark.parametrize("name", ("metrics.csv", "layers.jsonl"))
+def test_a_row_altered_in_a_finished_run_is_noticed(name, finished, tmp_path):
+    shutil.copytree(finished.path, tmp_path / "run")
+    file = tmp_path / "run" / name
+    text = file.read_text(encoding="utf-8")
+    place = text.rindex("0.")
+    file.write_text(text[: place + 2] + str(9 - int(text[place + 2])) + text[place + 3 :], encoding="utf-8")
+    run = Run(tmp_path / "run")
+
+    with pytest.raises(SnnError, match="altered"):
+        run.metrics() if name == "metrics.csv" else run.layers()

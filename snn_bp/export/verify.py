@@ -17,7 +17,7 @@ from snn_bp.export.nir_read import read_nir
 from snn_bp.export.nir_replay import replay_nir
 from snn_bp.export.nir_write import contract_path, write_nir
 from snn_bp.export.proof import Proof, first_difference
-from snn_bp.files import make_folder, replace_file, write_json
+from snn_bp.files import make_folder, replace_file, write_object
 from snn_bp.network import Network, has_state, neuron_of
 from snn_bp.neurons import is_spiking
 from snn_bp.plots import weight_histogram
@@ -113,7 +113,7 @@ def _keep(run: Run, file: Path, proof: Proof) -> None:
     """Put the proof into the run's folder."""
     folder = run.path / "export"
     make_folder(folder)
-    write_json(folder / f"{file.name}.json", proof.record())
+    write_object(folder / f"{file.name}.json", proof.record())
     if proof.weights:
         replace_file(folder / f"{file.name}.png", png_bytes(weight_histogram(proof.weights)))
 

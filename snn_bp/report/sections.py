@@ -11,7 +11,7 @@ from snn_bp.diagnose.doctor import examine
 from snn_bp.errors import SnnError
 from snn_bp.evaluate import evaluate
 from snn_bp.experiment import Train
-from snn_bp.files import is_there, read_json, read_object
+from snn_bp.files import is_there, read_object
 from snn_bp.plots.pictures import Picture, Scene, confusion_picture, has_checkpoint, training_pictures
 from snn_bp.plots.style import svg_bytes
 from snn_bp.plots.weights import weight_histogram
@@ -194,10 +194,11 @@ def exported(run: Run) -> Section:
     images, tables = [], []
     for file in sorted((run.path / "export").glob("*.json")):
         try:
-            proof = read_json(file)
-        except SnnError:
-            proof = None
-        if not isinstance(proof, dict) or not proof.keys() >= PROOF:
+            proof = read_object(file)
+        except SnnError as problem:
+            said.append(str(problem))
+            continue
+        if not proof.keys() >= PROOF:
             said.append(f"{file.name}: it is not a proof that snn-bp verify wrote.")
             continue
         tables.append(_proof_table(proof))

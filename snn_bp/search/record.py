@@ -10,7 +10,7 @@ from torch import Tensor
 from snn_bp.checkpoint import Checkpoint
 from snn_bp.evaluate import Evaluation
 from snn_bp.experiment import Experiment
-from snn_bp.files import write_json
+from snn_bp.files import write_object
 from snn_bp.network import Network
 from snn_bp.run import Run
 
@@ -84,14 +84,15 @@ class Search:
 
     def finish(self, run: Run, *, notes: tuple[str, ...] = ()) -> None:
         """Write `search.json` and `results.json` into a run folder that has the rows and the weights."""
-        write_json(run.path / "search.json", self.record())
+        write_object(run.path / "search.json", self.record())
         results: dict[str, Any] = {
             "epochs": len(self.curve),
             "best_epoch": self.best + 1,
             "parameters": sum(weight.numel() for weight in self.network().parameters()),
             "train_seconds": self.curve[-1].seconds,
+            "tables": run.marks(),
             "notes": [f"searched by {self.method}; each epoch is a row of search.json", *notes],
         }
         found = {"validation": self.validation, "test": self.test}
         results |= {split: one.record() for split, one in found.items() if one is not None}
-        write_json(run.path / "results.json", results)
+        write_object(run.path / "results.json", results)
