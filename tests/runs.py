@@ -5,7 +5,6 @@ A test module takes a fixture by `finished = runs.finished`.
 
 import csv
 import importlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from snn_bp import LIF, BatchNorm, Data, Dense, Experiment, Flatten, Run, Train
 from snn_bp.data import Dataset, load
+from snn_bp.files import read_object
 
 training = importlib.import_module("snn_bp.train")  # as an attribute of the package, `train` is the function
 evaluation = importlib.import_module("snn_bp.evaluate")
@@ -93,4 +93,4 @@ def damage(file: Path, *, at: int = -5) -> None:
 
 def json_of(file: Path) -> Any:
     """What a JSON file holds."""
-    return json.loads(file.read_text())
+    return read_object(file)

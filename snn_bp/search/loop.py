@@ -15,7 +15,7 @@ from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError, check_choice, check_number
 from snn_bp.evaluate import Evaluation, evaluate_network
 from snn_bp.experiment import Experiment, Train, to_json
-from snn_bp.files import is_there, write_json
+from snn_bp.files import is_there, write_object
 from snn_bp.network import Network, start_alive
 from snn_bp.progress import show
 from snn_bp.provenance import peak_memory_mb
@@ -86,7 +86,7 @@ def search(
                 return _keep(task, before, quiet, save_seconds)
         to_json(experiment)  # what cannot be written is refused before a folder stands
         with Run.claim(out, numbered=numbered) as path:
-            write_json(path / ASKED, asked)
+            write_object(path / ASKED, asked)
             run = Run.create(experiment, path, command=command, changes=())
             return _keep(task, run, quiet, save_seconds)
 
