@@ -16,7 +16,7 @@ from snntorch import surrogate as theirs
 from torch import nn
 
 from snn_bp.errors import SnnError
-from snn_bp.exact import why_strange
+from snn_bp.exact import check_whole, why_strange
 from snn_bp.kernels.around import is_untouched
 from snn_bp.layers import (
     BatchNorm,
@@ -153,6 +153,7 @@ def to_snntorch(network: Network) -> nn.Sequential:
     Behind an `LI`, which may stand last only, `net(x_t)[-1]` is the potential.
     """
     modules = []
+    check_whole("to_snntorch", network, Network)
     _check_own(network.layers, lambda place, _: f"to_snntorch: {network.name(place)}")
     for place, (layer, shape) in enumerate(zip(network.layers, network.shapes, strict=True)):
         try:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from snn_bp.activity import saturated_share, silent_share, slopes_and_height, threshold_distances, window_share
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
+from snn_bp.exact import FORWARDS, why_strange
 from snn_bp.layers import Neurons, RecurrentNeurons
 from snn_bp.losses import Loss
 from snn_bp.network import Network, has_state, neuron_of
@@ -136,6 +137,10 @@ def count_activity(network: Network, x: Tensor, spikes: dict[str, float], operat
                 operations[name] = operations.get(name, 0.0) + heard
         elif isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
             operations[name] = operations.get(name, 0.0) + _operations(layer, x)
+        elif type(layer) not in FORWARDS and any(True for _ in layer.parameters()):
+            raise SnnError(
+                f"evaluate: {name} {why_strange(layer)} Its operations are not counted; counts=False asks none."
+            )
         x = out
     return x
 

@@ -84,3 +84,14 @@ def check_exact(asker: str, name: str, layer: nn.Module, *kinds: type) -> None:
         raise SnnError(f"{asker}: {name} {why}")
     if kinds and type(layer) not in kinds:
         raise SnnError(f"{asker}: {name} has no place here. Known: {', '.join(kind.__name__ for kind in kinds)}.")
+
+
+def check_whole(asker: str, network: nn.Module, kind: type) -> None:
+    """Raise unless a network does what its layers do and no more: `kind` is the class that does."""
+    changed = [name for name in ("forward", "run", "rates") if getattr(type(network), name) is not getattr(kind, name)]
+    if changed or not is_untouched(network):
+        why = f"has a {changed[0]} of its own" if changed else "has hooks, or methods put in place of its own"
+        raise SnnError(
+            f"{asker}: the network, a {type(network).__qualname__}, {why}; what it does beyond its layers is not known "
+            "here. Give a Network itself, without."
+        )

@@ -26,6 +26,7 @@ from snn_bp import (
 )
 from snn_bp.blocks import blocks
 from snn_bp.bridge import from_snntorch, to_snntorch
+from snn_bp.evaluate import count_activity
 from snn_bp.exact import is_exact, why_strange
 from snn_bp.export.nir_write import write_nir
 from snn_bp.export.quantize import quantize
@@ -281,6 +282,26 @@ CONSUMERS = {
 def test_what_reads_layers_refuses_one_that_it_has_never_seen(consumer, make):
     with pytest.raises(SnnError, match=r"layer 1 .*(not known here|NIR has no node)"):
         CONSUMERS[consumer](make())
+
+
+class Beyond(Network):
+    """A network that does more than its layers."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("consumer", ["quantize", "to_snntorch", "online rules", "NIR"])
+def test_what_reads_layers_refuses_a_network_that_does_more_than_they(consumer):
+    network = Beyond((Dense(5, bias=False), LIF(beta=0.9, reset="zero"), Dense(3), LI(beta=0.9)), (6,))
+
+    with pytest.raises(SnnError, match="Beyond"):
+        CONSUMERS[consumer](network)
+
+
+def test_operations_of_a_layer_that_nobody_knows_are_not_counted_as_none():
+    with pytest.raises(SnnError, match=r"layer 1 .*counts=False"):
+        count_activity(with_strange_layer(), events((6,), torch.float32), {}, {})
 
 
 @pytest.mark.parametrize("make", [with_strange_layer, with_strange_neurons])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from snn_bp import equations
 from snn_bp.diagnose.smooth import SmoothSpike
-from snn_bp.exact import check_exact
+from snn_bp.exact import check_exact, check_whole
 from snn_bp.kernels import first_state, parameters_of, use_backend
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.reference import Spike, torch_slope
@@ -57,6 +57,7 @@ def unroll(
     how: How = How(),
 ) -> tuple[Tensor, list[Steps]]:
     """The output on `x` `[time, batch, ...]` from `state` (None: rest), and the steps of each layer of neurons."""
+    check_whole("diagnose", network, Network)
     layers: list[Steps] = []
     given = iter(state or ())
     with use_backend("reference"):

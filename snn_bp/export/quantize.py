@@ -12,6 +12,7 @@ from torch import Tensor
 from snn_bp.blocks import Block, blocks
 from snn_bp.chip import on_grid
 from snn_bp.errors import SnnError
+from snn_bp.exact import check_whole
 from snn_bp.export.graph import DECAY_ONE, Graph, Population
 from snn_bp.export.in_a_row import carried, pause_for
 from snn_bp.folding import folded
@@ -30,6 +31,7 @@ def quantize(network: Network, *, input_bits: int = 0) -> Graph:
     `pause` is what delays and recurrence are known to need between recordings (`in_a_row.py`). Warns where a layer
     loses more than a quarter of its weights to the grid, and where no pause keeps recordings apart.
     """
+    check_whole("export", network, Network)
     populations = []
     for block in blocks(network):
         name = network.name(block.places[-1])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from snn_bp import equations
 from snn_bp.errors import SnnError
-from snn_bp.exact import check_exact
+from snn_bp.exact import check_exact, check_whole
 from snn_bp.kernels import first_state, parameters_of
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.reference import Parts, torch_advance, torch_slope
@@ -142,6 +142,7 @@ def blocks_of(network: Network, x: Tensor, rule: str) -> list[Block]:
     """The network's blocks; raises where an online rule has no gradient for a layer, and says which and why."""
     if network.target != "float":
         raise SnnError(f"{rule}: the network has target={network.target!r}; the rules know the float equations only.")
+    check_whole(rule, network, Network)
     blocks: list[Block] = []
     front: list[nn.Module] = []
     parts: dict[str, Any] = {}
