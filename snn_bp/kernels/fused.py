@@ -94,7 +94,7 @@ class _Chain(torch.autograd.Function):
         ]
         last = [each for n in range(len(layers)) for each in _joined(parts, n)]
         ctx.layers, ctx.parts, ctx.shape = layers, parts, x.shape
-        shared = not heard and np.may_share_memory(rows, array(x))
+        shared = not heard and x.is_contiguous() and np.may_share_memory(rows, array(x))
         ctx.save_for_backward(x if shared else None)  # torch notices where it is written to before it is read again
         ctx.x = None if shared else rows
         ctx.set_materialize_grads(False)
