@@ -21,11 +21,12 @@ WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no":
 
 @dataclass(frozen=True)
 class Within:
-    """Bounds of a number; those left out are the largest that fit."""
+    """Bounds of a number; those left out are the largest that fit. `nested`: tuples may lie in tuples."""
 
     low: float | None = None
     high: float | None = None
     above: float | None = None
+    nested: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,13 @@ def fit(found: Any, hint: Any) -> tuple[bool, Any]:
                 return True, read
         return False, found
     if get_origin(bare) is tuple:
-        if isinstance(found, np.ndarray) and found.ndim == 1:
-            found = tuple(found)
+        nested = within is not None and within.nested
+        if isinstance(found, np.ndarray) and (found.ndim == 1 or nested) and found.ndim:
+            found = found.tolist()
         if not isinstance(found, tuple | list):
             return False, found
-        part = get_args(bare)[0]
-        parts = [fit(each, Annotated[part, within] if within else part) for each in found]
+        part = Annotated[get_args(bare)[0], within] if within else get_args(bare)[0]
+        parts = [fit(each, hint if nested and isinstance(each, tuple | list) else part) for each in found]
         return all(fits for fits, _ in parts), tuple(read for _, read in parts)
     return type(found) is bare, found  # not isinstance: JSON would keep a subclass as its parent
 

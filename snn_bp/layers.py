@@ -67,13 +67,11 @@ class Conv:
             size = getattr(self, name)
             if isinstance(size, tuple) and len(size) != dimensions:
                 raise SnnError(
-                    f"Conv({name}={size}): the input {list(shape)} has {dimensions} spatial axes. Give one number, or "
-                    "one for each axis."
+                    f"Conv({name}={size}): the input {list(shape)} has {dimensions} spatial axes, one for each."
                 )
         if shape[0] % self.groups or self.channels % self.groups:
             raise SnnError(
-                f"Conv({self.channels}, groups={self.groups}): the groups should divide the {shape[0]} channels "
-                f"that come in and the {self.channels} that go out."
+                f"Conv(groups={self.groups}): the groups should divide the {shape[0]} channels in, {self.channels} out."
             )
         kind = nn.Conv1d if dimensions == 1 else nn.Conv2d
         return kind(
@@ -141,22 +139,22 @@ class Delay:
     difference in time of what is delayed (as in SLAYER, Shrestha & Orchard 2018). Chips hold up to 62.
     """
 
-    steps: Annotated[float | tuple[float, ...], Within(low=0)] = 1
+    steps: Annotated[float | tuple[float, ...], Within(low=0, nested=True)] = 1
     _: KW_ONLY
     learn: bool = False
     most: Count = 62
 
     def __post_init__(self) -> None:
         check_fields(self)
-        each = self.steps if isinstance(self.steps, tuple) else (self.steps,)
-        if self.learn:
-            if not all(0 < steps < self.most for steps in each):
-                raise SnnError(
-                    f"Delay(steps={shown(self.steps)}, learn=True): it should start inside 0..{self.most}, not at an "
-                    "end."
-                )
-        elif not all(steps == round(steps) and steps <= self.most for steps in each):
-            raise SnnError(f"Delay(steps={shown(self.steps)}): whole numbers of steps in 0..{self.most}.")
+        told = f"Delay(steps={shown(self.steps)}"
+        try:
+            start = torch.as_tensor(self.steps, dtype=torch.float32)
+        except ValueError:
+            raise SnnError(f"{told}): its rows differ in length. Give one number, or one for each neuron.") from None
+        if self.learn and not bool(((start > 0) & (start < self.most)).all()):
+            raise SnnError(f"{told}, learn=True): it should start inside 0..{self.most}, not at an end.")
+        if not self.learn and not bool(((start == start.round()) & (start <= self.most)).all()):
+            raise SnnError(f"{told}): whole numbers of steps in 0..{self.most}.")
 
     def build(self, shape: Shape) -> nn.Module:
         """The module for an input of `shape`."""
@@ -164,9 +162,8 @@ class Delay:
         try:
             start = start.expand(shape)
         except RuntimeError:
-            raise SnnError(
-                f"Delay: {list(start.shape)} delays for neurons {list(shape)}. Give one, or each its own."
-            ) from None
+            told = f"Delay: {list(start.shape)} delays for neurons {list(shape)}. Give one, or each its own."
+            raise SnnError(told) from None
         return Delays(start, self.most, learn=self.learn)
 
 

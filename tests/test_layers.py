@@ -1,5 +1,6 @@
 """Layers: each against a formula or a loop that says the same in other words."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -251,3 +252,15 @@ def test_the_surrogate_of_the_network_reaches_its_neurons(noise):
     ]
 
     assert not torch.equal(*gradients)
+
+
+def test_delays_of_images_lie_as_their_neurons(coin):
+    steps = (((0, 1), (2, 3)), ((4, 0), (1, 2)))
+    x = coin(9, 2, 2, 2, 2, probability=0.5)
+
+    out = Network((Delay(steps),), (2, 2, 2))(x)
+
+    assert Delay(np.array(steps)) == Delay(torch.tensor(steps).tolist()) == Delay(steps)
+    assert out[4, 0, 1, 0, 0] == x[0, 0, 1, 0, 0] and out[3, 1, 0, 1, 1] == x[0, 1, 0, 1, 1]
+    with pytest.raises(SnnError, match="rows differ in length"):
+        Delay(((1, 2), (3,)))
