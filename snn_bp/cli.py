@@ -17,6 +17,7 @@ import typer
 
 from snn_bp.comparison import state_of
 from snn_bp.data import load
+from snn_bp.data.cache import cache_entries, cache_folder, clean_cache
 from snn_bp.diagnose import check_gradients, examine
 from snn_bp.errors import SnnError
 from snn_bp.estimate import estimate
@@ -87,6 +88,20 @@ def clean(run: Folder) -> None:
         for file in opened.leftovers():
             file.unlink()
             print(f"removed {file}")
+
+
+@app.command()
+def cache(
+    clean: Annotated[float | None, typer.Option(metavar="DAYS", help="Remove what nobody opened for so long.")] = None,
+) -> None:
+    """The events that are kept for the next start: each entry, its size, and the days since it was last opened."""
+    if clean is not None:
+        for name, size in clean_cache(days=clean):
+            print(f"removed {name}, {size / 2**20:,.1f} MB")
+    entries = cache_entries()
+    for folder, size, days in entries:
+        print(f"{folder.name:44} {size / 2**20:10,.1f} MB, opened {days:.0f} days ago")
+    print(f"{len(entries)} entries, {sum(size for _, size, _ in entries) / 2**20:,.1f} MB in {cache_folder()}")
 
 
 @app.command()

@@ -176,6 +176,19 @@ def test_list_shows_every_kind_of_run(call, finished):
     assert "experiment.json is missing" in lines["runs/headless"]
 
 
+def test_cache_shows_entries_and_removes_those_long_unused(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("SNN_BP_CACHE", str(tmp_path))
+    entry = tmp_path / "digits-train-0123"
+    entry.mkdir()
+    (entry / "record.json").write_text("{}")
+    os.utime(entry, (0, 0))
+
+    assert "digits-train-0123" in call("cache")[1]
+    removed = call("cache", "--clean", "90")[1]
+
+    assert "removed digits-train-0123" in removed and "0 entries" in removed and not entry.exists()
+
+
 def test_list_of_an_empty_folder_says_so(call, tmp_path):
     assert call("list", tmp_path) == (0, f"no runs under {tmp_path}\n", "")
 

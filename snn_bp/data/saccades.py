@@ -55,7 +55,16 @@ def digits_file() -> Path:
 def digit_images() -> tuple[np.ndarray, np.ndarray]:
     """The 1,797 images [n, 8, 8] of ink, 0..1, and their labels, in the order of the writers."""
     if digits_file().exists():
-        table = np.loadtxt(digits_file(), delimiter=",")
+        try:
+            table = np.loadtxt(digits_file(), delimiter=",")
+        except (OSError, EOFError, ValueError) as cause:
+            raise SnnError(f"{digits_file()}: it cannot be read ({cause}). Install scikit-learn anew.") from cause
+        known = table.shape == (1797, 65) and set(np.unique(table[:, -1])) == set(range(10))
+        if not known or not np.isin(table[:, :-1], np.arange(17)).all():
+            raise SnnError(
+                f"{digits_file()}: it should hold 1,797 rows of 64 values in 0..16 and a label in 0..9, found "
+                f"{list(table.shape)} with values in {table.min():g}..{table.max():g}. Install scikit-learn anew."
+            )
         return table[:, :-1].reshape(-1, 8, 8) / 16, table[:, -1].astype(np.int64)
     from sklearn.datasets import load_digits
 

@@ -51,14 +51,15 @@ def structured(events: Events, sample: int, *, dtype: np.dtype) -> np.ndarray:
 def flatten(recordings: Sequence[np.ndarray], labels: np.ndarray, *, like: Events, sensor: Sensor) -> Events:
     """Transformed recordings end to end, in the types of `like`; what lies off the sensor is left out.
 
-    Fractions of a pixel or a microsecond, which some transforms make, count for the whole one they lie in.
+    Fractions of a pixel or a microsecond, which some transforms make, count for the whole one they lie in. What is no
+    number, and polarities that the sensor has not, are refused: nothing moves an event there.
     """
     limits = dict(zip("xyp", sensor, strict=True)) | {"t": LONGEST_US}
     fields = [field for field in "xypt" if len(getattr(like, field))]
     columns: dict[str, list[np.ndarray]] = {field: [] for field in fields}
     lengths = []
     for recording in recordings:
-        whole = {field: np.floor(np.asarray(recording[field], dtype=np.float64)) for field in fields}
+        whole = {field: _floored(recording, field, polarities=sensor[2]) for field in fields}
         inside = np.ones(len(recording), dtype=bool)
         for field in fields:
             inside &= (whole[field] >= 0) & (whole[field] < limits[field])
@@ -69,6 +70,19 @@ def flatten(recordings: Sequence[np.ndarray], labels: np.ndarray, *, like: Event
     for field in "xypt":
         arrays.setdefault(field, np.empty(0, np.uint8)).flags.writeable = False
     return Events(**arrays, offsets=np.cumsum([0, *lengths]), labels=labels)
+
+
+def _floored(recording: np.ndarray, field: str, *, polarities: int) -> np.ndarray:
+    if field not in (recording.dtype.names or ()):
+        raise SnnError(f"transforms: the events that came out have no {field}, they have {recording.dtype.names}.")
+    values = np.floor(np.asarray(recording[field], dtype=np.float64))
+    wrong = ~np.isfinite(values)
+    if field == "p":
+        wrong |= (values < 0) | (values >= polarities)
+    if wrong.any():
+        found, allowed = recording[field][wrong.argmax()], f" in 0..{polarities - 1}" if field == "p" else ""
+        raise SnnError(f"transforms: {field} of an event became {found}. It should be a number{allowed}.")
+    return values
 
 
 def sensor_after(transforms: Sequence[Any], sensor: Sensor) -> Sensor:

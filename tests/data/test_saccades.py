@@ -1,10 +1,12 @@
 """The simulated camera against the figures of its description and against real recordings."""
 
 import numpy as np
+import pytest
 from scipy.ndimage import map_coordinates
 
 from snn_bp.data import Data, load, saccades
 from snn_bp.data.saccades import digit_images, simulate_recordings, trajectory
+from snn_bp.errors import SnnError
 
 
 def test_the_path_rests_at_the_three_positions():
@@ -110,3 +112,20 @@ def test_polarity_and_motion_are_those_of_real_recordings(digits, recorded):
     busy = np.r_[2:8, 13:18, 23:28]  # the three saccades
     for made, measured in zip(curves["digits"], curves["nmnist"], strict=True):
         assert np.corrcoef(made[busy], measured[busy])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("change", ["cut", "label", "ink", "text"])
+def test_a_table_of_other_digits_is_refused_by_file(tmp_path, monkeypatch, change):
+    table = np.loadtxt(saccades.digits_file(), delimiter=",")
+    file = tmp_path / "digits.csv"
+    monkeypatch.setattr(saccades, "digits_file", lambda: file)
+    if change == "label":
+        table[5, -1] = 10
+    elif change == "ink":
+        table[5, 3] = 16.5
+    np.savetxt(file, table[:-1] if change == "cut" else table, delimiter=",")
+    if change == "text":
+        file.write_text("no digits")
+
+    with pytest.raises(SnnError, match=r"digits\.csv: it (should hold|cannot be read)"):
+        saccades.digit_images()

@@ -1,6 +1,7 @@
 """tonic's transforms: the cache stays as it is, batches stay pure, and JSON brings them back."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -177,3 +178,29 @@ def test_what_json_cannot_hold_is_refused():
 def test_an_unknown_transform_in_json_names_the_nearest():
     with pytest.raises(SnnError, match="'Denoise'"):
         transform_from_json({"name": "Denois", "filter_time": 3})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "found"),
+    [
+        ("p", -1, "p of an event became -1"),
+        ("p", 2, r"p of an event became 2.*0\.\.1"),
+        ("x", np.nan, "x of an event became nan"),
+        ("t", np.inf, "t of an event became inf"),
+    ],
+)
+def test_what_no_event_can_become_is_refused(digits, field, value, found):
+    def spoil(events):
+        wide = events.astype([(name, float) for name in events.dtype.names])
+        wide[field][1] = value
+        return wide
+
+    with pytest.raises(SnnError, match=f"transforms: {found}"):
+        replace(digits, data=replace(digits.data, transforms=(spoil,))).batch("train", [0])
+
+
+def test_events_that_lost_a_field_are_refused(digits):
+    without = replace(digits, data=replace(digits.data, transforms=(lambda events: events[["x", "y", "t"]],)))
+
+    with pytest.raises(SnnError, match="have no p"):
+        without.batch("train", [0])
