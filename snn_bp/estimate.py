@@ -3,6 +3,7 @@
 import time
 
 from snn_bp import memory
+from snn_bp.capacity import free
 from snn_bp.data import Dataset
 from snn_bp.experiment import Experiment
 from snn_bp.network import start_alive
@@ -22,7 +23,7 @@ def estimate(experiment: Experiment, dataset: Dataset) -> None:
     for layer, shape, spec in zip(network.layers, network.shapes, network.model, strict=True):
         count = sum(weight.numel() for weight in layer.parameters())
         print(f"  {list(shape)!s:16} {count:10,} parameters  {spec}")
-    print(f"training takes {memory.estimate(experiment, dataset)}; {memory.free()}")
+    print(f"training takes {memory.estimate(experiment, dataset)}; {free()}")
     if how.target == "loihi":
         for found in check_fits_a_chip(experiment, experiment.network(dataset.shape)):
             print(found)

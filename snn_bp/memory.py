@@ -4,13 +4,11 @@ An estimate from shapes alone, nothing is built for it. Its coefficients were me
 short trainings, `experiments/benchmarks/memory.py`): it lies within a factor of two of what is taken.
 """
 
-import contextlib
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from snn_bp.capacity import available, free, is_checked, size
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
 from snn_bp.experiment import Experiment
@@ -18,6 +16,8 @@ from snn_bp.layers import BatchNorm, Conv, Delay, Dense, Dropout, Flatten, Layer
 
 SPARE = 1.25  # an estimate up to so many times what there is may still fit, and is let through with a word
 _FLOAT = 4
+_WEIGHT = 52  # bytes: the value, its gradient, two of the optimizer, and a checkpoint as it is put together
+_HEAP = 1.2  # what the allocator keeps between tensors that come and go
 _PROBED, _VISITED = 64, 16  # recordings on which layers are looked at, and of a backward pass that the doctor sees
 
 
@@ -37,8 +37,8 @@ class Estimate:
 
     def __str__(self) -> str:
         return (
-            f"about {_size(self.total)} of memory ({_size(self.frames)} for frames, {_size(self.weights)} for weights "
-            f"and optimizer, {_size(max(self.step, self.looking))} for what layers keep)"
+            f"about {size(self.total)} of memory ({size(self.frames)} for frames, {size(self.weights)} for weights "
+            f"and optimizer, {size(max(self.step, self.looking))} for what layers keep)"
         )
 
 
@@ -66,31 +66,19 @@ def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
         visited * (24 * sizes.neurons + 2 * inputs),
         rows * _FLOAT * ((3.5 if sizes.starts_dense else 2.5) * inputs + 4.5 * sizes.largest),
     )
-    return Estimate(frames, sizes.parameters * 44, int(step), int(looking))
+    return Estimate(frames, sizes.parameters * _WEIGHT, int(_HEAP * step), int(_HEAP * looking))
 
 
 def check_memory(experiment: Experiment, dataset: Dataset) -> Estimate:
     """The estimate; raises where the machine has not the memory for it. `SNN_BP_CHECK_MEMORY=0` lets it be tried."""
     found, there = estimate(experiment, dataset), available()
-    if there is not None and found.total > SPARE * there and os.environ.get("SNN_BP_CHECK_MEMORY") != "0":
+    if there is not None and found.total > SPARE * there and is_checked():
         data = experiment.data
         raise SnnError(
             f"memory: training would take {found}; {free()}. {_remedy(found, data)} "
             "To try it all the same: SNN_BP_CHECK_MEMORY=0."
         )
     return found
-
-
-def available() -> int | None:
-    """Bytes that this process can still take: of the machine, its control group and its own limits; None if unknown."""
-    found = [*_of_machine(), *_of_groups(), *_of_limits()]
-    return max(0, min(found)) if found else None
-
-
-def free() -> str:
-    """How much this process can still take, in words."""
-    there = available()
-    return "how much there is, the system does not say" if there is None else f"this process can have {_size(there)}"
 
 
 def _remedy(found: Estimate, data: Any) -> str:
@@ -188,63 +176,3 @@ def _shape_after(layer: Layer, shape: Shape) -> Shape:
 
 def _pair(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
     return (value,) * axes if isinstance(value, int) else tuple(value)[:axes]
-
-
-def _of_machine() -> list[int]:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return [int(line.split()[1]) * 1024]
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # another system: all there is, in use or not
-        return [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    return []
-
-
-def _of_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """What each control group that the process is in still grants; files it could drop count as free."""
-    found = []
-    with contextlib.suppress(OSError):
-        for line in own.read_text().splitlines():
-            number, controllers, path = line.split(":", 2)
-            if number == "0":
-                base, names = root, ("memory.max", "memory.current", "inactive_file")
-            elif "memory" in controllers.split(","):
-                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-                base = root / "memory"
-            else:
-                continue
-            folder = base / path.strip("/")
-            for each in (folder, *folder.parents):
-                if each == base.parent:
-                    break
-                with contextlib.suppress(OSError, ValueError):  # "max": no limit
-                    limit, used = (int((each / name).read_text()) for name in names[:2])
-                    found.append(limit - used + _reclaimable(each, names[2]))
-    return found
-
-
-def _reclaimable(folder: Path, key: str) -> int:
-    with contextlib.suppress(OSError, ValueError):
-        for line in (folder / "memory.stat").read_text().splitlines():
-            if line.startswith(key + " "):
-                return int(line.split()[1])
-    return 0
-
-
-def _of_limits() -> list[int]:
-    """What the limits on this process's own address space still grant."""
-    try:
-        import resource  # not on every system
-    except ImportError:
-        return []
-    found = []
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit != resource.RLIM_INFINITY:
-            found.append(limit - used)
-    return found
-
-
-def _size(count: float) -> str:
-    return f"{count / 2**30:,.1f} GB" if count >= 2**30 else f"{count / 2**20:,.0f} MB"

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "snn_bp"
 
 # the first part of a module's name below snn_bp -> its floor; a folder is one entry
 FLOORS = {
-    "equations": 0, "errors": 0, "fields": 0, "files": 0, "lock": 0, "signals": 0,
+    "equations": 0, "errors": 0, "fields": 0, "files": 0, "lock": 0, "capacity": 0, "signals": 0,
     "neurons": 1, "surrogates": 1,
     "kernels": 2,
     "layers": 3, "exact": 3, "stateless": 3, "start": 3, "activity": 3,

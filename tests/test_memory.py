@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import snn_bp.capacity as capacity
 import snn_bp.memory as memory
 from snn_bp import LI, LIF, BatchNorm, Conv, Data, Delay, Dense, Dropout, Experiment, Flatten, Network, Pool, Recurrent
 from snn_bp.data import load
@@ -110,7 +111,7 @@ def groups(tmp_path: Path, lines: str, **files: str) -> list[int]:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
     (tmp_path / "own").write_text(lines)
-    return memory._of_groups(tmp_path / "cgroup", tmp_path / "own")
+    return capacity._of_groups(tmp_path / "cgroup", tmp_path / "own")
 
 
 def test_limits_of_a_control_group_and_of_those_above_count(tmp_path):
@@ -140,8 +141,15 @@ def test_a_limit_on_the_address_space_counts():
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**31, before[1]))
 
     try:
-        there = memory.available()
+        there = capacity.available()
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
     assert there is not None and there <= 2**31
+
+
+def test_a_batch_that_no_machine_holds_is_refused_before_it_is_made(digits, monkeypatch):
+    long = replace(digits, data=replace(digits.data, steps=10**9))
+
+    with pytest.raises(SnnError, match=r"a batch of 4 recordings of 1000000000 steps would take .* GB"):
+        long.batch("train", range(4), in_bytes=True)

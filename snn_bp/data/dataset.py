@@ -1,5 +1,6 @@
 """`Dataset`: recordings in three splits, given batch by batch as frames."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snn_bp.capacity import check_room
 from snn_bp.data.catalogue import ENTRIES, Sensor
 from snn_bp.data.description import Data
 from snn_bp.data.encode import Events, encode
@@ -109,6 +111,11 @@ class Dataset:
         return apply_transforms(self.data.transforms, array, seed=(drawn, _TRANSFORM, sample))
 
     def _encode(self, events: Events, ids: np.ndarray, *, moves: dict[str, np.ndarray], in_bytes: bool) -> Tensor:
+        check_room(
+            (self.data.steps or 0) * len(ids) * math.prod(self.shape) * (1 if in_bytes else 4),
+            what=f"a batch of {len(ids)} recordings of {self.data.steps} steps",
+            remedy="Fewer recordings, fewer data.steps or data.downsample bring it down.",
+        )
         frames = encode(
             events,
             ids,

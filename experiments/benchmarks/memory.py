@@ -1,0 +1,133 @@
+"""How near does the estimate that `train` refuses by, and `--dry-run` shows, come to what a training takes?
+
+    python experiments/benchmarks/memory.py [NAME ...]
+
+Each row trains one epoch of two batches of the made digits in a process of its own, after a small training has compiled
+everything, and compares the peak of resident memory beyond what was there with the estimate. Linux only. Writes
+experiments/results/memory.json.
+"""
+
+import ctypes
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from snn_bp import (
+    ALIF,
+    LI,
+    LIF,
+    BatchNorm,
+    Conv,
+    CubaLIF,
+    Data,
+    Delay,
+    Dense,
+    Dropout,
+    Experiment,
+    Flatten,
+    Pool,
+    Recurrent,
+    Train,
+    memory,
+)
+from snn_bp import train as train_run
+from snn_bp.data import Dataset, load
+from snn_bp.files import write_json
+from snn_bp.provenance import machine, version
+
+RESULTS = Path(__file__).parents[1] / "results" / "memory.json"
+NEURON = LIF(beta=0.9, reset="zero")
+END = (Dense(10), BatchNorm(), NEURON)
+TRAIN = Train(epochs=1)
+
+
+def digits(*model, steps: int = 300, batch: int = 64, how: Train = TRAIN) -> Experiment:
+    """`steps` steps of 1 ms of digits of 17 x 17 pixels."""
+    return Experiment(Data("digits", step_ms=1, steps=steps, batch=batch, downsample=2), model, how)
+
+
+CASES = {
+    "dense": digits(Flatten(), Dense(512), NEURON, Dense(512), NEURON, Dense(10), NEURON),
+    "dense, low": digits(Flatten(), Dense(512), NEURON, Dense(10), NEURON, how=replace(TRAIN, memory="low")),
+    "dense, norms": digits(Flatten(), Dense(512), BatchNorm(), NEURON, *END),
+    "current": digits(Flatten(), Dense(512), BatchNorm(), CubaLIF(alpha=0.8, beta=0.9), Dense(10), LI(beta=0.9)),
+    "adaptive": digits(Flatten(), Dense(512), ALIF(beta=0.9, rho=0.99, kappa=0.1), Dense(10), LI(beta=0.9)),
+    "recurrent": digits(Flatten(), Dense(512), Recurrent(NEURON), Dense(10), NEURON),
+    "recurrent, norms": digits(Flatten(), Dense(256), BatchNorm(), Recurrent(NEURON), *END),
+    "convolutions": digits(
+        *(Conv(16, 5, padding=2), NEURON, Pool(2), Conv(32, 3, padding=1), NEURON, Pool(2), Flatten()),
+        *(Dense(10), NEURON), steps=40,
+    ),
+    "convolutions, norms": digits(
+        *(Conv(16, 5, padding=2), BatchNorm(), NEURON, Pool(2, kind="max")),
+        *(Conv(32, 3, padding=1), BatchNorm(), NEURON, Flatten(), *END), steps=40,
+    ),
+    "long": digits(Flatten(), Dense(64), BatchNorm(), NEURON, *END, steps=5000, batch=32),
+    "dropout and delays": digits(Flatten(), Dropout(0.2), Dense(256), BatchNorm(), NEURON, Delay(3), *END),
+    "in pieces": digits(Flatten(), Dense(512), BatchNorm(), NEURON, *END, how=replace(TRAIN, truncate=30)),
+    "whole numbers": digits(Flatten(), Dense(256), NEURON, Dense(10), NEURON, how=replace(TRAIN, target="loihi")),
+    "many weights": digits(Flatten(), Dense(20_000), NEURON, Dense(10), NEURON, steps=5, batch=4),
+}  # fmt: skip
+
+
+def measured(experiment: Experiment) -> dict[str, float]:
+    """Peak and estimate of a training, in MB."""
+    few = _load_few(experiment.data)
+    _train(replace(experiment, data=replace(experiment.data, steps=3, batch=4)))
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = _status("VmRSS")
+    _train(experiment)
+    peak, estimate = _status("VmHWM") - before, memory.estimate(experiment, few).total
+    return {"peak_mb": peak / 2**20, "estimate_mb": estimate / 2**20, "ratio": estimate / peak}
+
+
+def _train(experiment: Experiment) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        train_run(experiment, Path(folder) / "run", quiet=True)
+
+
+def _load_few(data: Data, *, quiet: bool = True) -> Dataset:
+    """Two batches for training, one for each other split."""
+    dataset = load(data, quiet=quiet)
+    ids = {split: each[: data.batch * (1 + (split == "train"))] for split, each in dataset.ids.items()}
+    return replace(dataset, ids=ids)
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+def main() -> None:
+    """Measure, print and write."""
+    names = sys.argv[1:] or list(CASES)
+    rows = {}
+    for name in names:
+        asked = [sys.executable, __file__, "--one", name]
+        rows[name] = json.loads(
+            subprocess.run(asked, capture_output=True, check=True, text=True).stdout.splitlines()[-1]
+        )
+        print(f"{name:22} {rows[name]['peak_mb']:8.0f} MB taken, {rows[name]['estimate_mb']:8.0f} MB estimated, "
+              f"{rows[name]['ratio']:.2f} times")  # fmt: skip
+    if len(names) == len(CASES):
+        versions = {name: version(name) for name in ("snn_bp", "torch", "numba")}
+        write_json(
+            RESULTS, {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "versions": versions, "rows": rows}
+        )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        import snn_bp.train  # noqa: F401
+
+        sys.modules["snn_bp.train"].load = _load_few  # type: ignore[attr-defined]
+        print(json.dumps(measured(CASES[sys.argv[2]])))
+    else:
+        main()
