@@ -224,9 +224,9 @@ def report(
     from snn_bp.report import report as report_run
 
     opened = _opened(run)
+    print(report_run(opened, split=split))
     if plots:
         save_plots(opened)
-    print(report_run(opened, split=split))
 
 
 @app.command()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from snn_bp.errors import SnnError
 from snn_bp.experiment import Experiment, to_json
-from snn_bp.files import write_csv, write_json
+from snn_bp.files import is_there, write_csv, write_json
 from snn_bp.run import Run
 from snn_bp.surrogates import Surrogate
 
@@ -50,7 +50,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups in the order in which their first runs were given, and runs that are not finished, with their state."""
+    """Groups in the order in which their first runs were given, and with their state runs not finished or damaged."""
 
     groups: tuple[Group, ...]
     unfinished: dict[str, str]
@@ -118,17 +118,27 @@ def compare(runs: Sequence[Run | Path | str]) -> Comparison:
     Figures are those of `results.json`. Spikes and synaptic operations are summed over layers, of the test split, or
     of the validation split where there is no other. Where the data lie on the disk tells no runs apart.
     """
-    opened = [run if isinstance(run, Run) else Run(run) for run in runs]
-    if not opened:
+    if not runs:
         raise SnnError("compare: no run is named. `snn-bp compare runs/a runs/b`, or `snn-bp compare runs/*`.")
-    distinct: dict[Path, Run] = {}
-    for run in opened:
-        distinct.setdefault(run.path.resolve(), run)
     unfinished: dict[str, str] = {}
+    distinct: dict[Path, Run] = {}
+    for asked_for in runs:
+        path = asked_for.path if isinstance(asked_for, Run) else Path(asked_for)
+        try:
+            run = asked_for if isinstance(asked_for, Run) else Run(path)
+            distinct.setdefault(path.resolve(), run)
+        except SnnError as problem:
+            if not is_there(path / "experiment.json"):  # a name mistyped, not a run that is damaged
+                raise
+            unfinished[str(path)] = f"cannot be read: {problem}"
     asked: list[Any] = []  # of each group, its experiment as JSON, which compares 52 and 52.0 as equal
     members: list[list[tuple[Run, dict[str, float]]]] = []
     for run in distinct.values():
-        results = run.results()
+        try:
+            results = run.results()
+        except SnnError as problem:
+            unfinished[str(run.path)] = f"cannot be read: {problem}"
+            continue
         if results is None:
             unfinished[str(run.path)] = state_of(run)
             continue
@@ -199,7 +209,7 @@ def _figures(results: Mapping[str, Any]) -> dict[str, float]:
             found |= {name: math.fsum(part[name].values()) for name in ("spikes", "operations") if part.get(name)}
     if "train_seconds" in results:
         found["train_seconds"] = results["train_seconds"]
-    return found
+    return {name: figure for name, figure in found.items() if math.isfinite(figure)}  # a loss may have overflown
 
 
 def _spreads(figures: list[dict[str, float]]) -> dict[str, Spread]:

@@ -221,6 +221,13 @@ class Run:
             table.cut(checkpoint.tables.get(name), run=self.path)
         self._columns = self._lines(self.path / "metrics.csv")[0].split(",")  # another version may have had others
 
+    def check_tables(self) -> None:
+        """Raise where the files of rows of a finished run are not what its last checkpoint says."""
+        checkpoint, _ = self.latest()
+        for name, mark in (checkpoint.tables if checkpoint else {}).items():
+            if name in self.tables:
+                self.tables[name].check(mark, run=self.path)
+
     def add_rows(self, row: dict[str, Any], layers: Sequence[dict[str, Any]]) -> None:
         """Append what an epoch has to say to the files of rows, ahead of its checkpoint."""
         self.tables["metrics.csv"].add(csv_lines(self._columns, [row]))

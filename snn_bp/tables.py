@@ -37,6 +37,19 @@ class Table:
 
     def cut(self, mark: Any, *, run: Path) -> None:
         """Leave what stood there at the mark; raises where that is not there any more."""
+        kept, content = self._parts(mark, run)
+        if len(content) > len(kept):
+            replace_file(self.file, kept)
+        self.length, self._sha256 = len(kept), hashlib.sha256(kept)
+
+    def check(self, mark: Any, *, run: Path) -> None:
+        """Raise unless the file is what stood there at the mark, and no more."""
+        kept, content = self._parts(mark, run)
+        if len(content) > len(kept):
+            raise SnnError(f"{self.file}: it is longer than what the run wrote. {_remedy(run)}")
+
+    def _parts(self, mark: Any, run: Path) -> tuple[bytes, bytes]:
+        """What stood there at the mark, and all that stands there now."""
         try:
             length, wanted = int(mark[0]), str(mark[1])
         except (ValueError, TypeError, IndexError, KeyError):
@@ -47,9 +60,7 @@ class Table:
         kept = content[:length]
         if len(kept) < length or hashlib.sha256(kept).hexdigest() != wanted:
             raise SnnError(f"{self.file}: its first {length:,} bytes are not what the run wrote. {_remedy(run)}")
-        if len(content) > length:
-            replace_file(self.file, kept)
-        self.length, self._sha256 = length, hashlib.sha256(kept)
+        return kept, content
 
 
 def _remedy(run: Path) -> str:

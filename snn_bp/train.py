@@ -80,6 +80,7 @@ def resume(
     if run.is_search() and (restart or run.results() is None):
         raise SnnError(f"{run.path}: it holds a search, no training. `snn-bp resume {run.path}` goes on with it.")
     if not restart and run.results() is not None and run.can_load("best"):
+        run.check_tables()
         return run
     with run.locked():
         progress = Progress(run, quiet=quiet)
@@ -287,7 +288,7 @@ def make_device(how: Train) -> torch.device:
     if how.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.zeros(0, device=how.device).device
+        return torch.ones(1, device=how.device).cpu().to(how.device).device  # one that holds values: meta does not
     except (RuntimeError, AssertionError) as cause:
         reason = str(cause).splitlines()[0]
         raise SnnError(f"train.device={how.device!r}: not usable here ({reason}). auto and cpu work.") from None

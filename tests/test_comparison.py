@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from snn_bp import (
 )
 from snn_bp.comparison import compare, settings, written
 from snn_bp.experiment import parse
-from snn_bp.files import write_json
+from snn_bp.files import write_json, write_object
 
 
 @pytest.fixture
@@ -139,6 +141,59 @@ def test_what_cannot_be_compared_or_written_is_refused(made, tmp_path):
         compare([made("one", tiny(), 0.5)]).write(tmp_path / "table.txt")
     with pytest.raises(SnnError, match="no run is here"):
         compare([tmp_path / "nothing"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("results.json", '{"epochs": 2, "best_epoch": 1, "test": null}', "'test'"),
+        ("results.json", '{"epochs": 2, "best_epoch": 1, "test": {"accuracy": null}}', "'test.accuracy'"),
+        ("results.json", '{"epochs": 2, "best_epoch": 1, "test": {"accuracy": NaN}}', "'test.accuracy'"),
+        ("results.json", '{"epochs": "2", "best_epoch": 1}', "'epochs'"),
+        ("results.json", '{"epochs": 2, "best_epoch": 1, "notes": 3}', "'notes'"),
+        ("results.json", "[" * 100_000, "nested too deep"),
+        ("experiment.json", '{"is": "Experiment", "data": null}', "experiment.json"),
+        ("experiment.json", "[" * 100_000, "nested too deep"),
+        ("experiment.json", "a pipe", "a pipe"),
+        ("results.json", "a pipe", "a pipe"),
+    ],
+    ids=lambda value: str(value)[:60],
+)  # fmt: skip
+def test_a_damaged_run_costs_its_own_line_alone(name, content, told, made):
+    good, bad = made("good", tiny(), 0.5), made("bad", tiny(seed=1), 0.6)
+    (bad / name).unlink()
+    if content == "a pipe":
+        os.mkfifo(bad / name)
+    else:
+        (bad / name).write_text(content)
+
+    comparison = compare([good, bad])
+
+    assert [group.paths for group in comparison.groups] == [(str(good),)]
+    state = comparison.unfinished[str(bad)]
+    assert state.startswith("cannot be read") and name in state and told in state and "\n" not in state
+
+
+def test_a_figure_changed_by_hand_is_no_result(made):
+    path = made("one", tiny(), 0.5)
+    results = Run(path).results()
+    write_object(path / "results.json", results)
+    assert Run(path).results() == results
+
+    text = (path / "results.json").read_text()
+    (path / "results.json").write_text(text.replace("0.5", "0.9", 1))
+
+    with pytest.raises(SnnError, match=r"results\.json: it was altered"):
+        Run(path).results()
+
+
+def test_a_loss_without_a_value_counts_in_no_figure(made):
+    split = Run(made("one", tiny(), 0.5)).results()["test"]
+    other = made("two", tiny(seed=1), 0.6, test=split | {"loss": math.nan}, validation=split | {"loss": math.inf})
+
+    group = compare([other]).groups[0]
+
+    assert "test_loss" not in group.figures and "validation_loss" not in group.figures
 
 
 @pytest.mark.parametrize(

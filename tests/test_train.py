@@ -1,8 +1,10 @@
 """Training: exact to repeat, exact to resume, honest about the test split, and loud where numbers break."""
 
+import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -233,6 +235,110 @@ def test_resuming_a_finished_run_changes_no_file(finished):
     resume(finished.path, quiet=True)
 
     assert {file: file.read_bytes() for file in finished.path.rglob("*") if file.is_file()} == files
+
+
+@pytest.mark.parametrize("name", ("metrics.csv", "layers.jsonl"))
+def test_a_finished_run_whose_rows_were_altered_says_so(name, finished, tmp_path):
+    run = Run(shutil.copytree(finished.path, tmp_path / "run"))
+    whole = (run.path / name).read_bytes()
+    for content in (b"x", whole + b"more\n", None):
+        (run.path / name).unlink()
+        if content is not None:
+            (run.path / name).write_bytes(content)
+        with pytest.raises(SnnError, match=f"{name}: it"):
+            resume(run.path, quiet=True)
+
+
+def test_changed_recordings_stop_a_run_and_the_first_one_is_named(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        breaking(patch, after=3, how=kill)
+        train(tiny(), tmp_path / "run", quiet=True, save_seconds=0)
+    before = {
+        file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.name != "log.txt" and file.is_file()
+    }
+
+    def otherwise(data: Data, *, quiet: bool = False) -> Any:
+        dataset = few(data, quiet=quiet)
+        stored = dataset.parts["train"]
+        hashes = stored.hashes.copy()
+        hashes[7] = "0" * 64 if hashes.dtype.kind in "US" else ~hashes[7]
+        return replace(dataset, parts=dataset.parts | {"train": replace(stored, sha256="0" * 64, hashes=hashes)})
+
+    with loading(otherwise), pytest.raises(SnnError, match=r"recording 7.*changed in its events.*--restart"):
+        resume(tmp_path / "run", quiet=True)
+
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_run_goes_on_beside_a_pipe_that_was_closed(tmp_path, monkeypatch, whole):
+    class Closed:
+        def write(self, text: str) -> None:
+            raise BrokenPipeError(32, "Broken pipe")
+
+        def flush(self) -> None:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    run = train(tiny(), tmp_path / "run")
+    monkeypatch.undo()
+
+    log = (run.path / "log.txt").read_text()
+    assert log.count("nobody hears what is printed any more") == 1 and "epoch   2/2" in log
+    with loading(few):
+        assert_same_run(run, whole("plain"))
+
+
+def test_a_hangup_saves_and_one_that_is_ignored_stays_so(tmp_path, monkeypatch, whole):
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        breaking(patch, after=2, how=lambda: os.kill(os.getpid(), signal.SIGHUP))
+        train(tiny(), tmp_path / "run", quiet=True)
+    assert_same_run(resume(tmp_path / "run", quiet=True), whole("plain"))
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        breaking(monkeypatch, after=2, how=lambda: os.kill(os.getpid(), signal.SIGHUP))
+        assert_same_run(train(tiny(), tmp_path / "other", quiet=True), whole("plain"))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("moment", ("rows", "best", "last"))
+def test_a_kill_at_the_end_of_the_last_epoch_loses_no_row(moment, tmp_path, monkeypatch, whole):
+    name = {"rows": "add_rows", "best": "save_best", "last": "save"}[moment]
+    real, calls = getattr(Run, name), 0
+
+    def dying(run: Run, *arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        real(run, *arguments)
+        epochs = {"rows": calls, "best": calls, "last": calls - 1}[moment]  # the first save is of the start
+        if epochs == 2:
+            raise InterruptedError
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(Run, name, dying)
+        train(RESUMABLE["plain"], tmp_path / "run", quiet=True)
+
+    assert_same_run(resume(tmp_path / "run", quiet=True), whole("plain"))
+
+
+def test_a_run_that_goes_on_elsewhere_says_so_in_its_provenance(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        breaking(patch, after=3, how=kill)
+        train(tiny(), tmp_path / "run", quiet=True, save_seconds=0)
+    file = tmp_path / "run" / "provenance.json"
+    recorded = json_of(file)
+    recorded["versions"]["snn_bp"] = "0.0.1"
+    file.write_text(json.dumps(recorded))
+
+    resume(tmp_path / "run", quiet=True)
+
+    after = json_of(file)
+    assert {**after, "resumed": None} == {**recorded, "resumed": None}
+    assert [entry["versions"]["snn_bp"] != "0.0.1" for entry in after["resumed"]] == [True]
+    (tmp_path / "run" / "experiment.json").write_text('{"is": "Experiment", "novelty": 3}')
+    with pytest.raises(SnnError, match=r"made by snn_bp 0\.0\.1, this is "):
+        Run(tmp_path / "run")
 
 
 def test_a_checkpoint_that_does_not_fit_the_network_is_refused(tmp_path, monkeypatch):
@@ -623,6 +729,7 @@ def test_layers_that_fire_are_not_warned_of(finished):
         ({"model": (Flatten(), Dense(10), LIF(beta=(0.5, 0.6)))}, "one for each neuron"),
         ({"train": Train(device="nowhere")}, "train.device"),
         ({"train": Train(device="cuda:99")}, "train.device"),
+        ({"train": Train(device="meta")}, "train.device"),
         ({"train": Train(rates=RateBounds(lower=(0.1, 0.1)))}, "RateBounds"),
         ({"train": Train(rates=RateBounds(lower=(0.1, 0.1, 0.1)))}, "RateBounds"),
         ({"train": Train(memory="low")}, "train.memory.*BatchNorm"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.diagnose.trace import Trace, diagnose
-from snn_bp.files import make_folder, replace_file
+from snn_bp.files import is_there, make_folder, replace_file
 from snn_bp.network import Network
 from snn_bp.neurons import is_spiking
 from snn_bp.plots.backward import error_map, raster, surrogate_window
@@ -87,7 +87,7 @@ def confusion_picture(evaluation: Mapping[str, Any], names: tuple[str, ...]) -> 
 
 def has_checkpoint(run: Run) -> bool:
     """Whether there is a network to load."""
-    return (run.path / "checkpoints" / "best.safetensors").is_file()
+    return is_there(run.path / "checkpoints" / "best.safetensors") or run.results() is not None
 
 
 class Scene(NamedTuple):
