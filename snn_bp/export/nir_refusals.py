@@ -4,16 +4,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from snn_bp.exact import why_strange
 from snn_bp.export.nir_layers import Norm, Pool, Synapse, keeps_all, synapse_before, values_now
-from snn_bp.layers import Delays, DropoutOverTime, Neurons, RecurrentNeurons, SumPool
+from snn_bp.layers import Delays, DropoutOverTime, RecurrentNeurons, SumPool
 from snn_bp.network import Network, has_state, neuron_of
 from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, has_current, is_spiking
 
 NEURONS = (IF, LIF, CubaLIF, LI)
-LAYERS = (
-    nn.Linear, nn.Conv1d, nn.Conv2d, SumPool, nn.AvgPool2d, nn.Flatten, Delays, DropoutOverTime, nn.BatchNorm1d,
-    nn.BatchNorm2d, Neurons, RecurrentNeurons,
-)  # fmt: skip
+KNOWN = Synapse | Norm | Pool | nn.Flatten | Delays | DropoutOverTime
 
 
 def refusals(network: Network, compatible: str | None) -> list[str]:
@@ -26,30 +24,11 @@ def refusals(network: Network, compatible: str | None) -> list[str]:
         return ["its weights are not in single precision. Use network.float()."]
     reasons = []
     for place, layer in enumerate(network.layers):
-        why = _strange(layer) or (
-            _no_neuron(network, place, compatible) if has_state(layer) else _no_node(network, place)
-        )
+        why = why_strange(layer)
+        if why is None:
+            why = _no_neuron(network, place, compatible) if has_state(layer) else _no_node(network, place)
         reasons += [f"{network.name(place)} {why}"] if why else []
     return reasons
-
-
-def _strange(layer: nn.Module) -> str | None:
-    """What makes a layer another than those that are written here."""
-    kinds = (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d)  # known too, and refused with a remedy of their own
-    if type(layer) not in (*LAYERS, *kinds):
-        known = ", ".join(kind.__name__ for kind in LAYERS)
-        return (
-            f"is a {type(layer).__module__}.{type(layer).__qualname__}, for which NIR has no node here. Known: {known}."
-        )
-    for part in layer.modules():
-        if "forward" in vars(part):
-            return "has a forward of its own, and what it computes is not known here. Put its class's own back."
-        if part._forward_hooks or part._forward_pre_hooks:
-            return (
-                "has hooks, which may change what it computes. Take them off; a pruned weight is made permanent by "
-                "torch.nn.utils.prune.remove(layer, 'weight')."
-            )
-    return None
 
 
 def _no_neuron(network: Network, place: int, compatible: str | None) -> str | None:
@@ -95,7 +74,9 @@ def _no_node(network: Network, place: int) -> str | None:
             return "has no running statistics, or no scale and shift of its own. Use BatchNorm()."
     if isinstance(layer, nn.Conv1d | nn.Conv2d):
         return _no_convolution(layer) or _no_weights(layer.weight, layer.bias)
-    return _no_weights(layer.weight, layer.bias) if isinstance(layer, Synapse) else None
+    if isinstance(layer, Synapse):
+        return _no_weights(layer.weight, layer.bias)
+    return None if isinstance(layer, KNOWN) else f"is a {type(layer).__qualname__}, for which NIR has no node here."
 
 
 def _no_convolution(layer: nn.Conv1d | nn.Conv2d) -> str | None:
