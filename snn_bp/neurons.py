@@ -150,7 +150,7 @@ def check_neuron(neuron: Any) -> None:
     if isinstance(neuron, type):
         advice = f"write {neuron.__name__}(...)" if neuron in KINDS else nearest(neuron.__name__, names)
         raise SnnError(f"{neuron.__name__} is a class, not a neuron: {advice.rstrip('.')}.")
-    parent = next((f", which is not the {kind.__name__} below it" for kind in KINDS if isinstance(neuron, kind)), "")
+    parent = next((f", which is not the {kind.__name__} below it," for kind in KINDS if isinstance(neuron, kind)), "")
     raise SnnError(
         f"{shown(neuron)}: {type(neuron).__name__}{parent} is no neuron of snn_bp and would not run as one. "
         f"{nearest(type(neuron).__name__, names)}"
