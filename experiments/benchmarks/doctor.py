@@ -3,10 +3,10 @@
     python experiments/benchmarks/doctor.py [--epochs 12] [--seeds 3] [--root FOLDER] [--faults-only]
 
 Eight faults are planted one by one and looked for by their instrument, ten more in whole runs (`doctor_runs.py`), in
-which what the doctor says is followed. The experiments of this folder are trained and examined: digits always, those of
-real recordings where `--root` (or SNN_BP_DATA) has them. `--faults-only` prints the first eight. A network of five dense
-layers as torch draws them (no norm, no scaling) is examined before its first step, and trained on the default data as it
-is and as the doctor says. Accuracies are of the validation split. Writes experiments/results/doctor.json.
+which what the doctor says is followed. The experiments of this folder are trained and examined: digits always, those
+of real recordings where `--root` (or SNN_BP_DATA) has them. `--faults-only` prints the first eight. A network of five
+dense layers as torch draws them (no norm, no scaling) is examined before its first step, and trained on the default
+data as it is and as the doctor says. Accuracies are of the validation split. Writes experiments/results/doctor.json.
 """
 
 import argparse
