@@ -36,6 +36,7 @@ SATURATED = 0.5  # of a layer's neurons fire in 95 % of the steps: they say noth
 WINDOW = 0.01  # of neurons and steps inside the surrogate's window; healthy layers: 0.07 .. 0.6 on the default data
 SHRUNK = 1e-2  # of |dL/dv| over all layers: five layers at 0.007 learned the default data to 0.80 instead of 0.96
 GROWTH = 1e3  # of |dL/dv| over all layers, or over time: of the 7 digits of single precision 3 are lost in a sum
+GROWN = 10.0  # of the output's largest |dL/dv|: what grows in a layer is larger there
 BOUND = 1e-3  # distance of a learned decay from 0 or 1; there the logistic function passes a thousandth of its gradient
 BOUND_SHARE = 0.1  # of a layer's neurons
 LEARNED = 1e-4  # of the loss: nothing is left to learn, and no error comes back
@@ -44,7 +45,7 @@ NOTHING_IN = ("no input", "window too short")
 SCATTERED = ("silent", "saturated", "dead window", "vanishing error", "exploding error")  # where a rate left weights
 ECHOES = ("silent", "dead window", "vanishing error", "vanishing over time")  # of no input
 MEND_FIRST = "Mend {} first: too little reaches this layer."
-BEARABLE = ("vanishing over time",)  # of a run that answers well: its task needs no more
+BEARABLE = ("vanishing over time", "exploding over time")  # of a run that answers well: its task needs no more
 SAMPLES = 32  # recordings that a trace of a run takes
 
 
@@ -246,8 +247,11 @@ def _depth(trace: Trace) -> list[Finding]:
 def _time(trace: Trace) -> list[Finding]:
     found = []
     measure = "largest |dL/dv| of the first quarter of the steps over that of the last"
-    for layer, gain in zip(trace.layers, trace.time_gains, strict=True):
-        if math.isfinite(gain) and gain > GROWTH and _reachable(layer, late=True):  # infinite: no error arises late
+    source = float(trace.errors[-1].max())  # a loss of first spikes, or of maxima, sends all of it to few steps
+    for layer, gain, errors in zip(trace.layers, trace.time_gains, trace.errors, strict=True):
+        alone = layer is trace.layers[-1] and layer.recurrent  # its own error is all there is to hold it against
+        grows = math.isfinite(gain) and gain > GROWTH and (alone or float(errors.max()) > GROWN * source)
+        if grows and _reachable(layer, late=True):  # infinite: no error arises late
             advice, changes = hold(layer, trace)
             found.append(Finding("exploding over time", layer.name, measure, gain, GROWTH, advice, changes))
         if gain < 1 / GROWTH and _reachable(layer):

@@ -103,8 +103,7 @@ def remember(layer: LayerTrace, trace: Trace) -> Remedy:
 
 def hold(layer: LayerTrace, trace: Trace) -> Remedy:
     """For errors that grow back in time."""
-    value = _value(trace.model, layer.place)
-    weights = "scale its recurrent weights down tenfold" if isinstance(value, Recurrent) else "scale weights down"
+    weights = "scale its recurrent weights down tenfold" if layer.recurrent else "scale weights down"
     advice = _sentence([weights, "lower its decays", "cut the gradient through time"], "or")
     return Remedy(advice, ("train.truncate=20",) if len(layer.potentials) > 20 else ("train.truncate=5",))
 

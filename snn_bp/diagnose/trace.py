@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from snn_bp.activity import saturated_share, silent_share, window_share
 from snn_bp.diagnose.unroll import Steps, copied, unroll
 from snn_bp.kernels.reference import torch_slope
-from snn_bp.layers import Layer
+from snn_bp.layers import Layer, RecurrentNeurons
 from snn_bp.losses import CountCrossEntropy, Loss
 from snn_bp.network import Network, NetworkState, has_state
 from snn_bp.neurons import DECAYS, Neuron, is_spiking
@@ -38,6 +38,7 @@ class LayerTrace:
     decays: dict[str, Tensor]  # learned ones, in 0..1
     place: int  # of the layer in the network, and of its value in the model
     normed: bool  # whether a batch norm stands between its weights and the neurons
+    recurrent: bool  # whether its neurons hear each other
 
     @property
     def rates(self) -> Tensor | None:
@@ -140,7 +141,8 @@ def diagnose(
         error = torch.stack([next(rest) for _ in steps.potentials])
         spike_error = torch.stack([next(rest) for _ in steps.spikes]) if steps.spikes else None
         normed = _behind_norm(work, steps.place)
-        traces.append(_layer(work.name(steps.place), steps, error, spike_error, normed=normed))
+        recurrent = isinstance(work.layers[steps.place], RecurrentNeurons)
+        traces.append(_layer(work.name(steps.place), steps, error, spike_error, normed=normed, recurrent=recurrent))
     return Trace(value.item(), tuple(traces), gradients, weights, _frozen(network), network.model, loss)
 
 
@@ -169,7 +171,9 @@ def _frozen(network: Network) -> tuple[str, ...]:
     return tuple(name for name, weights in named.items() if weights and not any(w.requires_grad for w in weights))
 
 
-def _layer(name: str, steps: Steps, error: Tensor, spike_error: Tensor | None, *, normed: bool) -> LayerTrace:
+def _layer(
+    name: str, steps: Steps, error: Tensor, spike_error: Tensor | None, *, normed: bool, recurrent: bool
+) -> LayerTrace:  # fmt: skip
     neurons, slope_at = steps.neurons, torch_slope(steps.neurons.surrogate)
     distances = torch.stack(steps.distances).detach() if steps.distances else None
     return LayerTrace(
@@ -187,6 +191,7 @@ def _layer(name: str, steps: Steps, error: Tensor, spike_error: Tensor | None, *
         decays={name: value.detach() for name, value in neurons.parameters_now().items() if name in DECAYS},
         place=steps.place,
         normed=normed,
+        recurrent=recurrent,
     )
 
 

@@ -1,14 +1,18 @@
 """What the doctor says of a course of training: chance level, overfitting, learning rates, layers that stay."""
 
+import math
+
 import numpy as np
 import pytest
 import runs
+import torch
 
-from snn_bp import LIF, BatchNorm, Data, Dense, Dropout, Flatten, Network, Train, diagnose
+from snn_bp import LIF, BatchNorm, Data, Dense, Dropout, Flatten, Network, Spiking, Train, diagnose
 from snn_bp.diagnose import examine_course, examine_rate, examine_updates
 from snn_bp.diagnose.learning import at_chance, best_constant, find_chance_level, find_overfitting
 from snn_bp.experiment import override
 from snn_bp.network import start_alive
+from snn_bp.progress import layer_updates
 
 TEN = np.arange(400) % 10
 MODEL = (Flatten(), Dense(12), BatchNorm(), LIF(beta=0.7), Dense(10), BatchNorm(), LIF(beta=0.7))
@@ -126,7 +130,7 @@ def test_a_course_is_judged_once_by_its_first_fault():
 def test_a_rate_is_held_against_the_weights_before_the_first_step(how, kind, noise):
     network, x, how = Network((Dense(20), LIF(beta=0.9), Dense(4), LIF(beta=0.9)), (6,)), noise(20, 3, 6), Train(**how)
     start_alive(network, x)
-    trace = diagnose(network, x, runs.torch.tensor([0, 3, 1]))
+    trace = diagnose(network, x, torch.tensor([0, 3, 1]))
 
     found = examine_rate(network, trace, how, batches=20)
 
@@ -150,3 +154,16 @@ def test_too_large_an_update_names_the_rate_to_take():
     (found,) = examine_updates([{"layer": "layer 1 (Linear)", "update_over_weight": 0.9}], Train(lr=0.05))
 
     assert found.changes == ("train.lr=0.005",)
+
+
+def test_an_update_of_a_learned_threshold_counts_in_its_own_units():
+    # behind softplus a threshold of ln 2 is 0: a step of 0.004 is no rewriting
+    network = Network((Dense(5), Spiking(LIF(beta=0.9, threshold=math.log(2) + 1e-4), learn=("threshold",))), (4,))
+    before = [weight.detach().clone() for weight in network.parameters()]
+    with torch.no_grad():
+        network.layers[1].learned["theta"] += 0.004
+
+    rows = {row["layer"]: row["update_over_weight"] for row in layer_updates(network, before)}
+
+    assert rows["layer 1 (LIF)"] == pytest.approx(0.004, rel=1e-3)
+    assert examine_updates([{"layer": "layer 1 (LIF)", "update_over_weight": rows["layer 1 (LIF)"]}]) == []

@@ -260,3 +260,35 @@ def test_every_change_that_is_said_can_be_taken_as_it_is(noise):
                         followed(model, [change], surrogate=surrogate)
                         count += 1
     assert count > 20
+
+
+def test_a_loss_that_looks_at_the_first_steps_is_no_explosion(noise):
+    class Early:
+        """Nearly all of the loss is in the first steps, as that of first spikes is."""
+
+        def votes(self, out):
+            return out.sum(0)
+
+        def __call__(self, out, targets):
+            return 1 - out[:5].sum() - 1e-6 * out[-1].sum()
+
+    network, x = Network((Dense(8), LIF(beta=0.5), Dense(2), LIF(beta=0.5)), (4,)), 3 * noise(40, 3, 4).abs()
+    start_alive(network, x)
+
+    trace = diagnose(network, x, TARGETS % 2, loss=Early())  # type: ignore[arg-type]
+
+    assert max(trace.time_gains) > 1e3
+    assert "exploding over time" not in {finding.kind for finding in examine(trace).findings}
+
+
+def test_an_output_that_hears_itself_may_explode():
+    network, x = Network((Dense(4), Recurrent(LIF(beta=0.9))), (6,)), torch.randn(40, 3, 6, generator=seeded(0))
+    start_alive(network, x)
+    with torch.no_grad():
+        network.layers[1].recurrence.weight *= 100
+
+    assert found_on(network, x)["exploding over time"].where == "layer 1 (LIF)"
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
