@@ -97,7 +97,8 @@ def test_a_folder_that_is_named_goes_to_one_of_two_starts(tmp_path):
 @pytest.mark.parametrize("step", ("provenance.json", "experiment.json"))
 def test_a_start_that_dies_early_leaves_a_folder_that_the_next_one_takes(step, tmp_path, monkeypatch):
     run_module = sys.modules["snn_bp.run"]
-    real = run_module.write_json
+    write = "write_object" if step == "provenance.json" else "write_json"
+    real = getattr(run_module, write)
 
     def dying(file: Path, content: object) -> None:
         if file.name == step:
@@ -106,7 +107,7 @@ def test_a_start_that_dies_early_leaves_a_folder_that_the_next_one_takes(step, t
         real(file, content)
 
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
-        patch.setattr(run_module, "write_json", dying)
+        patch.setattr(run_module, write, dying)
         train(tiny(epochs=1), tmp_path / "run", quiet=True)
     assert (tmp_path / "run" / "checkpoints").is_dir()
 
