@@ -8,6 +8,7 @@ import runpy
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +26,7 @@ from snn_bp.evaluate import evaluate as evaluate_run
 from snn_bp.experiment import Experiment, override
 from snn_bp.files import is_there
 from snn_bp.network import start_alive
-from snn_bp.progress import results_line
+from snn_bp.progress import results_line, say_warning
 from snn_bp.run import Run, read_experiment
 from snn_bp.search import resume_search
 from snn_bp.search import search as search_weights
@@ -301,6 +302,7 @@ def guarded(program: typer.Typer, arguments: Sequence[str] | None = None) -> Non
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the locale has no character for is shown as an escape
             stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = say_warning
     try:
         code = program(arguments, standalone_mode=False)
         sys.stdout.flush()

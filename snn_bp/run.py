@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,9 +134,15 @@ class Run:
         self._dataset = dataset
 
     def dataset(self) -> Dataset:
-        """The data of the run, loaded at the first call."""
+        """The data of the run, loaded at the first call; warns where they are not what the run has seen."""
         if self._dataset is None:
             self._dataset = load(self.experiment.data)
+            file = self.path / "data.json"
+            difference = differing_data(file, self._dataset) if is_there(file) else None
+            if difference is not None:
+                warnings.warn(
+                    f"{self.path}: its recordings are not those it was trained on: {difference}", stacklevel=2
+                )
         return self._dataset
 
     def shape(self) -> tuple[int, ...]:

@@ -85,7 +85,7 @@ def resume(
     with run.locked():
         progress = Progress(run, quiet=quiet)
         if restart:
-            dataset = run.dataset()
+            run.hold(dataset := load(run.experiment.data, quiet=quiet))
             check_fit(run.experiment, dataset)  # refused before anything is moved
             aside = run.start_again()
             progress.say(f"started anew; what was trained before lies in {aside}" if aside else "started anew")
@@ -96,8 +96,9 @@ def resume(
             if lost:
                 progress.say(f"{lost} No other checkpoint holds its weights; `--restart` trains them again.")
             return run
-        check_fit(run.experiment, run.dataset())
-        run.check_data(run.dataset())
+        run.hold(dataset := load(run.experiment.data, quiet=quiet))
+        check_fit(run.experiment, dataset)
+        run.check_data(dataset)
         where = f"epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}" if checkpoint else "the beginning"
         progress.say(f"resumed at {where}")
         if said := run.note_version():

@@ -266,6 +266,8 @@ def test_changed_recordings_stop_a_run_and_the_first_one_is_named(tmp_path, monk
 
     with loading(otherwise), pytest.raises(SnnError, match=r"recording 7.*changed in its events.*--restart"):
         resume(tmp_path / "run", quiet=True)
+    with loading(otherwise), pytest.warns(UserWarning, match=r"not those it was trained on: .*recording 7"):
+        Run(tmp_path / "run").dataset()
 
     assert {file: file.read_bytes() for file in before} == before
 
