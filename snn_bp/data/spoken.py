@@ -42,8 +42,8 @@ def read_keys(file: Path) -> tuple[tuple[str, ...], str]:
         keys = _dataset(content, "extra/keys", file)
         with _reading(f"{file}, extra/keys"):
             names = tuple(_text(key) for key in np.asarray(keys[()]).reshape(-1))
-        if not names or len(set(names)) != len(names):
-            raise SnnError(f"{file}: extra/keys should be the name of each class, all different, found {list(names)}.")
+        if not names:
+            raise SnnError(f"{file}: extra/keys should be the name of each class, found none.")
         source = content.get("extra/meta_info/source")
         origin = "nothing"
         if source is not None and hasattr(source, "shape"):
