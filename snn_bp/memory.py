@@ -1,7 +1,7 @@
 """How much memory a training takes, said before it is taken, and how much there is.
 
-An estimate from shapes alone, nothing is built for it. Its coefficients were measured (peak of the process over whole
-short trainings, `experiments/benchmarks/memory.py`): it lies within a factor of two of what is taken.
+An estimate from shapes alone, nothing is built for it. Its coefficients were measured over whole short trainings, the
+doctor's looks and the evaluation at the end included (`experiments/benchmarks/memory.py`; its results hold the ratios).
 """
 
 import math
