@@ -2,7 +2,9 @@
 
 import io
 import json
+import math
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -15,7 +17,9 @@ from snn_bp.errors import SnnError
 from snn_bp.export.hdf5_child import Reading
 
 Entry: TypeAlias = np.ndarray | str | list | None
-SECONDS, SECONDS_PER_MB = 10.0, 0.1  # for a file before it counts as one that hangs the library
+SECONDS, SECONDS_PER_MB = 10.0, 0.1  # of computing for a file before it counts as one that hangs the library
+WAIT = 6  # times as long by the clock: on a busy machine a sound file takes its time
+STOPPED = (getattr(signal, "SIGXCPU", None),)  # how the other process ends when its time is up
 KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
@@ -58,11 +62,14 @@ def _check_kind(path: Path) -> None:
 def _by_child(path: Path) -> bytes:
     """What the other process says of the file."""
     limit = SECONDS + SECONDS_PER_MB * path.stat().st_size / 2**20
-    command = [sys.executable, str(Path(__file__).with_name("hdf5_child.py")), str(path.absolute())]
+    child = str(Path(__file__).with_name("hdf5_child.py"))
+    command, quiet = [sys.executable, child, str(path.absolute()), str(math.ceil(limit))], subprocess.DEVNULL
     try:
-        done = subprocess.run(command, capture_output=True, timeout=limit, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=WAIT * limit, stdin=quiet, check=False)
     except subprocess.TimeoutExpired:
-        raise SnnError(f"{path}: it cannot be read, the HDF5 library was still at it after {limit:.0f} s.") from None
+        done = None
+    if done is None or -done.returncode in STOPPED:
+        raise SnnError(f"{path}: it cannot be read, the HDF5 library was still at it after {limit:.0f} s.")
     if done.returncode:
         said = (done.stderr.decode(errors="replace").splitlines() or ["no word"])[-1][:200]
         raise SnnError(f"{path}: it cannot be read, the HDF5 library ended with code {done.returncode} ({said}).")

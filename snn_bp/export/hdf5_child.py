@@ -112,18 +112,19 @@ def content(path: str) -> bytes:
     return out.getvalue()
 
 
-def limit_memory(size: int) -> None:
+def limit(size: int, seconds: int) -> None:
     """End this process, not the machine, where the library asks for more than a file of `size` bytes can need."""
     try:
         import resource  # not on Windows
 
         most = MOST_MEMORY + 3 * most_content(size)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
     except (ImportError, ValueError, OSError):
         pass
 
 
 if __name__ == "__main__":
     sys.path.pop(0)  # this folder: its files are no modules to import from here
-    limit_memory(os.path.getsize(sys.argv[1]))
+    limit(os.path.getsize(sys.argv[1]), int(sys.argv[2]))
     sys.stdout.buffer.write(content(sys.argv[1]))

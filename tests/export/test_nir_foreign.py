@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import sys
 from itertools import pairwise
 
 import h5py
@@ -401,15 +402,16 @@ def test_no_file_and_a_folder_and_another_format_are_refused(tmp_path):
 
 
 @by_child
-def test_a_file_on_which_hdf5_never_ends_is_refused(ours, monkeypatch):
-    content = bytearray(ours.read_bytes())
-    for place in range(len(content)):
-        if content[place : place + 4] == b"GCOL":
-            content[place + 24 : place + 32] = bytes(8)  # the size of the heap's first text
-    ours.write_bytes(content)
-    monkeypatch.setattr(hdf5, "SECONDS", 1.5)
+def test_a_file_on_which_hdf5_never_ends_is_refused(ours, monkeypatch, tmp_path):
+    stuck = tmp_path / "stuck"
+    start = "from snn_bp.export.hdf5_child import limit\nlimit(1, int(sys.argv[3]))\n"
+    stuck.write_text(f"#!{sys.executable}\nimport sys\n{start}while True:\n    pass\n")
+    stuck.chmod(0o755)
+    monkeypatch.setattr(hdf5.sys, "executable", str(stuck))
+    monkeypatch.setattr(hdf5, "SECONDS", 1.0)
+    monkeypatch.setattr(hdf5, "WAIT", 30)  # so that the time it computed ends it, not the clock
 
-    with pytest.raises(SnnError, match="it cannot be read"):
+    with pytest.raises(SnnError, match="the HDF5 library was still at it after 1 s"):
         read_nir(ours)
 
 
