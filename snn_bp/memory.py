@@ -5,16 +5,17 @@ doctor's looks and the evaluation at the end included (`experiments/benchmarks/m
 """
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
-from snn_bp.capacity import available, free, is_checked, size
+from snn_bp.capacity import available, is_checked, size
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
 from snn_bp.experiment import Experiment
 from snn_bp.layers import BatchNorm, Conv, Delay, Dense, Dropout, Flatten, Layer, Pool, Recurrent, Shape, Spiking
 
-SPARE = 1.25  # an estimate up to so many times what there is may still fit, and is let through with a word
+SPARE = 1.6  # an estimate up to so many times what there is may still fit, and is let through with a word
 _FLOAT = 4
 _WEIGHT = 52  # bytes: the value, its gradient, two of the optimizer, and a checkpoint as it is put together
 _HEAP = 1.2  # what the allocator keeps between tensors that come and go
@@ -70,14 +71,17 @@ def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
 
 
 def check_memory(experiment: Experiment, dataset: Dataset) -> Estimate:
-    """The estimate; raises where the machine has not the memory for it. `SNN_BP_CHECK_MEMORY=0` lets it be tried."""
+    """The estimate; raises where the machine has not the memory for it, and says so where it may not be enough.
+
+    `SNN_BP_CHECK_MEMORY=0` lets it be tried.
+    """
     found, there = estimate(experiment, dataset), available()
-    if there is not None and found.total > SPARE * there and is_checked():
-        data = experiment.data
-        raise SnnError(
-            f"memory: training would take {found}; {free()}. {_remedy(found, data)} "
-            "To try it all the same: SNN_BP_CHECK_MEMORY=0."
-        )
+    if there is None or found.total <= there or not is_checked():
+        return found
+    told = f"memory: training would take {found}; this process can have {size(there)}."
+    if found.total > SPARE * there:
+        raise SnnError(f"{told} {_remedy(found, experiment.data)} To try it all the same: SNN_BP_CHECK_MEMORY=0.")
+    print(f"{told} It may be killed. {_remedy(found, experiment.data)}", file=sys.stderr)
     return found
 
 

@@ -153,3 +153,16 @@ def test_a_batch_that_no_machine_holds_is_refused_before_it_is_made(digits, monk
 
     with pytest.raises(SnnError, match=r"a batch of 4 recordings of 1000000000 steps would take .* GB"):
         long.batch("train", range(4), in_bytes=True)
+
+
+@pytest.mark.parametrize(("share", "said"), [(2.0, ""), (0.9, "It may be killed"), (0.5, None)])
+def test_what_may_just_fit_is_let_through_with_a_word(digits, monkeypatch, capsys, share, said):
+    asked = experiment(steps=1000)
+    monkeypatch.setattr(memory, "available", lambda: int(share * memory.estimate(asked, digits).total))
+
+    if said is None:
+        with pytest.raises(SnnError, match="To try it all the same"):
+            memory.check_memory(asked, digits)
+    else:
+        memory.check_memory(asked, digits)
+        assert (said in capsys.readouterr().err) if said else capsys.readouterr().err == ""
