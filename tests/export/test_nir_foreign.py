@@ -404,8 +404,8 @@ def test_no_file_and_a_folder_and_another_format_are_refused(tmp_path):
 @by_child
 def test_a_file_on_which_hdf5_never_ends_is_refused(ours, monkeypatch, tmp_path):
     stuck = tmp_path / "stuck"
-    start = "from snn_bp.export.hdf5_child import limit\nlimit(1, int(sys.argv[3]))\n"
-    stuck.write_text(f"#!{sys.executable}\nimport sys\n{start}while True:\n    pass\n")
+    start = "sys.path.insert(0, os.path.dirname(sys.argv[1]))\nfrom hdf5_child import limit\nlimit(1, int(sys.argv[3]))"
+    stuck.write_text(f"#!{sys.executable}\nimport os, sys\n{start}\nwhile True:\n    pass\n")
     stuck.chmod(0o755)
     monkeypatch.setattr(hdf5.sys, "executable", str(stuck))
     monkeypatch.setattr(hdf5, "SECONDS", 1.0)
