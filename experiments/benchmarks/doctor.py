@@ -1,17 +1,19 @@
 """Is every planted fault found and named, does the advice work, is health left alone? What does the doctor cost?
 
-    python experiments/benchmarks/doctor.py [--epochs 12] [--seeds 3] [--root FOLDER] [--shd FOLDER] [--faults-only]
+    python experiments/benchmarks/doctor.py [--epochs 12] [--seeds 3] [--root FOLDER] [--shd FOLDER] [--only PART ...]
 
 Eight faults are planted one by one and looked for by their instrument, ten more in whole runs (`doctor_runs.py`), in
 which what the doctor says is followed. The experiments of this folder are trained and examined: digits always, those
-of real recordings where `--root` (or SNN_BP_DATA) has them. `--faults-only` prints the first eight. A network of five
-dense layers as torch draws them (no norm, no scaling) is examined before its first step, and trained on the default
-data as it is and as the doctor says. Accuracies are of the validation split. Writes experiments/results/doctor.json.
+of real recordings where `--root` (or SNN_BP_DATA) has them. A network of five dense layers as torch
+draws them (no norm, no scaling) is examined before its first step, and trained on the default data as it is and as the
+doctor says. Accuracies are of the validation split. Writes experiments/results/doctor.json; `--only faults runs` for
+one measures those parts anew.
 """
 
 import argparse
 import importlib
 import itertools
+import json
 import os
 import shutil
 import statistics
@@ -226,36 +228,38 @@ def _without_validation(dataset: Dataset) -> Dataset:
     return replace(dataset, ids={**dataset.ids, "validation": dataset.ids["validation"][:0]})
 
 
-def main() -> None:
-    """Measure and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=HOW.epochs)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--root", type=Path, default=os.environ.get("SNN_BP_DATA"))
-    parser.add_argument("--shd", type=Path, help="files of SHD's schema, FSDD's for one")
-    parser.add_argument("--faults-only", action="store_true")
-    arguments = parser.parse_args()
+def find_planted() -> dict[str, Any]:
+    """What is said of each of the first eight faults."""
     faults = {}
     for name, (plant, wanted) in PLANTED.items():
         said = plant()
         faults[name] = {"found": wanted in said, "said": said}
-        print(f"{name}: {'found' if wanted in said else 'MISSED'}. {said}")
-    if arguments.faults_only:
-        return
+        print(f"{name}: {'found' if wanted in said else 'MISSED'}. {said}", flush=True)
+    return faults
+
+
+def find_in_runs() -> dict[str, Any]:
+    """What is said of each of the ten in runs, and what comes of following it."""
     runs = {}
     for name, fault in RUNS.items():
-        runs[name] = planted(fault)
-        print(
-            f"{name}: {'named' if runs[name]['named'] else 'MISSED'}, mended {runs[name]['mended']}. {runs[name]}",
-            flush=True,
-        )
+        runs[name] = row = planted(fault)
+        print(f"{name}: {'named' if row['named'] else 'MISSED'}, mended {row['mended']}. {row}", flush=True)
+    return runs
+
+
+def find_nothing(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is said of the experiments as they are."""
     roots = dict.fromkeys(("nmnist", "nmnist_mlp", "dvs_gesture"), arguments.root) | {"shd": arguments.shd}
     well = {}
     for name, experiment in shipped(roots, seeds=range(arguments.seeds), epochs=SHORTER):
-        well[name] = healthy(experiment)
+        well[name] = {"epochs": experiment.train.epochs, **healthy(experiment)}
         print(f"{name}: {len(well[name]['alarms'])} alarms, {well[name]}", flush=True)
-    dataset = load(DATA, quiet=True)
-    five: dict[str, dict[str, Any]] = {}
+    return well
+
+
+def follow_on_five_layers(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Five layers that start silent, as they are and with each remedy."""
+    dataset, five = load(DATA, quiet=True), {}
     for surrogate, mend in itertools.product(SURROGATES, ("nothing", "start_alive", "BatchNorm")):
         rows = [
             trained(mend, dataset, surrogate=surrogate, seed=seed, epochs=arguments.epochs)
@@ -264,23 +268,46 @@ def main() -> None:
         last = [row["validation_accuracy"][-1] for row in rows]
         passed = [row["report"].endswith("nothing is wrong") for row in rows]
         five.setdefault(repr(surrogate), {})[mend] = {"last": last, "nothing_found": passed, "runs": rows}
-        print(f"five layers, {surrogate}, {mend}: silent {rows[0]['silent']}, nothing found {passed}, accuracy {last}")
-    result = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": machine(),
-        "versions": {name: version(name) for name in ("snn_bp", "torch")},
-        "faults": faults,
-        "runs": runs,
-        "all_named": all(row["found"] for row in faults.values()) and all(row["named"] for row in runs.values()),
-        "all_mended": all(row["mended"] for row in runs.values()),
-        "healthy": well,
-        "epochs_of_healthy_runs": SHORTER,
-        "false_alarms": sum(len(row["alarms"]) for row in well.values()),
-        "five_layers": five,
-        "cost": cost(dataset),
+        silent = rows[0]["silent"]
+        print(f"five layers, {surrogate}, {mend}: silent {silent}, nothing found {passed}, accuracy {last}", flush=True)
+    return five
+
+
+PARTS = ("faults", "runs", "healthy", "five_layers", "cost")
+
+
+def main() -> None:
+    """Measure and write the result; with `--only`, some parts of it, each with its date."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=HOW.epochs)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--root", type=Path, default=os.environ.get("SNN_BP_DATA"))
+    parser.add_argument("--shd", type=Path, help="files of SHD's schema, FSDD's for one")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="keep the other parts as they stand")
+    arguments = parser.parse_args()
+    file = Path(__file__).parents[1] / "results" / "doctor.json"
+    result = json.loads(file.read_text(encoding="utf-8")) if arguments.only != PARTS else {"dates": {}}
+    measure = {
+        "faults": find_planted,
+        "runs": find_in_runs,
+        "healthy": lambda: find_nothing(arguments),
+        "five_layers": lambda: follow_on_five_layers(arguments),
+        "cost": lambda: cost(load(DATA, quiet=True)),
     }
-    print(result["cost"])
-    write_json(Path(__file__).parents[1] / "results" / "doctor.json", result)
+    for part in arguments.only:
+        result[part] = measure[part]()
+        result["dates"][part] = time.strftime("%Y-%m-%d")
+    result |= {"machine": machine(), "versions": {name: version(name) for name in ("snn_bp", "torch")}}
+    found = [row["found"] for row in result["faults"].values()] + [row["named"] for row in result["runs"].values()]
+    result["summary"] = {
+        "faults": len(found),
+        "named": sum(found),
+        "mended_in_runs": sum(row["mended"] for row in result["runs"].values()),
+        "healthy_runs": len(result["healthy"]),
+        "false_alarms": sum(len(row["alarms"]) for row in result["healthy"].values()),
+    }
+    print(result["summary"], result["cost"])
+    write_json(file, result)
 
 
 if __name__ == "__main__":

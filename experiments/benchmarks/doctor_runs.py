@@ -67,10 +67,14 @@ def late(dataset: Dataset) -> Dataset:
 
 
 def few(dataset: Dataset) -> Dataset:
-    """500 recordings to train and to validate on, in the shares that are asked for."""
+    """500 recordings to train and to validate on, of all writers, in the shares that are asked for."""
     share = dataset.data.validation
     counts = {"train": round(500 * (1 - share)), "validation": round(500 * share), "test": 360}
-    return replace(dataset, ids={split: ids[: counts[split]] for split, ids in dataset.ids.items()})
+    ids = {
+        split: ids[np.linspace(0, len(ids) - 1, min(len(ids), counts[split])).astype(int)]
+        for split, ids in dataset.ids.items()
+    }
+    return replace(dataset, ids=ids)
 
 
 def shared(dataset: Dataset) -> Dataset:

@@ -26,7 +26,8 @@ STEP_HIGH = (
 )
 WAY_LOW = 0.03  # the same times all steps, in the layer it moves most: the way that weights can go at all
 STEP_USUAL = 0.1
-GAP = 0.12  # of the accuracy on training recordings above the highest that validation allows
+GAP, GAP_OF_FEW = 0.08, 0.2  # of the training accuracy above the highest that validation allows
+FEW = 40  # recordings of validation: of so few the best epoch is the luckiest
 FEWEST = 10  # recordings of validation that a gap is taken from
 EARLY = 3  # epochs: before, chance level is where training starts
 
@@ -147,11 +148,12 @@ def find_overfitting(
         return []
     learned, best = seen[-1]["train_accuracy"], max(row["validation_accuracy"] for row in seen)
     _, high = wilson(round(best * count), count)
-    if learned - high <= GAP:
+    gap = GAP if count >= FEW else GAP_OF_FEW
+    if learned - high <= gap:
         return []
     measure = f"training accuracy is {learned:.3f}, that of the best epoch in validation"
     advice, changes = _against_overfitting(data, model, len(labels["train"]))
-    return [Finding("overfitting", "the validation split", measure, best, learned - GAP, advice, changes)]
+    return [Finding("overfitting", "the validation split", measure, best, learned - gap, advice, changes)]
 
 
 def _against_overfitting(data: Data, model: tuple[Layer, ...], samples: int) -> tuple[str, tuple[str, ...]]:
