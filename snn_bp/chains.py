@@ -52,7 +52,7 @@ class Block(NamedTuple):
 
 def chain_at(layers: Sequence[nn.Module], place: int, x: Tensor) -> list[Block]:
     """The blocks from `place` on that can run as one operation on the input `x`; none where it is not for them."""
-    if x.dim() != 3 or x.numel() == 0 or not runs_compiled(x):
+    if x.dim() != 3 or x.numel() == 0 or _block_at(layers, place, first=True) is None or not runs_compiled(x):
         return []
     blocks, inputs, dtype = [], x.shape[2], x.dtype if x.is_floating_point() else torch.float32
     while (block := _block_at(layers, place, first=not blocks)) is not None and _runs(block, inputs, dtype):
@@ -89,15 +89,13 @@ class Layer(NamedTuple):
 
 def layer_at(layers: Sequence[nn.Module], place: int, x: Tensor) -> Layer | None:
     """The neurons at `place`, with the norm in front of them, that can run as one operation on `x`."""
-    if x.dim() < 3 or x.numel() == 0 or not runs_compiled(x):
+    if x.dim() < 3 or x.numel() == 0:
         return None
     found = list(layers[place : place + 2])
     norm = found.pop(0) if _averages(found[0], x) else None
-    if not found or type(found[0]) is not Neurons or not runs_here(found[0], x.dtype):
+    if not found or type(found[0]) is not Neurons or (norm is None and len(x) > LONG) or not runs_compiled(x):
         return None
-    if norm is not None and not runs_here(norm, x.dtype):
-        return None
-    if norm is None and len(x) > LONG:
+    if not runs_here(found[0], x.dtype) or (norm is not None and not runs_here(norm, x.dtype)):
         return None
     return Layer(norm, found[0])  # type: ignore[arg-type]
 

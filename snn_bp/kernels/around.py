@@ -19,12 +19,9 @@ from torch.utils._device import DeviceContext
 from snn_bp.errors import SnnError
 
 PLAIN = (Tensor, nn.Parameter)  # a subclass of them computes by its own rules
-EVERY_MODULE = tuple(  # torch's tables of hooks on every module; their identity stays
-    getattr(modules, name)
-    for name in (
-        "_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks",
-    )
-)  # fmt: skip
+# torch's tables of hooks on every module; they are filled and emptied, never replaced
+BEFORE, AFTER = modules._global_forward_pre_hooks, modules._global_forward_hooks
+BEFORE_BACKWARD, AFTER_BACKWARD = modules._global_backward_pre_hooks, modules._global_backward_hooks
 REFERENCE = 'Run the forward pass within use_backend("reference"), which can.'
 
 
@@ -39,17 +36,19 @@ def is_watched() -> bool:
     """Whether something sees each operation or each call of a module: a counter, a tracer, hooks on every module."""
     if torch.compiler.is_compiling():
         return False
-    if torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() is not None or any(EVERY_MODULE):
+    if BEFORE or AFTER or BEFORE_BACKWARD or AFTER_BACKWARD or torch._C._len_torch_dispatch_stack():
         return True
-    return torch._C._len_torch_function_stack() > 0 and not all(
-        isinstance(torch._C._get_function_stack_at(n), DeviceContext)  # `set_default_device` watches nothing
-        for n in range(torch._C._len_torch_function_stack())
+    if torch._C._get_tracing_state() is not None:
+        return True
+    modes = torch._C._len_torch_function_stack()
+    return modes > 0 and not all(  # `set_default_device` watches nothing
+        isinstance(torch._C._get_function_stack_at(n), DeviceContext) for n in range(modes)
     )
 
 
 def has_hooks_on_every_module() -> bool:
     """Whether torch calls a hook around every module."""
-    return any(EVERY_MODULE)
+    return bool(BEFORE or AFTER or BEFORE_BACKWARD or AFTER_BACKWARD)
 
 
 def holds_plain_numbers(tensor: Tensor, dtype: torch.dtype) -> bool:
