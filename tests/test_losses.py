@@ -308,7 +308,7 @@ def test_a_checked_loss_still_passes_through_torchs_transforms(loss, coin):
     assert_same(batched=(both, loss(out, TARGETS).expand(2)), rtol=1e-6)
 
 
-@pytest.mark.parametrize("rates", (None, torch.rand(3), [0.5], [None]), ids=str)
+@pytest.mark.parametrize("rates", (None, torch.rand(3), [0.5], [None]), ids=("none", "tensor", "number", "nothing"))
 def test_rates_that_are_not_those_of_layers_are_refused(rates):
     with pytest.raises(SnnError, match="RateBounds: it takes a list of tensors"):
         RateBounds()(rates)
