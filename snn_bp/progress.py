@@ -138,12 +138,12 @@ def layer_updates(network: Network, before: list[Tensor]) -> list[dict[str, Any]
     `before` are the network's parameters ahead of the update. Learned parameters of neurons and delays count from one
     unit up: behind a logistic function or softplus 0 is a value like any other.
     """
-    old = dict(zip((name for name, _ in network.named_parameters()), before, strict=True))
+    old = dict(zip(map(id, network.parameters()), before, strict=True))  # layers may share weights
     rows = []
     for place, layer in enumerate(network.layers):
         grad = update = size = 0.0
         for name, weight in layer.named_parameters():
-            was = old[f"layers.{place}.{name}"]
+            was = old[id(weight)]
             grad += 0.0 if weight.grad is None else float(weight.grad.square().sum())
             update += float((weight.detach() - was).square().sum())
             size += float((was.square().clamp_min(1) if "learned." in name else was.square()).sum())

@@ -195,8 +195,9 @@ def compare_smoothed(network: Network, x: Tensor, targets: Tensor, loss: Loss) -
 
 
 def _each_layer(network: Network, mine: Gradients, other: Gradients) -> dict[str, Likeness]:
+    first = {id(weight): name for name, weight in network.named_parameters()}  # layers may share weights
     named = {
-        network.name(place): [f"layers.{place}.{name}" for name, _ in layer.named_parameters()]
+        network.name(place): [first[id(weight)] for weight in layer.parameters()]
         for place, layer in enumerate(network.layers)
     }
     return {layer: _likeness(mine, other, own) for layer, own in named.items() if own}

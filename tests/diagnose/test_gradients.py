@@ -37,6 +37,7 @@ from snn_bp.diagnose.unroll import copied
 from snn_bp.kernels import dense, runs_reference
 from snn_bp.losses import CountCrossEntropy, FirstSpike
 from snn_bp.network import start_alive
+from snn_bp.progress import layer_updates
 
 TARGETS = torch.tensor([0, 2, 1])
 
@@ -350,3 +351,19 @@ def test_maxima_that_differ_by_rounding_only_are_counted():
 
     assert near_ties(pool, x, rounding=1e-5) == 1
     assert near_ties(nn.MaxPool1d(2), x[:, :, 0], rounding=1e-5) == 1
+
+
+def test_shared_weights_are_checked_once_and_shown_in_each_layer(noise):
+    network = Network((Dense(4), LIF(beta=0.9), Dense(4), LIF(beta=0.8)), (4,))
+    network.layers[2].weight = network.layers[0].weight
+    before = [weight.detach().clone() for weight in network.parameters()]
+    with torch.no_grad():
+        network.layers[0].weight *= 1.5
+
+    report = check_gradients(network, noise(6, 3, 4, scale=2), TARGETS, directions=1)
+
+    assert report.ok, report.problems
+    assert [row.layer for row in report.layers] == ["layer 0 (Linear)", "layer 2 (Linear)"]
+    moved = {row["layer"]: row["update_over_weight"] for row in layer_updates(network, before)}
+    assert moved.keys() == {"layer 0 (Linear)", "layer 2 (Linear)"}
+    assert all(0.3 < ratio <= 0.5 for ratio in moved.values())
