@@ -6,7 +6,7 @@ from torch import nn
 
 from snn_bp.errors import SnnError
 from snn_bp.exact import check_exact
-from snn_bp.layers import Delays, DropoutOverTime, Neurons, RecurrentNeurons, SumPool
+from snn_bp.layers import Delays, DropoutOverTime, Neurons, RecurrentNeurons, SumPool, neurons_of
 from snn_bp.neurons import IF, LI, LIF, CubaLIF, is_spiking
 
 Target: TypeAlias = Literal["float", "loihi"]
@@ -57,7 +57,7 @@ class Block(NamedTuple):
     @property
     def neurons(self) -> Neurons:
         """The neurons, recurrent or not."""
-        return self.layer.neurons if isinstance(self.layer, RecurrentNeurons) else self.layer
+        return neurons_of(self.layer)
 
     @property
     def delays(self) -> tuple[Delays, ...]:

@@ -45,7 +45,7 @@ class Checkpoint:
 
 
 def checkpoint_bytes(checkpoint: Checkpoint, experiment: str) -> bytes:
-    """The checkpoint as a safetensors file; `experiment` is what `json_digest` gives for that of the run."""
+    """The checkpoint as a safetensors file; `experiment` is the `json_sha256` of the run's."""
     tensors = {f"weights/{name}": tensor for name, tensor in checkpoint.weights.items()}
     state = checkpoint.optimizer.get("state", {})
     plain: dict[str, Any] = {}  # what of the optimizer's state is not a tensor
@@ -96,11 +96,6 @@ def read_checkpoint(file: Path, experiment: str) -> Checkpoint:
         return _checkpoint(content, tensors)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise SnnError(f"{file}: the checkpoint is damaged; its rows or tensors are not those of a run.") from None
-
-
-def json_digest(content: Any) -> str:
-    """A hash of what a JSON file holds, however it is laid out."""
-    return text_digest(json.dumps(content, sort_keys=True))
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:

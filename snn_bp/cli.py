@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -157,7 +157,7 @@ def verify(
     from snn_bp.export.verify import verify as verify_run  # h5py and nir, only where they are asked for
 
     found = verify_run(_opened(run), file, split=split, samples=samples, checkpoint=checkpoint, lava=lava, step_s=step)
-    print(json.dumps(found.record(), indent=2) if as_json else found)
+    _print(found, as_json)
     if not found.holds:
         raise SnnError(f"{file}: it does not do what the network does: {found.difference}")
 
@@ -166,7 +166,7 @@ def verify(
 def doctor(subject: Subject, as_json: AsJson = False) -> None:
     """Why a network does not learn, in words, with the change to make; exit code 1 where something is found."""
     report = examine(_opened(subject) if subject.is_dir() else read_file(subject))
-    print(json.dumps(report.record(), indent=2) if as_json else report)
+    _print(report, as_json)
     if not report.ok:
         raise typer.Exit(1)
 
@@ -188,7 +188,7 @@ def gradcheck(
         start_alive(network, dataset.batch("train", dataset.batches("train")[0])[0])
     x, targets = dataset.batch("train", dataset.batches("train")[0][:recordings])
     report = check_gradients(network, x, targets, loss=experiment.train.loss)
-    print(json.dumps(report.record(), indent=2) if as_json else report)
+    _print(report, as_json)
     if not report.ok:
         raise typer.Exit(1)
 
@@ -240,7 +240,7 @@ def compare(
     from snn_bp.comparison import compare as compare_runs
 
     found = compare_runs(runs)
-    print(json.dumps(found.record(), indent=2) if as_json else found)
+    _print(found, as_json)
     if out is not None:
         found.write(out)
 
@@ -354,6 +354,10 @@ def read_file(file: Path) -> Experiment:
     if not isinstance(experiment, Experiment):
         raise SnnError(f"{file}: it should define `experiment = Experiment(...)`, found {type(experiment).__name__}.")
     return experiment
+
+
+def _print(found: Any, as_json: bool) -> None:
+    print(json.dumps(found.record(), indent=2) if as_json else found)
 
 
 def _fail(message: str) -> NoReturn:

@@ -13,12 +13,6 @@ class SnnError(ValueError):
     """What was asked, what was found, and what would work."""
 
 
-def check_range(name: str, value: Any, low: float, high: float, *, hint: str = "") -> None:
-    """Raise unless `value` is a finite number in `low..high`."""
-    if not is_number(value) or not low <= value <= high:
-        raise SnnError(f"{name}={shown(value)}: it lies in {low}..{high}.{' ' + hint if hint else ''}")
-
-
 def check_number(
     name: str, value: Any, *, whole: bool = False, low: float | None = None, high: float | None = None,
     above: float | None = None,

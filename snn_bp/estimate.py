@@ -6,8 +6,10 @@ from snn_bp import memory
 from snn_bp.capacity import free
 from snn_bp.data import Dataset
 from snn_bp.experiment import Experiment
+from snn_bp.feasibility import check_fit, check_fits_a_chip
 from snn_bp.network import start_alive
-from snn_bp.train import check_fit, check_fits_a_chip, make_optimizer, train_step
+from snn_bp.optimizer import make_optimizer
+from snn_bp.train import train_step
 
 
 def estimate(experiment: Experiment, dataset: Dataset) -> None:

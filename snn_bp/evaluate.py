@@ -12,7 +12,7 @@ from snn_bp.activity import saturated_share, silent_share, slopes_and_height, th
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
 from snn_bp.exact import FORWARDS, why_strange
-from snn_bp.layers import Neurons, RecurrentNeurons
+from snn_bp.layers import RecurrentNeurons, neurons_of
 from snn_bp.losses import Loss
 from snn_bp.network import Network, has_state, neuron_of
 from snn_bp.neurons import is_spiking
@@ -102,8 +102,7 @@ def layer_activity(network: Network, x: Tensor) -> list[dict[str, Any]]:
     for place, (layer, out) in enumerate(network.eval().walk(x, potentials=True)):
         if not (has_state(layer) and is_spiking(neuron_of(layer))):
             continue
-        neurons = layer.neurons if isinstance(layer, RecurrentNeurons) else layer
-        assert isinstance(neurons, Neurons)
+        neurons = neurons_of(layer)
         spikes, _, potentials = out
         rates = spikes.float().mean((0, 1))
         slopes, height = slopes_and_height(neurons, *threshold_distances(neurons, potentials, spikes))

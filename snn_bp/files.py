@@ -1,7 +1,7 @@
 """Files that are read and written safely, in UTF-8 whatever the locale.
 
-What is replaced is replaced whole: whoever reads, at any moment, reads the old or the new, and after a power failure
-too. Nothing is read but regular files, and nothing is written through a link.
+A file is replaced in one step: a reader sees the old content or the new, never a mixture, also after a power failure.
+Only regular files are read, and nothing is written through a link.
 """
 
 import csv
@@ -24,18 +24,23 @@ UNFINISHED = ".writing"  # how names of files end that are not complete
 _PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # where the system has it
 _KINDS = (
-    (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISREG, "a file"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"), (stat.S_ISLNK, "a link"),
 )  # fmt: skip
 
 
 def is_there(path: Path) -> bool:
-    """Whether anything stands there, whatever it is: what is no regular file is refused when it is read."""
+    """Whether anything has this name, a broken link included; reading it refuses what is no regular file."""
     return os.path.lexists(path)
 
 
+def kind_of_entry(mode: int) -> str:
+    """What a message calls an entry of this mode (`st_mode` of `os.stat`)."""
+    return next((name for test, name in _KINDS if test(mode)), "something else")
+
+
 def read_bytes(path: Path, *, limit_mb: float | None = None) -> bytes:
-    """What a regular file holds; anything else in its place is refused at once, without waiting for it."""
+    """The content of a regular file; a pipe or device in its place is refused at once instead of waited for."""
     try:
         opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _PLAIN)
     except FileNotFoundError:
@@ -45,7 +50,7 @@ def read_bytes(path: Path, *, limit_mb: float | None = None) -> bytes:
     found = os.fstat(opened)
     problem = None
     if not stat.S_ISREG(found.st_mode):
-        problem = f"it should be a file, found {_kind(found.st_mode)}"
+        problem = f"it should be a file, found {kind_of_entry(found.st_mode)}"
     elif limit_mb is not None and found.st_size > limit_mb * 2**20:
         problem = f"it should hold at most {limit_mb:g} MB, found {found.st_size / 2**20:,.0f} MB"
     if problem is not None:
@@ -136,7 +141,7 @@ def append(path: Path, content: bytes, *, sync: bool = False) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """See to it that a folder stands at `path`, which no link replaces: what is written there stays within."""
+    """Make a folder if there is none; a link to one is refused, so that nothing is written outside the run."""
     try:
         path.mkdir(exist_ok=True)
     except OSError as cause:
@@ -177,14 +182,19 @@ def csv_lines(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
+def json_sha256(content: Any) -> str:
+    """The hash of a value as JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """Replace a table with a header."""
     replace_file(path, csv_lines(columns, [dict(zip(columns, columns, strict=True)), *rows]))
 
 
 def _seal_of(content: dict[str, Any]) -> str:
-    """The hash of an object as JSON gives it back, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(json.loads(json.dumps(content)), sort_keys=True).encode()).hexdigest()
+    """The hash of an object as JSON gives it back."""
+    return json_sha256(json.loads(json.dumps(content)))
 
 
 def _check_place(path: Path, *, links: bool = True) -> None:
@@ -192,7 +202,7 @@ def _check_place(path: Path, *, links: bool = True) -> None:
     with suppress(OSError):
         mode = os.lstat(path).st_mode
         if not (stat.S_ISREG(mode) or (links and stat.S_ISLNK(mode))):
-            raise SnnError(f"{path}: it should be a file, found {_kind(mode)}. Move it away, or name another.")
+            raise SnnError(f"{path}: it should be a file, found {kind_of_entry(mode)}. Move it away, or name another.")
 
 
 def _kind_at(path: Path) -> str | None:
@@ -201,8 +211,4 @@ def _kind_at(path: Path) -> str | None:
         mode = os.stat(path).st_mode
     except OSError:
         return None
-    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else f"it is {_kind(mode)}"
-
-
-def _kind(mode: int) -> str:
-    return next((name for test, name in _KINDS if test(mode)), "something else")
+    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else f"it is {kind_of_entry(mode)}"

@@ -34,8 +34,7 @@ class Dense:
     _: KW_ONLY
     bias: bool = True
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
     def build(self, shape: Shape) -> nn.Module:
         """A `nn.Linear` for an input of `shape`."""
@@ -57,8 +56,7 @@ class Conv:
     groups: Count = 1
     bias: bool = True
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
     def build(self, shape: Shape) -> nn.Module:
         """A `nn.Conv1d` or `nn.Conv2d` for an input of `shape`."""
@@ -95,8 +93,7 @@ class Pool:
     kind: Literal["sum", "average", "max"] = "average"
     stride: Annotated[int | None, Within(low=1)] = None  # None: the size
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
     def build(self, shape: Shape) -> nn.Module:
         """The pooling module for an input of `shape`."""
@@ -122,8 +119,7 @@ class Dropout:
 
     share: Annotated[float, Within(0, 0.99)] = 0.1
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
     def build(self, shape: Shape) -> nn.Module:
         """The module; it draws from torch's generator."""
@@ -178,8 +174,7 @@ class BatchNorm:
     momentum: Annotated[float, Within(0, 1)] = 0.1
     scale: Annotated[float, Within(above=0)] = 1.0  # initial spread of the current
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
     def build(self, shape: Shape) -> nn.Module:
         """A `nn.BatchNorm1d` or `nn.BatchNorm2d`."""
@@ -378,6 +373,12 @@ class Delays(nn.Module):
 
     def _exact(self) -> Tensor:
         return self.most * torch.sigmoid(self.learned["delay"]) if len(self.learned) else self.start
+
+
+def neurons_of(layer: nn.Module) -> Neurons:
+    """The neurons of a layer with state, recurrent or not."""
+    assert isinstance(layer, Neurons | RecurrentNeurons)
+    return layer.neurons if isinstance(layer, RecurrentNeurons) else layer
 
 
 def check_learned(neuron: Neuron, learn: tuple[str, ...]) -> None:

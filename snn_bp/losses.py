@@ -24,6 +24,17 @@ Share: TypeAlias = Annotated[float, Within(0, 1)]
 NO_CLASS = -(2**31)  # what torch leaves out of a cross entropy: no class has this number, -100 is refused as any other
 
 
+def _cross_entropy(loss: Any, out: Tensor, targets: Tensor) -> Tensor:
+    """The loss without checks."""
+    return F.cross_entropy(loss.votes(out), targets, ignore_index=NO_CLASS)
+
+
+def _checked(loss: Any, out: Tensor, targets: Tensor) -> Tensor:
+    """The loss of a batch, once output and targets have been checked."""
+    check_batch(loss, out, targets)
+    return loss.mean(out, targets)
+
+
 @dataclass(frozen=True)
 class CountCrossEntropy:
     """Cross entropy of the spike counts (of a readout that does not spike: its summed potentials)."""
@@ -34,13 +45,8 @@ class CountCrossEntropy:
         """Spike counts."""
         return out.float().sum(0) if out.dtype in (torch.float16, torch.bfloat16) else out.sum(0)
 
-    def mean(self, out: Tensor, targets: Tensor) -> Tensor:
-        """The loss without checks."""
-        return F.cross_entropy(self.votes(out), targets, ignore_index=NO_CLASS)
-
-    def __call__(self, out: Tensor, targets: Tensor) -> Tensor:
-        check_batch(self, out, targets)
-        return self.mean(out, targets)
+    mean = _cross_entropy
+    __call__ = _checked
 
 
 @dataclass(frozen=True)
@@ -53,13 +59,8 @@ class MembraneCrossEntropy:
         """Mean potentials."""
         return out.mean(0)
 
-    def mean(self, out: Tensor, targets: Tensor) -> Tensor:
-        """The loss without checks."""
-        return F.cross_entropy(self.votes(out), targets, ignore_index=NO_CLASS)
-
-    def __call__(self, out: Tensor, targets: Tensor) -> Tensor:
-        check_batch(self, out, targets)
-        return self.mean(out, targets)
+    mean = _cross_entropy
+    __call__ = _checked
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,8 @@ class MaxCrossEntropy:
         """Maximal potentials."""
         return out.amax(0)
 
-    def mean(self, out: Tensor, targets: Tensor) -> Tensor:
-        """The loss without checks."""
-        return F.cross_entropy(self.votes(out), targets, ignore_index=NO_CLASS)
-
-    def __call__(self, out: Tensor, targets: Tensor) -> Tensor:
-        check_batch(self, out, targets)
-        return self.mean(out, targets)
+    mean = _cross_entropy
+    __call__ = _checked
 
 
 @dataclass(frozen=True)
@@ -92,22 +88,19 @@ class CountSquaredError:
     wrong: Share = 0.2
     means: ClassVar[tuple[Output, ...]] = ("spikes", "potentials")
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
     def votes(self, out: Tensor) -> Tensor:
         """Spikes per step."""
         return out.mean(0)
-
-    def __call__(self, out: Tensor, targets: Tensor) -> Tensor:
-        check_batch(self, out, targets)
-        return self.mean(out, targets)
 
     def mean(self, out: Tensor, targets: Tensor) -> Tensor:
         """The loss without checks."""
         rates = self.votes(out)
         wanted = torch.full_like(rates, self.wrong).scatter_(1, targets[:, None], self.right)
         return F.mse_loss(rates, wanted)
+
+    __call__ = _checked
 
 
 @dataclass(frozen=True)
@@ -121,8 +114,7 @@ class FirstSpike:
     scale: Annotated[float, Within(above=0)] = 5.0
     means: ClassVar[tuple[Output, ...]] = ("spikes",)
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
     def votes(self, out: Tensor) -> Tensor:
         """Minus the time of the first spike, in steps / scale."""

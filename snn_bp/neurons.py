@@ -39,8 +39,7 @@ class Tau:
 
     ms: Annotated[float, Within(above=0), Called("a positive number of ms, as in Tau(20)")]
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
 
 Decay: TypeAlias = float | Sequence[Any] | np.ndarray | Tensor | Tau

@@ -1,16 +1,13 @@
 """What the JSON files of a run folder should hold, checked before anybody relies on it."""
 
-import hashlib
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from snn_bp.data import Dataset
 from snn_bp.data.record import first_difference
-from snn_bp.errors import SnnError
-from snn_bp.files import read_object
+from snn_bp.errors import SnnError, is_number
+from snn_bp.files import json_sha256, read_object
 
 SHARES = ("accuracy", "low", "high")
 COUNTS = ("correct", "samples")
@@ -29,7 +26,7 @@ def check_results(file: Path) -> dict[str, Any]:
     for name in ("epochs", "best_epoch", "parameters"):
         if not _is_whole(results.get(name, 1)):
             wrong = name
-    if not _is_number(results.get("train_seconds", 0.0)):
+    if not is_number(results.get("train_seconds", 0.0)):
         wrong = "train_seconds"
     notes = results.get("notes", [])
     if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
@@ -50,7 +47,7 @@ def shape_of(file: Path) -> tuple[int, ...]:
     said = dict(encoding) if isinstance(encoding, dict) else {}
     shape, digest = said.get("shape"), said.pop("sha256", None)
     whole = isinstance(shape, list) and all(_is_whole(size) and size > 0 for size in shape)
-    if not whole or digest != hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest():
+    if not whole or digest != json_sha256(said):
         raise SnnError(
             f"{file}: its encoding is damaged or was altered. Put it back, or move it away where the data are."
         )
@@ -75,7 +72,7 @@ def _wrong_in(evaluation: Any) -> str | None:
     if not isinstance(evaluation, dict):
         return ""
     for name in SHARES:
-        if not (_is_number(evaluation.get(name)) and 0 <= evaluation[name] <= 1):
+        if not (is_number(evaluation.get(name)) and 0 <= evaluation[name] <= 1):
             return name
     for name in COUNTS:
         if not _is_whole(evaluation.get(name)):
@@ -84,7 +81,7 @@ def _wrong_in(evaluation: Any) -> str | None:
         return "loss"
     for name in ("spikes", "operations"):
         figures = evaluation.get(name, {})
-        if not (isinstance(figures, Mapping) and all(_is_number(figure) for figure in figures.values())):
+        if not (isinstance(figures, Mapping) and all(is_number(figure) for figure in figures.values())):
             return name
     rows = evaluation.get("confusion", [])
     if not (isinstance(rows, list) and all(isinstance(row, list) and all(map(_is_whole, row)) for row in rows)):
@@ -93,8 +90,4 @@ def _wrong_in(evaluation: Any) -> str | None:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value, whole=True) and value >= 0

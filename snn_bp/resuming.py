@@ -1,4 +1,4 @@
-"""From which checkpoint a run goes on, and what of a damaged one can be made anew. Nothing starts over by itself."""
+"""The checkpoint that a run resumes from, and the repair of a damaged "best". No run starts over by itself."""
 
 from snn_bp.checkpoint import Checkpoint
 from snn_bp.errors import SnnError
@@ -7,25 +7,27 @@ from snn_bp.run import Run
 
 
 def newest(run: Run, progress: Progress) -> Checkpoint | None:
-    """The checkpoint to go on from, None of a run that has trained nothing; raises where it has, and none serves."""
+    """The checkpoint to resume from; None if nothing was trained yet. Raises if something was, and none can be read."""
     checkpoint, problems = run.latest()
     if checkpoint is None and run.results() is None:
-        if not problems and not run.has_trained():
-            return None
-        why = " ".join(problems) or f"{run.path / 'checkpoints'}: the checkpoints of what was trained are missing."
-        raise SnnError(
-            f"{why} Nothing was changed. Mend that, or start anew with `snn-bp resume {run.path} --restart`, which "
-            "keeps what is there in a folder aside."
-        )
+        remedy = f"start anew with `snn-bp resume {run.path} --restart`, which keeps what is there in a folder aside"
+        check_nothing_trained(run, problems, remedy=remedy)
     for problem in problems:
         progress.say(problem + " The one before it is used." * (checkpoint is not None))
     return checkpoint
 
 
-def mend_best(run: Run, at: Checkpoint, progress: Progress) -> str | None:
-    """See to it that the checkpoint "best" can be read: made from "last" or "previous" where they are of its epoch.
+def check_nothing_trained(run: Run, problems: list[str], *, remedy: str) -> None:
+    """Raise if a run has trained although no checkpoint of it can be read; `problems` says what is wrong with each."""
+    if problems or run.has_trained():
+        why = " ".join(problems) or f"{run.path / 'checkpoints'}: the checkpoints of what was trained are missing."
+        raise SnnError(f"{why} Nothing was changed. Mend that, or {remedy}.")
 
-    Gives what is wrong with it, in a sentence, where its weights stand nowhere else.
+
+def mend_best(run: Run, at: Checkpoint, progress: Progress) -> str | None:
+    """Write the checkpoint "best" anew if it is damaged and "last" or "previous" holds its epoch.
+
+    Gives what is wrong with it, in a sentence, if no other checkpoint has its weights; else None.
     """
     if not at.metrics:
         return None

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from snn_bp.checkpoint import Checkpoint, checkpoint_bytes, json_digest, read_checkpoint
+from snn_bp.checkpoint import Checkpoint, checkpoint_bytes, read_checkpoint
 from snn_bp.data import Dataset, load
 from snn_bp.data.record import describe
 from snn_bp.errors import SnnError
@@ -27,6 +27,7 @@ from snn_bp.files import (
     csv_lines,
     is_there,
     json_lines,
+    json_sha256,
     make_folder,
     read_json,
     read_object,
@@ -39,7 +40,7 @@ from snn_bp.lock import LOCK, holder, locked
 from snn_bp.network import Network
 from snn_bp.provenance import provenance, version
 from snn_bp.records import check_results, differing_data, shape_of
-from snn_bp.tables import Table, mark_of
+from snn_bp.tables import Table
 
 CHECKPOINTS = ("last", "previous", "best")
 METRICS = (
@@ -62,7 +63,7 @@ class Run:
             self.experiment = read_experiment(file)
         except SnnError as cause:
             raise SnnError(f"{cause}{self._versions()}") from cause
-        self.identity = json_digest(read_json(file))  # of the file: other types or defaults of the day change nothing
+        self.identity = json_sha256(read_json(file))  # of the file: other types or defaults of the day change nothing
         self.tables = {name: Table(self.path / name) for name in ("metrics.csv", "layers.jsonl")}
         self._columns: Sequence[str] = METRICS
         self._dataset: Dataset | None = None
@@ -229,11 +230,10 @@ class Run:
         self._columns = self._lines(self.path / "metrics.csv")[0].split(",")  # another version may have had others
 
     def check_tables(self) -> None:
-        """Raise where the files of rows of a finished run are not what its last checkpoint says."""
-        checkpoint, _ = self.latest()
-        for name, mark in (checkpoint.tables if checkpoint else {}).items():
+        """Raise if the files of rows of a finished run have changed since its results were written."""
+        for name, mark in self._marks().items():
             if name in self.tables:
-                self.tables[name].check(mark, run=self.path)
+                self.tables[name].read(mark, run=self.path)
 
     def add_rows(self, row: dict[str, Any], layers: Sequence[dict[str, Any]]) -> None:
         """Append what an epoch has to say to the files of rows, ahead of its checkpoint."""
@@ -360,14 +360,16 @@ class Run:
         """The lines of a file of rows; one that is being written, or was when the run was killed, is not there yet."""
         if not is_there(file):
             return []
-        text = read_text(file)
-        mark = (self.results() or {}).get("tables", {}).get(file.name)
-        if mark is not None and mark != mark_of(text.encode()):
-            raise SnnError(f"{file}: it was altered since the run was finished. Put it back as it was.")
+        mark = self._marks().get(file.name)
+        text = read_text(file) if mark is None else self.tables[file.name].read(mark, run=self.path).decode()
         *lines, rest = text.split("\n")
         if rest and is_there(self.path / "results.json"):
             raise SnnError(f"{file}: its last line is cut short.")
         return lines
+
+    def _marks(self) -> dict[str, Any]:
+        """The marks of the files of rows in the results of a finished run; empty before."""
+        return (self.results() or {}).get("tables", {})
 
     def _versions(self) -> str:
         """Behind an error: which version made the run, where it was another than this one."""

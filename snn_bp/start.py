@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 
 from snn_bp.errors import SnnError
 from snn_bp.exact import FORWARDS
-from snn_bp.layers import Neurons, RecurrentNeurons
+from snn_bp.layers import Neurons, RecurrentNeurons, neurons_of
 from snn_bp.neurons import is_spiking
 
 CLOSE = 0.05  # of the spread that is asked for: a weight that is rounded on its way does not give it exactly
@@ -32,8 +32,7 @@ def fronts(network: Layers) -> dict[int, int]:
     found, synapse = {}, None
     for place, layer in enumerate(network.layers):
         if isinstance(layer, Neurons | RecurrentNeurons):
-            neurons = layer.neurons if isinstance(layer, RecurrentNeurons) else layer
-            if synapse is not None and is_spiking(neurons.neuron):
+            if synapse is not None and is_spiking(neurons_of(layer).neuron):
                 found[place] = synapse
             synapse = None
         elif isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):

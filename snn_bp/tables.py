@@ -1,4 +1,4 @@
-"""Files of rows that grow by appending, and marks of how far they belong to a checkpoint."""
+"""Files of rows that grow by appending; a mark (length and hash) says how much of one a checkpoint vouches for."""
 
 import hashlib
 from pathlib import Path
@@ -8,24 +8,19 @@ from snn_bp.errors import SnnError
 from snn_bp.files import append, is_there, read_bytes, replace_file
 
 
-def mark_of(content: bytes) -> list[Any]:
-    """How many bytes there are, and their hash."""
-    return [len(content), hashlib.sha256(content).hexdigest()]
-
-
 class Table:
-    """A file of rows. What stands behind the mark of the checkpoint that a run goes on from is written again."""
+    """A file of rows. Rows after the mark of the checkpoint that a run resumes from are cut off and written again."""
 
     def __init__(self, file: Path) -> None:
         self.file, self.length, self._sha256 = file, 0, hashlib.sha256()
 
     @property
     def mark(self) -> list[Any]:
-        """How many bytes there are, and their hash; costs the same however many there are."""
+        """The number of bytes and their hash, both kept up to date by `add`: the file is not read."""
         return [self.length, self._sha256.hexdigest()]
 
     def begin(self, content: bytes) -> None:
-        """Make the file anew."""
+        """Start the file with this content, in place of any other."""
         replace_file(self.file, content)
         self.length, self._sha256 = len(content), hashlib.sha256(content)
 
@@ -36,20 +31,21 @@ class Table:
         self._sha256.update(content)
 
     def cut(self, mark: Any, *, run: Path) -> None:
-        """Leave what stood there at the mark; raises where that is not there any more."""
+        """Cut the file back to a mark; raises if the bytes up to it are not the ones that were written."""
         kept, content = self._parts(mark, run)
         if len(content) > len(kept):
             replace_file(self.file, kept)
         self.length, self._sha256 = len(kept), hashlib.sha256(kept)
 
-    def check(self, mark: Any, *, run: Path) -> None:
-        """Raise unless the file is what stood there at the mark, and no more."""
+    def read(self, mark: Any, *, run: Path) -> bytes:
+        """The content; raises unless it is exactly what was written up to the mark."""
         kept, content = self._parts(mark, run)
         if len(content) > len(kept):
             raise SnnError(f"{self.file}: it is longer than what the run wrote. {_remedy(run)}")
+        return kept
 
     def _parts(self, mark: Any, run: Path) -> tuple[bytes, bytes]:
-        """What stood there at the mark, and all that stands there now."""
+        """The content up to the mark, and all of it."""
         try:
             length, wanted = int(mark[0]), str(mark[1])
         except (ValueError, TypeError, IndexError, KeyError):

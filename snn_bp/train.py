@@ -4,10 +4,9 @@ Every batch draws its order, augmentation and dropout from (seed, epoch, batch) 
 are all that a resumed run needs to go on as if it had never stopped.
 """
 
-import inspect
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snn_bp.chains import has_chain
 from snn_bp.checkpoint import Checkpoint
-from snn_bp.data import Dataset, load
+from snn_bp.data import Dataset, load, spread
 from snn_bp.diagnose import diagnose, examine, examine_course, examine_rate, fresh
 from snn_bp.errors import SnnError
 from snn_bp.evaluate import evaluate_network, layer_activity
 from snn_bp.experiment import Experiment, Train, to_json
-from snn_bp.export.lava_limits import check_netx
-from snn_bp.export.limits import CHIPS, Fit, fit
-from snn_bp.export.quantize import may_fire_alone, quantize
+from snn_bp.export.quantize import may_fire_alone
+from snn_bp.feasibility import check_fit, check_fits_a_chip
 from snn_bp.files import write_object
-from snn_bp.layers import Delay
-from snn_bp.losses import check_loss
-from snn_bp.memory import check_memory
+from snn_bp.memory import PROBED, VISITED
 from snn_bp.network import Network, first_nonfinite, start_alive
+from snn_bp.optimizer import learning_rate, make_device, make_optimizer
 from snn_bp.progress import Progress, Step, Tally, layer_updates, results_line
 from snn_bp.provenance import peak_memory_mb
 from snn_bp.resuming import mend_best, newest
@@ -38,7 +34,6 @@ from snn_bp.signals import Stopped as Stopped
 from snn_bp.signals import noted_signals
 
 SAVE_SECONDS = 20.0
-VISITED = 16  # recordings on which the doctor looks at a backward pass
 
 
 def train(
@@ -104,67 +99,6 @@ def resume(
         if said := run.note_version():
             progress.say(said)
         return _fit(run, checkpoint, progress, save_seconds)
-
-
-def check_fit(experiment: Experiment, dataset: Dataset) -> None:
-    """Raise unless there is something to train on, the network takes it and answers in its classes, and all runs."""
-    if len(dataset.ids["train"]) == 0:
-        raise SnnError(f"train: the training split of {experiment.data.name} is empty. {' '.join(dataset.notes)}")
-    check_memory(experiment, dataset)
-    network, how = experiment.network(dataset.shape), experiment.train
-    outputs = network.output_shape
-    if outputs != (dataset.classes,):
-        raise SnnError(
-            f"model: its output has the shape {list(outputs)}, {experiment.data.name} has {dataset.classes} classes. "
-            f"End it with Dense({dataset.classes}) and a neuron."
-        )
-    check_loss(how.loss, network)
-    make_device(how)
-    make_optimizer(network, how)
-    check_spread(experiment, dataset, network)
-    if how.truncate and any(isinstance(layer, Delay) for layer in experiment.model):
-        raise SnnError("train.truncate: with a Delay a recording runs whole, spikes are under way between its pieces.")
-    if how.target == "loihi":
-        check_fits_a_chip(experiment, network)
-    if how.memory == "low" and not has_chain(network.train().layers):
-        raise SnnError(
-            "train.memory='low': it spares the potentials of dense layers that their neurons follow directly, this "
-            "model has none (a BatchNorm between them needs the weighted sums of all steps). Use 'full'."
-        )
-    with torch.no_grad():  # one step of silence: what no input can run is refused here, before a folder stands
-        out, rates, _ = network.eval().rates(torch.zeros(1, 1, *dataset.shape))
-        how.loss(out, torch.zeros(1, dtype=torch.long))
-        if how.rates is not None:
-            how.rates(rates)
-
-
-def check_spread(experiment: Experiment, dataset: Dataset, network: Network) -> None:
-    """Raise where a norm would meet a batch, or the last piece of one, with one value for each channel."""
-    steps, truncate = experiment.data.steps or 0, experiment.train.truncate
-    piece = (steps % truncate or truncate) if truncate else steps
-    smallest = min(len(ids) for ids in dataset.batches("train"))
-    for place, layer in enumerate(network.layers):
-        if (
-            isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
-            and piece * smallest * math.prod(network.shapes[place][1:]) == 1
-        ):
-            count = len(dataset.ids["train"])
-            raise SnnError(
-                f"data.batch={experiment.data.batch}: of {count} training recordings the last batch has {smallest}, "
-                f"trained in pieces of {piece} step, and {network.name(place)} takes the spread of one value, which is "
-                "none. Use another batch that does not leave one over, more steps, or no BatchNorm."
-            )
-
-
-def check_fits_a_chip(experiment: Experiment, network: Network) -> list[Fit]:
-    """How the network lies on each chip it is for; raises where none can hold it."""
-    graph = quantize(network.eval(), input_bits=0 if experiment.data.binary else 8)
-    check_netx(graph)
-    found = [fit(graph, chip) for chip in CHIPS]
-    if all(each.problems for each in found):
-        problems = [f"{each.chip}: {' '.join(each.problems)}" for each in found]
-        raise SnnError(f"train.target='loihi': no chip holds the network. {' '.join(problems)}")
-    return found
 
 
 def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float) -> Run:
@@ -284,48 +218,6 @@ def train_step(network: Network, optimizer: torch.optim.Optimizer, x: Tensor, ta
     return Step(total, correct, len(targets), norm, float(torch.stack(rates).mean()) if rates else 0.0)
 
 
-def make_device(how: Train) -> torch.device:
-    """Where to train: "auto" is a GPU where there is one."""
-    if how.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.ones(1, device=how.device).cpu().to(how.device).device  # one that holds values: meta does not
-    except (RuntimeError, AssertionError) as cause:
-        reason = str(cause).splitlines()[0]
-        raise SnnError(f"train.device={how.device!r}: not usable here ({reason}). auto and cpu work.") from None
-
-
-def make_optimizer(network: Network, how: Train) -> torch.optim.Optimizer:
-    """The optimizer; only the weights of synapses decay, not biases, norms or parameters of neurons."""
-    decaying = [weight for name, weight in network.named_parameters() if weight.dim() > 1 and ".learned." not in name]
-    others = [weight for name, weight in network.named_parameters() if weight.dim() <= 1 or ".learned." in name]
-    groups = [{"params": decaying, "weight_decay": how.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    if how.optimizer == "sgd":
-        kind = _without_compiler(torch.optim.SGD)
-        return kind(groups, lr=how.lr, momentum=how.momentum, nesterov=how.nesterov, fused=True)
-    kind = _without_compiler(torch.optim.AdamW if how.optimizer == "adamw" else torch.optim.Adam)
-    return kind(groups, lr=how.lr, fused=True)
-
-
-def _without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """The optimizer with its methods bare: what torch wraps around them imports its compiler, 1.7 s of every start."""
-    wrapped = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
-    bare = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
-    return type(kind.__name__, (kind,), bare | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
-
-
-def learning_rate(how: Train, *, step: int, steps: int, batches: int) -> float:
-    """The rate at one of all `steps`, `batches` of them an epoch: a climb from 0, then the schedule."""
-    climb = math.ceil(how.warmup * steps)
-    if step < climb:
-        return how.lr * (step + 1) / climb
-    if how.schedule == "cosine":
-        return how.lr * 0.5 * (1 + math.cos(math.pi * (step - climb) / max(1, steps - climb)))
-    if how.schedule == "step":
-        return how.lr * how.step_factor ** (step // batches // how.step_epochs)
-    return how.lr
-
-
 def is_best(rows: list[dict[str, Any]]) -> bool:
     """Whether the last epoch has the highest validation accuracy so far; of equal epochs the later is better.
 
@@ -389,10 +281,8 @@ def _visit(
 
 
 def _probe(dataset: Dataset) -> tuple[Tensor, Tensor]:
-    """Up to 64 training recordings spread over the split with their classes, on which layers are looked at."""
-    ids = dataset.ids["train"]
-    count = min(len(ids), dataset.data.batch, 64)
-    return dataset.batch("train", ids[np.linspace(0, len(ids) - 1, count).astype(int)], in_bytes=True)
+    """Training recordings spread over the split, with their classes, on which layers are looked at."""
+    return dataset.batch("train", spread(dataset.ids["train"], min(dataset.data.batch, PROBED)), in_bytes=True)
 
 
 def _draw(*words: int) -> int:

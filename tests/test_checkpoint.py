@@ -16,8 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from snn_bp import ALIF, CubaLIF, Data, Dense, Experiment, Network, Recurrent, Run, SnnError, Spiking, Train
-from snn_bp.checkpoint import CONTENT, Checkpoint, checkpoint_bytes, json_digest, read_checkpoint, text_digest
+from snn_bp.checkpoint import CONTENT, Checkpoint, checkpoint_bytes, read_checkpoint, text_digest
 from snn_bp.experiment import to_json
+from snn_bp.files import json_sha256
 
 few_digits, finished = runs.few_digits, runs.finished
 
@@ -49,7 +50,7 @@ def trained(how: Train, noise: Any) -> tuple[Network, torch.optim.Optimizer, Che
 
 def identity(experiment: Experiment) -> str:
     """What `experiment.json` of such a run is known by."""
-    return json_digest(to_json(experiment))
+    return json_sha256(to_json(experiment))
 
 
 @pytest.fixture

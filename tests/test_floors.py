@@ -20,6 +20,7 @@ FLOORS = {
     "layers": 3, "exact": 3, "stateless": 3, "start": 3, "activity": 3,
     "chains": 3, "blocks": 3, "folding": 3, "chip": 3, "network": 3, "losses": 3, "bridge": 3,
     "data": 4, "experiment": 4, "memory": 4, "checkpoint": 4, "provenance": 4, "records": 4, "tables": 4, "run": 4,
+    "optimizer": 5, "feasibility": 5,
     "train": 5, "resuming": 5, "evaluate": 5, "progress": 5, "diagnose": 5, "search": 5, "estimate": 5,
     "export": 5, "plots": 5, "report": 5,
     "local": 5, "landscape": 5, "momentum": 5, "cost": 5, "comparison": 5,

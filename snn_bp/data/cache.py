@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from snn_bp.errors import SnnError
+from snn_bp.files import json_sha256, read_json, write_json
 
 RECORD, VERIFIED = "record.json", "verified.json"
 KEPT_DAYS = 90
@@ -47,7 +48,7 @@ def seal_entry(folder: Path, facts: dict[str, Any]) -> None:
     """Write the record of a folder whose files are complete: their sizes and hashes, and `facts`."""
     files = {file.name: {"size": file.stat().st_size, "sha256": file_sha256(file)} for file in folder.iterdir()}
     record = {"files": files, **facts}
-    (folder / RECORD).write_text(json.dumps({"sha256": _json_sha256(record), "record": record}), encoding="utf-8")
+    (folder / RECORD).write_text(json.dumps({"sha256": json_sha256(record), "record": record}), encoding="utf-8")
     _note_verified(folder, record)
 
 
@@ -63,7 +64,7 @@ def open_entry(folder: Path) -> dict[str, Any] | None:
         _check_regular(folder / RECORD)
         told = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         record = told["record"]
-        if told["sha256"] != _json_sha256(record):
+        if told["sha256"] != json_sha256(record):
             raise Damaged(RECORD)
         for name, file in record["files"].items():
             if _check_regular(folder / name).st_size != file["size"]:
@@ -176,22 +177,13 @@ def _stamps(folder: Path, record: dict[str, Any]) -> dict[str, list[int]]:
 
 
 def _verified(folder: Path) -> Any:
-    try:
-        _check_regular(folder / VERIFIED)
-        return json.loads((folder / VERIFIED).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, Damaged):
-        return None
+    with contextlib.suppress(SnnError):
+        return read_json(folder / VERIFIED)
 
 
 def _note_verified(folder: Path, record: dict[str, Any]) -> None:
-    fresh = folder / f"{VERIFIED}-{secrets.token_hex(8)}"
-    with contextlib.suppress(OSError):  # another user's cache: looked through again by each process
-        try:
-            with fresh.open("x", encoding="utf-8") as file:
-                json.dump(_stamps(folder, record), file)
-            os.replace(fresh, folder / VERIFIED)
-        finally:
-            fresh.unlink(missing_ok=True)
+    with contextlib.suppress(SnnError):  # another user's cache: looked through again by each process
+        write_json(folder / VERIFIED, _stamps(folder, record))
 
 
 def _is_abandoned(folder: Path) -> bool:
@@ -212,7 +204,3 @@ def _is_alive(process: int) -> bool:
     except OSError:  # another user's
         return True
     return True
-
-
-def _json_sha256(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

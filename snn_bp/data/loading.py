@@ -1,6 +1,5 @@
 """`load`: from a description to recordings in the cache, their splits, and notes about them."""
 
-import hashlib
 import importlib.metadata
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from snn_bp.data import saccades
-from snn_bp.data.cache import cache_folder
+from snn_bp.data.cache import cache_folder, file_sha256
 from snn_bp.data.catalogue import ENTRIES, READING_FORMAT, SHD_CHANNELS, SHD_CLASSES, Entry, Sensor
 from snn_bp.data.dataset import Dataset
 from snn_bp.data.description import Data, check_downsample
@@ -56,7 +55,7 @@ def load(data: Data, *, quiet: bool = False) -> Dataset:
 
 def _load_digits(entry: Entry, *, quiet: bool) -> tuple[dict[str, Stored], Sensor, tuple[str, ...], list[str]]:
     assert entry.sensor is not None
-    made_from = [_file_sha256(Path(saccades.__file__)), *_digits_origin()]
+    made_from = [file_sha256(Path(saccades.__file__)), *_digits_origin()]
     spans = {"train": (0, saccades.TRAINING), "test": (saccades.TRAINING, sum(entry.totals.values()))}
     parts = {}
     for part, (first, last) in spans.items():
@@ -82,7 +81,7 @@ def _simulated(first: int, last: int) -> Iterator[Recording]:
 def _digits_origin() -> list[str]:
     """What the images come from."""
     images = saccades.digits_file()
-    return [importlib.metadata.version("scikit-learn"), _file_sha256(images) if images.exists() else ""]
+    return [importlib.metadata.version("scikit-learn"), file_sha256(images) if images.exists() else ""]
 
 
 def _load_files(
@@ -168,7 +167,3 @@ def _announced(recordings: Iterable[Recording], message: str, total: int | None,
 
 def _all_ids(stored: Stored) -> Any:
     return np.arange(len(stored.events))
-
-
-def _file_sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -4,6 +4,8 @@ Nothing is believed because a type could hold it: narrow integers wrap, floats h
 several ways. The usual ones are read right, the rest is refused with file, field and value.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,6 +132,26 @@ def events_of_row(times: Any, units: Any, *, source: str) -> np.ndarray:
     events["t"] = microseconds(times, unit_us=1_000_000, source=source, name="spikes/times")
     events["x"] = whole(units, "spikes/units", source=source)
     return events
+
+
+@contextlib.contextmanager
+def naming(source: str) -> Iterator[None]:
+    """Errors of readers become one that names the file."""
+    try:
+        yield
+    except FileNotFoundError as cause:
+        raise SnnError(
+            f"{source}: it vanished while the set was being read. Start again when the set is whole."
+        ) from cause
+    except PermissionError as cause:
+        raise SnnError(f"{source}: it cannot be read ({cause.strerror}). Give the right to read it.") from cause
+    except (Exception, SystemExit) as cause:
+        if isinstance(cause, SnnError):
+            raise
+        raise SnnError(
+            f"{source}: it cannot be read ({cause}). It is cut short, or of another format than its name says; "
+            "copy it anew."
+        ) from cause
 
 
 def order_of(events: np.ndarray) -> str:

@@ -1,6 +1,5 @@
 """What a run's `data.json` says: which recordings and which frames the run saw."""
 
-import hashlib
 import json
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from snn_bp.data.catalogue import ENTRIES, READING_FORMAT
 from snn_bp.data.dataset import Dataset
 from snn_bp.data.transforms_json import transform_to_json
+from snn_bp.files import json_sha256
 
 ENCODING_FORMAT = 1  # raised when the same events would give other frames
 
@@ -32,7 +32,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "sensor": list(dataset.sensor),
         "classes": dataset.classes,
         "class_names": list(dataset.class_names),
-        "encoding": encoding | {"sha256": _sha256(encoding)},
+        "encoding": encoding | {"sha256": json_sha256(encoding)},
         "splits": {split: _describe_split(dataset, split) for split in dataset.ids},
         "parts": {part: _describe_part(dataset, part) for part in dataset.parts},
         "notes": list(dataset.notes),
@@ -118,7 +118,7 @@ def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
     ids = dataset.ids[split]
     labels = dataset.labels(split)
     counts = np.bincount(labels, minlength=dataset.classes)
-    return {"ids": ids.tolist(), "sha256": _sha256(ids.tolist()), "class_counts": counts.tolist()}
+    return {"ids": ids.tolist(), "sha256": json_sha256(ids.tolist()), "class_counts": counts.tolist()}
 
 
 def _describe_part(dataset: Dataset, part: str) -> dict[str, Any]:
@@ -137,7 +137,3 @@ def _describe_part(dataset: Dataset, part: str) -> dict[str, Any]:
         "sha256": stored.sha256,
         "each_recording": [f"{name} {label} {number:016x}" for name, label, number in each],  # name, class, events
     }
-
-
-def _sha256(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -8,7 +8,6 @@ import contextlib
 import io
 import os
 import socket
-import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from snn_bp.data.catalogue import Entry
-from snn_bp.data.raw import Polarity, events_of_bytes, events_of_table, order_of
+from snn_bp.data.raw import Polarity, events_of_bytes, events_of_table, naming, order_of
 from snn_bp.data.spoken import read_rows
 from snn_bp.data.store import Recording
 from snn_bp.errors import SnnError
+from snn_bp.files import kind_of_entry
 
 DOWNLOAD_TIMEOUT_S = 30
 
@@ -145,14 +145,11 @@ def download(entry: Entry, root: Path, *, quiet: bool) -> None:
 def _kind(path: Path) -> str:
     """What stands at a path, behind links."""
     try:
-        mode = path.stat().st_mode
+        return kind_of_entry(path.stat().st_mode)
     except OSError as cause:
         return (
             f"a link to nothing ({cause.strerror})" if path.is_symlink() else f"nothing to be read ({cause.strerror})"
         )
-    if stat.S_ISREG(mode):
-        return "a file"
-    return "a folder" if stat.S_ISDIR(mode) else "a pipe, device or socket"
 
 
 def _walk(folder: Path, suffix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
@@ -182,23 +179,3 @@ def _table(file: Path) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise SnnError(f"{file}: it should hold one array, found an archive of several. Save the array by numpy.save.")
     return array
-
-
-@contextlib.contextmanager
-def naming(source: str) -> Iterator[None]:
-    """Errors of readers become one that names the file."""
-    try:
-        yield
-    except FileNotFoundError as cause:
-        raise SnnError(
-            f"{source}: it vanished while the set was being read. Start again when the set is whole."
-        ) from cause
-    except PermissionError as cause:
-        raise SnnError(f"{source}: it cannot be read ({cause.strerror}). Give the right to read it.") from cause
-    except (Exception, SystemExit) as cause:
-        if isinstance(cause, SnnError):
-            raise
-        raise SnnError(
-            f"{source}: it cannot be read ({cause}). It is cut short, or of another format than its name says; "
-            "copy it anew."
-        ) from cause

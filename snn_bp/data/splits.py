@@ -1,4 +1,4 @@
-"""The validation split: drawn from the training part, from each class alike, by a seed."""
+"""Which recordings: the validation split, drawn from each class alike by a seed, and samples of a split."""
 
 import numpy as np
 
@@ -21,6 +21,11 @@ def draw_validation(labels: np.ndarray, *, share: float, seed: int) -> tuple[np.
         taken, note = np.concatenate(drawn), ""
     validation = np.sort(taken)
     return np.setdiff1d(everything, validation), validation, note
+
+
+def spread(ids: np.ndarray, count: int) -> np.ndarray:
+    """Up to `count` of the ids, evenly spread over all of them."""
+    return ids[np.linspace(0, len(ids) - 1, min(len(ids), count)).astype(int)]
 
 
 def _share_of(count: int, share: float) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from snn_bp.data.raw import events_of_row, order_of, whole
+from snn_bp.data.raw import events_of_row, naming, order_of, whole
 from snn_bp.data.store import Recording
 from snn_bp.errors import SnnError
 
@@ -30,7 +30,7 @@ def read_rows(file: Path) -> Iterator[Recording]:
             )
         for n, label in enumerate(labels.tolist()):
             source = f"{file}, row {n}"
-            with _reading(source):
+            with naming(source):
                 row = times[n], units[n]
             events = events_of_row(*row, source=source)
             yield Recording(source, events, label, f"row {n}", order_of(events))
@@ -40,7 +40,7 @@ def read_keys(file: Path) -> tuple[tuple[str, ...], str]:
     """Class names and origin, as a file of SHD's schema states them."""
     with _opened(file) as content:
         keys = _dataset(content, "extra/keys", file)
-        with _reading(f"{file}, extra/keys"):
+        with naming(f"{file}, extra/keys"):
             names = tuple(_text(key) for key in np.asarray(keys[()]).reshape(-1))
         if not names:
             raise SnnError(f"{file}: extra/keys should be the name of each class, found none.")
@@ -55,7 +55,7 @@ def read_keys(file: Path) -> tuple[tuple[str, ...], str]:
 def _labels(content: Any, file: Path) -> np.ndarray:
     """The label of each row; a column [N, 1], as MATLAB writes arrays, is read as a row."""
     dataset = _dataset(content, "labels", file)
-    with _reading(f"{file}, labels"):
+    with naming(f"{file}, labels"):
         labels = np.asarray(dataset[()])
     if labels.ndim == 2 and 1 in labels.shape:
         labels = labels.reshape(-1)
@@ -84,17 +84,7 @@ def _text(key: Any) -> str:
 def _opened(file: Path) -> Iterator[Any]:
     import h5py  # only these files need it
 
-    with _reading(str(file)):
+    with naming(str(file)):
         opened = h5py.File(file, "r")
     with opened:
         yield opened
-
-
-@contextlib.contextmanager
-def _reading(source: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as cause:
-        raise SnnError(
-            f"{source}: it cannot be read ({cause}). It is cut short, or no HDF5 file of SHD's schema; copy it anew."
-        ) from cause

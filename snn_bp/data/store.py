@@ -27,6 +27,7 @@ from snn_bp.data.cache import (
 from snn_bp.data.catalogue import Sensor
 from snn_bp.data.encode import Events
 from snn_bp.errors import SnnError
+from snn_bp.files import json_sha256
 
 FORMAT = 2
 LONGEST_US = 2**32 - 1  # times are kept in 32 bits
@@ -66,7 +67,7 @@ def store(name: str, recordings: Iterable[Recording], *, made_from: Any, sensor:
 
     `made_from` is any value JSON can write. `recordings` is not touched when the cache has its events.
     """
-    key = hashlib.sha256(json.dumps([FORMAT, made_from, sensor, classes]).encode()).hexdigest()
+    key = json_sha256([FORMAT, made_from, sensor, classes])
     shared = cache_folder() / f"{name}-{key[:20]}"
     said: list[str] = []
     for folder in (shared, own := shared.with_name(f"{shared.name}-of-{_user()}")):

@@ -141,14 +141,8 @@ def check_frames(frames: np.ndarray, shape: Sequence[Any], *, source: str) -> No
 
 
 def _refuse_encoding_of_frames(data: Data) -> None:
-    asked = {
-        "shift": data.shift != 0,
-        "turn": data.turn != 0,
-        "downsample": data.downsample != 1,
-        "binary": data.binary,
-    }
-    for field, is_asked in asked.items():
-        if is_asked:
+    for field, left_out in (("shift", 0), ("turn", 0), ("downsample", 1), ("binary", False)):
+        if getattr(data, field) != left_out:
             raise SnnError(
                 f"{field}={getattr(data, field)!r}: it acts on events, and the last of the transforms makes "
                 f"frames. Leave {field} or that transform out."

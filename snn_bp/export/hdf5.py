@@ -15,15 +15,12 @@ import numpy as np
 
 from snn_bp.errors import SnnError
 from snn_bp.export.hdf5_child import Reading
+from snn_bp.files import kind_of_entry
 
 Entry: TypeAlias = np.ndarray | str | list | None
 SECONDS, SECONDS_PER_MB = 10.0, 0.1  # of computing for a file before it counts as one that hangs the library
 WAIT = 6  # times as long by the clock: on a busy machine a sound file takes its time
 STOPPED = (getattr(signal, "SIGXCPU", None),)  # how the other process ends when its time is up
-KINDS = {
-    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
-    stat.S_IFSOCK: "a socket",
-}  # fmt: skip
 
 
 def read_hdf5(path: Path | str) -> dict[str, Entry]:
@@ -55,8 +52,7 @@ def _check_kind(path: Path) -> None:
         said = cause.strerror if isinstance(cause, OSError) else str(cause)
         raise SnnError(f"{path}: no file is here ({said}).") from None
     if not stat.S_ISREG(found.st_mode):
-        what = KINDS.get(stat.S_IFMT(found.st_mode), "something else")
-        raise SnnError(f"{path}: no file is here but {what}. Give the name of a file.")
+        raise SnnError(f"{path}: no file is here but {kind_of_entry(found.st_mode)}. Give the name of a file.")
 
 
 def _by_child(path: Path) -> bytes:

@@ -36,7 +36,7 @@ def quantize(network: Network, *, input_bits: int = 0) -> Graph:
     for block in blocks(network):
         name = network.name(block.places[-1])
         try:
-            populations.append(_population(block, network, place=len(populations)))
+            populations.append(_population(block, network))
         except SnnError as cause:
             raise SnnError(f"export, {name}: {cause}") from cause
     for lost in lost_weights(network, populations):
@@ -115,7 +115,7 @@ def lost_weights(network: Network, populations: Sequence[Population]) -> list[Lo
     return found
 
 
-def _population(block: Block, network: Network, *, place: int) -> Population:
+def _population(block: Block, network: Network) -> Population:
     grid, neuron, shape = on_grid(block), block.neurons.neuron, block.neurons.shape
     bias, geometry = grid.sum.bias, grid.sum.geometry
     if network.target == "float" and has_current(neuron) and bias is not None and bool((bias != 0).any()):
@@ -131,17 +131,12 @@ def _population(block: Block, network: Network, *, place: int) -> Population:
         bias=None if bias is None or not bool((bias != 0).any()) else _whole(bias),
         recurrent=None if grid.recurrent is None else _whole(grid.recurrent),
         delay=np.asarray(sum(delays))[None] if delays else None,  # one behind the other
-        current_decay=_decay(grid.current_kept, shape),
-        voltage_decay=_decay(grid.voltage_kept, shape),
+        current_decay=DECAY_ONE - _each(grid.current_kept, shape),
+        voltage_decay=DECAY_ONE - _each(grid.voltage_kept, shape),
         threshold=_each(grid.threshold, shape),
         readout=not is_spiking(neuron),
         **moves,
     )
-
-
-def _decay(kept: Tensor, shape: tuple[int, ...]) -> int | np.ndarray:
-    found = _each(kept, shape)
-    return DECAY_ONE - found
 
 
 def _each(value: Tensor, shape: tuple[int, ...]) -> int | np.ndarray:

@@ -17,7 +17,7 @@ from snn_bp.exact import check_exact, check_whole
 from snn_bp.kernels import first_state, parameters_of
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.reference import Parts, torch_advance, torch_slope
-from snn_bp.layers import Delays, DropoutOverTime, Neurons, RecurrentNeurons
+from snn_bp.layers import Delays, DropoutOverTime, Neurons, RecurrentNeurons, neurons_of
 from snn_bp.network import Network
 from snn_bp.neurons import coefficients
 
@@ -42,7 +42,7 @@ class Block:
         synapse: Synapse | None = None, norm: Norm | None = None,
     ) -> None:  # fmt: skip
         self.place, self.layer, self.front, self.synapse, self.norm = place, layer, front, synapse, norm
-        self.neurons = layer.neurons if isinstance(layer, RecurrentNeurons) else layer
+        self.neurons = neurons_of(layer)
         self.constants = Constants.of(self.neurons.neuron)
         self.folded = self._fold()
         self.weight, self.bias, self.recurrent = (None if part is None else part.detach() for part in self.folded)

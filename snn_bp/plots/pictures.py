@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snn_bp.data import spread
 from snn_bp.diagnose.trace import Trace, diagnose
 from snn_bp.files import is_there, make_folder, replace_file
 from snn_bp.network import Network
@@ -104,8 +105,7 @@ class Scene(NamedTuple):
         """Raises where the run has no checkpoint yet, or its data are not here."""
         dataset, loss, network = run.dataset(), run.experiment.train.loss, run.network("best")
         split = "validation" if len(dataset.ids["validation"]) else "train"
-        ids = dataset.ids[split]
-        x, targets = dataset.batch(split, ids[np.linspace(0, len(ids) - 1, min(len(ids), RECORDINGS)).astype(int)])
+        x, targets = dataset.batch(split, spread(dataset.ids[split], RECORDINGS))
         with torch.no_grad():
             out = network(x)
         how = {"target": int(targets[0]), "loss": loss, "class_names": dataset.class_names}

@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.data import Dataset, load
+from snn_bp.data import Dataset, load, spread
 from snn_bp.errors import SnnError, check_choice, check_number
 from snn_bp.evaluate import Evaluation, evaluate_network
 from snn_bp.experiment import Experiment, Train, to_json
+from snn_bp.feasibility import check_fit
 from snn_bp.files import is_there, write_object
+from snn_bp.memory import PROBED
 from snn_bp.network import Network, start_alive
+from snn_bp.optimizer import make_device
 from snn_bp.progress import show
 from snn_bp.provenance import peak_memory_mb
 from snn_bp.run import ASKED, Run
@@ -27,7 +30,7 @@ from snn_bp.search.record import Row, Search
 from snn_bp.search.saving import Position, position_of, read_asked, save, save_row
 from snn_bp.search.searchers import Backpropagation, Population
 from snn_bp.signals import Stopped, noted_signals
-from snn_bp.train import SAVE_SECONDS, check_fit, make_device
+from snn_bp.train import SAVE_SECONDS
 
 MethodName: TypeAlias = Literal["ga", "pso", "es", "bptt"]
 ROWS = 40  # of the curve, the budget growing by the same factor from one to the next
@@ -160,7 +163,7 @@ class _Task:
         """The network at its start, and what searches; raises where the budget is too small."""
         how, seed, ids = experiment.train, experiment.seed, dataset.ids["train"]
         device, batch = make_device(how), min(experiment.data.batch, len(ids))
-        probe = dataset.batch("train", _spaced(ids, min(batch, 64)))[0].to(device)
+        probe = dataset.batch("train", spread(ids, min(batch, PROBED)))[0].to(device)
         network = experiment.network(dataset.shape).to(device)
         start_alive(network, probe)
         if name == "bptt":
@@ -252,7 +255,7 @@ def _measure(task: _Task, at: Position, clock: Clock) -> None:
 
 def _figures(network: Network, dataset: Dataset, how: Train, aim: Objective) -> dict:
     """What a row says of the network as it is: value, best left out, and losses and accuracies."""
-    some = replace(dataset, ids=dataset.ids | {"train": _spaced(dataset.ids["train"], MEASURED)})
+    some = replace(dataset, ids=dataset.ids | {"train": spread(dataset.ids["train"], MEASURED)})
     train, validation = (_evaluated(network, some, split, how) for split in ("train", "validation"))
     assert train is not None
     return {
@@ -280,11 +283,6 @@ def _value(network: Network, dataset: Dataset, split: str, aim: Objective) -> fl
         x, targets = (part.to(device) for part in dataset.batch(split, ids))
         total += float(aim(network, x, targets)) * len(ids)
     return total / len(dataset.ids[split]) if math.isfinite(total) else math.inf
-
-
-def _spaced(ids: np.ndarray, count: int) -> np.ndarray:
-    """Up to `count` of the ids, spread over all."""
-    return ids[np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int)]
 
 
 def _line(row: Row) -> str:

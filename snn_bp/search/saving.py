@@ -9,6 +9,7 @@ from snn_bp.checkpoint import Checkpoint
 from snn_bp.errors import SnnError
 from snn_bp.files import is_there, read_object
 from snn_bp.network import Network
+from snn_bp.resuming import check_nothing_trained
 from snn_bp.run import ASKED, Run
 from snn_bp.search.record import Row
 from snn_bp.search.searchers import Backpropagation, Population
@@ -65,12 +66,10 @@ def save_row(run: Run, at: Position) -> None:
 
 
 def position_of(run: Run, network: Network, searcher: Population | Backpropagation) -> Position:
-    """Go on from the newest good checkpoint, the beginning where there never was one; raises where none serves."""
+    """The position of the newest readable checkpoint, which is loaded; the beginning if nothing was ever saved."""
     checkpoint, problems = run.latest()
     if checkpoint is None:
-        if problems or run.has_trained():
-            why = " ".join(problems) or f"{run.path / 'checkpoints'}: the checkpoints of what was searched are missing."
-            raise SnnError(f"{why} Nothing was changed. Mend that, or search anew with another --out.")
+        check_nothing_trained(run, problems, remedy="search anew with another --out")
         return Position()
     sums = dict(checkpoint.sums)
     try:
