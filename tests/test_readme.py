@@ -76,4 +76,4 @@ def test_accuracies_of_exported_files_are_those_of_the_result_file(row):
     shown = [floats["accuracy"]["float"], floats["accuracy"]["integer"], whole["accuracy"]["integer"]]
     assert re.findall(r"\| (0\.\d+)", row) == [f"{value:.3f}" for value in shown]
     assert floats["samples"] == whole["samples"] == int(samples)
-    assert floats["holds"] and whole["holds"] and "50 recordings are equal" in whole["client"]
+    assert floats["holds"] and whole["holds"] and "50 recordings in a row are equal" in whole["client"]
