@@ -16,6 +16,7 @@ from snn_bp.chains import chain_at, layer_at, run_chain, run_layer
 from snn_bp.chip import run_chip
 from snn_bp.errors import SnnError, check_choice, check_number, check_seed
 from snn_bp.exact import is_exact, runs_here
+from snn_bp.inputs import check_input, check_states
 from snn_bp.kernels import runs_compiled, simulate
 from snn_bp.kernels.allocator import keep_freed_memory
 from snn_bp.kernels.around import has_hooks_on_every_module
@@ -206,13 +207,15 @@ class Network(nn.Module):
 
     def _states(self, state: NetworkState | None) -> Iterator[State | None]:
         count = 0 if self.target == "loihi" else sum(has_state(layer) for layer in self.layers)
-        if state and (self.target == "loihi" or any(isinstance(layer, Delays) for layer in self.layers)):
+        if (
+            state is not None
+            and state != ()
+            and (self.target == "loihi" or any(isinstance(layer, Delays) for layer in self.layers))
+        ):
             what = 'target="loihi"' if self.target == "loihi" else "a Delay"
             raise SnnError(f"network.run: with {what} a recording runs whole, spikes are under way between its steps.")
-        if state is not None and len(state) != count:
-            raise SnnError(
-                f"network.run: the state should have {count} parts, found {len(state)}. None starts from rest."
-            )
+        if state is not None:
+            check_states(state, count)
         return iter(state) if state is not None else iter([None] * count)
 
     def _given(self, x: Tensor) -> Tensor:
@@ -237,32 +240,7 @@ class Network(nn.Module):
 
     def check_input(self, x: Tensor) -> None:
         """Raise unless `x` is `[time, batch, *input_shape]`, in floats as wide as the weights or in bytes."""
-        if not isinstance(x, Tensor):
-            raise SnnError(
-                f"network: input should be a torch tensor, found {type(x).__module__}.{type(x).__qualname__}. Use "
-                "torch.as_tensor(x)."
-            )
-        if x.layout is not torch.strided:
-            raise SnnError(f"network: input should be an ordinary tensor, found {x.layout}. Use x.to_dense().")
-        if x.dim() < 2 or tuple(x.shape[2:]) != self.input_shape:
-            raise SnnError(
-                f"network: input should be [time, batch, {', '.join(map(str, self.input_shape))}], "
-                f"found {list(x.shape)}. Loaders give time first."
-            )
-        if len(x) == 0:
-            raise SnnError(f"network: input should have a time step at least, found {list(x.shape)}.")
-        if x.dtype in (torch.uint8, torch.bool):
-            return
-        if not x.is_floating_point():
-            raise SnnError(f"network: input should be a tensor of floats, or of bytes, found {x.dtype}. Use x.float().")
-        dtype = next((weight.dtype for weight in self.parameters()), x.dtype)
-        cast = torch.is_autocast_enabled(x.device.type) and torch.float64 not in (x.dtype, dtype)
-        if x.dtype != dtype and dtype.is_floating_point and not cast:
-            whole = {torch.float64: "double", torch.float16: "half", torch.bfloat16: "bfloat16"}.get(x.dtype, "float")
-            raise SnnError(
-                f"network: input is {x.dtype}, the weights are {dtype}. Use x.to({dtype}), or network.{whole}() for "
-                "weights as wide as the input."
-            )
+        check_input(x, self.input_shape, next(self.parameters(), None))
 
     def _build(self, place: int, layer: Layer, shape: Shape) -> tuple[nn.Module, Shape]:
         if isinstance(layer, Neuron):

@@ -17,7 +17,7 @@ FLOORS = {
     "equations": 0, "errors": 0, "fields": 0, "files": 0, "lock": 0, "capacity": 0, "signals": 0,
     "neurons": 1, "surrogates": 1,
     "kernels": 2,
-    "layers": 3, "exact": 3, "stateless": 3, "start": 3, "activity": 3,
+    "layers": 3, "exact": 3, "stateless": 3, "start": 3, "activity": 3, "inputs": 3,
     "chains": 3, "blocks": 3, "folding": 3, "chip": 3, "network": 3, "losses": 3, "bridge": 3,
     "data": 4, "experiment": 4, "memory": 4, "checkpoint": 4, "provenance": 4, "records": 4, "tables": 4, "run": 4,
     "optimizer": 5, "feasibility": 5,

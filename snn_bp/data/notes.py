@@ -49,6 +49,11 @@ def _of_window(dataset: Dataset, part: str) -> list[str]:
             f"{part} part: events up to {_ms(found.last_ms)}, where recordings of {data.name} last about "
             f"{_ms(usual_ms)}: the files may give times in another unit than the set's"
         )
+    if found.last_ms is not None and found.last_ms * LONG < usual_ms:
+        notes.append(
+            f"{part} part: events up to {_ms(found.last_ms)} only, where recordings of {data.name} last about "
+            f"{_ms(usual_ms)}: the files may give times in another unit than the set's"
+        )
     return notes
 
 

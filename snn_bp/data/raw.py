@@ -15,6 +15,7 @@ from snn_bp.errors import SnnError
 
 _FIELDS = "xypt"
 _LARGEST = 2**62
+_COARSEST_US = 10_000  # of float times: the neighbours of the largest one; coarser ones have lost the recording's order
 _EVENTS = np.dtype([(name, np.int64) for name in _FIELDS])
 _ROW_EVENTS = np.dtype([("t", np.int64), ("x", np.int64)])
 
@@ -185,6 +186,12 @@ def microseconds(values: np.ndarray, *, unit_us: int, source: str, name: str = "
         wide = values.astype(np.float64)
         _refuse_first(values, ~np.isfinite(wide), name, source, expected="finite")
         _refuse_first(values, (wide < 0) | (wide * unit_us >= _LARGEST), name, source, expected="0 or more")
+        step_us = float(np.spacing(values.max())) * unit_us
+        if step_us > _COARSEST_US:
+            raise SnnError(
+                f"{source}: {name} reaches {values.max():.10g}, where {values.dtype} tells times {step_us / 1000:,.0f} "
+                "ms apart only. Write the times in int64, or count them from the start of the recording."
+            )
         return np.rint(wide * unit_us).astype(np.int64)
     bits = 8 * values.dtype.itemsize
     if bits <= 32 and len(values) > 1:

@@ -175,7 +175,15 @@ def _walk(folder: Path, suffix: str, above: tuple[tuple[int, int], ...]) -> Iter
 
 
 def _table(file: Path) -> np.ndarray:
-    array = np.load(file, allow_pickle=False)
-    if not isinstance(array, np.ndarray):
-        raise SnnError(f"{file}: it should hold one array, found an archive of several. Save the array by numpy.save.")
+    with open(file, "rb") as content:
+        array = np.load(content, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise SnnError(
+                f"{file}: it should hold one array, found an archive of several. Save the array by numpy.save."
+            )
+        if (more := len(content.read())) > 0:
+            raise SnnError(
+                f"{file}: it should hold one array, found {more} bytes behind it, as where arrays were saved into one "
+                "file. Save one array of all events."
+            )
     return array

@@ -7,9 +7,10 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from snn_bp.errors import SnnError, check_choice
+from snn_bp.errors import SnnError, check_choice, check_flag, shown
 from snn_bp.kernels.around import PLAIN, is_transformed, is_watched
 from snn_bp.kernels.bind import Constants
+from snn_bp.kernels.given import as_parameter, as_part
 from snn_bp.kernels.operator import is_compiled, run_neuron
 from snn_bp.kernels.operator import neuron as compiled_neuron
 from snn_bp.kernels.reference import simulate_reference
@@ -67,6 +68,8 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
     """
     _check_input(neuron, x)
     check_surrogate(surrogate)
+    check_flag("simulate: potentials", potentials)
+    x = x.resolve_neg()  # a view that negates: kernels read memory as it is
     y = x if x.dtype in (torch.float32, torch.float64) else x.float()
     constants = Constants.of(neuron)
     values = parameters_of(neuron, y, parameters or {})
@@ -126,6 +129,7 @@ def runs_compiled(x: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and type(x) in PLAIN
         and not torch.compiler.is_compiling()
+        and not x.is_neg()
         and not is_transformed()
         and not is_watched()
     )
@@ -134,7 +138,13 @@ def runs_compiled(x: Tensor) -> bool:
 def rest(neuron: Neuron, shape: tuple[int, ...], *, like: Tensor) -> State:
     """The state of silence, `shape` = `[batch, *neurons]`, in the type and on the device of `like`."""
     constants = Constants.of(neuron)
-    zero = like.new_zeros(shape)
+    if not isinstance(like, Tensor) or not like.is_floating_point():
+        found = like.dtype if isinstance(like, Tensor) else shown(like)
+        raise SnnError(f"rest: like should be a tensor of floats, found {found}.")
+    try:
+        zero = like.new_zeros(shape)
+    except (TypeError, RuntimeError):
+        raise SnnError(f"rest: shape should be (batch, *neurons), as (8, 50), found {shown(shape)}.") from None
     return State(
         v=zero,
         s=zero if constants.spiking else None,
@@ -149,12 +159,18 @@ def _check_input(neuron: Neuron, x: Tensor) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         found = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise SnnError(f"{name}: input should be a tensor of floats, found {found}. Use x.float().")
+    if x.layout is not torch.strided:
+        raise SnnError(f"{name}: input should be an ordinary tensor, found {x.layout}. Use x.to_dense().")
     if x.dim() < 2 or x.shape[0] == 0:
         raise SnnError(f"{name}: input should be [time, batch, ...] with a step at least, found {list(x.shape)}.")
 
 
 def parameters_of(neuron: Neuron, x: Tensor, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
     """The five coefficients, all scalars or all shaped as one step of `x`."""
+    if not isinstance(given, Mapping):
+        raise SnnError(
+            f"simulate: parameters should be a tensor under each name, as {{'beta': ...}}, found {shown(given)}."
+        )
     unknown = [name for name in given if name not in COEFFICIENTS]
     if unknown:
         raise SnnError(f"simulate: parameter {unknown[0]!r} is not known. Known: {', '.join(COEFFICIENTS)}.")
@@ -164,7 +180,11 @@ def parameters_of(neuron: Neuron, x: Tensor, given: Mapping[str, Tensor]) -> tup
         if idle.get(name):
             raise SnnError(f"simulate: {neuron} has no {name}, so the parameter would change nothing. Leave it out.")
     values = {**coefficients(neuron), **given}
-    tensors = [torch.as_tensor(values[name], dtype=x.dtype, device=x.device) for name in COEFFICIENTS]
+    tensors = [
+        as_parameter(f"{type(neuron).__name__}: {name}", values[name], x) if name in given
+        else torch.as_tensor(values[name], dtype=x.dtype, device=x.device)
+        for name in COEFFICIENTS
+    ]  # fmt: skip
     if all(tensor.dim() == 0 for tensor in tensors):
         return tuple(tensors)
     shape = x.shape[1:]
@@ -196,14 +216,12 @@ def first_state(neuron: Neuron, x: Tensor, state: State | None, constants: Const
     if state is None:
         return zero, zero, zero, zero
     needed = {"i": constants.current, "a": constants.adapts, "v": True, "s": constants.spiking}
-    parts = []
-    for name, need in needed.items():
-        part = getattr(state, name)
-        if need and (part is None or part.shape != zero.shape):
-            found = "nothing" if part is None else list(part.shape)
-            raise SnnError(
-                f"{type(neuron).__name__}: state.{name} should have the shape {list(zero.shape)} of one step of the "
-                f"input, found {found}. None starts from rest."
-            )
-        parts.append(part.to(x.dtype) if need else zero)
-    return tuple(parts)
+    if not isinstance(state, State):
+        raise SnnError(
+            f"{type(neuron).__name__}: the state should be a State, as simulate returns it, found {shown(state)}. None "
+            "starts from rest."
+        )
+    return tuple(
+        as_part(f"{type(neuron).__name__}: state.{name}", getattr(state, name), x) if need else zero
+        for name, need in needed.items()
+    )

@@ -53,7 +53,8 @@ def has_hooks_on_every_module() -> bool:
 
 def holds_plain_numbers(tensor: Tensor, dtype: torch.dtype) -> bool:
     """Whether a kernel on the CPU may read this tensor's memory as numbers of `dtype`."""
-    return type(tensor) in PLAIN and tensor.dtype == dtype and tensor.is_cpu and tensor.layout is torch.strided
+    strided = tensor.layout is torch.strided
+    return type(tensor) in PLAIN and tensor.dtype == dtype and tensor.is_cpu and strided and not tensor.is_neg()
 
 
 def first_derivatives(what: str, instead: str = REFERENCE) -> Callable[[Callable], Callable]:
@@ -63,7 +64,7 @@ def first_derivatives(what: str, instead: str = REFERENCE) -> Callable[[Callable
         @functools.wraps(backward)
         def checked(ctx: Any, *gradients: Tensor | None) -> Any:
             check_backward(what, gradients, instead)
-            return backward(ctx, *gradients)
+            return backward(ctx, *(None if each is None else each.resolve_neg() for each in gradients))
 
         return checked
 

@@ -176,8 +176,8 @@ def _dtype(tensor: Tensor) -> np.dtype:
 
 
 def _rows(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().view(tensor.shape[0], math.prod(tensor.shape[1:])).numpy()
+    return tensor.detach().resolve_neg().contiguous().view(tensor.shape[0], math.prod(tensor.shape[1:])).numpy()
 
 
 def _flat(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().view(-1).numpy()
+    return tensor.detach().resolve_neg().contiguous().view(-1).numpy()

@@ -190,3 +190,9 @@ def test_times_that_step_back_are_said(cache, tmp_path):
 
     assert said(dataset, "train part: times step back, as where part of a file was overwritten (3/0.bin)")
     assert not said(dataset, "test part: times step back")
+
+
+def test_times_much_too_short_for_the_set_are_said(cache, tmp_path):
+    dataset = digits_on_disk(tmp_path, {"0.bin": event(0) + event(150) + event(300)})
+
+    assert len(said(dataset, "events up to 0.3 ms only, where recordings of nmnist last about 310 ms")) == 2

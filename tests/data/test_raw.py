@@ -203,3 +203,26 @@ def test_a_clock_of_23_bits_that_has_wrapped_is_refused():
 
     with pytest.raises(SnnError, match=r"0\.bin: t steps back by 8\.4 s"):
         events_of_bytes(rows.reshape(-1), source="0.bin")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "unit_us", "start"), [(np.float32, 1000, 1_700_000_000_000), (np.float16, 1_000_000, 40.0)], ids=str
+)
+def test_float_times_too_coarse_to_tell_events_apart_are_refused(dtype, unit_us, start):
+    from snn_bp.data.raw import microseconds
+
+    times = start + np.array([0.0, 0.25, 0.5]) * 1_000_000 / unit_us
+    assert len(set(microseconds(times, unit_us=unit_us, source="0.npy"))) == 3  # doubles tell them apart
+
+    with pytest.raises(SnnError, match=r"0\.npy: t reaches .* apart only"):
+        microseconds(times.astype(dtype), unit_us=unit_us, source="0.npy")
+
+
+def test_events_behind_the_first_array_of_a_file_are_not_dropped_in_silence(cache, tmp_path):
+    gestures(tmp_path, ROWS)
+    for file in sorted(tmp_path.rglob("0.npy")):
+        with open(file, "ab") as more:
+            np.save(more, ROWS)
+
+    with pytest.raises(SnnError, match=r"0\.npy: it should hold one array, found 256 bytes behind it"):
+        load(Data("dvs_gesture", validation=0, root=str(tmp_path)), quiet=True)

@@ -1,0 +1,118 @@
+"""What is handed to `simulate` and to a network: right, or refused in one sentence before anything is computed."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from snn_bp import ALIF, LIF, Dense, Network, SnnError, State, rest, simulate, use_backend
+
+NEURON = LIF(beta=0.9, threshold=0.5)
+X = torch.rand(6, 2, 4, generator=torch.Generator().manual_seed(0))
+ONE = torch.zeros(2, 4)
+
+
+def negated(x: Tensor) -> Tensor:
+    """A view of the memory of `x` that shows its values negated."""
+    return torch._neg_view(x)  # type: ignore[attr-defined]
+
+
+def small() -> Network:
+    return Network((Dense(5), LIF(beta=0.9), Dense(3), LIF(beta=0.9)), (4,))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [5, "rest", {}, (ONE, ONE), ONE, State(v=np.zeros((2, 4)), s=ONE), State(v=0.0, s=ONE)],  # type: ignore[arg-type]
+)
+def test_a_state_of_another_kind_is_refused(state):
+    with pytest.raises(SnnError, match="None starts from rest"):
+        simulate(NEURON, X, state)
+
+
+@pytest.mark.parametrize("part", [ONE.to(torch.complex64), ONE.to_sparse(), ONE.to("meta")])
+def test_a_state_without_plain_numbers_is_refused(part):
+    with pytest.raises(SnnError, match=r"LIF: state\.v"):
+        simulate(NEURON, X, State(v=part, s=ONE))
+
+
+@pytest.mark.parametrize(
+    "value", ["0.5", None, True, float("nan"), [0.5, float("inf"), 0.5, 0.5], torch.ones(4, dtype=torch.complex64)]
+)
+def test_a_parameter_that_is_no_number_is_refused(value):
+    with pytest.raises(SnnError, match="LIF: beta"):
+        simulate(NEURON, X, parameters={"beta": value})
+
+
+def test_parameters_that_name_nothing_are_refused():
+    with pytest.raises(SnnError, match="under each name"):
+        simulate(NEURON, X, parameters=5)  # type: ignore[arg-type]
+
+
+def test_a_word_in_place_of_a_truth_value_is_refused():
+    with pytest.raises(SnnError, match="potentials='no'"):
+        simulate(NEURON, X, potentials="no")  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("shape", [("x",), (3, -1), None, (3.0,)])
+def test_rest_names_a_shape_that_is_none(shape):
+    with pytest.raises(SnnError, match="rest: shape"):
+        rest(NEURON, shape, like=X)
+
+
+@pytest.mark.parametrize("like", [5, torch.ones(3, dtype=torch.int64)])
+def test_rest_asks_for_a_tensor_of_floats(like):
+    with pytest.raises(SnnError, match="rest: like"):
+        rest(NEURON, (2, 4), like=like)
+
+
+def test_a_view_that_negates_is_read_as_the_numbers_it_shows():
+    x, shown = -X, negated(X)
+    assert shown.is_neg()
+    weights = torch.nn.Parameter(-2 * torch.rand(5, 4, generator=torch.Generator().manual_seed(1)))
+    network = small()
+    network.layers[0].weight.data = -weights.data
+    other = copy.deepcopy(network)
+    other.layers[0].weight.data = negated(weights.data)
+    for neuron in (LIF(beta=0.9, threshold=0.2), ALIF(beta=0.9, rho=0.9, kappa=0.1, threshold=0.2)):
+        start = State(v=negated(-torch.full((2, 4), 0.3)), s=ONE, a=ONE)
+        plain = start._replace(v=torch.full((2, 4), 0.3))
+        spikes, _ = simulate(neuron, negated(-X), start)
+        assert torch.equal(spikes, simulate(neuron, X, plain)[0])
+        assert spikes.any()
+    for fed, same in ((shown, x), (negated(-X), X)):
+        assert torch.equal(other(fed), network(same))
+        with use_backend("reference"):
+            assert torch.equal(other(fed), network(same))
+
+
+def test_a_gradient_that_negates_arrives_as_the_numbers_it_shows():
+    network, found = small(), []
+    for gradient in (-torch.ones(6, 2, 3), negated(torch.ones(6, 2, 3))):
+        network.zero_grad()
+        network(X).backward(gradient)
+        found.append([weight.grad for weight in network.parameters()])
+    for one, other in zip(*found, strict=True):
+        assert isinstance(one, Tensor)
+        assert one.any()
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("state", [5, "rest", ONE, State(v=ONE), (1, 2)])
+def test_a_network_refuses_a_state_of_another_kind(state):
+    with pytest.raises(SnnError, match="None starts from rest"):
+        small().run(X, state)
+
+
+def test_an_empty_state_is_not_taken_for_rest():
+    with pytest.raises(SnnError, match="should have 2 parts, found 0"):
+        small().run(X, ())
+
+
+def test_tensors_without_numbers_and_on_another_device_are_refused():
+    with pytest.raises(SnnError, match="meta, which holds no numbers"):
+        small()(X.to("meta"))
+    with pytest.raises(SnnError, match="the weights are on meta"):
+        small().to("meta")(X)
