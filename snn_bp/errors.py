@@ -3,7 +3,9 @@
 import difflib
 import math
 import numbers
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 LONGEST = 100  # characters of a value in a message
@@ -52,6 +54,20 @@ def check_flag(name: str, value: Any) -> None:
     """Raise unless `value` is True or False: any text, "no" too, would count as True."""
     if not isinstance(value, bool):
         raise SnnError(f"{name}={shown(value)}: it should be True or False.")
+
+
+def check_kind(name: str, value: object, kind: type, hint: str) -> None:
+    """Raise unless `value` is a `kind`; `hint` says how one is made."""
+    if not isinstance(value, kind):
+        a = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise SnnError(f"{name} should be {a} {kind.__name__}, found {shown(value)}. {hint}")
+
+
+def as_path(name: str, value: object) -> Path:
+    """The path of a file or folder that `value` names; raises where it names none."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str) or "\0" in os.fspath(value):
+        raise SnnError(f"{name} should be a path, found {shown(value)}. As in 'runs/mine'.")
+    return Path(value)
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from snn_bp.activity import saturated_share, silent_share, slopes_and_height, threshold_distances, window_share
 from snn_bp.data import Dataset
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, check_kind
 from snn_bp.exact import FORWARDS, why_strange
 from snn_bp.layers import RecurrentNeurons, neurons_of
 from snn_bp.losses import Loss
@@ -41,6 +41,7 @@ class Evaluation:
 
 def evaluate(run: Run, split: str = "test", *, checkpoint: str = "best") -> Evaluation:
     """The run's network at its best (or last) checkpoint, on the "test", "validation" or "train" split."""
+    check_kind("evaluate: the run", run, Run, "As in evaluate(Run('runs/mine')).")
     return evaluate_network(run.network(checkpoint), run.dataset(), split, run.experiment.train.loss)
 
 

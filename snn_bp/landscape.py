@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from snn_bp.diagnose.unroll import How, copied, unroll
+from snn_bp.diagnose.unroll import How, check_asked, copied, unroll
 from snn_bp.errors import SnnError, check_flag, check_number, check_seed
 from snn_bp.losses import Loss
 from snn_bp.network import Network, deep_copy
@@ -36,6 +36,7 @@ def loss_slice(
     staircase: ever finer grids show steps, not a slope. `smoothed` replaces spikes by the surrogate's integral: the
     network whose exact gradient the surrogate gives, resets that are detached aside.
     """
+    check_asked("loss_slice", network, x, loss)
     check_seed("loss_slice: seed", seed)
     check_flag("loss_slice: smoothed", smoothed)
     check_number("loss_slice: span", span, above=0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError
-from snn_bp.network import Network
+from snn_bp.network import Network, check_network
 
 
 class Momentum(NamedTuple):
@@ -31,6 +31,7 @@ def trace_optimizer(optimizer: torch.optim.Optimizer, network: Network) -> list[
     """
     if not isinstance(optimizer, torch.optim.SGD | torch.optim.Adam | torch.optim.AdamW):
         raise SnnError(f"trace_optimizer: {type(optimizer).__name__} is not known. Known: SGD, Adam, AdamW.")
+    check_network("trace_optimizer", network)
     held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
     twins: dict[int, nn.Parameter] = {}
     for name, weight in network.named_parameters():

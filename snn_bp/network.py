@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from snn_bp.blocks import TARGETS, Target, blocks
 from snn_bp.chains import chain_at, layer_at, run_chain, run_layer
 from snn_bp.chip import run_chip
-from snn_bp.errors import SnnError, check_choice, check_number, check_seed
+from snn_bp.errors import SnnError, check_choice, check_kind, check_number, check_seed, shown
 from snn_bp.exact import is_exact, runs_here
 from snn_bp.inputs import check_input, check_states
 from snn_bp.kernels import runs_compiled, simulate
@@ -29,6 +29,9 @@ from snn_bp.stateless import apply_stateless, pool_behind, sums_of
 from snn_bp.surrogates import ATan, Surrogate, check_surrogate
 
 NetworkState: TypeAlias = tuple[State, ...]  # one for each layer of neurons, in order
+
+
+SMALL = "As in Network((Dense(10), LIF(beta=0.9)), (700,))."
 
 
 class Activity(NamedTuple):
@@ -66,6 +69,11 @@ class Network(nn.Module):
         super().__init__()
         keep_freed_memory()
         check_choice("Network: memory", memory, ("full", "low"))
+        if not isinstance(model, tuple | list) or not isinstance(input_shape, tuple | list):
+            given = model if not isinstance(model, tuple | list) else input_shape
+            raise SnnError(
+                f"Network: it takes a tuple of layers and the shape of a step, found {shown(given)}. {SMALL}"
+            )
         if not model:
             raise SnnError("Network: the model is empty. A small one: (Dense(10), LIF(beta=0.9)).")
         self.model, self.input_shape = tuple(model), tuple(input_shape)
@@ -290,6 +298,11 @@ def _first_step(x: Tensor) -> int:
     return int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
 
 
+def check_network(asker: str, network: object) -> None:
+    """Raise unless `network` is a `Network`."""
+    check_kind(f"{asker}: the network", network, Network, SMALL)
+
+
 def has_state(layer: nn.Module) -> bool:
     """Whether the layer carries state from step to step."""
     return isinstance(layer, Neurons | RecurrentNeurons)
@@ -311,6 +324,7 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
     ours are left as they are; batch norms take over the statistics of the batch, so that evaluation means something
     before the first step. Weights that are pruned or parametrised are scaled where they come from.
     """
+    check_network("start_alive", network)
     check_number("start_alive: spread", spread, above=0)
     found, x = fronts(network), network.in_floats(x)
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]

@@ -19,7 +19,7 @@ from torch import Tensor
 from snn_bp.checkpoint import Checkpoint, checkpoint_bytes, read_checkpoint
 from snn_bp.data import Dataset, load
 from snn_bp.data.record import describe
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, as_path
 from snn_bp.experiment import Experiment, from_json_text, to_json
 from snn_bp.files import (
     UNFINISHED,
@@ -55,7 +55,7 @@ class Run:
     """A run folder, to read and to go on from. `Run(path)` opens one; `Run.create` makes one."""
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        self.path = as_path("Run: the folder", path)
         file = self.path / "experiment.json"
         if not is_there(file):
             raise SnnError(f"{self.path}: no run is here, experiment.json is missing. `snn-bp list` shows the runs.")
@@ -87,7 +87,7 @@ class Run:
     @staticmethod
     def check_free(path: Path | str) -> None:
         """Raise where a new run cannot start; what a start left that was killed does not count."""
-        path = Path(path)
+        path = as_path("the folder of a new run", path)
         if is_there(path / "experiment.json"):
             raise SnnError(f"{path}: a run is here already. Go on with `snn-bp resume {path}`, or name another --out.")
         if is_there(path) and not (path.is_dir() and all(map(_is_left_by_a_start, path.iterdir()))):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from snn_bp.checkpoint import Checkpoint
 from snn_bp.data import Dataset, load, spread
 from snn_bp.diagnose import diagnose, examine, examine_course, examine_rate, fresh
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, check_kind
 from snn_bp.evaluate import evaluate_network, layer_activity
 from snn_bp.experiment import Experiment, Train, to_json
 from snn_bp.export.quantize import may_fire_alone
@@ -47,6 +47,7 @@ def train(
     every epoch, and within one whenever `save_seconds` of work are not yet saved. `numbered`: where `out` is taken,
     the first free number is put behind it.
     """
+    check_kind("train: the experiment", experiment, Experiment, "As in Experiment(data=..., model=..., train=...).")
     if not numbered:
         Run.check_free(out)
     dataset = load(experiment.data, quiet=quiet)

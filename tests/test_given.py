@@ -7,7 +7,29 @@ import pytest
 import torch
 from torch import Tensor
 
-from snn_bp import ALIF, LIF, Dense, Network, SnnError, State, rest, simulate, use_backend
+from snn_bp import (
+    ALIF,
+    LIF,
+    CountCrossEntropy,
+    Dense,
+    Network,
+    Run,
+    SnnError,
+    State,
+    check_gradients,
+    diagnose,
+    evaluate,
+    rest,
+    resume,
+    search,
+    simulate,
+    start_alive,
+    train,
+    use_backend,
+)
+from snn_bp.landscape import loss_slice
+from snn_bp.local import eprop, ottt
+from snn_bp.momentum import trace_optimizer
 
 NEURON = LIF(beta=0.9, threshold=0.5)
 X = torch.rand(6, 2, 4, generator=torch.Generator().manual_seed(0))
@@ -116,3 +138,47 @@ def test_tensors_without_numbers_and_on_another_device_are_refused():
         small()(X.to("meta"))
     with pytest.raises(SnnError, match="the weights are on meta"):
         small().to("meta")(X)
+
+
+@pytest.mark.parametrize("given", [None, "a network", 5, torch.ones(2)])
+def test_what_is_no_network_run_or_experiment_is_named_before_it_is_used(given, tmp_path):
+    loss, targets = CountCrossEntropy(), torch.tensor([0, 1])
+    asked = (
+        lambda: diagnose(given, X, targets),
+        lambda: check_gradients(given, X, targets),
+        lambda: ottt(given, X, targets, loss),
+        lambda: eprop(given, X, targets, loss),
+        lambda: loss_slice(given, X, targets, loss),
+        lambda: start_alive(given, X),
+        lambda: trace_optimizer(torch.optim.SGD(small().parameters()), given),
+    )
+    for ask in asked:
+        with pytest.raises(SnnError, match="should be a Network, found"):
+            ask()
+    for ask in (lambda: train(given, tmp_path / "run"), lambda: search(given, method="es", budget=100)):
+        with pytest.raises(SnnError, match="should be an Experiment, found"):
+            ask()
+    with pytest.raises(SnnError, match="should be a Run, found"):
+        evaluate(given)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ask", [Run, resume])
+@pytest.mark.parametrize("given", [None, 5, b"runs", "a\0b"])
+def test_what_is_no_path_is_refused(ask, given):
+    with pytest.raises(SnnError, match="should be a path, found"):
+        ask(given)
+
+
+@pytest.mark.parametrize(("model", "shape"), [(5, (4,)), (LIF(beta=0.9), (4,)), ((Dense(3),), 4), ((Dense(3),), None)])
+def test_a_model_or_shape_that_is_no_tuple_is_refused(model, shape):
+    with pytest.raises(SnnError, match="a tuple of layers and the shape of a step"):
+        Network(model, shape)
+
+
+@pytest.mark.parametrize("ask", [diagnose, check_gradients])
+def test_inputs_that_are_no_tensor_and_losses_that_cannot_be_called_are_refused(ask):
+    with pytest.raises(SnnError, match="should be a torch tensor"):
+        ask(small(), X.numpy(), torch.tensor([0, 1]))
+    with pytest.raises(SnnError, match="the loss should be one"):
+        ask(small(), X, torch.tensor([0, 1]), loss="CountCrossEntropy")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from snn_bp.diagnose.differences import TRUSTED, Difference, differences, largest, scales
 from snn_bp.diagnose.smooth import at_edges
 from snn_bp.diagnose.trace import forked
-from snn_bp.diagnose.unroll import How, copied, unroll
+from snn_bp.diagnose.unroll import How, check_asked, copied, unroll
 from snn_bp.errors import SnnError, check_number, check_seed
 from snn_bp.kernels import use_backend
 from snn_bp.layers import Delays
@@ -162,6 +162,7 @@ def check_gradients(
     Finite differences run the network a dozen times for each parameter tensor, so a batch of a few recordings is
     enough. `truncations` are the steps after which to cut; None takes halves of the whole down to 1, four at most.
     """
+    check_asked("check_gradients", network, inputs, loss)
     check_seed("check_gradients: seed", seed)
     check_number("check_gradients: directions", directions, whole=True, low=1)
     if not any(weight.numel() for weight in network.parameters()):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_bp.activity import saturated_share, silent_share, window_share
-from snn_bp.diagnose.unroll import Steps, copied, unroll
+from snn_bp.diagnose.unroll import Steps, check_asked, copied, unroll
 from snn_bp.kernels.reference import torch_slope
 from snn_bp.layers import Layer, RecurrentNeurons
 from snn_bp.losses import CountCrossEntropy, Loss
@@ -123,6 +123,7 @@ def diagnose(
     are. The copy holds a few tensors for each neuron and step: take a batch of a few dozen. A network for a chip is
     traced in floats, with its weights.
     """
+    check_asked("diagnose", network, inputs, loss)
     work = copied(network)
     with forked(inputs), torch.enable_grad():
         out, layers = unroll(work, work.in_floats(inputs).detach().requires_grad_(), state)

@@ -6,18 +6,20 @@ integral, whose derivative is exact.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from snn_bp import equations
 from snn_bp.diagnose.smooth import SmoothSpike
+from snn_bp.errors import SnnError, shown
 from snn_bp.exact import check_exact, check_whole
 from snn_bp.kernels import first_state, parameters_of, use_backend
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.reference import Spike, torch_slope
 from snn_bp.layers import Neurons, RecurrentNeurons
-from snn_bp.network import Network, NetworkState, apply_stateless, deep_copy, has_state
+from snn_bp.network import Network, NetworkState, apply_stateless, check_network, deep_copy, has_state
 from snn_bp.neurons import State, is_spiking
 
 
@@ -68,6 +70,16 @@ def unroll(
             else:
                 x = apply_stateless(layer, x)
     return x, layers
+
+
+def check_asked(asker: str, network: object, inputs: Any, loss: object) -> None:
+    """Raise unless `asker` is given a network, a batch that it takes, and a loss that can be called."""
+    check_network(asker, network)
+    assert isinstance(network, Network)
+    if not isinstance(inputs, Tensor):
+        network.check_input(inputs)  # raises; of a tensor, precision is the asker's own business
+    if not callable(loss):
+        raise SnnError(f"{asker}: the loss should be one, as CountCrossEntropy(), found {shown(loss)}.")
 
 
 def copied(network: Network, *, double: bool = False) -> Network:

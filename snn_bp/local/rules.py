@@ -17,7 +17,7 @@ from snn_bp.errors import SnnError, check_choice, check_seed
 from snn_bp.local.blocks import Block, Step, blocks_of, free_response, shared_decays
 from snn_bp.local.instant import Error, error_of, run
 from snn_bp.losses import Loss
-from snn_bp.network import Network
+from snn_bp.network import Network, check_network
 
 Feedback: TypeAlias = Literal["symmetric", "random"]
 
@@ -38,6 +38,7 @@ def ottt(
     above them has memory, if the resets are detached and "subtract" or "none". With `error="total"` the network runs
     twice, first to sum its outputs. Gradients are summed over all steps and update nothing.
     """
+    check_network("ottt", network)
     x = network.in_floats(x)
     blocks = blocks_of(network, x, "ottt")
     error_at = error_of("ottt", blocks, x, targets, loss, error)
@@ -73,6 +74,7 @@ def eprop(
     "none", without adaptation). Memory: a few numbers for each sample, weight and place of its use, whatever the
     number of steps. With `error="total"` the network runs twice. Gradients are summed over all steps.
     """
+    check_network("eprop", network)
     check_seed("eprop: seed", seed)
     check_choice("eprop: feedback", feedback, ("symmetric", "random"))
     x = network.in_floats(x)

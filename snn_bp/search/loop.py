@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.data import Dataset, load, spread
-from snn_bp.errors import SnnError, check_choice, check_number
+from snn_bp.errors import SnnError, check_choice, check_kind, check_number
 from snn_bp.evaluate import Evaluation, evaluate_network
 from snn_bp.experiment import Experiment, Train, to_json
 from snn_bp.feasibility import check_fit
@@ -60,6 +60,7 @@ def search(
     evaluated once, in the end. `seed` replaces the experiment's. The search is kept in the new run folder `out`; where
     that holds the same search, stopped or killed, it goes on exactly. Of a callable only the name is kept.
     """
+    check_kind("search: the experiment", experiment, Experiment, "As in Experiment(data=..., model=..., train=...).")
     check_choice("search: method", method, (*METHODS, "bptt"))
     check_number("search: budget", budget, whole=True, low=1)
     if population is not None:
