@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, shown
 from snn_bp.kernels.around import PLAIN, holds_plain_numbers, is_untouched
 from snn_bp.layers import Delays, DropoutOverTime, Neurons, RecurrentNeurons, SumPool
 
@@ -88,6 +88,8 @@ def check_exact(asker: str, name: str, layer: nn.Module, *kinds: type) -> None:
 
 def check_whole(asker: str, network: nn.Module, kind: type) -> None:
     """Raise unless a network does what its layers do and no more: `kind` is the class that does."""
+    if not isinstance(network, kind):
+        raise SnnError(f"{asker}: it takes a {kind.__name__}, found {shown(network)}.")
     changed = [name for name in ("forward", "run", "rates") if getattr(type(network), name) is not getattr(kind, name)]
     if changed or not is_untouched(network):
         why = f"has a {changed[0]} of its own" if changed else "has hooks, or methods put in place of its own"

@@ -16,6 +16,7 @@ from snn_bp.chains import chain_at, layer_at, run_chain, run_layer
 from snn_bp.chip import run_chip
 from snn_bp.errors import SnnError, check_choice, check_kind, check_number, check_seed, shown
 from snn_bp.exact import is_exact, runs_here
+from snn_bp.fields import LARGEST
 from snn_bp.inputs import check_input, check_states
 from snn_bp.kernels import runs_compiled, simulate
 from snn_bp.kernels.allocator import keep_freed_memory
@@ -264,7 +265,7 @@ class Network(nn.Module):
                 out = built.eval()(torch.zeros(1, *shape))  # the module itself knows its output's shape
             built.train(training)
             return built, tuple(out.shape[1:])
-        except (SnnError, RuntimeError, AttributeError, TypeError) as cause:
+        except (SnnError, RuntimeError, AttributeError, TypeError, IndexError) as cause:
             raise SnnError(f"Network: layer {place} of the model, on an input of {list(shape)}: {cause}") from cause
 
 
@@ -325,7 +326,7 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
     before the first step. Weights that are pruned or parametrised are scaled where they come from.
     """
     check_network("start_alive", network)
-    check_number("start_alive: spread", spread, above=0)
+    check_number("start_alive: spread", spread, above=0, high=LARGEST)
     found, x = fronts(network), network.in_floats(x)
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
     momenta, was_training = [norm.momentum for norm in norms], network.training

@@ -12,6 +12,7 @@ from snn_bp import (
     LIF,
     CountCrossEntropy,
     Dense,
+    Flatten,
     Network,
     Run,
     SnnError,
@@ -182,3 +183,50 @@ def test_inputs_that_are_no_tensor_and_losses_that_cannot_be_called_are_refused(
         ask(small(), X.numpy(), torch.tensor([0, 1]))
     with pytest.raises(SnnError, match="the loss should be one"):
         ask(small(), X, torch.tensor([0, 1]), loss="CountCrossEntropy")
+
+
+@pytest.mark.parametrize("loss", [CountCrossEntropy, LIF])
+def test_a_class_in_place_of_a_loss_is_refused(loss):
+    with pytest.raises(SnnError, match=r"the loss should be one, as CountCrossEntropy\(\)"):
+        diagnose(small(), X, torch.tensor([0, 1]), loss=loss)
+
+
+def test_a_spread_that_no_weight_holds_and_a_step_without_axes_are_refused():
+    with pytest.raises(SnnError, match="start_alive: spread=1000"):
+        start_alive(small(), X, spread=10**40)
+    with pytest.raises(SnnError, match=r"layer 0 of the model, on an input of \[\]"):
+        Network((Flatten(), Dense(3)), ())
+
+
+def touched() -> list[Network]:
+    """Networks that do more than their layers: a hook of their own, a method put in place."""
+    hooked, patched = (Network((Dense(3), LIF(beta=0.9, reset="zero")), (4,)) for _ in range(2))
+    hooked.register_forward_hook(lambda module, given, out: 2 * out)
+    patched.forward = lambda x: x
+    return [hooked, patched]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_a_network_does_beyond_its_layers_is_not_left_out_of_a_file(which, tmp_path):
+    from snn_bp.export.nir_write import write_nir
+    from snn_bp.export.quantize import quantize
+
+    network = touched()[which]
+    with pytest.raises(SnnError, match="hooks, or methods put in place of its own"):
+        write_nir(network, tmp_path / "a.nir")
+    with pytest.raises(SnnError, match="hooks, or methods put in place of its own"):
+        quantize(network)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given", [None, 5, torch.ones(2)])
+def test_exports_name_what_is_no_network_and_no_path(given):
+    from snn_bp.export.nir_read import read_nir
+    from snn_bp.export.nir_write import write_nir
+    from snn_bp.export.quantize import quantize
+
+    with pytest.raises(SnnError, match="it takes a Network, found"):
+        quantize(given)
+    for ask in (lambda: write_nir(small(), given), lambda: read_nir(given)):
+        with pytest.raises(SnnError, match="should be a path, found"):
+            ask()

@@ -78,7 +78,7 @@ def check_asked(asker: str, network: object, inputs: Any, loss: object) -> None:
     assert isinstance(network, Network)
     if not isinstance(inputs, Tensor):
         network.check_input(inputs)  # raises; of a tensor, precision is the asker's own business
-    if not callable(loss):
+    if not callable(loss) or isinstance(loss, type):
         raise SnnError(f"{asker}: the loss should be one, as CountCrossEntropy(), found {shown(loss)}.")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, as_path
 from snn_bp.export.nir_file import CONTRACT, MOST_NEURONS, MOST_PRODUCTS, NO_STEP, NirFile, chain_of, open_nir
 from snn_bp.export.nir_gain import by_channel, rows, scaled
 from snn_bp.export.nir_kernel import as_it_was
@@ -44,7 +44,7 @@ def read_nir(path: Path | str, *, step_s: float | None = None) -> Network:
     shapes is taken off. What our neurons cannot say is refused with the node's name: other leaks and resets, branches,
     unknown nodes, and leaky neurons from before NIR 1.0.6, where a spike took the threshold off.
     """
-    file = open_nir(path)
+    file = open_nir(path := as_path("read_nir: path", path))
     try:
         with np.errstate(all="ignore"):  # what is beyond a number's range is refused where it ends up
             if file.contract is None and step_s is None:

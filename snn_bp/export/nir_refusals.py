@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from snn_bp.exact import why_strange
 from snn_bp.export.nir_layers import Norm, Pool, Synapse, keeps_all, synapse_before, values_now
+from snn_bp.kernels.around import is_untouched
 from snn_bp.layers import Delays, DropoutOverTime, RecurrentNeurons, SumPool
 from snn_bp.network import Network, has_state, neuron_of
 from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, has_current, is_spiking
@@ -18,6 +19,8 @@ def refusals(network: Network, compatible: str | None) -> list[str]:
     """Every reason not to write `network`, with the layer's name in front; none where NIR says what it does."""
     if type(network) is not Network:
         return [f"a {type(network).__name__} may do more than its layers. Give a Network itself."]
+    if not is_untouched(network):
+        return ["the network has hooks, or methods put in place of its own, which a file does not hold. Take them off."]
     if network.target != "float":
         return ["this network computes in Loihi's whole numbers, which NIR does not round to. Write a .net file."]
     if any(parameter.dtype != torch.float32 for parameter in network.parameters()):

@@ -15,7 +15,7 @@ import nir
 import numpy as np
 from torch import Tensor, nn
 
-from snn_bp.errors import SnnError, check_number
+from snn_bp.errors import SnnError, as_path, check_number
 from snn_bp.export.hdf5 import entries_of
 from snn_bp.export.nir_file import CONTRACT, FORMAT, digest_of
 from snn_bp.export.nir_gain import rows, scaled
@@ -41,7 +41,7 @@ def write_nir(
     readers that reset to 0. Kernels with groups or two sizes are written square and without groups, zeros around them.
     Raises with every reason where NIR cannot say what the network does, before anything is written.
     """
-    path = Path(path)
+    path = as_path("write_nir: path", path)
     check_number("write_nir: step_s", step_s, above=0)
     if compatible not in (None, "1.0.4"):
         raise SnnError(f"write_nir: compatible={compatible!r}; it is None or '1.0.4'.")
