@@ -33,6 +33,7 @@ from snn_bp.layers import (
     Shape,
     Spiking,
     SumPool,
+    neurons_of,
 )
 from snn_bp.network import Network
 from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, Reset, coefficients, has_current
@@ -268,7 +269,7 @@ def _check_shared(module: Any, shape: Shape) -> None:
 
 def _their_neuron(layer: Neurons | RecurrentNeurons, shape: Shape, surrogate: Surrogate, *, last: bool) -> nn.Module:
     """Their neuron for a layer of ours."""
-    neurons = layer.neurons if isinstance(layer, RecurrentNeurons) else layer
+    neurons = neurons_of(layer)
     neuron = neurons.neuron
     if isinstance(neuron, ALIF):
         raise SnnError("snnTorch has no adaptive threshold. LIF or CubaLIF would work.")

@@ -23,7 +23,17 @@ from snn_bp.kernels.allocator import keep_freed_memory
 from snn_bp.kernels.around import has_hooks_on_every_module
 from snn_bp.kernels.fused import Memory
 from snn_bp.kernels.weighted import convolve
-from snn_bp.layers import Delays, DropoutOverTime, Layer, Neurons, Recurrent, RecurrentNeurons, Shape, Spiking
+from snn_bp.layers import (
+    Delays,
+    DropoutOverTime,
+    Layer,
+    Neurons,
+    Recurrent,
+    RecurrentNeurons,
+    Shape,
+    Spiking,
+    neurons_of,
+)
 from snn_bp.neurons import LI, Neuron, State, at_step, coefficients
 from snn_bp.start import check_scaled, clear_bias, fronts, scale_weight
 from snn_bp.stateless import apply_stateless, pool_behind, sums_of
@@ -311,8 +321,7 @@ def has_state(layer: nn.Module) -> bool:
 
 def neuron_of(layer: nn.Module) -> Neuron:
     """The neuron model of a layer with state."""
-    assert isinstance(layer, Neurons | RecurrentNeurons)
-    return layer.neurons.neuron if isinstance(layer, RecurrentNeurons) else layer.neuron
+    return neurons_of(layer).neuron
 
 
 @torch.no_grad()

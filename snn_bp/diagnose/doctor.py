@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.activity import silent_share
-from snn_bp.data import Dataset, load
+from snn_bp.data import Dataset, load, spread
 from snn_bp.diagnose.faults import find_leaked_state, find_shifted_labels, find_stale_cache, find_unrelated_labels
 from snn_bp.diagnose.findings import Finding, Report
 from snn_bp.diagnose.inputs import find_changed_recordings, find_faults_of_recordings, find_window
@@ -146,8 +146,7 @@ def _without_echoes(inputs: list[Finding], found: list[Finding]) -> list[Finding
 
 def _batch(dataset: Dataset) -> tuple[Tensor, Tensor]:
     """Training recordings spread over the split."""
-    ids = dataset.ids["train"]
-    return dataset.batch("train", ids[np.linspace(0, len(ids) - 1, min(len(ids), SAMPLES)).astype(int)])
+    return dataset.batch("train", spread(dataset.ids["train"], SAMPLES))
 
 
 def _not_finite(trace: Trace) -> Finding | None:

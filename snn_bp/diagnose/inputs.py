@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from snn_bp.data import Dataset
+from snn_bp.data import Dataset, spread
 from snn_bp.data.catalogue import ENTRIES
 from snn_bp.diagnose.findings import Finding
 from snn_bp.records import differing_data
@@ -23,7 +23,7 @@ def find_faults_of_recordings(dataset: Dataset) -> list[Finding]:
 
 def find_window(dataset: Dataset, *, inside: float = INSIDE) -> list[Finding]:
     """Whether events of the training recordings lie in the window that becomes frames."""
-    ids = _spread(dataset.ids["train"])
+    ids = spread(dataset.ids["train"], LOOKED_AT)
     if not len(ids):
         return []
     empty = 1.0 - float(np.mean([_has_input(dataset, part) for part in np.array_split(ids, max(1, len(ids) // 32))]))
@@ -118,8 +118,3 @@ def _hashes(dataset: Dataset, split: str) -> np.ndarray:
     """A number for the events of each recording of a split, 0 without any; empty where they are not known."""
     stored = dataset.parts["test" if split == "test" else "train"]
     return stored.hashes[dataset.ids[split]] if len(stored.hashes) == len(stored.events) else stored.hashes[:0]
-
-
-def _spread(ids: np.ndarray) -> np.ndarray:
-    """Some of the ids, spread over the split."""
-    return ids[np.linspace(0, len(ids) - 1, min(len(ids), LOOKED_AT)).astype(int)] if len(ids) else ids

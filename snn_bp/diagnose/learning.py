@@ -21,10 +21,9 @@ from snn_bp.layers import Dropout, Layer
 from snn_bp.network import Network
 
 UPDATE_LOW, UPDATE_HIGH = 1e-5, 0.3  # |update| / |weight| of a step: about 1e-3 is usual, healthy runs reach 0.1
-STEP_HIGH = (
-    10.0  # of the full rate, in units of the weights it starts from, in the layer it moves least; 0.7 is healthy
-)
-WAY_LOW = 0.03  # the same times all steps, in the layer it moves most: the way that weights can go at all
+# A step at the full rate over the weights that it starts from, in the layer it moves least; 0.7 is healthy.
+STEP_HIGH = 10.0
+WAY_LOW = 0.03  # such a step times all steps, in the layer it moves most: how far weights can move at all
 STEP_USUAL = 0.1
 GAP, GAP_OF_FEW = 0.08, 0.2  # of the training accuracy above the highest that validation allows
 FEW = 40  # recordings of validation: of so few the best epoch is the luckiest
@@ -58,22 +57,16 @@ def find_learning_rate(network: Network, how: Train, gradients: dict[str, float]
     sizes = _steps_over_weights(network, how, gradients)
     if not sizes:
         return []
-    usual = usual_rate(how, sizes)
+    change = (f"train.lr={usual_rate(how, sizes):g}",)
     least, most = min(sizes.values()), max(sizes.values())
     if least > STEP_HIGH:
         measure = "size of a step over that of the weights, in the layer it moves least"
         advice = f"A step of train.lr={how.lr:g} throws away what weights were."
-        return [
-            Finding("learning rate too high", "train.lr", measure, least, STEP_HIGH, advice, (f"train.lr={usual:g}",))
-        ]
+        return [Finding("learning rate too high", "train.lr", measure, least, STEP_HIGH, advice, change)]
     if most * steps < WAY_LOW:
         measure = f"size of all {steps} steps over that of the weights, in the layer they move most"
         advice = f"With train.lr={how.lr:g} weights stay where they are."
-        return [
-            Finding(
-                "learning rate too low", "train.lr", measure, most * steps, WAY_LOW, advice, (f"train.lr={usual:g}",)
-            )
-        ]
+        return [Finding("learning rate too low", "train.lr", measure, most * steps, WAY_LOW, advice, change)]
     return []
 
 
@@ -84,13 +77,18 @@ def usual_rate(how: Train, sizes: dict[str, float]) -> float:
     return float(f"{min(max(how.lr * STEP_USUAL / middle, low), high):.0e}")
 
 
-def examine_updates(rows: Sequence[dict[str, Any]], how: Train | None = None) -> list[Finding]:
-    """What the rows of `layers.jsonl` say of the updates; each layer by its largest, for schedules end near zero."""
+def largest_updates(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The largest |update| / |weight| of each layer in the rows of `layers.jsonl`."""
     largest: dict[str, float] = {}
     for row in rows:
         if "update_over_weight" in row:
             largest[row["layer"]] = max(largest.get(row["layer"], 0.0), row["update_over_weight"])
-    found = []
+    return largest
+
+
+def examine_updates(rows: Sequence[dict[str, Any]], how: Train | None = None) -> list[Finding]:
+    """What the rows of `layers.jsonl` say of the updates; each layer by its largest, for schedules end near zero."""
+    largest, found = largest_updates(rows), []
     for layer, ratio in largest.items():
         measure = "largest |update| / |weight| of a step"
         if ratio == 0 and any(largest.values()):

@@ -32,7 +32,7 @@ def wake(layer: LayerTrace, trace: Trace) -> Remedy:
     size = _digits(float(layer.potentials.float().square().mean().sqrt()))
     if 0 < size < _threshold(layer):
         advice = f"Behind its BatchNorm potentials are about {size:g}, and its threshold is {_threshold(layer):g}."
-        return Remedy(f"{advice} Lower the threshold.", _threshold_change(layer, trace, size))
+        return Remedy(f"{advice} Lower the threshold.", _change(layer, trace, "threshold", size))
     return Remedy("Its BatchNorm gives it next to nothing: raise the norm's scale, or train it anew with a lower rate.")
 
 
@@ -42,7 +42,7 @@ def calm(layer: LayerTrace, trace: Trace) -> Remedy:
         return Remedy("Put BatchNorm() in front of it, or set train.rates=RateBounds(upper=0.5).", changes)
     rise = max(2 * _threshold(layer), float(layer.inputs.float().square().mean().sqrt()) * 2)
     advice = "Raise its threshold, or set train.rates=RateBounds(upper=0.5)."
-    return Remedy(advice, _threshold_change(layer, trace, _digits(rise)))
+    return Remedy(advice, _change(layer, trace, "threshold", _digits(rise)))
 
 
 def widen(layer: LayerTrace, trace: Trace) -> Remedy:
@@ -66,8 +66,7 @@ def carry(layer: LayerTrace, trace: Trace) -> Remedy:
     if layer.surrogate.shape != "ATan" or layer.surrogate.slope > SLOPE:
         said.append(f"use a wider surrogate than {layer.surrogate}")
         changes = (f"train.surrogate=ATan(slope={SLOPE:g})",)
-    bare = [each for each in trace.layers if not each.normed and not isinstance(each.neuron, LI)]
-    if bare and (norms := _with_norms(trace.model)):
+    if norms := _norms_for_bare(trace):
         said.append("put BatchNorm() in front of each neuron")
         changes = (*changes, *norms)
     if not said:
@@ -79,8 +78,7 @@ def carry(layer: LayerTrace, trace: Trace) -> Remedy:
 
 def shrink(layer: LayerTrace, trace: Trace) -> Remedy:
     """For errors that grow from layer to layer."""
-    bare = [each for each in trace.layers if not each.normed and not isinstance(each.neuron, LI)]
-    if bare and (norms := _with_norms(trace.model)):
+    if norms := _norms_for_bare(trace):
         return Remedy("Put BatchNorm() in front of each neuron, or scale weights by start_alive(network, x).", norms)
     if layer.surrogate.shape != "ATan" or layer.surrogate.slope != SLOPE:
         change = f"train.surrogate=ATan(slope={SLOPE:g})"
@@ -108,6 +106,12 @@ def hold(layer: LayerTrace, trace: Trace) -> Remedy:
     return Remedy(advice, ("train.truncate=20",) if len(layer.potentials) > 20 else ("train.truncate=5",))
 
 
+def _norms_for_bare(trace: Trace) -> tuple[str, ...]:
+    """The model with its missing norms; empty where each layer that spikes has one, or none has a place."""
+    bare = any(not each.normed and not isinstance(each.neuron, LI) for each in trace.layers)
+    return _with_norms(trace.model) if bare else ()
+
+
 def _with_norms(model: tuple[Layer, ...], place: int | None = None) -> tuple[str, ...]:
     """The model with a norm in front of the neurons at `place`, or of all that spike; empty where none has a place."""
     layers: list[Layer] = []
@@ -124,20 +128,12 @@ def _threshold(layer: LayerTrace) -> float:
     return float(torch.as_tensor(coefficients(layer.neuron)["theta"]).float().mean())
 
 
-def _threshold_change(layer: LayerTrace, trace: Trace, threshold: float) -> tuple[str, ...]:
-    return _change(layer, trace, "threshold", threshold)
-
-
 def _change(layer: LayerTrace, trace: Trace, name: str, number: float) -> tuple[str, ...]:
-    value = _value(trace.model, layer.place)
-    if value is None:
+    if layer.place >= len(trace.model):
         return ()
+    value = trace.model[layer.place]
     inside = "neuron." if isinstance(value, Spiking | Recurrent) else ""
     return (f"model.{layer.place}.{inside}{name}={number:g}",)
-
-
-def _value(model: tuple[Layer, ...], place: int) -> Layer | None:
-    return model[place] if place < len(model) else None
 
 
 def _digits(number: float, *, up: bool = False) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, is_number
 from snn_bp.export.hdf5 import Entry, read_hdf5
 from snn_bp.export.nir_flat import flat, without_batch
 from snn_bp.export.nir_node import NEURONS, Edge, Node, Value
@@ -39,7 +39,7 @@ class NirFile:
     def step(self, given: float | None) -> float:
         """The length of a time step in seconds: the contract's, or the one given."""
         ours = self.contract["step_s"] if self.contract else given
-        if given is not None and (isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < 1e9):
+        if given is not None and not _is_step(given):
             raise SnnError(f"step_s={given!r}: the time step is a positive number of seconds.")
         if ours is None:
             raise SnnError(NO_STEP + "read_nir without it says which steps keep the layers alive.")
@@ -172,9 +172,13 @@ def _contract(text: str) -> dict[str, Any]:
 
 def _check_contract(contract: dict[str, Any]) -> None:
     step, neurons = contract.get("step_s"), contract.get("neurons")
-    if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < 1e9:
+    if not _is_step(step):
         raise SnnError("the contract of snn_bp in its metadata has no step_s, a positive number of seconds.")
     kernels = contract.setdefault("kernels", {})
     if not all(isinstance(part, dict) and all(isinstance(each, dict) for each in part.values())
                for part in (neurons, kernels)):  # fmt: skip
         raise SnnError("the contract of snn_bp in its metadata does not say what its neurons are.")
+
+
+def _is_step(value: Any) -> bool:
+    return is_number(value) and 0 < value < 1e9

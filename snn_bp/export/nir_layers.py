@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from snn_bp.layers import Neurons, RecurrentNeurons, SumPool
+from snn_bp.layers import SumPool, neurons_of
 from snn_bp.network import Network, neuron_of
 from snn_bp.neurons import IF, coefficients, has_current
 
@@ -27,8 +27,7 @@ def synapse_before(network: Network, place: int, passes: Any) -> int | None:
 
 def values_now(layer: nn.Module) -> Mapping[str, Any]:
     """The coefficients of a layer of neurons, learned ones as they are now."""
-    neurons = layer.neurons if isinstance(layer, RecurrentNeurons) else layer
-    assert isinstance(neurons, Neurons)
+    neurons = neurons_of(layer)
     learned = {name: value.detach().double().cpu().numpy() for name, value in neurons.parameters_now().items()}
     return {**coefficients(neurons.neuron), **learned}
 

@@ -20,9 +20,7 @@ class Proof:
     compared: int  # outputs of neurons, step by step
     spikes: dict[str, float] = field(default_factory=dict)  # as `evaluate` counts them, of the network in whole numbers
     operations: dict[str, float] = field(default_factory=dict)  # synaptic, likewise
-    weights: dict[str, dict[int, int]] = field(
-        default_factory=dict
-    )  # how often each whole number stands in a population
+    weights: dict[str, dict[int, int]] = field(default_factory=dict)  # of each population, how often each number occurs
     chips: dict[str, str] = field(default_factory=dict)
     client: str | None = None  # what Lava's own client said, where it was asked
     note: str = NOT_TESTED

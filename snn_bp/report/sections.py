@@ -8,6 +8,7 @@ from typing import Any
 from snn_bp.comparison import settings
 from snn_bp.data import Data
 from snn_bp.diagnose.doctor import examine
+from snn_bp.diagnose.learning import largest_updates
 from snn_bp.errors import SnnError
 from snn_bp.evaluate import evaluate
 from snn_bp.experiment import Train
@@ -101,10 +102,7 @@ def layers(run: Run) -> Section:
     if not rows:
         return Section("Layers", said=["No epoch is complete yet."])
     last = {row["layer"]: row for row in rows if row["epoch"] == rows[-1]["epoch"]}
-    largest: dict[str, float] = {}
-    for row in rows:
-        if "update_over_weight" in row:
-            largest[row["layer"]] = max(largest.get(row["layer"], 0.0), row["update_over_weight"])
+    largest = largest_updates(rows)
     neurons = [
         (name, f"{row['rate']:.4f}", *(f"{row[key]:.1%}" for key in ("silent", "saturated", "window")))
         for name, row in last.items() if "rate" in row

@@ -244,10 +244,8 @@ def _spend(task: _Task, run: Run | None, at: Position, save_seconds: float) -> S
 def _measure(task: _Task, at: Position, clock: Clock) -> None:
     """Add the row of the answer that stands in the network, and keep its weights where it is the best."""
     network, rows = task.network, at.rows
-    memory, figures = (
-        peak_memory_mb(task.probe.device),
-        _figures(network, task.dataset, task.experiment.train, task.aim),
-    )
+    memory = peak_memory_mb(task.probe.device)
+    figures = _figures(network, task.dataset, task.experiment.train, task.aim)
     lowest = min(figures["value"], rows[-1].best_value if rows else math.inf)
     rows.append(Row(at.generation, at.spent, clock.seconds, clock.cpu_seconds, memory, best_value=lowest, **figures))
     if figures["value"] <= lowest:  # of equal ones the later, as in training
