@@ -6,7 +6,7 @@ from pathlib import Path
 
 from snn_bp.errors import SnnError
 
-_LARGE = 2**30  # bytes: below, nobody asks
+_LARGE = 2**30  # bytes: smaller requests are not checked
 
 
 def check_room(count: int, *, what: str, remedy: str) -> None:

@@ -1,4 +1,4 @@
-"""Layers that are exactly the ones we know: what reads a layer's weights in place of calling it asks for these.
+"""Layers that compute exactly what their class does, which code that reads their weights instead must know.
 
 A subclass, a patched `forward`, a hook (pruning and weight norms are hooks), a parametrisation or a weight of a kind of
 its own changes what a layer computes. Such a layer runs by its own forward, and is refused where it would not run.

@@ -20,7 +20,7 @@ from snn_bp.optimizer import make_device, make_optimizer
 
 
 def check_fit(experiment: Experiment, dataset: Dataset) -> None:
-    """Raise unless there is something to train on, the network takes it and answers in its classes, and all runs."""
+    """Raise unless the experiment can be trained: data, shapes, loss, device, memory, and one forward step."""
     if len(dataset.ids["train"]) == 0:
         raise SnnError(f"train: the training split of {experiment.data.name} is empty. {' '.join(dataset.notes)}")
     check_memory(experiment, dataset)

@@ -1,4 +1,4 @@
-"""One process at a time works on a folder; a lock goes with its process, so a dead one holds none."""
+"""Locks that let one process at a time work on a folder. A lock ends with its process: a dead one holds none."""
 
 import json
 import os
@@ -19,12 +19,12 @@ except ImportError:  # not on Windows: nothing is locked there
 
 TRIES, PAUSE_S = 10, 0.03  # `holder` takes the lock for a moment to see whether it is free
 _FLAGS = os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
-LOCK = "lock"  # the name of the file in the folder; it stays behind a process that was killed, and locks nothing then
+LOCK = "lock"  # the file's name; a killed process leaves the file, which then locks nothing
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Within the block no other process gets past this line for the same folder; raises where one is there."""
+    """Hold the lock of a folder within the block; raises if another process holds it."""
     if fcntl is None:
         yield
         return
@@ -44,7 +44,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def holder(folder: Path) -> str | None:
-    """Who works on a folder, in words; None where nobody does."""
+    """Which process holds the lock of a folder, in words; None if none does."""
     path = folder / LOCK
     if fcntl is None:
         return None

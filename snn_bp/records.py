@@ -1,6 +1,6 @@
-"""What the JSON files of a run folder should hold, checked before anybody relies on it."""
+"""Checks of the JSON files in a run folder, made whenever one is read."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,18 @@ SHARES = ("accuracy", "low", "high")
 COUNTS = ("correct", "samples")
 
 
+def _is_whole(value: Any) -> bool:
+    return is_number(value, whole=True) and value >= 0
+
+
+PARTS: dict[str, Callable[[Any], bool]] = {  # of results.json, beside the splits
+    **dict.fromkeys(("epochs", "best_epoch", "parameters"), _is_whole),
+    "train_seconds": is_number,
+    "notes": lambda notes: isinstance(notes, list) and all(isinstance(note, str) for note in notes),
+    "tables": lambda tables: isinstance(tables, dict),
+}
+
+
 def check_results(file: Path) -> dict[str, Any]:
     """What `results.json` holds; raises where it is not what a finished run writes. A loss may be infinite or NaN."""
     behind = "Without it, `snn-bp resume` writes it anew."
@@ -20,19 +32,9 @@ def check_results(file: Path) -> dict[str, Any]:
         results = read_object(file)
     except SnnError as cause:
         raise SnnError(f"{cause} {behind}") from None
-    wrong = None
     if not {"epochs", "best_epoch"} <= results.keys():
         raise SnnError(f"{file}: it holds no results. {behind}")
-    for name in ("epochs", "best_epoch", "parameters"):
-        if not _is_whole(results.get(name, 1)):
-            wrong = name
-    if not is_number(results.get("train_seconds", 0.0)):
-        wrong = "train_seconds"
-    notes = results.get("notes", [])
-    if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
-        wrong = "notes"
-    if not isinstance(results.get("tables", {}), dict):
-        wrong = "tables"
+    wrong = next((name for name, fits in PARTS.items() if name in results and not fits(results[name])), None)
     for split in ("validation", "test"):
         if split in results and (part := _wrong_in(results[split])) is not None:
             wrong = f"{split}.{part}" if part else split
@@ -55,7 +57,7 @@ def shape_of(file: Path) -> tuple[int, ...]:
 
 
 def differing_data(file: Path, dataset: Dataset) -> str | None:
-    """In what a data set is another than `data.json` says, in words; None where it is the same."""
+    """How a data set differs from what `data.json` recorded, in words; None if it does not."""
     recorded = read_object(file)
     for kind in ("parts", "splits"):  # every version wrote a hash of each
         of = recorded.get(kind)
@@ -68,7 +70,7 @@ def differing_data(file: Path, dataset: Dataset) -> str | None:
 
 
 def _wrong_in(evaluation: Any) -> str | None:
-    """The part of an evaluation's record that is not what it should be, "" for the whole; None where all is well."""
+    """The name of the first wrong part of an evaluation's record, "" for the record itself; None if all is right."""
     if not isinstance(evaluation, dict):
         return ""
     for name in SHARES:
@@ -87,7 +89,3 @@ def _wrong_in(evaluation: Any) -> str | None:
     if not (isinstance(rows, list) and all(isinstance(row, list) and all(map(_is_whole, row)) for row in rows)):
         return "confusion"
     return "confusion" if any(len(row) != len(rows) for row in rows) else None
-
-
-def _is_whole(value: Any) -> bool:
-    return is_number(value, whole=True) and value >= 0

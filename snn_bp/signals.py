@@ -1,4 +1,4 @@
-"""Signals that ask a program to stop: the first is noted, so that what was reached can be saved; the second ends it."""
+"""Signals that ask a program to stop: after the first the run saves and stops, the second ends it at once."""
 
 import os
 import signal
@@ -19,14 +19,14 @@ class Stopped(Exception):
 
 
 def end_in_silence() -> None:
-    """While our own program imports its libraries, let Ctrl-C end it with a line instead of a traceback of theirs."""
+    """While our own program imports libraries, let Ctrl-C end it with one line instead of a traceback."""
     ours = Path(sys.argv[0] or "-").name.split(".")[0] == "snn-bp" or "-m snn_bp" in " ".join(sys.orig_argv)
     if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
 
 
 def end_with_interrupt() -> None:
-    """From here on Ctrl-C is an exception again, which `guarded` says in a line."""
+    """Make Ctrl-C an exception again, which `guarded` reports in one line."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

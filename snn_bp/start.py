@@ -1,4 +1,4 @@
-"""What a start may scale: the weights in front of spiking layers, also where they come from a mask or a function."""
+"""The weights that `start_alive` scales: those in front of spiking layers, also if a mask or function makes them."""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""The folder where raw events are kept between starts: whole entries, checked against their hash, shared by users.
+"""The cache of raw events, kept between starts and shared by users: whole entries, checked against their hashes.
 
 An entry is a folder. It is built beside its place and renamed into it, so that a reader never sees half of one. Its
 files are hashed when it is opened; `verified.json` says of which files (size, times, inode) that has been done.
@@ -22,7 +22,9 @@ from snn_bp.files import json_sha256, read_json, write_json
 
 RECORD, VERIFIED = "record.json", "verified.json"
 KEPT_DAYS = 90
-_ABANDONED_S = 7 * 86_400  # a building folder of another machine, or of an older version, nobody has touched so long
+_ABANDONED_S = (
+    7 * 86_400
+)  # idle time after which the build of another machine, or of an older version, counts as killed
 _BLOCK = 2**24
 
 
@@ -36,7 +38,7 @@ def cache_folder() -> Path:
 
 
 def begin_entry() -> Path:
-    """A folder of its own to build an entry in; what killed builds have left is removed first."""
+    """A new folder in which an entry is built; leftovers of builds that were killed are removed first."""
     cache_folder().mkdir(parents=True, exist_ok=True)
     remove_leftovers()
     building = cache_folder() / f"building-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
@@ -103,7 +105,7 @@ def place_entry(building: Path, folder: Path) -> dict[str, Any]:
 
 
 def remove_leftovers() -> None:
-    """Remove what builds have left that were killed: of dead processes here, of others after a week untouched."""
+    """Remove the folders of builds that were killed: of dead processes here; of other machines after an idle week."""
     with contextlib.suppress(OSError):
         for folder in list(cache_folder().glob("building-*")):
             if _is_abandoned(folder):
@@ -139,7 +141,7 @@ def cache_entries() -> list[tuple[Path, int, float]]:
 
 
 def remove(path: Path) -> None:
-    """Remove an entry, or what stands in its place, never what a link points to."""
+    """Remove an entry, or whatever has its name; a link is removed, not what it points to."""
     with contextlib.suppress(OSError):
         if path.is_symlink() or (path.exists() and not path.is_dir()):
             path.unlink()
@@ -158,12 +160,12 @@ def file_sha256(path: Path) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _sha256_once(path: Path, stamp: tuple[int, ...]) -> str:
-    """The hash of a file as it stood at `stamp`: read once by a process, where the cache cannot note it."""
+    """The hash of a file as of `stamp`; a process that may not write `verified.json` computes it once."""
     return file_sha256(path)
 
 
 def _check_regular(path: Path) -> os.stat_result:
-    """What `path` is; raises unless it is a plain file, which opening does not wait for."""
+    """The `lstat` of a plain file; raises `Damaged` for anything else, a pipe for one, that opening might wait for."""
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
         raise Damaged(path.name)
@@ -171,7 +173,7 @@ def _check_regular(path: Path) -> os.stat_result:
 
 
 def _stamps(folder: Path, record: dict[str, Any]) -> dict[str, list[int]]:
-    """What changes when a file is written to: any of it asks for another look at the content."""
+    """Size, times and inode of each file: if any of them changed, the content is hashed again."""
     stats = {name: (folder / name).lstat() for name in record["files"]}
     return {name: [one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_ino] for name, one in stats.items()}
 

@@ -1,7 +1,7 @@
 """What a run says of its recordings before it starts.
 
-Events outside the window, recordings without any inside, classes without recordings, recordings in two places at once:
-none of it is wrong by itself, and each has cost somebody a week.
+Events outside the window, recordings without any inside, classes without recordings, duplicates: none of these need be
+an error, but each is worth a line.
 """
 
 from collections import Counter

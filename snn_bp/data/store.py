@@ -1,4 +1,4 @@
-"""Recordings into the cache and out of it: arrays end to end on disk, written once and mapped into memory.
+"""Recordings in the cache: arrays end to end on disk, written once and mapped into memory.
 
 A recording enters with whole numbers as wide as they come, and leaves in the smallest types that hold the sensor's
 addresses. What the sensor cannot have seen is refused before it becomes one of these types.
@@ -163,7 +163,7 @@ def _write_header(file: BinaryIO, dtype: np.dtype, count: int) -> None:
 
 @dataclass
 class _Poured:
-    """What is known of recordings once their events are handed on."""
+    """What is kept of the recordings besides their events."""
 
     lengths: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
@@ -182,7 +182,7 @@ class _Poured:
 def _pour(
     recordings: Iterable[Recording], takers: Mapping[str, Callable[[bytes], Any]], *, sensor: Sensor, classes: int
 ) -> _Poured:
-    """Hand the bytes of every field to its taker; gives lengths, labels, names, and the hashes of each and of all."""
+    """Pass the bytes of each field to its taker; gives lengths, labels, names and hashes."""
     poured, digest = _Poured(), hashlib.sha256()
     for recording in recordings:
         own = hashlib.sha256()

@@ -29,7 +29,7 @@ class Inside:
 
 
 def inside(events: Events, window_us: int) -> Inside:
-    """What of a part lies in the first `window_us` of its recordings; the set need not fit into memory."""
+    """How much of a part lies in the first `window_us` of its recordings, read piece by piece."""
     times, offsets, lengths = events.t, events.offsets, np.diff(events.offsets)
     counts, first, last = lengths.copy(), None, None
     for begin, end in _pieces(offsets):

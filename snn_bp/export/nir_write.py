@@ -47,7 +47,7 @@ def write_nir(
         raise SnnError(f"write_nir: compatible={compatible!r}; it is None or '1.0.4'.")
     if refused := refusals(network, compatible):
         raise SnnError(f"export to {path.name}: " + "\n".join(refused))
-    _check_place(path)
+    check_places(path, contract_path(path))
     folds = _folds(network)
     nodes: dict[str, nir.NIRNode] = {"input": nir.Input(input_type={"input": np.array(network.input_shape)})}
     edges, last, left_out = [], "input", []
@@ -303,10 +303,10 @@ def contract_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _check_place(path: Path) -> None:
-    """Raise where the two files cannot be written, before one of them is."""
-    for each in (path, contract_path(path)):
-        if each.exists() and not each.is_file():
-            raise SnnError(f"export to {path.name}: {each} is no file that can be replaced. Give another name.")
-    if not path.parent.is_dir():
-        raise SnnError(f"export to {path.name}: there is no folder {path.parent}. Make it first.")
+def check_places(file: Path, beside: Path) -> None:
+    """Raise unless a file and the one beside it can be written, before either is."""
+    if not file.parent.is_dir():
+        raise SnnError(f"export to {file}: there is no folder {file.parent}. Make it, or choose another file.")
+    for place in (file, beside):
+        if place.exists() and not place.is_file():
+            raise SnnError(f"export to {file}: {place} is no file that can be replaced. Choose another name.")

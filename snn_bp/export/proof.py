@@ -1,4 +1,4 @@
-"""What `verify` found out about a file: `Proof`, and how a difference is put in words."""
+"""`Proof`, the result of `verify`, and the first difference of two outputs in words."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any

@@ -15,7 +15,7 @@ from snn_bp.export.loader import loader_path, loader_text
 from snn_bp.export.netx_proof import Batches, ask_client, for_chip, prove_netx
 from snn_bp.export.nir_read import read_nir
 from snn_bp.export.nir_replay import replay_nir
-from snn_bp.export.nir_write import contract_path, write_nir
+from snn_bp.export.nir_write import check_places, contract_path, write_nir
 from snn_bp.export.proof import Proof, first_difference
 from snn_bp.files import make_folder, replace_file, write_object
 from snn_bp.network import Network, has_state, neuron_of
@@ -49,12 +49,8 @@ def export(
     kind = kind_of(file)
     check_flag("export: proof", proof)
     _nir_only(file, kind, step=step_s, compatible=compatible)
-    if not file.parent.is_dir():
-        raise SnnError(f"export to {file}: there is no folder {file.parent}. Make it, or choose another file.")
     beside = loader_path(file) if kind == "netx" else contract_path(file)
-    for place in (file, beside):
-        if place.exists() and not place.is_file():
-            raise SnnError(f"export to {file}: {place} is no file that can be replaced. Choose another name.")
+    check_places(file, beside)
     if proof:
         _recordings(run, split, samples)  # refused before anything is written
     with tempfile.TemporaryDirectory() as folder:

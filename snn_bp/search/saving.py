@@ -1,4 +1,4 @@
-"""A search in its run folder: what was asked, how far it came, and the way on from there, exactly."""
+"""The state of a search in its run folder, saved and read so that it resumes exactly."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
