@@ -49,6 +49,8 @@ from snn_bp.train import train
 
 verifying = importlib.import_module("snn_bp.export.verify")
 
+few_digits = runs.few_digits
+
 ZERO = LIF(beta=0.7, reset="zero")
 MODEL = (Flatten(), Dense(12), BatchNorm(), ZERO, Dense(10), BatchNorm(), ZERO)
 
@@ -109,7 +111,7 @@ def test_a_float_network_is_proven_in_nir(run, tmp_path):
     assert len(set(proof.accuracy.values())) == 1
 
 
-def test_the_command_line_takes_the_step_and_the_version_of_nir(run, tmp_path, capsys, monkeypatch):
+def test_the_command_line_takes_the_step_and_the_version_of_nir(run, few_digits, tmp_path, capsys, monkeypatch):
     if run.experiment.train.target == "loihi":
         return
     at, file, given = str(run.path), str(tmp_path / "x.nir"), ["--samples", "9", "--step", "1e-3"]
