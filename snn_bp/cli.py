@@ -27,7 +27,8 @@ from snn_bp.experiment import Experiment, override
 from snn_bp.files import is_there
 from snn_bp.network import start_alive
 from snn_bp.progress import results_line, say_warning
-from snn_bp.run import Run, read_experiment
+from snn_bp.records import read_experiment
+from snn_bp.run import Run
 from snn_bp.search import resume_search
 from snn_bp.search import search as search_weights
 from snn_bp.signals import Stopped, end_with_interrupt

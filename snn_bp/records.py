@@ -7,7 +7,8 @@ from typing import Any
 from snn_bp.data import Dataset
 from snn_bp.data.record import first_difference
 from snn_bp.errors import SnnError, is_number
-from snn_bp.files import json_sha256, read_object
+from snn_bp.experiment import Experiment, from_json_text
+from snn_bp.files import json_sha256, read_object, read_text
 
 SHARES = ("accuracy", "low", "high")
 COUNTS = ("correct", "samples")
@@ -23,6 +24,18 @@ PARTS: dict[str, Callable[[Any], bool]] = {  # of results.json, beside the split
     "notes": lambda notes: isinstance(notes, list) and all(isinstance(note, str) for note in notes),
     "tables": lambda tables: isinstance(tables, dict),
 }
+
+
+def read_experiment(file: Path) -> Experiment:
+    """The experiment in a JSON file."""
+    text = read_text(file)
+    try:
+        experiment = from_json_text(text)
+    except SnnError as cause:
+        raise SnnError(f"{file}: {cause}") from cause
+    if not isinstance(experiment, Experiment):
+        raise SnnError(f'{file}: it holds no experiment; an experiment\'s JSON starts with {{"is": "Experiment"}}.')
+    return experiment
 
 
 def check_results(file: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from snn_bp.checkpoint import Checkpoint, checkpoint_bytes, read_checkpoint
 from snn_bp.data import Dataset, load
 from snn_bp.data.record import describe
 from snn_bp.errors import SnnError, as_path
-from snn_bp.experiment import Experiment, from_json_text, to_json
+from snn_bp.experiment import Experiment, to_json
 from snn_bp.files import (
     UNFINISHED,
     append,
@@ -39,7 +39,7 @@ from snn_bp.files import (
 from snn_bp.lock import LOCK, holder, locked
 from snn_bp.network import Network
 from snn_bp.provenance import provenance, version
-from snn_bp.records import check_results, differing_data, shape_of
+from snn_bp.records import check_results, differing_data, read_experiment, shape_of
 from snn_bp.tables import Table
 
 CHECKPOINTS = ("last", "previous", "best")
@@ -380,18 +380,6 @@ class Run:
         theirs = versions.get("snn_bp") if isinstance(versions, dict) else None
         ours = version("snn_bp")
         return "" if theirs in (None, ours) else f" The run was made by snn_bp {theirs!s:.40}, this is {ours}."
-
-
-def read_experiment(file: Path) -> Experiment:
-    """The experiment in a JSON file."""
-    text = read_text(file)
-    try:
-        experiment = from_json_text(text)
-    except SnnError as cause:
-        raise SnnError(f"{file}: {cause}") from cause
-    if not isinstance(experiment, Experiment):
-        raise SnnError(f'{file}: it holds no experiment; an experiment\'s JSON starts with {{"is": "Experiment"}}.')
-    return experiment
 
 
 def _is_left_by_a_start(entry: Path) -> bool:
