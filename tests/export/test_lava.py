@@ -149,8 +149,8 @@ def test_what_lava_or_the_chip_cannot_hold_is_refused_and_nothing_is_written(gra
 
 
 def test_a_place_that_cannot_be_written_is_one_error(tmp_path):
-    for path in (tmp_path / "none" / "graph.net", tmp_path):
-        with pytest.raises(SnnError, match="cannot be written"):
+    for path, reason in ((tmp_path / "none" / "graph.net", "cannot be written"), (tmp_path, "found a folder")):
+        with pytest.raises(SnnError, match=reason):
             write_netx(FULL, path)
 
 
