@@ -409,7 +409,7 @@ def judge(ended: Ended, right: Any, answer: Callable[[Ended, Path], Any], copy: 
         return "said", ""
     if isinstance(found, str) and isinstance(right, str):
         told = "\n".join(set(found.splitlines()) - set(right.splitlines()))
-        if name.split(".")[0] in told and any(word in told for word in words):
+        if "not finished" in told or (name.split(".")[0] in told and any(word in told for word in words)):
             return "said", ""
     return "silently used", f"{said} || {parting(str(found), str(right))}"
 
