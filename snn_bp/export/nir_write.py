@@ -23,6 +23,7 @@ from snn_bp.export.nir_kernel import squared
 from snn_bp.export.nir_layers import Norm, Pool, Synapse, keeps_all, synapse_before, values_now
 from snn_bp.export.nir_refusals import refusals
 from snn_bp.export.nir_ties import settled
+from snn_bp.export.nir_values import simple
 from snn_bp.files import replace_file, write_json
 from snn_bp.layers import Delays, DropoutOverTime, Neurons, RecurrentNeurons, Shape, SumPool
 from snn_bp.network import Network, neuron_of
@@ -270,8 +271,7 @@ def _used(decay: Any, shape: Shape) -> np.ndarray:
 
 def _exact(decay: Any, shape: Shape) -> float | list:
     """A decay as JSON holds it: one number, or one for each neuron."""
-    array = np.asarray(decay, np.float64)
-    return float(array.flat[0]) if (array == array.flat[0]).all() else np.broadcast_to(array, shape).tolist()
+    return simple(np.broadcast_to(np.asarray(decay, np.float64), shape))
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
