@@ -206,7 +206,11 @@ def _plain(module: nn.Module) -> Layer:
 
 def _spiking(module: Any, *, last: bool) -> Layer:
     """Our neuron for one of theirs."""
-    reset = STATE_FUNCTIONS[module.state_function.__name__]
+    step = getattr(module.state_function, "__name__", "")
+    own = {name for name in vars(module) if callable(getattr(type(module), name, None))}
+    if own or getattr(module.state_function, "__func__", None) is not getattr(type(module), step, 0):
+        raise SnnError(f"it {TOUCHED}")
+    reset = STATE_FUNCTIONS[step]
     if snn.SpikingNeuron.reset_dict[reset] != int(module.reset_mechanism_val):
         raise SnnError(
             f"it was built with reset_mechanism={reset!r} and that is what it runs, but it was set to another one "
@@ -333,7 +337,7 @@ def _check_single(module: nn.Module) -> None:
 
 
 def _check_own(modules: nn.Sequential | nn.ModuleList, name: Callable[[int, nn.Module], str]) -> None:
-    """Raise where two layers share weights: the copy would have them twice, and they would part in training."""
+    """Raise where two layers share weights or a state: the copy would have them twice, and they would part."""
     first: dict[int, int] = {}
     for place, module in enumerate(modules):
         shared = [first[id(weight)] for weight in module.parameters() if id(weight) in first]
@@ -342,7 +346,12 @@ def _check_own(modules: nn.Sequential | nn.ModuleList, name: Callable[[int, nn.M
                 f"{name(place, module)}: it shares weights with layer {shared[0]}, and the copy would have them twice. "
                 "Give each layer its own, copy.deepcopy(layer) for one."
             )
-        first |= dict.fromkeys(map(id, module.parameters()), place)
+        if type(module) in SPIKING and id(module) in first:
+            raise SnnError(
+                f"{name(place, module)}: it is the same neurons as layer {first[id(module)]} and goes on from their "
+                "state, and the copy would have two. Give each layer its own, copy.deepcopy(layer) for one."
+            )
+        first |= dict.fromkeys(map(id, (module, *module.parameters())), place)
 
 
 def _name(place: int, module: nn.Module) -> str:

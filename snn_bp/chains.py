@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from snn_bp.exact import is_exact, runs_here
+from snn_bp.exact import has_all_parts, is_exact, runs_here
 from snn_bp.kernels import (
     FIRST,
     LAST,
@@ -154,9 +154,7 @@ def _runs(block: Block, inputs: int, dtype: torch.dtype) -> bool:
             return False
     elif shape != (inputs,):
         return False
-    if norm is not None and not (
-        runs_here(norm, dtype) and norm.running_mean is not None and norm.affine and norm.weight.shape == shape
-    ):
+    if norm is not None and not (runs_here(norm, dtype) and has_all_parts(norm) and norm.weight.shape == shape):
         return False
     if isinstance(layer, RecurrentNeurons):
         loop = layer.recurrence
@@ -172,7 +170,7 @@ def _averages(norm: nn.Module, x: Tensor) -> bool:
     """Whether a layer is a norm that takes the statistics of its input, in the way that `run_layer` knows."""
     if not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) or type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d):
         return False
-    known = norm.affine and norm.track_running_stats and norm.momentum is not None
+    known = has_all_parts(norm) and norm.track_running_stats and norm.momentum is not None
     images = (x.dim() == 5) == (type(norm) is nn.BatchNorm2d) and x.dim() <= 5
     return norm.training and known and images and x.numel() > x.shape[2] and x.shape[2] == norm.num_features
 

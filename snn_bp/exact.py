@@ -25,11 +25,22 @@ FORWARDS: dict[type, Callable] = {
 }  # fmt: skip
 
 
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+def has_all_parts(norm: nn.Module) -> bool:
+    """Whether a norm has the weight, bias and running statistics that a `BatchNorm()` of ours is built with."""
+    parts = (norm._parameters.get("weight"), norm._parameters.get("bias"))
+    return all(part is not None for part in (*parts, norm._buffers["running_mean"], norm._buffers["running_var"]))
+
+
 def is_exact(layer: nn.Module) -> bool:
     """Whether the layer is one of those we know, down to its parts, and nothing about it was changed."""
     if FORWARDS.get(type(layer)) is not type(layer).forward or not is_untouched(layer):
         return False
     own = layer.__dict__
+    if type(layer) in NORMS and not has_all_parts(layer):
+        return False
     tensors = (*own["_parameters"].values(), *own["_buffers"].values())
     plain = all(tensor is None or (type(tensor) in PLAIN and tensor.layout is torch.strided) for tensor in tensors)
     return plain and all(is_exact(part) for part in own["_modules"].values())
@@ -72,6 +83,8 @@ def why_strange(layer: nn.Module) -> str | None:
         )
     if not is_untouched(layer) or FORWARDS[kind] is not kind.forward:
         return "had its forward replaced, and what it computes now is not known here. Put the class's own back."
+    if kind in NORMS and not has_all_parts(layer):
+        return "has no weight, bias or running statistics. A BatchNorm() has all three."
     for name, part in layer.named_children():
         if (why := why_strange(part)) is not None:
             return f"has a part, {name}, which {why}"

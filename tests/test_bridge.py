@@ -462,3 +462,20 @@ def test_a_neuron_that_cannot_fire_is_a_readout():
 def test_a_time_constant_needs_its_step_first():
     with pytest.raises(SnnError, match="at_step"):
         to_snntorch(Network((LIF(beta=Tau(20)),), (3,)))
+
+
+def test_neurons_at_two_places_are_refused_as_their_state_would_part():
+    neurons = snn.Leaky(beta=0.9, init_hidden=True)
+    net = nn.Sequential(nn.Linear(4, 3), neurons, nn.Linear(3, 3), neurons)
+
+    with pytest.raises(SnnError, match=r"layer 3 \(Leaky\): it is the same neurons as layer 1"):
+        from_snntorch(net, (4,))
+
+
+@pytest.mark.parametrize("method", ["fire", "mem_reset", "state_function"])
+def test_neurons_with_a_method_put_in_place_of_their_own_are_refused(method):
+    neurons = snn.Leaky(beta=0.9, init_hidden=True)
+    setattr(neurons, method, lambda mem: mem)
+
+    with pytest.raises(SnnError, match="put in place of its own"):
+        from_snntorch(nn.Sequential(nn.Linear(4, 3), neurons), (4,))

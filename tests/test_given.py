@@ -10,6 +10,7 @@ from torch import Tensor
 from snn_bp import (
     ALIF,
     LIF,
+    BatchNorm,
     CountCrossEntropy,
     Dense,
     Flatten,
@@ -201,7 +202,7 @@ def test_a_spread_that_no_weight_holds_and_a_step_without_axes_are_refused():
 def touched() -> list[Network]:
     """Networks that do more than their layers: a hook of their own, a method put in place."""
     hooked, patched = (Network((Dense(3), LIF(beta=0.9, reset="zero")), (4,)) for _ in range(2))
-    hooked.register_forward_hook(lambda module, given, out: 2 * out)
+    hooked.register_forward_hook(lambda module, given, out: out)
     patched.forward = lambda x: x
     return [hooked, patched]
 
@@ -229,4 +230,22 @@ def test_exports_name_what_is_no_network_and_no_path(given):
         quantize(given)
     for ask in (lambda: write_nir(small(), given), lambda: read_nir(given)):
         with pytest.raises(SnnError, match="should be a path, found"):
+            ask()
+
+
+@pytest.mark.parametrize("options", [{"bias": False}, {"affine": False}, {"track_running_stats": False}])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_norm_without_all_its_parts_runs_as_torch_runs_it_and_is_not_folded(options, training, tmp_path):
+    from snn_bp.export.nir_write import write_nir
+    from snn_bp.export.quantize import quantize
+
+    network = Network((Dense(5), BatchNorm(), LIF(beta=0.9, threshold=0.3, reset="zero")), (4,))
+    network.layers[1] = torch.nn.BatchNorm1d(5, **options)
+    network.train(training)
+    with use_backend("reference"):
+        wanted = copy.deepcopy(network)(X)
+    assert torch.equal(network(X), wanted)
+    assert wanted.any()
+    for ask in (lambda: write_nir(network.eval(), tmp_path / "a.nir"), lambda: quantize(network.eval())):
+        with pytest.raises(SnnError, match=r"layer 1 \(BatchNorm1d\) has no weight, bias or running statistics"):
             ask()
