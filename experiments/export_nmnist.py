@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from snn_bp import train
-from snn_bp.cli import read_file
+from snn_bp.experiment_file import read_file
 from snn_bp.export.verify import export, verify
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

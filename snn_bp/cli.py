@@ -4,10 +4,8 @@ import atexit
 import io
 import json
 import os
-import runpy
 import shlex
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,14 +18,14 @@ from snn_bp.comparison import state_of
 from snn_bp.data import load
 from snn_bp.data.cache import cache_entries, cache_folder, clean_cache
 from snn_bp.diagnose import check_gradients, examine
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, check_number
 from snn_bp.estimate import estimate
 from snn_bp.evaluate import evaluate as evaluate_run
 from snn_bp.experiment import Experiment, override
+from snn_bp.experiment_file import is_read, read_file
 from snn_bp.files import is_there
 from snn_bp.network import start_alive
 from snn_bp.progress import results_line, say_warning
-from snn_bp.records import read_experiment
 from snn_bp.run import Run
 from snn_bp.search import resume_search
 from snn_bp.search import search as search_weights
@@ -87,9 +85,12 @@ def clean(run: Folder) -> None:
     """Remove from a run's folder what killed processes left: files half written, and nothing else."""
     opened = Run(run)
     with opened.locked():
-        for file in opened.leftovers():
+        found = list(opened.leftovers())
+        for file in found:
             file.unlink()
             print(f"removed {file}")
+    if not found:
+        print(f"{run}: nothing to remove")
 
 
 @app.command()
@@ -179,6 +180,7 @@ def gradcheck(
     as_json: AsJson = False,
 ) -> None:
     """Check every gradient: kernels, finite differences, surrogate, reset, truncation; exit code 1 if one is wrong."""
+    check_number("--recordings", recordings, whole=True, low=1)
     if subject.is_dir():
         run = _opened(subject)
         experiment, dataset, network = run.experiment, run.dataset(), run.network("last").train()
@@ -268,6 +270,8 @@ def list_runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = P
 
 def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None:
     """Turn an experiment file into a script: `python FILE [--out DIR] [--dry-run] [key=value ...]`."""
+    if is_read(sys._getframe(1).f_globals):
+        return  # a file that `snn-bp` reads to get at its experiment is no program
     script = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
     @script.command(help=(sys.modules["__main__"].__doc__ or "").strip() or None)
@@ -283,6 +287,7 @@ def entry() -> None:
     It leaves without the interpreter's last round, in which a second goes into freeing what the system takes back
     anyway.
     """
+    _open_streams()
     try:
         end_with_interrupt()
         guarded(app)
@@ -293,7 +298,7 @@ def entry() -> None:
         code = 130
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # who read it may have gone
+        with suppress(OSError, ValueError):  # who read it may have gone, and an experiment may have closed it
             stream.flush()
     os._exit(code)
 
@@ -306,7 +311,8 @@ def guarded(program: typer.Typer, arguments: Sequence[str] | None = None) -> Non
     warnings.showwarning = say_warning
     try:
         code = program(arguments, standalone_mode=False)
-        sys.stdout.flush()
+        if not sys.stdout.closed:
+            sys.stdout.flush()
     except SnnError as problem:
         _fail(str(problem))
     except Stopped as stopped:
@@ -334,27 +340,19 @@ def guarded(program: typer.Typer, arguments: Sequence[str] | None = None) -> Non
             sys.exit(code)
 
 
-def read_file(file: Path) -> Experiment:
-    """The experiment that a Python file defines, or that a JSON file holds."""
-    if file.is_dir():
-        file = file / "experiment.json"
-    if not file.is_file():
-        raise SnnError(f"{file}: there is no such file. experiments/digits.py is the default experiment.")
-    if file.suffix == ".json":
-        return read_experiment(file)
-    try:
-        names = runpy.run_path(str(file))
-    except SnnError as problem:
-        raise SnnError(f"{file}: {problem}") from problem
-    except Exception as problem:  # the user's own code: any error at all
-        line = traceback.extract_tb(problem.__traceback__)[-1]
-        raise SnnError(
-            f"{file}: {type(problem).__name__}: {problem} ({line.filename}, line {line.lineno})"
-        ) from problem
-    experiment = names.get("experiment")
-    if not isinstance(experiment, Experiment):
-        raise SnnError(f"{file}: it should define `experiment = Experiment(...)`, found {type(experiment).__name__}.")
-    return experiment
+def _open_streams() -> None:
+    """Where a stream was closed before the start (`>&-`), open nothing in its place.
+
+    Else the next file that is opened gets its number, and what C libraries print would go into a file of the run.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - to the end of the process
 
 
 def _print(found: Any, as_json: bool) -> None:

@@ -179,7 +179,7 @@ def csv_lines(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> bytes:
     """Rows of a table; a column that a row lacks stays empty."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([row.get(column) for column in columns] for row in rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="backslashreplace")  # a name of a folder may be in no coding
 
 
 def json_sha256(content: Any) -> str:

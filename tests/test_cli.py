@@ -309,7 +309,73 @@ def test_ctrl_c_at_once_ends_without_a_traceback(call, file, monkeypatch):
     assert code == 130 and "Traceback" not in errors
 
 
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("import sys; sys.exit()", "sys.exit(None)"),
+        ("import sys; sys.exit(3)", "sys.exit(3)"),
+        ("raise BaseException('of no usual kind')", "of no usual kind (odd.py, line 1)"),
+        ("def (", "SyntaxError: invalid syntax (odd.py, line 1)\n"),
+    ],
+)
+def test_an_experiment_file_that_ends_in_any_way_is_one_line_and_code_2(call, tmp_path, code, told):
+    (tmp_path / "odd.py").write_text(code)
+
+    outcome = call("train", "odd.py")
+
+    assert_fails(outcome, "odd.py: ", told)
+    assert outcome[0] == 2
+
+
+def test_a_pipe_in_place_of_an_experiment_is_not_called_missing(call, tmp_path):
+    os.mkfifo(tmp_path / "pipe.py")
+
+    assert_fails(call("train", "pipe.py"), "no regular file")
+
+
+def test_a_file_with_main_at_its_end_is_read_like_one_without(call, file):
+    file.write_text(file.read_text() + "from snn_bp import main\nmain(experiment)\n")
+
+    code, printed, errors = call("train", file, "train.epochs=3", "--dry-run")
+
+    assert code == 0 and not errors
+    assert printed.count("parameters\n") == 1 and "for 3 epochs" in printed
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_recordings_are_counted_from_one(call, file, count):
+    assert_fails(call("gradcheck", file, "--recordings", count), f"--recordings={count}", "from 1 up")
+
+
+def test_recordings_for_the_client_are_counted(call, finished):
+    assert_fails(call("verify", finished.path, "a.net", "--lava", -1), "lava=-1", "from 0 up")
+
+
+def test_clean_says_so_where_nothing_is_left(call, finished):
+    assert call("clean", finished.path) == (0, f"{finished.path}: nothing to remove\n", "")
+
+
+def test_a_run_in_a_folder_whose_name_is_no_text_has_its_page_and_table(call, finished, tmp_path):
+    moved = tmp_path / os.fsdecode(b"b\xffd")
+    shutil.copytree(finished.path, moved)
+
+    assert call("report", moved, "--no-plots")[0] == 0
+    assert call("compare", moved, "--out", "table.csv")[0] == 0
+
+    assert r"b\udcffd" in (moved / "report.html").read_text(encoding="utf-8")
+    assert r"b\udcffd" in (tmp_path / "table.csv").read_text(encoding="utf-8")
+
+
 # As programs
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&- <&-"])
+def test_a_stream_that_was_closed_before_the_start_is_no_error(tmp_path, closed):
+    command = f'exec "$0" -m snn_bp cache {closed}'
+
+    ended = subprocess.run(["sh", "-c", command, sys.executable], cwd=tmp_path, capture_output=True, timeout=120)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
 
 
 def test_an_experiment_file_is_a_program(tmp_path, capsys, monkeypatch, finished):

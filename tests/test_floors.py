@@ -24,6 +24,7 @@ FLOORS = {
     "train": 5, "resuming": 5, "evaluate": 5, "progress": 5, "diagnose": 5, "search": 5, "estimate": 5,
     "export": 5, "plots": 5, "report": 5,
     "local": 5, "landscape": 5, "momentum": 5, "cost": 5, "comparison": 5,
+    "experiment_file": 5,
     "cli": 6, "__main__": 6,
 }  # fmt: skip
 ONLY_IN = {

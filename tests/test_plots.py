@@ -306,3 +306,10 @@ def test_drawing_chooses_no_backend():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "False"
+
+
+def test_curves_that_a_search_does_not_have_leave_their_panel_empty():
+    drawn = training_curves([{"epoch": 1.0, "train_loss": 2.0}, {"epoch": 2.0, "train_loss": 1.0}])
+
+    assert [len(axis.lines) for axis in drawn.axes] == [1, 0, 0, 0]
+    assert [axis.get_legend() is not None for axis in drawn.axes] == [True, False, False, False]

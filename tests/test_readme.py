@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from snn_bp import cli
+from snn_bp.blocks import blocks as chip_blocks
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -25,14 +26,19 @@ def test_the_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
 
     assert names["run"].results()["test"]["samples"] == 360
     assert names["potentials"].shape == (100, 8, 50)
+    assert len(chip_blocks(names["network"])) == 2  # what the table exports can be exported
 
 
-def test_every_command_named_exists():
+def test_every_command_is_named_and_every_name_is_a_command():
     named = set(re.findall(r"snn-bp (\w+)", README))
 
     known = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
 
-    assert named <= known
+    assert named == known
+
+
+def test_options_that_say_how_a_run_goes_on_or_is_written_are_named():
+    assert all(option in README for option in ("--dry-run", "--out", "--restart", "--step", "--compatible", "--lava"))
 
 
 def test_every_file_named_in_a_command_or_link_exists():

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from snn_bp.cli import read_file
 from snn_bp.experiment import override
+from snn_bp.experiment_file import read_file
 from snn_bp.export.client import client_versions
 from snn_bp.export.verify import export, verify
 from snn_bp.files import write_json

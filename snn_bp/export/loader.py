@@ -27,7 +27,9 @@ def loader_text(graph: Graph, file: Path) -> str:
         "PAUSE": graph.pause,
         "READOUT": graph.populations[-1].readout,
     }
-    text = TEMPLATE.read_text(encoding="utf-8").replace("SCRIPT", loader_path(file).name)
+    name = loader_path(file).name
+    plain = name.isprintable() and not {"\\", '"'} & set(name)  # else it stands as SCRIPT in the text, which is code
+    text = TEMPLATE.read_text(encoding="utf-8").replace("SCRIPT", name if plain else "SCRIPT")
     for name, value in answers.items():
         text, found = re.subn(rf"^{name} = .*$", lambda _, line=f"{name} = {value!r}": line, text, flags=re.MULTILINE)
         assert found == 1, name

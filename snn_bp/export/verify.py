@@ -86,6 +86,7 @@ def verify(
     """
     file = Path(file)
     kind = kind_of(file)
+    check_number("lava", lava, whole=True, low=0)
     if lava and kind != "netx":
         raise SnnError(f"{file}: Lava's client reads .net files only. Leave out --lava.")
     _nir_only(file, kind, step=step_s)

@@ -27,7 +27,8 @@ def training_curves(metrics: list[dict[str, float]]) -> "Figure":
         axis.set_title(title, loc="left")
         axis.set_ylabel(unit)
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.legend()
+        if axis.lines:  # a search has no gradient
+            axis.legend()
     if any(row.get("grad_norm", 0) > 0 for row in metrics):
         axes[1, 1].set_yscale("log")
     for axis in axes[1]:

@@ -39,7 +39,7 @@ def report(run: Run, *, split: str = "test") -> Path:
         lead=results_line(finished) if finished else state_of(run),
         sections=[_said(title, part) for title, part in parts.items()],
     )
-    replace_file(path, page.encode())
+    replace_file(path, page.encode(errors="backslashreplace"))
     return path
 
 

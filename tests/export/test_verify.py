@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import runpy
 import sys
 import tempfile
@@ -40,6 +41,7 @@ from snn_bp.export.graph import same
 from snn_bp.export.hdf5 import read_hdf5
 from snn_bp.export.lava import write_netx
 from snn_bp.export.lava_read import read_netx
+from snn_bp.export.loader import loader_path
 from snn_bp.export.netx_proof import apart, prove_netx
 from snn_bp.export.proof import Proof, first_difference
 from snn_bp.export.quantize import quantize
@@ -289,6 +291,15 @@ def test_evaluate_and_the_proof_count_alike(run, tmp_path):
         assert (proof.spikes, proof.operations) == (figures.spikes, figures.operations)
     else:
         assert proof.spikes.keys() == figures.spikes.keys() and proof.rounding["spikes"] == figures.spikes
+
+
+@pytest.mark.parametrize("name", ['a"""b.net', "a\\x.net", os.fsdecode(b"b\xffd.net")])
+def test_the_loader_is_a_program_whatever_the_name_of_the_file(run, tmp_path, name):
+    export(run, tmp_path / name, proof=False)
+
+    script = runpy.run_path(str(loader_path(tmp_path / name)))
+
+    assert script["FILE"] == name
 
 
 def test_the_loader_beside_the_file_says_what_lava_does_not_know(run, tmp_path):
