@@ -261,7 +261,18 @@ class Run:
         """Read one of the checkpoints "last", "previous", "best"."""
         if name not in CHECKPOINTS:
             raise SnnError(f"checkpoint {name!r} is not known. Known: {', '.join(CHECKPOINTS)}.")
-        return read_checkpoint(self.path / "checkpoints" / f"{name}.safetensors", self.identity)
+        file = self.path / "checkpoints" / f"{name}.safetensors"
+        checkpoint = read_checkpoint(file, self.identity)
+        if name == "best" and (checkpoint.optimizer or checkpoint.epoch != self._best_epoch(checkpoint.epoch)):
+            raise SnnError(f"{file}: another checkpoint, of epoch {checkpoint.epoch}, stands in its place.")
+        return checkpoint
+
+    def _best_epoch(self, otherwise: int) -> int:
+        """The best epoch by the results; `otherwise` where there are none that can be read."""
+        try:
+            return (self.results() or {}).get("best_epoch", otherwise)
+        except SnnError:
+            return otherwise
 
     def problem_of(self, name: str) -> str | None:
         """Why a checkpoint cannot be read, None where it can."""
@@ -358,9 +369,9 @@ class Run:
 
     def _lines(self, file: Path) -> list[str]:
         """The lines of a file of rows; one that is being written, or was when the run was killed, is not there yet."""
-        if not is_there(file):
-            return []
         mark = self._marks().get(file.name)
+        if mark is None and not is_there(file):
+            return []
         text = read_text(file) if mark is None else self.tables[file.name].read(mark, run=self.path).decode()
         *lines, rest = text.split("\n")
         if rest and is_there(self.path / "results.json"):

@@ -422,3 +422,24 @@ def test_between_two_renames_the_previous_checkpoint_is_found(halfway):
     checkpoint, problems = halfway.latest()
 
     assert checkpoint is not None and (checkpoint.epoch, checkpoint.batch) == (1, 1) and not problems
+
+
+def test_another_checkpoint_in_the_place_of_the_best_is_refused_and_made_good(finished, tmp_path):
+    run = Run(shutil.copytree(finished.path, tmp_path / "run"))
+    weights = run.load("best").weights
+    folder = run.path / "checkpoints"
+    shutil.copy(folder / "previous.safetensors", folder / "best.safetensors")
+
+    with pytest.raises(SnnError, match="another checkpoint"):
+        run.network("best")
+    resumed = training.resume(run.path, quiet=True)
+
+    assert same_weights(resumed.load("best").weights, weights)
+
+
+def test_rows_missing_from_a_finished_run_are_missed(finished, tmp_path):
+    run = Run(shutil.copytree(finished.path, tmp_path / "run"))
+    (run.path / "layers.jsonl").unlink()
+
+    with pytest.raises(SnnError, match=r"layers\.jsonl: it is missing"):
+        run.layers()

@@ -135,7 +135,8 @@ def test_the_page_shows_the_proof_of_an_export(written):
 def test_a_proof_that_fails_shows_the_first_difference(copy):
     (copy.path / "export").mkdir()
     write_json(
-        copy.path / "export" / "a.json", PROOF | {"holds": False, "difference": "neuron 3 at step 4", "weights": {}}
+        copy.path / "export" / "small.net.json",
+        PROOF | {"holds": False, "difference": "neuron 3 at step 4", "weights": {}},
     )
 
     page = page_of(copy)
@@ -146,7 +147,7 @@ def test_a_proof_that_fails_shows_the_first_difference(copy):
 def test_text_from_files_is_never_markup(copy):
     attack = '"><script>alert(1)</script>'
     (copy.path / "export").mkdir()
-    proof = PROOF | {"file": attack, "note": attack, "chips": {attack: attack}, "client": attack}
+    proof = PROOF | {"file": "a", "note": attack, "chips": {attack: attack}, "client": attack}
     write_json(copy.path / "export" / "a.json", proof)
     recorded = read_object(copy.path / "provenance.json")
     write_json(copy.path / "provenance.json", recorded | {"command": attack, "changes": [attack], "commit": attack})
@@ -223,3 +224,13 @@ def test_an_image_of_the_page_is_the_figure():
     image = sections._image(picture, "Curves")
 
     assert isinstance(image, Image) and image.alt == "No epochs."
+
+
+def test_a_proof_under_the_name_of_another_is_not_shown_as_its(copy):
+    (copy.path / "export").mkdir()
+    write_json(copy.path / "export" / "other.net.json", PROOF)
+
+    page = page_of(copy)
+
+    assert "other.net.json: it should be the proof of other.net, found that of small.net." in page.words
+    assert "are equal" not in page.text

@@ -403,7 +403,18 @@ def judge(ended: Ended, right: Any, answer: Callable[[Ended, Path], Any], copy: 
         return "answer cannot be read", f"{problem} {said}"
     if found == right:
         return "equal", ""
-    words = ("cannot be read", "differ", "damaged", "rebuilt", "made again", "edited", "changed", "not ", "missing")
+    words = (
+        "cannot be read",
+        "should ",
+        "differ",
+        "damaged",
+        "rebuilt",
+        "made again",
+        "edited",
+        "changed",
+        "not ",
+        "missing",
+    )
     told = ended.err + (ended.out if isinstance(found, str) and found == ended.out else "")
     if any(name.split(".")[0] in line and any(word in line for word in words) for line in told.splitlines()):
         return "said", ""

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from snn_bp.comparison import settings
@@ -198,6 +199,9 @@ def exported(run: Run) -> Section:
             continue
         if not proof.keys() >= PROOF:
             said.append(f"{file.name}: it is not a proof that snn-bp verify wrote.")
+            continue
+        if Path(str(proof["file"])).name != file.stem:
+            said.append(f"{file.name}: it should be the proof of {file.stem}, found that of {proof['file']}.")
             continue
         tables.append(_proof_table(proof))
         if proof.get("weights"):
