@@ -35,6 +35,7 @@ from snn_bp import (
     Train,
     train,
 )
+from snn_bp.blocks import TARGETS, Target
 from snn_bp.export.client import client_missing, client_versions, run_client
 from snn_bp.export.netx_proof import for_chip
 from snn_bp.export.verify import export, verify
@@ -79,7 +80,7 @@ def main() -> None:
         raise SnnError(missing)
     rows: dict[str, Any] = {}
     for family in asked.families:
-        for target in ("float", "loihi"):
+        for target in TARGETS:
             with tempfile.TemporaryDirectory() as folder:
                 rows[f"{family}, {target}"] = measure(family, target, Path(folder), asked.epochs, asked.recordings)
             print(f"{family}, trained in {target}: {rows[f'{family}, {target}']}", flush=True)
@@ -94,7 +95,7 @@ def main() -> None:
         raise SystemExit("not all outputs are equal")
 
 
-def measure(family: str, target: str, folder: Path, epochs: int, recordings: int) -> dict[str, Any]:
+def measure(family: str, target: Target, folder: Path, epochs: int, recordings: int) -> dict[str, Any]:
     """One network trained, exported, proven, and run in the client."""
     data, model = FAMILIES[family]
     run = train(Experiment(data, model, Train(epochs=epochs, lr=5e-3, target=target)), folder / "run", quiet=True)
