@@ -791,13 +791,3 @@ def test_the_loss_of_a_step_is_the_mean_over_its_samples(noise):
     step = train_step(network, make_optimizer(network, STILL), x, targets, STILL)
 
     assert step.loss == pytest.approx(wanted.item()) and step.samples == 5
-
-
-@pytest.mark.slow
-def test_runs_killed_by_the_system_end_as_one_left_alone(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "experiments" / "benchmarks")
-    import killed  # a benchmark, no module of the package
-
-    outcome = killed.compare(kills=2, seed=1)
-
-    assert len(outcome) == 2 and all(row["weights_equal"] and row["metrics_equal"] for row in outcome)
