@@ -49,7 +49,10 @@ def fork(
             _in_child(work, out.fileno(), err.fileno(), environment or {}, cwd)
         code = _wait(child, began, kill_after_s if kill_after_s is not None else limit_s)
         if code is None:
-            os.killpg(child, signal.SIGKILL)
+            try:
+                os.killpg(child, signal.SIGKILL)
+            except ProcessLookupError:  # so early that it has no group of its own
+                os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             code = None if kill_after_s is None else os.waitstatus_to_exitcode(status)
         texts = []
