@@ -11,6 +11,7 @@ from snn_bp.neurons import IF, LI, LIF, CubaLIF, is_spiking
 
 Target: TypeAlias = Literal["float", "loihi"]
 TARGETS = ("float", "loihi")
+LOIHI = "for Loihi"  # how refusals of the target and of .net files begin
 NEURONS = (IF, LIF, CubaLIF, LI)  # that the chip has, by their exact class
 PARTS = (
     nn.Linear,
@@ -77,10 +78,10 @@ def blocks(network: Chain) -> list[Block]:
             first, shape = place + 1, network.shapes[place]
     for place in range(first, len(network.layers)):  # behind the last neurons, which send what they send in any shape
         layer = network.layers[place]
-        check_exact("target", network.name(place), layer)
+        check_exact(LOIHI, network.name(place), layer)
         if not found or type(layer) is not nn.Flatten:
             raise SnnError(
-                f"target: {network.name(place)} has no neurons behind it. End the model with a neuron, as LI or LIF."
+                f"{LOIHI}, {network.name(place)} has no neurons behind it. End the model with a neuron, as LI or LIF."
             )
     return found
 
@@ -89,10 +90,10 @@ def _check(network: Chain, block: Block) -> None:
     """Raise where a block cannot be on the chip, naming the layer and what can."""
     name, neuron = network.name(block.places[-1]), block.neurons.neuron
     reset = getattr(neuron, "reset", "zero")
-    check_exact("target", name, block.layer)
+    check_exact(LOIHI, name, block.layer)
 
     def refuse(why: str) -> SnnError:
-        return SnnError(f"target, {name}: {why}")
+        return SnnError(f"{LOIHI}, {name}: {why}")
 
     if type(neuron) not in NEURONS:
         raise refuse(
@@ -123,7 +124,7 @@ def _check(network: Chain, block: Block) -> None:
     for place, part in zip(block.places, block.parts, strict=False):
         if type(part) in REFUSED:
             raise refuse(REFUSED[type(part)])
-        check_exact("target", network.name(place), part, *PARTS)
+        check_exact(LOIHI, network.name(place), part, *PARTS)
         if isinstance(part, SumPool) and len(block.shape) != 3:
             raise refuse(REFUSED[nn.AvgPool1d])
         if isinstance(part, nn.Conv2d) and (isinstance(part.padding, str) or part.padding_mode != "zeros"):

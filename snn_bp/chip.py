@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snn_bp.blocks import Block, Chain, blocks
+from snn_bp.blocks import LOIHI, Block, Chain, blocks
 from snn_bp.errors import SnnError
 from snn_bp.folding import Sum, folded
 from snn_bp.kernels.around import first_derivatives, has_hooks_on_every_module, is_transformed
@@ -48,7 +48,9 @@ def run_chip(network: Chain, x: Tensor) -> Iterator[tuple[Block, Tensor, Tensor,
     (`export/graph.py`). Potentials are in steps of a weight; a readout's output is in the network's own units.
     """
     if not torch.equal(x, x.round().clamp(0, INPUT_HIGH)):
-        raise SnnError("target: the input should be spikes or counts of events, whole numbers. Transforms gave others.")
+        raise SnnError(
+            f"{LOIHI}: the input should be spikes or counts of events, whole numbers. Transforms gave others."
+        )
     if is_transformed():
         raise SnnError(
             f"{ON_CHIP}: whole numbers have no derivatives under torch.func or forward mode, only by backward(). Use "
@@ -68,7 +70,7 @@ def run_chip(network: Chain, x: Tensor) -> Iterator[tuple[Block, Tensor, Tensor,
         try:
             grid = on_grid(block, rows if network.training and not network.settled else None, like=rows)
         except SnnError as cause:
-            raise SnnError(f"target, {network.name(block.places[-1])}: {cause}") from cause
+            raise SnnError(f"{LOIHI}, {network.name(block.places[-1])}: {cause}") from cause
         x, potentials = _neurons(block, grid, rounded(grid.sum(rows)).unflatten(0, x.shape[:2]))
         if not is_spiking(block.neurons.neuron):
             x = potentials / grid.scale
