@@ -234,3 +234,9 @@ def test_a_proof_under_the_name_of_another_is_not_shown_as_its(copy):
 
     assert "other.net.json: it should be the proof of other.net, found that of small.net." in page.words
     assert "are equal" not in page.text
+
+
+def test_a_page_says_that_the_record_of_the_recordings_is_missing(copy):
+    (copy.path / "data.json").unlink()
+
+    assert "The run folder has no data.json, which names the recordings." in page_of(copy).words

@@ -225,12 +225,13 @@ def origin(run: Run) -> Section:
         rows += [(f"{part}: {key}", str(value)) for key, value in recorded.get(part, {}).items()]
     tables = [Table("Versions, commit and machine of the run", ("what", "value"), rows, numbers=False)]
     splits = _json(run, "data.json").get("splits", {})
+    said = [] if splits else ["The run folder has no data.json, which names the recordings."]
     if splits:
         counted = [(name, str(len(split["ids"])), split["sha256"]) for name, split in splits.items()]
         tables.append(
             Table("Recordings of each split", ("split", "recordings", "hash of their numbers"), counted, False)
         )
-    return Section("Where it comes from", tables=tables)
+    return Section("Where it comes from", said=said, tables=tables)
 
 
 def _proof_table(proof: Mapping[str, Any]) -> Table:
