@@ -2,12 +2,10 @@
 
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from snn_bp.checkpoint import Checkpoint
 from snn_bp.evaluate import Evaluation
 from snn_bp.experiment import Experiment
 from snn_bp.files import write_object
@@ -66,21 +64,6 @@ class Search:
         }
         seed = {"seed": self.experiment.seed, "date": time.strftime("%Y-%m-%d")}
         return plain | seed | evaluations | {"curve": [asdict(row) for row in self.curve]}
-
-    def write(self, out: Path | str, *, command: str, notes: tuple[str, ...] = ()) -> Run:
-        """Keep it as the finished run `out`, to evaluate and export: each row an epoch of its metrics.
-
-        `search.json` holds the record, `checkpoints/best.safetensors` the weights.
-        """
-        run = Run.create(self.experiment, out, command=command, changes=())
-        metrics = [{"epoch": place + 1, **asdict(row)} for place, row in enumerate(self.curve)]
-        checkpoint = Checkpoint(self.weights, epoch=self.best + 1, metrics=[metrics[self.best]])
-        run.begin_tables(metrics)
-        checkpoint.tables = run.marks()
-        run.save(checkpoint)
-        run.save_best(checkpoint)
-        self.finish(run, notes=notes)
-        return run
 
     def finish(self, run: Run, *, notes: tuple[str, ...] = ()) -> None:
         """Write `search.json` and `results.json` into a run folder that has the rows and the weights."""
