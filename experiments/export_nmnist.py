@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from snn_bp import train
-from snn_bp.experiment_file import read_file
-from snn_bp.export.verify import export, verify
+from snn_bp.runs.experiment_file import read_file
+from snn_bp.verification.replayed import export, verify
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("folder")

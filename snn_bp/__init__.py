@@ -8,19 +8,17 @@ import os
 # where other processes keep the cores busy, and no shorter where none does (experiments/benchmarks/busy.py).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from snn_bp.signals import end_in_silence
+from snn_bp.runtime.signals import end_in_silence
 
 end_in_silence()
 
 from snn_bp.cli import main
 from snn_bp.data import Data
-from snn_bp.diagnose import Trace, check_gradients, diagnose, examine
 from snn_bp.errors import SnnError
-from snn_bp.evaluate import evaluate
-from snn_bp.experiment import Experiment, Train
+from snn_bp.instruments import Trace, check_gradients, diagnose, examine
 from snn_bp.kernels import rest, simulate, use_backend
-from snn_bp.layers import BatchNorm, Conv, Delay, Dense, Dropout, Flatten, Pool, Recurrent, Spiking
-from snn_bp.losses import (
+from snn_bp.model.layers import BatchNorm, Conv, Delay, Dense, Dropout, Flatten, Pool, Recurrent, Spiking
+from snn_bp.model.losses import (
     CountCrossEntropy,
     CountSquaredError,
     FirstSpike,
@@ -28,9 +26,11 @@ from snn_bp.losses import (
     MembraneCrossEntropy,
     RateBounds,
 )
-from snn_bp.network import Network, start_alive
+from snn_bp.model.network import Network, start_alive
 from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, State, Tau, decay
-from snn_bp.run import Run
+from snn_bp.runs.evaluation import evaluate
+from snn_bp.runs.experiment import Experiment, Train
+from snn_bp.runs.folder import Run
 from snn_bp.search import Search, search
 from snn_bp.surrogates import (
     ATan,
@@ -44,7 +44,7 @@ from snn_bp.surrogates import (
     Surrogate,
     Triangular,
 )
-from snn_bp.train import resume, train
+from snn_bp.training.loop import resume, train
 
 __all__ = [
     "ALIF",

@@ -14,24 +14,24 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from snn_bp.comparison import state_of
 from snn_bp.data import load
 from snn_bp.data.cache import cache_entries, cache_folder, clean_cache
-from snn_bp.diagnose import check_gradients, examine
 from snn_bp.errors import SnnError, check_number
-from snn_bp.estimate import estimate
-from snn_bp.evaluate import evaluate as evaluate_run
-from snn_bp.experiment import Experiment, override
-from snn_bp.experiment_file import is_read, read_file
 from snn_bp.files import is_there
-from snn_bp.network import start_alive
-from snn_bp.progress import results_line, say_warning
-from snn_bp.run import Run
+from snn_bp.instruments import check_gradients, examine
+from snn_bp.model.network import start_alive
+from snn_bp.report.comparison import state_of
+from snn_bp.runs.evaluation import evaluate as evaluate_run
+from snn_bp.runs.experiment import Experiment, override
+from snn_bp.runs.experiment_file import is_read, read_file
+from snn_bp.runs.folder import Run
+from snn_bp.runtime.signals import Stopped, end_with_interrupt
 from snn_bp.search import resume_search
 from snn_bp.search import search as search_weights
-from snn_bp.signals import Stopped, end_with_interrupt
-from snn_bp.train import resume as resume_run
-from snn_bp.train import train as train_run
+from snn_bp.training.estimate import estimate
+from snn_bp.training.loop import resume as resume_run
+from snn_bp.training.loop import train as train_run
+from snn_bp.training.progress import results_line, say_warning
 
 app = typer.Typer(
     name="snn-bp",
@@ -135,7 +135,7 @@ def export(
     compatible: Annotated[str | None, typer.Option(help="Of a .nir file: 1.0.4, for NIR up to that version.")] = None,
 ) -> None:  # fmt: skip
     """Write a run's network to FILE.net (Lava netx, for Loihi) or FILE.nir, and prove that the file does the same."""
-    from snn_bp.export.verify import export as export_run  # h5py and nir, only where they are asked for
+    from snn_bp.verification.replayed import export as export_run  # h5py and nir, only where they are asked for
 
     if compatible not in (None, "1.0.4"):
         raise SnnError(f"--compatible {compatible}: it should be 1.0.4. Newer versions read the file without it.")
@@ -156,7 +156,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the proof as JSON.")] = False,
 ) -> None:  # fmt: skip
     """Replay recordings through a run's network and through an exported file, and name the first difference."""
-    from snn_bp.export.verify import verify as verify_run  # h5py and nir, only where they are asked for
+    from snn_bp.verification.replayed import verify as verify_run  # h5py and nir, only where they are asked for
 
     found = verify_run(_opened(run), file, split=split, samples=samples, checkpoint=checkpoint, lava=lava, step_s=step)
     _print(found, as_json)
@@ -224,8 +224,8 @@ def report(
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Write the pictures into plots/ too.")] = True,
 ) -> None:  # fmt: skip
     """Write a run's page, RUN/report.html: results, curves, doctor, error map, spikes, export proof, in one file."""
-    from snn_bp.plots import save_plots  # matplotlib, only where it is asked for
     from snn_bp.report import report as report_run
+    from snn_bp.report.plots import save_plots  # matplotlib, only where it is asked for
 
     opened = _opened(run)
     print(report_run(opened, split=split))
@@ -240,7 +240,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Write it to FILE.csv or FILE.json too.")] = None,
 ) -> None:
     """Runs side by side: mean and deviation over seeds, and the settings in which they differ."""
-    from snn_bp.comparison import compare as compare_runs
+    from snn_bp.report.comparison import compare as compare_runs
 
     found = compare_runs(runs)
     _print(found, as_json)

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from snn_bp.errors import SnnError, is_number, nearest, shown
-from snn_bp.fields import LARGEST, Called, Within, check_fields
+from snn_bp.errors.fields import LARGEST, Called, Within, check_fields
 
 Reset: TypeAlias = Literal["subtract", "zero", "zero_all", "none"]
 RESETS: tuple[Reset, ...] = ("subtract", "zero", "zero_all", "none")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 from snn_bp.errors import SnnError, check_choice, shown
-from snn_bp.fields import Called, Within, check_fields
+from snn_bp.errors.fields import Called, Within, check_fields
 
 Unit: TypeAlias = Literal["threshold", "potential"]
 

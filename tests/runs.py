@@ -19,8 +19,8 @@ from snn_bp import LIF, BatchNorm, Data, Dense, Experiment, Flatten, Run, Train
 from snn_bp.data import Dataset, load
 from snn_bp.files import read_object
 
-training = importlib.import_module("snn_bp.train")  # as an attribute of the package, `train` is the function
-evaluation = importlib.import_module("snn_bp.evaluate")
+training = importlib.import_module("snn_bp.training.loop")  # as an attribute of the package, `train` is the function
+evaluation = importlib.import_module("snn_bp.runs.evaluation")
 cli = importlib.import_module("snn_bp.cli")
 
 SIZES = {"train": 150, "validation": 40, "test": 50}
@@ -44,7 +44,7 @@ def few(data: Data, *, quiet: bool = False) -> Dataset:
 def loading(loader: Callable[..., Dataset]) -> Iterator[None]:
     """Let runs load their data by `loader`."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (training, cli, importlib.import_module("snn_bp.run")):
+        for module in (training, cli, importlib.import_module("snn_bp.runs.folder")):
             patch.setattr(module, "load", loader)
         yield
 

@@ -25,9 +25,9 @@ from snn_bp import (
     simulate,
     use_backend,
 )
-from snn_bp.blocks import blocks
-from snn_bp.folding import folded
-from snn_bp.kernels.conv import TABLES, reach
+from snn_bp.chip.folding import folded
+from snn_bp.chip.rules import blocks
+from snn_bp.kernels.cpu.conv import TABLES, reach
 
 # torch itself loads its decompositions for forward mode by what it has since deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")

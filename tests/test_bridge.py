@@ -33,7 +33,7 @@ from snn_bp import (
     Tau,
     simulate,
 )
-from snn_bp.bridge import from_snntorch, to_snntorch
+from snn_bp.exchange.snntorch import from_snntorch, to_snntorch
 
 KINDS = {snn.Leaky: {}, snn.Synaptic: {"alpha": 0.8}, snn.RLeaky: {}, snn.RSynaptic: {"alpha": 0.8}}
 RECURRENT = (snn.RLeaky, snn.RSynaptic)

@@ -22,10 +22,12 @@ from snn_bp import (
     Recurrent,
     Spiking,
     Surrogate,
-    chains,
 )
-from snn_bp.kernels import dense, fused, subnormals, use_backend
-from snn_bp.network import has_state
+from snn_bp.kernels import use_backend
+from snn_bp.kernels.cpu import chain as fused
+from snn_bp.kernels.cpu import dense, subnormals
+from snn_bp.model import chains
+from snn_bp.model.network import has_state
 
 FAST = Surrogate("FastSigmoid", slope=5.0)
 MODELS = {
@@ -100,7 +102,7 @@ def taken(monkeypatch):
         calls.append(len(layers))
         return real(x, layers, chain)
 
-    monkeypatch.setattr("snn_bp.kernels.fused.run_layers", count)
+    monkeypatch.setattr("snn_bp.kernels.cpu.chain.run_layers", count)
     return calls
 
 
@@ -311,7 +313,7 @@ def test_neurons_behind_a_norm_in_training_equal_the_reference(name, coin, monke
     x = coin(23, 6, *shape, probability=0.3).double().requires_grad_()
     found, calls = [], []
     real = chains.run_layer
-    monkeypatch.setattr("snn_bp.network.run_layer", lambda *given: (calls.append(given[0].norm), real(*given))[1])
+    monkeypatch.setattr("snn_bp.model.network.run_layer", lambda *given: (calls.append(given[0].norm), real(*given))[1])
     for backend in ("fastest", "reference"):
         network = Network(model, shape, surrogate=FAST, seed=1).double().train()
         with use_backend(backend):

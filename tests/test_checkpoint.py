@@ -16,9 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from snn_bp import ALIF, CubaLIF, Data, Dense, Experiment, Network, Recurrent, Run, SnnError, Spiking, Train
-from snn_bp.checkpoint import CONTENT, Checkpoint, checkpoint_bytes, read_checkpoint, text_digest
-from snn_bp.experiment import to_json
 from snn_bp.files import json_sha256
+from snn_bp.runs.checkpoint import CONTENT, Checkpoint, checkpoint_bytes, read_checkpoint, text_digest
+from snn_bp.runs.experiment import to_json
 
 few_digits, finished = runs.few_digits, runs.finished
 

@@ -25,11 +25,11 @@ from snn_bp import (
     SnnError,
     Spiking,
 )
-from snn_bp.blocks import blocks
-from snn_bp.chip import _OnChip, best_scale, on_grid, run_chip
-from snn_bp.export.lava_limits import check_netx
-from snn_bp.export.quantize import quantize
-from snn_bp.folding import folded
+from snn_bp.chip.folding import folded
+from snn_bp.chip.forward import _OnChip, best_scale, on_grid, run_chip
+from snn_bp.chip.netx_rules import check_netx
+from snn_bp.chip.quantize import quantize
+from snn_bp.chip.rules import blocks
 from snn_bp.kernels.reference import Spike, torch_slope
 
 ZERO = {"reset": "zero"}

@@ -14,8 +14,8 @@ import runs
 from runs import assert_same_run, cli, damage, json_of, tiny, training
 
 from snn_bp import Run, train
-from snn_bp.experiment import to_json
 from snn_bp.files import write_json
+from snn_bp.runs.experiment import to_json
 
 few_digits, finished = runs.few_digits, runs.finished
 pytestmark = pytest.mark.usefixtures("few_digits")

@@ -26,9 +26,9 @@ from snn_bp import (
     SnnError,
     Spiking,
 )
-from snn_bp.comparison import compare, settings, written
-from snn_bp.experiment import parse
 from snn_bp.files import write_json, write_object
+from snn_bp.report.comparison import compare, settings, written
+from snn_bp.runs.experiment import parse
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from snn_bp import LI, LIF, BatchNorm, Dense, Network, SnnError
-from snn_bp.cost import WAYS, cost_of_bptt, measured_memory
+from snn_bp.instruments.cost import WAYS, cost_of_bptt, measured_memory
 
 TARGETS = torch.arange(64) % 10
 

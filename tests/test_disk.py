@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import pytest
 
-from snn_bp.kernels import disk
+from snn_bp.kernels.cpu import disk
 
 SOURCE = "def doubled(values):\n    return 2 * values\n"
 

@@ -33,7 +33,7 @@ from snn_bp import (
     evaluate,
     use_backend,
 )  # fmt: skip
-from snn_bp.evaluate import evaluate_network, layer_activity, wilson
+from snn_bp.runs.evaluation import evaluate_network, layer_activity, wilson
 
 few_digits, finished = runs.few_digits, runs.finished
 pytestmark = pytest.mark.usefixtures("few_digits")

@@ -24,17 +24,17 @@ from snn_bp import (
     start_alive,
     use_backend,
 )
-from snn_bp.blocks import blocks
-from snn_bp.bridge import from_snntorch, to_snntorch
-from snn_bp.evaluate import count_activity
-from snn_bp.exact import is_exact, why_strange
-from snn_bp.export.nir_write import write_nir
-from snn_bp.export.quantize import quantize
-from snn_bp.layers import Neurons
-from snn_bp.local.blocks import blocks_of
-from snn_bp.plots import weight_filters
+from snn_bp.chip.quantize import quantize
+from snn_bp.chip.rules import blocks
+from snn_bp.exchange.nir_write import write_nir
+from snn_bp.exchange.snntorch import from_snntorch, to_snntorch
+from snn_bp.instruments.online.blocks import blocks_of
+from snn_bp.model.exact import is_exact, why_strange
+from snn_bp.model.layers import Neurons
+from snn_bp.model.stateless import apply_stateless
+from snn_bp.report.plots import weight_filters
+from snn_bp.runs.evaluation import count_activity
 from snn_bp.search.population import runs_together
-from snn_bp.stateless import apply_stateless
 
 
 def doubled(kind):

@@ -41,8 +41,8 @@ from snn_bp import (
     Tau,
     Train,
 )  # fmt: skip
-from snn_bp.experiment import CONSTRUCTORS, _keys, from_json, override, parse, to_json
 from snn_bp.neurons import RESETS
+from snn_bp.runs.experiment import CONSTRUCTORS, _keys, from_json, override, parse, to_json
 from snn_bp.surrogates import SHAPES
 
 SHARES = st.floats(0, 1)

@@ -31,8 +31,8 @@ from snn_bp import (
     Tau,
     Train,
 )  # fmt: skip
-from snn_bp.experiment import from_json, from_json_text, to_json
-from snn_bp.run import read_experiment
+from snn_bp.runs.experiment import from_json, from_json_text, to_json
+from snn_bp.runs.folder import read_experiment
 
 EXPERIMENT = Experiment(
     Data(

@@ -30,12 +30,12 @@ from snn_bp import (
     Tau,
     Train,
 )
-from snn_bp.diagnose import check_gradients
 from snn_bp.errors import check_choice, check_number
-from snn_bp.experiment import CONSTRUCTORS, from_json, override, to_json
-from snn_bp.landscape import loss_slice
-from snn_bp.local import eprop, objective
-from snn_bp.network import start_alive
+from snn_bp.instruments import check_gradients
+from snn_bp.instruments.landscape import loss_slice
+from snn_bp.instruments.online import eprop, objective
+from snn_bp.model.network import start_alive
+from snn_bp.runs.experiment import CONSTRUCTORS, from_json, override, to_json
 from snn_bp.surrogates import SHAPES
 
 

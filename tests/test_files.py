@@ -11,7 +11,7 @@ import pytest
 
 from snn_bp import SnnError
 from snn_bp.files import append, make_folder, read_bytes, read_json, read_object, read_text, replace_file, write_json
-from snn_bp.provenance import commit
+from snn_bp.runs.provenance import commit
 
 
 def in_the_place_of(file: Path, kind: str) -> None:
@@ -169,7 +169,7 @@ def test_names_and_lines_survive_any_locale(name, tmp_path):
     program = (
         "import sys, pathlib\n"
         "from snn_bp.files import append, read_text, write_json\n"
-        "from snn_bp.progress import show\n"
+        "from snn_bp.training.progress import show\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "append(folder / 'log.txt', 'µ ± 实验'.encode())\n"
         "assert read_text(folder / 'log.txt') == 'µ ± 实验'\n"

@@ -30,9 +30,9 @@ from snn_bp import (
     train,
     use_backend,
 )
-from snn_bp.landscape import loss_slice
-from snn_bp.local import eprop, ottt
-from snn_bp.momentum import trace_optimizer
+from snn_bp.instruments.landscape import loss_slice
+from snn_bp.instruments.momentum import trace_optimizer
+from snn_bp.instruments.online import eprop, ottt
 
 NEURON = LIF(beta=0.9, threshold=0.5)
 X = torch.rand(6, 2, 4, generator=torch.Generator().manual_seed(0))
@@ -210,8 +210,8 @@ def touched() -> list[Network]:
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_what_a_network_does_beyond_its_layers_is_not_left_out_of_a_file(which, tmp_path):
-    from snn_bp.export.nir_write import write_nir
-    from snn_bp.export.quantize import quantize
+    from snn_bp.chip.quantize import quantize
+    from snn_bp.exchange.nir_write import write_nir
 
     network = touched()[which]
     with pytest.raises(SnnError, match="hooks, or methods put in place of its own"):
@@ -223,9 +223,9 @@ def test_what_a_network_does_beyond_its_layers_is_not_left_out_of_a_file(which, 
 
 @pytest.mark.parametrize("given", [None, 5, torch.ones(2)])
 def test_exports_name_what_is_no_network_and_no_path(given):
-    from snn_bp.export.nir_read import read_nir
-    from snn_bp.export.nir_write import write_nir
-    from snn_bp.export.quantize import quantize
+    from snn_bp.chip.quantize import quantize
+    from snn_bp.exchange.nir_read import read_nir
+    from snn_bp.exchange.nir_write import write_nir
 
     with pytest.raises(SnnError, match="it takes a Network, found"):
         quantize(given)
@@ -237,8 +237,8 @@ def test_exports_name_what_is_no_network_and_no_path(given):
 @pytest.mark.parametrize("options", [{"bias": False}, {"affine": False}, {"track_running_stats": False}])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_norm_without_all_its_parts_runs_as_torch_runs_it_and_is_not_folded(options, training, tmp_path):
-    from snn_bp.export.nir_write import write_nir
-    from snn_bp.export.quantize import quantize
+    from snn_bp.chip.quantize import quantize
+    from snn_bp.exchange.nir_write import write_nir
 
     network = Network((Dense(5), BatchNorm(), LIF(beta=0.9, threshold=0.3, reset="zero")), (4,))
     if not options.keys() <= inspect.signature(torch.nn.BatchNorm1d).parameters.keys():

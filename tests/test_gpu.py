@@ -13,10 +13,11 @@ from test_simulate import ROUNDING, forward_and_back, parameters_of, present, ra
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from snn_bp import ALIF, LIF, ATan, CubaLIF, Surrogate, simulate, use_backend
-from snn_bp.kernels import gpu, gpu_recurrence
 from snn_bp.kernels.bind import Constants
-from snn_bp.kernels.gpu_recurrence import recurrent, simulate_recurrent_gpu
-from snn_bp.layers import Recurrent, RecurrentNeurons
+from snn_bp.kernels.gpu import neuron as gpu
+from snn_bp.kernels.gpu import recurrent as gpu_recurrence
+from snn_bp.kernels.gpu.recurrent import recurrent, simulate_recurrent_gpu
+from snn_bp.model.layers import Recurrent, RecurrentNeurons
 from snn_bp.neurons import is_spiking
 
 needs_triton = pytest.mark.skipif(not gpu.INSTALLED, reason="triton is not installed: pip install triton (Linux)")
@@ -288,7 +289,7 @@ def test_the_package_works_without_triton():
     program = (
         "import sys; sys.modules['triton'] = None\n"
         "import torch, snn_bp\n"
-        "from snn_bp.kernels import gpu\n"
+        "from snn_bp.kernels.gpu import neuron as gpu\n"
         "print(gpu.INSTALLED, int(snn_bp.simulate(snn_bp.IF(), 2 * torch.ones(1, 1, 1))[0].sum()))"
     )
 

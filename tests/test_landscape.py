@@ -5,8 +5,8 @@ import torch
 from catalogue import assert_same
 
 from snn_bp import LI, LIF, BatchNorm, Conv, CountCrossEntropy, Dense, Flatten, MembraneCrossEntropy, Network, SnnError
-from snn_bp.diagnose.unroll import How, unroll
-from snn_bp.landscape import filter_normalised, loss_slice
+from snn_bp.instruments.landscape import filter_normalised, loss_slice
+from snn_bp.instruments.unroll import How, unroll
 
 TARGETS = torch.tensor([2, 0, 1])
 LOSS = CountCrossEntropy()

@@ -29,9 +29,9 @@ from snn_bp import (
     SnnError,
     Spiking,
 )
+from snn_bp.instruments.online import compare_to_bptt, eprop, objective, ottt
 from snn_bp.kernels import use_backend
 from snn_bp.kernels.reference import torch_slope
-from snn_bp.local import compare_to_bptt, eprop, objective, ottt
 from snn_bp.surrogates import ATan
 
 TARGETS = torch.tensor([2, 0, 3])

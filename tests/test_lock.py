@@ -12,11 +12,11 @@ import runs
 from runs import cli, tiny, training
 
 from snn_bp import Run, SnnError, train
-from snn_bp.lock import holder, locked
+from snn_bp.files.lock import holder, locked
 
 few_digits, finished = runs.few_digits, runs.finished
 HOLD = (
-    "import sys, pathlib, time\nfrom snn_bp.lock import locked\nwith locked(pathlib.Path(sys.argv[1])):\n"
+    "import sys, pathlib, time\nfrom snn_bp.files.lock import locked\nwith locked(pathlib.Path(sys.argv[1])):\n"
     "    print('held', flush=True)\n    time.sleep(600)"
 )
 
@@ -96,7 +96,7 @@ def test_a_folder_that_is_named_goes_to_one_of_two_starts(tmp_path):
 @pytest.mark.usefixtures("few_digits")
 @pytest.mark.parametrize("step", ("provenance.json", "experiment.json"))
 def test_a_start_that_dies_early_leaves_a_folder_that_the_next_one_takes(step, tmp_path, monkeypatch):
-    run_module = sys.modules["snn_bp.run"]
+    run_module = sys.modules["snn_bp.runs.folder"]
     write = "write_object" if step == "provenance.json" else "write_json"
     real = getattr(run_module, write)
 
@@ -124,7 +124,7 @@ def test_weights_load_where_the_recordings_are_not(finished, monkeypatch):
         raise SnnError("no recordings are here")
 
     wanted = finished.network().state_dict()
-    monkeypatch.setattr(sys.modules["snn_bp.run"], "load", missing)
+    monkeypatch.setattr(sys.modules["snn_bp.runs.folder"], "load", missing)
 
     network = Run(finished.path).network()
 

@@ -23,7 +23,7 @@ from snn_bp import (
     SnnError,
     Spiking,
 )  # fmt: skip
-from snn_bp.losses import check_loss
+from snn_bp.model.losses import check_loss
 
 ON_SPIKES = (CountCrossEntropy(), CountSquaredError(), FirstSpike())
 ON_POTENTIALS = (MembraneCrossEntropy(), MaxCrossEntropy())

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import snn_bp.capacity as capacity
-import snn_bp.memory as memory
+import snn_bp.runtime.capacity as capacity
+import snn_bp.training.memory as memory
 from snn_bp import LI, LIF, BatchNorm, Conv, Data, Delay, Dense, Dropout, Experiment, Flatten, Network, Pool, Recurrent
 from snn_bp.data import load
 from snn_bp.errors import SnnError
-from snn_bp.train import check_fit
+from snn_bp.training.loop import check_fit
 
 NEURON = LIF(beta=0.9, reset="zero")
 DENSE = (Flatten(), Dense(20), BatchNorm(), NEURON, Dense(10), NEURON)

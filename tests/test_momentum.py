@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from snn_bp import LIF, Dense, Network, SnnError
-from snn_bp.momentum import trace_optimizer
+from snn_bp.instruments.momentum import trace_optimizer
 
 
 @pytest.fixture

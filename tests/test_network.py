@@ -31,7 +31,7 @@ from snn_bp import (
     start_alive,
 )
 from snn_bp.kernels import use_backend
-from snn_bp.network import with_step
+from snn_bp.model.network import with_step
 
 CHAIN = (
     Conv(3, 3, padding=1),

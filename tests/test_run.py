@@ -11,10 +11,10 @@ import torch
 from runs import few, json_of, loading, same_weights, tiny
 
 from snn_bp import Run, SnnError, train
-from snn_bp.experiment import from_json
 from snn_bp.files import SEAL, read_object, replace_file, write_csv, write_object
-from snn_bp.network import Network
-from snn_bp.run import METRICS
+from snn_bp.model.network import Network
+from snn_bp.runs.experiment import from_json
+from snn_bp.runs.folder import METRICS
 
 few_digits, finished = runs.few_digits, runs.finished
 pytestmark = pytest.mark.usefixtures("few_digits")

@@ -31,14 +31,14 @@ from snn_bp import (
     SnnError,
     Train,
 )  # fmt: skip
-from snn_bp.evaluate import evaluate, evaluate_network
-from snn_bp.losses import CountCrossEntropy, RateBounds
-from snn_bp.network import Network, start_alive
+from snn_bp.model.losses import CountCrossEntropy, RateBounds
+from snn_bp.model.network import Network, start_alive
+from snn_bp.runs.evaluation import evaluate, evaluate_network
+from snn_bp.runtime.signals import Stopped
 from snn_bp.search import OfOutput, Search, resume_search, search, searchers
 from snn_bp.search import population as valuing
 from snn_bp.search.methods import METHODS, Evolution
-from snn_bp.signals import Stopped
-from snn_bp.train import make_optimizer, resume, train_step
+from snn_bp.training.loop import make_optimizer, resume, train_step
 
 DATA = Data("digits", step_ms=104, steps=3, downsample=2, batch=8, shift=2)
 MODEL = (Pool(8, kind="sum"), Flatten(), Dense(10), LIF(beta=0.7))  # 90 weights
@@ -60,7 +60,7 @@ def few_digits(monkeypatch):
     loop = importlib.import_module("snn_bp.search.loop")
     monkeypatch.setattr(loop, "ROWS", 5)
     monkeypatch.setattr(loop, "MEASURED", 16)
-    for module in (loop, importlib.import_module("snn_bp.run")):
+    for module in (loop, importlib.import_module("snn_bp.runs.folder")):
         monkeypatch.setattr(module, "load", runs.few)
 
 

@@ -17,8 +17,8 @@ from catalogue import (
 )
 
 from snn_bp import ALIF, IF, LI, LIF, ATan, CubaLIF, SnnError, State, Surrogate, Tau, rest, simulate, use_backend
-from snn_bp.kernels import vectors
 from snn_bp.kernels.bind import Constants
+from snn_bp.kernels.cpu import vectors
 from snn_bp.neurons import coefficients, is_spiking
 
 SPIKING = [neuron for neuron in NEURONS if is_spiking(neuron)]

@@ -4,7 +4,7 @@ import pytest
 
 from snn_bp import LIF, CubaLIF, Data, Dense, Flatten, Network, start_alive
 from snn_bp.data import load
-from snn_bp.evaluate import layer_activity
+from snn_bp.runs.evaluation import layer_activity
 
 
 @pytest.mark.parametrize("neuron", [LIF(beta=0.8), LIF(beta=0.5, reset="zero"), CubaLIF(alpha=0.5, beta=0.9)], ids=repr)

@@ -7,8 +7,8 @@ from torch import nn
 
 from snn_bp import LIF, Conv, Network, Pool
 from snn_bp.kernels import use_backend
-from snn_bp.kernels.pool import max_pool
-from snn_bp.kernels.weighted import convolve, convolve_events, find_in_parts, linear
+from snn_bp.kernels.cpu.pool import max_pool
+from snn_bp.kernels.cpu.sparse_ops import convolve, convolve_events, find_in_parts, linear
 
 CONVOLUTIONS = {
     "stride 1": (2, 12, 5, 1, 0, (34, 34)),

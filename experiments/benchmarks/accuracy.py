@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from snn_bp.files import write_json
-from snn_bp.provenance import machine, version
+from snn_bp.runs.provenance import machine, version
 
 PACKAGES = ("snn_bp", "torch", "numpy", "numba", "tonic")
 

@@ -15,13 +15,13 @@ import time
 from pathlib import Path
 
 from snn_bp.files import write_json
-from snn_bp.provenance import machine, version
+from snn_bp.runs.provenance import machine, version
 
 ROUNDS = 3
 STEPS = """
 import runpy, statistics, time
 from snn_bp.data import load
-from snn_bp.train import make_optimizer, train_step
+from snn_bp.training.loop import make_optimizer, train_step
 experiment = runpy.run_path({file!r})["experiment"]
 dataset = load(experiment.data, quiet=True)
 network = experiment.network(dataset.shape)

@@ -3,7 +3,7 @@
     python experiments/benchmarks/crossover.py
 
 One thread, forward and backward, ours and torch's interleaved, medians. For a dense layer the package takes a product
-from `snn_bp.kernels.dense.PRODUCT_FROM` on, for a convolution from `snn_bp.kernels.weighted.worth_events`; both figures
+from `kernels.cpu.dense.PRODUCT_FROM` on, for a convolution from `kernels.cpu.sparse_ops.worth_events`; both figures
 stand beside the measured ones. Writes experiments/results/crossover.json.
 """
 
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from snn_bp.files import write_json
-from snn_bp.kernels import weighted
-from snn_bp.kernels.allocator import keep_freed_memory
-from snn_bp.provenance import machine, version
+from snn_bp.kernels.cpu import sparse_ops as weighted
+from snn_bp.runs.provenance import machine, version
+from snn_bp.runtime.allocator import keep_freed_memory
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 LAYERS = {

@@ -33,15 +33,15 @@ from torch import Tensor
 from snn_bp import LIF, ATan, BatchNorm, Boxcar, Data, Dense, FastSigmoid, Flatten, Network, Recurrent, Surrogate, Train
 from snn_bp.data import Dataset, load
 from snn_bp.data.store import Recording
-from snn_bp.diagnose import check_gradients, diagnose, examine
-from snn_bp.diagnose.faults import find_leaked_state, find_stale_cache, find_unrelated_labels
-from snn_bp.evaluate import evaluate_network
 from snn_bp.files import write_json
-from snn_bp.kernels import dense
-from snn_bp.layers import Neurons
-from snn_bp.network import start_alive
-from snn_bp.provenance import machine, version
-from snn_bp.train import learning_rate, make_optimizer, train_step
+from snn_bp.instruments import check_gradients, diagnose, examine
+from snn_bp.instruments.faults import find_leaked_state, find_stale_cache, find_unrelated_labels
+from snn_bp.kernels.cpu import dense
+from snn_bp.model.layers import Neurons
+from snn_bp.model.network import start_alive
+from snn_bp.runs.evaluation import evaluate_network
+from snn_bp.runs.provenance import machine, version
+from snn_bp.training.loop import learning_rate, make_optimizer, train_step
 
 sys.path.insert(0, str(Path(__file__).parent))
 from doctor_runs import RUNS, healthy, planted, shipped

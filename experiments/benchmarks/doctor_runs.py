@@ -19,10 +19,10 @@ import numpy as np
 
 from snn_bp import LIF, BatchNorm, Data, Dense, Experiment, Flatten, Network, Run, Train
 from snn_bp.data import Dataset, load
-from snn_bp.diagnose import Report, examine
-from snn_bp.experiment import override
+from snn_bp.instruments import Report, examine
+from snn_bp.runs.experiment import override
 
-TRAINING, RUN, DOCTOR = (importlib.import_module(f"snn_bp.{name}") for name in ("train", "run", "diagnose.doctor"))
+TRAINING, RUN, DOCTOR = (importlib.import_module(f"snn_bp.{name}") for name in ("training.loop", "runs.folder", "instruments.doctor"))
 HEALTHY = Experiment(
     data=Data("digits", step_ms=52, steps=6, downsample=2, batch=32),
     model=(

@@ -16,13 +16,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from snn_bp.experiment import override
-from snn_bp.experiment_file import read_file
-from snn_bp.export.client import client_versions
-from snn_bp.export.verify import export, verify
+from snn_bp.chip.lava_client import client_versions
 from snn_bp.files import write_json
-from snn_bp.provenance import machine, version
-from snn_bp.train import resume, train
+from snn_bp.runs.experiment import override
+from snn_bp.runs.experiment_file import read_file
+from snn_bp.runs.provenance import machine, version
+from snn_bp.training.loop import resume, train
+from snn_bp.verification.replayed import export, verify
 
 PACKAGES = ("snn_bp", "torch", "numpy", "numba", "tonic", "nir", "h5py")
 ALL = 1_000_000  # test recordings

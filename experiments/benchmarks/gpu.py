@@ -22,8 +22,8 @@ from torch import Tensor
 
 from snn_bp import LIF, ATan, simulate
 from snn_bp.files import write_json
-from snn_bp.kernels import gpu
-from snn_bp.provenance import machine, version
+from snn_bp.kernels.gpu import neuron as gpu
+from snn_bp.runs.provenance import machine, version
 
 NEURONS, STEPS, BATCHES = 16_384, 500, (1, 2, 4, 8, 16)
 BETA = 0.5  # a time constant of 2 steps, as SpikingJelly's default

@@ -18,15 +18,15 @@ import torch
 
 from snn_bp import ALIF, LI, LIF, CubaLIF, Dense, Network, Surrogate
 from snn_bp.data import load
-from snn_bp.diagnose import check_gradients
-from snn_bp.diagnose.differences import differences
-from snn_bp.diagnose.gradients import compare_smoothed
-from snn_bp.diagnose.unroll import copied
 from snn_bp.files import write_json
-from snn_bp.losses import CountCrossEntropy
-from snn_bp.network import start_alive
+from snn_bp.instruments import check_gradients
+from snn_bp.instruments.differences import differences
+from snn_bp.instruments.gradients import compare_smoothed
+from snn_bp.instruments.unroll import copied
+from snn_bp.model.losses import CountCrossEntropy
+from snn_bp.model.network import start_alive
 from snn_bp.neurons import RESETS
-from snn_bp.provenance import machine, version
+from snn_bp.runs.provenance import machine, version
 from snn_bp.surrogates import SHAPES
 
 KINDS = (

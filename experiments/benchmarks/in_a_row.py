@@ -4,7 +4,7 @@
 
 One small network of each family (dense, convolutional, recurrent, with delays), trained in floats and in whole numbers
 on the digits, is exported and proven on the test recordings; then the client runs the script beside the file
-(`snn_bp/export/client.py` says how to install it). What it answers is held against our replay, every spike, current and
+(`chip/lava_client.py` says how to install it). What it answers is held against our replay, every spike, current and
 potential in every row, and its output against the network, each recording from rest. Writes
 experiments/results/in_a_row.json.
 """
@@ -35,13 +35,13 @@ from snn_bp import (
     Train,
     train,
 )
-from snn_bp.blocks import TARGETS, Target
-from snn_bp.export.client import client_missing, client_versions, run_client
-from snn_bp.export.netx_proof import for_chip
-from snn_bp.export.verify import export, verify
+from snn_bp.chip.lava_client import client_missing, client_versions, run_client
+from snn_bp.chip.rules import TARGETS, Target
 from snn_bp.files import write_json
-from snn_bp.layers import Layer
-from snn_bp.provenance import machine, version
+from snn_bp.model.layers import Layer
+from snn_bp.runs.provenance import machine, version
+from snn_bp.verification.netx import for_chip
+from snn_bp.verification.replayed import export, verify
 
 COUNTS = Data("digits", step_ms=31, steps=10, downsample=2, batch=64)
 EVENTS = Data("digits", step_ms=31, steps=10, downsample=2, batch=64, binary=True)

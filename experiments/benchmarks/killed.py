@@ -27,7 +27,7 @@ from forked import Ended, command, count_operations, fork, kill_at_operation
 
 from snn_bp import LIF, BatchNorm, Data, Dense, Dropout, Experiment, Flatten, Run, Train, train
 from snn_bp.files import write_json
-from snn_bp.provenance import machine, version
+from snn_bp.runs.provenance import machine, version
 
 EXPERIMENT = Experiment(
     data=Data("digits", step_ms=52, steps=6, batch=64, shift=1, downsample=2),

@@ -2,7 +2,7 @@
 
     SNN_BP_LAVA_PYTHON=... python experiments/benchmarks/lava_client.py [--nets 50] [--steps 200]
 
-Each network is written, read back, and replayed by `simulate`; the client runs the same file (`snn_bp/export/client.py`
+Each network is written, read back, and replayed by `simulate`; the client runs the same file (`chip/lava_client.py`
 says how to install it). The client's potentials are those after reset. Writes experiments/results/lava_client.json.
 """
 
@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from snn_bp.chip.graph import Graph, Population, same
+from snn_bp.chip.lava_client import client_missing, client_versions, run_client
+from snn_bp.chip.netx_read import read_netx
+from snn_bp.chip.netx_write import write_netx
+from snn_bp.chip.replay import largest_input, simulate
 from snn_bp.errors import SnnError
-from snn_bp.export.client import client_missing, client_versions, run_client
-from snn_bp.export.graph import Graph, Population, same
-from snn_bp.export.lava import write_netx
-from snn_bp.export.lava_read import read_netx
-from snn_bp.export.simulate import largest_input, simulate
 from snn_bp.files import write_json
-from snn_bp.provenance import machine, version
+from snn_bp.runs.provenance import machine, version
 
 KINDS = (
     "odd weights", "even weights", "no negative weight", "no positive weight", "bias", "bias, cleared",

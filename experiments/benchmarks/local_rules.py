@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from snn_bp import LI, LIF, CountCrossEntropy, Data, Dense, Flatten, Network, Recurrent, Train
-from snn_bp.cost import WAYS, cost_of_bptt
 from snn_bp.data import Dataset, load
-from snn_bp.evaluate import evaluate_network
 from snn_bp.files import write_json
-from snn_bp.local import compare_to_bptt, eprop, objective, ottt
-from snn_bp.network import start_alive
-from snn_bp.provenance import machine, version
-from snn_bp.train import make_optimizer
+from snn_bp.instruments.cost import WAYS, cost_of_bptt
+from snn_bp.instruments.online import compare_to_bptt, eprop, objective, ottt
+from snn_bp.model.network import start_alive
+from snn_bp.runs.evaluation import evaluate_network
+from snn_bp.runs.provenance import machine, version
+from snn_bp.training.loop import make_optimizer
 
 DATA = Data("digits", step_ms=26, steps=12, downsample=2, batch=64, shift=2)  # those of experiments/digits.py, smaller
 HOW = Train(lr=5e-3)

@@ -32,7 +32,7 @@ from forked import Ended, command, fork, kill_at_operation
 
 from snn_bp import LIF, Data, Dense, Experiment, Flatten, Run, Train, train
 from snn_bp.files import write_json
-from snn_bp.provenance import machine, version
+from snn_bp.runs.provenance import machine, version
 
 LIMIT_S = 60
 VICTIM = "a file outside the run\n"
@@ -278,7 +278,7 @@ def numbers_in(reader: Callable[[Path], Any]) -> Callable[[Ended, Path], Any]:
 
 def netx_numbers(copy: Path) -> str:
     """A hash of the integers in the exported .net file."""
-    from snn_bp.export.lava_read import read_netx
+    from snn_bp.chip.netx_read import read_netx
 
     held = read_netx(copy / "a.net")
     digest = hashlib.sha256()
@@ -289,7 +289,7 @@ def netx_numbers(copy: Path) -> str:
 
 def nir_numbers(copy: Path) -> str:
     """A hash of the weights in the exported .nir file."""
-    from snn_bp.export.nir_read import read_nir
+    from snn_bp.exchange.nir_read import read_nir
 
     held = read_nir(copy / "a.nir")
     texts = [f"{name} {tensor.tolist()}" for name, tensor in held.state_dict().items()]

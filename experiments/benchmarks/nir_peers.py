@@ -27,15 +27,15 @@ import torch
 from torch import Tensor, nn
 
 from snn_bp import Data, Experiment, SnnError, Train, evaluate
-from snn_bp.export.nir_read import read_nir
-from snn_bp.export.nir_replay import replay_nir
-from snn_bp.export.nir_write import write_nir
+from snn_bp.exchange.nir_read import read_nir
+from snn_bp.exchange.nir_replay import replay_nir
+from snn_bp.exchange.nir_write import write_nir
 from snn_bp.files import write_json
-from snn_bp.layers import BatchNorm, Conv, Delay, Dense, Flatten, Pool, Recurrent, Spiking
-from snn_bp.network import Network, start_alive
+from snn_bp.model.layers import BatchNorm, Conv, Delay, Dense, Flatten, Pool, Recurrent, Spiking
+from snn_bp.model.network import Network, start_alive
 from snn_bp.neurons import IF, LI, LIF, CubaLIF
-from snn_bp.provenance import machine, version
-from snn_bp.train import train
+from snn_bp.runs.provenance import machine, version
+from snn_bp.training.loop import train
 
 PACKAGES = ("snn_bp", "nir", "nirtorch", "snntorch", "norse", "spikingjelly", "torch", "numpy")
 STEP_S, STEPS, BATCH = 1e-4, 100, 4

@@ -28,7 +28,7 @@ import torch
 from snn_bp import LIF, CountSquaredError, Data, Dense, Experiment, Flatten, Pool, Train
 from snn_bp.data import load
 from snn_bp.files import replace_file
-from snn_bp.provenance import commit, machine, version
+from snn_bp.runs.provenance import commit, machine, version
 from snn_bp.search import OfOutput, search
 from snn_bp.search.methods import METHODS
 from snn_bp.search.searchers import Backpropagation, Population

@@ -25,7 +25,7 @@ from speed.process import do, in_turns, measured
 from speed.works import TITLES, WORKS
 
 from snn_bp.files import write_json
-from snn_bp.provenance import commit, machine, version
+from snn_bp.runs.provenance import commit, machine, version
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "speed.json"
 OURS = "snn_bp"

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.capacity import check_room
 from snn_bp.data.catalogue import ENTRIES, Sensor
 from snn_bp.data.description import Data
 from snn_bp.data.encode import Events, encode
@@ -17,6 +16,7 @@ from snn_bp.data.store import Stored
 from snn_bp.data.transforms import apply_transforms, check_frames, flatten, structured
 from snn_bp.data.window import Inside, inside
 from snn_bp.errors import SnnError, check_choice
+from snn_bp.runtime.capacity import check_room
 
 _SHUFFLE, _SHIFT, _TRANSFORM, _TURN = 0, 1, 2, 3  # streams of random numbers drawn from one seed
 

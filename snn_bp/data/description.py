@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from snn_bp.data.catalogue import ENTRIES
 from snn_bp.errors import SnnError, check_choice, is_number, shown
-from snn_bp.fields import Called, Within, check_fields
+from snn_bp.errors.fields import Called, Within, check_fields
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from snn_bp.errors import SnnError, check_choice, is_number, nearest, shown
-from snn_bp.fields import as_flag
+from snn_bp.errors.fields import as_flag
 
 DEEPEST = 20  # Compose within Compose
 

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from snn_bp import equations
 from snn_bp.kernels.bind import Constants
-from snn_bp.kernels.cpu import compiled
-from snn_bp.kernels.llvm import inner
+from snn_bp.kernels.cpu.llvm import inner
+from snn_bp.kernels.cpu.neuron import compiled
 
 ONE = 4096  # of a decay and of a spike
 UNIT = 64  # of a membrane in one step of a weight, a bias or a threshold's mantissa

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.kernels import cpu, gpu
 from snn_bp.kernels.around import check_backward
 from snn_bp.kernels.bind import Constants
-from snn_bp.kernels.lines import empty
+from snn_bp.kernels.cpu import neuron as cpu
+from snn_bp.kernels.cpu.aligned import empty
+from snn_bp.kernels.gpu import neuron as gpu
 from snn_bp.neurons import COEFFICIENTS
 from snn_bp.surrogates import Unit
 

@@ -6,19 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from snn_bp.comparison import settings
 from snn_bp.data import Data
-from snn_bp.diagnose.doctor import examine
-from snn_bp.diagnose.learning import largest_updates
 from snn_bp.errors import SnnError
-from snn_bp.evaluate import evaluate
-from snn_bp.experiment import Train
 from snn_bp.files import is_there, read_object
-from snn_bp.plots.pictures import Picture, Scene, confusion_picture, has_checkpoint, training_pictures
-from snn_bp.plots.style import svg_bytes
-from snn_bp.plots.weights import weight_histogram
+from snn_bp.instruments.doctor import examine
+from snn_bp.instruments.learning import largest_updates
+from snn_bp.report.comparison import settings
 from snn_bp.report.page import Fact, Image, Section, Table
-from snn_bp.run import Run
+from snn_bp.report.plots.pictures import Picture, Scene, confusion_picture, has_checkpoint, training_pictures
+from snn_bp.report.plots.style import svg_bytes
+from snn_bp.report.plots.weights import weight_histogram
+from snn_bp.runs.evaluation import evaluate
+from snn_bp.runs.experiment import Train
+from snn_bp.runs.folder import Run
 
 NO_CHECKPOINT = "The run has no checkpoint yet: there is no trained network to look at."
 PROOF = {"file", "holds", "samples", "split", "accuracy", "compared", "difference", "note"}  # what any proof holds

@@ -13,24 +13,24 @@ from torch import Tensor
 
 from snn_bp.data import Dataset, load, spread
 from snn_bp.errors import SnnError, check_choice, check_kind, check_number
-from snn_bp.evaluate import Evaluation, evaluate_network
-from snn_bp.experiment import Experiment, Train, to_json
-from snn_bp.feasibility import check_fit
 from snn_bp.files import is_there, write_object
-from snn_bp.memory import PROBED
-from snn_bp.network import Network, start_alive
-from snn_bp.optimizer import make_device
-from snn_bp.progress import show
-from snn_bp.provenance import peak_memory_mb
-from snn_bp.run import ASKED, Run
+from snn_bp.model.network import Network, start_alive
+from snn_bp.runs.evaluation import Evaluation, evaluate_network
+from snn_bp.runs.experiment import Experiment, Train, to_json
+from snn_bp.runs.folder import ASKED, Run
+from snn_bp.runs.provenance import peak_memory_mb
+from snn_bp.runtime.signals import Stopped, noted_signals
 from snn_bp.search.methods import METHODS
 from snn_bp.search.objective import Kind, Objective, name_of, objective_of
 from snn_bp.search.population import norms_of
 from snn_bp.search.record import Row, Search
 from snn_bp.search.saving import Position, position_of, read_asked, save, save_row
 from snn_bp.search.searchers import Backpropagation, Population
-from snn_bp.signals import Stopped, noted_signals
-from snn_bp.train import SAVE_SECONDS
+from snn_bp.training.feasibility import check_fit
+from snn_bp.training.loop import SAVE_SECONDS
+from snn_bp.training.memory import PROBED
+from snn_bp.training.optimizer import make_device
+from snn_bp.training.progress import show
 
 MethodName: TypeAlias = Literal["ga", "pso", "es", "bptt"]
 ROWS = 40  # of the curve, the budget growing by the same factor from one to the next

@@ -7,10 +7,10 @@ from typing import Literal, TypeAlias
 from torch import Tensor
 
 from snn_bp.errors import SnnError, check_choice, check_number
-from snn_bp.experiment import Train
-from snn_bp.losses import Loss, RateBounds
-from snn_bp.network import Network, has_state, neuron_of
+from snn_bp.model.losses import Loss, RateBounds
+from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.neurons import is_spiking
+from snn_bp.runs.experiment import Train
 
 Objective: TypeAlias = Callable[[Network, Tensor, Tensor], float | Tensor]  # network, inputs, targets -> to minimise
 Kind: TypeAlias = Literal["loss", "accuracy", "spikes"]

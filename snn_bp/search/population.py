@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_bp.exact import is_exact
-from snn_bp.layers import Neurons
-from snn_bp.network import Network, apply_stateless, has_state
+from snn_bp.model.exact import is_exact
+from snn_bp.model.layers import Neurons
+from snn_bp.model.network import Network, apply_stateless, has_state
 from snn_bp.search.objective import Objective, OfOutput
 
 TOGETHER = 100_000  # weights of a network up to which its points run together

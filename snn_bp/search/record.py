@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from snn_bp.evaluate import Evaluation
-from snn_bp.experiment import Experiment
 from snn_bp.files import write_object
-from snn_bp.network import Network
-from snn_bp.run import Run
+from snn_bp.model.network import Network
+from snn_bp.runs.evaluation import Evaluation
+from snn_bp.runs.experiment import Experiment
+from snn_bp.runs.folder import Run
 
 
 @dataclass(frozen=True)

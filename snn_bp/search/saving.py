@@ -5,14 +5,14 @@ from typing import Any
 
 from torch import Tensor
 
-from snn_bp.checkpoint import Checkpoint
 from snn_bp.errors import SnnError
 from snn_bp.files import is_there, read_object
-from snn_bp.network import Network
-from snn_bp.resuming import check_nothing_trained
-from snn_bp.run import ASKED, Run
+from snn_bp.model.network import Network
+from snn_bp.runs.checkpoint import Checkpoint
+from snn_bp.runs.folder import ASKED, Run
 from snn_bp.search.record import Row
 from snn_bp.search.searchers import Backpropagation, Population
+from snn_bp.training.resuming import check_nothing_trained
 
 
 @dataclass

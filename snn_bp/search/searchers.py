@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snn_bp.checkpoint import Checkpoint
 from snn_bp.errors import SnnError
-from snn_bp.experiment import Train
-from snn_bp.network import Network, first_nonfinite
-from snn_bp.optimizer import learning_rate, make_optimizer
+from snn_bp.model.network import Network, first_nonfinite
+from snn_bp.runs.checkpoint import Checkpoint
+from snn_bp.runs.experiment import Train
 from snn_bp.search.methods import Method
 from snn_bp.search.objective import Objective
 from snn_bp.search.population import load_point, norms_of, value_points
-from snn_bp.train import explain_nonfinite, train_step
+from snn_bp.training.loop import explain_nonfinite, train_step
+from snn_bp.training.optimizer import learning_rate, make_optimizer
 
 
 class Population:

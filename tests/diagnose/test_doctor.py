@@ -28,11 +28,11 @@ from snn_bp import (
     Train,
 )
 from snn_bp.data import load
-from snn_bp.diagnose import Finding, Report, diagnose, examine, examine_updates, fresh
-from snn_bp.diagnose.faults import find_leaked_state, find_shifted_labels, find_stale_cache, find_unrelated_labels
-from snn_bp.diagnose.findings import Kind
-from snn_bp.losses import MaxCrossEntropy
-from snn_bp.network import start_alive
+from snn_bp.instruments import Finding, Report, diagnose, examine, examine_updates, fresh
+from snn_bp.instruments.faults import find_leaked_state, find_shifted_labels, find_stale_cache, find_unrelated_labels
+from snn_bp.instruments.findings import Kind
+from snn_bp.model.losses import MaxCrossEntropy
+from snn_bp.model.network import start_alive
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "experiments" / "benchmarks" / "doctor.py"))
 finished, few_digits = runs.finished, runs.few_digits

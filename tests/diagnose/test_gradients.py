@@ -30,14 +30,15 @@ from snn_bp import (
     Surrogate,
     equations,
 )
-from snn_bp.diagnose.differences import differences
-from snn_bp.diagnose.gradients import SMOOTH_LIMIT, check_gradients, near_ties
-from snn_bp.diagnose.smooth import at_edges
-from snn_bp.diagnose.unroll import copied
-from snn_bp.kernels import dense, runs_reference
-from snn_bp.losses import CountCrossEntropy, FirstSpike
-from snn_bp.network import start_alive
-from snn_bp.progress import layer_updates
+from snn_bp.instruments.differences import differences
+from snn_bp.instruments.gradients import SMOOTH_LIMIT, check_gradients, near_ties
+from snn_bp.instruments.smooth import at_edges
+from snn_bp.instruments.unroll import copied
+from snn_bp.kernels import runs_reference
+from snn_bp.kernels.cpu import dense
+from snn_bp.model.losses import CountCrossEntropy, FirstSpike
+from snn_bp.model.network import start_alive
+from snn_bp.training.progress import layer_updates
 
 TARGETS = torch.tensor([0, 2, 1])
 

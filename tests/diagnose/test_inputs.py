@@ -8,14 +8,14 @@ import runs
 
 from snn_bp import Data
 from snn_bp.data import load
-from snn_bp.diagnose.inputs import (
+from snn_bp.instruments.inputs import (
     find_changed_recordings,
     find_faults_of_recordings,
     find_one_class,
     find_shared_recordings,
     find_window,
 )
-from snn_bp.experiment import override
+from snn_bp.runs.experiment import override
 
 finished = runs.finished
 

@@ -8,11 +8,11 @@ import runs
 import torch
 
 from snn_bp import LIF, BatchNorm, Data, Dense, Dropout, Flatten, Network, Spiking, Train, diagnose
-from snn_bp.diagnose import examine_course, examine_rate, examine_updates
-from snn_bp.diagnose.learning import at_chance, best_constant, find_chance_level, find_overfitting
-from snn_bp.experiment import override
-from snn_bp.network import start_alive
-from snn_bp.progress import layer_updates
+from snn_bp.instruments import examine_course, examine_rate, examine_updates
+from snn_bp.instruments.learning import at_chance, best_constant, find_chance_level, find_overfitting
+from snn_bp.model.network import start_alive
+from snn_bp.runs.experiment import override
+from snn_bp.training.progress import layer_updates
 
 TEN = np.arange(400) % 10
 MODEL = (Flatten(), Dense(12), BatchNorm(), LIF(beta=0.7), Dense(10), BatchNorm(), LIF(beta=0.7))

@@ -25,9 +25,9 @@ from snn_bp import (
     Spiking,
     Train,
 )
-from snn_bp.diagnose import diagnose, examine
-from snn_bp.experiment import override
-from snn_bp.network import start_alive
+from snn_bp.instruments import diagnose, examine
+from snn_bp.model.network import start_alive
+from snn_bp.runs.experiment import override
 
 TARGETS = torch.tensor([0, 3, 1])
 NORMED = (Dense(20), BatchNorm(), LIF(beta=0.9), Dense(4), BatchNorm(), LIF(beta=0.9))

@@ -5,7 +5,7 @@ import torch
 from catalogue import SURROGATES, UNIT_AREA, assert_same
 
 from snn_bp import Surrogate
-from snn_bp.diagnose.smooth import KINKS, piece, smooth_spike
+from snn_bp.instruments.smooth import KINKS, piece, smooth_spike
 from snn_bp.kernels.reference import torch_slope
 
 UNITS = tuple(Surrogate(each.shape, each.slope, per=per) for each in SURROGATES for per in ("threshold", "potential"))

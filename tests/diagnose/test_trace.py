@@ -6,11 +6,11 @@ from catalogue import NEURON_COUNT, NEURONS, assert_near, assert_same
 from torch import Tensor
 
 from snn_bp import ALIF, LI, LIF, BatchNorm, CubaLIF, Dense, Dropout, Gaussian, Network, Recurrent, Spiking, equations
-from snn_bp.diagnose.trace import diagnose
+from snn_bp.instruments.trace import diagnose
 from snn_bp.kernels import coefficients, simulate
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.reference import torch_slope
-from snn_bp.losses import CountCrossEntropy
+from snn_bp.model.losses import CountCrossEntropy
 from snn_bp.neurons import COEFFICIENTS
 
 TARGETS = torch.tensor([0, 3, 1])

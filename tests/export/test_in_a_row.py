@@ -6,10 +6,10 @@ import torch
 
 from export import random_graph, random_input
 from snn_bp import IF, LI, LIF, BatchNorm, Conv, CubaLIF, Delay, Dense, Flatten, Network, Pool, Recurrent, Spiking
-from snn_bp.export.graph import Graph, Population
-from snn_bp.export.in_a_row import carried, in_a_row, one_after_the_other, pause_for
-from snn_bp.export.quantize import quantize
-from snn_bp.export.simulate import simulate
+from snn_bp.chip.graph import Graph, Population
+from snn_bp.chip.quantize import quantize
+from snn_bp.chip.replay import simulate
+from snn_bp.verification.in_a_row import carried, in_a_row, one_after_the_other, pause_for
 
 ZERO = LIF(beta=0.8, reset="zero")
 SLOW = CubaLIF(alpha=0.9, beta=0.95, reset="zero")

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from export import KINDS, compare, random_graph
+from snn_bp.chip import lava_client as client
+from snn_bp.chip.graph import Graph, Population, same
+from snn_bp.chip.lava_client import client_missing, run_client
+from snn_bp.chip.netx_read import read_netx
+from snn_bp.chip.netx_write import write_netx
 from snn_bp.errors import SnnError
-from snn_bp.export import client
-from snn_bp.export.client import client_missing, run_client
-from snn_bp.export.graph import Graph, Population, same
-from snn_bp.export.lava import write_netx
-from snn_bp.export.lava_read import read_netx
 
 
 def dense(weight, **names) -> Population:

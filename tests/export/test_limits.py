@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from snn_bp import SnnError
-from snn_bp.export.graph import Graph, Population
-from snn_bp.export.limits import fit
+from snn_bp.chip.cores import fit
+from snn_bp.chip.graph import Graph, Population
 
 
 def dense(neurons: int, inputs: int, **numbers) -> Population:

@@ -16,14 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snn_bp.errors import SnnError
-from snn_bp.export import hdf5, hdf5_child, nir_file
-from snn_bp.export.hdf5 import read_hdf5
-from snn_bp.export.hdf5_child import content
-from snn_bp.export.nir_read import read_nir
-from snn_bp.export.nir_replay import replay_nir
-from snn_bp.export.nir_write import write_nir
-from snn_bp.layers import Conv, Dense, Flatten, Recurrent
-from snn_bp.network import Network
+from snn_bp.exchange import nir_file
+from snn_bp.exchange.nir_read import read_nir
+from snn_bp.exchange.nir_replay import replay_nir
+from snn_bp.exchange.nir_write import write_nir
+from snn_bp.files import hdf5, hdf5_child
+from snn_bp.files.hdf5 import read_hdf5
+from snn_bp.files.hdf5_child import content
+from snn_bp.model.layers import Conv, Dense, Flatten, Recurrent
+from snn_bp.model.network import Network
 from snn_bp.neurons import IF, LIF, CubaLIF
 
 STEP = 1e-4

@@ -15,14 +15,14 @@ from catalogue import assert_near, assert_same
 from torch import nn
 
 from snn_bp.errors import SnnError
-from snn_bp.export import hdf5
-from snn_bp.export.hdf5 import read_hdf5
-from snn_bp.export.hdf5_child import content
-from snn_bp.export.nir_read import read_nir
-from snn_bp.export.nir_replay import replay_nir
-from snn_bp.export.nir_write import write_nir
-from snn_bp.layers import Conv, Delay, Dense, Flatten, Pool, Recurrent
-from snn_bp.network import Network
+from snn_bp.exchange.nir_read import read_nir
+from snn_bp.exchange.nir_replay import replay_nir
+from snn_bp.exchange.nir_write import write_nir
+from snn_bp.files import hdf5
+from snn_bp.files.hdf5 import read_hdf5
+from snn_bp.files.hdf5_child import content
+from snn_bp.model.layers import Conv, Delay, Dense, Flatten, Pool, Recurrent
+from snn_bp.model.network import Network
 from snn_bp.neurons import IF, LI, LIF, CubaLIF
 
 STEP = 1e-4

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from export import KINDS, random_graph, random_input
+from snn_bp.chip import replay as module
+from snn_bp.chip.graph import Graph, Population
+from snn_bp.chip.replay import simulate
 from snn_bp.errors import SnnError
-from snn_bp.export import simulate as module
-from snn_bp.export.graph import Graph, Population
-from snn_bp.export.simulate import simulate
 
 HALF = 1 << 23  # of the 24 bits
 

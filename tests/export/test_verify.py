@@ -35,21 +35,21 @@ from snn_bp import (
     Train,
     evaluate,
 )
+from snn_bp.chip.graph import same
+from snn_bp.chip.lava_client import client_missing
+from snn_bp.chip.loader import loader_path
+from snn_bp.chip.netx_read import read_netx
+from snn_bp.chip.netx_write import write_netx
+from snn_bp.chip.quantize import quantize
+from snn_bp.chip.replay import simulate
 from snn_bp.cli import app, guarded
-from snn_bp.export.client import client_missing
-from snn_bp.export.graph import same
-from snn_bp.export.hdf5 import read_hdf5
-from snn_bp.export.lava import write_netx
-from snn_bp.export.lava_read import read_netx
-from snn_bp.export.loader import loader_path
-from snn_bp.export.netx_proof import apart, prove_netx
-from snn_bp.export.proof import Proof, first_difference
-from snn_bp.export.quantize import quantize
-from snn_bp.export.simulate import simulate
-from snn_bp.export.verify import export, verify
-from snn_bp.train import train
+from snn_bp.files.hdf5 import read_hdf5
+from snn_bp.training.loop import train
+from snn_bp.verification.netx import apart, prove_netx
+from snn_bp.verification.replayed import export, verify
+from snn_bp.verification.result import Proof, first_difference
 
-verifying = importlib.import_module("snn_bp.export.verify")
+verifying = importlib.import_module("snn_bp.verification.replayed")
 
 few_digits = runs.few_digits
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from snn_bp import LIF, Conv, Dense, FastSigmoid, Flatten, Network, Pool, Recurrent
-from snn_bp.layers import Layer
+from snn_bp.model.layers import Layer
 from speed.steps import Step, torch_step
 from speed.works import BETA, SLOPE, THETA, Material, Work
 

@@ -1,0 +1,220 @@
+"""A network in the integers of Loihi while it trains: the forward pass is the chip's replay, spike for spike.
+
+Weights lie on the 8-bit grid (straight-through rounding: Bengio et al. 2013), decays are 4096ths that round toward
+zero, registers start empty. The export takes its integers from here.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from snn_bp.chip.folding import Sum, folded
+from snn_bp.chip.rules import LOIHI, Block, Chain, blocks
+from snn_bp.errors import SnnError
+from snn_bp.kernels.around import first_derivatives, has_hooks_on_every_module, is_transformed
+from snn_bp.kernels.fixed import ONE, simulate_fixed
+from snn_bp.kernels.operator import neuron_adjoint
+from snn_bp.model.layers import Delays, DropoutOverTime, RecurrentNeurons
+from snn_bp.neurons import coefficients, has_current, is_spiking
+from snn_bp.surrogates import Surrogate
+
+WEIGHT_LOW, WEIGHT_HIGH, BIAS_HIGH, THRESHOLD_HIGH = -128, 127, 4095, 131071
+INPUT_HIGH = 255  # of a graded spike of 8 bits
+ON_CHIP = 'target="loihi"'
+CLIPS = (1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)  # how far beyond the largest weight's scale the best one is looked for
+
+
+class Grid(NamedTuple):
+    """A block in whole numbers, as tensors; gradients flow to what they were rounded from."""
+
+    sum: Sum
+    recurrent: Tensor | None
+    current_kept: Tensor  # 4096 - decay; one number, or one for each neuron
+    voltage_kept: Tensor
+    threshold: Tensor
+    scale: float  # steps of a weight in one unit of the network's
+
+
+def run_chip(network: Chain, x: Tensor) -> Iterator[tuple[Block, Tensor, Tensor, Grid]]:
+    """Each block with its output and potentials on the chip, and its numbers; `x` `[time, batch, ...]`.
+
+    Step t of a block is the one in which the input of step t reaches it: every block takes as many steps as the input,
+    from empty registers, with its bias from the first of them on and nothing under way from before. On the chip a
+    synapse takes a step, so step t of block n is row t + n + 1; a file clears the registers there
+    (`chip/graph.py`). Potentials are in steps of a weight; a readout's output is in the network's own units.
+    """
+    if not torch.equal(x, x.round().clamp(0, INPUT_HIGH)):
+        raise SnnError(
+            f"{LOIHI}: the input should be spikes or counts of events, whole numbers. Transforms gave others."
+        )
+    if is_transformed():
+        raise SnnError(
+            f"{ON_CHIP}: whole numbers have no derivatives under torch.func or forward mode, only by backward(). Use "
+            "target='float' there."
+        )
+    if has_hooks_on_every_module():
+        raise SnnError(
+            f"{ON_CHIP}: a hook is registered for every module, and on the chip layers are not called one by one. Take "
+            "it off, or use target='float'."
+        )
+    found = blocks(network)
+    for block in found:
+        for part in block.parts:
+            if isinstance(part, Delays | DropoutOverTime):
+                x = part(x.unflatten(2, block.shape) if x.dim() == 3 else x)
+        rows = x.flatten(0, 1)
+        try:
+            grid = on_grid(block, rows if network.training and not network.settled else None, like=rows)
+        except SnnError as cause:
+            raise SnnError(f"{LOIHI}, {network.name(block.places[-1])}: {cause}") from cause
+        x, potentials = _neurons(block, grid, rounded(grid.sum(rows)).unflatten(0, x.shape[:2]))
+        if not is_spiking(block.neurons.neuron):
+            x = potentials / grid.scale
+        if block is found[-1] and len(block.places) + block.places.start < len(network.layers):
+            x = x.flatten(2)  # a Flatten behind the last neurons is no block of its own
+        yield block, x, potentials, grid
+
+
+def on_grid(block: Block, x: Tensor | None = None, *, like: Tensor | None = None) -> Grid:
+    """The block's numbers in whole numbers; norms take the statistics of `x` `[rows, ...]` where it is given."""
+    total = folded(block, x, like=like)
+    values = {**coefficients(block.neurons.neuron), **block.neurons.parameters_now()}
+    like = total.weight
+    alpha, beta, theta = (
+        torch.as_tensor(values[name], dtype=like.dtype, device=like.device) for name in ("alpha", "beta", "theta")
+    )
+    recurrence = block.layer.recurrence if isinstance(block.layer, RecurrentNeurons) else None
+    bias = total.bias
+    if recurrence is not None and recurrence.bias is not None:
+        bias = recurrence.bias if bias is None else bias + recurrence.bias
+    recurrent = None if recurrence is None else recurrence.weight
+    spiking = is_spiking(block.neurons.neuron)
+    scale = best_scale(
+        [w.detach() for w in (total.weight, recurrent) if w is not None], bias, theta if spiking else None
+    )
+    threshold = rounded(theta * scale).clamp(1, THRESHOLD_HIGH) if spiking else theta.new_full((), THRESHOLD_HIGH)
+    if bias is not None:
+        bias = rounded((bias * scale).clamp(-BIAS_HIGH, BIAS_HIGH))
+    return Grid(
+        sum=Sum(_weights(total.weight, scale), bias, total.geometry),
+        recurrent=None if recurrent is None else _weights(recurrent, scale),
+        current_kept=rounded(ONE * alpha),
+        voltage_kept=rounded(ONE * beta),
+        threshold=threshold,
+        scale=scale,
+    )
+
+
+def best_scale(weights: list[Tensor], bias: Tensor | None, theta: Tensor | None) -> float:
+    """The scale with the least squared error of the rounded weights, at which bias and threshold fit too."""
+    given = {"weights": weights, "bias": [] if bias is None else [bias], "threshold": [] if theta is None else [theta]}
+    for name, tensors in given.items():
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            raise SnnError(f"its {name}: there is a NaN or infinity, no whole number. `snn-bp doctor` may say why.")
+    highest = max(float(weight.abs().max()) for weight in weights)
+    if highest == 0:
+        raise SnnError("its weights are all zero; there is nothing to scale.")
+    most = math.inf
+    if bias is not None and bool((bias != 0).any()):
+        most = BIAS_HIGH / float(bias.detach().abs().max())
+    if theta is not None:
+        most = min(most, THRESHOLD_HIGH / float(theta.detach().max()))
+    even = theta is not None and theta.numel() == 1
+    candidates = []
+    for clip in CLIPS:
+        scale = min(most, clip * WEIGHT_HIGH / highest)
+        if even and scale * float(theta) >= 1:  # type: ignore[arg-type]
+            scale = math.floor(scale * float(theta)) / float(theta)  # the threshold itself is exact  # type: ignore[arg-type]
+        candidates.append(scale)
+    errors = [
+        sum(float(((w * scale).round().clamp(WEIGHT_LOW, WEIGHT_HIGH) / scale - w).square().sum()) for w in weights)
+        for scale in candidates
+    ]
+    best = candidates[errors.index(min(errors))]
+    if not bool((weights[0] * best).round().any()):
+        raise SnnError(
+            f"its weights, {highest:.3g} at most, round to zero: bias and threshold leave steps of {1 / best:.3g}. A "
+            f"bias (or norm's shift) reaches {BIAS_HIGH} steps, a threshold {THRESHOLD_HIGH}; make them smaller."
+        )
+    if theta is not None and best * float(theta.detach().min()) < 1:
+        raise SnnError(
+            f"its threshold {float(theta.detach().min()):.3g} is less than a step of its weights, {1 / best:.3g} "
+            f"(the largest is {highest:.3g}); 8 bits hold no such ratio. BatchNorm() keeps weights small."
+        )
+    return best
+
+
+def _neurons(block: Block, grid: Grid, sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Spikes and potentials (before reset) under the weighted sums `[time, batch, *neurons]`."""
+    neurons, shape = block.neurons, sums.shape[2:]
+
+    def each(value: Tensor) -> Tensor:
+        """One number, or one a channel, for each neuron."""
+        if value.dim() == 1 and len(shape) == 3:
+            value = value.view(-1, 1, 1)
+        return value.expand(shape).to(sums.dtype)
+
+    bias = sums.new_zeros(shape) if grid.sum.bias is None else each(grid.sum.bias)
+    numbers = (bias, each(grid.current_kept), each(grid.voltage_kept), each(grid.threshold))
+    how = (neurons.surrogate, has_current(neurons.neuron), is_spiking(neurons.neuron))
+    how = (*how, getattr(neurons.neuron, "detach_reset", True))
+    rest = tuple(sums.new_zeros(sums.shape[1:]) for _ in range(3))
+    if grid.recurrent is None:
+        spikes, potentials, *_ = _OnChip.apply(sums, *rest, *numbers, *how)  # type: ignore[misc]
+        return spikes, potentials
+    rows, state = [], rest
+    for step in sums.unbind(0):
+        current = step + rounded(F.linear(state[2], grid.recurrent))
+        spikes, potentials, *state = _OnChip.apply(current[None], *state, *numbers, *how)  # type: ignore[misc]
+        rows.append((spikes, potentials))
+    return torch.cat([row[0] for row in rows]), torch.cat([row[1] for row in rows])
+
+
+class _OnChip(torch.autograd.Function):
+    """Neurons in integers; backward is the adjoint of the equation, straight through shifts, wrap and saturation."""
+
+    @staticmethod
+    def forward(
+        ctx, sums, u, v, s, bias, current_kept, voltage_kept, threshold, surrogate: Surrogate, current, spiking, detach
+    ):
+        spikes, potentials, currents, last = simulate_fixed(
+            sums, bias, current_kept, voltage_kept, threshold, (u, v, s)
+        )
+        ctx.save_for_backward(potentials, currents, u, v, s, current_kept, voltage_kept, threshold)
+        ctx.surrogate, ctx.current, ctx.spiking, ctx.detach = surrogate, current, spiking, detach
+        ctx.mark_non_differentiable(*() if spiking else (spikes,))
+        return spikes, potentials, *last
+
+    @staticmethod
+    @first_derivatives(ON_CHIP, "Train with target='float' for that.")
+    def backward(ctx, g_spikes, g_potentials, gu, gv, gs):
+        potentials, currents, u, v, s, current_kept, voltage_kept, threshold = ctx.saved_tensors
+        zero, (surrogate, current, spiking) = torch.zeros_like(v), (ctx.surrogate, ctx.current, ctx.spiking)
+        alpha, beta = (kept.expand(v.shape) / ONE for kept in (current_kept, voltage_kept))
+        learns = any(ctx.needs_input_grad[5:8])
+        gx, gi0, _, gv0, gs0, g_alpha, g_beta, _, _, g_theta = neuron_adjoint(
+            potentials, potentials.new_empty(0), currents if learns else potentials.new_empty(0), u, zero, v, s,
+            alpha.contiguous(), beta.contiguous(), zero, zero, threshold.expand(v.shape).contiguous(),
+            g_spikes if spiking else None, g_potentials, gu if current else None, None, gv, gs if spiking else None,
+            current, False, spiking, "zero" if spiking else "none", ctx.detach,
+            surrogate.shape, float(surrogate.slope), surrogate.per, learns, learns,
+        )  # fmt: skip
+        g_bias = gx.sum(0)
+        if current:  # a bias goes to the membrane: without what the current hands back in time
+            g_bias = (1 - alpha) * g_bias + alpha * gx[0] - (gu if gu is not None else 0)
+        over_batch = [total.sum(0) for total in (g_bias, g_alpha / ONE, g_beta / ONE, g_theta)]
+        return gx, gi0, gv0, gs0, *over_batch, None, None, None, None
+
+
+def rounded(x: Tensor) -> Tensor:
+    """The nearest whole numbers; the gradient goes straight through."""
+    return x + (x.round() - x).detach()
+
+
+def _weights(weight: Tensor, scale: float) -> Tensor:
+    low = -127 if bool((weight <= 0).all()) else WEIGHT_LOW  # lava misreads -128 where no weight is positive
+    return rounded((weight * scale).clamp(low, WEIGHT_HIGH))

@@ -1,0 +1,156 @@
+"""`quantize`: the integers of a trained network, the very ones that its forward pass with `target="loihi"` uses."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snn_bp.chip.folding import folded
+from snn_bp.chip.forward import on_grid
+from snn_bp.chip.graph import DECAY_ONE, Graph, Population
+from snn_bp.chip.rules import Block, blocks
+from snn_bp.errors import SnnError
+from snn_bp.model.exact import check_whole
+from snn_bp.model.layers import RecurrentNeurons
+from snn_bp.model.network import Network
+from snn_bp.neurons import has_current, is_spiking
+from snn_bp.verification.in_a_row import carried, pause_for
+
+MANY_LOST = 0.25  # of a layer's weights; some hundredths of evenly spread ones always round to zero
+
+
+@torch.no_grad()
+def quantize(network: Network, *, input_bits: int = 0) -> Graph:
+    """The network on the chip's grid, norms by their running statistics; `input_bits=8` where counts come in.
+
+    A network trained in floats is rounded after training. Registers are cleared when a recording reaches them, and
+    `pause` is what delays and recurrence are known to need between recordings (`in_a_row.py`). Warns where a layer
+    loses more than a quarter of its weights to the grid, and where no pause keeps recordings apart.
+    """
+    check_whole("export", network, Network)
+    populations = []
+    for block in blocks(network):
+        name = network.name(block.places[-1])
+        try:
+            populations.append(_population(block, network))
+        except SnnError as cause:
+            raise SnnError(f"export, {name}: {cause}") from cause
+    for lost in lost_weights(network, populations):
+        if lost.is_many:
+            warnings.warn(f"export, {lost}", stacklevel=3)
+    graph = Graph(input_shape=network.input_shape, populations=tuple(populations), input_bits=input_bits, cleared=True)
+    for each in carried(graph):
+        if each.fires_alone:
+            name = network.name(blocks(network)[each.place].places[-1])
+            warnings.warn(f"export, {name}: {each}", stacklevel=3)
+    return replace(graph, pause=pause_for(graph))
+
+
+def may_fire_alone(network: Network) -> list[str]:
+    """In words, which layers could come to fire without input and whose spikes then reach the next recording."""
+    said, found = [], blocks(network)
+    for place, block in enumerate(found):
+        behind = place + 1 < len(found) and bool(found[place + 1].delays)
+        recurrent = isinstance(block.layer, RecurrentNeurons)
+        carries = "its recurrence" if recurrent else "the Delay behind" if behind else None
+        shifted = folded(block).bias is not None or (
+            isinstance(block.layer, RecurrentNeurons) and block.layer.recurrence.bias is not None
+        )
+        if carries and shifted:
+            said.append(
+                f"{network.name(block.places[-1])}: a bias or BatchNorm in front can make it fire without input, and "
+                f"{carries} would carry that into the next recording, which export refuses. Dense(..., bias=False) "
+                "and no BatchNorm in front rule it out."
+            )
+    return said
+
+
+class Lost(NamedTuple):
+    """How many weights of a layer round to zero, of those that are not zero before."""
+
+    name: str
+    count: int
+    of: int
+    largest: float  # the weight that sets the grid
+    step: float  # of the grid
+
+    def __str__(self) -> str:
+        said = f"{self.name}: {self.count:,} of {self.of:,} weights round to 0"
+        if not self.is_many:
+            return said + "."
+        return (
+            f"{said}: the largest, {self.largest:.3g}, sets the steps of the grid, {self.step:.2g}. BatchNorm(), "
+            "weight decay or train.target=loihi keep outliers away."
+        )
+
+    @property
+    def is_many(self) -> bool:
+        """Whether it is more than evenly spread weights would lose."""
+        return self.count > MANY_LOST * self.of
+
+
+@torch.no_grad()
+def lost_weights(network: Network, populations: Sequence[Population]) -> list[Lost]:
+    """For each population how many of its weights round to zero, pools and norms folded in."""
+    found = []
+    for block, population in zip(blocks(network), populations, strict=True):
+        weights = [(folded(block).weight, population.weight)]
+        if isinstance(block.layer, RecurrentNeurons) and population.recurrent is not None:
+            weights.append((block.layer.recurrence.weight, population.recurrent))
+        before = [(weight.detach().cpu() != 0).numpy() for weight, _ in weights]
+        largest = max(float(weight.abs().max()) for weight, _ in weights)
+        found.append(
+            Lost(
+                name=network.name(block.places[-1]),
+                count=sum(int((was & (held == 0)).sum()) for was, (_, held) in zip(before, weights, strict=True)),
+                of=sum(int(was.sum()) for was in before),
+                largest=largest,
+                step=1 / on_grid(block).scale,
+            )
+        )
+    return found
+
+
+def _population(block: Block, network: Network) -> Population:
+    grid, neuron, shape = on_grid(block), block.neurons.neuron, block.neurons.shape
+    bias, geometry = grid.sum.bias, grid.sum.geometry
+    if network.target == "float" and has_current(neuron) and bias is not None and bool((bias != 0).any()):
+        raise SnnError(
+            "its bias (or norm's shift) passes the synaptic current, on the chip it goes to the membrane. Train with "
+            'target="loihi", where it does so too, or without: Dense(..., bias=False) and no BatchNorm.'
+        )
+    delays = [each.steps_now().flatten().cpu().numpy() for each in block.delays]
+    moves = {} if geometry is None else geometry._asdict()
+    return Population(
+        shape=shape,
+        weight=_whole(grid.sum.weight),
+        bias=None if bias is None or not bool((bias != 0).any()) else _whole(bias),
+        recurrent=None if grid.recurrent is None else _whole(grid.recurrent),
+        delay=np.asarray(sum(delays))[None] if delays else None,  # one behind the other
+        current_decay=DECAY_ONE - _each(grid.current_kept, shape),
+        voltage_decay=DECAY_ONE - _each(grid.voltage_kept, shape),
+        threshold=_each(grid.threshold, shape),
+        readout=not is_spiking(neuron),
+        **moves,
+    )
+
+
+def _each(value: Tensor, shape: tuple[int, ...]) -> int | np.ndarray:
+    """One number where all are equal, else one for each neuron of a row, or each channel of an image."""
+    value = value.detach().cpu()
+    if value.numel() == 1 or bool((value == value.flatten()[0]).all()):
+        return int(value.flatten()[0])
+    value = value.expand(shape)
+    if len(shape) == 3:
+        if not bool((value == value[:, :1, :1]).all()):
+            raise SnnError("each neuron of a map has its own decay or threshold; a file holds one for each channel.")
+        value = value[:, 0, 0]
+    return _whole(value)
+
+
+def _whole(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().round().to(torch.int64).numpy()

@@ -1,0 +1,338 @@
+"""`check_gradients`: is this gradient right, and what does it leave out?
+
+Right: the fast kernels equal the reference, and the smoothed network's gradient equals finite differences. Left out:
+how far a surrogate gradient lies from the smoothed network's, what `detach_reset` and truncation cut.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snn_bp.errors import SnnError, check_number, check_seed
+from snn_bp.instruments.differences import TRUSTED, Difference, differences, largest, scales
+from snn_bp.instruments.smooth import at_edges
+from snn_bp.instruments.trace import forked
+from snn_bp.instruments.unroll import How, check_asked, copied, unroll
+from snn_bp.kernels import use_backend
+from snn_bp.model.layers import Delays
+from snn_bp.model.losses import CountCrossEntropy, Loss, smooth_loss
+from snn_bp.model.network import Network, has_state, neuron_of
+from snn_bp.neurons import Neuron, is_spiking
+
+ROUNDING = {"float32": 1e-5, "float64": 1e-13}  # of the largest potential: how far a sum in another order may lie
+SMOOTH_LIMIT = 1e-6  # of finite differences; issue 5
+KERNEL_LIMITS = {"float32": 1e-3, "float64": 1e-9}  # a sum in another order; a wrong adjoint is off by percents
+FLOORS = {"float32": 0.03, "float64": 1e-3}  # of a layer's gradient: a smaller one of its parts is known to less
+RESET_SHARE = 0.9  # cosine from which on a difference counts as the reset's
+Gradients = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class KernelCheck:
+    """Fast kernels against the reference in one precision."""
+
+    precision: str
+    spikes_differ: int  # neurons whose output differs in any step of any recording, in all layers
+    at_kinks: int  # neurons and steps whose surrogate jumps there: rounding decides on which side the slope is taken
+    errors: dict[str, float]  # |fast - reference| / |reference| of each parameter's gradient (see `scales`)
+    through_resets: float  # |cosine| of fast - reference with the part of the gradient that goes through resets
+
+    @property
+    def worst(self) -> float:
+        """The largest error."""
+        return largest(self.errors.values())
+
+    @property
+    def judged(self) -> bool:
+        """Whether both ran the same spikes and slopes; a sum in another order may flip one, and gradients differ."""
+        return self.spikes_differ == 0 and self.at_kinks == 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the gradients agree, or are not to be compared."""
+        return not self.judged or self.worst <= KERNEL_LIMITS[self.precision]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How one gradient of a layer lies to another: 1 and 1 where they are equal."""
+
+    cosine: float  # NaN where one is zero
+    norm_ratio: float
+
+
+@dataclass(frozen=True)
+class LayerCheck:
+    """The surrogate gradient of one layer beside others of the same layer."""
+
+    layer: str
+    smoothed: Likeness  # surrogate over smoothed: the network whose exact gradient the surrogate would be
+    attached: Likeness  # reset detached over not: the part of the gradient that goes through resets
+
+
+@dataclass(frozen=True)
+class TruncationCheck:
+    """The whole gradient truncated every `steps` steps, over backpropagation through all steps."""
+
+    steps: int
+    same_loss: Likeness  # only the gradient through time is cut
+    as_trained: Likeness | None  # as `train.truncate` does: each piece with its own loss. None: cannot run in pieces
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """What `check_gradients` found; `ok` where no gradient is wrong."""
+
+    kernels: tuple[KernelCheck, ...]
+    differences: tuple[Difference, ...]
+    layers: tuple[LayerCheck, ...]
+    truncated: tuple[TruncationCheck, ...]
+
+    @property
+    def problems(self) -> list[str]:
+        """In words, every gradient that is wrong."""
+        said = []
+        for check in self.kernels:
+            if not check.ok:
+                bad = [name for name, error in check.errors.items() if not error <= KERNEL_LIMITS[check.precision]]
+                part = "adjoint of the reset" if check.through_resets > RESET_SHARE else "adjoint"
+                said.append(
+                    f"the fast kernels' gradient differs from the reference's in {check.precision} by "
+                    f"{check.worst:.2g} (limit {KERNEL_LIMITS[check.precision]:g}) at {', '.join(bad)}. The kernel's "
+                    f'{part} is wrong: train within use_backend("reference"), and report it.'
+                )
+        for row in self.differences:
+            if row.judged and not row.within(SMOOTH_LIMIT):
+                limit = max(SMOOTH_LIMIT, TRUSTED * row.uncertain)
+                said.append(
+                    f"{row.name}: the smoothed network's gradient is off by {row.error:.2g} of its norm from finite "
+                    f"differences (limit {limit:.2g}). An equation and its derivative do not belong together."
+                )
+        return said
+
+    @property
+    def ok(self) -> bool:
+        """Whether no gradient is wrong."""
+        return not self.problems
+
+    @property
+    def judged(self) -> bool:
+        """Whether every check could be judged."""
+        return all(check.judged for check in (*self.kernels, *self.differences))
+
+    def record(self) -> dict[str, Any]:
+        """All figures as JSON holds them; what is not finite becomes None."""
+        return _finite({**asdict(self), "problems": self.problems})
+
+    def __str__(self) -> str:
+        lines = ["fast kernels against the reference"]
+        for check in self.kernels:
+            why = f"{check.spikes_differ} neurons spike otherwise" if check.spikes_differ else ""
+            why = why or f"{check.at_kinks} neurons and steps lie on a jump of the surrogate"
+            note = "" if check.judged else f", not judged: {why}"
+            lines.append(f"  {check.precision:30}{check.worst:10.1e}{note}")
+        lines.append("smoothed network against finite differences")
+        for row in self.differences:
+            note = "" if row.uncertain <= SMOOTH_LIMIT / TRUSTED else f" +- {row.uncertain:.1e}: the loss is not smooth"
+            if not row.judged:
+                note = f", not judged: {row.crossed} kinks of the surrogate crossed" if row.crossed else f"{note} here"
+            lines.append(f"  {row.name:30}{row.error:10.1e}{note}")
+        lines.append(f"{'surrogate gradient over':32}{'smoothed':>18}{'reset not detached':>20}")
+        for row in self.layers:
+            lines.append(f"  {row.layer:30}{_pair(row.smoothed):>18}{_pair(row.attached):>20}")
+        lines.append(f"{'truncated over full':32}{'same loss':>18}{'as trained':>20}   (cosine, norm ratio)")
+        for row in self.truncated:
+            lines.append(f"  every {row.steps:3} steps{'':15}{_pair(row.same_loss):>18}{_pair(row.as_trained):>20}")
+        end = "all right" if self.judged else "nothing wrong in what could be judged"
+        return "\n".join([*lines, *(f"wrong: {problem}" for problem in self.problems), *([end] * self.ok)])
+
+
+def check_gradients(
+    network: Network, inputs: Tensor, targets: Tensor, *,
+    loss: Loss = CountCrossEntropy(),  # noqa: B008 - frozen
+    directions: int = 2, truncations: Sequence[int] | None = None, seed: int = 0,
+) -> GradientReport:  # fmt: skip
+    """Check every gradient of `network` on `inputs` `[time, batch, ...]`, in the mode it is in; it stays as it is.
+
+    Finite differences run the network a dozen times for each parameter tensor, so a batch of a few recordings is
+    enough. `truncations` are the steps after which to cut; None takes halves of the whole down to 1, four at most.
+    """
+    check_asked("check_gradients", network, inputs, loss)
+    check_seed("check_gradients: seed", seed)
+    check_number("check_gradients: directions", directions, whole=True, low=1)
+    if not any(weight.numel() for weight in network.parameters()):
+        raise SnnError("check_gradients: the network has no parameters. One with: (Dense(10), LIF(beta=0.9)).")
+    precisions = dict.fromkeys((torch.float64 if inputs.dtype == torch.float64 else torch.float32, torch.float64))
+    kernels = [
+        _kernels(copied(network, double=kind == torch.float64), inputs.to(kind), targets, loss) for kind in precisions
+    ]
+    double, x, steps = copied(network, double=True), inputs.double(), len(inputs)
+    hard = _gradients(double, x, targets, loss, How())
+    detached, attached = (_gradients(double, x, targets, loss, How(detach=cut)) for cut in (True, False))
+    smoothed, cut = compare_smoothed(double, x, targets, loss), _each_layer(double, detached, attached)
+    layers = [LayerCheck(layer, smoothed[layer], cut[layer]) for layer in smoothed]
+    chosen = truncations if truncations is not None else [steps >> n for n in range(1, 5) if steps >> n]
+    truncated = [
+        TruncationCheck(
+            every,
+            _likeness(_gradients(double, x, targets, loss, How(truncate=every)), hard, list(hard)),
+            _likeness(pieces, hard, list(hard)) if (pieces := _in_pieces(double, x, targets, loss, every)) else None,
+        )
+        for every in chosen
+    ]
+    rows = differences(double, x, targets, loss, directions=directions, seed=seed)
+    return GradientReport(tuple(kernels), tuple(rows), tuple(layers), tuple(truncated))
+
+
+def compare_smoothed(network: Network, x: Tensor, targets: Tensor, loss: Loss) -> dict[str, Likeness]:
+    """The surrogate gradient over the smoothed network's, of each layer that has parameters."""
+    hard, smooth = (_gradients(network, x, targets, loss, How(smooth=smooth)) for smooth in (False, True))
+    return _each_layer(network, hard, smooth)
+
+
+def _each_layer(network: Network, mine: Gradients, other: Gradients) -> dict[str, Likeness]:
+    first = {id(weight): name for name, weight in network.named_parameters()}  # layers may share weights
+    named = {
+        network.name(place): [first[id(weight)] for weight in layer.parameters()]
+        for place, layer in enumerate(network.layers)
+    }
+    return {layer: _likeness(mine, other, own) for layer, own in named.items() if own}
+
+
+def _kernels(network: Network, x: Tensor, targets: Tensor, loss: Loss) -> KernelCheck:
+    """The adjoint by the fastest backend, as training takes it, and by the reference, of the same output gradient.
+
+    Both take the loss's gradient at the reference's output: what the loss itself rounds is not the kernels' fault.
+    """
+    named, found, outs = dict(network.named_parameters()), {}, {}
+    error = torch.zeros(())
+    for backend in ("reference", "fastest"):
+        work = copied(network)  # each with the same statistics of norms
+        with use_backend(backend), forked(x):
+            torch.manual_seed(0)
+            out = work.rates(x)[0]
+            if backend == "reference":
+                leaf = out.detach().requires_grad_()
+                (error,) = torch.autograd.grad(loss(leaf, targets), leaf, allow_unused=True, materialize_grads=True)
+            weights = list(work.parameters())
+            found[backend] = torch.autograd.grad(out, weights, error, allow_unused=True, materialize_grads=True)
+            outs[backend] = _outputs(network, x)
+    fast, slow = found["fastest"], found["reference"]
+    precision, resets, jumps = str(x.dtype).removeprefix("torch."), 0.0, 0
+    sizes = scales(dict(zip(named, slow, strict=True)), floor=FLOORS[precision])
+    away = {name: a - b for name, a, b in zip(named, fast, slow, strict=True)}
+    errors = {name: float(rest.norm()) / (sizes[name] or 1.0) for name, rest in away.items()}
+    if not largest(errors.values()) <= KERNEL_LIMITS[precision]:
+        attached, detached = (_gradients(copied(network), x, targets, loss, How(detach=cut)) for cut in (False, True))
+        resets = _likeness(away, {name: attached[name] - detached[name] for name in named}, list(named)).cosine
+        jumps = _jumps(network, x)
+    return KernelCheck(precision, _apart(outs["fastest"], outs["reference"]), jumps, errors, abs(resets))
+
+
+def _outputs(network: Network, x: Tensor) -> list[tuple[Neuron, Tensor]]:
+    """What every layer of neurons sends, by the backend in force: what stands behind it is left off."""
+    found = []
+    for place, layer in enumerate(network.layers):
+        if has_state(layer):
+            work = copied(network)
+            work.layers = work.layers[: place + 1]
+            torch.manual_seed(0)
+            found.append((neuron_of(layer), work.rates(x)[0].detach()))
+    return found
+
+
+def _apart(mine: list[tuple[Neuron, Tensor]], other: list[tuple[Neuron, Tensor]]) -> int:
+    """Neurons whose spikes differ in a step of a recording, or whose potentials do by more than rounding."""
+    count = 0
+    for (neuron, a), (_, b) in zip(mine, other, strict=True):
+        reach = 0.0 if is_spiking(neuron) else KERNEL_LIMITS[str(a.dtype).removeprefix("torch.")] * float(b.abs().max())
+        count += int(((a - b).abs() > reach).flatten(0, 1).any(0).sum())
+    return count
+
+
+def _jumps(network: Network, x: Tensor) -> int:
+    """Where rounding decides the gradient: neurons and steps on an edge of the surrogate, maxima that nearly tie."""
+    rounding = ROUNDING[str(x.dtype).removeprefix("torch.")]
+    with forked(x), torch.no_grad():
+        torch.manual_seed(0)
+        _, layers = unroll(copied(network), x)
+        torch.manual_seed(0)
+        with use_backend("reference"):
+            walked = [out[0] if isinstance(out, tuple) else out for _, out in copied(network).walk(x)]
+    count = sum(
+        at_edges(torch.stack(steps.distances), steps.theta, steps.neurons.surrogate, rounding=rounding)
+        for steps in layers
+        if steps.distances
+    )
+    for layer, given in zip(network.layers, [network.in_floats(x), *walked], strict=False):
+        if isinstance(layer, nn.MaxPool1d | nn.MaxPool2d):
+            count += near_ties(layer, given.flatten(0, 1), rounding=rounding)
+    return count
+
+
+def near_ties(pool: nn.MaxPool1d | nn.MaxPool2d, x: Tensor, *, rounding: float) -> int:
+    """Windows `[rows, channels, ...]` whose two largest values differ by no more than rounding, and do differ."""
+    flat = isinstance(pool, nn.MaxPool1d)
+    sizes, strides, pads = [
+        (each, each) if isinstance(each, int) else tuple(each) for each in (pool.kernel_size, pool.stride, pool.padding)
+    ]
+    if flat:
+        x, sizes, strides, pads = x.unsqueeze(2), (1, sizes[-1]), (1, strides[-1]), (0, pads[-1])
+    x = F.pad(x, (pads[1], pads[1], pads[0], pads[0]), value=-math.inf)
+    windows = x.unfold(2, sizes[0], strides[0]).unfold(3, sizes[1], strides[1]).flatten(4)
+    if windows.shape[-1] < 2:
+        return 0
+    first, second = windows.topk(2).values.unbind(-1)
+    return int(((first > second) & (first - second <= rounding * x[x.isfinite()].abs().max())).sum())
+
+
+def _gradients(network: Network, x: Tensor, targets: Tensor, loss: Loss, how: How) -> Gradients:
+    with forked(x):
+        torch.manual_seed(0)
+        out, _ = unroll(network, x, how=how)
+    return _of(smooth_loss(loss, out, targets) if how.smooth else loss(out, targets), network)
+
+
+def _in_pieces(network: Network, x: Tensor, targets: Tensor, loss: Loss, cut: int) -> Gradients | None:
+    """As `train_step` adds it up with `truncate`; None where a delay needs recordings whole."""
+    if any(isinstance(layer, Delays) for layer in network.layers):
+        return None
+    state, total = None, torch.zeros((), dtype=x.dtype, device=x.device)
+    work = copied(network)
+    with use_backend("reference"), forked(x):
+        torch.manual_seed(0)
+        for piece in x.split(cut):
+            out, _, state = work.rates(piece, state)
+            total = total + loss(out, targets) * (len(piece) / len(x))
+            state = tuple(part.detach() for part in state)
+    return _of(total, work)
+
+
+def _of(value: Tensor, network: Network) -> Gradients:
+    named = dict(network.named_parameters())
+    found = torch.autograd.grad(value, list(named.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(named, found, strict=True))
+
+
+def _likeness(mine: Gradients, other: Gradients, names: list[str]) -> Likeness:
+    a, b = (torch.cat([gradients[name].flatten() for name in names]) for gradients in (mine, other))
+    sizes = float(a.norm()), float(b.norm())
+    cosine = float(a @ b) / (sizes[0] * sizes[1]) if all(sizes) else math.nan
+    return Likeness(cosine, sizes[0] / sizes[1] if sizes[1] else math.nan)
+
+
+def _pair(likeness: Likeness | None) -> str:
+    return "-" if likeness is None else f"{likeness.cosine:.4f}, {likeness.norm_ratio:.3g}"
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -1,0 +1,189 @@
+"""What the course of a training says: learning rates that cannot work, chance level, overfitting, layers that stay.
+
+A share counts as chance where its 95 % interval holds that of always giving one answer, and lies below half way from
+there to all: what few recordings cannot tell is not said.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from snn_bp.data import Data
+from snn_bp.data.catalogue import ENTRIES
+from snn_bp.instruments.findings import Finding
+from snn_bp.model.layers import Dropout, Layer
+from snn_bp.model.network import Network
+from snn_bp.runs.evaluation import wilson
+from snn_bp.runs.experiment import Train
+
+UPDATE_LOW, UPDATE_HIGH = 1e-5, 0.3  # |update| / |weight| of a step: about 1e-3 is usual, healthy runs reach 0.1
+# A step at the full rate over the weights that it starts from, in the layer it moves least; 0.7 is healthy.
+STEP_HIGH = 10.0
+WAY_LOW = 0.03  # such a step times all steps, in the layer it moves most: how far weights can move at all
+STEP_USUAL = 0.1
+GAP, GAP_OF_FEW = 0.08, 0.2  # of the training accuracy above the highest that validation allows
+FEW = 40  # recordings of validation: of so few the best epoch is the luckiest
+FEWEST = 10  # recordings of validation that a gap is taken from
+EARLY = 3  # epochs: before, chance level is where training starts
+
+
+def at_chance(correct: int, samples: int, chance: float) -> bool:
+    """Whether a share of right answers says no more than always giving one answer."""
+    low, high = wilson(correct, samples)
+    return low <= chance < 1 and high < (1 + chance) / 2
+
+
+def best_constant(labels: np.ndarray) -> float:
+    """The share of right answers of always giving the most frequent label."""
+    return float(np.bincount(labels).max()) / len(labels)
+
+
+def has_learned(rows: Sequence[dict[str, float]], labels: dict[str, np.ndarray]) -> bool:
+    """Whether the best epoch is half way from one answer for all to none wrong."""
+    split = "validation" if len(labels["validation"]) else "train"
+    best = max((row.get(f"{split}_accuracy", 0.0) for row in rows), default=0.0)
+    return bool(len(labels[split])) and best >= (1 + best_constant(labels[split])) / 2
+
+
+def find_learning_rate(network: Network, how: Train, gradients: dict[str, float], *, steps: int) -> list[Finding]:
+    """Whether `how.lr` can move the weights that `network` starts from, and not throw them away.
+
+    `gradients` are |dL/dw| of each layer before the first step, which SGD multiplies; Adam's step is about the rate.
+    """
+    sizes = _steps_over_weights(network, how, gradients)
+    if not sizes:
+        return []
+    change = (f"train.lr={usual_rate(how, sizes):g}",)
+    least, most = min(sizes.values()), max(sizes.values())
+    if least > STEP_HIGH:
+        measure = "size of a step over that of the weights, in the layer it moves least"
+        advice = f"A step of train.lr={how.lr:g} throws away what weights were."
+        return [Finding("learning rate too high", "train.lr", measure, least, STEP_HIGH, advice, change)]
+    if most * steps < WAY_LOW:
+        measure = f"size of all {steps} steps over that of the weights, in the layer they move most"
+        advice = f"With train.lr={how.lr:g} weights stay where they are."
+        return [Finding("learning rate too low", "train.lr", measure, most * steps, WAY_LOW, advice, change)]
+    return []
+
+
+def usual_rate(how: Train, sizes: dict[str, float]) -> float:
+    """A rate at which a step is a tenth of the weights in the layer in the middle, to one digit."""
+    middle = sorted(sizes.values())[len(sizes) // 2]
+    low, high = (1e-4, 1e-2) if how.optimizer != "sgd" else (1e-4, 1.0)
+    return float(f"{min(max(how.lr * STEP_USUAL / middle, low), high):.0e}")
+
+
+def largest_updates(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The largest |update| / |weight| of each layer in the rows of `layers.jsonl`."""
+    largest: dict[str, float] = {}
+    for row in rows:
+        if "update_over_weight" in row:
+            largest[row["layer"]] = max(largest.get(row["layer"], 0.0), row["update_over_weight"])
+    return largest
+
+
+def examine_updates(rows: Sequence[dict[str, Any]], how: Train | None = None) -> list[Finding]:
+    """What the rows of `layers.jsonl` say of the updates; each layer by its largest, for schedules end near zero."""
+    largest, found = largest_updates(rows), []
+    for layer, ratio in largest.items():
+        measure = "largest |update| / |weight| of a step"
+        if ratio == 0 and any(largest.values()):
+            advice = (
+                f"Its weights never moved while others did: network.layers[{layer.split()[1]}].requires_grad_(True), "
+                "and see that the optimizer has them, at a rate above 0."
+            )
+            found.append(Finding("frozen layer", layer, measure, ratio, UPDATE_LOW, advice))
+        elif ratio < UPDATE_LOW:
+            advice = "Its weights hardly move: raise train.lr, or see whether error reaches it."
+            found.append(Finding("update too small", layer, measure, ratio, UPDATE_LOW, advice))
+        if ratio > UPDATE_HIGH:
+            advice = "One step rewrites its weights: lower train.lr tenfold, or lengthen train.warmup."
+            changes = () if how is None else (f"train.lr={how.lr / 10:.1g}",)
+            found.append(Finding("update too large", layer, measure, ratio, UPDATE_HIGH, advice, changes))
+    return found
+
+
+def find_chance_level(
+    rows: Sequence[dict[str, float]], labels: dict[str, np.ndarray], *, finished: bool, causes: bool
+) -> list[Finding]:  # fmt: skip
+    """Whether the best epoch answers no better than one answer for all; `causes` stand in other findings."""
+    if not rows or (len(rows) < EARLY and not finished):
+        return []
+    split = "validation" if len(labels["validation"]) else "train"
+    shares = [row[f"{split}_accuracy"] for row in rows if f"{split}_accuracy" in row]
+    count = len(labels[split])
+    if not shares or not count:
+        return []
+    best, chance = max(shares), best_constant(labels[split])
+    if not at_chance(round(best * count), count, chance):
+        return []
+    learned = rows[-1]["train_accuracy"]
+    samples = len(labels["train"])
+    if causes:
+        advice = "It has learned nothing: mend the other findings, each may be the cause."
+    elif split == "train" or at_chance(round(learned * samples), samples, best_constant(labels["train"])):
+        advice = (
+            "It has learned nothing: train longer, at another train.lr, and see that frames differ between classes."
+        )
+    else:
+        advice = (
+            f"It learned its training recordings ({learned:.2f}) and nothing that holds for others: see the labels."
+        )
+    return [Finding("chance level", f"the {split} split", "accuracy of the best epoch", best, chance, advice)]
+
+
+def find_overfitting(
+    rows: Sequence[dict[str, float]], labels: dict[str, np.ndarray], data: Data, model: tuple[Layer, ...]
+) -> list[Finding]:  # fmt: skip
+    """Whether training recordings are known by heart while validation lags by more than its few recordings explain."""
+    seen = [row for row in rows if "validation_accuracy" in row]
+    count = len(labels["validation"])
+    if not seen or count < FEWEST:
+        return []
+    learned, best = seen[-1]["train_accuracy"], max(row["validation_accuracy"] for row in seen)
+    _, high = wilson(round(best * count), count)
+    gap = GAP if count >= FEW else GAP_OF_FEW
+    if learned - high <= gap:
+        return []
+    measure = f"training accuracy is {learned:.3f}, that of the best epoch in validation"
+    advice, changes = _against_overfitting(data, model, len(labels["train"]))
+    return [Finding("overfitting", "the validation split", measure, best, learned - gap, advice, changes)]
+
+
+def _against_overfitting(data: Data, model: tuple[Layer, ...], samples: int) -> tuple[str, tuple[str, ...]]:
+    """More recordings where there are some, else moved ones, else dropout: what is not there yet."""
+    if data.validation > 0.3:
+        advice = f"{samples} recordings are too few for the network: leave fewer to validation."
+        return advice, ("data.validation=0.1",)
+    sensor = ENTRIES[data.name].sensor
+    reach = max(1, (140 if sensor is None else sensor[0]) // 12)
+    if data.shift < reach and not data.transforms:
+        advice = f"It knows its {samples} recordings by heart: take more, or move them anew in each epoch."
+        return advice, (f"data.shift={reach}",) + (("data.turn=10",) if sensor is not None and not data.turn else ())
+    if not any(isinstance(layer, Dropout) for layer in model):
+        return f"It knows its {samples} recordings by heart: take more, or put Dropout(0.3) in front of its Dense.", ()
+    return f"It knows its {samples} recordings by heart: take more, or a smaller network.", ()
+
+
+def _steps_over_weights(network: Network, how: Train, gradients: dict[str, float]) -> dict[str, float]:
+    """Of each layer with synapses, the size of a step at the full rate over that of its weights."""
+    whole = math.sqrt(sum(size * size for size in gradients.values()))
+    clipped = min(1.0, (how.clip or math.inf) / whole) if whole > 0 else 1.0
+    found = {}
+    for place, layer in enumerate(network.layers):
+        if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+            continue
+        weight = layer.weight.detach()
+        size = float(torch.linalg.vector_norm(weight))
+        name = network.name(place)
+        if how.optimizer == "sgd":
+            step = how.lr * clipped * gradients.get(name, 0.0) / max(1 - how.momentum, 1e-3)
+        else:
+            step = how.lr * math.sqrt(weight.numel())
+        if size > 0 and step > 0:
+            found[name] = step / size
+    return found

@@ -1,0 +1,84 @@
+"""What an optimizer makes of a gradient: its momentum, its second moment, and the step that comes out."""
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from snn_bp.errors import SnnError
+from snn_bp.model.network import Network, check_network
+
+
+class Momentum(NamedTuple):
+    """One layer's share of a step, all its weights together; sizes are Euclidean norms."""
+
+    layer: str
+    gradient: float
+    momentum: float | None  # of the buffer, this gradient taken in; of Adam and AdamW corrected for its start at zero
+    cosine: float | None  # of momentum and gradient; NaN where either is zero
+    second_moment_root: float | None  # root of its mean over the weights, corrected for its start at zero
+    step_over_gradient: float  # the effective step size: |update| / |gradient|
+    update_over_weight: float  # |update| / |weight|; weight decay is part of the update
+
+
+def trace_optimizer(optimizer: torch.optim.Optimizer, network: Network) -> list[Momentum]:
+    """A row for each layer with weights, of the step that `optimizer.step()` would take now; changes nothing.
+
+    Call it between `backward()` and `optimizer.step()`. A copy of the optimizer takes the step on copies of the
+    weights. Knows SGD, Adam and AdamW; None stands for what SGD has not (the buffer, without momentum).
+    """
+    if not isinstance(optimizer, torch.optim.SGD | torch.optim.Adam | torch.optim.AdamW):
+        raise SnnError(f"trace_optimizer: {type(optimizer).__name__} is not known. Known: SGD, Adam, AdamW.")
+    check_network("trace_optimizer", network)
+    held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    twins: dict[int, nn.Parameter] = {}
+    for name, weight in network.named_parameters():
+        if id(weight) not in held:
+            continue
+        if weight.grad is None:
+            raise SnnError(f"trace_optimizer: {name} has no gradient. Call it between backward() and optimizer.step().")
+        twins[id(weight)] = nn.Parameter(weight.detach().clone())
+        twins[id(weight)].grad = weight.grad.detach().clone()
+    if held != twins.keys():
+        raise SnnError("trace_optimizer: the optimizer holds weights that the network has not. Give it its network.")
+    groups = [{**group, "params": [twins[id(w)] for w in group["params"]]} for group in optimizer.param_groups]
+    twin = type(optimizer)(groups)
+    twin.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    twin.step()
+    rows = []
+    for place, layer in enumerate(network.layers):
+        weights = [weight for weight in layer.parameters() if id(weight) in twins]
+        if weights:
+            rows.append(_row(network.name(place), weights, [twins[id(weight)] for weight in weights], twin))
+    return rows
+
+
+def _row(name: str, weights: Sequence[Tensor], twins: Sequence[Tensor], twin: torch.optim.Optimizer) -> Momentum:
+    groups = {id(weight): group for group in twin.param_groups for weight in group["params"]}
+    gradient = _flat([weight.grad for weight in weights])  # type: ignore[misc]
+    update = _flat([after.detach() - weight.detach() for weight, after in zip(weights, twins, strict=True)])
+    buffers, squares = [], []
+    for after in twins:
+        state = twin.state[after]
+        if "exp_avg" in state:
+            first, second = (1 - beta ** float(state["step"]) for beta in groups[id(after)]["betas"])
+            buffers.append(state["exp_avg"] / first)
+            squares.append(state["exp_avg_sq"] / second)
+        elif state.get("momentum_buffer") is not None:
+            buffers.append(state["momentum_buffer"])
+    size, momentum = gradient.norm(), _flat(buffers) if buffers else None
+    return Momentum(
+        layer=name,
+        gradient=float(size),
+        momentum=None if momentum is None else float(momentum.norm()),
+        cosine=None if momentum is None else float(momentum @ gradient / (momentum.norm() * size)),
+        second_moment_root=float(_flat(squares).mean().sqrt()) if squares else None,
+        step_over_gradient=float(update.norm() / size),
+        update_over_weight=float(update.norm() / _flat(weights).norm()),
+    )
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])

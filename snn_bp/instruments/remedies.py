@@ -1,0 +1,149 @@
+"""What to change, said only where it is not in the model already: norms, thresholds, surrogates, decays, losses.
+
+Changes are written as the command line takes them. Potentials and thresholds are measured on the trace.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from snn_bp.instruments.trace import LayerTrace, Trace
+from snn_bp.model.layers import BatchNorm, Conv, Dense, Layer, Recurrent, Spiking
+from snn_bp.model.losses import CountCrossEntropy
+from snn_bp.neurons import ALIF, LI, Neuron, coefficients
+
+EDGE = 6 / math.pi  # slope * distance at which an arc tangent's derivative is down to a tenth
+SLOPE = 2.0  # of the default surrogate
+
+
+class Remedy(NamedTuple):
+    """What to do in words, and as changes of the experiment."""
+
+    advice: str
+    changes: tuple[str, ...] = ()
+
+
+def wake(layer: LayerTrace, trace: Trace) -> Remedy:
+    """For neurons that nothing brings to their threshold."""
+    if not layer.normed:
+        advice = "Put BatchNorm() in front of it, or scale its weights to its input by start_alive(network, x)."
+        return Remedy(advice, _with_norms(trace.model, layer.place))
+    size = _digits(float(layer.potentials.float().square().mean().sqrt()))
+    if 0 < size < _threshold(layer):
+        advice = f"Behind its BatchNorm potentials are about {size:g}, and its threshold is {_threshold(layer):g}."
+        return Remedy(f"{advice} Lower the threshold.", _change(layer, trace, "threshold", size))
+    return Remedy("Its BatchNorm gives it next to nothing: raise the norm's scale, or train it anew with a lower rate.")
+
+
+def calm(layer: LayerTrace, trace: Trace) -> Remedy:
+    """For neurons that fire at every step."""
+    if not layer.normed and (changes := _with_norms(trace.model, layer.place)):
+        return Remedy("Put BatchNorm() in front of it, or set train.rates=RateBounds(upper=0.5).", changes)
+    rise = max(2 * _threshold(layer), float(layer.inputs.float().square().mean().sqrt()) * 2)
+    advice = "Raise its threshold, or set train.rates=RateBounds(upper=0.5)."
+    return Remedy(advice, _change(layer, trace, "threshold", _digits(rise)))
+
+
+def widen(layer: LayerTrace, trace: Trace) -> Remedy:
+    """For neurons whose potentials lie outside the surrogate's window."""
+    assert layer.distances is not None
+    away = layer.distances.float().abs().flatten()
+    unit = _threshold(layer) if layer.surrogate.per == "threshold" else 1.0
+    wanted = EDGE * unit / float(away[away.isfinite()].median())
+    narrow = layer.surrogate.shape != "ATan" or layer.surrogate.slope > 1.5 * SLOPE
+    if narrow and wanted >= SLOPE / 4:
+        slope = _digits(min(SLOPE, wanted))
+        per = "" if layer.surrogate.per == "threshold" else ", per='potential'"
+        advice = f"Half of its potentials are further than {float(away.median()):.2g} from threshold. Use a wider "
+        return Remedy(f"{advice}surrogate than {layer.surrogate}.", (f"train.surrogate=ATan(slope={slope:g}{per})",))
+    return wake(layer, trace)
+
+
+def carry(layer: LayerTrace, trace: Trace) -> Remedy:
+    """For errors that shrink from layer to layer."""
+    said, changes = [], ()
+    if layer.surrogate.shape != "ATan" or layer.surrogate.slope > SLOPE:
+        said.append(f"use a wider surrogate than {layer.surrogate}")
+        changes = (f"train.surrogate=ATan(slope={SLOPE:g})",)
+    if norms := _norms_for_bare(trace):
+        said.append("put BatchNorm() in front of each neuron")
+        changes = (*changes, *norms)
+    if not said:
+        slope = _digits(layer.surrogate.slope / 2)
+        said.append("use a wider surrogate, or fewer layers")
+        changes = (f"train.surrogate=ATan(slope={slope:g})",)
+    return Remedy(_sentence(said), changes)
+
+
+def shrink(layer: LayerTrace, trace: Trace) -> Remedy:
+    """For errors that grow from layer to layer."""
+    if norms := _norms_for_bare(trace):
+        return Remedy("Put BatchNorm() in front of each neuron, or scale weights by start_alive(network, x).", norms)
+    if layer.surrogate.shape != "ATan" or layer.surrogate.slope != SLOPE:
+        change = f"train.surrogate=ATan(slope={SLOPE:g})"
+        return Remedy(f"Use a surrogate of height 1 at threshold in place of {layer.surrogate}.", (change,))
+    return Remedy("Use fewer layers, or smaller weights in front of the last ones.")
+
+
+def remember(layer: LayerTrace, trace: Trace) -> Remedy:
+    """For errors that do not reach back in time."""
+    if not isinstance(trace.asked, CountCrossEntropy):
+        advice = "Use a loss on every step, raise its decays, or use ALIF."
+        return Remedy(advice, ("train.loss=CountCrossEntropy()",))
+    beta = coefficients(layer.neuron)["beta"]
+    steps = len(layer.potentials)
+    slow = _digits(10 ** (-1 / steps), up=True)
+    said = ["raise its decays"] + ["use ALIF"] * (not isinstance(layer.neuron, ALIF))
+    lower = isinstance(beta, float) and beta < slow < 1 and hasattr(layer.neuron, "beta")
+    return Remedy(_sentence(said, "or"), _change(layer, trace, "beta", slow) if lower else ())
+
+
+def hold(layer: LayerTrace, trace: Trace) -> Remedy:
+    """For errors that grow back in time."""
+    weights = "scale its recurrent weights down tenfold" if layer.recurrent else "scale weights down"
+    advice = _sentence([weights, "lower its decays", "cut the gradient through time"], "or")
+    return Remedy(advice, ("train.truncate=20",) if len(layer.potentials) > 20 else ("train.truncate=5",))
+
+
+def _norms_for_bare(trace: Trace) -> tuple[str, ...]:
+    """The model with its missing norms; empty where each layer that spikes has one, or none has a place."""
+    bare = any(not each.normed and not isinstance(each.neuron, LI) for each in trace.layers)
+    return _with_norms(trace.model) if bare else ()
+
+
+def _with_norms(model: tuple[Layer, ...], place: int | None = None) -> tuple[str, ...]:
+    """The model with a norm in front of the neurons at `place`, or of all that spike; empty where none has a place."""
+    layers: list[Layer] = []
+    for at, layer in enumerate(model):
+        neuron = layer.neuron if isinstance(layer, Spiking | Recurrent) else layer
+        asked = isinstance(neuron, Neuron) and not isinstance(neuron, LI) and place in (None, at)
+        if asked and layers and isinstance(layers[-1], Dense | Conv):
+            layers.append(BatchNorm())
+        layers.append(layer)
+    return (f"model={tuple(layers)!r}",) if len(layers) > len(model) else ()
+
+
+def _threshold(layer: LayerTrace) -> float:
+    return float(torch.as_tensor(coefficients(layer.neuron)["theta"]).float().mean())
+
+
+def _change(layer: LayerTrace, trace: Trace, name: str, number: float) -> tuple[str, ...]:
+    if layer.place >= len(trace.model):
+        return ()
+    value = trace.model[layer.place]
+    inside = "neuron." if isinstance(value, Spiking | Recurrent) else ""
+    return (f"model.{layer.place}.{inside}{name}={number:g}",)
+
+
+def _digits(number: float, *, up: bool = False) -> float:
+    """Two digits of a number that is meant as a proposal; `up` keeps those behind the nines of a decay."""
+    if number <= 0 or not math.isfinite(number):
+        return number
+    return round(number, 3) if up else float(f"{number:.1e}")
+
+
+def _sentence(parts: list[str], joined: str = "and") -> str:
+    *first, last = parts
+    said = f"{', '.join(first)} {joined} {last}" if first else last
+    return said[0].upper() + said[1:] + "."

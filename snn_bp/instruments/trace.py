@@ -1,0 +1,200 @@
+"""`diagnose`: one backward pass as data: spikes, potentials and the error signal of every layer and time step."""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snn_bp.instruments.unroll import Steps, check_asked, copied, unroll
+from snn_bp.kernels.reference import torch_slope
+from snn_bp.model.activity import saturated_share, silent_share, window_share
+from snn_bp.model.layers import Layer, RecurrentNeurons
+from snn_bp.model.losses import CountCrossEntropy, Loss
+from snn_bp.model.network import Network, NetworkState, has_state
+from snn_bp.neurons import DECAYS, Neuron, is_spiking
+from snn_bp.surrogates import Surrogate
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTrace:
+    """What one layer of neurons did and what came back to it; tensors are `[time, batch, *neurons]`."""
+
+    name: str
+    neuron: Neuron
+    surrogate: Surrogate
+    inputs: Tensor  # synaptic input of the neurons, recurrence included
+    potentials: Tensor  # v, before reset
+    spikes: Tensor  # the output; of a neuron that does not spike, its potentials
+    distances: Tensor | None  # v - theta - kappa * a; None where the neuron does not spike
+    error: Tensor  # dL/dv: the whole derivative, through all later steps and layers
+    spike_error: Tensor | None  # dL/ds likewise
+    slopes: Tensor | None  # the surrogate's derivative at every step
+    height: Tensor  # the surrogate's derivative at threshold; one number, or one for each neuron
+    decays: dict[str, Tensor]  # learned ones, in 0..1
+    place: int  # of the layer in the network, and of its value in the model
+    normed: bool  # whether a batch norm stands between its weights and the neurons
+    recurrent: bool  # whether its neurons hear each other
+
+    @property
+    def rates(self) -> Tensor | None:
+        """Spikes per step of each neuron, over time and batch."""
+        return self.spikes.mean((0, 1)) if is_spiking(self.neuron) else None
+
+    @property
+    def silent(self) -> float:
+        """Share of neurons that never fire."""
+        return 0.0 if self.rates is None else silent_share(self.rates)
+
+    @property
+    def saturated(self) -> float:
+        """Share of neurons that fire in 95 % of the steps or more."""
+        return 0.0 if self.rates is None else saturated_share(self.rates)
+
+    @property
+    def window(self) -> float:
+        """Share of neurons and steps inside the surrogate's window: its slope above a tenth of its height."""
+        return 1.0 if self.slopes is None else window_share(self.slopes, self.height)
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """One forward and one backward pass of a network on one batch."""
+
+    loss: float
+    layers: tuple[LayerTrace, ...]
+    gradients: dict[str, float]  # |dL/dw| of each layer that has weights
+    weights: dict[str, float]  # |w| of the same
+    frozen: tuple[str, ...]  # layers of which no weight asks for a gradient
+    model: tuple[Layer, ...]  # what the network was made of
+    asked: Loss  # the loss
+
+    @property
+    def errors(self) -> Tensor:
+        """The error map `[layer, time]`: the norm of dL/dv over batch and neurons."""
+        return torch.stack([layer.error.flatten(1).norm(dim=1) for layer in self.layers])
+
+    @property
+    def gains(self) -> list[float]:
+        """How much larger the whole error is in each layer than in the layer after it; from the input on."""
+        sizes = self.errors.norm(dim=1).tolist()
+        return [ratio(before, after) for before, after in pairwise(sizes)]
+
+    @property
+    def time_gains(self) -> list[float]:
+        """Of each layer, the largest error in the first quarter of the steps over the largest in the last quarter."""
+        part = max(1, self.errors.shape[1] // 4)
+        return [ratio(float(row[:part].max()), float(row[-part:].max())) for row in self.errors]
+
+    def record(self) -> dict[str, Any]:
+        """The figures, without the tensors, as JSON holds them."""
+        rows = []
+        for layer, row, gain in zip(self.layers, self.errors.tolist(), self.time_gains, strict=True):
+            rates = layer.rates
+            figures = {"rate": None if rates is None else float(rates.mean()), "silent": layer.silent}
+            figures |= {"saturated": layer.saturated, "window": layer.window, "time_gain": gain, "error": row}
+            rows.append({"layer": layer.name, **figures})
+        return {"loss": self.loss, "layers": rows, "gains": self.gains, "gradients": self.gradients}
+
+    def __str__(self) -> str:
+        lines = [
+            f"loss {self.loss:.4g}",
+            f"{'layer':20}{'rate':>8}{'silent':>8}{'window':>8}{'|dL/dv|':>10}{'gain':>9}",
+        ]
+        sizes = self.errors.norm(dim=1).tolist()
+        for layer, size, gain in zip(self.layers, sizes, [*self.gains, None], strict=True):
+            rate = "-" if layer.rates is None else f"{float(layer.rates.mean()):.3f}"
+            grown = "-" if gain is None else f"{gain:.3g}"
+            lines.append(f"{layer.name:20}{rate:>8}{layer.silent:8.0%}{layer.window:8.0%}{size:10.2e}{grown:>9}")
+        return "\n".join(lines)
+
+
+def diagnose(
+    network: Network, inputs: Tensor, targets: Tensor, *,
+    loss: Loss = CountCrossEntropy(), state: NetworkState | None = None,  # noqa: B008 - frozen
+) -> Trace:  # fmt: skip
+    """One backward pass of `network` on `inputs` `[time, batch, ...]` and `targets` `[batch]`, in the mode it is in.
+
+    It runs in the torch reference, on a copy: weights, gradients, norm statistics and random numbers stay as they
+    are. The copy holds a few tensors for each neuron and step: take a batch of a few dozen. A network for a chip is
+    traced in floats, with its weights.
+    """
+    check_asked("diagnose", network, inputs, loss)
+    work = copied(network)
+    with forked(inputs), torch.enable_grad():
+        out, layers = unroll(work, work.in_floats(inputs).detach().requires_grad_(), state)
+        value = loss(out, targets)
+    named = dict(work.named_parameters())
+    nodes = [node for steps in layers for node in (*steps.potentials, *steps.spikes)]
+    found = torch.autograd.grad(value, [*named.values(), *nodes], allow_unused=True, materialize_grads=True)
+    of_weight = dict(zip(map(id, named.values()), found, strict=False))  # layers that share one have one gradient
+    gradients, weights = {}, {}
+    for place, layer in enumerate(work.layers):
+        if own := list(layer.parameters()):
+            gradients[work.name(place)] = _norm([of_weight[id(weight)] for weight in own])
+            weights[work.name(place)] = _norm(own)
+    traces, rest = [], iter(found[len(named) :])
+    for steps in layers:
+        error = torch.stack([next(rest) for _ in steps.potentials])
+        spike_error = torch.stack([next(rest) for _ in steps.spikes]) if steps.spikes else None
+        normed = _behind_norm(work, steps.place)
+        recurrent = isinstance(work.layers[steps.place], RecurrentNeurons)
+        traces.append(_layer(work.name(steps.place), steps, error, spike_error, normed=normed, recurrent=recurrent))
+    return Trace(value.item(), tuple(traces), gradients, weights, _frozen(network), network.model, loss)
+
+
+def forked(x: Tensor) -> AbstractContextManager[None]:
+    """Within the block, what is drawn on the CPU and on the device of `x` leaves the generators as they were."""
+    return torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else [])
+
+
+def ratio(above: float, below: float) -> float:
+    """One size over another; 1 where both are zero."""
+    return above / below if below else (math.inf if above else 1.0)
+
+
+def _behind_norm(network: Network, place: int) -> bool:
+    """Whether a batch norm lies between the layer and the weights or neurons before it."""
+    for layer in reversed(network.layers[:place]):
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            return True
+        if has_state(layer) or any(True for _ in layer.parameters()):
+            return False
+    return False
+
+
+def _frozen(network: Network) -> tuple[str, ...]:
+    named = {network.name(place): list(layer.parameters()) for place, layer in enumerate(network.layers)}
+    return tuple(name for name, weights in named.items() if weights and not any(w.requires_grad for w in weights))
+
+
+def _layer(
+    name: str, steps: Steps, error: Tensor, spike_error: Tensor | None, *, normed: bool, recurrent: bool
+) -> LayerTrace:  # fmt: skip
+    neurons, slope_at = steps.neurons, torch_slope(steps.neurons.surrogate)
+    distances = torch.stack(steps.distances).detach() if steps.distances else None
+    return LayerTrace(
+        name=name,
+        neuron=neurons.neuron,
+        surrogate=neurons.surrogate,
+        inputs=torch.stack(steps.inputs).detach(),
+        potentials=torch.stack(steps.potentials).detach(),
+        spikes=steps.out.detach(),
+        distances=distances,
+        error=error,
+        spike_error=spike_error,
+        slopes=None if distances is None else slope_at(distances, steps.theta),
+        height=slope_at(torch.zeros_like(steps.theta), steps.theta),
+        decays={name: value.detach() for name, value in neurons.parameters_now().items() if name in DECAYS},
+        place=steps.place,
+        normed=normed,
+        recurrent=recurrent,
+    )
+
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    return math.sqrt(sum(float(tensor.detach().square().sum()) for tensor in tensors))

@@ -1,0 +1,132 @@
+"""A network in the torch reference with every time step of every neuron in sight of autograd.
+
+The same equation runs with a hard spike, differentiated by the surrogate, or with a smooth one, the surrogate's own
+integral, whose derivative is exact.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snn_bp import equations
+from snn_bp.errors import SnnError, shown
+from snn_bp.instruments.smooth import SmoothSpike
+from snn_bp.kernels import first_state, parameters_of, use_backend
+from snn_bp.kernels.bind import Constants, bind
+from snn_bp.kernels.reference import Spike, torch_slope
+from snn_bp.model.exact import check_exact, check_whole
+from snn_bp.model.layers import Neurons, RecurrentNeurons, neurons_of
+from snn_bp.model.network import Network, NetworkState, apply_stateless, check_network, deep_copy, has_state
+from snn_bp.neurons import State, is_spiking
+
+
+@dataclass
+class Steps:
+    """One layer of neurons, step by step: nodes of the graph, each `[batch, *neurons]`."""
+
+    place: int
+    neurons: Neurons
+    theta: Tensor
+    inputs: list[Tensor] = field(default_factory=list)  # synaptic input, recurrence included
+    potentials: list[Tensor] = field(default_factory=list)  # before reset
+    spikes: list[Tensor] = field(default_factory=list)  # empty where the neuron does not spike
+    distances: list[Tensor] = field(default_factory=list)  # of the potential from the threshold in force
+    resets: list[Tensor] = field(default_factory=list)  # spikes that reset, where the reset is detached
+
+    @property
+    def out(self) -> Tensor:
+        """What goes on to the next layer, `[time, batch, *neurons]`."""
+        return torch.stack(self.spikes if is_spiking(self.neurons.neuron) else self.potentials)
+
+
+@dataclass(frozen=True)
+class How:
+    """What is different from the network itself."""
+
+    smooth: bool = False  # spikes are the surrogate's integral
+    detach: bool | None = None  # in place of every neuron's own detach_reset
+    truncate: int | None = None  # cut the gradient through time every so many steps
+    held: Sequence[Steps] | None = None  # a run whose detached resets and surrogate scales are kept: they are constants
+
+
+def unroll(
+    network: Network,
+    x: Tensor,
+    state: NetworkState | None = None,
+    how: How = How(),
+) -> tuple[Tensor, list[Steps]]:
+    """The output on `x` `[time, batch, ...]` from `state` (None: rest), and the steps of each layer of neurons."""
+    check_whole("diagnose", network, Network)
+    layers: list[Steps] = []
+    given = iter(state or ())
+    with use_backend("reference"):
+        for place, layer in enumerate(network.layers):
+            if has_state(layer):
+                layers.append(_steps(network, place, x, next(given, None), how, len(layers)))
+                x = layers[-1].out
+            else:
+                x = apply_stateless(layer, x)
+    return x, layers
+
+
+def check_asked(asker: str, network: object, inputs: Any, loss: object) -> None:
+    """Raise unless `asker` is given a network, a batch that it takes, and a loss that can be called."""
+    check_network(asker, network)
+    assert isinstance(network, Network)
+    if not isinstance(inputs, Tensor):
+        network.check_input(inputs)  # raises; of a tensor, precision is the asker's own business
+    if not callable(loss) or isinstance(loss, type):
+        raise SnnError(f"{asker}: the loss should be one, as CountCrossEntropy(), found {shown(loss)}.")
+
+
+def copied(network: Network, *, double: bool = False) -> Network:
+    """A copy to work on: the network's gradients, statistics and mode stay as they are.
+
+    Of a network for a chip it is the float network with the same weights.
+    """
+    network = deep_copy(network)
+    network.target = "float"
+    network.zero_grad(set_to_none=True)
+    for weight in network.parameters():
+        weight.requires_grad_()
+    return network.double() if double else network
+
+
+def _steps(network: Network, place: int, x: Tensor, state: State | None, how: How, count: int) -> Steps:
+    layer = network.layers[place]
+    check_exact("diagnose", network.name(place), layer)
+    recurrence = layer.recurrence if isinstance(layer, RecurrentNeurons) else None
+    neurons = neurons_of(layer)
+    x = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    constants = Constants.of(neurons.neuron)
+    if how.detach is not None:
+        constants = replace(constants, detach=how.detach)
+    parameters = parameters_of(neurons.neuron, x, neurons.parameters_now())
+    steps = Steps(place, neurons, theta=parameters[-1].detach())
+    held = how.held[count] if how.held else None
+    scale, surrogate = (held or steps).theta, neurons.surrogate
+    slope_at = torch_slope(surrogate)
+
+    def spike(u: Tensor, theta: Tensor) -> Tensor:
+        steps.distances.append(u)
+        return SmoothSpike.apply(u, scale, surrogate) if how.smooth else Spike.apply(u, scale, slope_at)  # type: ignore[return-value]
+
+    def stop(s: Tensor) -> Tensor:
+        steps.resets.append(s.detach())
+        return steps.resets[-1] if held is None else held.resets[len(steps.resets) - 1]
+
+    advance = bind(equations.advance, **constants.names(), heaviside=spike, detach=stop, real=float)
+    parts = first_state(neurons.neuron, x, state, constants)
+    for step, x_t in enumerate(x.unbind(0)):
+        if how.truncate and step and step % how.truncate == 0:
+            parts = tuple(part.detach() for part in parts)
+        current = x_t if recurrence is None else x_t + recurrence(parts[3])
+        parts = advance(*parts, current, *parameters)
+        steps.inputs.append(current)
+        steps.potentials.append(parts[2])
+        if constants.spiking:
+            steps.spikes.append(parts[3])
+    return steps

@@ -1,0 +1,136 @@
+"""All pictures of a run: what there is to see so far, each with a sentence for those who cannot see it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snn_bp.data import spread
+from snn_bp.files import is_there, make_folder, replace_file
+from snn_bp.instruments.trace import Trace, diagnose
+from snn_bp.model.network import Network
+from snn_bp.neurons import is_spiking
+from snn_bp.report.plots.backward import error_map, raster, surrogate_window
+from snn_bp.report.plots.events import event_movie, event_strip
+from snn_bp.report.plots.results import confusion_matrix
+from snn_bp.report.plots.style import png_bytes
+from snn_bp.report.plots.training import layer_curves, training_curves
+from snn_bp.report.plots.weights import weight_filters
+from snn_bp.runs.folder import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RECORDINGS = 8  # that a trace for pictures takes
+
+
+class Picture(NamedTuple):
+    """A figure and what it shows, in a sentence."""
+
+    figure: "Figure"
+    alt: str
+
+
+def save_plots(run: Run) -> list[Path]:
+    """Write the run's pictures into its folder `plots/`, as PNG, and `events.gif`; gives the files.
+
+    A run that is not finished gives those it has something for.
+    """
+    drawn = training_pictures(run)
+    if test := (run.results() or {}).get("test"):
+        drawn["confusion"] = confusion_picture(test, run.dataset().class_names)
+    files = {}
+    if has_checkpoint(run):
+        scene = Scene.of(run)
+        drawn |= scene.pictures()
+        if "events" in drawn:
+            files["events.gif"] = event_movie(scene.x, scene.out, **scene.how)
+    files |= {f"{name}.png": png_bytes(picture.figure) for name, picture in drawn.items()}
+    folder = run.path / "plots"
+    make_folder(folder)
+    for name, content in files.items():
+        replace_file(folder / name, content)
+    return [folder / name for name in files]
+
+
+def training_pictures(run: Run) -> dict[str, Picture]:
+    """Curves over the epochs; none before the first ends."""
+    metrics, layers = run.metrics(), run.layers()
+    drawn = {}
+    if metrics:
+        first, last = metrics[0], metrics[-1]
+        alt = f"Over {len(metrics)} epochs the training loss goes from {first['train_loss']:.3g}"
+        alt += f" to {last['train_loss']:.3g}"
+        if "validation_accuracy" in last:
+            began, ended = (row["validation_accuracy"] for row in (first, last))
+            alt += f", the validation accuracy from {began:.3f} to {ended:.3f}"
+        drawn["training"] = Picture(training_curves(metrics), alt + ".")
+    if rows := [row for row in layers if "rate" in row]:
+        ends = {row["layer"]: row["rate"] for row in rows}
+        alt = "Rates in the last epoch: " + ", ".join(f"{name} {rate:.3f}" for name, rate in ends.items()) + "."
+        drawn["layers"] = Picture(layer_curves(layers), alt)
+    return drawn
+
+
+def confusion_picture(evaluation: Mapping[str, Any], names: tuple[str, ...]) -> Picture:
+    """The confusion matrix of an evaluation's record, and its most frequent confusion in words."""
+    counts = np.array(evaluation["confusion"])
+    wrong = counts - np.diag(np.diag(counts))
+    alt = f"Confusion matrix of {counts.sum()} recordings, {np.trace(counts)} of them on the diagonal."
+    if wrong.any():
+        true, vote = np.unravel_index(wrong.argmax(), wrong.shape)
+        alt += f" Most often wrong: class {names[true]} taken for {names[vote]}, {wrong.max()} times."
+    return Picture(confusion_matrix(evaluation["confusion"], names), alt)
+
+
+def has_checkpoint(run: Run) -> bool:
+    """Whether there is a network to load."""
+    return is_there(run.path / "checkpoints" / "best.safetensors") or run.results() is not None
+
+
+class Scene(NamedTuple):
+    """A few recordings, not of the test split, and the trace of the run's best network on them."""
+
+    network: Network
+    trace: Trace
+    x: Tensor
+    out: Tensor
+    how: dict[str, Any]  # what the pictures of events ask for
+
+    @classmethod
+    def of(cls, run: Run) -> "Scene":
+        """Raises where the run has no checkpoint yet, or its data are not here."""
+        dataset, loss, network = run.dataset(), run.experiment.train.loss, run.network("best")
+        split = "validation" if len(dataset.ids["validation"]) else "train"
+        x, targets = dataset.batch(split, spread(dataset.ids[split], RECORDINGS))
+        with torch.no_grad():
+            out = network(x)
+        how = {"target": int(targets[0]), "loss": loss, "class_names": dataset.class_names}
+        how["step_ms"] = run.experiment.data.step_ms
+        return cls(network, diagnose(network, x, targets, loss=loss), x, out, how)
+
+    def pictures(self) -> dict[str, Picture]:
+        """Pictures of the backward pass, of the events and of the weights."""
+        trace, how = self.trace, self.how
+        sizes = trace.errors.norm(dim=1).tolist()
+        listed = ", ".join(f"{layer.name} {size:.2g}" for layer, size in zip(trace.layers, sizes, strict=True))
+        fired = ", ".join(
+            f"{layer.name} {int(layer.spikes[:, 0].sum())}" for layer in trace.layers if is_spiking(layer.neuron)
+        )
+        vote = int(how["loss"].votes(self.out)[0].argmax())
+        names = how["class_names"]
+        drawn = {
+            "error_map": Picture(error_map(trace), f"Norm of dL/dv over all steps of each layer: {listed}."),
+            "raster": Picture(raster(trace), f"Spikes of one recording in each layer: {fired or 'none spikes'}."),
+        }
+        if fired:
+            shares = ", ".join(f"{layer.name} {layer.window:.0%}" for layer in trace.layers if layer.rates is not None)
+            drawn["surrogate"] = Picture(surrogate_window(trace), f"Share inside the surrogate's window: {shares}.")
+        if self.x.dim() in (3, 5):
+            alt = f"One recording of class {names[how['target']]}; the network's vote at its end is {names[vote]}."
+            drawn["events"] = Picture(event_strip(self.x, self.out, **how), alt)
+        drawn["filters"] = Picture(weight_filters(self.network), "Weights of the first layer, filter by filter.")
+        return drawn

@@ -1,0 +1,42 @@
+"""The confusion matrix of a split."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from snn_bp.errors import SnnError
+from snn_bp.report.plots.style import SEQUENTIAL, figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_NUMBERED = 25  # classes, beyond which numbers in the cells cannot be read
+
+
+@styled
+def confusion_matrix(confusion: Sequence[Sequence[int]], class_names: Sequence[str] = ()) -> "Figure":
+    """How often each class (row) was taken for each (column): colour is the share of the row, numbers are counts."""
+    counts = np.asarray(confusion)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not len(counts):
+        raise SnnError(f"confusion_matrix: it should be [classes, classes], found {list(counts.shape)}.")
+    names = list(class_names) or [str(place) for place in range(len(counts))]
+    if len(names) != len(counts):
+        raise SnnError(f"confusion_matrix: {len(names)} class names for {len(counts)} classes.")
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    longest = max(map(len, names))
+    size = min(9.0, max(4.2, 1.8 + 0.38 * len(counts))) + 0.08 * longest
+    drawn = figure(size + 0.8, size)
+    axis = drawn.subplots()
+    picture = axis.imshow(shares, vmin=0, vmax=1, cmap=SEQUENTIAL)
+    axis.set_xticks(range(len(names)), names, rotation=90 if longest > 2 else 0)
+    axis.set_yticks(range(len(names)), names)
+    axis.tick_params(labelsize=10 if len(names) <= MOST_NUMBERED else 5)
+    axis.set_xlabel("vote of the network")
+    axis.set_ylabel("true class")
+    if len(names) <= MOST_NUMBERED:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            color = "#0a0a0a" if shares[row, column] > 0.5 else "#ffffff"
+            axis.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=9)
+    drawn.colorbar(picture, ax=axis, label="share of the true class", shrink=0.8)
+    return drawn

@@ -1,0 +1,287 @@
+"""An experiment as a value: what to train, on what, and how; to and from JSON, changed by `key=value`."""
+
+import ast
+import difflib
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Annotated, Any, Literal
+
+from snn_bp.model import losses
+from snn_bp import neurons
+from snn_bp import surrogates
+from snn_bp.chip.rules import Target
+from snn_bp.data import Data, transform_from_json, transform_to_json
+from snn_bp.errors import SnnError, is_number, nearest, shown
+from snn_bp.errors.fields import WORDS, Called, Within, check_fields, read_words
+from snn_bp.model.layers import Layer
+from snn_bp.model.losses import CountCrossEntropy, Loss, RateBounds
+from snn_bp.model.network import Network, with_step
+from snn_bp.surrogates import ATan, Surrogate
+
+Share = Annotated[float, Within(0, 1)]
+Positive = Annotated[float, Within(above=0)]
+Count = Annotated[int, Within(low=1)]
+Seed = Annotated[int, Within(0, 2**64 - 1)]  # what torch and NumPy both take
+DEEPEST = 50  # levels of JSON; an experiment has a dozen, its transforms more
+
+
+@dataclass(frozen=True)
+class Train:
+    """How a network learns. The schedule runs over all steps of all epochs, so a resumed run follows the same one."""
+
+    epochs: Count = 15
+    lr: Positive = 2e-3
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    momentum: Share = 0.9  # of sgd
+    nesterov: bool = False  # of sgd
+    weight_decay: Share = 1e-4  # of synaptic weights; biases, norms and neuron parameters have none
+    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    step_epochs: Count = 10  # schedule "step": every so many epochs the rate falls
+    step_factor: Positive = 0.1  # to this share
+    warmup: Share = 0.1  # share of all steps in which the rate climbs from 0
+    clip: Annotated[float | None, Within(above=0)] = 1.0  # largest norm of the whole gradient; None leaves it
+    loss: Annotated[Loss, Called("a loss, as CountCrossEntropy()")] = CountCrossEntropy()
+    surrogate: Annotated[Surrogate, Called("a surrogate, as ATan(slope=2)")] = ATan()
+    rates: Annotated[RateBounds | None, Called("bounds, as RateBounds(lower=0.01, upper=0.5), or None")] = None
+    truncate: Annotated[int | None, Within(low=1)] = None  # backpropagate so many steps at a time; None: through all
+    keep: Literal["best", "last"] = "best"  # what is evaluated in the end: best on validation, or the last epoch
+    autocast: Literal["bfloat16"] | None = None
+    memory: Literal["full", "low"] = "full"  # low: dense layers keep no potentials and compute them again
+    target: Target = "float"  # loihi: the forward pass is the chip's, in whole numbers
+    settle: Share = 0.25  # target loihi: the last share of all epochs, in which norms keep their running statistics
+    device: str = "auto"  # auto: a GPU where there is one
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.target != "float" and (self.truncate or self.autocast or self.memory == "low"):
+            raise SnnError(
+                f"train.target={self.target!r}: recordings run whole, in whole numbers. Leave train.truncate, "
+                "train.autocast and train.memory as they are."
+            )
+        if self.nesterov and self.optimizer == "sgd" and self.momentum == 0:
+            raise SnnError("train.nesterov=True with train.momentum=0: Nesterov's step needs a momentum, 0.9 for one.")
+        if not re.fullmatch("[a-z]+(:[0-9]{1,3})?", self.device):
+            raise SnnError(f"Train(device={shown(self.device)}): it should be a device, as 'auto', 'cpu' or 'cuda:0'.")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Data, model, training and seed: everything that a run depends on."""
+
+    data: Annotated[Data, Called("a Data, as Data('digits')")]
+    model: tuple[Annotated[Layer, Called("a layer, as Dense(128) or LIF(beta=0.9)")], ...]
+    train: Annotated[Train, Called("a Train, as Train(epochs=20)")] = Train()
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, tuple | list):
+            raise SnnError(
+                f"Experiment(model={shown(self.model)}): it should be a tuple of layers, as (Dense(10), LIF(beta=0.9))."
+            )
+        check_fields(self)
+
+    def network(self, input_shape: tuple[int, ...]) -> Network:
+        """The network as the run starts it, decays computed from the bin width of the data."""
+        model = with_step(self.model, step_ms=self.data.step_ms or 1.0)
+        how = self.train
+        return Network(
+            model, input_shape, surrogate=how.surrogate, seed=self.seed, memory=how.memory, target=how.target
+        )
+
+
+CONSTRUCTORS = (
+    {kind.__name__: kind for kind in (Data, Train, Experiment, surrogates.Surrogate, neurons.Tau, losses.RateBounds)}
+    | {kind.__name__: kind for union in (Layer, Loss) for kind in union.__args__}
+    | {name: getattr(surrogates, name) for name in surrogates.SHAPES}
+)  # what a JSON file and an override may name; nothing else is ever constructed
+
+
+def to_json(value: Any) -> Any:
+    """The value as JSON holds it: a dataclass becomes an object whose "is" names its kind."""
+    if is_dataclass(value) and CONSTRUCTORS.get(type(value).__name__) is type(value):
+        content = {field.name: getattr(value, field.name) for field in fields(value)}
+        if isinstance(value, Data):
+            content["transforms"] = [transform_to_json(transform) for transform in value.transforms]
+            return {"is": "Data", **content}
+        return {"is": type(value).__name__, **{name: to_json(part) for name, part in content.items()}}
+    if isinstance(value, tuple | list):
+        return [to_json(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    own = type(value).__name__ in CONSTRUCTORS and not isinstance(value, type)
+    raise SnnError(
+        f"{shown(value)} cannot be written to JSON; an experiment holds numbers, text and the types of snn_bp."
+        + f" This {type(value).__name__} is another's ({type(value).__module__}): it would come back as ours." * own
+    )
+
+
+def from_json(content: Any) -> Any:
+    """The value that `to_json` wrote; words such as "no" are read where a truth value belongs."""
+    return _from_json(content, ())
+
+
+def from_json_text(text: str) -> Any:
+    """As `from_json`, from the text of a file: strict JSON, in which a key stands once."""
+    try:
+        content = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except SnnError:
+        raise
+    except RecursionError:
+        raise SnnError(f"its JSON is nested too deep, an experiment has {DEEPEST} levels at most.") from None
+    except ValueError as cause:  # also a number of more digits than Python reads
+        raise SnnError(f"it is not JSON ({cause}).") from None
+    return from_json(content)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SnnError(f"the key {shown(twice)} stands twice in one object of its JSON. Leave one of them.")
+    return content
+
+
+def _refuse_constant(name: str) -> Any:
+    raise SnnError(f"its JSON holds {name}; JSON has finite numbers, and so has an experiment.")
+
+
+def _from_json(content: Any, path: tuple[str, ...]) -> Any:
+    where = f"{'.'.join(path)}: " if path else ""
+    if len(path) > DEEPEST:
+        raise SnnError(f"{where[:60]}... is nested too deep, an experiment has {DEEPEST} levels at most.")
+    if isinstance(content, list):
+        return tuple(_from_json(item, (*path, str(place))) for place, item in enumerate(content))
+    if not isinstance(content, dict):
+        return content
+    arguments = dict(content)
+    name = arguments.pop("is", None)
+    if not isinstance(name, str) or name not in CONSTRUCTORS:
+        raise SnnError(f'{where}"is": {shown(name)} is not a type of snn_bp. {nearest(str(name), CONSTRUCTORS)}')
+    described = arguments.pop("transforms", []) if name == "Data" else []
+    parts = {key: _from_json(item, (*path, key)) for key, item in arguments.items()}
+    if not isinstance(described, list):
+        raise SnnError(
+            f"{where}transforms: {shown(described)} should be a list of objects that each name a transform of tonic."
+        )
+    try:
+        if name == "Data":
+            parts["transforms"] = tuple(transform_from_json(item) for item in described)
+        return _construct(name, (), parts)
+    except SnnError as cause:
+        raise SnnError(f"{where}{cause}") from None
+
+
+def override(experiment: Experiment, changes: list[str]) -> tuple[Experiment, list[str]]:
+    """The experiment after changes such as `train.lr=1e-3` or `model.1=LIF(beta=0.8)`, and what they changed."""
+    said = []
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key:
+            raise SnnError(f"{change!r}: a change is written key=value, as train.lr=1e-3.")
+        value, path = parse(text, at=change), key.split(".")
+        experiment, before, value = _changed(experiment, path, value, key, experiment)
+        said.append(f"{key}={value!r} (was {before!r})")
+        if key == "data.step_ms" and not any(other.startswith("data.steps=") for other in changes):
+            data = experiment.data
+            assert data.step_ms and data.steps
+            steps = max(1, round(before * data.steps / data.step_ms))
+            experiment = replace(experiment, data=replace(data, steps=steps))
+            said.append(f"data.steps={steps} (keeps the window)")
+    return experiment, said
+
+
+def parse(text: str, *, at: str) -> Any:
+    """A number, text, True, None, a tuple, or a value of snn_bp such as `ATan(slope=3)`, from text."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):  # also null bytes, and brackets without end
+        return text
+    try:
+        return _evaluate(tree)
+    except RecursionError:
+        raise SnnError(f"{shown(at)}: it is nested too deep.") from None
+    except LookupError as cause:
+        if isinstance(tree, ast.Name | ast.Attribute | ast.BinOp):
+            return text  # a bare word or a path
+        raise SnnError(f"{at}: {cause.args[0]}") from None
+
+
+def _evaluate(tree: ast.AST) -> Any:
+    if isinstance(tree, ast.Constant):
+        return tree.value
+    if isinstance(tree, ast.Name) and tree.id.lower() in WORDS:
+        return tree.id  # a truth value in words; refused where none belongs
+    if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
+        value = _evaluate(tree.operand)
+        if isinstance(value, int | float):
+            return -value
+    if isinstance(tree, ast.Tuple | ast.List):
+        return tuple(_evaluate(item) for item in tree.elts)
+    if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
+        if tree.func.id not in CONSTRUCTORS:
+            raise LookupError(f"{tree.func.id} is not a type of snn_bp. {nearest(tree.func.id, CONSTRUCTORS)}")
+        if any(item.arg is None for item in tree.keywords):
+            raise LookupError(f"{ast.unparse(tree)}: write each argument out; ** is not read.")
+        keywords = {str(item.arg): _evaluate(item.value) for item in tree.keywords}
+        return _construct(tree.func.id, [_evaluate(item) for item in tree.args], keywords)
+    raise LookupError(f"{ast.unparse(tree)} is neither a number, a text, a tuple nor a value such as ATan(slope=2).")
+
+
+def _construct(name: str, arguments: Any, keywords: dict[str, Any]) -> Any:
+    kind = CONSTRUCTORS[name]
+    signature = inspect.signature(kind)
+    for key in keywords:
+        if key not in signature.parameters:
+            raise SnnError(f"{name}: there is no {key!r}. {nearest(key, signature.parameters)}")
+    try:
+        given = signature.bind(*arguments, **keywords).arguments
+    except TypeError as cause:
+        raise SnnError(f"{name}: {cause}.") from None
+    return kind(**read_words(kind, given))
+
+
+def _changed(value: Any, path: list[str], new: Any, key: str, whole: Experiment) -> tuple[Any, Any, Any]:
+    """`value` with the part at `path` replaced, what stood there, and what was put there."""
+    if not path:
+        return float(new) if isinstance(value, float) and is_number(new, whole=True) else new, value, new
+    head, *rest = path
+    if isinstance(value, tuple):
+        if not (head.isascii() and head.isdigit()) or len(head) > 9 or int(head) >= len(value):
+            raise SnnError(f"{key}: {head!r} is no place among 0..{len(value) - 1}.")
+        part, before, new = _changed(value[int(head)], rest, new, key, whole)
+        return (*value[: int(head)], part, *value[int(head) + 1 :]), before, new
+    if not is_dataclass(value) or isinstance(value, type):
+        raise SnnError(f"{key}: there is no {head!r}, {value!r} has no parts.")
+    known = [field.name for field in fields(value)]
+    if head not in known:
+        raise SnnError(f"{key}: there is no {head!r}. {_nearest_key(head, known, whole)}")
+    if not rest:
+        new = read_words(type(value), {head: new})[head]
+    part, before, new = _changed(getattr(value, head), rest, new, key, whole)
+    return replace(value, **{head: part}), before, new
+
+
+def _nearest_key(head: str, known: list[str], whole: Experiment) -> str:
+    """Points to the nearest of the parts that are there, else to the part of this name elsewhere."""
+    close = difflib.get_close_matches(head, known, n=1)
+    if not close:
+        names: dict[str, str] = {}
+        for key in _keys(whole, ""):
+            names.setdefault(key.rpartition(".")[2], key)
+        close = [names[name] for name in difflib.get_close_matches(head, names, n=1)]
+    return f"Did you mean {close[0]!r}?" if close else nearest(head, known)
+
+
+def _keys(value: Any, at: str) -> Iterator[str]:
+    """The keys of all parts of a value, those of the outer ones first."""
+    parts = dict(enumerate(value)) if isinstance(value, tuple) else {}
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: getattr(value, field.name) for field in fields(value)}
+    keys = {f"{at}{name}": part for name, part in parts.items()}
+    yield from keys
+    for key, part in keys.items():
+        yield from _keys(part, f"{key}.")

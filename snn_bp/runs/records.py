@@ -1,0 +1,104 @@
+"""Checks of the JSON files in a run folder, made whenever one is read."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from snn_bp.data import Dataset
+from snn_bp.data.record import first_difference
+from snn_bp.errors import SnnError, is_number
+from snn_bp.runs.experiment import Experiment, from_json_text
+from snn_bp.files import json_sha256, read_object, read_text
+
+SHARES = ("accuracy", "low", "high")
+COUNTS = ("correct", "samples")
+
+
+def _is_whole(value: Any) -> bool:
+    return is_number(value, whole=True) and value >= 0
+
+
+PARTS: dict[str, Callable[[Any], bool]] = {  # of results.json, beside the splits
+    **dict.fromkeys(("epochs", "best_epoch", "parameters"), _is_whole),
+    "train_seconds": is_number,
+    "notes": lambda notes: isinstance(notes, list) and all(isinstance(note, str) for note in notes),
+    "tables": lambda tables: isinstance(tables, dict),
+}
+
+
+def read_experiment(file: Path) -> Experiment:
+    """The experiment in a JSON file."""
+    text = read_text(file)
+    try:
+        experiment = from_json_text(text)
+    except SnnError as cause:
+        raise SnnError(f"{file}: {cause}") from cause
+    if not isinstance(experiment, Experiment):
+        raise SnnError(f'{file}: it holds no experiment; an experiment\'s JSON starts with {{"is": "Experiment"}}.')
+    return experiment
+
+
+def check_results(file: Path) -> dict[str, Any]:
+    """What `results.json` holds; raises where it is not what a finished run writes. A loss may be infinite or NaN."""
+    behind = "Without it, `snn-bp resume` writes it anew."
+    try:
+        results = read_object(file)
+    except SnnError as cause:
+        raise SnnError(f"{cause} {behind}") from None
+    if not {"epochs", "best_epoch"} <= results.keys():
+        raise SnnError(f"{file}: it holds no results. {behind}")
+    wrong = next((name for name, fits in PARTS.items() if name in results and not fits(results[name])), None)
+    for split in ("validation", "test"):
+        if split in results and (part := _wrong_in(results[split])) is not None:
+            wrong = f"{split}.{part}" if part else split
+    if wrong is not None:
+        raise SnnError(f"{file}: {wrong!r} in it is missing or not what a run writes. {behind}")
+    return results
+
+
+def shape_of(file: Path) -> tuple[int, ...]:
+    """The shape of an input in a `data.json`."""
+    encoding = read_object(file).get("encoding")
+    said = dict(encoding) if isinstance(encoding, dict) else {}
+    shape, digest = said.get("shape"), said.pop("sha256", None)
+    whole = isinstance(shape, list) and all(_is_whole(size) and size > 0 for size in shape)
+    if not whole or digest != json_sha256(said):
+        raise SnnError(
+            f"{file}: its encoding is damaged or was altered. Put it back, or move it away where the data are."
+        )
+    return tuple(shape or ())
+
+
+def differing_data(file: Path, dataset: Dataset) -> str | None:
+    """How a data set differs from what `data.json` recorded, in words; None if it does not."""
+    recorded = read_object(file)
+    for kind in ("parts", "splits"):  # every version wrote a hash of each
+        of = recorded.get(kind)
+        if not isinstance(of, dict) or not of:
+            return f"{file} is damaged, it lacks {kind!r}"
+        for name, each in of.items():
+            if not isinstance(each, dict) or not isinstance(each.get("sha256"), str):
+                return f"{file} is damaged, {name!r} of its {kind} has no hash"
+    return first_difference(recorded, dataset)
+
+
+def _wrong_in(evaluation: Any) -> str | None:
+    """The name of the first wrong part of an evaluation's record, "" for the record itself; None if all is right."""
+    if not isinstance(evaluation, dict):
+        return ""
+    for name in SHARES:
+        if not (is_number(evaluation.get(name)) and 0 <= evaluation[name] <= 1):
+            return name
+    for name in COUNTS:
+        if not _is_whole(evaluation.get(name)):
+            return name
+    if not isinstance(evaluation.get("loss"), int | float) or isinstance(evaluation["loss"], bool):
+        return "loss"
+    for name in ("spikes", "operations"):
+        figures = evaluation.get(name, {})
+        if not (isinstance(figures, Mapping) and all(is_number(figure) for figure in figures.values())):
+            return name
+    rows = evaluation.get("confusion", [])
+    if not (isinstance(rows, list) and all(isinstance(row, list) and all(map(_is_whole, row)) for row in rows)):
+        return "confusion"
+    return "confusion" if any(len(row) != len(rows) for row in rows) else None

@@ -1,0 +1,42 @@
+"""What a training will take, before it runs: `--dry-run`."""
+
+import time
+
+from snn_bp.data import Dataset
+from snn_bp.model.network import start_alive
+from snn_bp.runs.experiment import Experiment
+from snn_bp.runtime.capacity import free
+from snn_bp.training import memory
+from snn_bp.training.feasibility import check_fit, check_fits_a_chip
+from snn_bp.training.loop import train_step
+from snn_bp.training.optimizer import make_optimizer
+
+
+def estimate(experiment: Experiment, dataset: Dataset) -> None:
+    """Print shapes and parameters, and what two real training steps tell of memory and time."""
+    how = experiment.train
+    check_fit(experiment, dataset)
+    network = experiment.network(dataset.shape)
+    ids = dataset.batches("train", seed=experiment.seed)
+    for note in dataset.notes:
+        print(note)
+    print(f"input [time, batch, {', '.join(map(str, dataset.shape))}] = {experiment.data.steps} steps of "
+          f"{experiment.data.step_ms} ms, batches of {experiment.data.batch}")  # fmt: skip
+    for layer, shape, spec in zip(network.layers, network.shapes, network.model, strict=True):
+        count = sum(weight.numel() for weight in layer.parameters())
+        print(f"  {list(shape)!s:16} {count:10,} parameters  {spec}")
+    print(f"training takes {memory.estimate(experiment, dataset)}; {free()}")
+    if how.target == "loihi":
+        for found in check_fits_a_chip(experiment, experiment.network(dataset.shape)):
+            print(found)
+    x, targets = dataset.batch("train", ids[0], seed=experiment.seed)
+    start_alive(network, x)
+    optimizer = make_optimizer(network, how)
+    train_step(network, optimizer, x, targets, how)  # the first one compiles
+    began = time.monotonic()
+    train_step(network, optimizer, x, targets, how)
+    seconds = (time.monotonic() - began) * len(ids)
+    total = sum(weight.numel() for weight in network.parameters())
+    print(f"{total:,} parameters")
+    print(f"about {seconds:.1f} s for an epoch of {len(ids)} batches, {seconds * how.epochs / 60:.1f} min for "
+          f"{how.epochs} epochs, on this machine and without validation")  # fmt: skip

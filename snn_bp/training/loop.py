@@ -1,0 +1,296 @@
+"""The training loop: backpropagation through time, exact to resume.
+
+Every batch draws its order, augmentation and dropout from (seed, epoch, batch) alone. So the weights and a position
+are all that a resumed run needs to go on as if it had never stopped.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from snn_bp.chip.quantize import may_fire_alone
+from snn_bp.data import Dataset, load, spread
+from snn_bp.errors import SnnError, check_kind
+from snn_bp.files import write_object
+from snn_bp.instruments import diagnose, examine, examine_course, examine_rate, fresh
+from snn_bp.model.network import Network, first_nonfinite, start_alive
+from snn_bp.runs.checkpoint import Checkpoint
+from snn_bp.runs.evaluation import evaluate_network, layer_activity
+from snn_bp.runs.experiment import Experiment, Train, to_json
+from snn_bp.runs.folder import Run
+from snn_bp.runs.provenance import peak_memory_mb
+from snn_bp.runtime.signals import Stopped as Stopped
+from snn_bp.runtime.signals import noted_signals
+from snn_bp.training.feasibility import check_fit, check_fits_a_chip
+from snn_bp.training.memory import PROBED, VISITED
+from snn_bp.training.optimizer import learning_rate, make_device, make_optimizer
+from snn_bp.training.progress import Progress, Step, Tally, layer_updates, results_line
+from snn_bp.training.resuming import mend_best, newest
+
+SAVE_SECONDS = 20.0
+
+
+def train(
+    experiment: Experiment, out: Path | str, *,
+    command: str = "snn_bp.training.loop", changes: Sequence[str] = (), quiet: bool = False,
+    save_seconds: float = SAVE_SECONDS, numbered: bool = False,
+) -> Run:  # fmt: skip
+    """Run `experiment` into the new folder `out`, the test split at the end included, and give the finished run.
+
+    `command` and `changes` are recorded with the run; `quiet` leaves out all printing. A checkpoint is written after
+    every epoch, and within one whenever `save_seconds` of work are not yet saved. `numbered`: where `out` is taken,
+    the first free number is put behind it.
+    """
+    check_kind("train: the experiment", experiment, Experiment, "As in Experiment(data=..., model=..., train=...).")
+    if not numbered:
+        Run.check_free(out)
+    dataset = load(experiment.data, quiet=quiet)
+    check_fit(experiment, dataset)
+    to_json(experiment)  # what cannot be written is refused before a folder stands
+    with Run.claim(out, numbered=numbered) as path:
+        run = Run.create(experiment, path, command=command, changes=changes)
+        run.hold(dataset)
+        progress = Progress(run, quiet=quiet)
+        if numbered:
+            if path != Path(out):
+                progress.say(f"{out} holds a run already; `snn-bp resume {out}` goes on with it")
+            progress.say(f"run folder {path}")
+        return _fit(run, None, progress, save_seconds)
+
+
+def resume(
+    out: Path | str, *, quiet: bool = False, save_seconds: float = SAVE_SECONDS, restart: bool = False
+) -> Run:  # fmt: skip
+    """Go on with a run from its newest good checkpoint; a finished run is given as it is.
+
+    A run that was trained and has no checkpoint to go on from is refused. `restart=True` starts it anew: what was
+    trained is moved into the folder `before-1` (or the next number) within the run's.
+    """
+    run = Run(out)
+    if run.is_search() and (restart or run.results() is None):
+        raise SnnError(f"{run.path}: it holds a search, no training. `snn-bp resume {run.path}` goes on with it.")
+    if not restart and run.results() is not None and run.can_load("best"):
+        run.check_tables()
+        return run
+    with run.locked():
+        progress = Progress(run, quiet=quiet)
+        if restart:
+            run.hold(dataset := load(run.experiment.data, quiet=quiet))
+            check_fit(run.experiment, dataset)  # refused before anything is moved
+            aside = run.start_again()
+            progress.say(f"started anew; what was trained before lies in {aside}" if aside else "started anew")
+            return _fit(run, None, progress, save_seconds)
+        checkpoint = newest(run, progress)
+        if run.results() is not None:
+            lost = mend_best(run, checkpoint, progress) if checkpoint else run.problem_of("best")
+            if lost:
+                progress.say(f"{lost} No other checkpoint holds its weights; `--restart` trains them again.")
+            return run
+        run.hold(dataset := load(run.experiment.data, quiet=quiet))
+        check_fit(run.experiment, dataset)
+        run.check_data(dataset)
+        where = f"epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}" if checkpoint else "the beginning"
+        progress.say(f"resumed at {where}")
+        if said := run.note_version():
+            progress.say(said)
+        return _fit(run, checkpoint, progress, save_seconds)
+
+
+def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float) -> Run:
+    """Train from a checkpoint, or from the start, to the last epoch."""
+    how, seed, dataset = run.experiment.train, run.experiment.seed, run.dataset()
+    run.check_data(dataset)
+    for note in dataset.notes:
+        progress.say(note)
+    if how.target == "loihi" and checkpoint is None:
+        for each in check_fits_a_chip(run.experiment, run.experiment.network(dataset.shape)):
+            progress.say(f"{sum(each.cores)} cores of {each.chip} at least. {' '.join(each.problems)}".rstrip())
+        for each in may_fire_alone(run.experiment.network(dataset.shape)):
+            progress.say(each)
+    device = make_device(how)
+    probe, wanted = (part.to(device) for part in _probe(dataset))
+    said: set[tuple[str, str]] = set()
+    network = run.experiment.network(dataset.shape).to(device)
+    optimizer = make_optimizer(network, how)
+    at = checkpoint or Checkpoint(weights={})
+    if checkpoint is None:
+        start_alive(network, probe)
+        _visit(network, probe, wanted, how, progress, said, batches=len(dataset.batches("train")))
+        run.save(_filled(at, run, network, optimizer))
+        run.begin_tables()  # behind a checkpoint: where there are tables and no checkpoint, it was taken away
+    else:
+        try:
+            network.load_state_dict(at.weights)
+            optimizer.load_state_dict(at.optimizer)
+        except (RuntimeError, ValueError, KeyError):
+            raise SnnError(f"{run.path}: its checkpoint does not fit the model in experiment.json.") from None
+        run.cut_tables(at)
+        if lost := mend_best(run, at, progress):
+            progress.say(f"{lost} Unless a later epoch is better, the last one will be evaluated in its place.")
+
+    batches, saved = len(dataset.batches("train")), time.monotonic()
+    bar = progress.showing(at.epoch * batches + at.batch, how.epochs * batches)
+    with noted_signals() as stop, torch.random.fork_rng(devices=[]), bar:
+        while at.epoch < how.epochs:
+            network.settled = at.epoch >= how.epochs * (1 - how.settle)
+            tally, order = Tally(**at.sums), dataset.batches("train", seed=_draw(seed, at.epoch))
+            before, lr = [], 0.0
+            while at.batch < batches:
+                began, drawn = time.monotonic(), _draw(seed, at.epoch, at.batch)
+                batch = dataset.batch("train", order[at.batch], seed=drawn, in_bytes=True)
+                x, targets = (part.to(device) for part in batch)
+                torch.manual_seed(drawn)
+                lr = learning_rate(how, step=at.epoch * batches + at.batch, steps=how.epochs * batches, batches=batches)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                if at.batch == batches - 1:
+                    before = [weight.detach().clone() for weight in network.parameters()]
+                step = train_step(network, optimizer, x, targets, how)
+                if not (math.isfinite(step.loss) and math.isfinite(step.grad_norm)):
+                    raise SnnError(explain_nonfinite(step, network, x, epoch=at.epoch + 1, batch=at.batch + 1))
+                at.batch += 1
+                tally.add(step, time.monotonic() - began)
+                progress.step(step, tally)
+                if at.batch < batches and (stop or time.monotonic() - saved > save_seconds):
+                    at.sums = tally.record()
+                    run.save(_filled(at, run, network, optimizer))
+                    saved = time.monotonic()
+                    if stop:
+                        raise Stopped(run.path, stop[0])
+
+            layers = layer_activity(network, probe)
+            at.epoch, at.batch, at.sums = at.epoch + 1, 0, {}
+            row = {"epoch": at.epoch, **tally.row(), "lr": lr, "peak_memory_mb": peak_memory_mb(device)}
+            row["spike_rate"] = float(np.mean([layer["rate"] for layer in layers])) if layers else 0.0
+            if len(dataset.ids["validation"]):
+                validation = evaluate_network(network, dataset, "validation", how.loss, counts=False)
+                row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
+            run.add_rows(row, [{"epoch": at.epoch, **layer} for layer in (*layers, *layer_updates(network, before))])
+            at.seconds, best = at.seconds + row["seconds"], at.metrics[:1]
+            at.metrics = [*best, row]
+            if how.keep == "last" or is_best(at.metrics):
+                at.metrics = [row]
+                run.save_best(_filled(at, run, network, optimizer))
+            run.save(_filled(at, run, network, optimizer))
+            saved = time.monotonic()
+            progress.epoch(row)
+            _visit(network, probe, wanted, how, progress, said)
+            if stop and at.epoch < how.epochs:
+                raise Stopped(run.path, stop[0])
+    _finish(run, at, progress)
+    return run
+
+
+def train_step(network: Network, optimizer: torch.optim.Optimizer, x: Tensor, targets: Tensor, how: Train) -> Step:
+    """One step of the optimizer on one batch: forward, loss, backward through time, clip, update.
+
+    With `truncate=K` the state is carried over every K steps and the gradient is not; each piece weighs as long as
+    it lasts. A loss or gradient that is not finite updates nothing.
+    """
+    network.train()
+    optimizer.zero_grad(set_to_none=True)
+    state, outs, rates, total = None, [], [], 0.0
+    for piece in x.split(how.truncate or len(x)):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=how.autocast is not None):
+            out, hidden, state = network.rates(piece, state)
+        out = out if out.dtype in (torch.float32, torch.float64) else out.float()
+        loss: Tensor = how.loss(out, targets)
+        if how.rates is not None:
+            loss = loss + how.rates(hidden)
+        loss = loss * (len(piece) / len(x))
+        loss.backward()
+        total += loss.item()
+        state = tuple(part.detach() for part in state)
+        outs.append(out.detach())
+        rates += [rate.detach().mean(dtype=torch.float32) for rate in hidden]
+    weights = list(network.parameters())
+    size = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    norm = float(size)
+    if math.isfinite(total) and math.isfinite(norm):  # else gradients stay as they are, to say which broke
+        nn.utils.clip_grads_with_norm_(weights, how.clip or math.inf, size)
+        optimizer.step()
+    correct = int((how.loss.votes(torch.cat(outs)).argmax(1) == targets).sum())
+    return Step(total, correct, len(targets), norm, float(torch.stack(rates).mean()) if rates else 0.0)
+
+
+def is_best(rows: list[dict[str, Any]]) -> bool:
+    """Whether the last epoch has the highest validation accuracy so far; of equal epochs the later is better.
+
+    The later one has been trained at the lower rate, while the loss of a network that is right mostly measures how
+    sure it is.
+    """
+    return all(row.get("validation_accuracy", 0) <= rows[-1].get("validation_accuracy", 0) for row in rows)
+
+
+def explain_nonfinite(step: Step, network: Network, x: Tensor, *, epoch: int, batch: int) -> str:
+    """Where a NaN or infinity of a training step first stands, and what may help."""
+    where = first_nonfinite(network, x)
+    if where is None:
+        gradients = {name: weight.grad for name, weight in network.named_parameters()}
+        bad = [name for name, grad in gradients.items() if grad is not None and not grad.isfinite().all()]
+        where = f"the gradient of {', '.join(bad)}" if bad else "the loss itself"
+    return (
+        f"epoch {epoch}, batch {batch}: loss {step.loss}, gradient norm {step.grad_norm}. First not finite: {where}. "
+        "This step changed no weight; a lower train.lr or train.clip=1.0 may help."
+    )
+
+
+def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
+    """Evaluate the best checkpoint, on the test split for the only time, and write `results.json`."""
+    notes = list(run.dataset().notes)
+    if lost := mend_best(run, at, progress):
+        notes.append(f"{lost} Evaluated: the last epoch, in its place.")
+        progress.say(notes[-1])
+        run.save_best(run.load("last"))
+    network, dataset, loss = run.network("best"), run.dataset(), run.experiment.train.loss
+    results: dict[str, Any] = {
+        "epochs": at.epoch,
+        "best_epoch": run.load("best").epoch,
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+        "train_seconds": round(at.seconds, 3),
+        "notes": notes,
+        "tables": run.marks(),
+    }
+    for split in ("validation", "test"):
+        if len(dataset.ids[split]):
+            results[split] = evaluate_network(network, dataset, split, loss).record()
+    write_object(run.path / "results.json", results)
+    progress.say(results_line(results))
+    for finding in examine_course(run.metrics(), dataset, run.experiment, finished=True):
+        progress.say(f"doctor: {finding}")
+    progress.say(f"pictures and page: snn-bp report {run.path}")
+
+
+def _visit(
+    network: Network, x: Tensor, targets: Tensor, how: Train, progress: Progress, said: set[tuple[str, str]], *,
+    batches: int | None = None,
+) -> None:  # fmt: skip
+    """Say what the doctor finds in a backward pass on a few recordings, each finding once.
+
+    Before the first step, with the `batches` of an epoch, also whether the learning rate fits the weights.
+    """
+    trace = diagnose(network.train(), x[:, :VISITED], targets[:VISITED], loss=how.loss)
+    rate = [] if batches is None else examine_rate(network, trace, how, batches=batches)
+    for finding in fresh([*rate, *examine(trace).findings], said):
+        progress.say(f"doctor: {finding}")
+
+
+def _probe(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """Training recordings spread over the split, with their classes, on which layers are looked at."""
+    return dataset.batch("train", spread(dataset.ids["train"], min(dataset.data.batch, PROBED)), in_bytes=True)
+
+
+def _draw(*words: int) -> int:
+    """A seed that depends on all the given numbers."""
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+def _filled(at: Checkpoint, run: Run, network: Network, optimizer: torch.optim.Optimizer) -> Checkpoint:
+    at.weights, at.optimizer, at.tables = network.state_dict(), optimizer.state_dict(), run.marks()
+    return at

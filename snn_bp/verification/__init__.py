@@ -1,0 +1,1 @@
+"""Export, and the replay that compares the file with the network, recording by recording."""

@@ -1,0 +1,196 @@
+"""The proof of a netx file: recordings in a row through its integers, held against the network on each of them alone.
+
+The network starts every recording from rest, with nothing under way; what the file carries over from before, or sends
+before a recording arrives, is therefore a difference.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snn_bp.chip.cores import CHIPS, fit
+from snn_bp.chip.forward import run_chip
+from snn_bp.chip.graph import Graph, same
+from snn_bp.chip.lava_client import run_client
+from snn_bp.chip.loader import loading_call
+from snn_bp.chip.netx_read import read_netx
+from snn_bp.chip.quantize import lost_weights, quantize
+from snn_bp.chip.replay import Overflow, simulate
+from snn_bp.kernels.fixed import UNIT
+from snn_bp.model.network import Network
+from snn_bp.runs.evaluation import count_activity
+from snn_bp.runs.folder import Run
+from snn_bp.verification.in_a_row import ROW, carried, in_a_row, one_after_the_other, pause_for
+from snn_bp.verification.result import Proof, first_difference
+
+Batches = Sequence[tuple[Tensor, Tensor]]
+VOTES_APART = 0.1  # share of recordings that may be classified otherwise after rounding a network trained in floats
+SPIKES_APART = 2.0  # how many times as often, or as seldom, a layer may fire after it
+
+
+def for_chip(run: Run, checkpoint: str = "best", *, pause: bool = False) -> tuple[Network, Graph]:
+    """The run's network in whole numbers, and the integers it uses.
+
+    `pause`: where a population could go on by itself, recordings of the training split say how long to wait for it.
+    """
+    experiment = run.experiment
+    trained = run.network(checkpoint)
+    if experiment.train.target == "float":
+        rounded = {"target": "loihi", "truncate": None, "autocast": None, "memory": "full"}
+        surrogate = replace(experiment.train.surrogate, per="threshold")  # the grid rescales potentials; nothing learns
+        chip = replace(experiment, train=replace(experiment.train, **rounded, surrogate=surrogate))
+        network = chip.network(run.shape()).eval()
+        network.load_state_dict(trained.state_dict())
+    else:
+        network = trained
+    graph = quantize(trained, input_bits=0 if run.experiment.data.binary else 8)
+    if pause and carried(graph):
+        dataset = run.dataset()
+        split = next(split for split in ("train", "validation", "test") if len(dataset.ids[split]))
+        graph = replace(graph, pause=pause_for(graph, dataset.batch(split, dataset.ids[split][:256])[0]))
+    return network, graph
+
+
+def prove_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Proof:
+    """The proof of a netx file for a run's network on batches of recordings."""
+    whole, graph = for_chip(run, checkpoint)
+    held = read_netx(file)
+    difference = same(graph, held)
+    if difference is None and held.pause < graph.pause:
+        difference = f"pause: {graph.pause} and {held.pause}"
+    if difference is not None:
+        difference = f"the file does not hold the integers of {run.path}: {difference}"
+    flat = Network(whole.model, whole.input_shape, surrogate=whole.surrogate).eval()
+    flat.load_state_dict(whole.state_dict())
+    votes = run.experiment.train.loss.votes
+    right, others, compared, total = {"float": 0, "quantised": 0, "integer": 0}, 0, 0, 0
+    counts: dict[str, tuple[dict[str, float], dict[str, float]]] = {"float": ({}, {}), "quantised": ({}, {})}
+    overflows = [Overflow(0)] * len(held.populations)
+    names: list[str] = []
+    for x, targets in batches:
+        replay = in_a_row(held, x)
+        with torch.no_grad():
+            outs = {"float": count_activity(flat, x, *counts["float"])}
+            ran = list(run_chip(whole, x))
+            outs["quantised"] = count_activity(whole, x, *counts["quantised"])
+        outs["integer"] = torch.from_numpy(replay.out).reshape(outs["quantised"].shape)
+        said = {name: votes(out.to(x.dtype)).argmax(1) for name, out in outs.items()}
+        for name, classes in said.items():
+            right[name] += int((classes == targets).sum())
+        others += int((said["float"] != said["quantised"]).sum())
+        names = [whole.name(block.places[-1]) for block, *_ in ran]
+        for place, (population, (_, out, potentials, _)) in enumerate(zip(held.populations, ran, strict=True)):
+            mine, theirs = replay.spikes[place], out
+            if population.readout:
+                mine, theirs = replay.potentials[place], potentials * UNIT
+            theirs = theirs.numpy().reshape(mine.shape)  # a Flatten behind the last neurons is not in the file
+            difference = difference or first_difference(mine, theirs, layer=names[place], first=total)
+            compared += mine.size
+        overflows = [before + now for before, now in zip(overflows, replay.overflows, strict=True)]
+        total += len(targets)
+    per = {stage: tuple(_shared(part, total) for part in parts) for stage, parts in counts.items()}
+    rounding: dict[str, Any] = {}
+    if run.experiment.train.target == "float":
+        rounding = {"votes": others, "spikes": per["float"][0]}
+        difference = difference or apart(others, total, per["float"][0], per["quantised"][0])
+    with torch.no_grad():
+        lost = {each.name: each for each in lost_weights(whole, graph.populations) if each.count}
+    fits = {chip: fit(held, chip) for chip in CHIPS}
+    beyond = {name: found._asdict() for name, found in zip(names, overflows, strict=True) if any(found)}
+    steps = len(batches[0][0])
+    return Proof(
+        file=str(file), split="", samples=total, difference=_explained(difference, held, names), compared=compared,
+        accuracy={name: count / total for name, count in right.items()},
+        spikes=per["quantised"][0], operations=per["quantised"][1],
+        weights={name: _histogram(population.weight) for name, population in zip(names, held.populations, strict=True)},
+        chips={name: " ".join((f"{sum(on.cores)} cores at least.", *on.problems)) for name, on in fits.items()},
+        row=min(ROW, total), pause=held.pause, rounding=rounding, overflows=beyond,
+        lost={name: each.count for name, each in lost.items()},
+        warnings=(*_too_large(beyond), *map(str, lost.values()), *_going_on(held, names)),
+        load=loading_call(held, file, steps=steps),
+    )  # fmt: skip
+
+
+def apart(votes: int, recordings: int, floats: dict[str, float], whole: dict[str, float]) -> str | None:
+    """In words, where a network trained in floats and the same in whole numbers part by more than rounding.
+
+    `votes` of so many recordings are for another class; the others are spikes of each layer for one inference.
+    """
+    remedy = "Train with train.target=loihi, or keep outliers from the weights (BatchNorm, weight decay)."
+    for name, count in floats.items():
+        held = whole.get(name, 0.0)
+        if max(count, held) >= 1 and not count / SPIKES_APART <= held <= count * SPIKES_APART:
+            return (
+                f"rounding: {name} sends {count:.1f} spikes for each inference in floats and {held:.1f} in whole "
+                f"numbers, more than {SPIKES_APART:g} times apart. {remedy}"
+            )
+    if votes > max(1, VOTES_APART * recordings):
+        return (
+            f"rounding: {votes} of {recordings} recordings are taken for another class than in floats, more than "
+            f"{VOTES_APART:.0%}. {remedy}"
+        )
+    return None
+
+
+def ask_client(file: Path, x: Tensor) -> tuple[str, str | None]:
+    """What Lava's client says to recordings `[time, recordings, ...]` in a row, and where our replay differs."""
+    held, recordings = read_netx(file), x.shape[1]
+    every = len(x) + held.pause
+    ours = simulate(held, one_after_the_other(held, x, row=recordings), record=True, every=every)
+    ran = run_client(file, x)
+    pairs = {"the output": (in_a_row(held, x, row=recordings).out, ran.out)}
+    if held.populations[-1].readout:
+        del pairs["the output"]  # lava's potentials are those after reset, and stand below
+    for place in range(len(held.populations)):
+        fired = ours.spikes[place]
+        of = f"of population {place}"
+        pairs[f"spikes {of}"] = fired, ran.spikes[place][:, None]
+        pairs[f"currents {of}"] = ours.currents[place], ran.currents[place][:, None]
+        pairs[f"potentials {of}"] = ours.potentials[place] * (1 - fired), ran.potentials[place][:, None]
+    compared = 0
+    for name, (mine, theirs) in pairs.items():
+        compared += mine.size
+        difference = first_difference(mine, theirs, layer=f"Lava's client, {name}")
+        if difference is not None:
+            return "it differs", difference
+    return f"all {compared:,} spikes, currents and potentials of {recordings} recordings in a row are equal", None
+
+
+def _explained(difference: str | None, graph: Graph, names: Sequence[str]) -> str | None:
+    """A difference, with what in the graph may be the cause of it."""
+    if difference is None or difference.startswith(("the file", "rounding")):
+        return difference
+    return " ".join((difference + ".", *_going_on(graph, names)))
+
+
+def _going_on(graph: Graph, names: Sequence[str]) -> list[str]:
+    return [f"{names[each.place]}: {each}" for each in carried(graph)] if len(names) == len(graph.populations) else []
+
+
+def _too_large(overflows: dict[str, dict[str, int]]) -> list[str]:
+    """Warnings about numbers that left their registers."""
+    meanings = {
+        "sums": "sums of weights beyond 16 bits, which lava adds up all the same and a chip may not",
+        "wraps": "currents that wrapped in 24 bits",
+        "saturations": "membranes that ended at 24 bits",
+    }
+    return [
+        f"{name}: {count:,} {meanings[kind]}. Use fewer inputs, shorter steps or data.binary=True."
+        for name, kinds in overflows.items()
+        for kind, count in kinds.items()
+        if count
+    ]
+
+
+def _shared(counts: dict[str, float], recordings: int) -> dict[str, float]:
+    return {name: count / recordings for name, count in counts.items()}
+
+
+def _histogram(weights: np.ndarray) -> dict[int, int]:
+    values, counts = np.unique(weights, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))

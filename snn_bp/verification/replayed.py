@@ -1,0 +1,189 @@
+"""`verify`: proof that a file does what the network does, spike for spike, on recordings of a split."""
+
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from snn_bp.chip.loader import loader_path, loader_text
+from snn_bp.chip.netx_write import write_netx
+from snn_bp.errors import SnnError, check_choice, check_flag, check_number
+from snn_bp.exchange.nir_read import read_nir
+from snn_bp.exchange.nir_replay import replay_nir
+from snn_bp.exchange.nir_write import check_places, contract_path, write_nir
+from snn_bp.files import make_folder, replace_file, write_object
+from snn_bp.model.network import Network, has_state, neuron_of
+from snn_bp.neurons import is_spiking
+from snn_bp.report.plots import weight_histogram
+from snn_bp.report.plots.style import png_bytes
+from snn_bp.runs.folder import Run
+from snn_bp.verification.netx import Batches, ask_client, for_chip, prove_netx
+from snn_bp.verification.result import Proof, first_difference
+
+SAMPLES = 256
+
+
+def export(
+    run: Run,
+    file: Path | str,
+    *,
+    split: str = "test",
+    samples: int = SAMPLES,
+    checkpoint: str = "best",
+    proof: bool = True,
+    step_s: float | None = None,
+    compatible: Literal["1.0.4"] | None = None,
+) -> Proof | None:
+    """Write the run's network to `file`, `.net` or `.nir`, and verify it unless told not to.
+
+    A `.net` file holds the integers of a network trained with `train.target="loihi"`, or of another rounded now; beside
+    it stands the script that loads it in Lava's client. `step_s` (1e-4 if not given) and `compatible` of a `.nir` file
+    are those of `write_nir`. Nothing is left behind, and an older file is untouched, where the network is refused or
+    the proof does not hold.
+    """
+    file = Path(file)
+    kind = kind_of(file)
+    check_flag("export: proof", proof)
+    _nir_only(file, kind, step=step_s, compatible=compatible)
+    beside = loader_path(file) if kind == "netx" else contract_path(file)
+    check_places(file, beside)
+    if proof:
+        _recordings(run, split, samples)  # refused before anything is written
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / file.name
+        made = [fresh.with_name(beside.name), fresh]
+        if kind == "netx":
+            _write_netx(run, checkpoint, fresh, file)
+        else:
+            step = 1e-4 if step_s is None else step_s
+            write_nir(_for_nir(run, checkpoint, file), fresh, step_s=step, compatible=compatible)
+        found = _proven(run, fresh, split, samples, checkpoint) if proof else None
+        if found is not None:
+            found = replace(found, file=str(file))
+            _keep(run, file, found)
+        if found is None or found.holds:
+            for part in made:
+                replace_file(file.with_name(part.name), part.read_bytes())
+    return found
+
+
+def verify(
+    run: Run, file: Path | str, *, split: str = "test", samples: int = SAMPLES, checkpoint: str = "best",
+    lava: int = 0, step_s: float | None = None,
+) -> Proof:  # fmt: skip
+    """Replay recordings of a split through the run's network and through what `file` (`.net` or `.nir`) holds.
+
+    Of a `.net` file every spike of every layer is compared: its integers replay recordings in a row, the network in
+    whole numbers takes each of them from rest. One trained in floats has to stay near to that, too. Of a `.nir` file it
+    is the outputs of the network, of the one read back, and of NIR's own equations. `lava` recordings in a row go
+    through Lava's real client too, where it is installed, by the script beside the file. `step_s` is the time step of
+    a `.nir` file that another library wrote. The proof is written to the run's folder `export/`, with a picture of the
+    weights on their grid. Raises where the file cannot be read.
+    """
+    file = Path(file)
+    kind = kind_of(file)
+    check_number("lava", lava, whole=True, low=0)
+    if lava and kind != "netx":
+        raise SnnError(f"{file}: Lava's client reads .net files only. Leave out --lava.")
+    _nir_only(file, kind, step=step_s)
+    proof = _proven(run, file, split, samples, checkpoint, step_s)
+    if lava:
+        ids = _recordings(run, split, min(samples, lava))
+        said, difference = ask_client(file, run.dataset().batch(split, ids)[0])
+        proof = replace(proof, client=said, difference=proof.difference or difference)
+    _keep(run, file, proof)
+    return proof
+
+
+def _proven(run: Run, file: Path, split: str, samples: int, checkpoint: str, step_s: float | None = None) -> Proof:
+    ids = _recordings(run, split, samples)
+    batches = [run.dataset().batch(split, ids[start : start + 64]) for start in range(0, len(ids), 64)]
+    prove = prove_netx if kind_of(file) == "netx" else partial(_verify_nir, step_s=step_s)
+    return replace(prove(run, checkpoint, file, batches), split=split, samples=len(ids))
+
+
+def _keep(run: Run, file: Path, proof: Proof) -> None:
+    """Put the proof into the run's folder."""
+    folder = run.path / "export"
+    make_folder(folder)
+    write_object(folder / f"{file.name}.json", proof.record())
+    if proof.weights:
+        replace_file(folder / f"{file.name}.png", png_bytes(weight_histogram(proof.weights)))
+
+
+def _write_netx(run: Run, checkpoint: str, fresh: Path, file: Path) -> None:
+    """The file, and beside it its loader, in the place `fresh` for what will be `file`."""
+    graph = for_chip(run, checkpoint, pause=True)[1]
+    try:
+        write_netx(graph, fresh)
+    except SnnError as cause:
+        raise SnnError(str(cause).replace(str(fresh), str(file))) from cause
+    loader_path(fresh).write_text(loader_text(graph, file), encoding="utf-8")
+
+
+def _for_nir(run: Run, checkpoint: str, file: Path) -> Network:
+    """The run's network, which has to be one in floats."""
+    network = run.network(checkpoint)
+    if network.target != "float":
+        raise SnnError(
+            f"export to {file.name}: the run was trained in the chip's whole numbers, whose shifts NIR does not have. "
+            "Export it to a .net file, or train with train.target=float for NIR."
+        )
+    return network
+
+
+def _recordings(run: Run, split: str, samples: int) -> np.ndarray:
+    """The ids of up to so many recordings of a split."""
+    check_number("samples", samples, whole=True, low=1)
+    dataset = run.dataset()
+    check_choice("split", split, dataset.ids)
+    if not len(dataset.ids[split]):
+        raise SnnError(f"verify: the {split!r} split of {dataset.data.name} is empty here. Use --split train.")
+    return dataset.ids[split][:samples]
+
+
+def kind_of(file: Path) -> str:
+    """Which format a file's name asks for."""
+    kinds = {".net": "netx", ".nir": "nir"}
+    if file.suffix not in kinds:
+        raise SnnError(f"{file}: the ending says the format, .net (Lava netx, Loihi) or .nir (NIR).")
+    return kinds[file.suffix]
+
+
+def _nir_only(file: Path, kind: str, **given: Any) -> None:
+    """Raise where an option of NIR files is given for another."""
+    for name, value in given.items():
+        if value is not None and kind != "nir":
+            raise SnnError(f"{file}: --{name} is for .nir files. Leave it out.")
+
+
+def _verify_nir(run: Run, checkpoint: str, file: Path, batches: Batches, step_s: float | None) -> Proof:
+    network, back = run.network(checkpoint), read_nir(file, step_s=step_s).eval()
+    votes, last = run.experiment.train.loss.votes, network.layers[-1]
+    spiking = has_state(last) and is_spiking(neuron_of(last))
+    right = {"trained": 0, "read back": 0, "equations": 0}
+    difference, compared, total = None, 0, 0
+    for x, targets in batches:
+        with torch.no_grad():
+            outs = {"trained": network(x), "read back": back(x)}
+        outs["equations"] = replay_nir(file, x, step_s=step_s)
+        for name, out in outs.items():
+            right[name] += int((votes(out).argmax(1) == targets).sum())
+            if name == "equations" and not spiking and np.allclose(out, outs["trained"], rtol=1e-4, atol=1e-5):
+                compared += out.numel()  # potentials, summed in another order
+            elif name != "trained":
+                difference = difference or first_difference(
+                    out.numpy(), outs["trained"].numpy(), layer=f"output, {name}", first=total
+                )
+                compared += out.numel()
+        total += len(targets)
+    return Proof(
+        file=str(file), split="", samples=total, difference=difference, compared=compared,
+        accuracy={name: count / total for name, count in right.items()},
+        note="Compared: the network, the network read back, and NIR's equations, in double precision, on the file. "
+        "Other readers may differ.",
+    )  # fmt: skip
