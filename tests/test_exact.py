@@ -30,7 +30,7 @@ from snn_bp.exchange.nir_write import write_nir
 from snn_bp.exchange.snntorch import from_snntorch, to_snntorch
 from snn_bp.instruments.online.blocks import blocks_of
 from snn_bp.model.exact import is_exact, why_strange
-from snn_bp.model.layers import Neurons
+from snn_bp.model.modules import Neurons
 from snn_bp.model.stateless import apply_stateless
 from snn_bp.report.plots import weight_filters
 from snn_bp.runs.evaluation import count_activity
@@ -77,14 +77,9 @@ def as_hooked(place):
     return lambda network: network.layers[place].register_forward_hook(lambda *given: 2 * given[2])
 
 
-def recurrent_part(name):
-    """A part within a recurrent layer becomes one of a subclass."""
-
-    def change(network):
-        part = getattr(network.layers[1], name)
-        part.__class__ = doubled(type(part))
-
-    return change
+def with_recurrence_of_a_subclass(network):
+    recurrence = network.layers[1].recurrence
+    recurrence.__class__ = doubled(type(recurrence))
 
 
 DENSE = (Dense(5), LIF(beta=0.9, threshold=0.3), Dense(3), LI(beta=0.9))
@@ -102,8 +97,8 @@ CHANGES = {
     "a hooked Linear": (DENSE, as_hooked(2)),
     "a norm of a subclass": (NORMED, as_class(1)),
     "a patched norm": (NORMED, as_patched(1)),
-    "a recurrence of a subclass": (LOOP, recurrent_part("recurrence")),
-    "recurrent neurons of a subclass": (LOOP, recurrent_part("neurons")),
+    "a recurrence of a subclass": (LOOP, with_recurrence_of_a_subclass),
+    "recurrent neurons of a subclass": (LOOP, as_class(1)),
     "a hook within a recurrent layer": (
         LOOP,
         lambda n: n.layers[1].recurrence.register_forward_hook(lambda *given: 2 * given[2]),

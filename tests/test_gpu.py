@@ -17,7 +17,8 @@ from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.gpu import neuron as gpu
 from snn_bp.kernels.gpu import recurrent as gpu_recurrence
 from snn_bp.kernels.gpu.recurrent import recurrent, simulate_recurrent_gpu
-from snn_bp.model.layers import Recurrent, RecurrentNeurons
+from snn_bp.model.layers import Recurrent
+from snn_bp.model.modules import Neurons
 from snn_bp.neurons import is_spiking
 
 needs_triton = pytest.mark.skipif(not gpu.INSTALLED, reason="triton is not installed: pip install triton (Linux)")
@@ -170,11 +171,11 @@ def recurrent_layer(neuron, neurons, weight, *, bias=None, learn=()):
     return layer
 
 
-def on_gpu(layer: RecurrentNeurons, x, state=None):
-    neurons, recurrence = layer.neurons, layer.recurrence
+def on_gpu(layer: Neurons, x, state=None):
+    recurrence = layer.recurrence
     return simulate_recurrent_gpu(
-        neurons.neuron, x, recurrence.weight, recurrence.bias, state, neurons.surrogate,
-        parameters=neurons.parameters_now(),
+        layer.neuron, x, recurrence.weight, recurrence.bias, state, layer.surrogate,
+        parameters=layer.parameters_now(),
     )  # fmt: skip
 
 

@@ -264,3 +264,14 @@ def test_delays_of_images_lie_as_their_neurons(coin):
     assert out[4, 0, 1, 0, 0] == x[0, 0, 1, 0, 0] and out[3, 1, 0, 1, 1] == x[0, 1, 0, 1, 1]
     with pytest.raises(SnnError, match="rows differ in length"):
         Delay(((1, 2), (3,)))
+
+
+def test_weights_of_a_recurrent_layer_saved_by_0_1_0_are_loaded():
+    network = Network((Recurrent(LIF(beta=0.9), learn=("beta",)),), (3,), seed=1)
+    other = Network((Recurrent(LIF(beta=0.8), learn=("beta",)),), (3,), seed=2)
+    saved = {name.replace("0.learned", "0.neurons.learned"): value for name, value in network.state_dict().items()}
+
+    other.load_state_dict(saved)
+
+    assert "layers.0.neurons.learned.beta" in saved
+    assert all(torch.equal(mine, other.state_dict()[name]) for name, mine in network.state_dict().items())

@@ -27,7 +27,7 @@ from snn_bp import (
     use_backend,
 )  # fmt: skip
 from snn_bp.kernels import rest
-from snn_bp.model.layers import Neurons
+from snn_bp.model.modules import Neurons
 from snn_bp.neurons import at_step, coefficients, has_adaptation, has_current, is_spiking
 
 

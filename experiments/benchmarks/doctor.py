@@ -37,7 +37,7 @@ from snn_bp.files import write_json
 from snn_bp.instruments import check_gradients, diagnose, examine
 from snn_bp.instruments.faults import find_leaked_state, find_stale_cache, find_unrelated_labels
 from snn_bp.kernels.cpu import dense
-from snn_bp.model.layers import Neurons
+from snn_bp.model.modules import Neurons
 from snn_bp.model.network import start_alive
 from snn_bp.runs.evaluation import evaluate_network
 from snn_bp.runs.provenance import machine, version

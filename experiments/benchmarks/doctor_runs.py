@@ -6,7 +6,6 @@ something that no override can do (other labels, other files, `requires_grad_`),
 """
 
 import contextlib
-import importlib
 import runpy
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +18,11 @@ import numpy as np
 
 from snn_bp import LIF, BatchNorm, Data, Dense, Experiment, Flatten, Network, Run, Train
 from snn_bp.data import Dataset, load
-from snn_bp.instruments import Report, examine
+from snn_bp.instruments import Report, doctor, examine
+from snn_bp.runs import folder as run_folder
 from snn_bp.runs.experiment import override
+from snn_bp.training import loop
 
-TRAINING, RUN, DOCTOR = (importlib.import_module(f"snn_bp.{name}") for name in ("training.loop", "runs.folder", "instruments.doctor"))
 HEALTHY = Experiment(
     data=Data("digits", step_ms=52, steps=6, downsample=2, batch=32),
     model=(
@@ -134,7 +134,7 @@ def healthy(experiment: Experiment) -> dict[str, Any]:
     """What the doctor says of a run that is well: before its first step, while it trains and in the end."""
     start = examine(experiment)
     with tempfile.TemporaryDirectory() as folder:
-        run = TRAINING.train(experiment, Path(folder, "run"), quiet=True)
+        run = loop.train(experiment, Path(folder, "run"), quiet=True)
         report, rows = examine(Run(run.path)), run.metrics()
         said = [line for line in (run.path / "log.txt").read_text(encoding="utf-8").splitlines() if "doctor: " in line]
     alarms = [*map(str, start.findings), *said, *map(str, report.findings)]
@@ -144,7 +144,7 @@ def healthy(experiment: Experiment) -> dict[str, Any]:
 def trained(experiment: Experiment) -> tuple[float, Report]:
     """The best validation accuracy of a run and what the doctor says of it."""
     with tempfile.TemporaryDirectory() as folder:
-        run = TRAINING.train(experiment, Path(folder, "run"), quiet=True)
+        run = loop.train(experiment, Path(folder, "run"), quiet=True)
         return _best(run.metrics()), examine(run)
 
 
@@ -164,7 +164,7 @@ def tampered(loader: Callable[[Dataset], Dataset] | None, change: Callable[[Netw
         return built
 
     with contextlib.ExitStack() as stack:
-        for module in (TRAINING, RUN, DOCTOR):
+        for module in (loop, run_folder, doctor):
             stack.enter_context(mock.patch.object(module, "load", loading))
         stack.enter_context(mock.patch.object(Experiment, "network", network))
         yield

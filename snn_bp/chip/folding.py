@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from snn_bp.chip.rules import Block
 from snn_bp.errors import SnnError
-from snn_bp.model.layers import Delays, DropoutOverTime, SumPool
+from snn_bp.model.modules import Delays, DropoutOverTime, SumPool
 
 Pair = tuple[int, int]
 

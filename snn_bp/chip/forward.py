@@ -18,7 +18,7 @@ from snn_bp.errors import SnnError
 from snn_bp.kernels.around import first_derivatives, has_hooks_on_every_module, is_transformed
 from snn_bp.kernels.fixed import ONE, simulate_fixed
 from snn_bp.kernels.operator import neuron_adjoint
-from snn_bp.model.layers import Delays, DropoutOverTime, RecurrentNeurons
+from snn_bp.model.modules import Delays, DropoutOverTime
 from snn_bp.neurons import coefficients, has_current, is_spiking
 from snn_bp.surrogates import Surrogate
 
@@ -87,7 +87,7 @@ def on_grid(block: Block, x: Tensor | None = None, *, like: Tensor | None = None
     alpha, beta, theta = (
         torch.as_tensor(values[name], dtype=like.dtype, device=like.device) for name in ("alpha", "beta", "theta")
     )
-    recurrence = block.layer.recurrence if isinstance(block.layer, RecurrentNeurons) else None
+    recurrence = block.layer.recurrence
     bias = total.bias
     if recurrence is not None and recurrence.bias is not None:
         bias = recurrence.bias if bias is None else bias + recurrence.bias

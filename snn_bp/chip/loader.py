@@ -1,7 +1,7 @@
 """The script that loads a netx file in Lava's client as it has to be: `export` writes it beside the file.
 
 Lava asks its user for what the file does not tell it: how many bits an input has, when registers are cleared. The
-script is `client_program.py` with the file's own answers.
+script is `lava_program.py` with the file's own answers.
 """
 
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from snn_bp.chip.graph import Graph
 
-TEMPLATE = Path(__file__).with_name("client_program.py")
+TEMPLATE = Path(__file__).with_name("lava_program.py")
 
 
 def loader_path(file: Path) -> Path:

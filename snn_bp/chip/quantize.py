@@ -15,7 +15,6 @@ from snn_bp.chip.graph import DECAY_ONE, Graph, Population
 from snn_bp.chip.rules import Block, blocks
 from snn_bp.errors import SnnError
 from snn_bp.model.exact import check_whole
-from snn_bp.model.layers import RecurrentNeurons
 from snn_bp.model.network import Network
 from snn_bp.neurons import has_current, is_spiking
 from snn_bp.verification.in_a_row import carried, pause_for
@@ -55,10 +54,10 @@ def may_fire_alone(network: Network) -> list[str]:
     said, found = [], blocks(network)
     for place, block in enumerate(found):
         behind = place + 1 < len(found) and bool(found[place + 1].delays)
-        recurrent = isinstance(block.layer, RecurrentNeurons)
+        recurrent = block.layer.recurrence is not None
         carries = "its recurrence" if recurrent else "the Delay behind" if behind else None
         shifted = folded(block).bias is not None or (
-            isinstance(block.layer, RecurrentNeurons) and block.layer.recurrence.bias is not None
+            block.layer.recurrence is not None and block.layer.recurrence.bias is not None
         )
         if carries and shifted:
             said.append(
@@ -99,7 +98,7 @@ def lost_weights(network: Network, populations: Sequence[Population]) -> list[Lo
     found = []
     for block, population in zip(blocks(network), populations, strict=True):
         weights = [(folded(block).weight, population.weight)]
-        if isinstance(block.layer, RecurrentNeurons) and population.recurrent is not None:
+        if block.layer.recurrence is not None and population.recurrent is not None:
             weights.append((block.layer.recurrence.weight, population.recurrent))
         before = [(weight.detach().cpu() != 0).numpy() for weight, _ in weights]
         largest = max(float(weight.abs().max()) for weight, _ in weights)

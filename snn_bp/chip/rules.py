@@ -6,7 +6,7 @@ from torch import nn
 
 from snn_bp.errors import SnnError
 from snn_bp.model.exact import check_exact
-from snn_bp.model.layers import Delays, DropoutOverTime, Neurons, RecurrentNeurons, SumPool, neurons_of
+from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, SumPool
 from snn_bp.neurons import IF, LI, LIF, CubaLIF, is_spiking
 
 Target: TypeAlias = Literal["float", "loihi"]
@@ -52,13 +52,13 @@ class Block(NamedTuple):
 
     places: range  # in the network; the last is the layer of neurons
     parts: tuple[nn.Module, ...]
-    layer: Neurons | RecurrentNeurons
+    layer: Neurons
     shape: tuple[int, ...]  # of the input
 
     @property
     def neurons(self) -> Neurons:
         """The neurons, recurrent or not."""
-        return neurons_of(self.layer)
+        return self.layer
 
     @property
     def delays(self) -> tuple[Delays, ...]:
@@ -70,7 +70,7 @@ def blocks(network: Chain) -> list[Block]:
     """The blocks of a `Network`; raises where a layer has no place on the chip, and says what has."""
     found, first, shape = [], 0, network.input_shape
     for place, layer in enumerate(network.layers):
-        if isinstance(layer, Neurons | RecurrentNeurons):
+        if isinstance(layer, Neurons):
             parts = tuple(network.layers[first:place])
             block = Block(range(first, place + 1), parts, layer, shape)
             _check(network, block)
@@ -113,7 +113,7 @@ def _check(network: Chain, block: Block) -> None:
     if len(block.neurons.shape) == 3 and len(block.neurons.learned):
         raise refuse("each neuron of a map would learn its own decay or threshold, a file holds one for each channel.")
     delays = sum(isinstance(part, Delays) for part in block.parts)
-    if delays and isinstance(block.layer, RecurrentNeurons):
+    if delays and block.layer.recurrence is not None:
         raise refuse("lava would delay the recurrence too. Put the Delay in front of a layer that is not recurrent.")
     if delays and not any(isinstance(part, nn.Linear) for part in block.parts):
         raise refuse("a Delay stands in front of a Dense; leave out that of a convolution or pool.")

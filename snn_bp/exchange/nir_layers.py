@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from snn_bp.model.layers import SumPool, neurons_of
+from snn_bp.model.modules import Neurons, SumPool
 from snn_bp.model.network import Network, neuron_of
 from snn_bp.neurons import IF, coefficients, has_current
 
@@ -27,9 +27,9 @@ def synapse_before(network: Network, place: int, passes: Any) -> int | None:
 
 def values_now(layer: nn.Module) -> Mapping[str, Any]:
     """The coefficients of a layer of neurons, learned ones as they are now."""
-    neurons = neurons_of(layer)
-    learned = {name: value.detach().double().cpu().numpy() for name, value in neurons.parameters_now().items()}
-    return {**coefficients(neurons.neuron), **learned}
+    assert isinstance(layer, Neurons)
+    learned = {name: value.detach().double().cpu().numpy() for name, value in layer.parameters_now().items()}
+    return {**coefficients(layer.neuron), **learned}
 
 
 def keeps_all(layer: nn.Module) -> bool:

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from snn_bp.exchange.nir_layers import Norm, Pool, Synapse, keeps_all, synapse_before, values_now
 from snn_bp.kernels.around import is_untouched
 from snn_bp.model.exact import why_strange
-from snn_bp.model.layers import Delays, DropoutOverTime, RecurrentNeurons, SumPool
-from snn_bp.model.network import Network, has_state, neuron_of
+from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, SumPool
+from snn_bp.model.network import Network, has_state
 from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, has_current, is_spiking
 
 NEURONS = (IF, LIF, CubaLIF, LI)
@@ -37,7 +37,8 @@ def refusals(network: Network, compatible: str | None) -> list[str]:
 def _no_neuron(network: Network, place: int, compatible: str | None) -> str | None:
     """Why NIR has no node for the neurons at `place`, and what would have one."""
     layer = network.layers[place]
-    neuron = neuron_of(layer)
+    assert isinstance(layer, Neurons)
+    neuron = layer.neuron
     if type(neuron) is ALIF:
         return "adapts its threshold, no node of NIR does. Use LIF or CubaLIF."
     if type(neuron) not in NEURONS:
@@ -51,7 +52,7 @@ def _no_neuron(network: Network, place: int, compatible: str | None) -> str | No
         return "has a decay of 1, which no time constant gives. Keep decays below 1, or use IF."
     if not is_spiking(neuron) and has_current(neuron) and compatible:
         return "has a synaptic current (CubaLI), which NIR up to 1.0.4 does not know. Use LI(alpha=0)."
-    if isinstance(layer, RecurrentNeurons):
+    if layer.recurrence is not None:
         weight, bias = layer.recurrence.weight, layer.recurrence.bias
         if bias is not None and synapse_before(network, place, Norm | DropoutOverTime) is None:
             return "has a recurrent bias, which goes into the Dense right before it; there is none. Use bias=False."

@@ -9,7 +9,7 @@ from torch import nn
 from snn_bp.errors import SnnError
 from snn_bp.exchange.nir_file import CONTRACT
 from snn_bp.exchange.nir_node import Node
-from snn_bp.model.layers import RecurrentNeurons, Shape
+from snn_bp.model.layers import Shape
 
 
 def shape_of(node: Node) -> Shape:
@@ -43,7 +43,7 @@ def off_by(node: Node, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def load(layer: nn.Module, arrays: dict[str, np.ndarray], off: dict[str, np.ndarray]) -> None:
     """Put weights into a layer in single precision, those of our file to the last bit."""
-    target = layer.recurrence if isinstance(layer, RecurrentNeurons) else layer
+    target = getattr(layer, "recurrence", None) or layer
     for name, array in arrays.items():
         single = array.astype(np.float32)
         if name in off:

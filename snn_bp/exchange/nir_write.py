@@ -25,7 +25,8 @@ from snn_bp.exchange.nir_ties import settled
 from snn_bp.exchange.nir_values import simple
 from snn_bp.files import replace_file, write_json
 from snn_bp.files.hdf5 import entries_of
-from snn_bp.model.layers import Delays, DropoutOverTime, Neurons, RecurrentNeurons, Shape, SumPool
+from snn_bp.model.layers import Shape
+from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, SumPool
 from snn_bp.model.network import Network, neuron_of
 from snn_bp.neurons import has_current, is_spiking
 from snn_bp.runs.provenance import version
@@ -59,9 +60,9 @@ def write_nir(
             left_out.append(network.name(place))
             continue
         name = f"layer{place:0{len(str(len(network.layers) - 1))}}"
-        if isinstance(layer, Neurons | RecurrentNeurons):
+        if isinstance(layer, Neurons):
             node, contract = _neurons(network, place, step_s, folds)
-            recurrence = layer.recurrence if isinstance(layer, RecurrentNeurons) else None
+            recurrence = layer.recurrence
         else:
             node, contract, recurrence = _stateless(network, place, folds, step_s), None, None
         name = f"{name}_{type(node).__name__.lower()}"
@@ -130,7 +131,7 @@ def _folds(network: Network) -> _Folds:
             for pool in network.layers[at + 1 : place]:
                 share /= pool.size**2 if isinstance(pool, SumPool) else 1
             folds.norms[at] = _norm(layer, share)
-        elif isinstance(layer, Neurons | RecurrentNeurons):
+        elif isinstance(layer, Neurons):
             neuron = neuron_of(layer)
             if synapse is None:
                 folds.inputs[place] = _inputs(network, place)
@@ -138,7 +139,7 @@ def _folds(network: Network) -> _Folds:
                 factors = rows(1 - _used(values_now(layer)["beta"], shape), between)
                 if factors is not None:
                     folds.gains[synapse] = folds.neurons[place] = factors
-            if isinstance(layer, RecurrentNeurons) and layer.recurrence.bias is not None:
+            if layer.recurrence is not None and layer.recurrence.bias is not None:
                 assert synapse is not None
                 folds.biases[synapse] = _numpy(layer.recurrence.bias)
             synapse = None
@@ -245,7 +246,7 @@ def _inputs(network: Network, place: int) -> tuple[float, ...]:
     """The least values that neurons without weights in front hear: counts of events, spikes, or what windows make."""
     unit, most = 1.0, 1
     for layer in reversed(list(network.layers)[:place]):
-        if isinstance(layer, Neurons | RecurrentNeurons):
+        if isinstance(layer, Neurons):
             break
         if isinstance(layer, Pool):
             window = (

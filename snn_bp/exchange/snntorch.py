@@ -18,23 +18,8 @@ from torch import nn
 from snn_bp.errors import SnnError
 from snn_bp.kernels.around import is_untouched
 from snn_bp.model.exact import check_whole, why_strange
-from snn_bp.model.layers import (
-    BatchNorm,
-    Conv,
-    Dense,
-    Dropout,
-    DropoutOverTime,
-    Flatten,
-    Layer,
-    Neurons,
-    Pool,
-    Recurrent,
-    RecurrentNeurons,
-    Shape,
-    Spiking,
-    SumPool,
-    neurons_of,
-)
+from snn_bp.model.layers import BatchNorm, Conv, Dense, Dropout, Flatten, Layer, Pool, Recurrent, Shape, Spiking
+from snn_bp.model.modules import DropoutOverTime, Neurons, SumPool
 from snn_bp.model.network import Network
 from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, Reset, coefficients, has_current
 from snn_bp.surrogates import Surrogate
@@ -133,10 +118,10 @@ def from_snntorch(net: nn.Sequential, input_shape: Shape) -> Network:
         try:
             if type(module) in SPIKING:
                 _check_shared(module, network.shapes[place])
-            if isinstance(layer, RecurrentNeurons):
-                _copy(cast(nn.Module, module.recurrent), layer.recurrence)
-            elif not isinstance(layer, Neurons):
+            if not isinstance(layer, Neurons):
                 _copy(module, layer)
+            elif layer.recurrence is not None:
+                _copy(cast(nn.Module, module.recurrent), layer.recurrence)
         except (RuntimeError, SnnError) as cause:
             raise SnnError(f"{_name(place, module)}: {cause}") from cause
     device = next(iter(net.state_dict().values()), torch.empty(0)).device
@@ -161,7 +146,7 @@ def to_snntorch(network: Network) -> nn.Sequential:
             if (why := why_strange(layer)) is not None:
                 raise SnnError(f"it {why}")
             _check_single(layer)
-            if isinstance(layer, Neurons | RecurrentNeurons):
+            if isinstance(layer, Neurons):
                 modules.append(_their_neuron(layer, shape, network.surrogate, last=place == len(network.layers) - 1))
             else:
                 module = nn.Dropout(layer.share).train(layer.training) if isinstance(layer, DropoutOverTime) else layer
@@ -271,18 +256,18 @@ def _check_shared(module: Any, shape: Shape) -> None:
             )
 
 
-def _their_neuron(layer: Neurons | RecurrentNeurons, shape: Shape, surrogate: Surrogate, *, last: bool) -> nn.Module:
+def _their_neuron(layer: Neurons, shape: Shape, surrogate: Surrogate, *, last: bool) -> nn.Module:
     """Their neuron for a layer of ours."""
-    neurons = neurons_of(layer)
+    neurons = layer
     neuron = neurons.neuron
     if isinstance(neuron, ALIF):
         raise SnnError("snnTorch has no adaptive threshold. LIF or CubaLIF would work.")
-    kind = THEIRS[has_current(neuron), isinstance(layer, RecurrentNeurons)]
+    kind = THEIRS[has_current(neuron), layer.recurrence is not None]
     values = {**coefficients(neuron), **neurons.parameters_now()}
     values = {name: torch.as_tensor(value, dtype=torch.float32).detach().clone() for name, value in values.items()}
     options: dict[str, Any] = {name: values[name] for name in (("alpha", "beta") if has_current(neuron) else ("beta",))}
     options |= {f"learn_{'threshold' if symbol == 'theta' else symbol}": True for symbol in neurons.learned}
-    if isinstance(layer, RecurrentNeurons):
+    if layer.recurrence is not None:
         options["linear_features"] = shape[0]
     if isinstance(neuron, LI):
         if not last:
@@ -293,7 +278,7 @@ def _their_neuron(layer: Neurons | RecurrentNeurons, shape: Shape, surrogate: Su
     module = kind(
         **options, **_their_reset(kind, neuron), threshold=values["theta"], spike_grad=spike_grad, init_hidden=True
     )
-    if isinstance(layer, RecurrentNeurons):
+    if layer.recurrence is not None:
         module.recurrent = copy.deepcopy(layer.recurrence)  # theirs always has a bias
     return module
 

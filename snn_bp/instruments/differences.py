@@ -17,8 +17,8 @@ from torch import Tensor
 from snn_bp.instruments.smooth import piece
 from snn_bp.instruments.trace import forked
 from snn_bp.instruments.unroll import How, Steps, unroll
-from snn_bp.model.layers import Delays
 from snn_bp.model.losses import Loss, smooth_loss
+from snn_bp.model.modules import Delays
 from snn_bp.model.network import Network
 
 REACHES = (1e-3, 1e-4, 1e-5, 1e-6)  # of a step along a direction; smaller ones cross fewer kinks and lose digits

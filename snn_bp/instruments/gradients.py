@@ -19,8 +19,8 @@ from snn_bp.instruments.smooth import at_edges
 from snn_bp.instruments.trace import forked
 from snn_bp.instruments.unroll import How, check_asked, copied, unroll
 from snn_bp.kernels import use_backend
-from snn_bp.model.layers import Delays
 from snn_bp.model.losses import CountCrossEntropy, Loss, smooth_loss
+from snn_bp.model.modules import Delays
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.neurons import Neuron, is_spiking
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from snn_bp.instruments.unroll import Steps, check_asked, copied, unroll
 from snn_bp.kernels.reference import torch_slope
 from snn_bp.model.activity import saturated_share, silent_share, window_share
-from snn_bp.model.layers import Layer, RecurrentNeurons
+from snn_bp.model.layers import Layer
 from snn_bp.model.losses import CountCrossEntropy, Loss
 from snn_bp.model.network import Network, NetworkState, has_state
 from snn_bp.neurons import DECAYS, Neuron, is_spiking
@@ -142,7 +142,7 @@ def diagnose(
         error = torch.stack([next(rest) for _ in steps.potentials])
         spike_error = torch.stack([next(rest) for _ in steps.spikes]) if steps.spikes else None
         normed = _behind_norm(work, steps.place)
-        recurrent = isinstance(work.layers[steps.place], RecurrentNeurons)
+        recurrent = work.layers[steps.place].recurrence is not None
         traces.append(_layer(work.name(steps.place), steps, error, spike_error, normed=normed, recurrent=recurrent))
     return Trace(value.item(), tuple(traces), gradients, weights, _frozen(network), network.model, loss)
 

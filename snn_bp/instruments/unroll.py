@@ -18,7 +18,7 @@ from snn_bp.kernels import first_state, parameters_of, use_backend
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.reference import Spike, torch_slope
 from snn_bp.model.exact import check_exact, check_whole
-from snn_bp.model.layers import Neurons, RecurrentNeurons, neurons_of
+from snn_bp.model.modules import Neurons
 from snn_bp.model.network import Network, NetworkState, apply_stateless, check_network, deep_copy, has_state
 from snn_bp.neurons import State, is_spiking
 
@@ -98,8 +98,8 @@ def copied(network: Network, *, double: bool = False) -> Network:
 def _steps(network: Network, place: int, x: Tensor, state: State | None, how: How, count: int) -> Steps:
     layer = network.layers[place]
     check_exact("diagnose", network.name(place), layer)
-    recurrence = layer.recurrence if isinstance(layer, RecurrentNeurons) else None
-    neurons = neurons_of(layer)
+    assert isinstance(layer, Neurons)
+    neurons, recurrence = layer, layer.recurrence
     x = x if x.dtype in (torch.float32, torch.float64) else x.float()
     constants = Constants.of(neurons.neuron)
     if how.detach is not None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from snn_bp.kernels import parameters_of
 from snn_bp.kernels.reference import torch_slope
-from snn_bp.model.layers import Neurons
+from snn_bp.model.modules import Neurons
 from snn_bp.neurons import has_adaptation
 
 SATURATED = 0.95  # of the steps: from here on a neuron says nothing of its input

@@ -26,7 +26,7 @@ from snn_bp.kernels.cpu.chain import Memory
 from snn_bp.kernels.cpu.norm_neurons import Norm, Ran
 from snn_bp.kernels.cpu.norm_neurons import run_layer as run_tensors
 from snn_bp.model.exact import has_all_parts, is_exact, runs_here
-from snn_bp.model.layers import Neurons, RecurrentNeurons
+from snn_bp.model.modules import Neurons
 from snn_bp.neurons import State, is_spiking
 
 LONG = 50  # steps: above, potentials are kept sooner than computed again where no norm keeps the input anyway
@@ -37,12 +37,12 @@ class Block(NamedTuple):
 
     synapse: nn.Linear | None
     norm: nn.BatchNorm1d | None
-    layer: Neurons | RecurrentNeurons
+    layer: Neurons
 
     @property
     def neurons(self) -> Neurons:
         """The neurons, recurrent or not."""
-        return self.layer.neurons if isinstance(self.layer, RecurrentNeurons) else self.layer
+        return self.layer
 
     @property
     def places(self) -> int:
@@ -135,9 +135,10 @@ def _block_at(layers: Sequence[nn.Module], place: int, *, first: bool) -> Block 
     folds = synapse is not None and bool(found) and type(found[0]) is nn.BatchNorm1d and not found[0].training
     norm = found.pop(0) if folds else None
     layer = found[0] if found else None
-    if type(layer) is RecurrentNeurons and (synapse is not None or first):
-        return Block(synapse, norm, layer)  # type: ignore[arg-type]
-    return Block(synapse, norm, layer) if type(layer) is Neurons and synapse is not None else None  # type: ignore[arg-type]
+    if type(layer) is not Neurons:
+        return None
+    starts = synapse is not None or (first and layer.recurrence is not None)
+    return Block(synapse, norm, layer) if starts else None  # type: ignore[arg-type]
 
 
 def _runs(block: Block, inputs: int, dtype: torch.dtype) -> bool:
@@ -156,7 +157,7 @@ def _runs(block: Block, inputs: int, dtype: torch.dtype) -> bool:
         return False
     if norm is not None and not (runs_here(norm, dtype) and has_all_parts(norm) and norm.weight.shape == shape):
         return False
-    if isinstance(layer, RecurrentNeurons):
+    if layer.recurrence is not None:
         loop = layer.recurrence
         return not _misfits(loop.weight, shape * 2) and not _misfits(loop.bias, shape)
     return True
@@ -193,7 +194,7 @@ def _tensors(block: Block, constants: Constants, state: State | None, x: Tensor)
         centre = block.norm.running_mean if bias is None else block.norm.running_mean - bias
         weight, bias = weight * scale[:, None], block.norm.bias - centre * scale
     recurrent = None
-    if isinstance(block.layer, RecurrentNeurons):
+    if block.layer.recurrence is not None:
         recurrent, shift = block.layer.recurrence.weight, block.layer.recurrence.bias
         bias = shift if bias is None else bias if shift is None else bias + shift
     neurons = block.neurons

@@ -12,14 +12,14 @@ from torch.nn.utils import parametrize
 
 from snn_bp.errors import SnnError, shown
 from snn_bp.kernels.around import PLAIN, holds_plain_numbers, is_untouched
-from snn_bp.model.layers import Delays, DropoutOverTime, Neurons, RecurrentNeurons, SumPool
+from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, SumPool
 
 # what each class computes, as it was when this file was read; a class of torch may be patched later
 FORWARDS: dict[type, Callable] = {
     kind: kind.forward
     for kind in (
         nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool1d, nn.AvgPool2d, nn.MaxPool1d, nn.MaxPool2d, SumPool,
-        nn.BatchNorm1d, nn.BatchNorm2d, nn.Flatten, DropoutOverTime, Delays, Neurons, RecurrentNeurons,
+        nn.BatchNorm1d, nn.BatchNorm2d, nn.Flatten, DropoutOverTime, Delays, Neurons,
         nn.ParameterDict,
     )
 }  # fmt: skip

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from snn_bp.errors import SnnError, shown
 from snn_bp.errors.fields import Within, check_fields
-from snn_bp.model.layers import Delays, Neurons, RecurrentNeurons
+from snn_bp.model.modules import Delays, Neurons
 from snn_bp.neurons import is_spiking
 
 Output: TypeAlias = Literal["spikes", "potentials"]
@@ -144,11 +144,10 @@ def check_loss(loss: Any, network: nn.Module) -> None:
         raise SnnError(f"loss={shown(loss)}: it should be a loss, as CountCrossEntropy().")
     keep = (nn.Flatten, nn.MaxPool1d, nn.MaxPool2d, Delays)  # of spikes they make spikes
     last = next((layer for layer in reversed(list(network.layers)) if not isinstance(layer, keep)), None)  # type: ignore[arg-type]
-    neurons = last.neurons if isinstance(last, RecurrentNeurons) else last
-    output: Output = "spikes" if isinstance(neurons, Neurons) and is_spiking(neurons.neuron) else "potentials"
+    output: Output = "spikes" if isinstance(last, Neurons) and is_spiking(last.neuron) else "potentials"
     if output in loss.means:
         return
-    name = type(neurons.neuron if isinstance(neurons, Neurons) else neurons).__name__
+    name = type(last.neuron if isinstance(last, Neurons) else last).__name__
     if output == "spikes":
         raise SnnError(
             f"{loss}: it looks for the largest potential, and the last layer ({name}) gives spikes, which are all as "

@@ -22,17 +22,8 @@ from snn_bp.kernels.cpu.sparse_ops import convolve
 from snn_bp.model.chains import chain_at, layer_at, run_chain, run_layer
 from snn_bp.model.exact import is_exact, runs_here
 from snn_bp.model.inputs import check_input, check_states
-from snn_bp.model.layers import (
-    Delays,
-    DropoutOverTime,
-    Layer,
-    Neurons,
-    Recurrent,
-    RecurrentNeurons,
-    Shape,
-    Spiking,
-    neurons_of,
-)
+from snn_bp.model.layers import Layer, Recurrent, Shape, Spiking
+from snn_bp.model.modules import Delays, DropoutOverTime, Neurons
 from snn_bp.model.start import check_scaled, clear_bias, fronts, scale_weight
 from snn_bp.model.stateless import apply_stateless, pool_behind, sums_of
 from snn_bp.neurons import LI, Neuron, State, at_step, coefficients
@@ -200,7 +191,7 @@ class Network(nn.Module):
     def _observed(self, place: int, x: Tensor, state: State | None) -> tuple[Tensor, State, Tensor]:
         """Output, state and potentials of the neurons at `place`; of a forward of its own only where they agree."""
         layer = self.layers[place]
-        assert isinstance(layer, Neurons | RecurrentNeurons)
+        assert isinstance(layer, Neurons)
         out, after, potentials = layer.observe(x, state)
         if is_exact(layer) and not has_hooks_on_every_module():
             return out, after, potentials
@@ -316,12 +307,13 @@ def check_network(asker: str, network: object) -> None:
 
 def has_state(layer: nn.Module) -> bool:
     """Whether the layer carries state from step to step."""
-    return isinstance(layer, Neurons | RecurrentNeurons)
+    return isinstance(layer, Neurons)
 
 
 def neuron_of(layer: nn.Module) -> Neuron:
     """The neuron model of a layer with state."""
-    return neurons_of(layer).neuron
+    assert isinstance(layer, Neurons)
+    return layer.neuron
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 
 from snn_bp.errors import SnnError
 from snn_bp.model.exact import FORWARDS
-from snn_bp.model.layers import Neurons, RecurrentNeurons, neurons_of
+from snn_bp.model.modules import Neurons
 from snn_bp.neurons import is_spiking
 
 CLOSE = 0.05  # of the spread that is asked for: a weight that is rounded on its way does not give it exactly
@@ -31,8 +31,8 @@ def fronts(network: Layers) -> dict[int, int]:
     """
     found, synapse = {}, None
     for place, layer in enumerate(network.layers):
-        if isinstance(layer, Neurons | RecurrentNeurons):
-            if synapse is not None and is_spiking(neurons_of(layer).neuron):
+        if isinstance(layer, Neurons):
+            if synapse is not None and is_spiking(layer.neuron):
                 found[place] = synapse
             synapse = None
         elif isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):

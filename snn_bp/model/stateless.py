@@ -10,7 +10,7 @@ from snn_bp.kernels import runs_compiled
 from snn_bp.kernels.cpu.pool import max_pool
 from snn_bp.kernels.cpu.sparse_ops import convolve, linear, worth_events
 from snn_bp.model.exact import runs_here
-from snn_bp.model.layers import Delays, DropoutOverTime
+from snn_bp.model.modules import Delays, DropoutOverTime
 
 
 def pool_behind(layers: Sequence[nn.Module], place: int, x: Tensor) -> nn.MaxPool2d | None:

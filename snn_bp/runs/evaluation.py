@@ -12,7 +12,7 @@ from snn_bp.model.activity import saturated_share, silent_share, slopes_and_heig
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError, check_kind
 from snn_bp.model.exact import FORWARDS, why_strange
-from snn_bp.model.layers import RecurrentNeurons, neurons_of
+
 from snn_bp.model.losses import Loss
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.neurons import is_spiking
@@ -103,7 +103,7 @@ def layer_activity(network: Network, x: Tensor) -> list[dict[str, Any]]:
     for place, (layer, out) in enumerate(network.eval().walk(x, potentials=True)):
         if not (has_state(layer) and is_spiking(neuron_of(layer))):
             continue
-        neurons = neurons_of(layer)
+        neurons = layer
         spikes, _, potentials = out
         rates = spikes.float().mean((0, 1))
         slopes, height = slopes_and_height(neurons, *threshold_distances(neurons, potentials, spikes))
@@ -132,7 +132,7 @@ def count_activity(network: Network, x: Tensor, spikes: dict[str, float], operat
             out = out[0]
             if is_spiking(neuron_of(layer)):
                 spikes[name] = spikes.get(name, 0.0) + float(out.sum())
-            if isinstance(layer, RecurrentNeurons):  # spikes of the last step are heard by nobody
+            if layer.recurrence is not None:  # spikes of the last step are heard by nobody
                 heard = float(out[:-1].sum()) * layer.recurrence.out_features
                 operations[name] = operations.get(name, 0.0) + heard
         elif isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):

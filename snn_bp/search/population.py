@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_bp.model.exact import is_exact
-from snn_bp.model.layers import Neurons
+from snn_bp.model.modules import Neurons
 from snn_bp.model.network import Network, apply_stateless, has_state
 from snn_bp.search.objective import Objective, OfOutput
 

@@ -17,7 +17,7 @@ from snn_bp.kernels import first_state, parameters_of
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.reference import Parts, torch_advance, torch_slope
 from snn_bp.model.exact import check_exact, check_whole
-from snn_bp.model.layers import Delays, DropoutOverTime, Neurons, RecurrentNeurons, neurons_of
+from snn_bp.model.modules import Delays, DropoutOverTime, Neurons
 from snn_bp.model.network import Network
 from snn_bp.neurons import coefficients
 
@@ -38,11 +38,11 @@ class Block:
     """The layers from one set of neurons to the next, and the chain rule through one time step of them."""
 
     def __init__(
-        self, place: int, layer: Neurons | RecurrentNeurons, x: Tensor, front: list[nn.Module],
+        self, place: int, layer: Neurons, x: Tensor, front: list[nn.Module],
         synapse: Synapse | None = None, norm: Norm | None = None,
     ) -> None:  # fmt: skip
         self.place, self.layer, self.front, self.synapse, self.norm = place, layer, front, synapse, norm
-        self.neurons = neurons_of(layer)
+        self.neurons = layer
         self.constants = Constants.of(self.neurons.neuron)
         self.folded = self._fold()
         self.weight, self.bias, self.recurrent = (None if part is None else part.detach() for part in self.folded)
@@ -131,7 +131,7 @@ class Block:
             centre = self.norm.running_mean if bias is None else self.norm.running_mean - bias
             weight = weight * scale.view(-1, *(1,) * (weight.dim() - 1))
             bias = self.norm.bias - centre * scale
-        if not isinstance(self.layer, RecurrentNeurons):
+        if self.layer.recurrence is None:
             return weight, bias, None
         shift = self.layer.recurrence.bias
         bias = shift if bias is None else bias if shift is None else bias + shift
@@ -152,7 +152,7 @@ def blocks_of(network: Network, x: Tensor, rule: str) -> list[Block]:
             return SnnError(f"{rule}: {network.name(place)} {reason}")
 
         check_exact(rule, network.name(place), layer)
-        if isinstance(layer, Neurons | RecurrentNeurons):
+        if isinstance(layer, Neurons):
             block = Block(place, layer, x, front, **parts)
             if len(block.neurons.learned):
                 raise refuse("learns parameters of its neurons; the rule has gradients for weights. Leave out learn=.")

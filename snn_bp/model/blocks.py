@@ -1,0 +1,139 @@
+"""The one parse of a model: blocks, each of neurons and all that lies between them and the neurons before.
+
+Every consumer reads this: kernels' dispatch, chip, exporters, online rules, search, plots, the doctor. The role of a
+layer says what it is for; whether it computes exactly what its class does is `model/exact.py`'s question.
+"""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, Shape, SumPool
+
+Role: TypeAlias = Literal["weights", "norm", "pool", "flatten", "delay", "dropout", "neurons", "other"]
+Norm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d
+ROLES: dict[type[nn.Module], Role] = {
+    nn.Linear: "weights", nn.Conv1d: "weights", nn.Conv2d: "weights",
+    nn.BatchNorm1d: "norm", nn.BatchNorm2d: "norm",
+    SumPool: "pool", nn.AvgPool1d: "pool", nn.AvgPool2d: "pool", nn.MaxPool1d: "pool", nn.MaxPool2d: "pool",
+    nn.Flatten: "flatten", Delays: "delay", DropoutOverTime: "dropout", Neurons: "neurons",
+}  # fmt: skip
+
+
+class Layers(Protocol):
+    """What the parse reads of a `Network`."""
+
+    layers: nn.ModuleList
+    shapes: list[Shape]  # shape of one step behind each layer
+    input_shape: Shape
+
+    def name(self, index: int) -> str:
+        """What a message calls the layer at `index`."""
+        ...
+
+
+def role_of(layer: nn.Module) -> Role:
+    """What a layer is for; a subclass has the role of its base, a class that is not known is "other"."""
+    known: list[Role] = [ROLES[kind] for kind in type(layer).__mro__ if kind in ROLES]
+    return known[0] if known else "other"
+
+
+class Part(NamedTuple):
+    """One layer of a model, at its index, between the shapes of one step before and behind it."""
+
+    index: int
+    layer: nn.Module
+    role: Role
+    before: Shape
+    after: Shape
+
+
+class Block(NamedTuple):
+    """Neurons and all that lies between them and the neurons before; layers behind the last neurons have none."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def neurons(self) -> Neurons | None:
+        """The neurons that end the block."""
+        last = self.parts[-1].layer
+        return last if isinstance(last, Neurons) else None
+
+    @property
+    def indexes(self) -> range:
+        """Where its layers stand in the model."""
+        return range(self.parts[0].index, self.parts[-1].index + 1)
+
+    @property
+    def weights(self) -> Part | None:
+        """The last weighted sum of the block."""
+        return next(reversed(self.of("weights")), None)
+
+    @property
+    def norm(self) -> Part | None:
+        """The norm behind the last weighted sum."""
+        return next((part for part in self.behind if part.role == "norm"), None)
+
+    @property
+    def front(self) -> tuple[Part, ...]:
+        """The layers before the last weighted sum; of a block without one, all but its neurons."""
+        first = len(self.parts) - (self.neurons is not None) if self.weights is None else self.parts.index(self.weights)
+        return self.parts[:first]
+
+    @property
+    def behind(self) -> tuple[Part, ...]:
+        """The layers between the last weighted sum and the neurons."""
+        skipped = len(self.front) + (self.weights is not None)
+        return tuple(part for part in self.parts[skipped:] if part.role != "neurons")
+
+    def of(self, *roles: Role) -> tuple[Part, ...]:
+        """The layers that have one of these roles, in order."""
+        return tuple(part for part in self.parts if part.role in roles)
+
+
+def parts_of(network: Layers) -> Iterator[Part]:
+    """The layers of a network one by one, with their roles and shapes."""
+    before = network.input_shape
+    for index, (layer, after) in enumerate(zip(network.layers, network.shapes, strict=True)):
+        yield Part(index, layer, role_of(layer), before, after)
+        before = after
+
+
+def blocks(network: Layers) -> list[Block]:
+    """The blocks of a network, in order."""
+    found: list[Block] = []
+    open_parts: list[Part] = []
+    for part in parts_of(network):
+        open_parts.append(part)
+        if part.role == "neurons":
+            found.append(Block(tuple(open_parts)))
+            open_parts = []
+    return found + [Block(tuple(open_parts))] * bool(open_parts)
+
+
+def scale_and_shift(
+    norm: nn.Module, mean: Tensor | None = None, variance: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """A batch norm as `scale * x + shift` for each channel: by its running statistics, or by those that are given."""
+    mean = norm.running_mean if mean is None else mean  # type: ignore[assignment]
+    variance = norm.running_var if variance is None else variance  # type: ignore[assignment]
+    assert mean is not None and variance is not None
+    scale = norm.weight * (variance + norm.eps).rsqrt()  # type: ignore[operator]
+    return scale, norm.bias - mean * scale  # type: ignore[operator]
+
+
+def fold(norm: nn.Module, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one weighted sum that equals a weighted sum and the norm behind it in evaluation."""
+    running: Tensor = norm.running_mean  # type: ignore[assignment]
+    scale, shift = scale_and_shift(norm, running if bias is None else running - bias)
+    return weight * scale.view(-1, *(1,) * (weight.dim() - 1)), shift
+
+
+@torch.no_grad()
+def follow(norm: nn.Module, mean: Tensor, variance: Tensor, *, count: int) -> None:
+    """Move a norm's running statistics as torch does, to the variance without bias of `count` values a channel."""
+    norm.num_batches_tracked.add_(1)  # type: ignore[operator, union-attr]
+    norm.running_mean.lerp_(mean, norm.momentum)  # type: ignore[operator, union-attr]
+    norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)  # type: ignore[operator, union-attr]

@@ -1,0 +1,164 @@
+"""The torch modules that layers build: neurons with their state, pools of sums, dropout over time, delays."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snn_bp.errors import SnnError
+from snn_bp.kernels import rest, runs_reference, simulate
+from snn_bp.kernels.around import is_untouched
+from snn_bp.kernels.delay import delayed
+from snn_bp.kernels.gpu.recurrent import serves_recurrent, simulate_recurrent_gpu
+from snn_bp.neurons import DECAYS, Neuron, State, coefficients
+from snn_bp.surrogates import Surrogate, check_surrogate
+
+Shape = tuple[int, ...]
+SMALLEST_LEARNED = 1e-6  # threshold or kappa: softplus underflows to 0, which is no threshold
+
+
+class Neurons(nn.Module):
+    """A layer of one neuron model, `[time, batch, *shape]` in and out: learned parameters and recurrence if any."""
+
+    def __init__(
+        self, neuron: Neuron, shape: Shape, surrogate: Surrogate, *,
+        learn: tuple[str, ...] = (), recurrence: nn.Linear | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        check_surrogate(surrogate)
+        values = coefficients(neuron)
+        check_learned(neuron, learn)
+        self.neuron, self.shape, self.surrogate = neuron, shape, surrogate
+        self.learned = nn.ParameterDict()
+        for name in learn:
+            symbol = "theta" if name == "threshold" else name
+            start = torch.as_tensor(values[symbol], dtype=torch.get_default_dtype())
+            if symbol in DECAYS and not bool(((start > 0) & (start < 1)).all()):
+                raise SnnError(
+                    f"{type(neuron).__name__}: to be learned, {name} should start inside 0..1, not at its end."
+                )
+            if symbol == "kappa" and not bool((start > 0).all()):
+                raise SnnError(f"{type(neuron).__name__}: to be learned, kappa should start above 0, 0.1 for one.")
+            raw = torch.logit(start) if symbol in DECAYS else start + torch.log(-torch.expm1(-start))
+            self.learned[symbol] = nn.Parameter(raw.expand(shape).clone())
+        self.recurrence: nn.Linear | None = recurrence
+
+    def parameters_now(self) -> dict[str, Tensor]:
+        """The learned parameters in their own units, under the symbols of the equation."""
+        return {
+            symbol: torch.sigmoid(raw) if symbol in DECAYS else F.softplus(raw).clamp_min(SMALLEST_LEARNED)
+            for symbol, raw in self.learned.items()
+        }
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Spikes (potentials of a neuron that does not spike) of every step, and the last state."""
+        if self.recurrence is None:
+            return simulate(self.neuron, x, state, self.surrogate, parameters=self.parameters_now())
+        spikes, state, _ = self._run_recurrent(self.recurrence, x, state, potentials=False)
+        return spikes, state
+
+    def observe(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State, Tensor]:
+        """As `forward`, and the potentials of every step."""
+        if self.recurrence is None:
+            return simulate(self.neuron, x, state, self.surrogate, potentials=True, parameters=self.parameters_now())
+        return self._run_recurrent(self.recurrence, x, state, potentials=True)
+
+    def extra_repr(self) -> str:
+        return f"{self.neuron}, shape={list(self.shape)}"
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest) -> None:
+        """Weights of 0.1.0 too, where the neurons of a recurrent layer were a module of their own."""
+        old = f"{prefix}neurons."
+        for name in [name for name in state_dict if name.startswith(old)]:
+            state_dict[prefix + name.removeprefix(old)] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _run_recurrent(
+        self, recurrence: nn.Linear, x: Tensor, state: State | None, *, potentials: bool
+    ) -> tuple[Tensor, State, Tensor]:
+        neuron, surrogate, learned = self.neuron, self.surrogate, self.parameters_now()
+        if len(x) == 0:
+            raise SnnError(
+                f"Recurrent: input should be [time, batch, ...] with a step at least, found {list(x.shape)}."
+            )
+        plain = type(recurrence) is nn.Linear and is_untouched(recurrence)
+        if plain and serves_recurrent(x) and not runs_reference():
+            return simulate_recurrent_gpu(
+                neuron, x, recurrence.weight, recurrence.bias, state, surrogate, parameters=learned
+            )
+        state = state or rest(neuron, tuple(x.shape[1:]), like=x if x.dtype == torch.float64 else x.float())
+        spikes, membranes = [], []
+        for x_t in x.unbind(0):
+            assert state.s is not None
+            current = x_t + recurrence(state.s.to(x.dtype)).to(x.dtype)
+            s, state = simulate(neuron, current[None], state, surrogate, parameters=learned)
+            spikes.append(s)
+            membranes.append(state.v)
+        return torch.cat(spikes), state, torch.stack(membranes) if potentials else x.new_empty(0)
+
+
+class SumPool(nn.Module):
+    """The exact sum over windows, over the last axis or the last two."""
+
+    def __init__(self, size: int, stride: int) -> None:
+        super().__init__()
+        self.size, self.stride = size, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sums, shaped as an average pooling's output."""
+        if x.dim() == 3:
+            return x.unfold(-1, self.size, self.stride).sum(-1)
+        return F.avg_pool2d(x, self.size, self.stride, divisor_override=1)
+
+
+class DropoutOverTime(nn.Module):
+    """Dropout with one mask for all time steps of a sample; sees `[time, batch, ...]`."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` with a share of its inputs silenced and the others scaled up, in training only."""
+        if not self.training or self.share == 0:
+            return x
+        keep = 1 - self.share
+        return x * (torch.empty_like(x[0]).bernoulli_(keep) / keep)
+
+
+class Delays(nn.Module):
+    """Delays of one layer's neurons; sees `[time, batch, *shape]`, and starts from silence."""
+
+    start: Tensor
+
+    def __init__(self, start: Tensor, most: int, *, learn: bool) -> None:
+        super().__init__()
+        self.most = most
+        self.learned = nn.ParameterDict()
+        if learn:
+            self.learned["delay"] = nn.Parameter(torch.logit(start / most))
+        else:
+            self.register_buffer("start", start.clone(), persistent=False)
+
+    def steps_now(self) -> Tensor:
+        """The delay of each neuron in whole steps, `[*shape]`."""
+        return self._exact().detach().round().long()
+
+    def longest(self) -> int:
+        """The longest delay there is, or may come to be."""
+        return self.most if len(self.learned) else int(self.start.max())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` delayed; what would arrive after its last step is lost."""
+        return delayed(x, self._exact(), learns=len(self.learned) > 0)
+
+    def _exact(self) -> Tensor:
+        return self.most * torch.sigmoid(self.learned["delay"]) if len(self.learned) else self.start
+
+
+def check_learned(neuron: Neuron, learn: tuple[str, ...]) -> None:
+    """Raise unless the neuron has each of the parameters that are to be learned, named once."""
+    known = [name for name in (*DECAYS, "kappa", "threshold") if hasattr(neuron, name)]
+    for name in learn:
+        if name not in known or learn.count(name) > 1:
+            twice = " twice" if name in known else ""
+            raise SnnError(f"{type(neuron).__name__}: cannot learn {name!r}{twice}. It has: {', '.join(known)}.")
