@@ -31,7 +31,7 @@ from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, State, Tau, decay
 from snn_bp.runs.evaluation import evaluate
 from snn_bp.runs.experiment import Experiment, Train
 from snn_bp.runs.folder import Run
-from snn_bp.search import Search, search
+from snn_bp.searches import Search, search
 from snn_bp.surrogates import (
     ATan,
     Boxcar,

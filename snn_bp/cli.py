@@ -20,14 +20,14 @@ from snn_bp.errors import SnnError, check_number
 from snn_bp.files import is_there
 from snn_bp.instruments import check_gradients, examine
 from snn_bp.model.network import start_alive
-from snn_bp.report.comparison import state_of
+from snn_bp.reports.comparison import state_of
 from snn_bp.runs.evaluation import evaluate as evaluate_run
 from snn_bp.runs.experiment import Experiment, override
 from snn_bp.runs.experiment_file import is_read, read_file
 from snn_bp.runs.folder import Run
 from snn_bp.runtime.signals import Stopped, end_with_interrupt
-from snn_bp.search import resume_search
-from snn_bp.search import search as search_weights
+from snn_bp.searches import resume_search
+from snn_bp.searches import search as search_weights
 from snn_bp.training.estimate import estimate
 from snn_bp.training.loop import resume as resume_run
 from snn_bp.training.loop import train as train_run
@@ -224,8 +224,8 @@ def report(
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Write the pictures into plots/ too.")] = True,
 ) -> None:  # fmt: skip
     """Write a run's page, RUN/report.html: results, curves, doctor, error map, spikes, export proof, in one file."""
-    from snn_bp.report import report as report_run
-    from snn_bp.report.plots import save_plots  # matplotlib, only where it is asked for
+    from snn_bp.reports import report as report_run
+    from snn_bp.reports.plots import save_plots  # matplotlib, only where it is asked for
 
     opened = _opened(run)
     print(report_run(opened, split=split))
@@ -240,7 +240,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Write it to FILE.csv or FILE.json too.")] = None,
 ) -> None:
     """Runs side by side: mean and deviation over seeds, and the settings in which they differ."""
-    from snn_bp.report.comparison import compare as compare_runs
+    from snn_bp.reports.comparison import compare as compare_runs
 
     found = compare_runs(runs)
     _print(found, as_json)

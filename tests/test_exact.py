@@ -32,9 +32,9 @@ from snn_bp.instruments.online.blocks import blocks_of
 from snn_bp.model.exact import is_exact, why_strange
 from snn_bp.model.modules import Neurons
 from snn_bp.model.stateless import apply_stateless
-from snn_bp.report.plots import weight_filters
+from snn_bp.reports.plots import weight_filters
 from snn_bp.runs.evaluation import count_activity
-from snn_bp.search.population import runs_together
+from snn_bp.searches.population import runs_together
 
 
 def doubled(kind):

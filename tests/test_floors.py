@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "snn_bp"
 # the entries of the package from the ground up; each has a rank of its own and imports from those before it only
 FLOORS = (
     "errors", "files", "runtime", "equations", "surrogates", "neurons", "kernels", "model", "data", "chip", "runs",
-    "exchange", "instruments", "training", "search", "report", "verification", "cli", "__main__",
+    "exchange", "instruments", "training", "searches", "reports", "verification", "cli", "__main__",
 )  # fmt: skip
 OWED = {
     ("model.network", "chip"),
@@ -29,8 +29,8 @@ ONLY_IN = {
     "nir": {"exchange"},
     "h5py": {"data", "files", "chip", "exchange"},
     "lava": {"chip"},
-    "jinja2": {"report"},
-    "matplotlib": {"report"},
+    "jinja2": {"reports"},
+    "matplotlib": {"reports"},
     "samna": set(),
 }
 

@@ -27,7 +27,7 @@ from snn_bp import (
 )
 from snn_bp.errors import SnnError
 from snn_bp.instruments import diagnose
-from snn_bp.report.plots import (
+from snn_bp.reports.plots import (
     confusion_matrix,
     error_map,
     event_movie,
@@ -40,8 +40,8 @@ from snn_bp.report.plots import (
     weight_filters,
     weight_histogram,
 )
-from snn_bp.report.plots.backward import _light_half
-from snn_bp.report.plots.style import LINES, SEQUENTIAL, png_bytes, svg_bytes
+from snn_bp.reports.plots.backward import _light_half
+from snn_bp.reports.plots.style import LINES, SEQUENTIAL, png_bytes, svg_bytes
 
 few_digits, finished = runs.few_digits, runs.finished
 
@@ -300,7 +300,7 @@ def test_a_run_before_its_first_epoch_gives_no_picture(tmp_path):
 
 @pytest.mark.slow
 def test_drawing_chooses_no_backend():
-    program = "import sys; from snn_bp.report.plots import *; from snn_bp.report.plots.style import *; "
+    program = "import sys; from snn_bp.reports.plots import *; from snn_bp.reports.plots.style import *; "
     program += "png_bytes(confusion_matrix([[1, 0], [0, 1]])); print('matplotlib.pyplot' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

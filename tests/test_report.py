@@ -11,9 +11,9 @@ from runs import json_of
 from snn_bp import Run, SnnError
 from snn_bp.files import read_object, write_json
 from snn_bp.instruments import Finding, Report
-from snn_bp.report import report, sections
-from snn_bp.report.page import Image
-from snn_bp.report.plots import Picture, confusion_matrix
+from snn_bp.reports import report, sections
+from snn_bp.reports.page import Image
+from snn_bp.reports.plots import Picture, confusion_matrix
 
 few_digits, finished = runs.few_digits, runs.finished
 pytestmark = pytest.mark.usefixtures("few_digits")

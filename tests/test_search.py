@@ -35,9 +35,9 @@ from snn_bp.model.losses import CountCrossEntropy, RateBounds
 from snn_bp.model.network import Network, start_alive
 from snn_bp.runs.evaluation import evaluate, evaluate_network
 from snn_bp.runtime.signals import Stopped
-from snn_bp.search import OfOutput, Search, resume_search, search, searchers
-from snn_bp.search import population as valuing
-from snn_bp.search.methods import METHODS, Evolution
+from snn_bp.searches import OfOutput, Search, resume_search, search, searchers
+from snn_bp.searches import population as valuing
+from snn_bp.searches.methods import METHODS, Evolution
 from snn_bp.training.loop import make_optimizer, resume, train_step
 
 DATA = Data("digits", step_ms=104, steps=3, downsample=2, batch=8, shift=2)
@@ -57,7 +57,7 @@ TOGETHER = {
 @pytest.fixture(autouse=True)
 def few_digits(monkeypatch):
     """Searches see `runs.SIZES` recordings, and measure a few times only."""
-    loop = importlib.import_module("snn_bp.search.loop")
+    loop = importlib.import_module("snn_bp.searches.loop")
     monkeypatch.setattr(loop, "ROWS", 5)
     monkeypatch.setattr(loop, "MEASURED", 16)
     for module in (loop, importlib.import_module("snn_bp.runs.folder")):

@@ -29,9 +29,9 @@ from snn_bp import LIF, CountSquaredError, Data, Dense, Experiment, Flatten, Poo
 from snn_bp.data import load
 from snn_bp.files import replace_file
 from snn_bp.runs.provenance import commit, machine, version
-from snn_bp.search import OfOutput, search
-from snn_bp.search.methods import METHODS
-from snn_bp.search.searchers import Backpropagation, Population
+from snn_bp.searches import OfOutput, search
+from snn_bp.searches.methods import METHODS
+from snn_bp.searches.searchers import Backpropagation, Population
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "search.json"
 DATA = Data("digits", step_ms=52, steps=6, downsample=2, batch=64, shift=1)  # of experiments/digits.py, coarser

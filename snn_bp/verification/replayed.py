@@ -18,8 +18,8 @@ from snn_bp.exchange.nir_write import check_places, contract_path, write_nir
 from snn_bp.files import make_folder, replace_file, write_object
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.neurons import is_spiking
-from snn_bp.report.plots import weight_histogram
-from snn_bp.report.plots.style import png_bytes
+from snn_bp.reports.plots import weight_histogram
+from snn_bp.reports.plots.style import png_bytes
 from snn_bp.runs.folder import Run
 from snn_bp.verification.netx import Batches, ask_client, for_chip, prove_netx
 from snn_bp.verification.result import Proof, first_difference

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snn_bp.errors import SnnError, check_number
 from snn_bp.model.losses import CountCrossEntropy, Loss
-from snn_bp.report.plots.style import LINES, figure, styled
+from snn_bp.reports.plots.style import LINES, figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,12 +13,12 @@ from snn_bp.files import is_there, make_folder, replace_file
 from snn_bp.instruments.trace import Trace, diagnose
 from snn_bp.model.network import Network
 from snn_bp.neurons import is_spiking
-from snn_bp.report.plots.backward import error_map, raster, surrogate_window
-from snn_bp.report.plots.events import event_movie, event_strip
-from snn_bp.report.plots.results import confusion_matrix
-from snn_bp.report.plots.style import png_bytes
-from snn_bp.report.plots.training import layer_curves, training_curves
-from snn_bp.report.plots.weights import weight_filters
+from snn_bp.reports.plots.backward import error_map, raster, surrogate_window
+from snn_bp.reports.plots.events import event_movie, event_strip
+from snn_bp.reports.plots.results import confusion_matrix
+from snn_bp.reports.plots.style import png_bytes
+from snn_bp.reports.plots.training import layer_curves, training_curves
+from snn_bp.reports.plots.weights import weight_filters
 from snn_bp.runs.folder import Run
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from snn_bp.errors import SnnError, check_choice
 from snn_bp.files import replace_file
-from snn_bp.report import sections
-from snn_bp.report.comparison import state_of
-from snn_bp.report.page import Section, render
+from snn_bp.reports import sections
+from snn_bp.reports.comparison import state_of
+from snn_bp.reports.page import Section, render
 from snn_bp.runs.folder import Run
 from snn_bp.training.progress import results_line
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from snn_bp.model.exact import is_exact
 from snn_bp.model.modules import Neurons
 from snn_bp.model.network import Network, apply_stateless, has_state
-from snn_bp.search.objective import Objective, OfOutput
+from snn_bp.searches.objective import Objective, OfOutput
 
 TOGETHER = 100_000  # weights of a network up to which its points run together
 VALUES = 2**22  # most outputs of a layer at once: 16 MB in single precision

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from snn_bp.report.plots.style import figure, line_styles, styled
+from snn_bp.reports.plots.style import figure, line_styles, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,9 +10,9 @@ from snn_bp.errors import SnnError
 from snn_bp.model.network import Network, first_nonfinite
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.experiment import Train
-from snn_bp.search.methods import Method
-from snn_bp.search.objective import Objective
-from snn_bp.search.population import load_point, norms_of, value_points
+from snn_bp.searches.methods import Method
+from snn_bp.searches.objective import Objective
+from snn_bp.searches.population import load_point, norms_of, value_points
 from snn_bp.training.loop import explain_nonfinite, train_step
 from snn_bp.training.optimizer import learning_rate, make_optimizer
 

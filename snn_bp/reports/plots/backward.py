@@ -8,7 +8,7 @@ from snn_bp.errors import SnnError, check_number
 from snn_bp.instruments.trace import LayerTrace, Trace
 from snn_bp.model.activity import WINDOW
 from snn_bp.neurons import is_spiking
-from snn_bp.report.plots.style import LINES, SEQUENTIAL, figure, styled
+from snn_bp.reports.plots.style import LINES, SEQUENTIAL, figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

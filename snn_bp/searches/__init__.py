@@ -7,8 +7,8 @@ three each. cma was run beside our strategy, one seed, spheres and ellipsoids of
 evaluations our value is at most four times its, until single precision ends.
 """
 
-from snn_bp.search.loop import resume_search as resume_search
-from snn_bp.search.loop import search as search
-from snn_bp.search.objective import Objective as Objective
-from snn_bp.search.objective import OfOutput as OfOutput
-from snn_bp.search.record import Search as Search
+from snn_bp.searches.loop import resume_search as resume_search
+from snn_bp.searches.loop import search as search
+from snn_bp.searches.objective import Objective as Objective
+from snn_bp.searches.objective import OfOutput as OfOutput
+from snn_bp.searches.record import Search as Search

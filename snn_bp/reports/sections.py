@@ -11,11 +11,11 @@ from snn_bp.errors import SnnError
 from snn_bp.files import is_there, read_object
 from snn_bp.instruments.doctor import examine
 from snn_bp.instruments.learning import largest_updates
-from snn_bp.report.comparison import settings
-from snn_bp.report.page import Fact, Image, Section, Table
-from snn_bp.report.plots.pictures import Picture, Scene, confusion_picture, has_checkpoint, training_pictures
-from snn_bp.report.plots.style import svg_bytes
-from snn_bp.report.plots.weights import weight_histogram
+from snn_bp.reports.comparison import settings
+from snn_bp.reports.page import Fact, Image, Section, Table
+from snn_bp.reports.plots.pictures import Picture, Scene, confusion_picture, has_checkpoint, training_pictures
+from snn_bp.reports.plots.style import svg_bytes
+from snn_bp.reports.plots.weights import weight_histogram
 from snn_bp.runs.evaluation import evaluate
 from snn_bp.runs.experiment import Train
 from snn_bp.runs.folder import Run

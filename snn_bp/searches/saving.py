@@ -10,8 +10,8 @@ from snn_bp.files import is_there, read_object
 from snn_bp.model.network import Network
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.folder import ASKED, Run
-from snn_bp.search.record import Row
-from snn_bp.search.searchers import Backpropagation, Population
+from snn_bp.searches.record import Row
+from snn_bp.searches.searchers import Backpropagation, Population
 from snn_bp.training.resuming import check_nothing_trained
 
 

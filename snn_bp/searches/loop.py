@@ -20,12 +20,12 @@ from snn_bp.runs.experiment import Experiment, Train, to_json
 from snn_bp.runs.folder import ASKED, Run
 from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runtime.signals import Stopped, noted_signals
-from snn_bp.search.methods import METHODS
-from snn_bp.search.objective import Kind, Objective, name_of, objective_of
-from snn_bp.search.population import norms_of
-from snn_bp.search.record import Row, Search
-from snn_bp.search.saving import Position, position_of, read_asked, save, save_row
-from snn_bp.search.searchers import Backpropagation, Population
+from snn_bp.searches.methods import METHODS
+from snn_bp.searches.objective import Kind, Objective, name_of, objective_of
+from snn_bp.searches.population import norms_of
+from snn_bp.searches.record import Row, Search
+from snn_bp.searches.saving import Position, position_of, read_asked, save, save_row
+from snn_bp.searches.searchers import Backpropagation, Population
 from snn_bp.training.feasibility import check_fit
 from snn_bp.training.loop import SAVE_SECONDS
 from snn_bp.training.memory import PROBED
@@ -40,7 +40,7 @@ MEASURED = 256  # training recordings on which a row's training loss is taken
 def search(
     experiment: Experiment, *, method: MethodName, budget: int, seed: int | None = None,
     objective: Kind | Objective = "loss", price: float = 1e-4, population: int | None = None,
-    out: Path | str | None = None, command: str = "snn_bp.search", quiet: bool = False,
+    out: Path | str | None = None, command: str = "snn_bp.searches", quiet: bool = False,
     numbered: bool = False, save_seconds: float = SAVE_SECONDS,
 ) -> Search:  # fmt: skip
     """Search for the weights of the experiment's network within `budget` sample evaluations.

@@ -9,7 +9,7 @@ from torch import nn
 from snn_bp.errors import SnnError, check_number
 from snn_bp.model.exact import FORWARDS, check_exact
 from snn_bp.model.network import Network
-from snn_bp.report.plots.style import LINES, SEQUENTIAL, figure, styled
+from snn_bp.reports.plots.style import LINES, SEQUENTIAL, figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from snn_bp.errors import SnnError
-from snn_bp.report.plots.style import SEQUENTIAL, figure, styled
+from snn_bp.reports.plots.style import SEQUENTIAL, figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
