@@ -1,7 +1,7 @@
 """The words of the package are the field's: a list of words that are not, each with what to say instead.
 
-Where they count: names where they are defined, comments, docstrings, messages, README and CONTRIBUTING. A string of one
-word is a key of a file or an option and stays free. `python tests/test_lexicon.py ROOM ...` lists what a room still has.
+Where they count: names where they are defined, comments, docstrings and messages. A string of one word is a key of a
+file or an option and stays free. `python tests/test_lexicon.py ROOM ...` lists what a room still has.
 """
 
 import ast
