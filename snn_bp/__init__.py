@@ -15,7 +15,7 @@ end_in_silence()
 from snn_bp.cli import main
 from snn_bp.data import Data
 from snn_bp.errors import SnnError
-from snn_bp.instruments import Trace, check_gradients, diagnose, examine
+from snn_bp.instruments import Trace, check_gradients, diagnose, trace
 from snn_bp.kernels import rest, simulate, use_backend
 from snn_bp.model.layers import BatchNorm, Conv, Delay, Dense, Dropout, Flatten, Pool, Recurrent, Spiking
 from snn_bp.model.losses import (
@@ -91,13 +91,13 @@ __all__ = [
     "decay",
     "diagnose",
     "evaluate",
-    "examine",
     "main",
     "rest",
     "resume",
     "search",
     "simulate",
     "start_alive",
+    "trace",
     "train",
     "use_backend",
 ]

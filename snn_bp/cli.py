@@ -18,7 +18,7 @@ from snn_bp.data import load
 from snn_bp.data.cache import cache_entries, cache_folder, clean_cache
 from snn_bp.errors import SnnError, check_number
 from snn_bp.files import is_there
-from snn_bp.instruments import check_gradients, examine
+from snn_bp.instruments import check_gradients, diagnose
 from snn_bp.model.network import start_alive
 from snn_bp.reports.comparison import state_of
 from snn_bp.runs.evaluation import evaluate as evaluate_run
@@ -167,7 +167,7 @@ def verify(
 @app.command()
 def doctor(subject: Subject, as_json: AsJson = False) -> None:
     """Why a network does not learn, in words, with the change to make; exit code 1 where something is found."""
-    report = examine(_opened(subject) if subject.is_dir() else read_file(subject))
+    report = diagnose(_opened(subject) if subject.is_dir() else read_file(subject))
     _print(report, as_json)
     if not report.ok:
         raise typer.Exit(1)

@@ -29,8 +29,8 @@ from snn_bp import (
     Recurrent,
     SnnError,
     Spiking,
-    diagnose,
     evaluate,
+    trace,
     use_backend,
 )  # fmt: skip
 from snn_bp.runs.evaluation import evaluate_network, layer_activity, wilson
@@ -270,7 +270,7 @@ def test_layers_are_as_silent_saturated_and_near_threshold_for_the_run_as_for_th
 
     with use_backend("reference"):  # a sum in another order may flip a spike
         rows = layer_activity(alive, x)
-    traced = diagnose(alive, x, torch.tensor([0, 2, 1])).layers
+    traced = trace(alive, x, torch.tensor([0, 2, 1])).layers
 
     for row, layer in zip(rows, traced, strict=True):
         assert layer.rates is not None

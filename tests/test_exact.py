@@ -20,8 +20,8 @@ from snn_bp import (
     Pool,
     Recurrent,
     SnnError,
-    diagnose,
     start_alive,
+    trace,
     use_backend,
 )
 from snn_bp.chip.quantize import quantize
@@ -323,7 +323,7 @@ def test_a_picture_of_the_first_weights_is_not_one_of_the_second():
 
 def test_diagnose_refuses_neurons_it_has_never_seen():
     with pytest.raises(SnnError, match="layer 1"):
-        diagnose(with_strange_neurons(), events((6,), torch.float32), torch.tensor([0, 1, 2]))
+        trace(with_strange_neurons(), events((6,), torch.float32), torch.tensor([0, 1, 2]))
 
 
 @pytest.mark.parametrize("change", [c for c in CHANGES if "further" not in c])
@@ -383,7 +383,7 @@ def test_tied_weights_do_not_go_to_snntorch_as_two():
         to_snntorch(network)
 
 
-# start_alive, diagnose
+# start_alive, trace
 
 
 def spread_of(network, x, place):
@@ -452,10 +452,10 @@ def test_diagnose_gives_tied_weights_their_one_gradient():
     network.layers[2].weight = network.layers[0].weight
     x, targets = events((6,), torch.float32, steps=12), torch.tensor([0, 1, 2])
 
-    trace = diagnose(network, x, targets)
+    traced = trace(network, x, targets)
 
-    assert set(trace.gradients) == {"layer 0 (Linear)", "layer 2 (Linear)"}
-    assert trace.weights["layer 0 (Linear)"] > 0
+    assert set(traced.gradients) == {"layer 0 (Linear)", "layer 2 (Linear)"}
+    assert traced.weights["layer 0 (Linear)"] > 0
 
 
 def test_diagnose_takes_a_pruned_network_that_has_run():
@@ -463,9 +463,9 @@ def test_diagnose_takes_a_pruned_network_that_has_run():
     pruned(network)
     network(events(shape, torch.float32)).sum().backward()
 
-    trace = diagnose(network, events(shape, torch.float32), torch.tensor([0, 1, 2]))
+    traced = trace(network, events(shape, torch.float32), torch.tensor([0, 1, 2]))
 
-    assert trace.gradients["layer 0 (Linear)"] > 0
+    assert traced.gradients["layer 0 (Linear)"] > 0
 
 
 def test_delays_and_current_neurons_are_exact():

@@ -20,13 +20,13 @@ from snn_bp import (
     SnnError,
     State,
     check_gradients,
-    diagnose,
     evaluate,
     rest,
     resume,
     search,
     simulate,
     start_alive,
+    trace,
     train,
     use_backend,
 )
@@ -147,7 +147,7 @@ def test_tensors_without_numbers_and_on_another_device_are_refused():
 def test_what_is_no_network_run_or_experiment_is_named_before_it_is_used(given, tmp_path):
     loss, targets = CountCrossEntropy(), torch.tensor([0, 1])
     asked = (
-        lambda: diagnose(given, X, targets),
+        lambda: trace(given, X, targets),
         lambda: check_gradients(given, X, targets),
         lambda: ottt(given, X, targets, loss),
         lambda: eprop(given, X, targets, loss),
@@ -179,7 +179,7 @@ def test_a_model_or_shape_that_is_no_tuple_is_refused(model, shape):
         Network(model, shape)
 
 
-@pytest.mark.parametrize("ask", [diagnose, check_gradients])
+@pytest.mark.parametrize("ask", [trace, check_gradients])
 def test_inputs_that_are_no_tensor_and_losses_that_cannot_be_called_are_refused(ask):
     with pytest.raises(SnnError, match="should be a torch tensor"):
         ask(small(), X.numpy(), torch.tensor([0, 1]))
@@ -190,7 +190,7 @@ def test_inputs_that_are_no_tensor_and_losses_that_cannot_be_called_are_refused(
 @pytest.mark.parametrize("loss", [CountCrossEntropy, LIF])
 def test_a_class_in_place_of_a_loss_is_refused(loss):
     with pytest.raises(SnnError, match=r"the loss should be one, as CountCrossEntropy\(\)"):
-        diagnose(small(), X, torch.tensor([0, 1]), loss=loss)
+        trace(small(), X, torch.tensor([0, 1]), loss=loss)
 
 
 def test_a_spread_that_no_weight_holds_and_a_step_without_axes_are_refused():

@@ -26,7 +26,7 @@ from snn_bp import (
     Run,
 )
 from snn_bp.errors import SnnError
-from snn_bp.instruments import diagnose
+from snn_bp.instruments import trace
 from snn_bp.reports.plots import (
     confusion_matrix,
     error_map,
@@ -77,8 +77,8 @@ def x():
 
 
 @pytest.fixture(scope="module")
-def trace(network, x):
-    return diagnose(network, x, torch.arange(BATCH))
+def traced(network, x):
+    return trace(network, x, torch.arange(BATCH))
 
 
 @pytest.fixture(scope="module")
@@ -170,12 +170,12 @@ def test_error_map_holds_the_errors_of_the_trace(trace, figures):
 
 
 def test_pictures_of_a_dead_or_broken_pass_can_be_drawn(network, x):
-    still = diagnose(network, torch.zeros_like(x), torch.arange(BATCH))
-    broken = diagnose(network, x * float("inf"), torch.arange(BATCH))
+    still = trace(network, torch.zeros_like(x), torch.arange(BATCH))
+    broken = trace(network, x * float("inf"), torch.arange(BATCH))
 
-    for trace in (still, broken):
+    for traced in (still, broken):
         for draw in (raster, error_map, surrogate_window):
-            png_bytes(draw(trace), dpi=30)
+            png_bytes(draw(traced), dpi=30)
 
 
 def test_the_windows_histogram_and_slope_are_those_of_the_trace(trace):
@@ -196,7 +196,7 @@ def test_a_network_that_does_not_spike_has_no_surrogate_to_show(x):
     readout = Network((Flatten(), Dense(5), LI(beta=0.9)), (2, 6, 4))
 
     with pytest.raises(SnnError, match="no layer of the trace spikes"):
-        surrogate_window(diagnose(readout, x, torch.arange(BATCH)))
+        surrogate_window(trace(readout, x, torch.arange(BATCH)))
 
 
 @pytest.mark.parametrize("loss", (CountCrossEntropy(), MaxCrossEntropy(), FirstSpike()), ids=repr)

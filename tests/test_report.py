@@ -73,7 +73,7 @@ def copy(finished, tmp_path, monkeypatch):
     """A finished run to change; what has tests of its own and takes long, pictures and doctor, is left out."""
     monkeypatch.setattr(sections, "svg_bytes", lambda figure: b"<svg/>")
     monkeypatch.setattr(sections.Scene, "pictures", lambda scene: {})
-    monkeypatch.setattr(sections, "examine", lambda run: Report("run", ()))
+    monkeypatch.setattr(sections, "diagnose", lambda run: Report("run", ()))
     return Run(shutil.copytree(finished.path, tmp_path / "run"))
 
 
@@ -196,7 +196,7 @@ def test_an_unknown_split_is_refused(copy):
 
 def test_the_doctors_findings_stand_on_the_page(copy, monkeypatch):
     finding = Finding("silent", "layer 3 (LIF)", "share of neurons that never fire", 1.0, 0.9, "Put BatchNorm() there.")
-    monkeypatch.setattr(sections, "examine", lambda run: Report("run", (finding,)))
+    monkeypatch.setattr(sections, "diagnose", lambda run: Report("run", (finding,)))
 
     assert str(finding) in page_of(copy).words
 

@@ -34,7 +34,7 @@ from snn_bp import LIF, ATan, BatchNorm, Boxcar, Data, Dense, FastSigmoid, Flatt
 from snn_bp.data import Dataset, load
 from snn_bp.data.store import Recording
 from snn_bp.files import write_json
-from snn_bp.instruments import check_gradients, diagnose, examine
+from snn_bp.instruments import check_gradients, diagnose, trace
 from snn_bp.instruments.faults import find_leaked_state, find_stale_cache, find_unrelated_labels
 from snn_bp.kernels.cpu import dense
 from snn_bp.model.modules import Neurons
@@ -88,12 +88,12 @@ def nan_surrogate() -> str:
     surrogate = replace(broken.surrogate)
     object.__setattr__(surrogate, "slope", float("nan"))
     broken.layers[1].surrogate = surrogate  # type: ignore[assignment]
-    return str(examine(diagnose(broken, *batch())))
+    return str(diagnose(trace(broken, *batch())))
 
 
 def dead_layer() -> str:
     """A threshold that nothing reaches."""
-    return str(examine(diagnose(network(threshold=100.0), *batch())))
+    return str(diagnose(trace(network(threshold=100.0), *batch())))
 
 
 def leaked_state() -> str:
@@ -114,7 +114,7 @@ def exploding_recurrence() -> str:
     made = network(recurrent=True)
     with torch.no_grad():
         made.layers[1].recurrence.weight *= 100  # type: ignore[union-attr]
-    return str(examine(diagnose(made, *batch(steps=40))))
+    return str(diagnose(trace(made, *batch(steps=40))))
 
 
 def stale_cache() -> str:
@@ -183,7 +183,7 @@ def trained(
     x, targets = dataset.batch("train", dataset.batches("train", seed=seed)[0])
     if mend == "start_alive":
         start_alive(made, x)
-    report = examine(diagnose(made, x, targets))
+    report = diagnose(trace(made, x, targets))
     optimizer, accuracies = make_optimizer(made, how), []
     for epoch in range(epochs):
         batches = dataset.batches("train", seed=1000 * seed + epoch)
@@ -207,7 +207,7 @@ def cost(dataset: Dataset) -> dict[str, float]:
         began = time.monotonic()
         train_step(made, optimizer, x, targets, HOW)
         between = time.monotonic()
-        examine(diagnose(made, x[:, :SAMPLED], targets[:SAMPLED]))
+        diagnose(trace(made, x[:, :SAMPLED], targets[:SAMPLED]))
         seconds["step"].append(between - began)
         seconds["visit"].append(time.monotonic() - between)
     step, visit = (1e3 * statistics.median(seconds[name][1:]) for name in ("step", "visit"))

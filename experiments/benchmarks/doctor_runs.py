@@ -18,7 +18,7 @@ import numpy as np
 
 from snn_bp import LIF, BatchNorm, Data, Dense, Experiment, Flatten, Network, Run, Train
 from snn_bp.data import Dataset, load
-from snn_bp.instruments import Report, doctor, examine
+from snn_bp.instruments import Report, diagnose, doctor
 from snn_bp.runs import folder as run_folder
 from snn_bp.runs.experiment import override
 from snn_bp.training import loop
@@ -108,7 +108,7 @@ def planted(fault: Fault, *, seed: int = 0) -> dict[str, Any]:
     experiment, _ = override(replace(HEALTHY, seed=seed), list(fault.changes))
     with tampered(fault.loader, fault.network):
         ill, report = trained(experiment)
-        start = examine(experiment)
+        start = diagnose(experiment)
     named = [finding for finding in report.findings if finding.kind == fault.kind]
     result = {
         "named": bool(named),
@@ -132,10 +132,10 @@ def planted(fault: Fault, *, seed: int = 0) -> dict[str, Any]:
 
 def healthy(experiment: Experiment) -> dict[str, Any]:
     """What the doctor says of a run that is well: before its first step, while it trains and in the end."""
-    start = examine(experiment)
+    start = diagnose(experiment)
     with tempfile.TemporaryDirectory() as folder:
         run = loop.train(experiment, Path(folder, "run"), quiet=True)
-        report, rows = examine(Run(run.path)), run.metrics()
+        report, rows = diagnose(Run(run.path)), run.metrics()
         said = [line for line in (run.path / "log.txt").read_text(encoding="utf-8").splitlines() if "doctor: " in line]
     alarms = [*map(str, start.findings), *said, *map(str, report.findings)]
     return {"validation_accuracy": _best(rows), "alarms": alarms}
@@ -145,7 +145,7 @@ def trained(experiment: Experiment) -> tuple[float, Report]:
     """The best validation accuracy of a run and what the doctor says of it."""
     with tempfile.TemporaryDirectory() as folder:
         run = loop.train(experiment, Path(folder, "run"), quiet=True)
-        return _best(run.metrics()), examine(run)
+        return _best(run.metrics()), diagnose(run)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.instruments.smooth import piece
-from snn_bp.instruments.trace import forked
+from snn_bp.instruments.traces import forked
 from snn_bp.instruments.unroll import How, Steps, unroll
 from snn_bp.model.losses import Loss, smooth_loss
 from snn_bp.model.modules import Delays

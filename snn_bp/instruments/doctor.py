@@ -1,4 +1,4 @@
-"""`examine`: why a network does not learn, in words, with the change to make.
+"""`diagnose`: why a network does not learn, in words, with the change to make.
 
 Each limit stands beside its reason. Limits are wide: a network that learns the default data well stays below all of
 them from the first step to the last, so what is said is worth reading.
@@ -16,14 +16,14 @@ from snn_bp.instruments.faults import find_leaked_state, find_shifted_labels, fi
 from snn_bp.instruments.findings import Finding, Report
 from snn_bp.instruments.inputs import find_changed_recordings, find_faults_of_recordings, find_window
 from snn_bp.instruments.learning import (
-    examine_updates,
+    diagnose_updates,
     find_chance_level,
     find_learning_rate,
     find_overfitting,
     has_learned,
 )
 from snn_bp.instruments.remedies import calm, carry, hold, remember, shrink, wake, widen
-from snn_bp.instruments.trace import LayerTrace, Trace, diagnose
+from snn_bp.instruments.traces import LayerTrace, Trace, trace
 from snn_bp.model.activity import silent_share
 from snn_bp.model.network import Network, start_alive
 from snn_bp.neurons import is_spiking
@@ -49,18 +49,18 @@ BEARABLE = ("vanishing over time", "exploding over time")  # of a run that answe
 SAMPLES = 32  # recordings that a trace of a run takes
 
 
-def examine(subject: Trace | Run | Experiment) -> Report:
+def diagnose(subject: Trace | Run | Experiment) -> Report:
     """Verdicts on a trace; on a run, at its last checkpoint with its data; or on an experiment as it would start."""
     if isinstance(subject, Trace):
-        return Report("trace", tuple(examine_trace(subject)))
+        return Report("trace", tuple(diagnose_trace(subject)))
     if isinstance(subject, Run):
         return _examine_run(subject)
     if isinstance(subject, Experiment):
         return _examine_start(subject)
-    raise SnnError(f"examine: it takes a Trace, a Run or an Experiment, found {type(subject).__name__}.")
+    raise SnnError(f"diagnose: it takes a Trace, a Run or an Experiment, found {type(subject).__name__}.")
 
 
-def examine_trace(trace: Trace) -> list[Finding]:
+def diagnose_trace(trace: Trace) -> list[Finding]:
     """What one backward pass says; where something is not finite, that alone."""
     if broken := _not_finite(trace):
         return [broken]
@@ -70,7 +70,7 @@ def examine_trace(trace: Trace) -> list[Finding]:
     return [*_frozen(trace), *_activity(trace), *depth, *over_time, *_bounds(trace)]
 
 
-def examine_course(
+def diagnose_course(
     rows: list[dict[str, float]], dataset: Dataset, experiment: Experiment, *, finished: bool, causes: bool = False
 ) -> list[Finding]:  # fmt: skip
     """What the rows of `metrics.csv` say: chance level, or overfitting; `causes` stand in other findings."""
@@ -80,7 +80,7 @@ def examine_course(
     return find_overfitting(rows, labels, experiment.data, experiment.model)
 
 
-def examine_rate(network: Network, trace: Trace, how: Train, *, batches: int) -> list[Finding]:
+def diagnose_rate(network: Network, trace: Trace, how: Train, *, batches: int) -> list[Finding]:
     """Whether the learning rate fits the weights that `network` starts from, traced before the first step."""
     return find_learning_rate(network, how, trace.gradients, steps=how.epochs * batches)
 
@@ -96,9 +96,9 @@ def _examine_run(run: Run) -> Report:
     found = [finding for finding in found if not (learned and finding.kind in BEARABLE)]
     first = experiment.network(dataset.shape)
     start_alive(first, _batch(dataset)[0])
-    start = diagnose(first.train(), *_batch(dataset), loss=experiment.train.loss)
-    rate = examine_rate(first, start, experiment.train, batches=len(dataset.batches("train")))
-    updates = examine_updates(run.layers(), experiment.train)
+    start = trace(first.train(), *_batch(dataset), loss=experiment.train.loss)
+    rate = diagnose_rate(first, start, experiment.train, batches=len(dataset.batches("train")))
+    updates = diagnose_updates(run.layers(), experiment.train)
     if rate:  # the rate explains what it did
         found = [finding for finding in found if finding.kind not in SCATTERED]
         updates = [finding for finding in updates if finding.kind not in ("update too small", "update too large")]
@@ -107,7 +107,7 @@ def _examine_run(run: Run) -> Report:
         seen = evaluate_network(network, dataset, "validation", experiment.train.loss, counts=False)
         found += find_shifted_labels(seen.confusion, where="the validation split")
     named = {finding.kind for finding in found}
-    course = examine_course(rows, dataset, experiment, finished=run.results() is not None, causes=bool(found))
+    course = diagnose_course(rows, dataset, experiment, finished=run.results() is not None, causes=bool(found))
     kinds = {finding.kind for finding in course}
     if "chance level" in kinds and not named & {*NOTHING_IN, "one class", "shifted labels"}:
         found += find_unrelated_labels(dataset)
@@ -123,7 +123,7 @@ def _examine_start(experiment: Experiment) -> Report:
     network = experiment.network(dataset.shape)
     start_alive(network, _batch(dataset)[0])
     found, trace = _examine_network(network, dataset, experiment)
-    rate = examine_rate(network, trace, experiment.train, batches=len(dataset.batches("train")))
+    rate = diagnose_rate(network, trace, experiment.train, batches=len(dataset.batches("train")))
     found = [*_without_echoes(inputs, found), *rate]
     if not any(finding.kind in (*NOTHING_IN, "one class") for finding in inputs):
         found += find_unrelated_labels(dataset)
@@ -133,8 +133,8 @@ def _examine_start(experiment: Experiment) -> Report:
 def _examine_network(network: Network, dataset: Dataset, experiment: Experiment) -> tuple[list[Finding], Trace]:
     x, targets = _batch(dataset)
     found = [*find_leaked_state(network, x), *find_stale_cache(dataset)]
-    trace = diagnose(network.train(), x, targets, loss=experiment.train.loss)
-    return [*examine_trace(trace), *found], trace
+    traced = trace(network.train(), x, targets, loss=experiment.train.loss)
+    return [*diagnose_trace(traced), *found], traced
 
 
 def _without_echoes(inputs: list[Finding], found: list[Finding]) -> list[Finding]:

@@ -56,8 +56,8 @@ class Report:
         return "\n".join([f"{self.subject}: {len(self.findings)} findings", *(f"  {each}" for each in self.findings)])
 
 
-def fresh(findings: Sequence[Finding], said: set[tuple[str, str]]) -> list[Finding]:
-    """The findings of a kind and place that are not in `said`; they are added to it."""
-    found = [finding for finding in findings if (finding.kind, finding.where) not in said]
-    said.update((finding.kind, finding.where) for finding in found)
+def only_new(findings: Sequence[Finding], already_reported: set[tuple[str, str]]) -> list[Finding]:
+    """The findings whose kind and place are not in `already_reported` yet; they are added to it."""
+    found = [finding for finding in findings if (finding.kind, finding.where) not in already_reported]
+    already_reported.update((finding.kind, finding.where) for finding in found)
     return found

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from snn_bp.errors import SnnError, check_number, check_seed
 from snn_bp.instruments.differences import TRUSTED, Difference, differences, largest, scales
 from snn_bp.instruments.smooth import at_edges
-from snn_bp.instruments.trace import forked
+from snn_bp.instruments.traces import forked
 from snn_bp.instruments.unroll import How, check_asked, copied, unroll
 from snn_bp.kernels import use_backend
 from snn_bp.model.losses import CountCrossEntropy, Loss, smooth_loss

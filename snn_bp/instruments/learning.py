@@ -86,7 +86,7 @@ def largest_updates(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return largest
 
 
-def examine_updates(rows: Sequence[dict[str, Any]], how: Train | None = None) -> list[Finding]:
+def diagnose_updates(rows: Sequence[dict[str, Any]], how: Train | None = None) -> list[Finding]:
     """What the rows of `layers.jsonl` say of the updates; each layer by its largest, for schedules end near zero."""
     largest, found = largest_updates(rows), []
     for layer, ratio in largest.items():

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from snn_bp.instruments.trace import LayerTrace, Trace
+from snn_bp.instruments.traces import LayerTrace, Trace
 from snn_bp.model.layers import BatchNorm, Conv, Dense, Layer, Recurrent, Spiking
 from snn_bp.model.losses import CountCrossEntropy
 from snn_bp.neurons import ALIF, LI, Neuron, coefficients

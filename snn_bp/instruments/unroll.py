@@ -59,7 +59,7 @@ def unroll(
     how: How = How(),
 ) -> tuple[Tensor, list[Steps]]:
     """The output on `x` `[time, batch, ...]` from `state` (None: rest), and the steps of each layer of neurons."""
-    check_whole("diagnose", network, Network)
+    check_whole("trace", network, Network)
     layers: list[Steps] = []
     given = iter(state or ())
     with use_backend("reference"):
@@ -97,7 +97,7 @@ def copied(network: Network, *, double: bool = False) -> Network:
 
 def _steps(network: Network, place: int, x: Tensor, state: State | None, how: How, count: int) -> Steps:
     layer = network.layers[place]
-    check_exact("diagnose", network.name(place), layer)
+    check_exact("trace", network.name(place), layer)
     assert isinstance(layer, Neurons)
     neurons, recurrence = layer, layer.recurrence
     x = x if x.dtype in (torch.float32, torch.float64) else x.float()

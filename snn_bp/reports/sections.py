@@ -9,7 +9,7 @@ from typing import Any
 from snn_bp.data import Data
 from snn_bp.errors import SnnError
 from snn_bp.files import is_there, read_object
-from snn_bp.instruments.doctor import examine
+from snn_bp.instruments.doctor import diagnose
 from snn_bp.instruments.learning import largest_updates
 from snn_bp.reports.comparison import settings
 from snn_bp.reports.page import Fact, Image, Section, Table
@@ -135,7 +135,7 @@ def doctor(run: Run) -> Section:
     """The doctor's verdicts on the last checkpoint."""
     if not has_checkpoint(run):
         return Section("Doctor", said=[NO_CHECKPOINT])
-    found = examine(run)
+    found = diagnose(run)
     if found.ok:
         return Section("Doctor", said=["The doctor finds nothing wrong at the last checkpoint."])
     return Section("Doctor", said=["At the last checkpoint:"], listed=[str(each) for each in found.findings])

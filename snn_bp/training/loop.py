@@ -18,7 +18,7 @@ from snn_bp.chip.quantize import may_fire_alone
 from snn_bp.data import Dataset, load, spread
 from snn_bp.errors import SnnError, check_kind
 from snn_bp.files import write_object
-from snn_bp.instruments import diagnose, examine, examine_course, examine_rate, fresh
+from snn_bp.instruments import diagnose, diagnose_course, diagnose_rate, only_new, trace
 from snn_bp.model.network import Network, first_nonfinite, start_alive
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.evaluation import evaluate_network, layer_activity
@@ -28,7 +28,7 @@ from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runtime.signals import Stopped as Stopped
 from snn_bp.runtime.signals import noted_signals
 from snn_bp.training.feasibility import check_fit, check_fits_a_chip
-from snn_bp.training.memory import PROBED, VISITED
+from snn_bp.training.memory import PROBED, TRACED
 from snn_bp.training.optimizer import learning_rate, make_device, make_optimizer
 from snn_bp.training.progress import Progress, Step, Tally, layer_updates, results_line
 from snn_bp.training.resuming import mend_best, newest
@@ -97,8 +97,8 @@ def resume(
         run.check_data(dataset)
         where = f"epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}" if checkpoint else "the beginning"
         progress.say(f"resumed at {where}")
-        if said := run.note_version():
-            progress.say(said)
+        if note := run.note_version():
+            progress.say(note)
         return _fit(run, checkpoint, progress, save_seconds)
 
 
@@ -115,13 +115,13 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
             progress.say(each)
     device = make_device(how)
     probe, wanted = (part.to(device) for part in _probe(dataset))
-    said: set[tuple[str, str]] = set()
+    already_reported: set[tuple[str, str]] = set()
     network = run.experiment.network(dataset.shape).to(device)
     optimizer = make_optimizer(network, how)
     at = checkpoint or Checkpoint(weights={})
     if checkpoint is None:
         start_alive(network, probe)
-        _visit(network, probe, wanted, how, progress, said, batches=len(dataset.batches("train")))
+        _report_findings(network, probe, wanted, how, progress, already_reported, batches=len(dataset.batches("train")))
         run.save(_filled(at, run, network, optimizer))
         run.begin_tables()  # behind a checkpoint: where there are tables and no checkpoint, it was taken away
     else:
@@ -180,7 +180,7 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
             run.save(_filled(at, run, network, optimizer))
             saved = time.monotonic()
             progress.epoch(row)
-            _visit(network, probe, wanted, how, progress, said)
+            _report_findings(network, probe, wanted, how, progress, already_reported)
             if stop and at.epoch < how.epochs:
                 raise Stopped(run.path, stop[0])
     _finish(run, at, progress)
@@ -262,22 +262,22 @@ def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
             results[split] = evaluate_network(network, dataset, split, loss).record()
     write_object(run.path / "results.json", results)
     progress.say(results_line(results))
-    for finding in examine_course(run.metrics(), dataset, run.experiment, finished=True):
+    for finding in diagnose_course(run.metrics(), dataset, run.experiment, finished=True):
         progress.say(f"doctor: {finding}")
     progress.say(f"pictures and page: snn-bp report {run.path}")
 
 
-def _visit(
-    network: Network, x: Tensor, targets: Tensor, how: Train, progress: Progress, said: set[tuple[str, str]], *,
-    batches: int | None = None,
+def _report_findings(
+    network: Network, x: Tensor, targets: Tensor, how: Train, progress: Progress,
+    already_reported: set[tuple[str, str]], *, batches: int | None = None,
 ) -> None:  # fmt: skip
     """Say what the doctor finds in a backward pass on a few recordings, each finding once.
 
     Before the first step, with the `batches` of an epoch, also whether the learning rate fits the weights.
     """
-    trace = diagnose(network.train(), x[:, :VISITED], targets[:VISITED], loss=how.loss)
-    rate = [] if batches is None else examine_rate(network, trace, how, batches=batches)
-    for finding in fresh([*rate, *examine(trace).findings], said):
+    traced = trace(network.train(), x[:, :TRACED], targets[:TRACED], loss=how.loss)
+    rate = [] if batches is None else diagnose_rate(network, traced, how, batches=batches)
+    for finding in only_new([*rate, *diagnose(traced).findings], already_reported):
         progress.say(f"doctor: {finding}")
 
 

@@ -19,7 +19,7 @@ SPARE = 1.6  # an estimate up to so many times what there is may still fit, and 
 _FLOAT = 4
 _WEIGHT = 52  # bytes: the value, its gradient, two of the optimizer, and a checkpoint as it is put together
 _HEAP = 1.2  # what the allocator keeps between tensors that come and go
-PROBED, VISITED = 64, 16  # recordings on which a training looks at its layers, and the doctor at a backward pass
+PROBED, TRACED = 64, 16  # recordings on which a training looks at its layers, and the doctor at a backward pass
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
         kept = chain * sizes.chained + 2 * sizes.normed + 6.5 * sizes.recurrent + sizes.passed
         step = piece * _FLOAT * (kept + 2 * max(sizes.largest_normed, sizes.largest_passed) + sizes.floats)
     probed = rows * min(1.0, PROBED / data.batch) * _FLOAT
-    visited = rows * min(1.0, VISITED / data.batch) * _FLOAT
+    traced = rows * min(1.0, TRACED / data.batch) * _FLOAT
     looking = max(
         probed * (2 * sizes.neurons + 6.5 * sizes.largest + inputs),
-        visited * (24 * sizes.neurons + 2 * inputs),
+        traced * (24 * sizes.neurons + 2 * inputs),
         rows * _FLOAT * ((3.5 if sizes.starts_dense else 2.5) * inputs + 4.5 * sizes.largest),
     )
     return Estimate(frames, sizes.parameters * _WEIGHT, int(_HEAP * step), int(_HEAP * looking))

@@ -28,7 +28,7 @@ from snn_bp import (
     Train,
 )
 from snn_bp.data import load
-from snn_bp.instruments import Finding, Report, diagnose, examine, examine_updates, fresh
+from snn_bp.instruments import Finding, Report, diagnose, diagnose_updates, only_new, trace
 from snn_bp.instruments.faults import find_leaked_state, find_shifted_labels, find_stale_cache, find_unrelated_labels
 from snn_bp.instruments.findings import Kind
 from snn_bp.model.losses import MaxCrossEntropy
@@ -42,7 +42,7 @@ TARGETS = torch.tensor([0, 3, 1])
 def kinds(network, x, **how) -> dict[str, list[str]]:
     """What is found on a network, and in which layers."""
     found: dict[str, list[str]] = {}
-    for finding in examine(diagnose(network, x, TARGETS, **how)).findings:
+    for finding in diagnose(trace(network, x, TARGETS, **how)).findings:
         found.setdefault(finding.kind, []).append(finding.where)
     return found
 
@@ -66,7 +66,7 @@ def test_a_planted_fault_is_found_and_named(fault):
 def test_a_network_that_is_alive_has_no_findings(noise):
     x = noise(20, 3, 6)
 
-    report = examine(diagnose(alive(deep(layers=4), x), x, TARGETS))
+    report = diagnose(trace(alive(deep(layers=4), x), x, TARGETS))
 
     assert report.ok, report
     assert str(report) == "trace: nothing is wrong"
@@ -83,7 +83,7 @@ def test_layers_that_torch_draws_fall_silent_and_each_is_named(noise):
 
 
 def test_the_advice_for_a_silent_layer_points_to_the_first_one(noise):
-    findings = examine(diagnose(deep(layers=4, neuron=LIF(beta=0.5)), noise(6, 3, 6), TARGETS)).findings
+    findings = diagnose(trace(deep(layers=4, neuron=LIF(beta=0.5)), noise(6, 3, 6), TARGETS)).findings
 
     silent = [finding for finding in findings if finding.kind == "silent"]
     assert "start_alive(network, x)" in silent[0].advice
@@ -116,7 +116,7 @@ def test_an_error_that_shrinks_or_grows_over_depth_is_found_where_it_leaves_the_
             for place in range(2, 14, 2):
                 network.layers[place].weight *= factor
 
-        sizes = diagnose(network, x, TARGETS).errors.norm(dim=1)
+        sizes = trace(network, x, TARGETS).errors.norm(dim=1)
         left = [place for place, size in enumerate(sizes / sizes[-1]) if not 1e-2 <= size <= 1e3]
         assert kinds(network, x)[kind] == [f"layer {2 * left[-1] + 1} (LIF)"]
 
@@ -167,7 +167,7 @@ def test_a_number_that_is_none_is_named_where_it_first_stands(plant, where, nois
     with torch.no_grad():
         plant(network, x)
 
-    found = examine(diagnose(network, x, TARGETS)).findings
+    found = diagnose(trace(network, x, TARGETS)).findings
 
     assert [(finding.kind, finding.where) for finding in found] == [("not finite", where)]
 
@@ -179,7 +179,7 @@ def test_updates_are_judged_by_the_largest_of_the_run():
         {"epoch": 1, "layer": "d", "rate": 0.1},
     ]  # fmt: skip
 
-    found = [(finding.kind, finding.where) for finding in examine_updates(rows)]
+    found = [(finding.kind, finding.where) for finding in diagnose_updates(rows)]
 
     assert found == [("update too small", "b"), ("update too large", "c")]
 
@@ -216,7 +216,7 @@ def test_honest_data_has_no_findings():
 
 
 def test_a_run_that_learned_has_no_findings(finished):
-    report = examine(finished)
+    report = diagnose(finished)
 
     assert report.ok, report
     assert report.subject == str(finished.path)
@@ -231,7 +231,7 @@ def test_a_run_with_labels_shifted_behind_its_back_is_found(finished):
         replace(dataset, parts={**dataset.parts, "train": replace(part, events=replace(part.events, labels=labels))})
     )
 
-    found = {finding.kind: finding for finding in examine(run).findings}
+    found = {finding.kind: finding for finding in diagnose(run).findings}
 
     assert found["shifted labels"].where == "the validation split"
 
@@ -239,7 +239,7 @@ def test_a_run_with_labels_shifted_behind_its_back_is_found(finished):
 def test_an_experiment_is_examined_as_it_would_start(few_digits):
     model = (Flatten(), Dense(12), LIF(beta=0.7), Dense(10), LIF(beta=0.7))
 
-    report = examine(Experiment(runs.DIGITS, model, Train(surrogate=Boxcar(slope=1e7))))
+    report = diagnose(Experiment(runs.DIGITS, model, Train(surrogate=Boxcar(slope=1e7))))
 
     assert {finding.where for finding in report.findings if finding.kind == "dead window"} == {
         "layer 2 (LIF)",
@@ -249,7 +249,7 @@ def test_an_experiment_is_examined_as_it_would_start(few_digits):
 
 def test_examining_anything_else_is_refused():
     with pytest.raises(SnnError, match="found str"):
-        examine("runs/digits")  # type: ignore[arg-type]
+        diagnose("runs/digits")  # type: ignore[arg-type]
 
 
 def test_a_report_is_words_and_json():
@@ -262,10 +262,10 @@ def test_a_report_is_words_and_json():
 
 def test_what_was_said_is_not_said_again():
     first, second = (Finding("silent", name, "share", 1.0, 0.9, "Do this.") for name in "ab")
-    said: set[tuple[str, str]] = set()
+    already_reported: set[tuple[str, str]] = set()
 
-    assert fresh([first], said) == [first]
-    assert fresh([first, second], said) == [second]
+    assert only_new([first], already_reported) == [first]
+    assert only_new([first, second], already_reported) == [second]
 
 
 @pytest.mark.slow

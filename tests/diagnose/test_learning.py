@@ -7,8 +7,8 @@ import pytest
 import runs
 import torch
 
-from snn_bp import LIF, BatchNorm, Data, Dense, Dropout, Flatten, Network, Spiking, Train, diagnose
-from snn_bp.instruments import examine_course, examine_rate, examine_updates
+from snn_bp import LIF, BatchNorm, Data, Dense, Dropout, Flatten, Network, Spiking, Train, trace
+from snn_bp.instruments import diagnose_course, diagnose_rate, diagnose_updates
 from snn_bp.instruments.learning import at_chance, best_constant, find_chance_level, find_overfitting
 from snn_bp.model.network import start_alive
 from snn_bp.runs.experiment import override
@@ -109,11 +109,11 @@ def test_the_remedy_against_overfitting_is_what_is_not_there_yet():
 def test_a_course_is_judged_once_by_its_first_fault():
     dataset, experiment = runs.few(runs.DIGITS, quiet=True), runs.tiny()
 
-    found = examine_course(course(1.0, 0.1), dataset, experiment, finished=True)
+    found = diagnose_course(course(1.0, 0.1), dataset, experiment, finished=True)
 
     assert [each.kind for each in found] == ["chance level"]
     assert "see the labels" in found[0].advice
-    assert examine_course(course(0.99, 0.95), dataset, experiment, finished=True) == []
+    assert diagnose_course(course(0.99, 0.95), dataset, experiment, finished=True) == []
 
 
 @pytest.mark.parametrize(
@@ -132,14 +132,14 @@ def test_a_course_is_judged_once_by_its_first_fault():
 def test_a_rate_is_held_against_the_weights_before_the_first_step(how, kind, noise):
     network, x, how = Network((Dense(20), LIF(beta=0.9), Dense(4), LIF(beta=0.9)), (6,)), noise(20, 3, 6), Train(**how)
     start_alive(network, x)
-    trace = diagnose(network, x, torch.tensor([0, 3, 1]))
+    traced = trace(network, x, torch.tensor([0, 3, 1]))
 
-    found = examine_rate(network, trace, how, batches=20)
+    found = diagnose_rate(network, traced, how, batches=20)
 
     assert [each.kind for each in found] == ([] if kind is None else [kind])
     for each in found:
         changed, _ = override(runs.tiny(**{"optimizer": how.optimizer}), list(each.changes))
-        assert examine_rate(network, trace, changed.train, batches=20) == []
+        assert diagnose_rate(network, traced, changed.train, batches=20) == []
 
 
 def test_a_layer_that_never_moved_while_others_did_is_frozen():
@@ -147,13 +147,13 @@ def test_a_layer_that_never_moved_while_others_did_is_frozen():
         {"layer": f"layer {n} (Linear)", "update_over_weight": ratio} for n, ratio in ((1, 0.0), (4, 1e-2), (6, 1e-7))
     ]
 
-    found = [(each.kind, each.where) for each in examine_updates(rows)]
+    found = [(each.kind, each.where) for each in diagnose_updates(rows)]
 
     assert found == [("frozen layer", "layer 1 (Linear)"), ("update too small", "layer 6 (Linear)")]
 
 
 def test_too_large_an_update_names_the_rate_to_take():
-    (found,) = examine_updates([{"layer": "layer 1 (Linear)", "update_over_weight": 0.9}], Train(lr=0.05))
+    (found,) = diagnose_updates([{"layer": "layer 1 (Linear)", "update_over_weight": 0.9}], Train(lr=0.05))
 
     assert found.changes == ("train.lr=0.005",)
 
@@ -168,4 +168,4 @@ def test_an_update_of_a_learned_threshold_counts_in_its_own_units():
     rows = {row["layer"]: row["update_over_weight"] for row in layer_updates(network, before)}
 
     assert rows["layer 1 (LIF)"] == pytest.approx(0.004, rel=1e-3)
-    assert examine_updates([{"layer": "layer 1 (LIF)", "update_over_weight": rows["layer 1 (LIF)"]}]) == []
+    assert diagnose_updates([{"layer": "layer 1 (LIF)", "update_over_weight": rows["layer 1 (LIF)"]}]) == []

@@ -25,7 +25,7 @@ from snn_bp import (
     Spiking,
     Train,
 )
-from snn_bp.instruments import diagnose, examine
+from snn_bp.instruments import diagnose, trace
 from snn_bp.model.network import start_alive
 from snn_bp.runs.experiment import override
 
@@ -35,7 +35,7 @@ BARE = (Dense(20), LIF(beta=0.9), Dense(4), LIF(beta=0.9))
 
 
 def found_on(network, x, *, targets=TARGETS, **how) -> dict:
-    return {finding.kind: finding for finding in reversed(examine(diagnose(network, x, targets, **how)).findings)}
+    return {finding.kind: finding for finding in reversed(diagnose(trace(network, x, targets, **how)).findings)}
 
 
 def followed(model, changes, *, surrogate=None) -> Network:
@@ -87,7 +87,7 @@ def test_a_wide_surrogate_is_not_advised_to_one_that_is_it(noise):
         for place in range(3, 15, 3):
             network.layers[place + 1].weight.mul_(1e-3)
 
-    for finding in examine(diagnose(network, x, TARGETS)).findings:
+    for finding in diagnose(trace(network, x, TARGETS)).findings:
         assert "than ATan(slope=2.0), as ATan()" not in finding.advice
         assert not any("ATan(slope=2)" in change for change in finding.changes), finding
 
@@ -170,7 +170,7 @@ def test_small_and_unusual_networks_that_are_alive_have_no_findings(model, loss,
     start_alive(network, x)
     targets = TARGETS if network.output_shape[0] > 3 else TARGETS % 2
 
-    report = examine(diagnose(network, x, targets, loss=loss))
+    report = diagnose(trace(network, x, targets, loss=loss))
 
     assert report.ok, report
 
@@ -186,7 +186,7 @@ def test_a_regression_that_is_alive_has_no_findings(noise):
     network, x = Network((Dense(20), LIF(beta=0.9), Dense(1), LI(beta=0.9)), (6,)), noise(20, 3, 6)
     start_alive(network, x)
 
-    report = examine(diagnose(network, x, torch.tensor([0.5, -1.0, 2.0]), loss=SquaredError()))  # type: ignore[arg-type]
+    report = diagnose(trace(network, x, torch.tensor([0.5, -1.0, 2.0]), loss=SquaredError()))  # type: ignore[arg-type]
 
     assert report.ok, report
 
@@ -197,10 +197,10 @@ def test_an_answer_that_is_right_and_sure_sends_no_error_back_and_is_no_fault(no
         network.layers[0].weight.zero_()
         network.layers[0].bias.copy_(torch.tensor([500.0, 0, 0, 0]))
 
-    trace = diagnose(network, x, torch.zeros(3, dtype=torch.long))
+    traced = trace(network, x, torch.zeros(3, dtype=torch.long))
 
-    assert float(trace.errors.abs().max()) == 0
-    assert examine(trace).ok
+    assert float(traced.errors.abs().max()) == 0
+    assert diagnose(traced).ok
 
 
 def test_neurons_that_see_only_the_dark_border_are_not_silent(noise):
@@ -211,10 +211,10 @@ def test_neurons_that_see_only_the_dark_border_are_not_silent(noise):
     )
     start_alive(network, x)
 
-    trace = diagnose(network, x, TARGETS)
+    traced = trace(network, x, TARGETS)
 
-    assert trace.layers[0].silent > 0.9
-    assert "silent" not in {finding.kind for finding in examine(trace).findings}
+    assert traced.layers[0].silent > 0.9
+    assert "silent" not in {finding.kind for finding in diagnose(traced).findings}
 
 
 def test_many_classes_of_which_a_batch_holds_few_are_not_silent():
@@ -226,10 +226,10 @@ def test_many_classes_of_which_a_batch_holds_few_are_not_silent():
             network.layers[0].weight[place, place] = 1.5
     x = torch.eye(3).expand(8, 3, 3).contiguous()
 
-    trace = diagnose(network, x, torch.arange(3))
+    traced = trace(network, x, torch.arange(3))
 
-    assert trace.layers[0].silent == pytest.approx(47 / 50)
-    assert "silent" not in {finding.kind for finding in examine(trace).findings}
+    assert traced.layers[0].silent == pytest.approx(47 / 50)
+    assert "silent" not in {finding.kind for finding in diagnose(traced).findings}
 
 
 def test_a_layer_that_learns_nothing_is_frozen_by_name(noise):
@@ -237,11 +237,11 @@ def test_a_layer_that_learns_nothing_is_frozen_by_name(noise):
     start_alive(network, x)
     network.layers[0].requires_grad_(False)
 
-    (found,) = examine(diagnose(network, x, TARGETS)).findings
+    (found,) = diagnose(trace(network, x, TARGETS)).findings
 
     assert (found.kind, found.where) == ("frozen layer", "layer 0 (Linear)")
     network.layers[0].requires_grad_(True)
-    assert examine(diagnose(network, x, TARGETS)).ok
+    assert diagnose(trace(network, x, TARGETS)).ok
 
 
 def test_every_change_that_is_said_can_be_taken_as_it_is(noise):
@@ -255,7 +255,7 @@ def test_every_change_that_is_said_can_be_taken_as_it_is(noise):
                     for weight in network.parameters():
                         weight.mul_(scale)
                 targets = TARGETS if network.output_shape[0] > 3 else TARGETS % 2
-                for finding in examine(diagnose(network, x, targets)).findings:
+                for finding in diagnose(trace(network, x, targets)).findings:
                     for change in finding.changes:
                         followed(model, [change], surrogate=surrogate)
                         count += 1
@@ -275,10 +275,10 @@ def test_a_loss_that_looks_at_the_first_steps_is_no_explosion(noise):
     network, x = Network((Dense(8), LIF(beta=0.5), Dense(2), LIF(beta=0.5)), (4,)), 3 * noise(40, 3, 4).abs()
     start_alive(network, x)
 
-    trace = diagnose(network, x, TARGETS % 2, loss=Early())  # type: ignore[arg-type]
+    traced = trace(network, x, TARGETS % 2, loss=Early())  # type: ignore[arg-type]
 
-    assert max(trace.time_gains) > 1e3
-    assert "exploding over time" not in {finding.kind for finding in examine(trace).findings}
+    assert max(traced.time_gains) > 1e3
+    assert "exploding over time" not in {finding.kind for finding in diagnose(traced).findings}
 
 
 def test_an_output_that_hears_itself_may_explode():

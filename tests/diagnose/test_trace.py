@@ -6,7 +6,7 @@ from catalogue import NEURON_COUNT, NEURONS, assert_near, assert_same
 from torch import Tensor
 
 from snn_bp import ALIF, LI, LIF, BatchNorm, CubaLIF, Dense, Dropout, Gaussian, Network, Recurrent, Spiking, equations
-from snn_bp.instruments.trace import diagnose
+from snn_bp.instruments.traces import trace
 from snn_bp.kernels import coefficients, simulate
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.reference import torch_slope
@@ -33,7 +33,7 @@ def alone(neuron, noise) -> tuple[Network, Tensor]:
 def test_the_error_is_what_the_adjoint_by_hand_gives(neuron, noise):
     network, x = alone(neuron, noise)
 
-    layer = diagnose(network, x, TARGETS).layers[0]
+    layer = trace(network, x, TARGETS).layers[0]
 
     # the hand-written adjoint of one step, from the last step to the first; the trace comes from autograd of `advance`
     constants, slope_at = Constants.of(neuron), torch_slope(network.surrogate)
@@ -71,37 +71,37 @@ def test_the_error_of_an_lif_is_what_the_fast_kernels_hand_to_its_input(front, n
     network = Network((Dense(7), front, Dense(5), LIF(beta=0.8)), (6,)).double()
     x = noise(13, 3, 6, scale=3, dtype=torch.float64)
 
-    trace = diagnose(network, x, TARGETS)
+    traced = trace(network, x, TARGETS)
 
     # v = beta * v + x - ..., so dL/dv = dL/dx; the kernels add an adjoint up in C++, autograd in torch
     z = network.layers[0](x).detach().requires_grad_()
     y = network.layers[2](network.layers[1](z)[0])
     wanted = torch.autograd.grad(CountCrossEntropy()(network.layers[3](y)[0], TARGETS), (z, y))
-    for layer, want in zip(trace.layers, wanted, strict=True):
+    for layer, want in zip(traced.layers, wanted, strict=True):
         assert_near(share=1e-12, error=(layer.error, want))
 
 
 def test_spikes_potentials_and_loss_are_the_networks(noise):
     network, x = Network(STACK, (6,)), noise(12, 3, 6, scale=3)
 
-    trace = diagnose(network, x, TARGETS)
+    traced = trace(network, x, TARGETS)
 
     activities, _ = network.observe(x)
-    for layer, activity in zip(trace.layers, activities, strict=True):
+    for layer, activity in zip(traced.layers, activities, strict=True):
         assert layer.name == activity.name
         assert_near(share=1e-5, spikes=(layer.spikes, activity.spikes), v=(layer.potentials, activity.potentials))
-    assert trace.loss == pytest.approx(CountCrossEntropy()(network(x), TARGETS).item(), rel=1e-5)
+    assert traced.loss == pytest.approx(CountCrossEntropy()(network(x), TARGETS).item(), rel=1e-5)
 
 
 def test_gradient_norms_are_those_of_a_backward_pass(noise):
     network, x = Network(STACK, (6,)).double(), noise(12, 3, 6, scale=3, dtype=torch.float64)
 
-    trace = diagnose(network, x, TARGETS)
+    traced = trace(network, x, TARGETS)
 
     CountCrossEntropy()(network(x), TARGETS).backward()
     for place in (0, 2, 4):
         size = sum(float(weight.grad.square().sum()) for weight in network.layers[place].parameters()) ** 0.5
-        assert trace.gradients[network.name(place)] == pytest.approx(size, rel=1e-10)
+        assert traced.gradients[network.name(place)] == pytest.approx(size, rel=1e-10)
 
 
 @pytest.mark.parametrize("training", (True, False))
@@ -114,7 +114,7 @@ def test_a_trace_leaves_the_training_path_as_it_was(training, noise):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     gradients, drawn = [weight.grad.clone() for weight in network.parameters()], torch.get_rng_state()
 
-    diagnose(network, x, TARGETS)
+    trace(network, x, TARGETS)
 
     assert_same(**{name: (value, before[name]) for name, value in network.state_dict().items()})
     assert_same(**{str(n): (w.grad, g) for n, (w, g) in enumerate(zip(network.parameters(), gradients, strict=True))})
@@ -127,17 +127,17 @@ def test_a_trace_goes_on_from_a_state(noise):
     network, x = Network(STACK, (6,)).double(), noise(12, 3, 6, scale=3, dtype=torch.float64)
     _, state = network.run(x[:5])
 
-    trace = diagnose(network, x[5:], TARGETS, state=state)
+    traced = trace(network, x[5:], TARGETS, state=state)
 
-    whole = diagnose(network, x, TARGETS)
-    for late, layer in zip(trace.layers, whole.layers, strict=True):
+    whole = trace(network, x, TARGETS)
+    for late, layer in zip(traced.layers, whole.layers, strict=True):
         assert_near(share=1e-12, potentials=(late.potentials, layer.potentials[5:]))
 
 
 def test_a_network_for_a_chip_is_traced_in_floats_with_its_weights():
     model, x = (Dense(7), LIF(beta=0.9, reset="zero"), Dense(4), LIF(beta=0.8, reset="zero")), torch.ones(8, 3, 6)
 
-    chip, plain = (diagnose(Network(model, (6,), target=target), x, TARGETS) for target in ("loihi", "float"))
+    chip, plain = (trace(Network(model, (6,), target=target), x, TARGETS) for target in ("loihi", "float"))
 
     assert chip.loss == plain.loss
     assert_same(errors=(chip.errors, plain.errors))
@@ -146,12 +146,12 @@ def test_a_network_for_a_chip_is_traced_in_floats_with_its_weights():
 def test_the_error_map_and_its_gains_are_norms(noise):
     network, x = Network(STACK, (6,)).double(), noise(12, 3, 6, scale=3, dtype=torch.float64)
 
-    trace = diagnose(network, x, TARGETS)
+    traced = trace(network, x, TARGETS)
 
-    assert trace.errors.shape == (3, 12)
-    assert float(trace.errors[1, 4]) == pytest.approx(float(trace.layers[1].error[4].norm()))
-    assert trace.gains[0] == pytest.approx(float(trace.layers[0].error.norm() / trace.layers[1].error.norm()))
-    assert trace.time_gains[2] == pytest.approx(float(trace.errors[2, :3].max() / trace.errors[2, -3:].max()))
+    assert traced.errors.shape == (3, 12)
+    assert float(traced.errors[1, 4]) == pytest.approx(float(traced.layers[1].error[4].norm()))
+    assert traced.gains[0] == pytest.approx(float(traced.layers[0].error.norm() / traced.layers[1].error.norm()))
+    assert traced.time_gains[2] == pytest.approx(float(traced.errors[2, :3].max() / traced.errors[2, -3:].max()))
 
 
 def test_the_window_counts_potentials_near_the_threshold_in_force():
@@ -159,7 +159,7 @@ def test_the_window_counts_potentials_near_the_threshold_in_force():
     network = Network((LIF(beta=1.0, reset="none"),), (1,), surrogate=Gaussian(5.0))
     x = torch.full((4, 1, 1), 0.5)
 
-    layer = diagnose(network, x, torch.zeros(1, dtype=torch.long)).layers[0]
+    layer = trace(network, x, torch.zeros(1, dtype=torch.long)).layers[0]
 
     # u = -0.5, 0, 0.5, 1; a Gaussian of deviation 0.2 is above a tenth of its height within 0.43
     assert layer.window == 0.25
@@ -169,13 +169,13 @@ def test_the_window_counts_potentials_near_the_threshold_in_force():
 def test_learned_decays_are_part_of_a_trace(noise):
     network = Network((Dense(4), Spiking(LIF(beta=0.9), learn=("beta",))), (6,))
 
-    layer = diagnose(network, noise(5, 3, 6), TARGETS).layers[0]
+    layer = trace(network, noise(5, 3, 6), TARGETS).layers[0]
 
     assert_same(rtol=1e-6, beta=(layer.decays["beta"], torch.full((4,), 0.9)))
 
 
 def test_a_trace_is_told_as_a_table_and_as_json(noise):
-    trace = diagnose(Network(STACK, (6,)), noise(12, 3, 6, scale=3), TARGETS)
+    traced = trace(Network(STACK, (6,)), noise(12, 3, 6, scale=3), TARGETS)
 
-    assert [line.split()[0] for line in str(trace).splitlines()] == ["loss", "layer", "layer", "layer", "layer"]
-    assert len(trace.record()["layers"][0]["error"]) == 12
+    assert [line.split()[0] for line in str(traced).splitlines()] == ["loss", "layer", "layer", "layer", "layer"]
+    assert len(traced.record()["layers"][0]["error"]) == 12

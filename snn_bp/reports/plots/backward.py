@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from snn_bp.errors import SnnError, check_number
-from snn_bp.instruments.trace import LayerTrace, Trace
+from snn_bp.instruments.traces import LayerTrace, Trace
 from snn_bp.model.activity import WINDOW
 from snn_bp.neurons import is_spiking
 from snn_bp.reports.plots.style import LINES, SEQUENTIAL, figure, styled

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snn_bp.data import spread
 from snn_bp.files import is_there, make_folder, replace_file
-from snn_bp.instruments.trace import Trace, diagnose
+from snn_bp.instruments.traces import Trace, trace
 from snn_bp.model.network import Network
 from snn_bp.neurons import is_spiking
 from snn_bp.reports.plots.backward import error_map, raster, surrogate_window
@@ -110,7 +110,7 @@ class Scene(NamedTuple):
             out = network(x)
         how = {"target": int(targets[0]), "loss": loss, "class_names": dataset.class_names}
         how["step_ms"] = run.experiment.data.step_ms
-        return cls(network, diagnose(network, x, targets, loss=loss), x, out, how)
+        return cls(network, trace(network, x, targets, loss=loss), x, out, how)
 
     def pictures(self) -> dict[str, Picture]:
         """Pictures of the backward pass, of the events and of the weights."""

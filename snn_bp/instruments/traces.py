@@ -1,4 +1,4 @@
-"""`diagnose`: one backward pass as data: spikes, potentials and the error signal of every layer and time step."""
+"""`trace`: one backward pass as data: spikes, potentials and the error signal of every layer and time step."""
 
 import math
 from collections.abc import Sequence
@@ -113,7 +113,7 @@ class Trace:
         return "\n".join(lines)
 
 
-def diagnose(
+def trace(
     network: Network, inputs: Tensor, targets: Tensor, *,
     loss: Loss = CountCrossEntropy(), state: NetworkState | None = None,  # noqa: B008 - frozen
 ) -> Trace:  # fmt: skip
@@ -123,7 +123,7 @@ def diagnose(
     are. The copy holds a few tensors for each neuron and step: take a batch of a few dozen. A network for a chip is
     traced in floats, with its weights.
     """
-    check_asked("diagnose", network, inputs, loss)
+    check_asked("trace", network, inputs, loss)
     work = copied(network)
     with forked(inputs), torch.enable_grad():
         out, layers = unroll(work, work.in_floats(inputs).detach().requires_grad_(), state)
