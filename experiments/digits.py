@@ -6,7 +6,7 @@ snn-bp train experiments/digits.py
 from snn_bp import LIF, BatchNorm, Conv, Data, Dense, Experiment, Flatten, Train, main
 
 experiment = Experiment(
-    data=Data("digits", step_ms=52, steps=6, batch=64, shift=2),
+    data=Data("digits", step_ms=52, steps=6, batch=64, translate_px=2),
     model=(
         *(Conv(16, 5, stride=2, padding=2), BatchNorm(), LIF(beta=0.5, reset="zero")),
         *(Conv(32, 3, stride=2, padding=1), BatchNorm(), LIF(beta=0.5, reset="zero")),

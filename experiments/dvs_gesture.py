@@ -8,7 +8,7 @@ FOLDER holds DVSGesture/ibmGestureTrain and DVSGesture/ibmGestureTest; without i
 from snn_bp import LIF, BatchNorm, Conv, Data, Dense, Dropout, Experiment, Flatten, Train, main
 
 experiment = Experiment(
-    data=Data("dvs_gesture", step_ms=75, steps=20, batch=16, downsample=4, shift=8),
+    data=Data("dvs_gesture", step_ms=75, steps=20, batch=16, downsample=4, translate_px=8),
     model=(
         *(Conv(16, 3, stride=2, padding=1), BatchNorm(), LIF(beta=0.7)),
         *(Conv(32, 3, stride=2, padding=1), BatchNorm(), LIF(beta=0.7)),

@@ -9,7 +9,7 @@ The last epoch is kept, not the best on validation: a tenth of a partial copy is
 from snn_bp import LIF, BatchNorm, Conv, Data, Dense, Dropout, Experiment, Flatten, Train, main
 
 experiment = Experiment(
-    data=Data("nmnist", step_ms=52, steps=6, batch=32, shift=3),
+    data=Data("nmnist", step_ms=52, steps=6, batch=32, translate_px=3),
     model=(
         *(Conv(16, 5, stride=2, padding=2), BatchNorm(), LIF(beta=0.5, reset="zero")),
         *(Conv(32, 3, stride=2, padding=1), BatchNorm(), LIF(beta=0.5, reset="zero")),

@@ -8,7 +8,7 @@ FOLDER holds NMNIST/Train and NMNIST/Test; without it tonic downloads. A partial
 from snn_bp import LIF, BatchNorm, Data, Dense, Dropout, Experiment, Flatten, Train, main
 
 experiment = Experiment(
-    data=Data("nmnist", step_ms=52, steps=6, batch=32, shift=3, downsample=2),
+    data=Data("nmnist", step_ms=52, steps=6, batch=32, translate_px=3, downsample=2),
     model=(
         Flatten(),
         *(Dense(256), BatchNorm(), LIF(beta=0.5, reset="zero")),

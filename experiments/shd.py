@@ -9,7 +9,7 @@ has two speakers who are not in the training part, so validation accuracy runs a
 from snn_bp import ALIF, LI, BatchNorm, Data, Dense, Dropout, Experiment, MembraneCrossEntropy, Tau, Train, main
 
 experiment = Experiment(
-    data=Data("shd", step_ms=10, steps=100, batch=64, downsample=5, shift=20),
+    data=Data("shd", step_ms=10, steps=100, batch=64, downsample=5, translate_px=20),
     model=(
         *(Dense(128), BatchNorm(), ALIF(beta=Tau(20), rho=Tau(150), kappa=0.1), Dropout(0.3)),
         *(Dense(128), BatchNorm(), ALIF(beta=Tau(20), rho=Tau(150), kappa=0.1), Dropout(0.3)),

@@ -96,7 +96,7 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
     },
     Pool: {"size": COUNT, "kind": word("sum", "average", "max"), "stride": some(COUNT)},
     Flatten: {},
-    Dropout: {"share": number(0, 0.99)},
+    Dropout: {"p": number(0, 0.99)},
     Delay: {"steps": each(number(0)), "learn": flag, "most": COUNT},
     BatchNorm: {"momentum": SHARE, "scale": POSITIVE},
     Spiking: LEARNING,
@@ -110,7 +110,7 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
     Data: {
         "name": word("digits", "nmnist", "dvs_gesture", "shd"), "step_ms": number(0.001, 1e6), "steps": COUNT,
         "batch": COUNT, "root": some(lambda value: type(value) is str and "\0" not in value), "downsample": COUNT,
-        "binary": flag, "shift": whole(0), "turn": number(0, 180), "validation": number(0, 0.9),
+        "binary": flag, "translate_px": whole(0), "rotate_deg": number(0, 180), "validation_fraction": number(0, 0.9),
         "split_seed": whole(0, 2**64 - 1), "transforms": lambda value: type(value) is tuple,
     },
     Train: {
@@ -119,7 +119,7 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
         "step_factor": POSITIVE, "warmup": SHARE, "clip": some(POSITIVE), "loss": one(*LOSSES),
         "surrogate": one(Surrogate), "rates": some(one(RateBounds)), "truncate": some(COUNT),
         "keep": word("best", "last"), "autocast": some(word("bfloat16")), "memory": word("full", "low"),
-        "target": word("float", "loihi"), "settle": SHARE,
+        "target": word("float", "loihi"), "freeze_norm": SHARE,
         "device": lambda value: type(value) is str and value.partition(":")[0].isalpha(),
     },
     Experiment: {

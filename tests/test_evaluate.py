@@ -230,7 +230,7 @@ def test_evaluation_leaves_mode_gradients_and_weights_as_they_were(training):
 
 
 def test_an_empty_split_and_an_unknown_one_are_refused(finished):
-    dataset = few(replace(DIGITS, validation=0))
+    dataset = few(replace(DIGITS, validation_fraction=0))
 
     with pytest.raises(SnnError, match="'validation' split of digits is empty"):
         evaluate_network(network(), dataset, "validation", CountCrossEntropy())

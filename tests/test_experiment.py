@@ -99,8 +99,8 @@ DATA = st.builds(
     root=st.none() | st.text().filter(lambda text: "\0" not in text),
     downsample=st.sampled_from([1, 2, 17]),
     binary=st.booleans(),
-    shift=COUNTS,
-    validation=st.floats(0, 0.9),
+    translate_px=COUNTS,
+    validation_fraction=st.floats(0, 0.9),
     split_seed=COUNTS,
     transforms=TRANSFORMS,
 )
@@ -319,7 +319,7 @@ NONSENSE = {
     "autocast": ("float16", True, 16),
     "memory": ("none", None, 1, ("low",)),
     "target": ("loihi3", None, 1),
-    "settle": (-0.1, 1.5, None, "x", float("nan")),
+    "freeze_norm": (-0.1, 1.5, None, "x", float("nan")),
     "device": (None, 3, ("cpu",), ""),
 }
 

@@ -36,7 +36,7 @@ from snn_bp.runs.folder import read_experiment
 
 EXPERIMENT = Experiment(
     Data(
-        "digits", step_ms=10, root="somewhere", turn=5.0,
+        "digits", step_ms=10, root="somewhere", rotate_deg=5.0,
         transforms=(
             tonic.transforms.Denoise(filter_time=10000),
             tonic.transforms.Compose([tonic.transforms.DropEvent(p=0.25), tonic.transforms.TimeJitter(std=3.0)]),

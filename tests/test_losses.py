@@ -72,7 +72,7 @@ def test_votes_go_up_and_the_loss_down_where_the_right_class_does_more(loss):
     much = little.clone()
     much[:, torch.arange(4), TARGETS] = 0.6
 
-    assert torch.equal(loss.votes(much).argmax(1), TARGETS)
+    assert torch.equal(loss.scores(much).argmax(1), TARGETS)
     assert loss(much, TARGETS) < loss(little, TARGETS)
 
 
@@ -86,7 +86,7 @@ def test_the_cross_entropy_of_counts_is_that_of_summed_spikes(coin):
 def test_counts_of_half_precision_spikes_are_exact(dtype):
     out = torch.ones(4099, 1, 3, dtype=dtype)  # a sum in half precision would stop or round
 
-    assert CountCrossEntropy().votes(out).tolist() == [[4099.0] * 3]
+    assert CountCrossEntropy().scores(out).tolist() == [[4099.0] * 3]
 
 
 def test_the_cross_entropy_of_potentials_is_that_of_their_mean_or_maximum(noise):
@@ -114,7 +114,7 @@ def test_the_squared_error_of_silence_is_the_mean_of_the_wanted_squares():
 
 @pytest.mark.parametrize("steps, time", (((0,), 0), ((3,), 3), ((3, 4, 9), 3), ((9,), 9), ((), 10)), ids=str)
 def test_votes_for_the_first_spike_are_minus_its_time(steps, time):
-    assert FirstSpike(scale=5.0).votes(train_of(*steps)).item() == -time / 5
+    assert FirstSpike(scale=5.0).scores(train_of(*steps)).item() == -time / 5
 
 
 def test_the_first_spike_of_the_right_class_is_pulled_earlier():
@@ -247,7 +247,7 @@ def test_an_output_without_time_batch_and_classes_is_refused(loss, out):
 def test_the_first_spike_of_potentials_is_refused(noise):
     potentials = 3 * noise(7, 4, 5)
 
-    for call in (lambda: FirstSpike()(potentials, TARGETS), lambda: FirstSpike().votes(potentials)):
+    for call in (lambda: FirstSpike()(potentials, TARGETS), lambda: FirstSpike().scores(potentials)):
         with pytest.raises(SnnError, match="it needs spikes, 0 or 1"):
             call()
 

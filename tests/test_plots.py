@@ -207,9 +207,9 @@ def test_votes_at_the_last_step_are_those_the_loss_sees(x, loss):
 
     lines = [line for line in drawn.axes[-1].get_lines() if len(line.get_xdata())]
     ends = sorted(float(line.get_ydata()[-1]) for line in lines)
-    assert ends == pytest.approx(sorted(loss.votes(out)[1].tolist()))
+    assert ends == pytest.approx(sorted(loss.scores(out)[1].tolist()))
     true = next(line for line in lines if line.get_label().startswith("class 2, true"))
-    assert true.get_ydata()[2] == pytest.approx(float(loss.votes(out[:3])[1, 2]))
+    assert true.get_ydata()[2] == pytest.approx(float(loss.scores(out[:3])[1, 2]))
 
 
 def test_frames_are_on_events_minus_off_events(x):

@@ -40,7 +40,7 @@ from snn_bp.searches import population as valuing
 from snn_bp.searches.methods import METHODS, Evolution
 from snn_bp.training.loop import make_optimizer, resume, train_step
 
-DATA = Data("digits", step_ms=104, steps=3, downsample=2, batch=8, shift=2)
+DATA = Data("digits", step_ms=104, steps=3, downsample=2, batch=8, translate_px=2)
 MODEL = (Pool(8, kind="sum"), Flatten(), Dense(10), LIF(beta=0.7))  # 90 weights
 NORMED = (Pool(8, kind="sum"), Flatten(), Dense(10), BatchNorm(), LIF(beta=0.7))
 POPULATION = 6
@@ -419,7 +419,7 @@ def test_backpropagation_is_valued_by_an_objective_without_gradient():
 
 
 def test_without_validation_training_recordings_choose(monkeypatch):
-    empty = replace(DATA, validation=0.0)
+    empty = replace(DATA, validation_fraction=0.0)
 
     found = search(Experiment(empty, MODEL), method="es", budget=500, population=POPULATION, quiet=True)
 

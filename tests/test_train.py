@@ -53,7 +53,7 @@ few_digits, finished = runs.few_digits, runs.finished
 pytestmark = pytest.mark.usefixtures("few_digits")
 
 EVERYTHING = Experiment(
-    data=replace(DIGITS, steps=4, shift=1),
+    data=replace(DIGITS, steps=4, translate_px=1),
     model=(
         *(Conv(2, 5, stride=3), BatchNorm(), Spiking(ALIF(beta=0.7, rho=0.9, kappa=0.2), learn=("beta", "kappa"))),
         *(Flatten(), Dropout(0.2), Dense(8), Recurrent(LIF(beta=0.7), learn=("threshold",), bias=True)),
@@ -658,7 +658,7 @@ def test_the_order_and_the_draws_of_each_epoch_are_new(tmp_path):
 
 
 def test_without_a_validation_split_the_best_epoch_is_the_last(tmp_path):
-    run = train(tiny(data=replace(DIGITS, validation=0)), tmp_path / "run", quiet=True)
+    run = train(tiny(data=replace(DIGITS, validation_fraction=0)), tmp_path / "run", quiet=True)
 
     results = run.results()
     assert results is not None and results["best_epoch"] == 2 and "validation" not in results

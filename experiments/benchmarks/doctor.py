@@ -47,7 +47,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from doctor_runs import RUNS, healthy, planted, shipped
 
 SHORTER = {"digits": 14, "nmnist": 40, "nmnist_mlp": 40, "shd": 3, "dvs_gesture": 10}  # epochs of the healthy runs
-DATA = Data("digits", step_ms=52, steps=6, batch=32, shift=2)
+DATA = Data("digits", step_ms=52, steps=6, batch=32, translate_px=2)
 HOW = Train(epochs=12, lr=2e-3)
 SURROGATES = (ATan(), FastSigmoid(), Boxcar())  # heavy tails, a steep peak, exactly zero outside
 SAMPLED = 16  # recordings of the trace that a training run takes each epoch

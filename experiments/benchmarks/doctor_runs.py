@@ -68,7 +68,7 @@ def late(dataset: Dataset) -> Dataset:
 
 def few(dataset: Dataset) -> Dataset:
     """500 recordings to train and to validate on, of all writers, in the shares that are asked for."""
-    share = dataset.data.validation
+    share = dataset.data.validation_fraction
     counts = {"train": round(500 * (1 - share)), "validation": round(500 * share), "test": 360}
     ids = {
         split: ids[np.linspace(0, len(ids) - 1, min(len(ids), counts[split])).astype(int)]
@@ -97,7 +97,9 @@ RUNS: dict[str, Fault] = {
     "frozen layer": Fault("frozen layer", network=frozen, by_hand=True),
     "one class": Fault("one class", loader=one_class, by_hand=True, mended="nothing found"),
     "all-zero input": Fault("no input", loader=late),
-    "overfitting on 50": Fault("overfitting", ("data.validation=0.9", "train.epochs=40"), loader=few, before=False),
+    "overfitting on 50": Fault(
+        "overfitting", ("data.validation_fraction=0.9", "train.epochs=40"), loader=few, before=False
+    ),
     "learning rate 1e-7": Fault("learning rate too low", ("train.lr=1e-7",)),
     "test part in training": Fault("shared recordings", loader=shared, by_hand=True, mended="nothing found"),
 }

@@ -30,7 +30,7 @@ from snn_bp.files import write_json
 from snn_bp.runs.provenance import machine, version
 
 EXPERIMENT = Experiment(
-    data=Data("digits", step_ms=52, steps=6, batch=64, shift=1, downsample=2),
+    data=Data("digits", step_ms=52, steps=6, batch=64, translate_px=1, downsample=2),
     model=(
         *(Flatten(), Dense(64), BatchNorm(), LIF(beta=0.8, reset="zero"), Dropout(0.2)),
         *(Dense(10), BatchNorm(), LIF(beta=0.8, reset="zero")),

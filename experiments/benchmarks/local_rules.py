@@ -28,7 +28,9 @@ from snn_bp.runs.evaluation import evaluate_network
 from snn_bp.runs.provenance import machine, version
 from snn_bp.training.loop import make_optimizer
 
-DATA = Data("digits", step_ms=26, steps=12, downsample=2, batch=64, shift=2)  # those of experiments/digits.py, smaller
+DATA = Data(
+    "digits", step_ms=26, steps=12, downsample=2, batch=64, translate_px=2
+)  # those of experiments/digits.py, smaller
 HOW = Train(lr=5e-3)
 LOSS = CountCrossEntropy()
 MODELS = {

@@ -34,12 +34,12 @@ from snn_bp.searches.methods import METHODS
 from snn_bp.searches.searchers import Backpropagation, Population
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "search.json"
-DATA = Data("digits", step_ms=52, steps=6, downsample=2, batch=64, shift=1)  # of experiments/digits.py, coarser
+DATA = Data("digits", step_ms=52, steps=6, downsample=2, batch=64, translate_px=1)  # of experiments/digits.py, coarser
 PARTS = {
     "digits": Experiment(
         DATA, (Pool(2), Flatten(), Dense(20), LIF(beta=0.8), Dense(10), LIF(beta=0.8)), Train(lr=5e-3)
     ),
-    "price": Experiment(replace(DATA, shift=0), (Pool(5), Flatten(), Dense(10), LIF(beta=0.8)), Train(lr=1e-2)),
+    "price": Experiment(replace(DATA, translate_px=0), (Pool(5), Flatten(), Dense(10), LIF(beta=0.8)), Train(lr=1e-2)),
 }
 OBJECTIVES = {"digits": "loss", "price": "spikes"}
 PRICE = 0.05  # of a spike, in shares of right votes

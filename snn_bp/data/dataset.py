@@ -96,12 +96,14 @@ class Dataset:
         moves: dict[str, np.ndarray] = {}
         if seed is None or split != "train":
             return moves
-        reach, recordings = self.data.shift, len(self.parts["train"].events)
+        reach, recordings = self.data.translate_px, len(self.parts["train"].events)
         if reach:
             shifts = np.random.default_rng((seed, _SHIFT)).integers(-reach, reach + 1, (recordings, 2))[ids]
             moves["shifts"] = shifts * (1, 1 if self.sensor[1] > 1 else 0)  # a row of channels moves along itself
-        if self.data.turn:
-            turns = np.random.default_rng((seed, _TURN)).uniform(-self.data.turn, self.data.turn, recordings)[ids]
+        if self.data.rotate_deg:
+            turns = np.random.default_rng((seed, _TURN)).uniform(
+                -self.data.rotate_deg, self.data.rotate_deg, recordings
+            )[ids]
             moves["turns"] = np.deg2rad(turns)
         return moves
 

@@ -22,8 +22,8 @@ class Data:
     A step is a whole number of microseconds, the resolution of the events; other steps are refused.
 
     A frame counts events. `downsample` divides coordinates, and the counts of joined pixels add up; `binary`
-    keeps only whether there was an event. `shift` moves training recordings by up to that many pixels of the
-    sensor and `turn` turns them by up to that many degrees, both drawn anew for each seed. `transforms` are
+    keeps only whether there was an event. `translate_px` moves training recordings by up to that many pixels of the
+    sensor and `rotate_deg` turns them by up to that many degrees, both drawn anew for each seed. `transforms` are
     tonic's, or any callables, and apply to every split: structured events in and out; the last one may return
     frames [time, ...], used as they are.
 
@@ -39,9 +39,11 @@ class Data:
     root: str | None = None
     downsample: Annotated[int, Within(low=1)] = 1
     binary: bool = False
-    shift: Annotated[int, Within(low=0)] = 0
-    turn: Annotated[float, Within(0, 180), Called("an angle in degrees, 0..180")] = 0.0
-    validation: Annotated[float, Within(0, 0.9), Called("a share of the training part, 0..0.9")] = 0.1  # of each class
+    translate_px: Annotated[int, Within(low=0)] = 0
+    rotate_deg: Annotated[float, Within(0, 180), Called("an angle in degrees, 0..180")] = 0.0
+    validation_fraction: Annotated[float, Within(0, 0.9), Called("a fraction of the training part, 0..0.9")] = (
+        0.1  # of each class
+    )
     split_seed: Annotated[int, Within(0, 2**64 - 1)] = 0
     transforms: tuple[Any, ...] = ()  # callables; tonic's have no common type
 
@@ -56,8 +58,10 @@ class Data:
         check_fields(self, but=("transforms",))
         if self.steps is None:
             object.__setattr__(self, "steps", -(-entry.window_ms * 1000 // self.step_us))  # rounded up
-        if self.turn and entry.sensor is None:
-            raise SnnError(f"{self.name}: turn={self.turn} turns images; a row of channels can only be shifted.")
+        if self.rotate_deg and entry.sensor is None:
+            raise SnnError(
+                f"{self.name}: rotate_deg={self.rotate_deg} turns images; a row of channels can only be shifted."
+            )
         object.__setattr__(self, "transforms", _as_tuple(self.transforms))
         if entry.sensor is not None and not self.transforms:
             check_downsample(self, entry.sensor[:2])

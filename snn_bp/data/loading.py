@@ -36,7 +36,9 @@ def load(data: Data, *, quiet: bool = False) -> Dataset:
         notes.append(f"events are held in memory: the cache folder {cache_folder()} cannot be written")
     notes += [f"{part} part: {note}" for part, stored in parts.items() for note in stored.notes]
     sensor, shape = shape_after(data, parts["train"].events, sensor, dtype=entry.event_dtype)
-    train, validation, note = draw_validation(parts["train"].events.labels, share=data.validation, seed=data.split_seed)
+    train, validation, note = draw_validation(
+        parts["train"].events.labels, share=data.validation_fraction, seed=data.split_seed
+    )
     ids = {"train": train, "validation": validation, "test": _all_ids(parts["test"])}
     packages = ("numpy", "tonic" if entry.tonic_class else "scikit-learn")
     dataset = Dataset(

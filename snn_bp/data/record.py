@@ -23,8 +23,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "shape": list(dataset.shape),
         "downsample": data.downsample,
         "binary": data.binary,
-        "shift": data.shift,
-        "turn": data.turn,
+        "shift": data.translate_px,
+        "turn": data.rotate_deg,
         "transforms": [transform_to_json(transform) for transform in data.transforms],
     }
     return {

@@ -156,14 +156,16 @@ def find_overfitting(
 
 def _against_overfitting(data: Data, model: tuple[Layer, ...], samples: int) -> tuple[str, tuple[str, ...]]:
     """More recordings where there are some, else moved ones, else dropout: what is not there yet."""
-    if data.validation > 0.3:
+    if data.validation_fraction > 0.3:
         advice = f"{samples} recordings are too few for the network: leave fewer to validation."
-        return advice, ("data.validation=0.1",)
+        return advice, ("data.validation_fraction=0.1",)
     sensor = ENTRIES[data.name].sensor
     reach = max(1, (140 if sensor is None else sensor[0]) // 12)
-    if data.shift < reach and not data.transforms:
+    if data.translate_px < reach and not data.transforms:
         advice = f"It knows its {samples} recordings by heart: take more, or move them anew in each epoch."
-        return advice, (f"data.shift={reach}",) + (("data.turn=10",) if sensor is not None and not data.turn else ())
+        return advice, (f"data.translate_px={reach}",) + (
+            ("data.rotate_deg=10",) if sensor is not None and not data.rotate_deg else ()
+        )
     if not any(isinstance(layer, Dropout) for layer in model):
         return f"It knows its {samples} recordings by heart: take more, or put Dropout(0.3) in front of its Dense.", ()
     return f"It knows its {samples} recordings by heart: take more, or a smaller network.", ()

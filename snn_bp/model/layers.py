@@ -109,15 +109,15 @@ class Flatten:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Silences a share of the inputs while training, the same ones at every time step of a sample."""
+    """Silences each input with probability `p` while training, the same ones at every time step of a sample."""
 
-    share: Annotated[float, Within(0, 0.99)] = 0.1
+    p: Annotated[float, Within(0, 0.99)] = 0.1
 
     __post_init__ = check_fields
 
     def build(self, shape: Shape) -> nn.Module:
         """The module; it draws from torch's generator."""
-        return DropoutOverTime(self.share)
+        return DropoutOverTime(self.p)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Losses on the output `[time, batch, classes]`, the votes they imply, and bounds on firing rates.
+"""Losses on the output `[time, batch, classes]`, the scores of the classes they imply, and bounds on firing rates.
 
 Each loss is a value: called, it gives the mean loss of a batch, once output and targets have been checked; `mean`
-is the formula alone. `votes` gives `[batch, classes]`, largest for the class the network decides on. `means` says
+is the formula alone. `scores` gives `[batch, classes]`, largest for the class the network decides on. `means` says
 which outputs a loss is for: spikes, potentials, or either.
 """
 
@@ -18,7 +18,7 @@ from snn_bp.model.modules import Delays, Neurons
 from snn_bp.neurons import is_spiking
 
 Output: TypeAlias = Literal["spikes", "potentials"]
-Share: TypeAlias = Annotated[float, Within(0, 1)]
+Fraction: TypeAlias = Annotated[float, Within(0, 1)]
 
 
 NO_CLASS = -(2**31)  # what torch leaves out of a cross entropy: no class has this number, -100 is refused as any other
@@ -26,7 +26,7 @@ NO_CLASS = -(2**31)  # what torch leaves out of a cross entropy: no class has th
 
 def _cross_entropy(loss: Any, out: Tensor, targets: Tensor) -> Tensor:
     """The loss without checks."""
-    return F.cross_entropy(loss.votes(out), targets, ignore_index=NO_CLASS)
+    return F.cross_entropy(loss.scores(out), targets, ignore_index=NO_CLASS)
 
 
 def _checked(loss: Any, out: Tensor, targets: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class CountCrossEntropy:
 
     means: ClassVar[tuple[Output, ...]] = ("spikes", "potentials")
 
-    def votes(self, out: Tensor) -> Tensor:
+    def scores(self, out: Tensor) -> Tensor:
         """Spike counts."""
         return out.float().sum(0) if out.dtype in (torch.float16, torch.bfloat16) else out.sum(0)
 
@@ -55,7 +55,7 @@ class MembraneCrossEntropy:
 
     means: ClassVar[tuple[Output, ...]] = ("spikes", "potentials")
 
-    def votes(self, out: Tensor) -> Tensor:
+    def scores(self, out: Tensor) -> Tensor:
         """Mean potentials."""
         return out.mean(0)
 
@@ -69,7 +69,7 @@ class MaxCrossEntropy:
 
     means: ClassVar[tuple[Output, ...]] = ("potentials",)
 
-    def votes(self, out: Tensor) -> Tensor:
+    def scores(self, out: Tensor) -> Tensor:
         """Maximal potentials."""
         return out.amax(0)
 
@@ -84,19 +84,19 @@ class CountSquaredError:
     Of a readout that does not spike: of its mean potentials.
     """
 
-    right: Share = 0.8
-    wrong: Share = 0.2
+    right: Fraction = 0.8
+    wrong: Fraction = 0.2
     means: ClassVar[tuple[Output, ...]] = ("spikes", "potentials")
 
     __post_init__ = check_fields
 
-    def votes(self, out: Tensor) -> Tensor:
+    def scores(self, out: Tensor) -> Tensor:
         """Spikes per step."""
         return out.mean(0)
 
     def mean(self, out: Tensor, targets: Tensor) -> Tensor:
         """The loss without checks."""
-        rates = self.votes(out)
+        rates = self.scores(out)
         wanted = torch.full_like(rates, self.wrong).scatter_(1, targets[:, None], self.right)
         return F.mse_loss(rates, wanted)
 
@@ -116,16 +116,16 @@ class FirstSpike:
 
     __post_init__ = check_fields
 
-    def votes(self, out: Tensor) -> Tensor:
+    def scores(self, out: Tensor) -> Tensor:
         """Minus the time of the first spike, in steps / scale."""
         check_spikes(self, out)
-        return self._votes(out)
+        return self._scores(out)
 
     def mean(self, out: Tensor, targets: Tensor) -> Tensor:
         """The loss without checks, also of smooth spikes that leave 0..1."""
-        return F.cross_entropy(self._votes(out), targets, ignore_index=NO_CLASS)
+        return F.cross_entropy(self._scores(out), targets, ignore_index=NO_CLASS)
 
-    def _votes(self, out: Tensor) -> Tensor:
+    def _scores(self, out: Tensor) -> Tensor:
         return -torch.cumprod(1 - out, 0).sum(0) / self.scale
 
     def __call__(self, out: Tensor, targets: Tensor) -> Tensor:

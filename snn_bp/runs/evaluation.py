@@ -30,7 +30,7 @@ class Evaluation:
     low: float  # 95 % interval of the accuracy, Wilson 1927
     high: float
     loss: float
-    confusion: list[list[int]]  # [true class][vote]
+    confusion: list[list[int]]  # [true class][predicted class]
     spikes: dict[str, float]  # of each layer of neurons, for one inference
     operations: dict[str, float]  # synaptic: weights added for an input that is not zero, for one inference
 
@@ -65,7 +65,7 @@ def evaluate_network(network: Network, dataset: Dataset, split: str, loss: Loss,
         x = x.to(device)
         out = count_activity(network, x, spikes, operations) if counts else network(x)
         total_loss += float(loss(out, targets.to(device))) * len(ids)
-        np.add.at(confusion, (targets.numpy(), loss.votes(out).argmax(1).cpu().numpy()), 1)
+        np.add.at(confusion, (targets.numpy(), loss.scores(out).argmax(1).cpu().numpy()), 1)
     network.train(was_training)
     correct = int(confusion.trace())
     low, high = wilson(correct, samples)

@@ -19,9 +19,10 @@ from snn_bp.errors.fields import WORDS, Called, Within, check_fields, read_words
 from snn_bp.model.layers import Layer
 from snn_bp.model.losses import CountCrossEntropy, Loss, RateBounds
 from snn_bp.model.network import Network, with_step
+from snn_bp.runs.renamed import new_name, with_new_names
 from snn_bp.surrogates import ATan, Surrogate
 
-Share = Annotated[float, Within(0, 1)]
+Fraction = Annotated[float, Within(0, 1)]
 Positive = Annotated[float, Within(above=0)]
 Count = Annotated[int, Within(low=1)]
 Seed = Annotated[int, Within(0, 2**64 - 1)]  # what torch and NumPy both take
@@ -35,13 +36,13 @@ class Train:
     epochs: Count = 15
     lr: Positive = 2e-3
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    momentum: Share = 0.9  # of sgd
-    nesterov: bool = False  # of sgd
-    weight_decay: Share = 1e-4  # of synaptic weights; biases, norms and neuron parameters have none
+    momentum: Fraction = 0.9  # sgd alone has one
+    nesterov: bool = False
+    weight_decay: Fraction = 1e-4  # synaptic weights alone decay; biases, norms and neuron parameters do not
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     step_epochs: Count = 10  # schedule "step": every so many epochs the rate falls
-    step_factor: Positive = 0.1  # to this share
-    warmup: Share = 0.1  # share of all steps in which the rate climbs from 0
+    step_factor: Positive = 0.1  # by this factor
+    warmup: Fraction = 0.1  # in this first fraction of all steps the rate climbs from 0
     clip: Annotated[float | None, Within(above=0)] = 1.0  # largest norm of the whole gradient; None leaves it
     loss: Annotated[Loss, Called("a loss, as CountCrossEntropy()")] = CountCrossEntropy()
     surrogate: Annotated[Surrogate, Called("a surrogate, as ATan(slope=2)")] = ATan()
@@ -50,15 +51,15 @@ class Train:
     keep: Literal["best", "last"] = "best"  # what is evaluated in the end: best on validation, or the last epoch
     autocast: Literal["bfloat16"] | None = None
     memory: Literal["full", "low"] = "full"  # low: dense layers keep no potentials and compute them again
-    target: Target = "float"  # loihi: the forward pass is the chip's, in whole numbers
-    settle: Share = 0.25  # target loihi: the last share of all epochs, in which norms keep their running statistics
+    target: Target = "float"  # loihi: the forward pass is the chip's, in integers
+    freeze_norm: Fraction = 0.25  # target loihi: in this last fraction of all epochs norms keep their running statistics
     device: str = "auto"  # auto: a GPU where there is one
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.target != "float" and (self.truncate or self.autocast or self.memory == "low"):
             raise SnnError(
-                f"train.target={self.target!r}: recordings run whole, in whole numbers. Leave train.truncate, "
+                f"train.target={self.target!r}: recordings run whole, in integers. Leave train.truncate, "
                 "train.autocast and train.memory as they are."
             )
         if self.nesterov and self.optimizer == "sgd" and self.momentum == 0:
@@ -86,9 +87,9 @@ class Experiment:
     def network(self, input_shape: tuple[int, ...]) -> Network:
         """The network as the run starts it, decays computed from the bin width of the data."""
         model = with_step(self.model, step_ms=self.data.step_ms or 1.0)
-        how = self.train
+        train = self.train
         return Network(
-            model, input_shape, surrogate=how.surrogate, seed=self.seed, memory=how.memory, target=how.target
+            model, input_shape, surrogate=train.surrogate, seed=self.seed, memory=train.memory, target=train.target
         )
 
 
@@ -154,7 +155,7 @@ def _from_json(content: Any, path: tuple[str, ...]) -> Any:
     if len(path) > DEEPEST:
         raise SnnError(f"{where[:60]}... is nested too deep, an experiment has {DEEPEST} levels at most.")
     if isinstance(content, list):
-        return tuple(_from_json(item, (*path, str(place))) for place, item in enumerate(content))
+        return tuple(_from_json(item, (*path, str(index))) for index, item in enumerate(content))
     if not isinstance(content, dict):
         return content
     arguments = dict(content)
@@ -168,6 +169,7 @@ def _from_json(content: Any, path: tuple[str, ...]) -> Any:
             f"{where}transforms: {shown(described)} should be a list of objects that each name a transform of tonic."
         )
     try:
+        parts = with_new_names(name, parts)
         if name == "Data":
             parts["transforms"] = tuple(transform_from_json(item) for item in described)
         return _construct(name, (), parts)
@@ -236,7 +238,8 @@ def _construct(name: str, arguments: Any, keywords: dict[str, Any]) -> Any:
     signature = inspect.signature(kind)
     for key in keywords:
         if key not in signature.parameters:
-            raise SnnError(f"{name}: there is no {key!r}. {nearest(key, signature.parameters)}")
+            hint = new_name(name, key) or nearest(key, signature.parameters)
+            raise SnnError(f"{name}: there is no {key!r}. {hint}")
     try:
         given = signature.bind(*arguments, **keywords).arguments
     except TypeError as cause:
@@ -251,14 +254,15 @@ def _changed(value: Any, path: list[str], new: Any, key: str, whole: Experiment)
     head, *rest = path
     if isinstance(value, tuple):
         if not (head.isascii() and head.isdigit()) or len(head) > 9 or int(head) >= len(value):
-            raise SnnError(f"{key}: {head!r} is no place among 0..{len(value) - 1}.")
+            raise SnnError(f"{key}: {head!r} is no index in 0..{len(value) - 1}.")
         part, before, new = _changed(value[int(head)], rest, new, key, whole)
         return (*value[: int(head)], part, *value[int(head) + 1 :]), before, new
     if not is_dataclass(value) or isinstance(value, type):
         raise SnnError(f"{key}: there is no {head!r}, {value!r} has no parts.")
     known = [field.name for field in fields(value)]
     if head not in known:
-        raise SnnError(f"{key}: there is no {head!r}. {_nearest_key(head, known, whole)}")
+        hint = new_name(type(value).__name__, head) or _nearest_key(head, known, whole)
+        raise SnnError(f"{key}: there is no {head!r}. {hint}")
     if not rest:
         new = read_words(type(value), {head: new})[head]
     part, before, new = _changed(getattr(value, head), rest, new, key, whole)

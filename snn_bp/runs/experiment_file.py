@@ -9,6 +9,7 @@ from snn_bp.errors import SnnError
 from snn_bp.runs.experiment import Experiment
 from snn_bp.files import is_there
 from snn_bp.runs.records import read_experiment
+from snn_bp.runs.renamed import new_name_in
 from snn_bp.runtime.signals import Stopped
 
 _NAME = "experiment file"  # the `__name__` under which a file is run, so that it is no program
@@ -51,5 +52,5 @@ def _run(file: Path) -> dict[str, Any]:
     except BaseException as problem:
         line = traceback.extract_tb(problem.__traceback__)[-1]
         raise SnnError(
-            f"{file}: {type(problem).__name__}: {problem} ({line.filename}, line {line.lineno})"
+            f"{file}: {type(problem).__name__}: {problem}{new_name_in(problem)} ({line.filename}, line {line.lineno})"
         ) from problem

@@ -42,7 +42,7 @@ class OfOutput:
         if self.kind == "loss":
             penalty = 0.0 if self.rates is None else self.rates(means)
             return self.loss(out, targets) + penalty
-        wrong = (self.loss.votes(out).argmax(1) != targets).float().mean()
+        wrong = (self.loss.scores(out).argmax(1) != targets).float().mean()
         if self.kind == "accuracy":
             return wrong
         layers = [layer for layer in network.layers if has_state(layer)]

@@ -84,7 +84,7 @@ class Backpropagation:
         how = self.how
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(how, step=self.taken, steps=self.steps, batches=self.batches)
-        self.network.settled = self.taken >= self.steps * (1 - how.settle)
+        self.network.settled = self.taken >= self.steps * (1 - how.freeze_norm)
         step = train_step(self.network, self.optimizer, x, targets, how)
         if not (math.isfinite(step.loss) and math.isfinite(step.grad_norm)):
             epoch, batch = divmod(self.taken, self.batches)

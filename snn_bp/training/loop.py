@@ -138,7 +138,7 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
     bar = progress.showing(at.epoch * batches + at.batch, how.epochs * batches)
     with noted_signals() as stop, torch.random.fork_rng(devices=[]), bar:
         while at.epoch < how.epochs:
-            network.settled = at.epoch >= how.epochs * (1 - how.settle)
+            network.settled = at.epoch >= how.epochs * (1 - how.freeze_norm)
             tally, order = Tally(**at.sums), dataset.batches("train", seed=_draw(seed, at.epoch))
             before, lr = [], 0.0
             while at.batch < batches:
@@ -215,7 +215,7 @@ def train_step(network: Network, optimizer: torch.optim.Optimizer, x: Tensor, ta
     if math.isfinite(total) and math.isfinite(norm):  # else gradients stay as they are, to say which broke
         nn.utils.clip_grads_with_norm_(weights, how.clip or math.inf, size)
         optimizer.step()
-    correct = int((how.loss.votes(torch.cat(outs)).argmax(1) == targets).sum())
+    correct = int((how.loss.scores(torch.cat(outs)).argmax(1) == targets).sum())
     return Step(total, correct, len(targets), norm, float(torch.stack(rates).mean()) if rates else 0.0)
 
 

@@ -67,7 +67,7 @@ def prove_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Proof
         difference = f"the file does not hold the integers of {run.path}: {difference}"
     flat = Network(whole.model, whole.input_shape, surrogate=whole.surrogate).eval()
     flat.load_state_dict(whole.state_dict())
-    votes = run.experiment.train.loss.votes
+    votes = run.experiment.train.loss.scores
     right, others, compared, total = {"float": 0, "quantised": 0, "integer": 0}, 0, 0, 0
     counts: dict[str, tuple[dict[str, float], dict[str, float]]] = {"float": ({}, {}), "quantised": ({}, {})}
     overflows = [Overflow(0)] * len(held.populations)

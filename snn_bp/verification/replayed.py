@@ -163,7 +163,7 @@ def _nir_only(file: Path, kind: str, **given: Any) -> None:
 
 def _verify_nir(run: Run, checkpoint: str, file: Path, batches: Batches, step_s: float | None) -> Proof:
     network, back = run.network(checkpoint), read_nir(file, step_s=step_s).eval()
-    votes, last = run.experiment.train.loss.votes, network.layers[-1]
+    votes, last = run.experiment.train.loss.scores, network.layers[-1]
     spiking = has_state(last) and is_spiking(neuron_of(last))
     right = {"trained": 0, "read back": 0, "equations": 0}
     difference, compared, total = None, 0, 0

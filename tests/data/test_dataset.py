@@ -92,7 +92,7 @@ def test_a_seed_decides_the_order(digits):
 
 
 def test_a_shifted_recording_depends_on_its_id_and_the_seed_alone(digits):
-    shifted = replace(digits, data=replace(digits.data, shift=3, turn=10.0))
+    shifted = replace(digits, data=replace(digits.data, translate_px=3, rotate_deg=10.0))
 
     alone, _ = shifted.batch("train", [5], seed=2)
     among, _ = shifted.batch("train", [9, 5, 700], seed=2)
@@ -102,7 +102,7 @@ def test_a_shifted_recording_depends_on_its_id_and_the_seed_alone(digits):
 
 
 def test_only_training_recordings_with_a_seed_are_shifted(digits):
-    shifted = replace(digits, data=replace(digits.data, shift=3, turn=10.0))
+    shifted = replace(digits, data=replace(digits.data, translate_px=3, rotate_deg=10.0))
 
     for split, seed in (("train", None), ("validation", 1), ("test", 1)):
         ids = digits.ids[split][:4]

@@ -21,7 +21,7 @@ def test_steps_cover_the_usual_window():
 
 
 def test_a_description_comes_back_from_json():
-    data = Data("shd", step_ms=0.3, shift=2, root="somewhere")
+    data = Data("shd", step_ms=0.3, translate_px=2, root="somewhere")
 
     again = Data(**json.loads(json.dumps(asdict(data))))
 
@@ -41,8 +41,8 @@ def test_a_description_comes_back_from_json():
         ({"steps": 2.5}, "whole number"),
         ({"batch": 0}, "from 1 up"),
         ({"downsample": 4}, "1, 2, 17, 34"),
-        ({"shift": -1}, "from 0 up"),
-        ({"validation": 1.0}, "share"),
+        ({"translate_px": -1}, "from 0 up"),
+        ({"validation_fraction": 1.0}, "fraction"),
         ({"split_seed": -1}, "in 0..18446744073709551615"),
         ({"transforms": ["Denoise"]}, "Denoise(filter_time=10000)"),
     ],

@@ -25,7 +25,7 @@ def digits_on_disk(root: Path, recordings: dict[str, bytes], *, twins: bool = Fa
                 file.parent.mkdir(parents=True, exist_ok=True)
                 mark = digit + 10 * (part == "Test" and not twins)
                 file.write_bytes(bytes([mark]) + content[1:])
-    return load(Data("nmnist", validation=0, root=str(root), **changes), quiet=True)
+    return load(Data("nmnist", validation_fraction=0, root=str(root), **changes), quiet=True)
 
 
 def said(dataset: Dataset, words: str) -> list[str]:
@@ -86,7 +86,7 @@ def test_recordings_without_an_event_inside_are_named(cache, tmp_path):
     late = tmp_path / "NMNIST" / "Train" / "7" / "1.bin"
     late.write_bytes(event(200_000))
 
-    dataset = load(Data("nmnist", step_ms=10, steps=10, validation=0, root=str(tmp_path)), quiet=True)
+    dataset = load(Data("nmnist", step_ms=10, steps=10, validation_fraction=0, root=str(tmp_path)), quiet=True)
 
     assert said(dataset, "train part: 1 of 11 recordings have no event in the window of 100 ms; the first is 7/1.bin")
 
@@ -99,7 +99,7 @@ def test_a_camera_that_had_been_running_is_counted_from_the_first_event(cache, t
             file.parent.mkdir(parents=True)
             file.write_bytes(late)
 
-    dataset = load(Data("nmnist", step_ms=10, steps=31, validation=0, root=str(tmp_path)), quiet=True)
+    dataset = load(Data("nmnist", step_ms=10, steps=31, validation_fraction=0, root=str(tmp_path)), quiet=True)
 
     x, _ = dataset.batch("train", range(10))
     assert x.sum((1, 2, 3, 4)).nonzero().ravel().tolist() == [0, 1] and x.sum() == 20
@@ -143,7 +143,7 @@ def test_one_event_left_of_a_recording_is_noticed(cache, tmp_path):
     file = tmp_path / "NMNIST" / "Train" / "3" / "1.bin"
     file.write_bytes(file.read_bytes()[:5])
 
-    dataset = load(Data("nmnist", validation=0, root=str(tmp_path)), quiet=True)
+    dataset = load(Data("nmnist", validation_fraction=0, root=str(tmp_path)), quiet=True)
 
     [note] = said(dataset, "train part: 1 of 20 recordings have few events")
     assert note.endswith("the first is 3/1.bin with 1, half of all have 200 or more")
@@ -153,7 +153,7 @@ def test_a_recording_that_vanished_leaves_its_class_short(cache, tmp_path):
     digits_on_disk(tmp_path, {"0.bin": event(0), "1.bin": event(10)})
     (tmp_path / "NMNIST" / "Train" / "3" / "1.bin").unlink()
 
-    dataset = load(Data("nmnist", validation=0, root=str(tmp_path)), quiet=True)
+    dataset = load(Data("nmnist", validation_fraction=0, root=str(tmp_path)), quiet=True)
 
     assert said(dataset, "train part: 2 recordings of each class, but '3' has 1")
 
@@ -163,7 +163,7 @@ def test_classes_without_recordings_are_named(cache, tmp_path):
     for digit in (4, 6):
         (tmp_path / "NMNIST" / "Test" / str(digit) / "0.bin").unlink()
 
-    dataset = load(Data("nmnist", validation=0, root=str(tmp_path)), quiet=True)
+    dataset = load(Data("nmnist", validation_fraction=0, root=str(tmp_path)), quiet=True)
 
     assert said(dataset, "test part: no recording of 2 of 10 classes: 4, 6") and not said(dataset, "train part: no")
 
@@ -186,7 +186,7 @@ def test_times_that_step_back_are_said(cache, tmp_path):
     file = tmp_path / "NMNIST" / "Train" / "3" / "0.bin"
     file.write_bytes(file.read_bytes()[:50] + bytes(50))  # as a file that was being written when the power went
 
-    dataset = load(Data("nmnist", validation=0, root=str(tmp_path)), quiet=True)
+    dataset = load(Data("nmnist", validation_fraction=0, root=str(tmp_path)), quiet=True)
 
     assert said(dataset, "train part: times step back, as where part of a file was overwritten (3/0.bin)")
     assert not said(dataset, "test part: times step back")

@@ -30,7 +30,7 @@ def gestures(root: Path, events: np.ndarray | dict[str, np.ndarray]) -> Dataset:
         folder.mkdir(parents=True)
         for name, array in files.items():
             np.save(folder / name, array)
-    return load(Data("dvs_gesture", step_ms=50, steps=30, validation=0, root=str(root)), quiet=True)
+    return load(Data("dvs_gesture", step_ms=50, steps=30, validation_fraction=0, root=str(root)), quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -225,4 +225,4 @@ def test_events_behind_the_first_array_of_a_file_are_not_dropped_in_silence(cach
             np.save(more, ROWS)
 
     with pytest.raises(SnnError, match=r"0\.npy: it should hold one array, found 256 bytes behind it"):
-        load(Data("dvs_gesture", validation=0, root=str(tmp_path)), quiet=True)
+        load(Data("dvs_gesture", validation_fraction=0, root=str(tmp_path)), quiet=True)

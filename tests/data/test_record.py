@@ -77,7 +77,9 @@ def test_a_record_of_an_older_version_is_compared_in_what_it_has(record, few_nmn
     assert "another version of snn_bp" in found
 
 
-@pytest.mark.parametrize("change", [{"step_ms": 20.0}, {"steps": 7}, {"binary": True}, {"shift": 2}, {"split_seed": 5}])
+@pytest.mark.parametrize(
+    "change", [{"step_ms": 20.0}, {"steps": 7}, {"binary": True}, {"translate_px": 2}, {"split_seed": 5}]
+)
 def test_other_frames_or_splits_of_the_same_recordings_are_told(record, few_nmnist, change):
     found = str(first_difference(record, few(few_nmnist, **change)))
 

@@ -118,7 +118,7 @@ def test_files_of_shds_schema_are_not_taken_for_shd(recorded):
 
 def test_channels_can_be_joined_and_shifted(recorded):
     whole = load_few(recorded / "fsdd", "shd")
-    joined = load_few(recorded / "fsdd", "shd", downsample=7, shift=5)
+    joined = load_few(recorded / "fsdd", "shd", downsample=7, translate_px=5)
     ids = whole.ids["train"][:3]
 
     fine, coarse = whole.batch("train", ids)[0], joined.batch("train", ids)[0]

@@ -21,7 +21,7 @@ def spoken(root: Path, *, leave_out: str = "", **changes):
             for key, value in content.items():
                 if key != leave_out:
                     file[key] = value
-    return load(Data("shd", step_ms=100, steps=10, validation=0, root=str(root)), quiet=True)
+    return load(Data("shd", step_ms=100, steps=10, validation_fraction=0, root=str(root)), quiet=True)
 
 
 @pytest.mark.parametrize(

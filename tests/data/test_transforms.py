@@ -143,7 +143,7 @@ def test_frames_of_channels_equal_tonics(recorded):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"shift": 1}, {"binary": True}, {"downsample": 2}], ids=lambda changes: next(iter(changes))
+    "changes", [{"translate_px": 1}, {"binary": True}, {"downsample": 2}], ids=lambda changes: next(iter(changes))
 )
 def test_what_acts_on_events_is_refused_for_frames(changes):
     with pytest.raises(SnnError, match="makes frames"):

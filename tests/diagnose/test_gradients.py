@@ -171,7 +171,7 @@ def test_a_reset_that_does_nothing_has_no_part_in_the_gradient(noise):
 def test_a_surrogate_whose_network_is_linear_is_its_own_smoothed_network(noise):
     # 1 everywhere: the gradient does not depend on the spikes, as long as no reset and a loss linear in the output
     class Sum:
-        def votes(self, out):
+        def scores(self, out):
             return out.sum(0)
 
         def __call__(self, out, targets):
@@ -278,7 +278,7 @@ def test_valid_networks_with_ties_and_delays_are_not_called_wrong(model, shape, 
 class InSinglePrecision:
     """A loss that rounds: what it is fed in double precision it computes in single."""
 
-    def votes(self, out):
+    def scores(self, out):
         return out.sum(0)
 
     def __call__(self, out, targets):

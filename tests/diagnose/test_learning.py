@@ -97,12 +97,12 @@ def test_the_remedy_against_overfitting_is_what_is_not_there_yet():
         (found,) = overfitting(course(1.0, 0.5), labels(), data, model)
         return found.changes
 
-    assert changes(Data("digits", validation=0.85)) == ("data.validation=0.1",)
-    assert changes(Data("digits")) == ("data.shift=2", "data.turn=10")
-    assert changes(Data("digits", turn=5)) == ("data.shift=2",)
-    (found,) = overfitting(course(1.0, 0.5), labels(), Data("digits", shift=3), MODEL)
+    assert changes(Data("digits", validation_fraction=0.85)) == ("data.validation_fraction=0.1",)
+    assert changes(Data("digits")) == ("data.translate_px=2", "data.rotate_deg=10")
+    assert changes(Data("digits", rotate_deg=5)) == ("data.translate_px=2",)
+    (found,) = overfitting(course(1.0, 0.5), labels(), Data("digits", translate_px=3), MODEL)
     assert found.changes == () and "Dropout(0.3)" in found.advice
-    (found,) = overfitting(course(1.0, 0.5), labels(), Data("digits", shift=3), (*MODEL, Dropout(0.2)))
+    (found,) = overfitting(course(1.0, 0.5), labels(), Data("digits", translate_px=3), (*MODEL, Dropout(0.2)))
     assert "Dropout" not in found.advice
 
 

@@ -177,7 +177,7 @@ def test_small_and_unusual_networks_that_are_alive_have_no_findings(model, loss,
 
 def test_a_regression_that_is_alive_has_no_findings(noise):
     class SquaredError:
-        def votes(self, out):
+        def scores(self, out):
             return out.mean(0)
 
         def __call__(self, out, targets):
@@ -266,7 +266,7 @@ def test_a_loss_that_looks_at_the_first_steps_is_no_explosion(noise):
     class Early:
         """Nearly all of the loss is in the first steps, as that of first spikes is."""
 
-        def votes(self, out):
+        def scores(self, out):
             return out.sum(0)
 
         def __call__(self, out, targets):

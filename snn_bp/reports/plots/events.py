@@ -93,7 +93,7 @@ def _recording(
     if frames.dim() == 4:
         frames = frames[:, 1] - frames[:, 0] if frames.shape[1] == 2 else frames.sum(1)
     mine = out[:, sample : sample + 1].detach().cpu()
-    votes = torch.cat([loss.votes(mine[: step + 1]) for step in range(len(mine))]).numpy()
+    votes = torch.cat([loss.scores(mine[: step + 1]) for step in range(len(mine))]).numpy()
     return frames.numpy(), votes, list(class_names) or [str(place) for place in range(votes.shape[1])]
 
 

@@ -120,7 +120,7 @@ class Scene(NamedTuple):
         fired = ", ".join(
             f"{layer.name} {int(layer.spikes[:, 0].sum())}" for layer in trace.layers if is_spiking(layer.neuron)
         )
-        vote = int(how["loss"].votes(self.out)[0].argmax())
+        vote = int(how["loss"].scores(self.out)[0].argmax())
         names = how["class_names"]
         drawn = {
             "error_map": Picture(error_map(trace), f"Norm of dL/dv over all steps of each layer: {listed}."),
