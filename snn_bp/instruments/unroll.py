@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snn_bp import equations
 from snn_bp.errors import SnnError, shown
 from snn_bp.instruments.smooth import SmoothSpike
 from snn_bp.kernels import first_state, parameters_of, use_backend
-from snn_bp.kernels.bind import Constants, bind
-from snn_bp.kernels.reference import Spike, torch_slope
+from snn_bp.kernels.bind import Constants
+from snn_bp.kernels.reference import Spike, torch_advance, torch_slope
 from snn_bp.model.exact import check_exact, check_whole
 from snn_bp.model.modules import Neurons
 from snn_bp.model.network import Network, NetworkState, apply_stateless, check_network, deep_copy, has_state
@@ -118,7 +117,7 @@ def _steps(network: Network, place: int, x: Tensor, state: State | None, how: Ho
         steps.resets.append(s.detach())
         return steps.resets[-1] if held is None else held.resets[len(steps.resets) - 1]
 
-    advance = bind(equations.advance, **constants.names(), heaviside=spike, detach=stop, real=float)
+    advance = torch_advance(constants, surrogate, spike=spike, detach=stop)
     parts = first_state(neurons.neuron, x, state, constants)
     for step, x_t in enumerate(x.unbind(0)):
         if how.truncate and step and step % how.truncate == 0:

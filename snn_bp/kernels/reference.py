@@ -21,17 +21,18 @@ def torch_slope(surrogate: Surrogate) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda u, theta: slope_at(u, theta, u.new_full((), surrogate.slope))  # in u's type, as kernels have it
 
 
-def torch_advance(constants: Constants, surrogate: Surrogate) -> Callable:
-    """`equations.advance` on tensors; autograd goes through it, through the spike by the surrogate."""
-    slope_at = torch_slope(surrogate)
-    kind = TransformedSpike if is_transformed() else Spike
-    return bind(
-        equations.advance,
-        **constants.names(),
-        heaviside=lambda u, theta: kind.apply(u, theta, slope_at),
-        detach=torch.Tensor.detach,
-        real=float,
-    )
+def torch_advance(
+    constants: Constants, surrogate: Surrogate, *,
+    spike: Callable[[Tensor, Tensor], Tensor] | None = None, detach: Callable[[Tensor], Tensor] = Tensor.detach,
+) -> Callable:  # fmt: skip
+    """`equations.advance` on tensors; autograd goes through it, through the spike by the surrogate.
+
+    `spike` of distance and threshold replaces that spike, `detach` what a detached reset sees of one.
+    """
+    if spike is None:
+        slope_at, kind = torch_slope(surrogate), TransformedSpike if is_transformed() else Spike
+        spike = lambda u, theta: kind.apply(u, theta, slope_at)  # noqa: E731
+    return bind(equations.advance, **constants.names(), heaviside=spike, detach=detach, real=float)
 
 
 def simulate_reference(

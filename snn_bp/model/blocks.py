@@ -4,10 +4,11 @@ Every consumer reads this: kernels' dispatch, chip, exporters, online rules, sea
 layer says what it is for; whether it computes exactly what its class does is `model/exact.py`'s question.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, Shape, SumPool
@@ -129,6 +130,14 @@ def fold(norm: nn.Module, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, 
     running: Tensor = norm.running_mean  # type: ignore[assignment]
     scale, shift = scale_and_shift(norm, running if bias is None else running - bias)
     return weight * scale.view(-1, *(1,) * (weight.dim() - 1)), shift
+
+
+def convolve(
+    layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, groups: int | None = None
+) -> Tensor:  # fmt: skip
+    """The convolution of `layer` on `x` `[rows, channels, ...]`, with other weights (and groups) than its own."""
+    function: Callable[..., Tensor] = F.conv1d if weight.dim() == 3 else F.conv2d
+    return function(x, weight, bias, layer.stride, layer.padding, layer.dilation, groups or layer.groups)
 
 
 @torch.no_grad()
