@@ -157,6 +157,17 @@ def test_the_commit_is_read_and_nothing_of_the_repository_runs(repository, tmp_p
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_change_within_the_second_of_the_index_is_seen(repository):
+    index, file = repository / ".git" / "index", repository / "a.txt"
+    before = file.stat()
+    os.utime(index, ns=(before.st_mtime_ns, before.st_mtime_ns))
+
+    file.write_text("two\n")  # as long as "one", and so late that git's rule alone tells them apart
+    os.utime(file, ns=(before.st_mtime_ns, before.st_mtime_ns))
+
+    assert str(commit()).endswith("+changes")
+
+
 def test_a_pipe_in_place_of_gits_head_is_no_commit(repository):
     (repository / ".git" / "HEAD").unlink()
     os.mkfifo(repository / ".git" / "HEAD")

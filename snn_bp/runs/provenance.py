@@ -78,8 +78,8 @@ def _head(folder: Path, common: Path) -> str | None:
     text = read_text(folder / "HEAD").strip()
     if text.startswith("ref: refs/"):
         name, text = text.removeprefix("ref: "), ""
-        if is_there(place := folder / name) or is_there(place := common / name):
-            text = read_text(place).strip()
+        if is_there(file := folder / name) or is_there(file := common / name):
+            text = read_text(file).strip()
         elif is_there(common / "packed-refs"):
             packed = (line.split(" ") for line in read_text(common / "packed-refs").splitlines())
             text = next((words[0] for words in packed if words[1:] == [name]), "")
@@ -92,7 +92,10 @@ def _changes(head: str, *, top: Path, folder: Path, objects: Path) -> str:
         for name in ("refs", "objects"):
             (Path(own) / name).mkdir()
         (Path(own) / "HEAD").write_text(head + "\n", encoding="utf-8")
+        written = os.stat(folder / "index")
         (Path(own) / "index").write_bytes(read_bytes(folder / "index", limit_mb=256))
+        # git reads anew what changed as late as its index was written: by the copy's own time, it would be too early
+        os.utime(Path(own) / "index", ns=(written.st_atime_ns, written.st_mtime_ns))
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
         ours = {"GIT_DIR": own, "GIT_WORK_TREE": str(top), "GIT_OBJECT_DIRECTORY": str(objects)}
         ours |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
@@ -121,7 +124,7 @@ def processor() -> str:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory this process has held so far: of the GPU where it runs there, else of the machine."""
+    """The most memory this process has held so far, on the GPU where it runs there, else in the machine."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     try:
