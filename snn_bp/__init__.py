@@ -26,7 +26,8 @@ from snn_bp.model.losses import (
     MembraneCrossEntropy,
     RateBounds,
 )
-from snn_bp.model.network import Network, start_alive
+from snn_bp.model.network import Network
+from snn_bp.model.start import start_alive
 from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, State, Tau, decay
 from snn_bp.runs.evaluation import evaluate
 from snn_bp.runs.experiment import Experiment, Train

@@ -19,7 +19,7 @@ from snn_bp.data.cache import cache_entries, cache_folder, clean_cache
 from snn_bp.errors import SnnError, check_number
 from snn_bp.files import is_there
 from snn_bp.instruments import check_gradients, diagnose
-from snn_bp.model.network import start_alive
+from snn_bp.model.start import start_alive
 from snn_bp.reports.comparison import state_of
 from snn_bp.runs.evaluation import evaluate as evaluate_run
 from snn_bp.runs.experiment import Experiment, override

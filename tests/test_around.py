@@ -262,7 +262,7 @@ def test_a_chosen_device_watches_nothing():
     network, x = made("chain")
 
     with torch.device("cpu"):
-        lines = network.paths(x)
+        lines = network.plan(x)
 
     assert "one event-driven operation" in lines[0]
 

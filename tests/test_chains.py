@@ -26,7 +26,7 @@ from snn_bp import (
 from snn_bp.kernels import use_backend
 from snn_bp.kernels.cpu import chain as fused
 from snn_bp.kernels.cpu import dense, subnormals
-from snn_bp.model import chains
+from snn_bp.model import steps
 from snn_bp.model.network import has_state
 
 FAST = Surrogate("FastSigmoid", slope=5.0)
@@ -312,8 +312,8 @@ def test_neurons_behind_a_norm_in_training_equal_the_reference(name, coin, monke
     model, shape = NORMED[name]
     x = coin(23, 6, *shape, probability=0.3).double().requires_grad_()
     found, calls = [], []
-    real = chains.run_layer
-    monkeypatch.setattr("snn_bp.model.network.run_layer", lambda *given: (calls.append(given[0].norm), real(*given))[1])
+    real = steps.run_normed
+    monkeypatch.setattr("snn_bp.model.steps.run_normed", lambda *given: (calls.append(given[0]), real(*given))[1])
     for backend in ("fastest", "reference"):
         network = Network(model, shape, surrogate=FAST, seed=1).double().train()
         with use_backend(backend):

@@ -31,7 +31,7 @@ from snn_bp.exchange.snntorch import from_snntorch, to_snntorch
 from snn_bp.instruments.online.blocks import blocks_of
 from snn_bp.model.exact import is_exact, why_strange
 from snn_bp.model.modules import Neurons
-from snn_bp.model.stateless import apply_stateless
+from snn_bp.model.plan import apply_stateless
 from snn_bp.reports.plots import weight_filters
 from snn_bp.runs.evaluation import count_activity
 from snn_bp.searches.population import runs_together

@@ -34,7 +34,7 @@ from snn_bp.errors import check_choice, check_number
 from snn_bp.instruments import check_gradients
 from snn_bp.instruments.landscape import loss_slice
 from snn_bp.instruments.online import eprop, objective
-from snn_bp.model.network import start_alive
+from snn_bp.model.start import start_alive
 from snn_bp.runs.experiment import CONSTRUCTORS, from_json, override, to_json
 from snn_bp.surrogates import SHAPES
 

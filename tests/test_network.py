@@ -31,7 +31,7 @@ from snn_bp import (
     start_alive,
 )
 from snn_bp.kernels import use_backend
-from snn_bp.model.network import with_step
+from snn_bp.model.layers import with_step
 
 CHAIN = (
     Conv(3, 3, padding=1),
@@ -327,7 +327,7 @@ def test_bytes_are_taken_wherever_floats_are(how):
             assert_same(spikes=(got.spikes, wanted.spikes), potentials=(got.potentials, wanted.potentials))
         else:
             assert network(floats).any() and torch.equal(network(given), network(floats))
-            assert network.paths(given) == network.paths(floats)
+            assert network.plan(given) == network.plan(floats)
 
 
 # What is refused
@@ -376,8 +376,8 @@ def test_paths_say_how_each_layer_runs(coin):
     model = (Conv(12, 5), BatchNorm(), LIF(beta=0.9), Flatten(), Dense(20), LIF(beta=0.9), Dense(5), LIF(beta=0.9))
     network = Network(model, (2, 9, 8))
 
-    sparse = network.paths(coin(6, 4, 2, 9, 8, probability=0.02))
-    busy = network.paths(coin(6, 4, 2, 9, 8, probability=0.9))
+    sparse = network.plan(coin(6, 4, 2, 9, 8, probability=0.02))
+    busy = network.plan(coin(6, 4, 2, 9, 8, probability=0.9))
 
     assert [line.partition(":")[0] for line in sparse] == [
         "layer 0 (Conv2d)",

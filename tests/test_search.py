@@ -32,7 +32,8 @@ from snn_bp import (
     Train,
 )  # fmt: skip
 from snn_bp.model.losses import CountCrossEntropy, RateBounds
-from snn_bp.model.network import Network, start_alive
+from snn_bp.model.network import Network
+from snn_bp.model.start import start_alive
 from snn_bp.runs.evaluation import evaluate, evaluate_network
 from snn_bp.runtime.signals import Stopped
 from snn_bp.searches import OfOutput, Search, resume_search, search, searchers

@@ -46,7 +46,7 @@ from snn_bp import (
     resume,
     train,
 )  # fmt: skip
-from snn_bp.model.network import start_alive
+from snn_bp.model.start import start_alive
 from snn_bp.training.loop import Stopped, learning_rate, make_optimizer, train_step
 
 few_digits, finished = runs.few_digits, runs.finished

@@ -38,7 +38,7 @@ from snn_bp.instruments import check_gradients, diagnose, trace
 from snn_bp.instruments.faults import find_leaked_state, find_stale_cache, find_unrelated_labels
 from snn_bp.kernels.cpu import dense
 from snn_bp.model.modules import Neurons
-from snn_bp.model.network import start_alive
+from snn_bp.model.start import start_alive
 from snn_bp.runs.evaluation import evaluate_network
 from snn_bp.runs.provenance import machine, version
 from snn_bp.training.loop import learning_rate, make_optimizer, train_step

@@ -24,7 +24,7 @@ from snn_bp.instruments.differences import differences
 from snn_bp.instruments.gradients import compare_smoothed
 from snn_bp.instruments.unroll import copied
 from snn_bp.model.losses import CountCrossEntropy
-from snn_bp.model.network import start_alive
+from snn_bp.model.start import start_alive
 from snn_bp.neurons import RESETS
 from snn_bp.runs.provenance import machine, version
 from snn_bp.surrogates import SHAPES

@@ -23,7 +23,7 @@ from snn_bp.data import Dataset, load
 from snn_bp.files import write_json
 from snn_bp.instruments.cost import WAYS, cost_of_bptt
 from snn_bp.instruments.online import compare_to_bptt, eprop, objective, ottt
-from snn_bp.model.network import start_alive
+from snn_bp.model.start import start_alive
 from snn_bp.runs.evaluation import evaluate_network
 from snn_bp.runs.provenance import machine, version
 from snn_bp.training.loop import make_optimizer

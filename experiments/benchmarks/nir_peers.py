@@ -32,7 +32,8 @@ from snn_bp.exchange.nir_replay import replay_nir
 from snn_bp.exchange.nir_write import write_nir
 from snn_bp.files import write_json
 from snn_bp.model.layers import BatchNorm, Conv, Delay, Dense, Flatten, Pool, Recurrent, Spiking
-from snn_bp.model.network import Network, start_alive
+from snn_bp.model.network import Network
+from snn_bp.model.start import start_alive
 from snn_bp.neurons import IF, LI, LIF, CubaLIF
 from snn_bp.runs.provenance import machine, version
 from snn_bp.training.loop import train

@@ -22,7 +22,7 @@ TORCH = "import torch"
 STEP = """
 import runpy
 from snn_bp.data import load
-from snn_bp.model.network import start_alive
+from snn_bp.model.start import start_alive
 from snn_bp.training.loop import make_optimizer, train_step
 experiment = runpy.run_path({file!r})["experiment"]
 dataset = load(experiment.data, quiet=True)

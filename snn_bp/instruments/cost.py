@@ -16,9 +16,9 @@ from torch import Tensor
 
 from snn_bp.errors import SnnError, check_choice, check_number
 from snn_bp.instruments.online import eprop, ottt
-from snn_bp.model.chains import has_chain
 from snn_bp.model.losses import CountCrossEntropy, Loss
 from snn_bp.model.network import Network, deep_copy
+from snn_bp.model.plan import has_chain
 
 WAYS = ("full", "low", "truncated", "ottt", "eprop")
 MARK = "snn_bp: between forward and backward"

@@ -25,7 +25,8 @@ from snn_bp.instruments.learning import (
 from snn_bp.instruments.remedies import calm, carry, hold, remember, shrink, wake, widen
 from snn_bp.instruments.traces import LayerTrace, Trace, trace
 from snn_bp.model.activity import silent_share
-from snn_bp.model.network import Network, start_alive
+from snn_bp.model.network import Network
+from snn_bp.model.start import start_alive
 from snn_bp.neurons import is_spiking
 from snn_bp.runs.evaluation import evaluate_network
 from snn_bp.runs.experiment import Experiment, Train

@@ -18,7 +18,8 @@ from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.reference import Spike, torch_advance, torch_slope
 from snn_bp.model.exact import check_exact, check_whole
 from snn_bp.model.modules import Neurons
-from snn_bp.model.network import Network, NetworkState, apply_stateless, check_network, deep_copy, has_state
+from snn_bp.model.network import Network, NetworkState, check_network, deep_copy, has_state
+from snn_bp.model.plan import apply_stateless
 from snn_bp.neurons import State, is_spiking
 
 

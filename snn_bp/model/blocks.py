@@ -1,25 +1,27 @@
-"""The one parse of a model: blocks, each of neurons and all that lies between them and the neurons before.
+"""The one parse of a model: blocks, each of neurons and all that lies between them and the neurons before, and joints.
 
 Every consumer reads this: kernels' dispatch, chip, exporters, online rules, search, plots, the doctor. The role of a
 layer says what it is for; whether it computes exactly what its class does is `model/exact.py`'s question.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, Shape, SumPool
+from snn_bp.errors import SnnError
+from snn_bp.model.modules import Delays, DropoutOverTime, Joint, Neurons, Shape, SumPool
 
-Role: TypeAlias = Literal["weights", "norm", "pool", "flatten", "delay", "dropout", "neurons", "other"]
+Role: TypeAlias = Literal["weights", "norm", "pool", "flatten", "delay", "dropout", "neurons", "joint", "other"]
 Norm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d
+Path: TypeAlias = tuple[int, ...]  # the index of a layer; within a joint: its index, the branch's, the layer's there
 ROLES: dict[type[nn.Module], Role] = {
     nn.Linear: "weights", nn.Conv1d: "weights", nn.Conv2d: "weights",
     nn.BatchNorm1d: "norm", nn.BatchNorm2d: "norm",
     SumPool: "pool", nn.AvgPool1d: "pool", nn.AvgPool2d: "pool", nn.MaxPool1d: "pool", nn.MaxPool2d: "pool",
-    nn.Flatten: "flatten", Delays: "delay", DropoutOverTime: "dropout", Neurons: "neurons",
+    nn.Flatten: "flatten", Delays: "delay", DropoutOverTime: "dropout", Neurons: "neurons", Joint: "joint",
 }  # fmt: skip
 
 
@@ -30,25 +32,35 @@ class Layers(Protocol):
     shapes: list[Shape]  # shape of one step behind each layer
     input_shape: Shape
 
-    def name(self, index: int) -> str:
-        """What a message calls the layer at `index`."""
+    def name(self, where: int | Path) -> str:
+        """What a message calls the layer at an index or path."""
         ...
 
 
 def role_of(layer: nn.Module) -> Role:
     """What a layer is for; a subclass has the role of its base, a class that is not known is "other"."""
-    known: list[Role] = [ROLES[kind] for kind in type(layer).__mro__ if kind in ROLES]
-    return known[0] if known else "other"
+    kind = type(layer)
+    return ROLES[kind] if kind in ROLES else next((ROLES[base] for base in kind.__mro__ if base in ROLES), "other")
 
 
 class Part(NamedTuple):
-    """One layer of a model, at its index, between the shapes of one step before and behind it."""
+    """One layer of a model, at its index in its row, between the shapes of one step before and behind it."""
 
     index: int
     layer: nn.Module
     role: Role
     before: Shape
     after: Shape
+    path: Path
+
+    @property
+    def branches(self) -> list[list["Part"]]:
+        """The rows of layers within a joint; none of any other layer."""
+        if self.role != "joint":
+            return []
+        joint: Joint = self.layer  # type: ignore[assignment]
+        rows = enumerate(zip(joint.branches, joint.shapes, strict=True))
+        return [row_of(layers, shapes, self.before, (*self.path, n)) for n, (layers, shapes) in rows]  # type: ignore[arg-type]
 
 
 class Block(NamedTuple):
@@ -94,24 +106,61 @@ class Block(NamedTuple):
         return tuple(part for part in self.parts if part.role in roles)
 
 
-def parts_of(network: Layers) -> Iterator[Part]:
-    """The layers of a network one by one, with their roles and shapes."""
-    before = network.input_shape
-    for index, (layer, after) in enumerate(zip(network.layers, network.shapes, strict=True)):
-        yield Part(index, layer, role_of(layer), before, after)
+class Fork(NamedTuple):
+    """A joint: branches that see one input, each a row of blocks and joints, and what is made of their outputs."""
+
+    part: Part
+    branches: tuple[tuple["Block | Fork", ...], ...]
+
+
+def row_of(layers: Iterable[nn.Module], shapes: Iterable[Shape], before: Shape, path: Path = ()) -> list[Part]:
+    """The layers of a row one by one, with their roles and shapes."""
+    row: list[Part] = []
+    for index, (layer, after) in enumerate(zip(layers, shapes, strict=True)):
+        row.append(Part(index, layer, role_of(layer), before, after, (*path, index)))
         before = after
+    return row
 
 
-def blocks(network: Layers) -> list[Block]:
-    """The blocks of a network, in order."""
-    found: list[Block] = []
+def parts_of(network: Layers) -> list[Part]:
+    """The layers of a network one by one, with their roles and shapes; a joint is one of them."""
+    return row_of(network.layers, network.shapes, network.input_shape)
+
+
+def every_part(row: Iterable[Part]) -> Iterator[Part]:
+    """The layers of a row in the order in which they compute, those within a joint before it."""
+    for part in row:
+        for branch in part.branches:
+            yield from every_part(branch)
+        yield part
+
+
+def tree(row: Iterable[Part]) -> tuple[Block | Fork, ...]:
+    """The blocks and joints of a row, in order."""
+    found: list[Block | Fork] = []
     open_parts: list[Part] = []
-    for part in parts_of(network):
+    for part in row:
+        if part.role == "joint":
+            found += [Block(tuple(open_parts))] * bool(open_parts)
+            found.append(Fork(part, tuple(map(tree, part.branches))))
+            open_parts = []
+            continue
         open_parts.append(part)
         if part.role == "neurons":
             found.append(Block(tuple(open_parts)))
             open_parts = []
-    return found + [Block(tuple(open_parts))] * bool(open_parts)
+    return (*found, *[Block(tuple(open_parts))] * bool(open_parts))
+
+
+def blocks(network: Layers, asker: str = "network") -> list[Block]:
+    """The blocks of a network that is one row, in order; raises for `asker` where it has a joint."""
+    found = []
+    for each in tree(parts_of(network)):
+        if isinstance(each, Fork):
+            name = network.name(each.part.path)
+            raise SnnError(f"{asker}: {name} joins branches, and only layers in a row are known here. Leave it out.")
+        found.append(each)
+    return found
 
 
 def scale_and_shift(

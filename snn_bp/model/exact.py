@@ -34,6 +34,11 @@ def has_all_parts(norm: nn.Module) -> bool:
     return all(part is not None for part in (*parts, norm._buffers["running_mean"], norm._buffers["running_var"]))
 
 
+def has_known_class(layer: nn.Module) -> bool:
+    """Whether the layer's class itself, not one below it, is one of those we know."""
+    return type(layer) in FORWARDS
+
+
 def is_exact(layer: nn.Module) -> bool:
     """Whether the layer is one of those we know, down to its parts, and nothing about it was changed."""
     if FORWARDS.get(type(layer)) is not type(layer).forward or not is_untouched(layer):

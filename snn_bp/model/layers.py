@@ -4,7 +4,7 @@ A layer without state becomes torch's own module and sees `[time * batch, ...]` 
 `Recurrent`) see `[time, batch, ...]` and take and return that state.
 """
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, Literal, TypeAlias
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 from snn_bp.errors import SnnError, shown
 from snn_bp.errors.fields import Called, Within, check_fields
 from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, Shape, SumPool, check_learned
-from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, Neuron, is_spiking
+from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, Neuron, at_step, is_spiking
 from snn_bp.surrogates import Surrogate
 
 Count: TypeAlias = Annotated[int, Within(low=1)]
@@ -233,3 +233,14 @@ def spatial(layer: str, shape: Shape) -> int:
             "A Flatten() or Dense before it removes the space it works on."
         )
     return len(shape) - 1
+
+
+def with_step(model: tuple[Layer, ...], *, step_ms: float) -> tuple[Layer, ...]:
+    """The model with every time constant turned into the decay of a step of `step_ms`."""
+
+    def resolved(layer: Layer) -> Layer:
+        if isinstance(layer, Spiking | Recurrent):
+            return replace(layer, neuron=at_step(layer.neuron, step_ms=step_ms))
+        return at_step(layer, step_ms=step_ms) if isinstance(layer, Neuron) else layer
+
+    return tuple(resolved(layer) for layer in model)

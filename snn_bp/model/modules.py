@@ -1,5 +1,7 @@
 """The torch modules that layers build: neurons with their state, pools of sums, dropout over time, delays."""
 
+from collections.abc import Callable, Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -153,6 +155,25 @@ class Delays(nn.Module):
 
     def _exact(self) -> Tensor:
         return self.most * torch.sigmoid(self.learned["delay"]) if len(self.learned) else self.start
+
+
+class Joint(nn.Module):
+    """Rows of layers that see the same input, and `combine`, which makes one output of theirs.
+
+    `shapes` has the shape of one step behind each layer of each branch. A branch without layers hands its input on.
+    """
+
+    def __init__(
+        self, branches: Iterable[Iterable[nn.Module]], shapes: list[list[Shape]],
+        combine: Callable[[list[Tensor]], Tensor],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.branches = nn.ModuleList(nn.ModuleList(layers) for layers in branches)
+        self.shapes, self.combine = shapes, combine
+
+    def forward(self, x: Tensor, run: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """The joined output, `[time, batch, ...]`; `run(n, x)` is the output of branch `n`, which the network runs."""
+        return self.combine([run(n, x) for n in range(len(self.branches))])
 
 
 def check_learned(neuron: Neuron, learn: tuple[str, ...]) -> None:

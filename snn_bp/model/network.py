@@ -4,8 +4,7 @@ Nothing is held between calls. `network(x)` starts from rest; `network.run(x, st
 """
 
 import copy
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -13,20 +12,18 @@ from torch import Tensor, nn
 
 from snn_bp.chip.forward import run_chip
 from snn_bp.chip.rules import TARGETS, Target, blocks
-from snn_bp.errors import SnnError, check_choice, check_kind, check_number, check_seed, shown
-from snn_bp.errors.fields import LARGEST
-from snn_bp.kernels import runs_compiled, simulate
+from snn_bp.errors import SnnError, check_choice, check_kind, check_seed, shown
+from snn_bp.kernels import runs_compiled
 from snn_bp.kernels.around import has_hooks_on_every_module
 from snn_bp.kernels.cpu.chain import Memory
-from snn_bp.kernels.cpu.sparse_ops import convolve
-from snn_bp.model.chains import chain_at, layer_at, run_chain, run_layer
-from snn_bp.model.exact import is_exact, runs_here
+from snn_bp.model.blocks import Part, Path, every_part, parts_of
+from snn_bp.model.build import build_row
+from snn_bp.model.exact import is_exact
 from snn_bp.model.inputs import check_input, check_states
-from snn_bp.model.layers import Layer, Recurrent, Shape, Spiking
-from snn_bp.model.modules import Delays, DropoutOverTime, Neurons
-from snn_bp.model.start import check_scaled, clear_bias, fronts, scale_weight
-from snn_bp.model.stateless import apply_stateless, pool_behind, sums_of
-from snn_bp.neurons import LI, Neuron, State, at_step, coefficients
+from snn_bp.model.layers import Layer, Shape
+from snn_bp.model.modules import Neurons
+from snn_bp.model.plan import Input, apply_stateless, in_words, plan, reads_bytes
+from snn_bp.neurons import Neuron, State
 from snn_bp.runtime.allocator import keep_freed_memory
 from snn_bp.surrogates import ATan, Surrogate, check_surrogate
 
@@ -45,14 +42,12 @@ class Activity(NamedTuple):
     potentials: Tensor
 
 
-class Stretch(NamedTuple):
-    """Layers of a network that ran as one operation."""
+class Ran(NamedTuple):
+    """What the steps of a plan leave beside the output."""
 
-    places: range
-    how: str  # empty for a layer without state
-    out: Tensor
-    means: list[Tensor]  # of each neuron, a layer each
+    means: list[Tensor]  # mean output of each neuron, a layer each
     states: list[State]
+    lines: list[str] | None  # in words how each step ran; None where nobody asks
 
 
 class Network(nn.Module):
@@ -86,18 +81,13 @@ class Network(nn.Module):
         check_choice("Network: target", target, TARGETS)
         self.target: Target = target
         self.settled = False  # norms of a network for the chip use their running statistics while training too
-        self.shapes: list[Shape] = []  # of one step, after each layer
-        self.layers = nn.ModuleList()
-        shape = self.input_shape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for place, layer in enumerate(self.model):
-                built, shape = self._build(place, layer, shape)
-                self.layers.append(built)
-                self.shapes.append(shape)
-        self.output_shape = shape
+            layers, self.shapes = build_row(self.model, self.input_shape, self.surrogate)
+        self.layers = nn.ModuleList(layers)
+        self.output_shape = self.shapes[-1]
         if target == "loihi":
-            blocks(self)  # refuses what the chip cannot hold
+            blocks(self)  # type: ignore[arg-type] - refuses what the chip cannot hold
 
     def forward(self, x: Tensor) -> Tensor:
         """The output of every step, from rest."""
@@ -113,99 +103,136 @@ class Network(nn.Module):
 
         For neurons that spike that is their rate, in spikes per step over time and batch; gradients flow through it.
         """
-        x, rates, after = self._given(x), [], []
-        for stretch in self._stretches(x, self._states(state)):
-            x = stretch.out
-            rates += stretch.means
-            after += stretch.states
-        hidden = sum(has_state(layer) for layer in list(self.layers)[:-1])
-        return x, rates[:hidden], tuple(after)
+        row, ran = parts_of(self), Ran([], [], None)
+        x, states = self._entered(x, row), self._states(state, row)
+        if self.target == "loihi":
+            for _, out, _, _ in run_chip(self, x):  # type: ignore[arg-type]
+                ran.means.append(out.mean((0, 1)))
+                x = out
+        else:
+            x = self._run(row, x, states, ran, final=True)
+        hidden = sum(part.role == "neurons" for part in every_part(row)) - (row[-1].role == "neurons")
+        return x, ran.means[:hidden], tuple(ran.states)
 
     @torch.no_grad()
-    def paths(self, x: Tensor) -> list[str]:
-        """In words, how the layers run on `x` and which share of each one's input is not zero: a line an operation."""
-        x, lines = self._given(x), []
-        for stretch in self._stretches(x, self._states(None)):
-            names = [self.name(place) for place in stretch.places]
-            share = float((x != 0).float().mean())
-            how = stretch.how or sums_of(self.layers[stretch.places[0]], share, x)
-            lines.append(f"{' - '.join(names)}: {how}; {share:.1%} of its input is not zero")
-            x = stretch.out
-        return lines
-
-    def _stretches(self, x: Tensor, given: Iterator[State | None]) -> Iterator[Stretch]:
-        """The layers in stretches that run as one operation each, with what comes out of them."""
+    def plan(self, x: Tensor) -> list[str]:
+        """In words, how the layers run on `x` and which fraction of each one's input is not zero: a line a step."""
         if self.target == "loihi":
-            for block, out, _, _ in run_chip(self, x):
-                yield Stretch(block.places, "whole numbers, as the chip", out, [out.mean((0, 1))], [])
-            return
-        layers, place = list(self.layers), 0  # a slice of a ModuleList makes a new one
-        while place < len(layers):
-            means, states = [], []
-            if blocks := chain_at(layers, place, x):
-                x, means, states = run_chain(blocks, x, [next(given) for _ in blocks], memory=self.memory)
-                count, how = sum(block.places for block in blocks), "one event-driven operation"
-            elif (neurons := layer_at(layers, place, x)) is not None:
-                x, mean, state = run_layer(neurons, x, next(given))
-                means, states, count, how = [mean], [state], neurons.places, "one compiled operation"
-            elif has_state(layer := layers[place]):
-                x, state = layer(x, next(given))
-                means = [x.mean((0, 1))] if layer is not layers[-1] else []
-                states, count, how = [state], 1, "one by one"
-            elif (pool := pool_behind(layers, place, x)) is not None:
-                x, count, how = convolve(x.flatten(0, 1), layer, pool).unflatten(0, x.shape[:2]), 2, ""  # type: ignore[arg-type]
-            else:
-                x, count, how = apply_stateless(layer, x), 1, ""
-            yield Stretch(range(place, place + count), how, x, means, states)
-            place += count
+            return [self.name(part.index) for part in parts_of(self)]
+        row, ran = parts_of(self), Ran([], [], [])
+        self._run(row, self._entered(x, row), self._states(None, row), ran, final=True)
+        return ran.lines or []
+
+    def _run(
+        self, row: Sequence[Part], x: Tensor, states: Iterator[State | None], ran: Ran, *, final: bool = False
+    ) -> Tensor:
+        """The output of a row of layers, by its plan; `final`: the mean of its last neurons is not asked for."""
+        at = 0
+        while at < len(row):
+            for step in plan(row[at:], Input.of(x), self.memory):
+                at += len(step.parts)
+                if ran.lines is not None:
+                    fraction, names = float((x != 0).float().mean()), [self.name(part.path) for part in step.parts]
+                    how = in_words(step, fraction)
+                    ran.lines.append(f"{' - '.join(names)}: {how}; {fraction:.1%} of its input is not zero")
+                if step.run is None:
+                    x = self._joined(step.parts[0], x, lambda branch, x: self._run(branch, x, states, ran))
+                    break
+                given = [next(states) for part in step.parts if part.role == "neurons"]
+                x, means, after = step.run(x, given)
+                if means is None:
+                    means = [] if final and at == len(row) else [x.mean((0, 1))]
+                ran.means.extend(means)
+                ran.states.extend(after)
+                if not step.is_known or x.shape[2:] != step.parts[-1].after:
+                    break
+        return x
+
+    def _joined(self, part: Part, x: Tensor, run: Callable[[list[Part], Tensor], Tensor]) -> Tensor:
+        """The output of a joint, whose branches run one after the other, each once."""
+        branches = iter(enumerate(part.branches))
+
+        def next_branch(n: int, x: Tensor) -> Tensor:
+            index, branch = next(branches, (None, []))
+            if index != n:
+                raise SnnError(f"{self.name(part.path)}: its forward should run each branch once and in order.")
+            return run(branch, x) if branch else x
+
+        out = part.layer(x, next_branch)
+        if next(branches, None) is not None:
+            raise SnnError(f"{self.name(part.path)}: its forward should run each branch once and in order.")
+        return out
 
     def observe(self, x: Tensor, state: NetworkState | None = None) -> tuple[list[Activity], NetworkState]:
         """What every layer of neurons did, potentials included; the last one's spikes are the output."""
         activities, after = [], []
-        for place, (layer, out) in enumerate(self.walk(x, state, potentials=True)):
+        walked = self.walk(x, state, potentials=True)
+        for part, (layer, out) in zip(every_part(parts_of(self)), walked, strict=True):
             if isinstance(out, tuple):
-                activities.append(Activity(self.name(place), neuron_of(layer), out[0], out[2]))
+                activities.append(Activity(self.name(part.path), neuron_of(layer), out[0], out[2]))
                 after.append(out[1])
         return activities, tuple(after)
 
-    def name(self, place: int) -> str:
-        """What a message calls the layer at `place`, counted from 0 along the model."""
-        layer = self.layers[place]
-        return f"layer {place} ({type(neuron_of(layer)).__name__ if has_state(layer) else type(layer).__name__})"
+    def name(self, where: int | Path) -> str:
+        """What a message calls a layer, at its index or at its path within joints: `model.7 Dense(10)`."""
+        path = (where,) if isinstance(where, int) else where
+        layer = self.layers[path[0]]
+        return f"layer {path[0]} ({type(neuron_of(layer)).__name__ if has_state(layer) else type(layer).__name__})"
+
+    def parameters_of(self, where: int | Path) -> dict[str, nn.Parameter]:
+        """The parameters of a layer, at its index or at its path within joints, by their names there."""
+        path, row = (where,) if isinstance(where, int) else where, self.layers
+        for index, branch in zip(path[::2], path[1::2], strict=False):
+            row = row[index].branches[branch]  # type: ignore[union-attr, index]
+        return dict(row[path[-1]].named_parameters())  # type: ignore[union-attr]
 
     def walk(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[tuple]:
-        """Each layer with its output; (output, state[, potentials]) where it has state."""
-        x, states = self.in_floats(x), self._states(state)
+        """Each layer with its output, (output, state[, potentials]) where it has state; a joint behind its branches."""
+        x, row = self.in_floats(x), parts_of(self)
+        states = self._states(state, row)
         if self.target == "loihi":
             yield from self._walk_chip(x)
             return
-        for place, layer in enumerate(self.layers):
-            if has_state(layer):
+        yield from self._walk(row, x, states, potentials)
+
+    def _walk(self, row: list[Part], x: Tensor, states: Iterator[State | None], potentials: bool) -> Iterator[tuple]:
+        for part in row:
+            inner: list[tuple] = []
+
+            def run(branch: list[Part], x: Tensor, inner: list[tuple] = inner) -> Tensor:
+                walked = list(self._walk(branch, x, states, potentials))
+                inner.extend(walked)
+                return walked[-1][1][0] if isinstance(walked[-1][1], tuple) else walked[-1][1]
+
+            layer = part.layer
+            if part.role == "neurons":
                 given = next(states)
-                out = self._observed(place, x, given) if potentials else layer(x, given)
+                out = self._observed(part, x, given) if potentials else layer(x, given)
                 x = out[0]
+            elif part.role == "joint":
+                out = x = self._joined(part, x, run)
             else:
                 out = x = apply_stateless(layer, x)
+            yield from inner
             yield layer, out
 
-    def _observed(self, place: int, x: Tensor, state: State | None) -> tuple[Tensor, State, Tensor]:
-        """Output, state and potentials of the neurons at `place`; of a forward of its own only where they agree."""
-        layer = self.layers[place]
-        assert isinstance(layer, Neurons)
+    def _observed(self, part: Part, x: Tensor, state: State | None) -> tuple[Tensor, State, Tensor]:
+        """Output, state and potentials of neurons; of a forward of their own only where they agree."""
+        layer: Neurons = part.layer  # type: ignore[assignment]
         out, after, potentials = layer.observe(x, state)
         if is_exact(layer) and not has_hooks_on_every_module():
             return out, after, potentials
         ran, after = layer(x, state)  # hooks are called, and a forward of its own is the one that counts
         if ran.shape != out.shape or not torch.equal(ran, out):
             raise SnnError(
-                f"network.observe: {self.name(place)} has a forward of its own, and its potentials are not those of "
-                f"what it puts out. Give the class an observe(x, state) that returns output, state and potentials."
+                f"network.observe: {self.name(part.path)} has a forward of its own, and its potentials are not those "
+                f"of what it puts out. Give the class an observe(x, state) that returns output, state and potentials."
             )
         return ran, after, potentials
 
     def _walk_chip(self, x: Tensor) -> Iterator[tuple]:
         """As `walk`; layers without state give what they do in floats, from the spikes that reach them on the chip."""
-        for block, out, potentials, grid in run_chip(self, x):
+        for block, out, potentials, grid in run_chip(self, x):  # type: ignore[arg-type]
             for place in block.places[:-1]:
                 layer, training = self.layers[place], self.layers[place].training
                 x = apply_stateless(layer.eval(), x)  # norms have followed this input already
@@ -215,29 +242,24 @@ class Network(nn.Module):
             state = State(v=potentials[-1] / grid.scale, s=out[-1])
             yield block.layer, (out, state, potentials / grid.scale)
 
-    def _states(self, state: NetworkState | None) -> Iterator[State | None]:
-        count = 0 if self.target == "loihi" else sum(has_state(layer) for layer in self.layers)
-        if (
-            state is not None
-            and state != ()
-            and (self.target == "loihi" or any(isinstance(layer, Delays) for layer in self.layers))
-        ):
+    def _states(self, state: NetworkState | None, row: list[Part]) -> Iterator[State | None]:
+        roles = [part.role for part in every_part(row)]
+        count = 0 if self.target == "loihi" else roles.count("neurons")
+        if state is not None and state != () and (self.target == "loihi" or "delay" in roles):
             what = 'target="loihi"' if self.target == "loihi" else "a Delay"
             raise SnnError(f"network.run: with {what} a recording runs whole, spikes are under way between its steps.")
         if state is not None:
             check_states(state, count)
         return iter(state) if state is not None else iter([None] * count)
 
-    def _given(self, x: Tensor) -> Tensor:
+    def _entered(self, x: Tensor, row: list[Part]) -> Tensor:
         """The input, checked; bytes as they are where the layer that meets them looks for what is not zero."""
         self.check_input(x)
         if x.is_floating_point():
             return x
         in_bytes = x.view(torch.uint8)
-        flat = (layer for layer in self.layers if type(layer) is not nn.Flatten or not is_exact(layer))
-        first = next(flat, None) if self.target == "float" and runs_compiled(in_bytes) else None
-        looks = first is not None and type(first) in (nn.Linear, nn.Conv2d) and runs_here(first, torch.float32)
-        return in_bytes if looks and self._dtype() == torch.float32 else self.in_floats(x)
+        looks = self._dtype() == torch.float32 and runs_compiled(in_bytes) and reads_bytes(row)
+        return in_bytes if looks and self.target == "float" else self.in_floats(x)
 
     def in_floats(self, x: Tensor) -> Tensor:
         """The input, checked, bytes turned into floats as wide as the weights."""
@@ -252,23 +274,6 @@ class Network(nn.Module):
         """Raise unless `x` is `[time, batch, *input_shape]`, in floats as wide as the weights or in bytes."""
         check_input(x, self.input_shape, next(self.parameters(), None))
 
-    def _build(self, place: int, layer: Layer, shape: Shape) -> tuple[nn.Module, Shape]:
-        if isinstance(layer, Neuron):
-            layer = Spiking(layer)
-        try:
-            if isinstance(layer, Spiking | Recurrent):
-                return layer.build(shape, self.surrogate), shape
-            built = layer.build(shape)
-            if isinstance(built, Delays | DropoutOverTime):
-                return built, shape
-            training = built.training
-            with torch.no_grad():
-                out = built.eval()(torch.zeros(1, *shape))  # the module itself knows its output's shape
-            built.train(training)
-            return built, tuple(out.shape[1:])
-        except (SnnError, RuntimeError, AttributeError, TypeError, IndexError) as cause:
-            raise SnnError(f"Network: layer {place} of the model, on an input of {list(shape)}: {cause}") from cause
-
 
 def deep_copy(network: Network) -> Network:
     """A deep copy; weights that a pruned layer made of others in its last call are copied as numbers."""
@@ -279,25 +284,6 @@ def deep_copy(network: Network) -> Network:
         if isinstance(value, Tensor) and not value.is_leaf
     ]
     return copy.deepcopy(network, {id(value): value.detach().clone() for value in made})
-
-
-@torch.no_grad()
-def first_nonfinite(network: Network, x: Tensor) -> str | None:
-    """Where a NaN or infinity first stands on the way through the network, in words; None where there is none."""
-    if not torch.isfinite(x).all():
-        return f"the input, at time step {_first_step(x)}"
-    for place, (layer, out) in enumerate(network.walk(x)):
-        for name, weight in layer.named_parameters():
-            if not torch.isfinite(weight).all():
-                return f"the {name} of {network.name(place)}"
-        out = out[0] if isinstance(out, tuple) else out
-        if not torch.isfinite(out).all():
-            return f"the output of {network.name(place)}, at time step {_first_step(out)}"
-    return None
-
-
-def _first_step(x: Tensor) -> int:
-    return int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
 
 
 def check_network(asker: str, network: object) -> None:
@@ -314,78 +300,3 @@ def neuron_of(layer: nn.Module) -> Neuron:
     """The neuron model of a layer with state."""
     assert isinstance(layer, Neurons)
     return layer.neuron
-
-
-@torch.no_grad()
-def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
-    """Scale the weights in front of each neuron so that its free membrane fluctuates by `spread` thresholds on `x`.
-
-    The fluctuation-driven initialisation of Rossbroich et al. 2022, with the spread measured on a batch instead of
-    estimated from assumed Poisson rates: layer by layer the weights are scaled and biases set to zero, then the
-    spikes go on to the next. Layers behind a batch norm, readouts that do not spike and layers of classes that are not
-    ours are left as they are; batch norms take over the statistics of the batch, so that evaluation means something
-    before the first step. Weights that are pruned or parametrised are scaled where they come from.
-    """
-    check_network("start_alive", network)
-    check_number("start_alive: spread", spread, above=0, high=LARGEST)
-    found, x = fronts(network), network.in_floats(x)
-    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
-    momenta, was_training = [norm.momentum for norm in norms], network.training
-    network.train()
-    for norm in norms:
-        norm.momentum = 1.0
-    try:
-        for synapse in found.values():
-            clear_bias(network.name(synapse), network.layers[synapse])
-        if not found and not any(isinstance(layer, DropoutOverTime) for layer in network.layers):
-            network.rates(x)  # nothing to scale: the statistics alone, by the kernels that training uses
-        else:
-            _scale_fronts(network, found, x, spread)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        network.train(was_training)
-
-
-def _scale_fronts(network: Network, found: dict[int, int], x: Tensor, spread: float) -> None:
-    """Layer by layer, the weights at the places that `found` gives for each layer of neurons."""
-    entered: dict[int, Tensor] = {}  # what came to weights of which the class may not be linear in them
-
-    def passed(place: int, x: Tensor) -> Tensor:
-        layer = network.layers[place]
-        if isinstance(layer, DropoutOverTime):
-            return x  # nothing random: the start depends on the seed of the weights and on x alone
-        return layer(x)[0] if has_state(layer) else apply_stateless(layer, x)
-
-    for place, layer in enumerate(network.layers):
-        if place in found.values() and not is_exact(layer):
-            entered[place] = x
-        if place in found:
-            size, synapse = _size(layer, x), found[place]
-            if size > 0:
-                scale_weight(network.name(synapse), network.layers[synapse], spread / size)
-                x = x * (spread / size)
-            if size > 0 and synapse in entered:
-                x = entered[synapse]
-                for between in range(synapse, place):
-                    x = passed(between, x)
-                check_scaled(network.name(synapse), float(_size(layer, x)), spread)
-        x = passed(place, x)
-
-
-def _size(layer: nn.Module, x: Tensor) -> Tensor:
-    """How far the free membrane of a layer of neurons fluctuates under `x`, in thresholds."""
-    values = coefficients(neuron_of(layer))
-    free, _ = simulate(LI(alpha=values["alpha"], beta=values["beta"]), x)
-    return (free / torch.as_tensor(values["theta"], dtype=x.dtype, device=x.device)).square().mean().sqrt()
-
-
-def with_step(model: tuple[Layer, ...], *, step_ms: float) -> tuple[Layer, ...]:
-    """The model with every time constant turned into the decay of a step of `step_ms`."""
-
-    def resolved(layer: Layer) -> Layer:
-        if isinstance(layer, Spiking | Recurrent):
-            return replace(layer, neuron=at_step(layer.neuron, step_ms=step_ms))
-        return at_step(layer, step_ms=step_ms) if isinstance(layer, Neuron) else layer
-
-    return tuple(resolved(layer) for layer in model)

@@ -1,60 +1,113 @@
-"""The weights that `start_alive` scales: those in front of spiking layers, also if a mask or function makes them."""
-
-from typing import Protocol
+"""`start_alive`: weights scaled so that neurons fluctuate about threshold, also if a mask or function makes them."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from snn_bp.errors import SnnError
-from snn_bp.model.exact import FORWARDS
-from snn_bp.model.modules import Neurons
-from snn_bp.neurons import is_spiking
+from snn_bp.errors import SnnError, check_number
+from snn_bp.errors.fields import LARGEST
+from snn_bp.kernels import simulate
+from snn_bp.model.blocks import Part, blocks, parts_of
+from snn_bp.model.exact import has_known_class, is_exact
+from snn_bp.model.network import Network, check_network, neuron_of
+from snn_bp.model.plan import apply_stateless
+from snn_bp.neurons import LI, coefficients, is_spiking
 
-CLOSE = 0.05  # of the spread that is asked for: a weight that is rounded on its way does not give it exactly
-
-
-class Layers(Protocol):
-    """What of a `Network` is looked at."""
-
-    layers: nn.ModuleList
-
-    def name(self, place: int) -> str:
-        """What a message calls the layer at `place`."""
-        ...
+CLOSE = 0.05  # a weight that is rounded on its way misses the spread that is asked for by a part of it
 
 
-def fronts(network: Layers) -> dict[int, int]:
-    """The place of the weights in front of each spiking layer, by its own, where no norm or unknown layer is between.
+@torch.no_grad()
+def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
+    """Scale the weights in front of each neuron so that its free membrane fluctuates by `spread` thresholds on `x`.
 
-    Raises where such weights are used elsewhere too: one scale cannot serve two places.
+    The fluctuation-driven initialisation of Rossbroich et al. 2022, with the spread measured on a batch instead of
+    estimated from assumed Poisson rates: layer by layer the weights are scaled and biases set to zero, then the
+    spikes go on to the next. Layers behind a batch norm, readouts that do not spike and layers of classes that are not
+    ours are left as they are; batch norms take over the statistics of the batch, so that evaluation means something
+    before the first step. Weights that are pruned or parametrised are scaled where they come from.
     """
-    found, synapse = {}, None
-    for place, layer in enumerate(network.layers):
-        if isinstance(layer, Neurons):
-            if synapse is not None and is_spiking(layer.neuron):
-                found[place] = synapse
-            synapse = None
-        elif isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
-            synapse = place
-        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) or type(layer) not in FORWARDS:
-            synapse = None
-    _check_own(network, set(found.values()))
-    return found
+    check_network("start_alive", network)
+    blocks(network, "start_alive")  # which refuses joints
+    check_number("start_alive: spread", spread, above=0, high=LARGEST)
+    found, x = fronts(network), network.in_floats(x)
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+    momenta, was_training = [norm.momentum for norm in norms], network.training
+    network.train()
+    for norm in norms:
+        norm.momentum = 1.0
+    try:
+        for synapse in found.values():
+            clear_bias(network.name(synapse), network.layers[synapse])
+        if not found and all(part.role != "dropout" for part in parts_of(network)):
+            network.rates(x)  # nothing to scale: the statistics alone, by the kernels that training uses
+        else:
+            _scale_fronts(network, found, x, spread)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        network.train(was_training)
 
 
-def _check_own(network: Layers, places: set[int]) -> None:
+def _scale_fronts(network: Network, found: dict[int, int], x: Tensor, spread: float) -> None:
+    """Layer by layer, the weights at the indexes that `found` gives for each layer of neurons."""
+    entered: dict[int, Tensor] = {}  # what came to weights of which the class may not be linear in them
+
+    row = parts_of(network)
+
+    def passed(part: Part, x: Tensor) -> Tensor:
+        if part.role == "dropout":
+            return x  # nothing random: the start depends on the seed of the weights and on x alone
+        return part.layer(x)[0] if part.role == "neurons" else apply_stateless(part.layer, x)
+
+    for index, part in enumerate(row):
+        if index in found.values() and not is_exact(part.layer):
+            entered[index] = x
+        if index in found:
+            size, weights = _size(part.layer, x), found[index]
+            if size > 0:
+                scale_weight(network.name(weights), network.layers[weights], spread / size)
+                x = x * (spread / size)
+            if size > 0 and weights in entered:
+                x = entered[weights]
+                for between in row[weights:index]:
+                    x = passed(between, x)
+                check_scaled(network.name(weights), float(_size(part.layer, x)), spread)
+        x = passed(part, x)
+
+
+def _size(layer: nn.Module, x: Tensor) -> Tensor:
+    """How far the free membrane of a layer of neurons fluctuates under `x`, in thresholds."""
+    values = coefficients(neuron_of(layer))
+    free, _ = simulate(LI(alpha=values["alpha"], beta=values["beta"]), x)
+    return (free / torch.as_tensor(values["theta"], dtype=x.dtype, device=x.device)).square().mean().sqrt()
+
+
+def fronts(network: Network) -> dict[int, int]:
+    """The index of the weights in front of each spiking layer, by its own, where no norm or unknown layer is between.
+
+    Raises where such weights are used elsewhere too: one scale cannot serve two layers.
+    """
+    found, weights = {}, None
+    for index, layer, role, *_ in parts_of(network):
+        if role == "neurons":
+            if weights is not None and is_spiking(neuron_of(layer)):
+                found[index] = weights
+            weights = None
+        elif role == "weights":
+            weights = index
+        elif role == "norm" or not has_known_class(layer):
+            weights = None
     users: dict[int, list[int]] = {}
-    for place, layer in enumerate(network.layers):
+    for index, layer in enumerate(network.layers):
         for weight in layer.parameters():
-            users.setdefault(id(weight), []).append(place)
+            users.setdefault(id(weight), []).append(index)
     for shared in users.values():
-        if len(shared) > 1 and places & set(shared):
-            names = " and ".join(network.name(place) for place in shared)
+        if len(shared) > 1 and set(found.values()) & set(shared):
             raise SnnError(
-                f"start_alive: {names} share weights, one scale cannot serve them all. Share them after start_alive, "
-                "or put BatchNorm() in front of their neurons."
+                f"start_alive: {' and '.join(map(network.name, shared))} share weights, one scale cannot serve them "
+                "all. Share them after start_alive, or put BatchNorm() in front of their neurons."
             )
+    return found
 
 
 def scale_weight(name: str, layer: nn.Module, factor: Tensor) -> None:

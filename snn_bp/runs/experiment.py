@@ -18,7 +18,8 @@ from snn_bp.errors import SnnError, is_number, nearest, shown
 from snn_bp.errors.fields import WORDS, Called, Within, check_fields, read_words
 from snn_bp.model.layers import Layer
 from snn_bp.model.losses import CountCrossEntropy, Loss, RateBounds
-from snn_bp.model.network import Network, with_step
+from snn_bp.model.layers import with_step
+from snn_bp.model.network import Network
 from snn_bp.runs.renamed import new_name, with_new_names
 from snn_bp.surrogates import ATan, Surrogate
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from snn_bp.data import Dataset, load, spread
 from snn_bp.errors import SnnError, check_choice, check_kind, check_number
 from snn_bp.files import is_there, write_object
-from snn_bp.model.network import Network, start_alive
+from snn_bp.model.network import Network
+from snn_bp.model.start import start_alive
 from snn_bp.runs.evaluation import Evaluation, evaluate_network
 from snn_bp.runs.experiment import Experiment, Train, to_json
 from snn_bp.runs.folder import ASKED, Run

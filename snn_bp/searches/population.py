@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from snn_bp.model.exact import is_exact
 from snn_bp.model.modules import Neurons
-from snn_bp.model.network import Network, apply_stateless, has_state
+from snn_bp.model.network import Network, has_state
+from snn_bp.model.plan import apply_stateless
 from snn_bp.searches.objective import Objective, OfOutput
 
 TOGETHER = 100_000  # weights of a network up to which its points run together

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError
-from snn_bp.model.network import Network, first_nonfinite
+from snn_bp.model.finite import first_nonfinite
+from snn_bp.model.network import Network
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.experiment import Train
 from snn_bp.searches.methods import Method

@@ -3,7 +3,7 @@
 import time
 
 from snn_bp.data import Dataset
-from snn_bp.model.network import start_alive
+from snn_bp.model.start import start_alive
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runtime.capacity import free
 from snn_bp.training import memory

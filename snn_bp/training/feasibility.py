@@ -10,10 +10,10 @@ from snn_bp.chip.netx_rules import check_netx
 from snn_bp.chip.quantize import quantize
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
-from snn_bp.model.chains import has_chain
 from snn_bp.model.layers import Delay
 from snn_bp.model.losses import check_loss
 from snn_bp.model.network import Network
+from snn_bp.model.plan import has_chain
 from snn_bp.runs.experiment import Experiment
 from snn_bp.training.memory import check_memory
 from snn_bp.training.optimizer import make_device, make_optimizer

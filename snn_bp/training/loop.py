@@ -19,7 +19,9 @@ from snn_bp.data import Dataset, load, spread
 from snn_bp.errors import SnnError, check_kind
 from snn_bp.files import write_object
 from snn_bp.instruments import diagnose, diagnose_course, diagnose_rate, only_new, trace
-from snn_bp.model.network import Network, first_nonfinite, start_alive
+from snn_bp.model.finite import first_nonfinite
+from snn_bp.model.network import Network
+from snn_bp.model.start import start_alive
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.evaluation import evaluate_network, layer_activity
 from snn_bp.runs.experiment import Experiment, Train, to_json

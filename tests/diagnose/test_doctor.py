@@ -32,7 +32,7 @@ from snn_bp.instruments import Finding, Report, diagnose, diagnose_updates, only
 from snn_bp.instruments.faults import find_leaked_state, find_shifted_labels, find_stale_cache, find_unrelated_labels
 from snn_bp.instruments.findings import Kind
 from snn_bp.model.losses import MaxCrossEntropy
-from snn_bp.model.network import start_alive
+from snn_bp.model.start import start_alive
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "experiments" / "benchmarks" / "doctor.py"))
 finished, few_digits = runs.finished, runs.few_digits

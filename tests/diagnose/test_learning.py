@@ -10,7 +10,7 @@ import torch
 from snn_bp import LIF, BatchNorm, Data, Dense, Dropout, Flatten, Network, Spiking, Train, trace
 from snn_bp.instruments import diagnose_course, diagnose_rate, diagnose_updates
 from snn_bp.instruments.learning import at_chance, best_constant, find_chance_level, find_overfitting
-from snn_bp.model.network import start_alive
+from snn_bp.model.start import start_alive
 from snn_bp.runs.experiment import override
 from snn_bp.training.progress import layer_updates
 

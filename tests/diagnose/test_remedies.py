@@ -26,7 +26,7 @@ from snn_bp import (
     Train,
 )
 from snn_bp.instruments import diagnose, trace
-from snn_bp.model.network import start_alive
+from snn_bp.model.start import start_alive
 from snn_bp.runs.experiment import override
 
 TARGETS = torch.tensor([0, 3, 1])

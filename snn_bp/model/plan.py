@@ -1,0 +1,226 @@
+"""The plan of a network: which layers run as one kernel, decided once for an input; running it decides nothing.
+
+Dense layers each followed by its neurons are one event-driven operation, as are neurons behind their norm. A norm
+between weights and neurons folds into the weights in evaluation; in training it needs the whole weighted sum first,
+and parts the chain. All equals the layers one by one up to the order of summation.
+
+A plan reaches as far as what is known: behind a layer that computes by a forward of its own, the rest is planned when
+its output is there.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from snn_bp.kernels import runs_compiled
+from snn_bp.kernels.cpu.chain import Memory
+from snn_bp.kernels.cpu.sparse_ops import worth_events
+from snn_bp.model import steps
+from snn_bp.model.blocks import Part, role_of
+from snn_bp.model.exact import has_all_parts, is_exact, runs_here
+from snn_bp.model.modules import Neurons, Shape
+from snn_bp.neurons import is_spiking
+
+LONG = 50  # steps: above, potentials are kept sooner than computed again where no norm keeps the input anyway
+
+
+class Step(NamedTuple):
+    """Layers that run as one operation: `run(x, states)` gives its output, means if it has them, and states.
+
+    A joint has no `run`: its branches are rows with plans of their own.
+    """
+
+    parts: tuple[Part, ...]
+    words: str
+    run: steps.Run | None
+    is_known: bool  # whether what comes out is what its class says, so that the plan goes on
+
+
+class Input(NamedTuple):
+    """What comes to a layer, as far as a plan asks."""
+
+    steps: int
+    batch: int
+    shape: Shape  # of one step of one sample
+    dtype: torch.dtype  # in which a layer computes on it
+    kernels: bool  # whether kernels on the CPU take it
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Input":
+        """The input `x` `[time, batch, ...]`, in floats or bytes."""
+        dtype = x.dtype if x.is_floating_point() else torch.float32
+        return cls(len(x), x.shape[1], tuple(x.shape[2:]), dtype, runs_compiled(x) and x.numel() > 0)
+
+
+class Link(NamedTuple):
+    """A dense layer, a norm that only scales, and neurons; recurrent neurons may stand without the dense layer."""
+
+    weights: nn.Linear | None
+    norm: nn.BatchNorm1d | None
+    neurons: Neurons
+
+
+def plan(row: Sequence[Part], given: Input, memory: Memory) -> list[Step]:
+    """The operations that a row of layers is on this input, up to the first layer with a forward of its own."""
+    found: list[Step] = []
+    index = 0
+    while index < len(row) and (not found or found[-1].is_known):
+        step = None
+        if given.kernels:
+            step = _chain(row, index, given, memory) or _normed(row, index, given) or _pooled(row, index, given)
+        step = step or _alone(row[index], given)
+        found.append(step)
+        index += len(step.parts)
+        if index < len(row):
+            given = Input(given.steps, given.batch, step.parts[-1].after, given.dtype, given.kernels)
+    return found
+
+
+def reads_bytes(row: Iterable[Part]) -> bool:
+    """Whether the first layer that computes looks for what is not zero, so that bytes may stay bytes."""
+    first = next((part for part in row if part.role != "flatten" or not is_exact(part.layer)), None)
+    if first is None or type(first.layer) not in (nn.Linear, nn.Conv2d):
+        return False
+    return runs_here(first.layer, torch.float32)
+
+
+def has_chain(layers: Iterable[nn.Module]) -> bool:
+    """Whether any layers can run as a chain, in the mode they are in."""
+    row = [Part(index, layer, role_of(layer), (), (), (index,)) for index, layer in enumerate(layers)]
+    found = (_link(row, index, first=True) for index in range(len(row)))
+    return any(link is not None and all(is_exact(layer) for layer in link if layer is not None) for link in found)
+
+
+def apply_stateless(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer without state on `[time, batch, ...]`: one call for all steps."""
+    given = Input.of(x)
+    return _alone(Part(0, layer, role_of(layer), given.shape, (), (0,)), given).run(x, [])[0]  # type: ignore[misc]
+
+
+def in_words(step: Step, fraction: float) -> str:
+    """How a step runs on an input of which this fraction is not zero."""
+    layer = step.parts[0].layer
+    if step.words != steps.BY_EVENTS:
+        return step.words
+    limit = worth_events(layer)  # type: ignore[arg-type]
+    return f"{'events' if fraction <= limit else 'a product'} (events up to {limit:.0%})"
+
+
+def _chain(row: Sequence[Part], index: int, given: Input, memory: Memory) -> Step | None:
+    """Dense layers each with its neurons, from `index` on."""
+    if len(given.shape) != 1:
+        return None
+    links: list[Link] = []
+    first, (inputs,) = index, given.shape
+    while (link := _link(row, index, first=not links)) is not None and _fits(link, inputs, given.dtype):
+        links.append(link)
+        index += sum(layer is not None for layer in link)
+        (inputs,) = link.neurons.shape
+        if not is_spiking(link.neurons.neuron):
+            break
+    if not links:
+        return None
+    return Step(tuple(row[first:index]), steps.CHAIN, partial(steps.run_chain, links, memory), True)
+
+
+def _link(row: Sequence[Part], index: int, *, first: bool) -> Link | None:
+    """The layers at `index` that would be a link of a chain if each of them is what its class says."""
+    found = [part.layer for part in row[index : index + 3]]
+    weights = found.pop(0) if found and type(found[0]) is nn.Linear else None
+    folds = weights is not None and bool(found) and type(found[0]) is nn.BatchNorm1d and not found[0].training
+    norm = found.pop(0) if folds else None
+    if not found or type(neurons := found[0]) is not Neurons:
+        return None
+    starts = weights is not None or (first and neurons.recurrence is not None)
+    return Link(weights, norm, neurons) if starts else None  # type: ignore[arg-type]
+
+
+def _fits(link: Link, inputs: int, dtype: torch.dtype) -> bool:
+    """Whether a link is exactly ours, in numbers of `dtype`, and its sizes fit each other and its inputs."""
+    weights, norm, neurons = link
+    shape = tuple(neurons.shape)
+    if not runs_here(neurons, dtype):
+        return False
+    if weights is not None:
+        if not runs_here(weights, dtype):
+            return False
+        given = weights._parameters
+        if _misfits(given["weight"], (*shape, inputs)) or _misfits(given["bias"], shape):
+            return False
+    elif shape != (inputs,):
+        return False
+    if norm is not None and not (runs_here(norm, dtype) and has_all_parts(norm) and norm.weight.shape == shape):
+        return False
+    loop = neurons.recurrence
+    return loop is None or not (_misfits(loop.weight, shape * 2) or _misfits(loop.bias, shape))
+
+
+def _misfits(values: Tensor | None, shape: tuple[int, ...]) -> bool:
+    return values is not None and values.shape != shape
+
+
+def _normed(row: Sequence[Part], index: int, given: Input) -> Step | None:
+    """The neurons at `index`, with the norm in front of them if it is in training."""
+    if not given.shape:
+        return None
+    norm = row[index].layer if row[index].role == "norm" and _averages(row[index].layer, given) else None
+    found = row[index : index + 1 + (norm is not None)]
+    neurons = found[-1].layer
+    if type(neurons) is not Neurons or neurons.recurrence is not None or (norm is None and given.steps > LONG):
+        return None
+    if not all(runs_here(part.layer, given.dtype) for part in found):
+        return None
+    return Step(tuple(found), steps.COMPILED, partial(steps.run_normed, norm, neurons), True)  # type: ignore[arg-type]
+
+
+def _averages(norm: nn.Module, given: Input) -> bool:
+    """Whether a norm takes the statistics of its input, in the way that `run_normed` knows."""
+    if not norm.training or type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d):
+        return False
+    known = has_all_parts(norm) and norm.track_running_stats and norm.momentum is not None
+    images = (len(given.shape) == 3) == (type(norm) is nn.BatchNorm2d) and len(given.shape) <= 3
+    channels, *rest = given.shape
+    has_spread = given.steps * given.batch * math.prod(rest) > 1
+    return bool(known and images and has_spread and channels == norm.num_features)
+
+
+def _pooled(row: Sequence[Part], index: int, given: Input) -> Step | None:
+    """The convolution at `index` and the max pooling behind it."""
+    pair = row[index : index + 2]
+    if [type(part.layer) for part in pair] != [nn.Conv2d, nn.MaxPool2d] or not _by_events(pair[0].layer, given):
+        return None
+    if not runs_here(pair[1].layer, given.dtype):
+        return None
+    return Step(tuple(pair), steps.BY_EVENTS, steps.on_rows(steps.convolve, *[part.layer for part in pair]), True)
+
+
+def _alone(part: Part, given: Input) -> Step:
+    """One layer: by a kernel where there is one, else by its own forward."""
+    layer, kind = part.layer, type(part.layer)
+    if part.role == "joint":
+        return Step((part,), steps.JOINED, None, False)
+    if given.kernels and _by_events(layer, given):
+        words = steps.AS_IT_IS if kind is nn.MaxPool2d else steps.BY_EVENTS
+        return Step((part,), words, steps.on_rows(steps.KERNELS[kind], layer), True)
+    is_known = not given.kernels or runs_here(layer, given.dtype)
+    if part.role == "neurons":
+        return Step((part,), steps.ONE_BY_ONE, partial(steps.run_neurons, layer), is_known)
+    run = steps.over_time(layer) if part.role in ("delay", "dropout") else steps.on_rows(steps.by_itself, layer)
+    return Step((part,), steps.AS_IT_IS, run, is_known)
+
+
+def _by_events(layer: nn.Module, given: Input) -> bool:
+    """Whether a kernel takes this input of a layer without state: it is exactly torch's own, and their sizes fit."""
+    if type(layer) not in steps.KERNELS or not runs_here(layer, given.dtype):
+        return False
+    if type(layer) is nn.MaxPool2d:
+        return len(given.shape) == 3
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    if type(layer) is nn.Linear:
+        return len(given.shape) == 1 and given.shape[0] == weight.shape[1]
+    inputs = weight.shape[1] * layer.groups  # type: ignore[operator]
+    return len(given.shape) == 3 and given.shape[0] == inputs and weight.dim() == 4

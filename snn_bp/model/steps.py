@@ -1,0 +1,101 @@
+"""What the steps of a plan run: kernels for layers that are exactly ours, and a layer's own forward for all others."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from snn_bp.errors import SnnError
+from snn_bp.kernels import FIRST, LAST, first_state, lies_channels_last, parameters_of, permuted, state_of
+from snn_bp.kernels.bind import Constants
+from snn_bp.kernels.cpu import chain
+from snn_bp.kernels.cpu.norm_neurons import Norm, run_layer
+from snn_bp.kernels.cpu.pool import max_pool
+from snn_bp.kernels.cpu.sparse_ops import convolve, linear
+from snn_bp.model.blocks import fold, follow
+from snn_bp.model.modules import Neurons
+from snn_bp.neurons import State
+
+# input and states before to output, mean output of each neuron (None: not known yet) and states after, a layer each
+Run: TypeAlias = Callable[[Tensor, list[State | None]], tuple[Tensor, list[Tensor] | None, list[State]]]
+CHAIN, COMPILED, ONE_BY_ONE = "one event-driven operation", "one compiled operation", "one by one"
+BY_EVENTS, AS_IT_IS, JOINED = "by events", "as it is", "its branches joined"
+KERNELS: dict[type[nn.Module], Callable] = {nn.Linear: linear, nn.Conv2d: convolve, nn.MaxPool2d: max_pool}
+
+
+def run_chain(links, memory: chain.Memory, x: Tensor, states: list[State | None]):
+    """Dense layers with norms that only scale, each followed by its neurons."""
+    constants = tuple(Constants.of(link.neurons.neuron) for link in links)
+    layers = [_tensors(*each, x) for each in zip(links, constants, states, strict=True)]
+    surrogates = tuple(link.neurons.surrogate for link in links)
+    out, means, last = chain.run_layers(x, layers, chain.Chain(constants, surrogates, memory))
+    return out, means, [state_of(state, kind) for state, kind in zip(last, constants, strict=True)]
+
+
+def _tensors(link, constants: Constants, state: State | None, x: Tensor) -> chain.Layer:
+    weights, norm, neurons = link
+    weight, bias = (None, None) if weights is None else (weights.weight, weights.bias)
+    if norm is not None:
+        weight, bias = fold(norm, weight, bias)  # type: ignore[arg-type]
+    recurrent = None
+    if neurons.recurrence is not None:
+        recurrent, shift = neurons.recurrence.weight, neurons.recurrence.bias
+        bias = shift if bias is None else bias if shift is None else bias + shift
+    like = x[:1, :, :1].expand(1, -1, *neurons.shape)
+    like = like if weight is None else like.to(weight.dtype)
+    first = None if state is None else first_state(neurons.neuron, like, state, constants)
+    parameters = parameters_of(neurons.neuron, like, neurons.parameters_now())
+    each = tuple(value if value.dim() == 0 else value[0] for value in parameters)
+    return chain.Layer(weight, bias, recurrent, first, each)  # type: ignore[arg-type]
+
+
+def run_normed(norm: nn.Module | None, neurons: Neurons, x: Tensor, states: list[State | None]):
+    """Neurons, and the norm in front of them if it is in training; its running statistics follow."""
+    (state,), constants = states, Constants.of(neurons.neuron)
+    parameters = parameters_of(neurons.neuron, x, neurons.parameters_now())
+    first = None if state is None else first_state(neurons.neuron, x, state, constants)
+    channels_last = lies_channels_last(x)
+    z = x.permute(LAST) if channels_last else x.contiguous()
+    if channels_last:
+        parameters = permuted(parameters, LAST)
+        first = None if first is None else permuted(first, LAST)
+    parameters = tuple(value[0] if value.dim() else value for value in parameters)
+    scaled = None if norm is None else Norm(norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]
+    ran = run_layer(z, scaled, 4 if channels_last else 2, first, parameters, constants, neurons.surrogate)
+    if norm is not None:
+        follow(norm, ran.mean, ran.variance, count=x.numel() // x.shape[2])  # type: ignore[arg-type]
+    if not channels_last:
+        return ran.out, [ran.means], [state_of(ran.last, constants)]
+    last = state_of(permuted(ran.last, FIRST), constants)
+    return ran.out.permute(FIRST), [ran.means.permute(2, 0, 1)], [last]
+
+
+def run_neurons(layer: nn.Module, x: Tensor, states: list[State | None]):
+    """Neurons by their own forward."""
+    out, state = layer(x, *states)
+    return out, None, [state]
+
+
+def over_time(layer: nn.Module) -> Run:
+    """A layer without state that sees all steps as they are."""
+    return lambda x, _: (layer(x), [], [])
+
+
+def on_rows(kernel: Callable, *layers: nn.Module) -> Run:
+    """A layer without state, and what runs with it, in one call for all steps."""
+    return lambda x, _: (kernel(x.flatten(0, 1), *layers).unflatten(0, x.shape[:2]), [], [])
+
+
+def by_itself(rows: Tensor, layer: nn.Module) -> Tensor:
+    """A layer without state by its own forward."""
+    check_norm(rows, layer)
+    return layer(rows)
+
+
+def check_norm(rows: Tensor, layer: nn.Module) -> None:
+    """Raise where a batch norm would take the spread of one value."""
+    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.training and 0 < rows.numel() == rows.shape[1]:
+        raise SnnError(
+            f"{type(layer).__name__} in training: each channel has one value in {list(rows.shape)}, which has no "
+            "spread. Give it more recordings or more steps at once, or network.eval()."
+        )
