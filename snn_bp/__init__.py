@@ -12,6 +12,7 @@ from snn_bp.runtime.signals import end_in_silence
 
 end_in_silence()
 
+from snn_bp.chip.network import OnChip
 from snn_bp.cli import main
 from snn_bp.data import Data
 from snn_bp.errors import SnnError
@@ -73,6 +74,7 @@ __all__ = [
     "MembraneCrossEntropy",
     "MultiGaussian",
     "Network",
+    "OnChip",
     "Pool",
     "RateBounds",
     "Recurrent",

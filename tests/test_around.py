@@ -18,6 +18,7 @@ from snn_bp import (
     Dense,
     Flatten,
     Network,
+    OnChip,
     Pool,
     Recurrent,
     SnnError,
@@ -148,7 +149,7 @@ def test_a_learned_delay_is_refused_under_transforms():
 
 def test_a_network_for_the_chip_is_refused_where_it_has_no_derivative():
     model = (Dense(5), LIF(beta=0.9, reset="zero"))
-    network = Network(model, (6,), target="loihi")
+    network = OnChip(Network(model, (6,)))
     x = (torch.rand(6, 4, 6) < 0.3).float()
 
     with pytest.raises(SnnError, match="target"):
@@ -313,7 +314,7 @@ def test_a_norm_that_meets_one_value_says_so(model):
 
 
 def test_a_norm_on_the_chip_that_meets_one_value_says_so():
-    network = Network((Dense(5), BatchNorm(), LIF(beta=0.9, reset="zero")), (6,), target="loihi")
+    network = OnChip(Network((Dense(5), BatchNorm(), LIF(beta=0.9, reset="zero")), (6,)))
     (block,) = blocks(network)
 
     with pytest.raises(SnnError, match="one value"):

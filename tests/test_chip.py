@@ -1,5 +1,7 @@
 """What runs while training for the chip is the chip's arithmetic, and its gradients are the equation's."""
 
+import inspect
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,17 +22,19 @@ from snn_bp import (
     Dropout,
     Flatten,
     Network,
+    OnChip,
     Pool,
     Recurrent,
     SnnError,
     Spiking,
 )
 from snn_bp.chip.folding import folded
-from snn_bp.chip.forward import _OnChip, best_scale, on_grid, run_chip
+from snn_bp.chip.forward import _IntegerNeurons, best_scale, on_grid, run_chip
 from snn_bp.chip.netx_rules import check_netx
 from snn_bp.chip.quantize import quantize
 from snn_bp.chip.rules import blocks
 from snn_bp.kernels.reference import Spike, torch_slope
+from snn_bp.model.network import deep_copy
 
 ZERO = {"reset": "zero"}
 HALF = LIF(beta=0.5, **ZERO)
@@ -54,7 +58,7 @@ MODELS = {
 @pytest.fixture(params=MODELS, ids=str)
 def chip(request) -> Network:
     shape, model = MODELS[request.param]
-    network = Network(model, shape, target="loihi", seed=3)
+    network = OnChip(Network(model, shape, seed=3))
     with torch.no_grad():
         for layer in network.layers:
             if isinstance(layer, torch.nn.Linear):
@@ -128,10 +132,10 @@ def test_the_forward_pass_is_the_registers(chip, coin):
         assert_same(spikes=((potentials * 64 if readout else out).long(), want))
 
 
-def test_settled_training_is_evaluation(chip, coin):
+def test_training_with_frozen_norms_is_evaluation(chip, coin):
     x = coin(11, 3, *chip.input_shape, probability=0.3)
     chip.train()
-    chip.settled = True
+    chip.freeze_norm = True
 
     out = chip(x)
 
@@ -178,7 +182,7 @@ def test_gradients_are_autograds_of_the_same_steps(current, spiking, noise):
     weigh = [noise(9, 2, *shape, seed=7 + k, dtype=torch.float64) for k in range(2)]
     last = [noise(2, *shape, seed=17 + k, dtype=torch.float64) for k in range(2)]
 
-    spikes, potentials, u, v, _ = _OnChip.apply(*leaves, ATan(), current, spiking, True)
+    spikes, potentials, u, v, _ = _IntegerNeurons.apply(*leaves, ATan(), current, spiking, True)
     loss = (spikes * weigh[0]).sum() * spiking + (potentials * weigh[1]).sum() + (v * last[1]).sum()
     got = torch.autograd.grad(loss + (u * last[0]).sum() * current, leaves, allow_unused=True)
 
@@ -231,24 +235,24 @@ def test_the_scale_fits_every_register():
 )
 def test_what_the_chip_cannot_hold_is_refused(model, says):
     with pytest.raises(SnnError, match=says):
-        Network(model, (4,), target="loihi")
+        OnChip(Network(model, (4,)))
 
 
 def test_maximum_pooling_is_refused():
     with pytest.raises(SnnError, match="maximum cannot be"):
-        Network((Pool(2, kind="max"), Conv(2, 2), LIF(beta=0.5, **ZERO)), (1, 6, 6), target="loihi")
+        OnChip(Network((Pool(2, kind="max"), Conv(2, 2), LIF(beta=0.5, **ZERO)), (1, 6, 6)))
 
 
 def test_one_kernel_cannot_hold_overlapping_pools_and_padding():
     model = (Pool(3, kind="sum", stride=1), Conv(2, 3, padding=1), HALF)
 
     with pytest.raises(SnnError, match="overlap"):
-        Network(model, (1, 11, 11), target="loihi")(torch.zeros(2, 1, 1, 11, 11))
+        OnChip(Network(model, (1, 11, 11)))(torch.zeros(2, 1, 1, 11, 11))
 
 
 @pytest.mark.parametrize("pools", [(3, 1), (3, 2), (2, 2), (2, 3)])
 def test_pools_without_padding_fold_whatever_their_stride(pools, coin):
-    network = Network((Pool(pools[0], stride=pools[1]), Conv(2, 3), HALF), (1, 13, 12), target="loihi")
+    network = OnChip(Network((Pool(pools[0], stride=pools[1]), Conv(2, 3), HALF), (1, 13, 12)))
     x = coin(3, 1, 13, 12, probability=0.5)
     (block,) = blocks(network)
 
@@ -259,7 +263,7 @@ def test_pools_without_padding_fold_whatever_their_stride(pools, coin):
 
 def test_each_neuron_of_a_map_cannot_learn_its_own():
     with pytest.raises(SnnError, match="one for each channel"):
-        Network((Conv(2, 3), Spiking(HALF, learn=("beta",))), (1, 6, 6), target="loihi")
+        OnChip(Network((Conv(2, 3), Spiking(HALF, learn=("beta",))), (1, 6, 6)))
 
 
 @pytest.mark.parametrize(
@@ -268,7 +272,7 @@ def test_each_neuron_of_a_map_cannot_learn_its_own():
      ("weight", float("inf"), "its weights: there is a NaN or infinity"), ("weight", 500.0, "less than a step")],
 )  # fmt: skip
 def test_numbers_that_fit_no_register_are_named(name, value, says):
-    network = Network((Dense(3), HALF), (4,), target="loihi")
+    network = OnChip(Network((Dense(3), HALF), (4,)))
     with torch.no_grad():
         getattr(network.layers[0], name).fill_(value)
 
@@ -277,7 +281,7 @@ def test_numbers_that_fit_no_register_are_named(name, value, says):
 
 
 def test_a_layer_without_a_positive_weight_stops_at_127(noise):
-    network = Network((Dense(128), HALF), (700,), target="loihi").eval()
+    network = OnChip(Network((Dense(128), HALF), (700,))).eval()
     with torch.no_grad():
         network.layers[0].weight.copy_(-noise(128, 700).abs())  # type: ignore[union-attr]
 
@@ -288,7 +292,7 @@ def test_a_layer_without_a_positive_weight_stops_at_127(noise):
 
 
 def test_watching_leaves_the_norms_statistics_alone(coin):
-    network = Network((Dense(3), BatchNorm(), HALF), (4,), target="loihi").train()
+    network = OnChip(Network((Dense(3), BatchNorm(), HALF), (4,))).train()
 
     list(network.walk(coin(3, 2, 4, probability=0.5)))
 
@@ -296,7 +300,7 @@ def test_watching_leaves_the_norms_statistics_alone(coin):
 
 
 def test_a_learned_delay_of_an_image_has_a_gradient(coin):
-    network = Network((Flatten(), Delay(1.5, learn=True, most=3), Dense(3), HALF), (2, 3, 3), target="loihi")
+    network = OnChip(Network((Flatten(), Delay(1.5, learn=True, most=3), Dense(3), HALF), (2, 3, 3)))
 
     network(coin(9, 2, 2, 3, 3, probability=0.5)).sum().backward()
 
@@ -304,7 +308,7 @@ def test_a_learned_delay_of_an_image_has_a_gradient(coin):
 
 
 def test_fractions_and_pieces_are_refused(coin):
-    network = Network((Dense(3), LIF(beta=0.5, **ZERO)), (4,), target="loihi")
+    network = OnChip(Network((Dense(3), LIF(beta=0.5, **ZERO)), (4,)))
     x = coin(5, 2, 4, probability=0.5)
     _, state = network.run(x)
 
@@ -314,7 +318,7 @@ def test_fractions_and_pieces_are_refused(coin):
 
 
 def test_dropout_silences_inputs_while_training(coin):
-    network = Network((Dropout(0.5), Dense(3), LI(beta=0.5)), (40,), target="loihi").train()
+    network = OnChip(Network((Dropout(0.5), Dense(3), LI(beta=0.5)), (40,))).train()
     x = coin(5, 2, 40, probability=0.9)
 
     assert not torch.equal(network(x), network(x))
@@ -354,3 +358,33 @@ def test_the_gradient_of_what_is_delayed_comes_back_by_as_much(noise):
     x = noise(9, 2, 3, dtype=torch.float64).requires_grad_()
 
     assert torch.autograd.gradcheck(layer, x)
+
+
+def test_a_network_on_the_chip_takes_every_call_of_a_network():
+    calls = {name: getattr(Network, name) for name in vars(Network) if name[0] != "_" and name != "floats"}
+
+    for name, call in calls.items():
+        assert inspect.signature(getattr(OnChip, name)).parameters == inspect.signature(call).parameters, name
+
+
+def test_a_network_on_the_chip_has_the_weights_names_and_mode_of_its_floats():
+    floats = Network((Dense(3), BatchNorm(), HALF), (4,))
+    chip = OnChip(floats)
+
+    assert chip.state_dict().keys() == floats.state_dict().keys()
+    assert all(one is other for one, other in zip(chip.parameters(), floats.parameters(), strict=True))
+    chip.eval()
+    assert not floats.training
+    twin = deep_copy(chip).double()  # type: ignore[arg-type]
+    assert twin.layers is twin.floats.layers and twin.layers is not chip.layers
+    assert vars(chip).keys() >= vars(floats).keys() - {"memory"}
+
+
+def test_a_slope_in_units_of_the_potential_is_refused_where_it_would_train():
+    floats = Network((Dense(3), HALF), (4,), surrogate=ATan(per="potential"))
+
+    with pytest.raises(SnnError, match="per='threshold'"):
+        OnChip(floats)
+    chip = OnChip(floats.eval())  # nothing learns: it runs
+    with pytest.raises(SnnError, match="per='threshold'"):
+        chip.train()

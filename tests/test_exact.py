@@ -17,6 +17,7 @@ from snn_bp import (
     Dense,
     Flatten,
     Network,
+    OnChip,
     Pool,
     Recurrent,
     SnnError,
@@ -254,8 +255,7 @@ def with_strange_neurons():
 
 
 def chip_run(network):
-    network.target = "loihi"
-    return network(events((6,), torch.float32))
+    return OnChip(network)(events((6,), torch.float32))
 
 
 def nir_of(network):
@@ -301,11 +301,8 @@ def test_operations_of_a_layer_that_nobody_knows_are_not_counted_as_none():
 
 @pytest.mark.parametrize("make", [with_strange_layer, with_strange_neurons])
 def test_a_network_for_the_chip_may_not_be_made_of_unknown_layers(make):
-    network = make()
-    network.target = "loihi"
-
     with pytest.raises(SnnError, match="layer 1"):
-        network(events((6,), torch.float32))
+        OnChip(make())(events((6,), torch.float32))
 
 
 @pytest.mark.parametrize("make", [with_strange_layer, with_strange_neurons])

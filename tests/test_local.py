@@ -24,6 +24,7 @@ from snn_bp import (
     MaxCrossEntropy,
     MembraneCrossEntropy,
     Network,
+    OnChip,
     Pool,
     Recurrent,
     SnnError,
@@ -357,5 +358,5 @@ def test_groups_targets_and_words_that_are_not_known_are_refused(x, coin):
     grouped = made(Conv(4, 3, groups=2), LIF(beta=0.8), Flatten(), Dense(4), MEMORYLESS, shape=(2, 5, 5))
     with pytest.raises(SnnError, match="groups; use groups=1, or ottt"):
         eprop(grouped, coin(3, 3, 2, 5, 5, probability=0.5).double(), TARGETS, LOSS)
-    with pytest.raises(SnnError, match="target='loihi'"):
-        ottt(Network((Dense(4), LIF(beta=0.8, reset="zero")), (5,), target="loihi"), x.float(), TARGETS, LOSS)
+    with pytest.raises(SnnError, match="float equations only"):
+        ottt(OnChip(Network((Dense(4), LIF(beta=0.8, reset="zero")), (5,))), x.float(), TARGETS, LOSS)

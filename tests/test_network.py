@@ -20,6 +20,7 @@ from snn_bp import (
     Dropout,
     Flatten,
     Network,
+    OnChip,
     Pool,
     Recurrent,
     SnnError,
@@ -316,7 +317,7 @@ def test_bytes_give_what_the_same_floats_give(model, kind):
 def test_bytes_are_taken_wherever_floats_are(how):
     x = (torch.rand(30, 4, 11, generator=torch.Generator().manual_seed(0)) < 0.3).to(torch.uint8)
     model = (Dense(9, bias=False), LIF(beta=0.75, reset="zero", threshold=0.25)) * 2
-    network = Network(model, (11,), target="loihi" if how == "loihi" else "float")
+    network = OnChip(Network(model, (11,))) if how == "loihi" else Network(model, (11,))
     network = network.double() if how == "double" else network
 
     with use_backend("reference" if how == "reference" else "fastest"):

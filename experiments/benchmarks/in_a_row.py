@@ -36,7 +36,7 @@ from snn_bp import (
     train,
 )
 from snn_bp.chip.lava_client import client_missing, client_versions, run_client
-from snn_bp.chip.rules import TARGETS, Target
+from snn_bp.chip.rules import Target
 from snn_bp.files import write_json
 from snn_bp.model.layers import Layer
 from snn_bp.runs.provenance import machine, version
@@ -80,7 +80,7 @@ def main() -> None:
         raise SnnError(missing)
     rows: dict[str, Any] = {}
     for family in asked.families:
-        for target in TARGETS:
+        for target in ("float", "loihi"):
             with tempfile.TemporaryDirectory() as folder:
                 rows[f"{family}, {target}"] = measure(family, target, Path(folder), asked.epochs, asked.recordings)
             print(f"{family}, trained in {target}: {rows[f'{family}, {target}']}", flush=True)

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snn_bp.chip.folding import Sum, folded
-from snn_bp.chip.rules import LOIHI, Block, Chain, blocks
+from snn_bp.chip.rules import LOIHI, Block, blocks
 from snn_bp.errors import SnnError
 from snn_bp.kernels.around import first_derivatives, has_hooks_on_every_module, is_transformed
 from snn_bp.kernels.fixed import ONE, simulate_fixed
 from snn_bp.kernels.operator import neuron_adjoint
+from snn_bp.model.blocks import Layers
 from snn_bp.model.modules import Delays, DropoutOverTime
 from snn_bp.neurons import coefficients, has_current, is_spiking
 from snn_bp.surrogates import Surrogate
@@ -39,13 +40,16 @@ class Grid(NamedTuple):
     scale: float  # steps of a weight in one unit of the network's
 
 
-def run_chip(network: Chain, x: Tensor) -> Iterator[tuple[Block, Tensor, Tensor, Grid]]:
+def run_chip(
+    network: Layers, x: Tensor, *, batch_statistics: bool = False
+) -> Iterator[tuple[Block, Tensor, Tensor, Grid]]:
     """Each block with its output and potentials on the chip, and its numbers; `x` `[time, batch, ...]`.
 
     Step t of a block is the one in which the input of step t reaches it: every block takes as many steps as the input,
     from empty registers, with its bias from the first of them on and nothing under way from before. On the chip a
     synapse takes a step, so step t of block n is row t + n + 1; a file clears the registers there
-    (`chip/graph.py`). Potentials are in steps of a weight; a readout's output is in the network's own units.
+    (`chip/graph.py`). Potentials are in steps of a weight; a readout's output is in the network's own units. Norms take
+    their running statistics, or with `batch_statistics` those of `x`, which the running ones follow.
     """
     if not torch.equal(x, x.round().clamp(0, INPUT_HIGH)):
         raise SnnError(
@@ -68,7 +72,7 @@ def run_chip(network: Chain, x: Tensor) -> Iterator[tuple[Block, Tensor, Tensor,
                 x = part(x.unflatten(2, block.shape) if x.dim() == 3 else x)
         rows = x.flatten(0, 1)
         try:
-            grid = on_grid(block, rows if network.training and not network.settled else None, like=rows)
+            grid = on_grid(block, rows if batch_statistics else None, like=rows)
         except SnnError as cause:
             raise SnnError(f"{LOIHI}, {network.name(block.places[-1])}: {cause}") from cause
         x, potentials = _neurons(block, grid, rounded(grid.sum(rows)).unflatten(0, x.shape[:2]))
@@ -164,17 +168,17 @@ def _neurons(block: Block, grid: Grid, sums: Tensor) -> tuple[Tensor, Tensor]:
     how = (*how, getattr(neurons.neuron, "detach_reset", True))
     rest = tuple(sums.new_zeros(sums.shape[1:]) for _ in range(3))
     if grid.recurrent is None:
-        spikes, potentials, *_ = _OnChip.apply(sums, *rest, *numbers, *how)  # type: ignore[misc]
+        spikes, potentials, *_ = _IntegerNeurons.apply(sums, *rest, *numbers, *how)  # type: ignore[misc]
         return spikes, potentials
     rows, state = [], rest
     for step in sums.unbind(0):
         current = step + rounded(F.linear(state[2], grid.recurrent))
-        spikes, potentials, *state = _OnChip.apply(current[None], *state, *numbers, *how)  # type: ignore[misc]
+        spikes, potentials, *state = _IntegerNeurons.apply(current[None], *state, *numbers, *how)  # type: ignore[misc]
         rows.append((spikes, potentials))
     return torch.cat([row[0] for row in rows]), torch.cat([row[1] for row in rows])
 
 
-class _OnChip(torch.autograd.Function):
+class _IntegerNeurons(torch.autograd.Function):
     """Neurons in integers; backward is the adjoint of the equation, straight through shifts, wrap and saturation."""
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""`quantize`: the integers of a trained network, the very ones that its forward pass with `target="loihi"` uses."""
+"""`quantize`: the integers of a trained network, the very ones that the forward pass of `OnChip` uses."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,12 +12,13 @@ from torch import Tensor
 from snn_bp.chip.folding import folded
 from snn_bp.chip.forward import on_grid
 from snn_bp.chip.graph import DECAY_ONE, Graph, Population
+from snn_bp.chip.in_a_row import carried, pause_for
+from snn_bp.chip.network import OnChip
 from snn_bp.chip.rules import Block, blocks
 from snn_bp.errors import SnnError
 from snn_bp.model.exact import check_whole
 from snn_bp.model.network import Network
 from snn_bp.neurons import has_current, is_spiking
-from snn_bp.verification.in_a_row import carried, pause_for
 
 MANY_LOST = 0.25  # of a layer's weights; some hundredths of evenly spread ones always round to zero
 
@@ -30,7 +31,7 @@ def quantize(network: Network, *, input_bits: int = 0) -> Graph:
     `pause` is what delays and recurrence are known to need between recordings (`in_a_row.py`). Warns where a layer
     loses more than a quarter of its weights to the grid, and where no pause keeps recordings apart.
     """
-    check_whole("export", network, Network)
+    check_whole("export", network, Network, OnChip)
     populations = []
     for block in blocks(network):
         name = network.name(block.places[-1])
@@ -117,7 +118,7 @@ def lost_weights(network: Network, populations: Sequence[Population]) -> list[Lo
 def _population(block: Block, network: Network) -> Population:
     grid, neuron, shape = on_grid(block), block.neurons.neuron, block.neurons.shape
     bias, geometry = grid.sum.bias, grid.sum.geometry
-    if network.target == "float" and has_current(neuron) and bias is not None and bool((bias != 0).any()):
+    if network.floats is network and has_current(neuron) and bias is not None and bool((bias != 0).any()):
         raise SnnError(
             "its bias (or norm's shift) passes the synaptic current, on the chip it goes to the membrane. Train with "
             'target="loihi", where it does so too, or without: Dense(..., bias=False) and no BatchNorm.'

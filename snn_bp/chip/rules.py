@@ -1,16 +1,16 @@
 """A network as blocks: neurons with all that lies between them and the neurons before, as a chip has them."""
 
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from torch import nn
 
 from snn_bp.errors import SnnError
+from snn_bp.model.blocks import Layers
 from snn_bp.model.exact import check_exact
 from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, SumPool
 from snn_bp.neurons import IF, LI, LIF, CubaLIF, is_spiking
 
 Target: TypeAlias = Literal["float", "loihi"]
-TARGETS = ("float", "loihi")
 LOIHI = "for Loihi"  # how refusals of the target and of .net files begin
 NEURONS = (IF, LIF, CubaLIF, LI)  # that the chip has, by their exact class
 PARTS = (
@@ -32,21 +32,6 @@ REFUSED = {  # of the layers we know, those that have no place on it, and what h
 }
 
 
-class Chain(Protocol):
-    """What of a `Network` its blocks are made from."""
-
-    layers: nn.ModuleList
-    shapes: list[tuple[int, ...]]
-    input_shape: tuple[int, ...]
-    target: Target
-    training: bool
-    settled: bool
-
-    def name(self, place: int) -> str:
-        """What a message calls the layer at `place`."""
-        ...
-
-
 class Block(NamedTuple):
     """Neurons and all that lies between them and the neurons before."""
 
@@ -66,7 +51,7 @@ class Block(NamedTuple):
         return tuple(part for part in self.parts if isinstance(part, Delays))
 
 
-def blocks(network: Chain) -> list[Block]:
+def blocks(network: Layers) -> list[Block]:
     """The blocks of a `Network`; raises where a layer has no place on the chip, and says what has."""
     found, first, shape = [], 0, network.input_shape
     for place, layer in enumerate(network.layers):
@@ -86,7 +71,17 @@ def blocks(network: Chain) -> list[Block]:
     return found
 
 
-def _check(network: Chain, block: Block) -> None:
+def check_surrogates(network: Layers, blocks: list[Block]) -> None:
+    """Raise where a gradient on the chip would be in other units than the forward pass."""
+    for block in blocks:
+        if block.neurons.surrogate.per != "threshold":
+            raise SnnError(
+                f"{LOIHI}, {network.name(block.places[-1])}: its surrogate counts the slope in units of the potential, "
+                "which the grid rescales. Use per='threshold'."
+            )
+
+
+def _check(network: Layers, block: Block) -> None:
     """Raise where a block cannot be on the chip, naming the layer and what can."""
     name, neuron = network.name(block.places[-1]), block.neurons.neuron
     reset = getattr(neuron, "reset", "zero")
@@ -105,10 +100,6 @@ def _check(network: Chain, block: Block) -> None:
     if not is_spiking(neuron) and block.places[-1] != len(network.layers) - 1:
         raise refuse(
             "an LI sends potentials, the chip sends spikes; only the last layer can be read out. Use LIF here."
-        )
-    if network.target != "float" and block.neurons.surrogate.per != "threshold":
-        raise refuse(
-            "its surrogate counts the slope in units of the potential, which the grid rescales. Use per='threshold'."
         )
     if len(block.neurons.shape) == 3 and len(block.neurons.learned):
         raise refuse("each neuron of a map would learn its own decay or threshold, a file holds one for each channel.")

@@ -17,12 +17,12 @@ KNOWN = Synapse | Norm | Pool | nn.Flatten | Delays | DropoutOverTime
 
 def refusals(network: Network, compatible: str | None) -> list[str]:
     """Every reason not to write `network`, with the layer's name in front; none where NIR says what it does."""
+    if getattr(network, "floats", network) is not network:
+        return ["this network computes in Loihi's integers, which NIR does not round to. Write a .net file."]
     if type(network) is not Network:
         return [f"a {type(network).__name__} may do more than its layers. Give a Network itself."]
     if not is_untouched(network):
         return ["the network has hooks, or methods put in place of its own, which a file does not hold. Take them off."]
-    if network.target != "float":
-        return ["this network computes in Loihi's whole numbers, which NIR does not round to. Write a .net file."]
     if any(parameter.dtype != torch.float32 for parameter in network.parameters()):
         return ["its weights are not in single precision. Use network.float()."]
     reasons = []

@@ -72,10 +72,9 @@ def unroll(
     return x, layers
 
 
-def check_asked(asker: str, network: object, inputs: Any, loss: object) -> None:
+def check_asked(asker: str, network: Network, inputs: Any, loss: object) -> None:
     """Raise unless `asker` is given a network, a batch that it takes, and a loss that can be called."""
     check_network(asker, network)
-    assert isinstance(network, Network)
     if not isinstance(inputs, Tensor):
         network.check_input(inputs)  # raises; of a tensor, precision is the asker's own business
     if not callable(loss) or isinstance(loss, type):
@@ -87,8 +86,7 @@ def copied(network: Network, *, double: bool = False) -> Network:
 
     Of a network for a chip it is the float network with the same weights.
     """
-    network = deep_copy(network)
-    network.target = "float"
+    network = deep_copy(network.floats)
     network.zero_grad(set_to_none=True)
     for weight in network.parameters():
         weight.requires_grad_()

@@ -104,10 +104,11 @@ def check_exact(asker: str, name: str, layer: nn.Module, *kinds: type) -> None:
         raise SnnError(f"{asker}: {name} has no place here. Known: {', '.join(kind.__name__ for kind in kinds)}.")
 
 
-def check_whole(asker: str, network: nn.Module, kind: type) -> None:
-    """Raise unless a network does what its layers do and no more: `kind` is the class that does."""
-    if not isinstance(network, kind):
-        raise SnnError(f"{asker}: it takes a {kind.__name__}, found {shown(network)}.")
+def check_whole(asker: str, network: nn.Module, *kinds: type) -> None:
+    """Raise unless a network does what its layers do and no more: `kinds` are the classes that do."""
+    kind = next((kind for kind in kinds if isinstance(network, kind)), None)
+    if kind is None:
+        raise SnnError(f"{asker}: it takes a {kinds[0].__name__}, found {shown(network)}.")
     changed = [name for name in ("forward", "run", "rates") if getattr(type(network), name) is not getattr(kind, name)]
     if changed or not is_untouched(network):
         why = f"has a {changed[0]} of its own" if changed else "has hooks, or methods put in place of its own"

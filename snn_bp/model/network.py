@@ -10,8 +10,6 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from snn_bp.chip.forward import run_chip
-from snn_bp.chip.rules import TARGETS, Target, blocks
 from snn_bp.errors import SnnError, check_choice, check_kind, check_seed, shown
 from snn_bp.kernels import runs_compiled
 from snn_bp.kernels.around import has_hooks_on_every_module
@@ -61,7 +59,7 @@ class Network(nn.Module):
 
     def __init__(
         self, model: tuple[Layer, ...], input_shape: Shape, *,
-        surrogate: Surrogate | None = None, seed: int = 0, memory: Memory = "full", target: Target = "float",
+        surrogate: Surrogate | None = None, seed: int = 0, memory: Memory = "full",
     ) -> None:  # fmt: skip
         super().__init__()
         keep_freed_memory()
@@ -78,16 +76,16 @@ class Network(nn.Module):
         check_surrogate(self.surrogate)
         check_seed("Network: seed", seed)
         self.memory: Memory = memory
-        check_choice("Network: target", target, TARGETS)
-        self.target: Target = target
-        self.settled = False  # norms of a network for the chip use their running statistics while training too
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             layers, self.shapes = build_row(self.model, self.input_shape, self.surrogate)
         self.layers = nn.ModuleList(layers)
         self.output_shape = self.shapes[-1]
-        if target == "loihi":
-            blocks(self)  # type: ignore[arg-type] - refuses what the chip cannot hold
+
+    @property
+    def floats(self) -> "Network":
+        """The network in floats that has these weights: itself, or what another kind of network is made of."""
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """The output of every step, from rest."""
@@ -105,20 +103,13 @@ class Network(nn.Module):
         """
         row, ran = parts_of(self), Ran([], [], None)
         x, states = self._entered(x, row), self._states(state, row)
-        if self.target == "loihi":
-            for _, out, _, _ in run_chip(self, x):  # type: ignore[arg-type]
-                ran.means.append(out.mean((0, 1)))
-                x = out
-        else:
-            x = self._run(row, x, states, ran, final=True)
+        x = self._run(row, x, states, ran, final=True)
         hidden = sum(part.role == "neurons" for part in every_part(row)) - (row[-1].role == "neurons")
         return x, ran.means[:hidden], tuple(ran.states)
 
     @torch.no_grad()
     def plan(self, x: Tensor) -> list[str]:
         """In words, how the layers run on `x` and which fraction of each one's input is not zero: a line a step."""
-        if self.target == "loihi":
-            return [self.name(part.index) for part in parts_of(self)]
         row, ran = parts_of(self), Ran([], [], [])
         self._run(row, self._entered(x, row), self._states(None, row), ran, final=True)
         return ran.lines or []
@@ -189,11 +180,7 @@ class Network(nn.Module):
     def walk(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[tuple]:
         """Each layer with its output, (output, state[, potentials]) where it has state; a joint behind its branches."""
         x, row = self.in_floats(x), parts_of(self)
-        states = self._states(state, row)
-        if self.target == "loihi":
-            yield from self._walk_chip(x)
-            return
-        yield from self._walk(row, x, states, potentials)
+        yield from self._walk(row, x, self._states(state, row), potentials)
 
     def _walk(self, row: list[Part], x: Tensor, states: Iterator[State | None], potentials: bool) -> Iterator[tuple]:
         for part in row:
@@ -230,24 +217,11 @@ class Network(nn.Module):
             )
         return ran, after, potentials
 
-    def _walk_chip(self, x: Tensor) -> Iterator[tuple]:
-        """As `walk`; layers without state give what they do in floats, from the spikes that reach them on the chip."""
-        for block, out, potentials, grid in run_chip(self, x):  # type: ignore[arg-type]
-            for place in block.places[:-1]:
-                layer, training = self.layers[place], self.layers[place].training
-                x = apply_stateless(layer.eval(), x)  # norms have followed this input already
-                layer.train(training)
-                yield layer, x
-            x = out
-            state = State(v=potentials[-1] / grid.scale, s=out[-1])
-            yield block.layer, (out, state, potentials / grid.scale)
-
     def _states(self, state: NetworkState | None, row: list[Part]) -> Iterator[State | None]:
         roles = [part.role for part in every_part(row)]
-        count = 0 if self.target == "loihi" else roles.count("neurons")
-        if state is not None and state != () and (self.target == "loihi" or "delay" in roles):
-            what = 'target="loihi"' if self.target == "loihi" else "a Delay"
-            raise SnnError(f"network.run: with {what} a recording runs whole, spikes are under way between its steps.")
+        count = roles.count("neurons")
+        if state is not None and state != () and "delay" in roles:
+            raise SnnError("network.run: with a Delay a recording runs whole, spikes are under way between its steps.")
         if state is not None:
             check_states(state, count)
         return iter(state) if state is not None else iter([None] * count)
@@ -259,7 +233,7 @@ class Network(nn.Module):
             return x
         in_bytes = x.view(torch.uint8)
         looks = self._dtype() == torch.float32 and runs_compiled(in_bytes) and reads_bytes(row)
-        return in_bytes if looks and self.target == "float" else self.in_floats(x)
+        return in_bytes if looks else self.in_floats(x)
 
     def in_floats(self, x: Tensor) -> Tensor:
         """The input, checked, bytes turned into floats as wide as the weights."""
@@ -287,8 +261,8 @@ def deep_copy(network: Network) -> Network:
 
 
 def check_network(asker: str, network: object) -> None:
-    """Raise unless `network` is a `Network`."""
-    check_kind(f"{asker}: the network", network, Network, SMALL)
+    """Raise unless `network` is a `Network`, or has one in `floats`."""
+    check_kind(f"{asker}: the network", getattr(network, "floats", network), Network, SMALL)
 
 
 def has_state(layer: nn.Module) -> bool:

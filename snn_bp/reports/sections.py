@@ -148,7 +148,8 @@ def backward(run: Run) -> Section:
     scene = Scene.of(run)
     split = "validation" if len(run.dataset().ids["validation"]) else "training"
     said = f"The best network so far, in evaluation mode, on {scene.x.shape[1]} {split} recordings"
-    said += ", traced in floats though the run trains in whole numbers." if scene.network.target == "loihi" else "."
+    in_integers = scene.network.floats is not scene.network
+    said += ", traced in floats though the run trains in integers." if in_integers else "."
     captions = {
         "error_map": "Error of every layer and time step",
         "raster": "Spikes of one recording, and behind them the error that came back to each neuron",

@@ -7,11 +7,12 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from snn_bp.model import losses
 from snn_bp import neurons
 from snn_bp import surrogates
+from snn_bp.chip.network import OnChip
 from snn_bp.chip.rules import Target
 from snn_bp.data import Data, transform_from_json, transform_to_json
 from snn_bp.errors import SnnError, is_number, nearest, shown
@@ -86,12 +87,14 @@ class Experiment:
         check_fields(self)
 
     def network(self, input_shape: tuple[int, ...]) -> Network:
-        """The network as the run starts it, decays computed from the bin width of the data."""
+        """The network as the run starts it, decays computed from the bin width of the data.
+
+        For `train.target="loihi"` it is an `OnChip` around one, which takes the same calls.
+        """
         model = with_step(self.model, step_ms=self.data.step_ms or 1.0)
-        train = self.train
-        return Network(
-            model, input_shape, surrogate=train.surrogate, seed=self.seed, memory=train.memory, target=train.target
-        )
+        how = self.train
+        network = Network(model, input_shape, surrogate=how.surrogate, seed=self.seed, memory=how.memory)
+        return cast(Network, OnChip(network)) if how.target == "loihi" else network
 
 
 CONSTRUCTORS = (

@@ -67,7 +67,7 @@ def runs_together(network: Network) -> bool:
     small = sum(weight.numel() for weight in weights) <= TOGETHER
     own = len(weights) == sum(1 for layer in network.layers for _ in layer.parameters())
     plain = all(isinstance(layer, known) or not list(layer.parameters()) for layer in network.layers)
-    return small and own and plain and network.target == "float" and all(map(is_exact, network.layers))
+    return small and own and plain and network.floats is network and all(map(is_exact, network.layers))
 
 
 def run_together(network: Network, points: Tensor, x: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:

@@ -15,7 +15,7 @@ from snn_bp.searches.methods import Method
 from snn_bp.searches.objective import Objective
 from snn_bp.searches.population import load_point, norms_of, value_points
 from snn_bp.training.loop import explain_nonfinite, train_step
-from snn_bp.training.optimizer import learning_rate, make_optimizer
+from snn_bp.training.optimizer import freeze_norm, learning_rate, make_optimizer
 
 
 class Population:
@@ -85,7 +85,7 @@ class Backpropagation:
         how = self.how
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(how, step=self.taken, steps=self.steps, batches=self.batches)
-        self.network.settled = self.taken >= self.steps * (1 - how.freeze_norm)
+        freeze_norm(self.network, how, self.taken, of=self.steps)
         step = train_step(self.network, self.optimizer, x, targets, how)
         if not (math.isfinite(step.loss) and math.isfinite(step.grad_norm)):
             epoch, batch = divmod(self.taken, self.batches)

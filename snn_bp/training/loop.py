@@ -31,7 +31,7 @@ from snn_bp.runtime.signals import Stopped as Stopped
 from snn_bp.runtime.signals import noted_signals
 from snn_bp.training.feasibility import check_fit, check_fits_a_chip
 from snn_bp.training.memory import PROBED, TRACED
-from snn_bp.training.optimizer import learning_rate, make_device, make_optimizer
+from snn_bp.training.optimizer import freeze_norm, learning_rate, make_device, make_optimizer
 from snn_bp.training.progress import Progress, Step, Tally, layer_updates, results_line
 from snn_bp.training.resuming import mend_best, newest
 
@@ -140,7 +140,7 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
     bar = progress.showing(at.epoch * batches + at.batch, how.epochs * batches)
     with noted_signals() as stop, torch.random.fork_rng(devices=[]), bar:
         while at.epoch < how.epochs:
-            network.settled = at.epoch >= how.epochs * (1 - how.freeze_norm)
+            freeze_norm(network, how, at.epoch, of=how.epochs)
             tally, order = Tally(**at.sums), dataset.batches("train", seed=_draw(seed, at.epoch))
             before, lr = [], 0.0
             while at.batch < batches:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from snn_bp.chip.network import OnChip
 from snn_bp.errors import SnnError
 from snn_bp.model.network import Network
 from snn_bp.runs.experiment import Train
@@ -39,6 +40,12 @@ def _without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.
     wrapped = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
     bare = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
     return type(kind.__name__, (kind,), bare | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
+
+
+def freeze_norm(network: Network, how: Train, done: int, *, of: int) -> None:
+    """For the last `train.freeze_norm` of a training for the chip, let norms use the statistics that the chip will use."""
+    if isinstance(network, OnChip):
+        network.freeze_norm = done >= of * (1 - how.freeze_norm)
 
 
 def learning_rate(how: Train, *, step: int, steps: int, batches: int) -> float:

@@ -7,7 +7,7 @@ before a recording arrives, is therefore a difference.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ from torch import Tensor
 from snn_bp.chip.cores import CHIPS, fit
 from snn_bp.chip.forward import run_chip
 from snn_bp.chip.graph import Graph, same
+from snn_bp.chip.in_a_row import ROW, carried, in_a_row, one_after_the_other, pause_for
 from snn_bp.chip.lava_client import run_client
 from snn_bp.chip.loader import loading_call
+from snn_bp.chip.network import OnChip
 from snn_bp.chip.netx_read import read_netx
 from snn_bp.chip.quantize import lost_weights, quantize
 from snn_bp.chip.replay import Overflow, simulate
@@ -25,7 +27,6 @@ from snn_bp.kernels.fixed import UNIT
 from snn_bp.model.network import Network
 from snn_bp.runs.evaluation import count_activity
 from snn_bp.runs.folder import Run
-from snn_bp.verification.in_a_row import ROW, carried, in_a_row, one_after_the_other, pause_for
 from snn_bp.verification.result import Proof, first_difference
 
 Batches = Sequence[tuple[Tensor, Tensor]]
@@ -38,22 +39,14 @@ def for_chip(run: Run, checkpoint: str = "best", *, pause: bool = False) -> tupl
 
     `pause`: where a population could go on by itself, recordings of the training split say how long to wait for it.
     """
-    experiment = run.experiment
     trained = run.network(checkpoint)
-    if experiment.train.target == "float":
-        rounded = {"target": "loihi", "truncate": None, "autocast": None, "memory": "full"}
-        surrogate = replace(experiment.train.surrogate, per="threshold")  # the grid rescales potentials; nothing learns
-        chip = replace(experiment, train=replace(experiment.train, **rounded, surrogate=surrogate))
-        network = chip.network(run.shape()).eval()
-        network.load_state_dict(trained.state_dict())
-    else:
-        network = trained
+    chip = cast(Network, OnChip(trained)) if trained.floats is trained else trained
     graph = quantize(trained, input_bits=0 if run.experiment.data.binary else 8)
     if pause and carried(graph):
         dataset = run.dataset()
         split = next(split for split in ("train", "validation", "test") if len(dataset.ids[split]))
         graph = replace(graph, pause=pause_for(graph, dataset.batch(split, dataset.ids[split][:256])[0]))
-    return network, graph
+    return chip, graph
 
 
 def prove_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Proof:
@@ -65,8 +58,6 @@ def prove_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Proof
         difference = f"pause: {graph.pause} and {held.pause}"
     if difference is not None:
         difference = f"the file does not hold the integers of {run.path}: {difference}"
-    flat = Network(whole.model, whole.input_shape, surrogate=whole.surrogate).eval()
-    flat.load_state_dict(whole.state_dict())
     votes = run.experiment.train.loss.scores
     right, others, compared, total = {"float": 0, "quantised": 0, "integer": 0}, 0, 0, 0
     counts: dict[str, tuple[dict[str, float], dict[str, float]]] = {"float": ({}, {}), "quantised": ({}, {})}
@@ -75,7 +66,7 @@ def prove_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Proof
     for x, targets in batches:
         replay = in_a_row(held, x)
         with torch.no_grad():
-            outs = {"float": count_activity(flat, x, *counts["float"])}
+            outs = {"float": count_activity(whole.floats, x, *counts["float"])}
             ran = list(run_chip(whole, x))
             outs["quantised"] = count_activity(whole, x, *counts["quantised"])
         outs["integer"] = torch.from_numpy(replay.out).reshape(outs["quantised"].shape)

@@ -128,9 +128,9 @@ def _write_netx(run: Run, checkpoint: str, fresh: Path, file: Path) -> None:
 def _for_nir(run: Run, checkpoint: str, file: Path) -> Network:
     """The run's network, which has to be one in floats."""
     network = run.network(checkpoint)
-    if network.target != "float":
+    if network.floats is not network:
         raise SnnError(
-            f"export to {file.name}: the run was trained in the chip's whole numbers, whose shifts NIR does not have. "
+            f"export to {file.name}: the run was trained in the chip's integers, whose shifts NIR does not have. "
             "Export it to a .net file, or train with train.target=float for NIR."
         )
     return network

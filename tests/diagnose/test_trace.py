@@ -5,7 +5,21 @@ import torch
 from catalogue import NEURON_COUNT, NEURONS, assert_near, assert_same
 from torch import Tensor
 
-from snn_bp import ALIF, LI, LIF, BatchNorm, CubaLIF, Dense, Dropout, Gaussian, Network, Recurrent, Spiking, equations
+from snn_bp import (
+    ALIF,
+    LI,
+    LIF,
+    BatchNorm,
+    CubaLIF,
+    Dense,
+    Dropout,
+    Gaussian,
+    Network,
+    OnChip,
+    Recurrent,
+    Spiking,
+    equations,
+)
 from snn_bp.instruments.traces import trace
 from snn_bp.kernels import coefficients, simulate
 from snn_bp.kernels.bind import Constants, bind
@@ -137,7 +151,7 @@ def test_a_trace_goes_on_from_a_state(noise):
 def test_a_network_for_a_chip_is_traced_in_floats_with_its_weights():
     model, x = (Dense(7), LIF(beta=0.9, reset="zero"), Dense(4), LIF(beta=0.8, reset="zero")), torch.ones(8, 3, 6)
 
-    chip, plain = (trace(Network(model, (6,), target=target), x, TARGETS) for target in ("loihi", "float"))
+    chip, plain = (trace(kind(Network(model, (6,))), x, TARGETS) for kind in (OnChip, lambda network: network))
 
     assert chip.loss == plain.loss
     assert_same(errors=(chip.errors, plain.errors))

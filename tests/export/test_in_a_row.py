@@ -5,11 +5,26 @@ import pytest
 import torch
 
 from export import random_graph, random_input
-from snn_bp import IF, LI, LIF, BatchNorm, Conv, CubaLIF, Delay, Dense, Flatten, Network, Pool, Recurrent, Spiking
+from snn_bp import (
+    IF,
+    LI,
+    LIF,
+    BatchNorm,
+    Conv,
+    CubaLIF,
+    Delay,
+    Dense,
+    Flatten,
+    Network,
+    OnChip,
+    Pool,
+    Recurrent,
+    Spiking,
+)
 from snn_bp.chip.graph import Graph, Population
+from snn_bp.chip.in_a_row import carried, in_a_row, one_after_the_other, pause_for
 from snn_bp.chip.quantize import quantize
 from snn_bp.chip.replay import simulate
-from snn_bp.verification.in_a_row import carried, in_a_row, one_after_the_other, pause_for
 
 ZERO = LIF(beta=0.8, reset="zero")
 SLOW = CubaLIF(alpha=0.9, beta=0.95, reset="zero")
@@ -35,7 +50,7 @@ MODELS = {
 @pytest.fixture(params=MODELS, ids=str)
 def network(request) -> Network:
     shape, model = MODELS[request.param]
-    network = Network(model, shape, target="loihi", seed=3).eval()
+    network = OnChip(Network(model, shape, seed=3)).eval()
     with torch.no_grad():
         for layer in network.layers:
             if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
@@ -70,7 +85,7 @@ def test_every_recording_of_a_row_gives_what_it_gives_alone(network, coin):
 @pytest.mark.parametrize("name", ["delays", "delayed currents", "recurrent"])
 def test_a_shorter_pause_lets_spikes_through(name, coin):
     shape, model = MODELS[name]
-    network = Network(model, shape, target="loihi", seed=3).eval()
+    network = OnChip(Network(model, shape, seed=3)).eval()
     with torch.no_grad():
         for layer in network.layers:
             if isinstance(layer, torch.nn.Linear):
@@ -88,8 +103,8 @@ def test_the_pause_of_plain_delays_is_their_sum():
     """Input 2 steps late, neurons without current, then up to 3 steps: what is under way has arrived after 5."""
     shape, model = MODELS["delays"]
 
-    assert quantize(Network(model, shape, target="loihi")).pause == 2 + 3
-    assert quantize(Network(MODELS["dense"][1], (9,), target="loihi")).pause == 0
+    assert quantize(OnChip(Network(model, shape))).pause == 2 + 3
+    assert quantize(OnChip(Network(MODELS["dense"][1], (9,)))).pause == 0
 
 
 def chain(*populations: Population) -> Graph:
@@ -189,6 +204,6 @@ def test_a_membrane_at_its_end_is_counted():
 
 
 def test_integrators_need_no_pause_where_nothing_is_under_way():
-    network = Network((Dense(4), IF(reset="zero"), Dense(3), IF(reset="zero")), (5,), target="loihi")
+    network = OnChip(Network((Dense(4), IF(reset="zero"), Dense(3), IF(reset="zero")), (5,)))
 
     assert quantize(network).pause == 0

@@ -10,6 +10,7 @@ import torch
 from catalogue import assert_near, assert_same
 from torch import nn
 
+from snn_bp.chip.network import OnChip
 from snn_bp.errors import SnnError
 from snn_bp.exchange.nir_read import read_nir
 from snn_bp.exchange.nir_replay import replay_nir
@@ -249,7 +250,7 @@ def test_every_reason_to_refuse_is_named_at_once(tmp_path):
     "make, says",
     [
         (lambda: Network((Dense(7), lif), (5,)).double(), "single precision"),
-        (lambda: Network((Dense(7), lif), (5,), target="loihi"), "whole numbers"),
+        (lambda: OnChip(Network((Dense(7), lif), (5,))), "integers"),
     ],
 )
 def test_networks_of_other_numbers_are_refused(make, says, tmp_path):

@@ -140,8 +140,8 @@ class Block:
 
 def blocks_of(network: Network, x: Tensor, rule: str) -> list[Block]:
     """The network's blocks; raises where an online rule has no gradient for a layer, and says which and why."""
-    if network.target != "float":
-        raise SnnError(f"{rule}: the network has target={network.target!r}; the rules know the float equations only.")
+    if network.floats is not network:
+        raise SnnError(f"{rule}: the rules know the float equations only, found {type(network).__name__}. Use .floats.")
     check_whole(rule, network, Network)
     blocks: list[Block] = []
     front: list[nn.Module] = []

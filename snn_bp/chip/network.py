@@ -1,0 +1,116 @@
+"""`OnChip`: a network whose forward pass is the chip's integers, while it trains and after."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from snn_bp.chip.forward import run_chip
+from snn_bp.chip.rules import blocks, check_surrogates
+from snn_bp.errors import SnnError
+from snn_bp.model.blocks import Path
+from snn_bp.model.network import Activity, Network, NetworkState, check_network
+from snn_bp.model.plan import apply_stateless
+from snn_bp.neurons import State
+
+INTEGERS = "integers, as the chip"
+
+
+class OnChip(nn.Module):
+    """A network in the integers of Loihi: the layers and weights of `network`, and the same calls.
+
+    Refused where the chip cannot hold it. Recordings run whole: the state after one is empty, and none can be given.
+    `floats` is the network below, in floats. `freeze_norm=True`: norms use their running statistics while training too,
+    as on the chip, and no longer move them.
+    """
+
+    floats: Network
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        check_network("OnChip", network)
+        self.__dict__["floats"] = network  # no submodule: names in a checkpoint are those of the network
+        self.layers = network.layers
+        self.model, self.input_shape, self.output_shape = network.model, network.input_shape, network.output_shape
+        self.shapes, self.surrogate = network.shapes, network.surrogate
+        self.freeze_norm = False
+        blocks(self)  # refuses what the chip cannot hold
+        self.train(network.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output of every step, from rest."""
+        return self.run(x)[0]
+
+    def run(self, x: Tensor, state: NetworkState | None = None) -> tuple[Tensor, NetworkState]:
+        """The output of every step, and no state."""
+        out, _, after = self.rates(x, state)
+        return out, after
+
+    def rates(self, x: Tensor, state: NetworkState | None = None) -> tuple[Tensor, list[Tensor], NetworkState]:
+        """As `run`, and between its two values the mean output of each neuron of every layer but the last."""
+        outs = [(block, out) for block, out, _, _ in self._run(x, state)]
+        last = len(self.layers) - 1
+        return outs[-1][1], [out.mean((0, 1)) for block, out in outs if block.places[-1] != last], ()
+
+    @torch.no_grad()
+    def plan(self, x: Tensor) -> list[str]:
+        """In words, how the layers run on `x` and which fraction of each one's input is not zero: a line a block."""
+        lines, x = [], self.in_floats(x)
+        for block, out, _, _ in self._run(x):
+            names = " - ".join(self.name(place) for place in block.places)
+            lines.append(f"{names}: {INTEGERS}; {float((x != 0).float().mean()):.1%} of its input is not zero")
+            x = out
+        return lines
+
+    def observe(self, x: Tensor, state: NetworkState | None = None) -> tuple[list[Activity], NetworkState]:
+        """What every layer of neurons did, potentials included; the last one's spikes are the output."""
+        activities, after = [], []
+        for block, out, potentials, grid in self._run(x, state):
+            potentials = potentials / grid.scale
+            activities.append(Activity(self.name(block.places[-1]), block.neurons.neuron, out, potentials))
+            after.append(State(v=potentials[-1], s=out[-1]))
+        return activities, tuple(after)
+
+    def walk(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[tuple]:
+        """Each layer with its output; (output, state, potentials) where it has state, whether asked for or not.
+
+        Layers without state give what they do in floats, from the spikes that reach them on the chip.
+        """
+        x = self.in_floats(x)
+        for block, out, membrane, grid in self._run(x, state):
+            for place in block.places[:-1]:
+                layer, training = self.layers[place], self.layers[place].training
+                x = apply_stateless(layer.eval(), x)  # norms have followed this input already
+                layer.train(training)
+                yield layer, x
+            x, membrane = out, membrane / grid.scale
+            yield block.layer, (out, State(v=membrane[-1], s=out[-1]), membrane)
+
+    def _run(self, x: Tensor, state: NetworkState | None = None) -> Iterator[tuple]:
+        if state is not None and state != ():
+            raise SnnError("network.run: on the chip a recording runs whole, spikes are under way between its steps.")
+        return run_chip(self, self.in_floats(x), batch_statistics=self.training and not self.freeze_norm)
+
+    def train(self, mode: bool = True) -> "OnChip":
+        """Training or evaluation mode, of the network in floats too; training asks for surrogates that fit the grid."""
+        if mode:
+            check_surrogates(self, blocks(self))
+        self.floats.train(mode)
+        self.training = mode
+        return self
+
+    def name(self, where: int | Path) -> str:
+        """What a message calls the layer at an index."""
+        return self.floats.name(where)
+
+    def parameters_of(self, where: int | Path) -> dict[str, nn.Parameter]:
+        """The parameters of the layer at an index, by their names there."""
+        return self.floats.parameters_of(where)
+
+    def in_floats(self, x: Tensor) -> Tensor:
+        """The input, checked, bytes turned into floats as wide as the weights."""
+        return self.floats.in_floats(x)
+
+    def check_input(self, x: Tensor) -> None:
+        """Raise unless `x` is `[time, batch, *input_shape]`, in floats as wide as the weights or in bytes."""
+        self.floats.check_input(x)
