@@ -43,7 +43,7 @@ def _without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.
 
 
 def freeze_norm(network: Network, how: Train, done: int, *, of: int) -> None:
-    """For the last `train.freeze_norm` of a training for the chip, let norms use the statistics that the chip will use."""
+    """For the last fraction of a training for the chip, let norms use the statistics that the chip will use."""
     if isinstance(network, OnChip):
         network.freeze_norm = done >= of * (1 - how.freeze_norm)
 

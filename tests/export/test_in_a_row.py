@@ -55,7 +55,7 @@ def network(request) -> Network:
         for layer in network.layers:
             if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
                 layer.weight.mul_(2.5).add_(0.1)  # nobody is silent
-            elif hasattr(layer, "recurrence"):
+            elif getattr(layer, "recurrence", None) is not None:
                 layer.recurrence.weight *= 0.5  # type: ignore[union-attr]
     return network
 

@@ -102,9 +102,9 @@ def test_a_changed_weight_is_named(run, tmp_path):
     assert "weight [0, 0]: " in str(proof.difference) and "(1 of" in str(proof.difference) and "DIFFERENT" in str(proof)
 
 
-def test_a_float_network_is_proven_in_nir(run, tmp_path):
+def test_a_float_network_is_verified_in_nir(run, tmp_path):
     if run.experiment.train.target == "loihi":
-        with pytest.raises(SnnError, match=r"whole numbers.*net file"):
+        with pytest.raises(SnnError, match=r"integers.*net file"):
             export(run, tmp_path / "x.nir")
         return
 
