@@ -28,7 +28,7 @@ from snn_bp.runs.folder import Run
 from snn_bp.runtime.signals import Stopped, end_with_interrupt
 from snn_bp.searches import resume_search
 from snn_bp.searches import search as search_weights
-from snn_bp.training.estimate import estimate
+from snn_bp.training.dry_run import dry_run as show_dry_run
 from snn_bp.training.loop import resume as resume_run
 from snn_bp.training.loop import train as train_run
 from snn_bp.training.progress import results_line, say_warning
@@ -384,7 +384,7 @@ def _train(experiment: Experiment, name: str, changes: list[str], out: Path | No
     for line in said:
         print(line)
     if dry_run:
-        estimate(experiment, load(experiment.data))
+        show_dry_run(experiment, load(experiment.data))
         return
     command = shlex.join(["snn-bp", *sys.argv[1:]])
     train_run(experiment, out or Path("runs") / name, command=command, changes=said, numbered=out is None)

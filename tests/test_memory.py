@@ -12,7 +12,7 @@ import snn_bp.training.memory as memory
 from snn_bp import LI, LIF, BatchNorm, Conv, Data, Delay, Dense, Dropout, Experiment, Flatten, Network, Pool, Recurrent
 from snn_bp.data import load
 from snn_bp.errors import SnnError
-from snn_bp.training.loop import check_fit
+from snn_bp.training.loop import check_trainable
 
 NEURON = LIF(beta=0.9, reset="zero")
 DENSE = (Flatten(), Dense(20), BatchNorm(), NEURON, Dense(10), NEURON)
@@ -33,7 +33,7 @@ def digits():
 
 def refused(asked: Experiment, digits) -> str:
     with pytest.raises(SnnError) as error:
-        check_fit(asked, replace(digits, data=asked.data))
+        check_trainable(asked, replace(digits, data=asked.data))
     return str(error.value)
 
 

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from snn_bp.runs.renamed import RENAMED
 
 from snn_bp import LIF, Data, Dense, Dropout, Experiment, SnnError, Train
 from snn_bp.files import json_sha256
 from snn_bp.runs.experiment import CONSTRUCTORS, from_json, from_json_text, override, to_json
 from snn_bp.runs.experiment_file import read_file
+from snn_bp.runs.renamed import RENAMED
 
 # the experiment.json and the encoding in data.json of a run of 0.1.0 at e28446b
 EXPERIMENT = """

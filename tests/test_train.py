@@ -285,7 +285,7 @@ def test_a_run_goes_on_beside_a_pipe_that_was_closed(tmp_path, monkeypatch, whol
     monkeypatch.undo()
 
     log = (run.path / "log.txt").read_text()
-    assert log.count("nobody hears what is printed any more") == 1 and "epoch   2/2" in log
+    assert log.count("nothing can be printed any more") == 1 and "epoch   2/2" in log
     with loading(few):
         assert_same_run(run, whole("plain"))
 

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snn_bp.model.activity import saturated_share, silent_share, slopes_and_height, threshold_distances, window_share
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError, check_kind
+from snn_bp.model.activity import saturated_share, silent_share, slopes_and_height, threshold_distances, window_share
 from snn_bp.model.exact import FORWARDS, why_strange
-
 from snn_bp.model.losses import Loss
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.neurons import is_spiking

@@ -9,17 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal, cast
 
-from snn_bp.model import losses
-from snn_bp import neurons
-from snn_bp import surrogates
+from snn_bp import neurons, surrogates
 from snn_bp.chip.network import OnChip
 from snn_bp.chip.rules import Target
 from snn_bp.data import Data, transform_from_json, transform_to_json
 from snn_bp.errors import SnnError, is_number, nearest, shown
 from snn_bp.errors.fields import WORDS, Called, Within, check_fields, read_words
-from snn_bp.model.layers import Layer
+from snn_bp.model import losses
+from snn_bp.model.layers import Layer, with_step
 from snn_bp.model.losses import CountCrossEntropy, Loss, RateBounds
-from snn_bp.model.layers import with_step
 from snn_bp.model.network import Network
 from snn_bp.runs.renamed import new_name, with_new_names
 from snn_bp.surrogates import ATan, Surrogate
@@ -54,7 +52,9 @@ class Train:
     autocast: Literal["bfloat16"] | None = None
     memory: Literal["full", "low"] = "full"  # low: dense layers keep no potentials and compute them again
     target: Target = "float"  # loihi: the forward pass is the chip's, in integers
-    freeze_norm: Fraction = 0.25  # target loihi: in this last fraction of all epochs norms keep their running statistics
+    freeze_norm: Fraction = (
+        0.25  # target loihi: in this last fraction of all epochs norms keep their running statistics
+    )
     device: str = "auto"  # auto: a GPU where there is one
 
     def __post_init__(self) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from snn_bp.errors import SnnError
-from snn_bp.runs.experiment import Experiment
 from snn_bp.files import is_there
+from snn_bp.runs.experiment import Experiment
 from snn_bp.runs.records import read_experiment
 from snn_bp.runs.renamed import new_name_in
 from snn_bp.runtime.signals import Stopped

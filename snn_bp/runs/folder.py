@@ -16,11 +16,9 @@ from typing import Any
 
 from torch import Tensor
 
-from snn_bp.runs.checkpoint import Checkpoint, checkpoint_bytes, read_checkpoint
 from snn_bp.data import Dataset, load
 from snn_bp.data.record import describe
 from snn_bp.errors import SnnError, as_path
-from snn_bp.runs.experiment import Experiment, to_json
 from snn_bp.files import (
     UNFINISHED,
     append,
@@ -37,10 +35,12 @@ from snn_bp.files import (
     write_object,
 )
 from snn_bp.files.lock import LOCK, holder, locked
+from snn_bp.files.tables import Table
 from snn_bp.model.network import Network
+from snn_bp.runs.checkpoint import Checkpoint, checkpoint_bytes, read_checkpoint
+from snn_bp.runs.experiment import Experiment, to_json
 from snn_bp.runs.provenance import provenance, version
 from snn_bp.runs.records import check_results, differing_data, read_experiment, shape_of
-from snn_bp.files.tables import Table
 
 CHECKPOINTS = ("last", "previous", "best")
 METRICS = (

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from snn_bp.errors import SnnError
-from snn_bp.runs.experiment import Experiment
 from snn_bp.files import is_there, read_bytes, read_text
+from snn_bp.runs.experiment import Experiment
 
 PACKAGES = ("snn_bp", "torch", "numpy", "numba", "tonic", "snntorch", "scikit-learn", "safetensors")
 

@@ -7,8 +7,8 @@ from typing import Any
 from snn_bp.data import Dataset
 from snn_bp.data.record import first_difference
 from snn_bp.errors import SnnError, is_number
-from snn_bp.runs.experiment import Experiment, from_json_text
 from snn_bp.files import json_sha256, read_object, read_text
+from snn_bp.runs.experiment import Experiment, from_json_text
 
 SHARES = ("accuracy", "low", "high")
 COUNTS = ("correct", "samples")

@@ -27,7 +27,7 @@ from snn_bp.searches.population import norms_of
 from snn_bp.searches.record import Row, Search
 from snn_bp.searches.saving import Position, position_of, read_asked, save, save_row
 from snn_bp.searches.searchers import Backpropagation, Population
-from snn_bp.training.feasibility import check_fit
+from snn_bp.training.feasibility import check_trainable
 from snn_bp.training.loop import SAVE_SECONDS
 from snn_bp.training.memory import PROBED
 from snn_bp.training.optimizer import make_device
@@ -81,7 +81,7 @@ def search(
     elif out is not None and not numbered:
         Run.check_free(out)
     dataset = load(experiment.data, quiet=quiet)
-    check_fit(experiment, dataset)
+    check_trainable(experiment, dataset)
     with torch.random.fork_rng(devices=[]):
         task = _Task.of(experiment, dataset, method, budget, aim, population, quiet)
         if out is None:

@@ -14,8 +14,7 @@ from snn_bp.runs.experiment import Train
 from snn_bp.searches.methods import Method
 from snn_bp.searches.objective import Objective
 from snn_bp.searches.population import load_point, norms_of, value_points
-from snn_bp.training.loop import explain_nonfinite, train_step
-from snn_bp.training.optimizer import freeze_norm, learning_rate, make_optimizer
+from snn_bp.training.optimizer import explain_nonfinite, freeze_norm, learning_rate, make_optimizer, train_step
 
 
 class Population:

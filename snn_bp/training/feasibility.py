@@ -19,57 +19,57 @@ from snn_bp.training.memory import check_memory
 from snn_bp.training.optimizer import make_device, make_optimizer
 
 
-def check_fit(experiment: Experiment, dataset: Dataset) -> None:
+def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
     """Raise unless the experiment can be trained: data, shapes, loss, device, memory, and one forward step."""
     if len(dataset.ids["train"]) == 0:
         raise SnnError(f"train: the training split of {experiment.data.name} is empty. {' '.join(dataset.notes)}")
     check_memory(experiment, dataset)
-    network, how = experiment.network(dataset.shape), experiment.train
+    network, config = experiment.network(dataset.shape), experiment.train
     outputs = network.output_shape
     if outputs != (dataset.classes,):
         raise SnnError(
             f"model: its output has the shape {list(outputs)}, {experiment.data.name} has {dataset.classes} classes. "
             f"End it with Dense({dataset.classes}) and a neuron."
         )
-    check_loss(how.loss, network)
-    make_device(how)
-    make_optimizer(network, how)
-    check_spread(experiment, dataset, network)
-    if how.truncate and any(isinstance(layer, Delay) for layer in experiment.model):
+    check_loss(config.loss, network)
+    make_device(config)
+    make_optimizer(network, config)
+    check_norms(experiment, dataset, network)
+    if config.truncate and any(isinstance(layer, Delay) for layer in experiment.model):
         raise SnnError("train.truncate: with a Delay a recording runs whole, spikes are under way between its pieces.")
-    if how.target == "loihi":
-        check_fits_a_chip(experiment, network)
-    if how.memory == "low" and not has_chain(network.train().layers):
+    if config.target == "loihi":
+        check_chip(experiment, network)
+    if config.memory == "low" and not has_chain(network.train().layers):
         raise SnnError(
             "train.memory='low': it spares the potentials of dense layers that their neurons follow directly, this "
             "model has none (a BatchNorm between them needs the weighted sums of all steps). Use 'full'."
         )
     with torch.no_grad():  # one step of silence: what no input can run is refused here, before a folder stands
         out, rates, _ = network.eval().rates(torch.zeros(1, 1, *dataset.shape))
-        how.loss(out, torch.zeros(1, dtype=torch.long))
-        if how.rates is not None:
-            how.rates(rates)
+        config.loss(out, torch.zeros(1, dtype=torch.long))
+        if config.rates is not None:
+            config.rates(rates)
 
 
-def check_spread(experiment: Experiment, dataset: Dataset, network: Network) -> None:
+def check_norms(experiment: Experiment, dataset: Dataset, network: Network) -> None:
     """Raise where a norm would meet a batch, or the last piece of one, with one value for each channel."""
     steps, truncate = experiment.data.steps or 0, experiment.train.truncate
     piece = (steps % truncate or truncate) if truncate else steps
     smallest = min(len(ids) for ids in dataset.batches("train"))
-    for place, layer in enumerate(network.layers):
+    for index, layer in enumerate(network.layers):
         if (
             isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
-            and piece * smallest * math.prod(network.shapes[place][1:]) == 1
+            and piece * smallest * math.prod(network.shapes[index][1:]) == 1
         ):
             count = len(dataset.ids["train"])
             raise SnnError(
                 f"data.batch={experiment.data.batch}: of {count} training recordings the last batch has {smallest}, "
-                f"trained in pieces of {piece} step, and {network.name(place)} takes the spread of one value, which is "
+                f"trained in pieces of {piece} step, and {network.name(index)} takes the spread of one value, which is "
                 "none. Use another batch that does not leave one over, more steps, or no BatchNorm."
             )
 
 
-def check_fits_a_chip(experiment: Experiment, network: Network) -> list[Fit]:
+def check_chip(experiment: Experiment, network: Network) -> list[Fit]:
     """How the network lies on each chip it is for; raises where none can hold it."""
     graph = quantize(network.eval(), input_bits=0 if experiment.data.binary else 8)
     check_netx(graph)

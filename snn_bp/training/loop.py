@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snn_bp.chip.quantize import may_fire_alone
 from snn_bp.data import Dataset, load, spread
 from snn_bp.errors import SnnError, check_kind
 from snn_bp.files import write_object
 from snn_bp.instruments import diagnose, diagnose_course, diagnose_rate, only_new, trace
-from snn_bp.model.finite import first_nonfinite
 from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
 from snn_bp.runs.checkpoint import Checkpoint
@@ -29,18 +28,24 @@ from snn_bp.runs.folder import Run
 from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runtime.signals import Stopped as Stopped
 from snn_bp.runtime.signals import noted_signals
-from snn_bp.training.feasibility import check_fit, check_fits_a_chip
+from snn_bp.training.feasibility import check_chip, check_trainable
 from snn_bp.training.memory import PROBED, TRACED
-from snn_bp.training.optimizer import freeze_norm, learning_rate, make_device, make_optimizer
-from snn_bp.training.progress import Progress, Step, Tally, layer_updates, results_line
-from snn_bp.training.resuming import mend_best, newest
+from snn_bp.training.optimizer import (
+    explain_nonfinite,
+    freeze_norm,
+    learning_rate,
+    make_device,
+    make_optimizer,
+    train_step,
+)
+from snn_bp.training.progress import Progress, Tally, layer_updates, results_line
 
 SAVE_SECONDS = 20.0
 
 
 def train(
     experiment: Experiment, out: Path | str, *,
-    command: str = "snn_bp.training.loop", changes: Sequence[str] = (), quiet: bool = False,
+    command: str = "snn_bp.train", changes: Sequence[str] = (), quiet: bool = False,
     save_seconds: float = SAVE_SECONDS, numbered: bool = False,
 ) -> Run:  # fmt: skip
     """Run `experiment` into the new folder `out`, the test split at the end included, and give the finished run.
@@ -53,7 +58,7 @@ def train(
     if not numbered:
         Run.check_free(out)
     dataset = load(experiment.data, quiet=quiet)
-    check_fit(experiment, dataset)
+    check_trainable(experiment, dataset)
     to_json(experiment)  # what cannot be written is refused before a folder stands
     with Run.claim(out, numbered=numbered) as path:
         run = Run.create(experiment, path, command=command, changes=changes)
@@ -63,7 +68,7 @@ def train(
             if path != Path(out):
                 progress.say(f"{out} holds a run already; `snn-bp resume {out}` goes on with it")
             progress.say(f"run folder {path}")
-        return _fit(run, None, progress, save_seconds)
+        return _run_epochs(run, None, progress, save_seconds)
 
 
 def resume(
@@ -84,46 +89,48 @@ def resume(
         progress = Progress(run, quiet=quiet)
         if restart:
             run.hold(dataset := load(run.experiment.data, quiet=quiet))
-            check_fit(run.experiment, dataset)  # refused before anything is moved
+            check_trainable(run.experiment, dataset)  # refused before anything is moved
             aside = run.start_again()
             progress.say(f"started anew; what was trained before lies in {aside}" if aside else "started anew")
-            return _fit(run, None, progress, save_seconds)
-        checkpoint = newest(run, progress)
+            return _run_epochs(run, None, progress, save_seconds)
+        checkpoint = newest_checkpoint(run, progress)
         if run.results() is not None:
-            lost = mend_best(run, checkpoint, progress) if checkpoint else run.problem_of("best")
+            lost = repair_best(run, checkpoint, progress) if checkpoint else run.problem_of("best")
             if lost:
                 progress.say(f"{lost} No other checkpoint holds its weights; `--restart` trains them again.")
             return run
         run.hold(dataset := load(run.experiment.data, quiet=quiet))
-        check_fit(run.experiment, dataset)
+        check_trainable(run.experiment, dataset)
         run.check_data(dataset)
         where = f"epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}" if checkpoint else "the beginning"
         progress.say(f"resumed at {where}")
         if note := run.note_version():
             progress.say(note)
-        return _fit(run, checkpoint, progress, save_seconds)
+        return _run_epochs(run, checkpoint, progress, save_seconds)
 
 
-def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float) -> Run:
+def _run_epochs(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float) -> Run:
     """Train from a checkpoint, or from the start, to the last epoch."""
-    how, seed, dataset = run.experiment.train, run.experiment.seed, run.dataset()
+    config, seed, dataset = run.experiment.train, run.experiment.seed, run.dataset()
     run.check_data(dataset)
     for note in dataset.notes:
         progress.say(note)
-    if how.target == "loihi" and checkpoint is None:
-        for each in check_fits_a_chip(run.experiment, run.experiment.network(dataset.shape)):
+    if config.target == "loihi" and checkpoint is None:
+        for each in check_chip(run.experiment, run.experiment.network(dataset.shape)):
             progress.say(f"{sum(each.cores)} cores of {each.chip} at least. {' '.join(each.problems)}".rstrip())
         for each in may_fire_alone(run.experiment.network(dataset.shape)):
             progress.say(each)
-    device = make_device(how)
-    probe, wanted = (part.to(device) for part in _probe(dataset))
+    device = make_device(config)
+    probe, targets_of_probe = (tensor.to(device) for tensor in _probe(dataset))
     already_reported: set[tuple[str, str]] = set()
     network = run.experiment.network(dataset.shape).to(device)
-    optimizer = make_optimizer(network, how)
+    optimizer = make_optimizer(network, config)
     at = checkpoint or Checkpoint(weights={})
     if checkpoint is None:
         start_alive(network, probe)
-        _report_findings(network, probe, wanted, how, progress, already_reported, batches=len(dataset.batches("train")))
+        _report_findings(
+            network, probe, targets_of_probe, config, progress, already_reported, batches=len(dataset.batches("train"))
+        )
         run.save(_filled(at, run, network, optimizer))
         run.begin_tables()  # behind a checkpoint: where there are tables and no checkpoint, it was taken away
     else:
@@ -133,27 +140,28 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
         except (RuntimeError, ValueError, KeyError):
             raise SnnError(f"{run.path}: its checkpoint does not fit the model in experiment.json.") from None
         run.cut_tables(at)
-        if lost := mend_best(run, at, progress):
+        if lost := repair_best(run, at, progress):
             progress.say(f"{lost} Unless a later epoch is better, the last one will be evaluated in its place.")
 
     batches, saved = len(dataset.batches("train")), time.monotonic()
-    bar = progress.showing(at.epoch * batches + at.batch, how.epochs * batches)
+    bar = progress.showing(at.epoch * batches + at.batch, config.epochs * batches)
     with noted_signals() as stop, torch.random.fork_rng(devices=[]), bar:
-        while at.epoch < how.epochs:
-            freeze_norm(network, how, at.epoch, of=how.epochs)
+        while at.epoch < config.epochs:
+            freeze_norm(network, config, at.epoch, of=config.epochs)
             tally, order = Tally(**at.sums), dataset.batches("train", seed=_draw(seed, at.epoch))
             before, lr = [], 0.0
             while at.batch < batches:
                 began, drawn = time.monotonic(), _draw(seed, at.epoch, at.batch)
                 batch = dataset.batch("train", order[at.batch], seed=drawn, in_bytes=True)
-                x, targets = (part.to(device) for part in batch)
+                x, targets = (tensor.to(device) for tensor in batch)
                 torch.manual_seed(drawn)
-                lr = learning_rate(how, step=at.epoch * batches + at.batch, steps=how.epochs * batches, batches=batches)
+                done = at.epoch * batches + at.batch
+                lr = learning_rate(config, step=done, steps=config.epochs * batches, batches=batches)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 if at.batch == batches - 1:
                     before = [weight.detach().clone() for weight in network.parameters()]
-                step = train_step(network, optimizer, x, targets, how)
+                step = train_step(network, optimizer, x, targets, config)
                 if not (math.isfinite(step.loss) and math.isfinite(step.grad_norm)):
                     raise SnnError(explain_nonfinite(step, network, x, epoch=at.epoch + 1, batch=at.batch + 1))
                 at.batch += 1
@@ -171,54 +179,61 @@ def _fit(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_secon
             row = {"epoch": at.epoch, **tally.row(), "lr": lr, "peak_memory_mb": peak_memory_mb(device)}
             row["spike_rate"] = float(np.mean([layer["rate"] for layer in layers])) if layers else 0.0
             if len(dataset.ids["validation"]):
-                validation = evaluate_network(network, dataset, "validation", how.loss, counts=False)
+                validation = evaluate_network(network, dataset, "validation", config.loss, counts=False)
                 row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
             run.add_rows(row, [{"epoch": at.epoch, **layer} for layer in (*layers, *layer_updates(network, before))])
             at.seconds, best = at.seconds + row["seconds"], at.metrics[:1]
             at.metrics = [*best, row]
-            if how.keep == "last" or is_best(at.metrics):
+            if config.keep == "last" or is_best(at.metrics):
                 at.metrics = [row]
                 run.save_best(_filled(at, run, network, optimizer))
             run.save(_filled(at, run, network, optimizer))
             saved = time.monotonic()
             progress.epoch(row)
-            _report_findings(network, probe, wanted, how, progress, already_reported)
-            if stop and at.epoch < how.epochs:
+            _report_findings(network, probe, targets_of_probe, config, progress, already_reported)
+            if stop and at.epoch < config.epochs:
                 raise Stopped(run.path, stop[0])
     _finish(run, at, progress)
     return run
 
 
-def train_step(network: Network, optimizer: torch.optim.Optimizer, x: Tensor, targets: Tensor, how: Train) -> Step:
-    """One step of the optimizer on one batch: forward, loss, backward through time, clip, update.
+def newest_checkpoint(run: Run, progress: Progress) -> Checkpoint | None:
+    """The checkpoint to resume from; None if nothing was trained yet. Raises if something was, and none can be read."""
+    checkpoint, problems = run.latest()
+    if checkpoint is None and run.results() is None:
+        remedy = f"start anew with `snn-bp resume {run.path} --restart`, which keeps what is there in a folder aside"
+        check_nothing_trained(run, problems, remedy=remedy)
+    for problem in problems:
+        progress.say(problem + " The one before it is used." * (checkpoint is not None))
+    return checkpoint
 
-    With `truncate=K` the state is carried over every K steps and the gradient is not; each piece weighs as long as
-    it lasts. A loss or gradient that is not finite updates nothing.
+
+def check_nothing_trained(run: Run, problems: list[str], *, remedy: str) -> None:
+    """Raise if a run has trained although no checkpoint of it can be read; `problems` says what is wrong with each."""
+    if problems or run.has_trained():
+        why = " ".join(problems) or f"{run.path / 'checkpoints'}: the checkpoints of what was trained are missing."
+        raise SnnError(f"{why} Nothing was changed. Repair that, or {remedy}.")
+
+
+def repair_best(run: Run, at: Checkpoint, progress: Progress) -> str | None:
+    """Write the checkpoint "best" anew if it is damaged and "last" or "previous" holds its epoch.
+
+    Gives what is wrong with it, in a sentence, if no other checkpoint has its weights; else None.
     """
-    network.train()
-    optimizer.zero_grad(set_to_none=True)
-    state, outs, rates, total = None, [], [], 0.0
-    for piece in x.split(how.truncate or len(x)):
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=how.autocast is not None):
-            out, hidden, state = network.rates(piece, state)
-        out = out if out.dtype in (torch.float32, torch.float64) else out.float()
-        loss: Tensor = how.loss(out, targets)
-        if how.rates is not None:
-            loss = loss + how.rates(hidden)
-        loss = loss * (len(piece) / len(x))
-        loss.backward()
-        total += loss.item()
-        state = tuple(part.detach() for part in state)
-        outs.append(out.detach())
-        rates += [rate.detach().mean(dtype=torch.float32) for rate in hidden]
-    weights = list(network.parameters())
-    size = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
-    norm = float(size)
-    if math.isfinite(total) and math.isfinite(norm):  # else gradients stay as they are, to say which broke
-        nn.utils.clip_grads_with_norm_(weights, how.clip or math.inf, size)
-        optimizer.step()
-    correct = int((how.loss.scores(torch.cat(outs)).argmax(1) == targets).sum())
-    return Step(total, correct, len(targets), norm, float(torch.stack(rates).mean()) if rates else 0.0)
+    if not at.metrics:
+        return None
+    best = at.metrics[-1] if run.experiment.train.keep == "last" else at.metrics[0]
+    problem = run.problem_of("best")
+    if problem is None and run.load("best").epoch >= best["epoch"]:  # later: saved just before the run was killed
+        return None
+    problem = problem or f"{run.path}: its checkpoint 'best' is older than epoch {best['epoch']}."
+    for name in ("last", "previous"):
+        if run.can_load(name) and ((found := run.load(name)).epoch, found.batch) == (best["epoch"], 0):
+            found.metrics = [best]
+            run.save_best(found)
+            progress.say(f"{problem} It was made anew from {name!r}, which holds the same epoch.")
+            return None
+    return problem
 
 
 def is_best(rows: list[dict[str, Any]]) -> bool:
@@ -230,23 +245,10 @@ def is_best(rows: list[dict[str, Any]]) -> bool:
     return all(row.get("validation_accuracy", 0) <= rows[-1].get("validation_accuracy", 0) for row in rows)
 
 
-def explain_nonfinite(step: Step, network: Network, x: Tensor, *, epoch: int, batch: int) -> str:
-    """Where a NaN or infinity of a training step first stands, and what may help."""
-    where = first_nonfinite(network, x)
-    if where is None:
-        gradients = {name: weight.grad for name, weight in network.named_parameters()}
-        bad = [name for name, grad in gradients.items() if grad is not None and not grad.isfinite().all()]
-        where = f"the gradient of {', '.join(bad)}" if bad else "the loss itself"
-    return (
-        f"epoch {epoch}, batch {batch}: loss {step.loss}, gradient norm {step.grad_norm}. First not finite: {where}. "
-        "This step changed no weight; a lower train.lr or train.clip=1.0 may help."
-    )
-
-
 def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
     """Evaluate the best checkpoint, on the test split for the only time, and write `results.json`."""
     notes = list(run.dataset().notes)
-    if lost := mend_best(run, at, progress):
+    if lost := repair_best(run, at, progress):
         notes.append(f"{lost} Evaluated: the last epoch, in its place.")
         progress.say(notes[-1])
         run.save_best(run.load("last"))
@@ -270,15 +272,15 @@ def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
 
 
 def _report_findings(
-    network: Network, x: Tensor, targets: Tensor, how: Train, progress: Progress,
+    network: Network, x: Tensor, targets: Tensor, config: Train, progress: Progress,
     already_reported: set[tuple[str, str]], *, batches: int | None = None,
 ) -> None:  # fmt: skip
     """Say what the doctor finds in a backward pass on a few recordings, each finding once.
 
     Before the first step, with the `batches` of an epoch, also whether the learning rate fits the weights.
     """
-    traced = trace(network.train(), x[:, :TRACED], targets[:TRACED], loss=how.loss)
-    rate = [] if batches is None else diagnose_rate(network, traced, how, batches=batches)
+    traced = trace(network.train(), x[:, :TRACED], targets[:TRACED], loss=config.loss)
+    rate = [] if batches is None else diagnose_rate(network, traced, config, batches=batches)
     for finding in only_new([*rate, *diagnose(traced).findings], already_reported):
         progress.say(f"doctor: {finding}")
 

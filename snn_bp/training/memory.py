@@ -45,19 +45,19 @@ class Estimate:
 
 def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
     """What training `experiment` on `dataset` takes at its peak, in the memory of the machine (not of a GPU)."""
-    data, how = experiment.data, experiment.train
+    data, config = experiment.data, experiment.train
     rows = (data.steps or 0) * min(data.batch, max((len(ids) for ids in dataset.ids.values()), default=0))
     inputs = math.prod(dataset.shape)
     width = 1 + _FLOAT if data.transforms else 1  # frames are bytes; what transforms make passes through floats
     frames = 2 * rows * inputs * width
     sizes = _Sizes.of(experiment.model, dataset.shape)
-    if how.device not in ("auto", "cpu"):
+    if config.device not in ("auto", "cpu"):
         return Estimate(frames, 0, 0, 0)
-    piece = rows * min(1.0, (how.truncate or math.inf) / max(1, data.steps or 1))
-    if how.target == "loihi":
+    piece = rows * min(1.0, (config.truncate or math.inf) / max(1, data.steps or 1))
+    if config.target == "loihi":
         step = piece * _FLOAT * (13 * sizes.neurons + 2 * inputs)
     else:
-        chain = 0.4 if how.memory == "low" else 1.3
+        chain = 0.4 if config.memory == "low" else 1.3
         kept = chain * sizes.chained + 2 * sizes.normed + 6.5 * sizes.recurrent + sizes.passed
         step = piece * _FLOAT * (kept + 2 * max(sizes.largest_normed, sizes.largest_passed) + sizes.floats)
     probed = rows * min(1.0, PROBED / data.batch) * _FLOAT
@@ -85,8 +85,8 @@ def check_memory(experiment: Experiment, dataset: Dataset) -> Estimate:
     return found
 
 
-def _remedy(found: Estimate, data: Any) -> str:
-    if found.weights > found.total / 2:
+def _remedy(estimate: Estimate, data: Any) -> str:
+    if estimate.weights > estimate.total / 2:
         return "Most of it is weights: fewer units or channels do, or data.downsample in front of a Dense."
     return (
         f"It grows with steps x batch x neurons: a data.batch below {data.batch}, fewer data.steps than {data.steps} "
@@ -100,11 +100,11 @@ class _Sizes:
 
     parameters: int = 0
     neurons: int = 0
-    chained: int = 0  # of dense layers that run with their neurons as one operation
-    normed: int = 0  # of neurons behind a norm, a convolution or nothing
-    recurrent: int = 0  # of recurrent neurons that run step by step
+    chained: int = 0  # dense layers that run with their neurons as one operation
+    normed: int = 0  # neurons behind a norm, a convolution or nothing
+    recurrent: int = 0  # recurrent neurons that run step by step
     passed: int = 0  # what pools, dropouts and delays give on
-    floats: int = 0  # of an input whose first layer wants floats instead of bytes
+    floats: int = 0  # an input whose first layer wants floats instead of bytes
     largest: int = 0
     largest_normed: int = 0
     largest_passed: int = 0

@@ -1,38 +1,96 @@
-"""The optimizer of a training, its learning rate, and the device it runs on."""
+"""One step of training, and what it needs: the optimizer, its learning rate, the device."""
 
 import inspect
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from snn_bp.chip.network import OnChip
 from snn_bp.errors import SnnError
+from snn_bp.model.finite import first_nonfinite
 from snn_bp.model.network import Network
 from snn_bp.runs.experiment import Train
 
 
-def make_device(how: Train) -> torch.device:
+class Step(NamedTuple):
+    """Figures of one training step."""
+
+    loss: float
+    correct: int
+    samples: int
+    grad_norm: float
+    spike_rate: float
+
+
+def train_step(network: Network, optimizer: torch.optim.Optimizer, x: Tensor, targets: Tensor, config: Train) -> Step:
+    """One step of the optimizer on one batch: forward, loss, backward through time, clip, update.
+
+    With `truncate=K` the state is carried over every K steps and the gradient is not; each piece counts in proportion
+    to its length. A loss or gradient that is not finite updates nothing.
+    """
+    network.train()
+    optimizer.zero_grad(set_to_none=True)
+    state, outs, rates, total = None, [], [], 0.0
+    for piece in x.split(config.truncate or len(x)):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=config.autocast is not None):
+            out, hidden, state = network.rates(piece, state)
+        out = out if out.dtype in (torch.float32, torch.float64) else out.float()
+        loss: Tensor = config.loss(out, targets)
+        if config.rates is not None:
+            loss = loss + config.rates(hidden)
+        loss = loss * (len(piece) / len(x))
+        loss.backward()
+        total += loss.item()
+        state = tuple(part.detach() for part in state)
+        outs.append(out.detach())
+        rates += [rate.detach().mean(dtype=torch.float32) for rate in hidden]
+    weights = list(network.parameters())
+    size = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    norm = float(size)
+    if math.isfinite(total) and math.isfinite(norm):  # else gradients stay as they are, to say which broke
+        nn.utils.clip_grads_with_norm_(weights, config.clip or math.inf, size)
+        optimizer.step()
+    correct = int((config.loss.scores(torch.cat(outs)).argmax(1) == targets).sum())
+    return Step(total, correct, len(targets), norm, float(torch.stack(rates).mean()) if rates else 0.0)
+
+
+def explain_nonfinite(step: Step, network: Network, x: Tensor, *, epoch: int, batch: int) -> str:
+    """Where a NaN or infinity of a training step first stands, and what may help."""
+    where = first_nonfinite(network, x)
+    if where is None:
+        gradients = {name: weight.grad for name, weight in network.named_parameters()}
+        bad = [name for name, grad in gradients.items() if grad is not None and not grad.isfinite().all()]
+        where = f"the gradient of {', '.join(bad)}" if bad else "the loss itself"
+    return (
+        f"epoch {epoch}, batch {batch}: loss {step.loss}, gradient norm {step.grad_norm}. First not finite: {where}. "
+        "This step changed no weight; a lower train.lr or train.clip=1.0 may help."
+    )
+
+
+def make_device(config: Train) -> torch.device:
     """Where to train: "auto" is a GPU where there is one."""
-    if how.device == "auto":
+    if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.ones(1, device=how.device).cpu().to(how.device).device  # one that holds values: meta does not
+        return torch.ones(1, device=config.device).cpu().to(config.device).device  # meta holds no values
     except (RuntimeError, AssertionError) as cause:
         reason = str(cause).splitlines()[0]
-        raise SnnError(f"train.device={how.device!r}: not usable here ({reason}). auto and cpu work.") from None
+        raise SnnError(f"train.device={config.device!r}: not usable here ({reason}). auto and cpu work.") from None
 
 
-def make_optimizer(network: Network, how: Train) -> torch.optim.Optimizer:
+def make_optimizer(network: Network, config: Train) -> torch.optim.Optimizer:
     """The optimizer; only the weights of synapses decay, not biases, norms or parameters of neurons."""
     decaying = [weight for name, weight in network.named_parameters() if weight.dim() > 1 and ".learned." not in name]
     others = [weight for name, weight in network.named_parameters() if weight.dim() <= 1 or ".learned." in name]
-    groups = [{"params": decaying, "weight_decay": how.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    if how.optimizer == "sgd":
+    groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if config.optimizer == "sgd":
         kind = _without_compiler(torch.optim.SGD)
-        return kind(groups, lr=how.lr, momentum=how.momentum, nesterov=how.nesterov, fused=True)
-    kind = _without_compiler(torch.optim.AdamW if how.optimizer == "adamw" else torch.optim.Adam)
-    return kind(groups, lr=how.lr, fused=True)
+        return kind(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=True)
+    kind = _without_compiler(torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam)
+    return kind(groups, lr=config.lr, fused=True)
 
 
 def _without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
@@ -42,19 +100,19 @@ def _without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.
     return type(kind.__name__, (kind,), bare | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
-def freeze_norm(network: Network, how: Train, done: int, *, of: int) -> None:
+def freeze_norm(network: Network, config: Train, done: int, *, of: int) -> None:
     """For the last fraction of a training for the chip, let norms use the statistics that the chip will use."""
     if isinstance(network, OnChip):
-        network.freeze_norm = done >= of * (1 - how.freeze_norm)
+        network.freeze_norm = done >= of * (1 - config.freeze_norm)
 
 
-def learning_rate(how: Train, *, step: int, steps: int, batches: int) -> float:
+def learning_rate(config: Train, *, step: int, steps: int, batches: int) -> float:
     """The rate at one of all `steps`, `batches` of them an epoch: a climb from 0, then the schedule."""
-    climb = math.ceil(how.warmup * steps)
+    climb = math.ceil(config.warmup * steps)
     if step < climb:
-        return how.lr * (step + 1) / climb
-    if how.schedule == "cosine":
-        return how.lr * 0.5 * (1 + math.cos(math.pi * (step - climb) / max(1, steps - climb)))
-    if how.schedule == "step":
-        return how.lr * how.step_factor ** (step // batches // how.step_epochs)
-    return how.lr
+        return config.lr * (step + 1) / climb
+    if config.schedule == "cosine":
+        return config.lr * 0.5 * (1 + math.cos(math.pi * (step - climb) / max(1, steps - climb)))
+    if config.schedule == "step":
+        return config.lr * config.step_factor ** (step // batches // config.step_epochs)
+    return config.lr

@@ -5,23 +5,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from snn_bp.model.network import Network
 from snn_bp.runs.folder import Run
-
-
-class Step(NamedTuple):
-    """Figures of one training step."""
-
-    loss: float
-    correct: int
-    samples: int
-    grad_norm: float
-    spike_rate: float
+from snn_bp.training.optimizer import Step
 
 
 @dataclass
@@ -92,7 +83,7 @@ class Progress:
             self.bar.set_postfix(shown, refresh=False)
             self.bar.update()
         except (OSError, ValueError) as cause:
-            self._unheard(cause)
+            self._go_on_quietly(cause)
 
     def say(self, line: str) -> None:
         """Print a line, and log it."""
@@ -103,15 +94,15 @@ class Progress:
             elif not self.quiet:
                 show(line)
         except (OSError, ValueError) as cause:
-            self._unheard(cause)
+            self._go_on_quietly(cause)
 
-    def _unheard(self, cause: Exception) -> None:
+    def _go_on_quietly(self, cause: Exception) -> None:
         """Go on without a terminal: a closed pipe or window is no reason to end a training."""
         self.quiet = True
         if self.bar is not None:
             self.bar.disable = True  # else it writes again when it closes
             self.bar = None
-        self.run.log(f"nobody hears what is printed any more ({cause}); the run goes on, its lines stand here")
+        self.run.log(f"nothing can be printed any more ({cause}); the run goes on, its lines stand here")
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Say how an epoch went."""
@@ -140,7 +131,7 @@ def layer_updates(network: Network, before: list[Tensor]) -> list[dict[str, Any]
     """
     old = dict(zip(map(id, network.parameters()), before, strict=True))  # layers may share weights
     rows = []
-    for place, layer in enumerate(network.layers):
+    for index, layer in enumerate(network.layers):
         grad = update = size = 0.0
         for name, weight in layer.named_parameters():
             was = old[id(weight)]
@@ -149,7 +140,7 @@ def layer_updates(network: Network, before: list[Tensor]) -> list[dict[str, Any]
             size += float((was.square().clamp_min(1) if "learned." in name else was.square()).sum())
         if size > 0:
             ratio = math.sqrt(update / size)
-            rows.append({"layer": network.name(place), "grad": math.sqrt(grad), "update_over_weight": ratio})
+            rows.append({"layer": network.name(index), "grad": math.sqrt(grad), "update_over_weight": ratio})
     return rows
 
 

@@ -7,15 +7,14 @@ from snn_bp.model.start import start_alive
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runtime.capacity import free
 from snn_bp.training import memory
-from snn_bp.training.feasibility import check_fit, check_fits_a_chip
-from snn_bp.training.loop import train_step
-from snn_bp.training.optimizer import make_optimizer
+from snn_bp.training.feasibility import check_chip, check_trainable
+from snn_bp.training.optimizer import make_optimizer, train_step
 
 
-def estimate(experiment: Experiment, dataset: Dataset) -> None:
+def dry_run(experiment: Experiment, dataset: Dataset) -> None:
     """Print shapes and parameters, and what two real training steps tell of memory and time."""
-    how = experiment.train
-    check_fit(experiment, dataset)
+    config = experiment.train
+    check_trainable(experiment, dataset)
     network = experiment.network(dataset.shape)
     ids = dataset.batches("train", seed=experiment.seed)
     for note in dataset.notes:
@@ -26,17 +25,17 @@ def estimate(experiment: Experiment, dataset: Dataset) -> None:
         count = sum(weight.numel() for weight in layer.parameters())
         print(f"  {list(shape)!s:16} {count:10,} parameters  {spec}")
     print(f"training takes {memory.estimate(experiment, dataset)}; {free()}")
-    if how.target == "loihi":
-        for found in check_fits_a_chip(experiment, experiment.network(dataset.shape)):
+    if config.target == "loihi":
+        for found in check_chip(experiment, experiment.network(dataset.shape)):
             print(found)
     x, targets = dataset.batch("train", ids[0], seed=experiment.seed)
     start_alive(network, x)
-    optimizer = make_optimizer(network, how)
-    train_step(network, optimizer, x, targets, how)  # the first one compiles
+    optimizer = make_optimizer(network, config)
+    train_step(network, optimizer, x, targets, config)  # the first one compiles
     began = time.monotonic()
-    train_step(network, optimizer, x, targets, how)
+    train_step(network, optimizer, x, targets, config)
     seconds = (time.monotonic() - began) * len(ids)
     total = sum(weight.numel() for weight in network.parameters())
     print(f"{total:,} parameters")
-    print(f"about {seconds:.1f} s for an epoch of {len(ids)} batches, {seconds * how.epochs / 60:.1f} min for "
-          f"{how.epochs} epochs, on this machine and without validation")  # fmt: skip
+    print(f"about {seconds:.1f} s for an epoch of {len(ids)} batches, {seconds * config.epochs / 60:.1f} min for "
+          f"{config.epochs} epochs, on this machine and without validation")  # fmt: skip
