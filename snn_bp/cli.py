@@ -180,7 +180,7 @@ def gradcheck(
     as_json: AsJson = False,
 ) -> None:
     """Check every gradient: kernels, finite differences, surrogate, reset, truncation; exit code 1 if one is wrong."""
-    check_number("--recordings", recordings, whole=True, low=1)
+    check_number("--recordings", recordings, integer=True, low=1)
     if subject.is_dir():
         run = _opened(subject)
         experiment, dataset, network = run.experiment, run.dataset(), run.network("last").train()

@@ -67,5 +67,5 @@ def test_low_memory_without_a_chain_is_refused(x):
 
 @pytest.mark.parametrize("wrong", ({"ways": ("fully",)}, {"steps": (0,)}, {"truncate": 0}, {"repeats": 0}))
 def test_what_means_nothing_is_refused(x, wrong):
-    with pytest.raises(SnnError, match=r"Did you mean 'full'|it should be a whole number"):
+    with pytest.raises(SnnError, match=r"Did you mean 'full'|it should be an integer"):
         cost_of_bptt(made(), x, TARGETS, **wrong)

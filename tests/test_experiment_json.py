@@ -164,7 +164,7 @@ def test_a_changed_file_gives_a_legal_experiment_or_one_refusal_that_names_the_p
         (("data", "transforms", 0, "filter_time"), "x", r"data: transform Denoise: filter_time='x'"),
         (("data", "transforms", 1, "transforms", 0, "p"), None, r"data: transform DropEvent: p=None"),
         (("data", "transforms", 1, "transforms"), 3, r"data: transform Compose"),
-        (("seed",), 99999999999999999999, r"seed=99999999999999999999\): it should be a whole number in 0"),
+        (("seed",), 99999999999999999999, r"seed=99999999999999999999\): it should be an integer in 0"),
     ],
     ids=str,
 )

@@ -186,7 +186,7 @@ def test_words_are_text_where_text_belongs():
 
 def test_words_are_no_numbers():
     for change in ("train.epochs=yes", "train.epochs=True", "data.batch=on", "seed=true", "model.1.units=True"):
-        with pytest.raises(SnnError, match="whole number"):
+        with pytest.raises(SnnError, match="integer"):
             override(EXPERIMENT, [change])
 
 
@@ -287,7 +287,7 @@ def test_every_seed_is_one_that_torch_and_numpy_take(seed):
         lambda: eprop(NETWORK, *BATCH, seed=seed),
         lambda: check_gradients(NETWORK, *BATCH[:2], seed=seed),
     ):
-        with pytest.raises(SnnError, match=r"seed=.*whole number in 0"):
+        with pytest.raises(SnnError, match=r"seed=.*integer in 0"):
             call()
 
 
@@ -321,7 +321,7 @@ def test_a_number_is_finite_and_no_truth_value():
 @pytest.mark.parametrize("value", (np.int64(3), np.float32(0.5), 3, 0.5))
 def test_a_number_of_numpy_is_a_number(value):
     check_number("price", value, low=0)
-    check_number("count", np.uint8(3), whole=True, low=1)
+    check_number("count", np.uint8(3), integer=True, low=1)
 
 
 def test_a_choice_of_another_type_is_refused():

@@ -41,7 +41,7 @@ IN_NAMES = {
 }
 IN_TEXTS = {
     "(an?|the|this|larger|smaller) share|shares? of": "fraction",
-    "whole numbers?": "integer",
+    "whole numbers?(?! of)": "integer",
     "held against|holds? (it |them |both )?against": "compared with",
     "circles?": "cycle (of imports)",
     "the interpreter's last round": "interpreter finalisation",

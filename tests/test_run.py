@@ -4,13 +4,14 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import runs
 import torch
-from runs import few, json_of, loading, same_weights, tiny
+from runs import cli, few, json_of, loading, same_weights, tiny
 
-from snn_bp import Run, SnnError, train
+from snn_bp import LIF, Dense, Flatten, Run, SnnError, train
 from snn_bp.files import SEAL, read_object, replace_file, write_csv, write_object
 from snn_bp.model.network import Network
 from snn_bp.runs.experiment import from_json
@@ -130,14 +131,31 @@ def test_a_run_gives_its_network_ready_to_use(finished):
     with loading(few):
         run = Run(finished.path)
         network = run.network()
-        x, targets = run.batch("validation", place=1)
+        x, targets = run.batch("validation", index=1)
 
     assert isinstance(network, Network) and not network.training
     assert x.shape == (3, 8, 2, 17, 17) and targets.shape == (8,)
     with pytest.raises(SnnError, match="it has 2"):
-        run.batch("validation", place=2)
+        run.batch("validation", index=2)
     with pytest.raises(SnnError, match="checkpoint 'first'"):
         run.network("first")
+
+
+def test_a_run_folder_alone_gives_its_network_and_its_files(tmp_path, monkeypatch):
+    def missing(*given, **more):
+        raise SnnError("no recordings are here")
+
+    model = (Flatten(), Dense(10), LIF(beta=0.7, reset="zero"))
+    run = train(replace(tiny(epochs=1), model=model), tmp_path / "run", quiet=True)
+
+    monkeypatch.setenv("SNN_BP_CACHE", str(tmp_path / "empty"))
+    with loading(missing):
+        network = Run(run.path).network()
+        for file in ("a.nir", "a.net"):
+            cli.app(["export", str(run.path), str(tmp_path / file), "--no-verify"], standalone_mode=False)
+
+    assert network(torch.zeros(3, 2, 2, 17, 17)).shape == (3, 2, 10)
+    assert (tmp_path / "a.nir").exists() and (tmp_path / "a.net").exists()
 
 
 def test_the_log_tells_of_each_epoch_and_of_the_end(finished):

@@ -16,28 +16,28 @@ class SnnError(ValueError):
 
 
 def check_number(
-    name: str, value: Any, *, whole: bool = False, low: float | None = None, high: float | None = None,
+    name: str, value: Any, *, integer: bool = False, low: float | None = None, high: float | None = None,
     above: float | None = None,
 ) -> None:  # fmt: skip
-    """Raise unless `value` is a finite number (a whole one) within the bounds given, the upper `high` included."""
-    fits = is_number(value, whole=whole)
+    """Raise unless `value` is a finite number (an integer) within the bounds given, the upper `high` included."""
+    fits = is_number(value, integer=integer)
     fits = fits and (low is None or value >= low) and (high is None or value <= high)
     if not (fits and (above is None or above < value)):
-        raise SnnError(f"{name}={shown(value)}: it should be {a_number(whole=whole, low=low, high=high, above=above)}.")
+        raise SnnError(f"{name}={shown(value)}: it should be {a_number(integer=integer, low=low, high=high, above=above)}.")
 
 
-def a_number(*, whole: bool, low: float | None = None, high: float | None = None, above: float | None = None) -> str:
+def a_number(*, integer: bool, low: float | None = None, high: float | None = None, above: float | None = None) -> str:
     """What a number within bounds is called in a message."""
     bounds = [f"from {low} up"] * (low is not None and high is None) + [f"in {low}..{high}"] * (
         low is not None is not high
     )
     bounds += [f"above {above}"] * (above is not None) + [f"up to {high}"] * (low is None is not high)
-    return f"a {'whole ' * whole}number{' ' * bool(bounds)}{' and '.join(bounds)}"
+    return f"{'an integer' if integer else 'a number'}{' ' * bool(bounds)}{' and '.join(bounds)}"
 
 
-def is_number(value: Any, *, whole: bool = False) -> bool:
-    """Whether `value` is a finite (whole) number of Python's or NumPy's that a double holds; truth values are not."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
+def is_number(value: Any, *, integer: bool = False) -> bool:
+    """Whether `value` is a finite number (an integer) of Python's or NumPy's that a double holds; truth values are not."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral if integer else numbers.Real):
         return False
     try:
         return math.isfinite(value)
@@ -47,7 +47,7 @@ def is_number(value: Any, *, whole: bool = False) -> bool:
 
 def check_seed(name: str, value: Any) -> None:
     """Raise unless `value` is a seed that torch and NumPy both take."""
-    check_number(name, value, whole=True, low=0, high=2**64 - 1)
+    check_number(name, value, integer=True, low=0, high=2**64 - 1)
 
 
 def check_flag(name: str, value: Any) -> None:

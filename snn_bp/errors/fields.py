@@ -14,8 +14,8 @@ import numpy as np
 
 from snn_bp.errors import SnnError, a_number, is_number, nearest, shown
 
-MOST = 2**31 - 1  # of a whole number, unless told otherwise: counts and places have 32 bits
-LARGEST = 3.4e38  # of a number: single precision holds it
+LARGEST_INTEGER = 2**31 - 1  # unless an annotation says otherwise: counts and indexes have 32 bits
+LARGEST = 3.4e38  # a number beyond does not fit single precision
 WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -47,21 +47,21 @@ def check_fields(value: Any, *, but: tuple[str, ...] = ()) -> None:
                 object.__setattr__(value, name, read)
 
 
-def read_field(kind: str, name: str, found: Any, hint: Any) -> Any:
+def read_field(kind: str, name: str, value: Any, hint: Any) -> Any:
     """The value of one field as it is kept; raises unless it fits."""
-    if get_origin(_bare(hint)) is tuple and isinstance(found, tuple | list):  # each its own place in the message
-        part = get_args(_bare(hint))[0]
-        return tuple(read_field(kind, f"{name}.{place}", each, part) for place, each in enumerate(found))
-    fits, read = fit(found, hint)
+    if get_origin(_bare(hint)) is tuple and isinstance(value, tuple | list):  # each its own index in the message
+        item = get_args(_bare(hint))[0]
+        return tuple(read_field(kind, f"{name}.{index}", each, item) for index, each in enumerate(value))
+    fits, read = read_value(value, hint)
     if not fits:
-        raise SnnError(f"{kind}({name}={shown(found)}): it should be {called(hint)}.{_advice(found, hint)}")
+        raise SnnError(f"{kind}({name}={shown(value)}): it should be {called(hint)}.{_advice(value, hint)}")
     return read
 
 
-def read_words(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
+def read_words(kind: Any, content: dict[str, Any]) -> dict[str, Any]:
     """What text gives for the fields of `kind`, with words such as "no" read where a truth value belongs."""
     flags = {name for name, hint in _hints(kind) if _bare(hint) is bool} if isinstance(kind, type) else ()
-    return {name: as_flag(value) if name in flags else value for name, value in given.items()}
+    return {name: as_flag(value) if name in flags else value for name, value in content.items()}
 
 
 def as_flag(value: Any) -> Any:
@@ -70,39 +70,39 @@ def as_flag(value: Any) -> Any:
     return WORDS.get(word.strip(), value)
 
 
-def fit(found: Any, hint: Any) -> tuple[bool, Any]:
-    """Whether `found` fits an annotation, and how it is kept."""
+def read_value(value: Any, hint: Any) -> tuple[bool, Any]:
+    """Whether a value fits an annotation, and the value as it is kept."""
     bare, within = _bare(hint), _bounds(hint)
     if bare is Any:
-        return True, found
+        return True, value
     if bare is None or bare is type(None):
-        return found is None, None
+        return value is None, None
     if bare is bool:
-        return isinstance(found, bool | np.bool_), bool(found) if isinstance(found, np.bool_) else found
+        return isinstance(value, bool | np.bool_), bool(value) if isinstance(value, np.bool_) else value
     if bare is int or bare is float:
-        return _number(found, within, whole=bare is int)
+        return _number(value, within, integer=bare is int)
     if bare is str:
-        text = isinstance(found, str) and "\0" not in found
-        return text, str.__str__(found) if text else found
+        text = isinstance(value, str) and "\0" not in value
+        return text, str.__str__(value) if text else value
     if get_origin(bare) is Literal:
-        known = isinstance(found, str) and found in get_args(bare)
-        return known, str.__str__(found) if known else found
+        known = isinstance(value, str) and value in get_args(bare)
+        return known, str.__str__(value) if known else value
     if get_origin(bare) in (Union, types.UnionType):
         for part in get_args(bare):
-            fits, read = fit(found, Annotated[part, within] if within and part is not type(None) else part)
+            fits, read = read_value(value, Annotated[part, within] if within and part is not type(None) else part)
             if fits:
                 return True, read
-        return False, found
+        return False, value
     if get_origin(bare) is tuple:
         nested = within is not None and within.nested
-        if isinstance(found, np.ndarray) and (found.ndim == 1 or nested) and found.ndim:
-            found = found.tolist()
-        if not isinstance(found, tuple | list):
-            return False, found
+        if isinstance(value, np.ndarray) and (value.ndim == 1 or nested) and value.ndim:
+            value = value.tolist()
+        if not isinstance(value, tuple | list):
+            return False, value
         part = Annotated[get_args(bare)[0], within] if within else get_args(bare)[0]
-        parts = [fit(each, hint if nested and isinstance(each, tuple | list) else part) for each in found]
+        parts = [read_value(each, hint if nested and isinstance(each, tuple | list) else part) for each in value]
         return all(fits for fits, _ in parts), tuple(read for _, read in parts)
-    return type(found) is bare, found  # not isinstance: JSON would keep a subclass as its parent
+    return type(value) is bare, value  # not isinstance: JSON would keep a subclass as its parent
 
 
 def called(hint: Any) -> str:
@@ -115,7 +115,7 @@ def called(hint: Any) -> str:
         return "None"
     if bare is int or bare is float:
         within = within or Within()
-        return a_number(whole=bare is int, low=within.low, high=within.high, above=within.above)
+        return a_number(integer=bare is int, low=within.low, high=within.high, above=within.above)
     if bare is bool or bare is str:
         return "True or False" if bare is bool else "a text"
     if get_origin(bare) is Literal:
@@ -130,13 +130,13 @@ def called(hint: Any) -> str:
     return f"a {bare.__name__}"
 
 
-def _number(found: Any, within: Within | None, *, whole: bool) -> tuple[bool, Any]:
-    if not is_number(found, whole=whole):
+def _number(found: Any, within: Within | None, *, integer: bool) -> tuple[bool, Any]:
+    if not is_number(found, integer=integer):
         return False, found
     if type(found) not in (int, float):
-        found = int(found) if is_number(found, whole=True) else float(found)
+        found = int(found) if is_number(found, integer=True) else float(found)
     within = within or Within()
-    largest = MOST if whole else LARGEST
+    largest = LARGEST_INTEGER if integer else LARGEST
     low, high = (-largest if within.low is None else within.low), (largest if within.high is None else within.high)
     return low <= found <= high and (within.above is None or found > within.above), found
 
@@ -155,7 +155,7 @@ def _advice(found: Any, hint: Any) -> str:
     parent = next((kind for kind in kinds if kind not in (int, float, str, bool) and isinstance(found, kind)), None)
     if parent is not None:
         return f" {type(found).__name__} is a class of its own on top of {parent.__name__}; snn_bp knows its own only."
-    largest = MOST if int in kinds else LARGEST
+    largest = LARGEST_INTEGER if int in kinds else LARGEST
     within = _bounds(hint)
     if isinstance(found, int | float) and (int in kinds or float in kinds) and abs(found) > largest:
         return "" if within and within.high is not None else f" The largest that fits is {largest}."

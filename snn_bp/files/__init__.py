@@ -18,7 +18,7 @@ from typing import Any
 
 from snn_bp.errors import SnnError
 
-TEXT_MB = 256  # of JSON and tables; above, a file is not ours
+TEXT_MB = 256  # a file of JSON or rows that is larger is not ours
 SEAL = "checksum"  # the key of a JSON object under which its hash stands
 UNFINISHED = ".writing"  # how names of files end that are not complete
 _PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -101,7 +101,7 @@ def replace_file(path: Path, content: bytes, *, keep: Path | None = None) -> Non
 
     The new one is on disk before the old one goes. It is written under a name that nobody can foresee.
     """
-    _check_place(path)
+    _check_target(path)
     fresh = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}{UNFINISHED}")
     try:
         opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _PLAIN, 0o666)
@@ -127,7 +127,7 @@ def replace_file(path: Path, content: bytes, *, keep: Path | None = None) -> Non
 def append(path: Path, content: bytes, *, sync: bool = False) -> None:
     """Add to the end of a file, never through a link; `sync` waits until it is on disk."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | _NO_LINK | _PLAIN
-    _check_place(path, links=False)
+    _check_target(path, links=False)
     try:
         with open(os.open(path, flags, 0o666), "ab") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -197,7 +197,7 @@ def _seal_of(content: dict[str, Any]) -> str:
     return json_sha256(json.loads(json.dumps(content)))
 
 
-def _check_place(path: Path, *, links: bool = True) -> None:
+def _check_target(path: Path, *, links: bool = True) -> None:
     """Raise where a pipe, a device or a folder stands in place of a file; a link is replaced, not followed."""
     with suppress(OSError):
         mode = os.lstat(path).st_mode

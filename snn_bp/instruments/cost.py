@@ -49,7 +49,7 @@ def cost_of_bptt(
     for way in ways:
         check_choice("cost_of_bptt: way", way, WAYS)
     for name, value in {"truncate": truncate, "repeats": repeats, **{f"steps {n}": n for n in steps}}.items():
-        check_number(f"cost_of_bptt: {name}", value, whole=True, low=1)
+        check_number(f"cost_of_bptt: {name}", value, integer=True, low=1)
     if x.device.type != "cpu":
         raise SnnError(f"cost_of_bptt: it measures memory of the CPU, found x on {x.device}. Use x.cpu().")
     rows = []

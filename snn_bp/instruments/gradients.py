@@ -164,7 +164,7 @@ def check_gradients(
     """
     check_asked("check_gradients", network, inputs, loss)
     check_seed("check_gradients: seed", seed)
-    check_number("check_gradients: directions", directions, whole=True, low=1)
+    check_number("check_gradients: directions", directions, integer=True, low=1)
     if not any(weight.numel() for weight in network.parameters()):
         raise SnnError("check_gradients: the network has no parameters. One with: (Dense(10), LIF(beta=0.9)).")
     precisions = dict.fromkeys((torch.float64 if inputs.dtype == torch.float64 else torch.float32, torch.float64))

@@ -40,7 +40,7 @@ def loss_slice(
     check_seed("loss_slice: seed", seed)
     check_flag("loss_slice: smoothed", smoothed)
     check_number("loss_slice: span", span, above=0)
-    check_number("loss_slice: points", points, whole=True, low=2)
+    check_number("loss_slice: points", points, integer=True, low=2)
     if isinstance(directions, int):
         generator = torch.Generator().manual_seed(seed)
         found = [filter_normalised(network, _random(network, generator)) for _ in range(directions)]

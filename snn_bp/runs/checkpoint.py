@@ -36,10 +36,10 @@ class Checkpoint:
     optimizer: dict[str, Any] = field(default_factory=dict)  # torch's state_dict; empty in "best"
     epoch: int = 0  # complete epochs
     batch: int = 0  # complete batches of the next one
-    sums: dict[str, Any] = field(default_factory=dict)  # of the epoch under way
-    metrics: list[dict[str, Any]] = field(default_factory=list)  # of the best epoch and the last, if another
-    seconds: float = 0.0  # of training, in all complete epochs
-    tables: dict[str, list[Any]] = field(default_factory=dict)  # of each file of rows, length and hash up to here
+    sums: dict[str, Any] = field(default_factory=dict)  # over the batches of the epoch under way
+    metrics: list[dict[str, Any]] = field(default_factory=list)  # rows of the best epoch and the last, if another
+    seconds: float = 0.0  # all complete epochs took so long
+    tables: dict[str, list[Any]] = field(default_factory=dict)  # length and hash of each file of rows up to here
     rows: list[dict[str, Any]] = field(default_factory=list)  # format 1 alone: all rows of metrics.csv
     layers: list[dict[str, Any]] = field(default_factory=list)  # format 1 alone: all rows of layers.jsonl
 
@@ -140,8 +140,8 @@ def _checkpoint(content: dict[str, Any], tensors: Mapping[str, Tensor]) -> Check
     weights: dict[str, Tensor] = {}
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
-        part, _, rest = name.partition("/")
-        if part == "weights":
+        kind, _, rest = name.partition("/")
+        if kind == "weights":
             weights[rest] = tensor
         else:
             index, _, entry = rest.partition("/")

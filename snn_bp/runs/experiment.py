@@ -254,7 +254,7 @@ def _construct(name: str, arguments: Any, keywords: dict[str, Any]) -> Any:
 def _changed(value: Any, path: list[str], new: Any, key: str, whole: Experiment) -> tuple[Any, Any, Any]:
     """`value` with the part at `path` replaced, what stood there, and what was put there."""
     if not path:
-        return float(new) if isinstance(value, float) and is_number(new, whole=True) else new, value, new
+        return float(new) if isinstance(value, float) and is_number(new, integer=True) else new, value, new
     head, *rest = path
     if isinstance(value, tuple):
         if not (head.isascii() and head.isdigit()) or len(head) > 9 or int(head) >= len(value):

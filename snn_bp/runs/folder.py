@@ -47,7 +47,7 @@ METRICS = (
     "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "lr", "spike_rate",
     "grad_norm", "seconds", "samples_per_s", "peak_memory_mb",
 )  # fmt: skip
-ASKED = "asked.json"  # of a search: method, budget, objective
+SEARCH_SETTINGS = "asked.json"  # method, budget, objective of a search
 TRAINED = ("checkpoints", "results.json", "search.json", "metrics.csv", "layers.jsonl", "data.json")  # by a run
 
 
@@ -63,7 +63,7 @@ class Run:
             self.experiment = read_experiment(file)
         except SnnError as cause:
             raise SnnError(f"{cause}{self._versions()}") from cause
-        self.identity = json_sha256(read_json(file))  # of the file: other types or defaults of the day change nothing
+        self.identity = json_sha256(read_json(file))  # the file's: other types or defaults of the day change nothing
         self.tables = {name: Table(self.path / name) for name in ("metrics.csv", "layers.jsonl")}
         self._columns: Sequence[str] = METRICS
         self._dataset: Dataset | None = None
@@ -147,19 +147,19 @@ class Run:
         return self._dataset
 
     def shape(self) -> tuple[int, ...]:
-        """Of an input, without time and batch: as `data.json` has it, so that recordings need not be here."""
+        """The shape of one step of an input: as `data.json` has it, so that recordings need not be here."""
         file = self.path / "data.json"
         if self._dataset is None and is_there(file):
             return shape_of(file)
         return tuple(self.dataset().shape)
 
-    def batch(self, split: str = "validation", *, place: int = 0) -> tuple[Tensor, Tensor]:
+    def batch(self, split: str = "validation", *, index: int = 0) -> tuple[Tensor, Tensor]:
         """The inputs `[time, batch, ...]` and targets `[batch]` of one batch of a split, unshuffled."""
         dataset = self.dataset()
         batches = dataset.batches(split)
-        if place >= len(batches):
-            raise SnnError(f"batch {place} of {split!r}: it has {len(batches)}.")
-        return dataset.batch(split, batches[place])
+        if index >= len(batches):
+            raise SnnError(f"batch {index} of {split!r}: it has {len(batches)}.")
+        return dataset.batch(split, batches[index])
 
     def network(self, checkpoint: str = "best") -> Network:
         """The trained network, in evaluation mode; `checkpoint` is "best" or "last". Needs no recordings."""
@@ -325,7 +325,7 @@ class Run:
 
     def is_search(self) -> bool:
         """Whether a search keeps its weights here, instead of a training."""
-        return is_there(self.path / ASKED)
+        return is_there(self.path / SEARCH_SETTINGS)
 
     def leftovers(self) -> list[Path]:
         """Files half written, which killed processes left."""
@@ -360,10 +360,10 @@ class Run:
         resumed = recorded.get("resumed")
         resumed = resumed if isinstance(resumed, list) else []
         before = resumed[-1] if resumed and isinstance(resumed[-1], dict) else recorded
-        changed = [part for part in ("versions", "commit", "machine") if before.get(part) != now[part]]
+        changed = [key for key in ("versions", "commit", "machine") if before.get(key) != now[key]]
         if not changed:
             return None
-        entry = {"started": now["started"], **{part: now[part] for part in ("versions", "commit", "machine")}}
+        entry = {"started": now["started"], **{key: now[key] for key in ("versions", "commit", "machine")}}
         write_object(file, recorded | {"resumed": [*resumed, entry]})
         return f"resumed with other {', '.join(changed)} than before; provenance.json says which"
 
@@ -397,4 +397,4 @@ def _is_left_by_a_start(entry: Path) -> bool:
     """Whether a run that was killed before its folder was whole left this, or one that begins just now."""
     if entry.name == "checkpoints":
         return entry.is_dir() and not entry.is_symlink() and not any(entry.iterdir())
-    return entry.name in (LOCK, ASKED, "provenance.json") or entry.name.endswith(UNFINISHED)
+    return entry.name in (LOCK, SEARCH_SETTINGS, "provenance.json") or entry.name.endswith(UNFINISHED)

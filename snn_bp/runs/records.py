@@ -10,16 +10,16 @@ from snn_bp.errors import SnnError, is_number
 from snn_bp.files import json_sha256, read_object, read_text
 from snn_bp.runs.experiment import Experiment, from_json_text
 
-SHARES = ("accuracy", "low", "high")
+FRACTIONS = ("accuracy", "low", "high")
 COUNTS = ("correct", "samples")
 
 
-def _is_whole(value: Any) -> bool:
-    return is_number(value, whole=True) and value >= 0
+def _is_count(value: Any) -> bool:
+    return is_number(value, integer=True) and value >= 0
 
 
-PARTS: dict[str, Callable[[Any], bool]] = {  # of results.json, beside the splits
-    **dict.fromkeys(("epochs", "best_epoch", "parameters"), _is_whole),
+FIELDS: dict[str, Callable[[Any], bool]] = {  # what results.json holds beside the splits
+    **dict.fromkeys(("epochs", "best_epoch", "parameters"), _is_count),
     "train_seconds": is_number,
     "notes": lambda notes: isinstance(notes, list) and all(isinstance(note, str) for note in notes),
     "tables": lambda tables: isinstance(tables, dict),
@@ -47,7 +47,7 @@ def check_results(file: Path) -> dict[str, Any]:
         raise SnnError(f"{cause} {behind}") from None
     if not {"epochs", "best_epoch"} <= results.keys():
         raise SnnError(f"{file}: it holds no results. {behind}")
-    wrong = next((name for name, fits in PARTS.items() if name in results and not fits(results[name])), None)
+    wrong = next((name for name, fits in FIELDS.items() if name in results and not fits(results[name])), None)
     for split in ("validation", "test"):
         if split in results and (part := _wrong_in(results[split])) is not None:
             wrong = f"{split}.{part}" if part else split
@@ -59,10 +59,10 @@ def check_results(file: Path) -> dict[str, Any]:
 def shape_of(file: Path) -> tuple[int, ...]:
     """The shape of an input in a `data.json`."""
     encoding = read_object(file).get("encoding")
-    said = dict(encoding) if isinstance(encoding, dict) else {}
-    shape, digest = said.get("shape"), said.pop("sha256", None)
-    whole = isinstance(shape, list) and all(_is_whole(size) and size > 0 for size in shape)
-    if not whole or digest != json_sha256(said):
+    content = dict(encoding) if isinstance(encoding, dict) else {}
+    shape, digest = content.get("shape"), content.pop("sha256", None)
+    fits = isinstance(shape, list) and all(_is_count(size) and size > 0 for size in shape)
+    if not fits or digest != json_sha256(content):
         raise SnnError(
             f"{file}: its encoding is damaged or was altered. Put it back, or move it away where the data are."
         )
@@ -73,10 +73,10 @@ def differing_data(file: Path, dataset: Dataset) -> str | None:
     """How a data set differs from what `data.json` recorded, in words; None if it does not."""
     recorded = read_object(file)
     for kind in ("parts", "splits"):  # every version wrote a hash of each
-        of = recorded.get(kind)
-        if not isinstance(of, dict) or not of:
+        entries = recorded.get(kind)
+        if not isinstance(entries, dict) or not entries:
             return f"{file} is damaged, it lacks {kind!r}"
-        for name, each in of.items():
+        for name, each in entries.items():
             if not isinstance(each, dict) or not isinstance(each.get("sha256"), str):
                 return f"{file} is damaged, {name!r} of its {kind} has no hash"
     return first_difference(recorded, dataset)
@@ -86,11 +86,11 @@ def _wrong_in(evaluation: Any) -> str | None:
     """The name of the first wrong part of an evaluation's record, "" for the record itself; None if all is right."""
     if not isinstance(evaluation, dict):
         return ""
-    for name in SHARES:
+    for name in FRACTIONS:
         if not (is_number(evaluation.get(name)) and 0 <= evaluation[name] <= 1):
             return name
     for name in COUNTS:
-        if not _is_whole(evaluation.get(name)):
+        if not _is_count(evaluation.get(name)):
             return name
     if not isinstance(evaluation.get("loss"), int | float) or isinstance(evaluation["loss"], bool):
         return "loss"
@@ -99,6 +99,6 @@ def _wrong_in(evaluation: Any) -> str | None:
         if not (isinstance(figures, Mapping) and all(is_number(figure) for figure in figures.values())):
             return name
     rows = evaluation.get("confusion", [])
-    if not (isinstance(rows, list) and all(isinstance(row, list) and all(map(_is_whole, row)) for row in rows)):
+    if not (isinstance(rows, list) and all(isinstance(row, list) and all(map(_is_count, row)) for row in rows)):
         return "confusion"
     return "confusion" if any(len(row) != len(rows) for row in rows) else None

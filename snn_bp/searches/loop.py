@@ -18,7 +18,7 @@ from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
 from snn_bp.runs.evaluation import Evaluation, evaluate_network
 from snn_bp.runs.experiment import Experiment, Train, to_json
-from snn_bp.runs.folder import ASKED, Run
+from snn_bp.runs.folder import SEARCH_SETTINGS, Run
 from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runtime.signals import Stopped, noted_signals
 from snn_bp.searches.methods import METHODS
@@ -63,20 +63,20 @@ def search(
     """
     check_kind("search: the experiment", experiment, Experiment, "As in Experiment(data=..., model=..., train=...).")
     check_choice("search: method", method, (*METHODS, "bptt"))
-    check_number("search: budget", budget, whole=True, low=1)
+    check_number("search: budget", budget, integer=True, low=1)
     if population is not None:
-        check_number("search: population", population, whole=True, low=5)
+        check_number("search: population", population, integer=True, low=5)
     aim = objective_of(objective, experiment.train, price=price)
     experiment = experiment if seed is None else replace(experiment, seed=seed)
     asked = {"method": method, "budget": budget, "objective": name_of(aim), "own": callable(objective), "price": price}
     asked["population"] = population
     before = None
-    if out is not None and not numbered and is_there(Path(out) / ASKED) and is_there(Path(out) / "experiment.json"):
+    if out is not None and not numbered and is_there(Path(out) / SEARCH_SETTINGS) and is_there(Path(out) / "experiment.json"):
         before = Run(out)
     if before is not None and before.results() is None:
         if read_asked(before) != asked or before.experiment != experiment:
             raise SnnError(
-                f"{out}: another search is here already, as {ASKED} and experiment.json say. Name another --out."
+                f"{out}: another search is here already, as {SEARCH_SETTINGS} and experiment.json say. Name another --out."
             )
     elif out is not None and not numbered:
         Run.check_free(out)
@@ -91,7 +91,7 @@ def search(
                 return _keep(task, before, quiet, save_seconds)
         to_json(experiment)  # what cannot be written is refused before a folder stands
         with Run.claim(out, numbered=numbered) as path:
-            write_object(path / ASKED, asked)
+            write_object(path / SEARCH_SETTINGS, asked)
             run = Run.create(experiment, path, command=command, changes=())
             return _keep(task, run, quiet, save_seconds)
 

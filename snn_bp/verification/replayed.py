@@ -86,7 +86,7 @@ def verify(
     """
     file = Path(file)
     kind = kind_of(file)
-    check_number("lava", lava, whole=True, low=0)
+    check_number("lava", lava, integer=True, low=0)
     if lava and kind != "netx":
         raise SnnError(f"{file}: Lava's client reads .net files only. Leave out --lava.")
     _nir_only(file, kind, step=step_s)
@@ -138,7 +138,7 @@ def _for_nir(run: Run, checkpoint: str, file: Path) -> Network:
 
 def _recordings(run: Run, split: str, samples: int) -> np.ndarray:
     """The ids of up to so many recordings of a split."""
-    check_number("samples", samples, whole=True, low=1)
+    check_number("samples", samples, integer=True, low=1)
     dataset = run.dataset()
     check_choice("split", split, dataset.ids)
     if not len(dataset.ids[split]):

@@ -38,7 +38,7 @@ def test_a_description_comes_back_from_json():
         ({"step_ms": "10"}, "microseconds"),
         ({"step_ms": 1 / 3}, "step_ms=0.333"),
         ({"steps": 0}, "from 1 up"),
-        ({"steps": 2.5}, "whole number"),
+        ({"steps": 2.5}, "integer"),
         ({"batch": 0}, "from 1 up"),
         ({"downsample": 4}, "1, 2, 17, 34"),
         ({"translate_px": -1}, "from 0 up"),

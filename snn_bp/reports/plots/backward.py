@@ -25,9 +25,9 @@ def raster(trace: Trace, *, sample: int = 0, neurons: int = 64) -> "Figure":
     """
     from matplotlib.colors import LogNorm
 
-    check_number("raster: neurons", neurons, whole=True, low=1)
+    check_number("raster: neurons", neurons, integer=True, low=1)
     batch = trace.layers[0].error.shape[1]
-    check_number("raster: sample", sample, whole=True, low=0, high=batch - 1)
+    check_number("raster: sample", sample, integer=True, low=0, high=batch - 1)
     drawn = figure(8, 0.8 + 1.9 * len(trace.layers))
     axes = drawn.subplots(len(trace.layers), 1, sharex=True, squeeze=False)[:, 0]
     errors = [layer.error[:, sample].flatten(1).abs().cpu().numpy() for layer in trace.layers]

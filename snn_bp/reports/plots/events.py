@@ -88,7 +88,7 @@ def _recording(
             "events: x should be [time, batch, C, H, W] or [time, batch, N] and out [time, batch, classes], "
             f"found {list(x.shape)} and {list(out.shape)}."
         )
-    check_number("events: sample", sample, whole=True, low=0, high=x.shape[1] - 1)
+    check_number("events: sample", sample, integer=True, low=0, high=x.shape[1] - 1)
     frames = x[:, sample].detach().cpu()
     if frames.dim() == 4:
         frames = frames[:, 1] - frames[:, 0] if frames.shape[1] == 2 else frames.sum(1)

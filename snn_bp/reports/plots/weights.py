@@ -24,7 +24,7 @@ def weight_filters(network: Network, *, filters: int = 16) -> "Figure":
 
     A column is a filter, a row an input channel. Where the input is no image, the matrix of all weights.
     """
-    check_number("weight_filters: filters", filters, whole=True, low=1)
+    check_number("weight_filters: filters", filters, integer=True, low=1)
     name, weight = _first_weights(network)
     largest = float(np.abs(weight).max()) or 1.0
     look = {"vmin": -largest, "vmax": largest, "cmap": SEQUENTIAL, "interpolation": "nearest"}
