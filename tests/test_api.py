@@ -62,6 +62,12 @@ def test_no_module_has_the_name_of_a_public_function():
     assert {name for name in FUNCTIONS if name in modules | rooms} == set()
 
 
+def test_every_folder_of_the_package_is_installed():
+    folders = {path.parent for path in (ROOT / "snn_bp").rglob("*.py")}
+
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []  # setuptools skips those
+
+
 def test_the_types_are_installed_with_the_package():
     setup = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
