@@ -23,7 +23,8 @@ def check_number(
     fits = is_number(value, integer=integer)
     fits = fits and (low is None or value >= low) and (high is None or value <= high)
     if not (fits and (above is None or above < value)):
-        raise SnnError(f"{name}={shown(value)}: it should be {a_number(integer=integer, low=low, high=high, above=above)}.")
+        wanted = a_number(integer=integer, low=low, high=high, above=above)
+        raise SnnError(f"{name}={shown(value)}: it should be {wanted}.")
 
 
 def a_number(*, integer: bool, low: float | None = None, high: float | None = None, above: float | None = None) -> str:
@@ -36,7 +37,7 @@ def a_number(*, integer: bool, low: float | None = None, high: float | None = No
 
 
 def is_number(value: Any, *, integer: bool = False) -> bool:
-    """Whether `value` is a finite number (an integer) of Python's or NumPy's that a double holds; truth values are not."""
+    """Whether `value` is a finite number (integer) of Python's or NumPy's that a double holds; truth values are not."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral if integer else numbers.Real):
         return False
     try:

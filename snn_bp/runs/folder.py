@@ -47,7 +47,7 @@ METRICS = (
     "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "lr", "spike_rate",
     "grad_norm", "seconds", "samples_per_s", "peak_memory_mb",
 )  # fmt: skip
-SEARCH_SETTINGS = "asked.json"  # method, budget, objective of a search
+SEARCH_FILE = "asked.json"  # method, budget, objective of a search
 TRAINED = ("checkpoints", "results.json", "search.json", "metrics.csv", "layers.jsonl", "data.json")  # by a run
 
 
@@ -325,7 +325,7 @@ class Run:
 
     def is_search(self) -> bool:
         """Whether a search keeps its weights here, instead of a training."""
-        return is_there(self.path / SEARCH_SETTINGS)
+        return is_there(self.path / SEARCH_FILE)
 
     def leftovers(self) -> list[Path]:
         """Files half written, which killed processes left."""
@@ -397,4 +397,4 @@ def _is_left_by_a_start(entry: Path) -> bool:
     """Whether a run that was killed before its folder was whole left this, or one that begins just now."""
     if entry.name == "checkpoints":
         return entry.is_dir() and not entry.is_symlink() and not any(entry.iterdir())
-    return entry.name in (LOCK, SEARCH_SETTINGS, "provenance.json") or entry.name.endswith(UNFINISHED)
+    return entry.name in (LOCK, SEARCH_FILE, "provenance.json") or entry.name.endswith(UNFINISHED)

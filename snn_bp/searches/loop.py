@@ -18,7 +18,7 @@ from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
 from snn_bp.runs.evaluation import Evaluation, evaluate_network
 from snn_bp.runs.experiment import Experiment, Train, to_json
-from snn_bp.runs.folder import SEARCH_SETTINGS, Run
+from snn_bp.runs.folder import SEARCH_FILE, Run
 from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runtime.signals import Stopped, noted_signals
 from snn_bp.searches.methods import METHODS
@@ -71,12 +71,13 @@ def search(
     asked = {"method": method, "budget": budget, "objective": name_of(aim), "own": callable(objective), "price": price}
     asked["population"] = population
     before = None
-    if out is not None and not numbered and is_there(Path(out) / SEARCH_SETTINGS) and is_there(Path(out) / "experiment.json"):
+    names = (SEARCH_FILE, "experiment.json")
+    if out is not None and not numbered and all(is_there(Path(out) / name) for name in names):
         before = Run(out)
     if before is not None and before.results() is None:
         if read_asked(before) != asked or before.experiment != experiment:
             raise SnnError(
-                f"{out}: another search is here already, as {SEARCH_SETTINGS} and experiment.json say. Name another --out."
+                f"{out}: another search is here already, as {SEARCH_FILE} and experiment.json say. Name another --out."
             )
     elif out is not None and not numbered:
         Run.check_free(out)
@@ -91,7 +92,7 @@ def search(
                 return _keep(task, before, quiet, save_seconds)
         to_json(experiment)  # what cannot be written is refused before a folder stands
         with Run.claim(out, numbered=numbered) as path:
-            write_object(path / SEARCH_SETTINGS, asked)
+            write_object(path / SEARCH_FILE, asked)
             run = Run.create(experiment, path, command=command, changes=())
             return _keep(task, run, quiet, save_seconds)
 

@@ -9,7 +9,7 @@ from snn_bp.errors import SnnError
 from snn_bp.files import is_there, read_object
 from snn_bp.model.network import Network
 from snn_bp.runs.checkpoint import Checkpoint
-from snn_bp.runs.folder import SEARCH_SETTINGS, Run
+from snn_bp.runs.folder import SEARCH_FILE, Run
 from snn_bp.searches.record import Row
 from snn_bp.searches.searchers import Backpropagation, Population
 from snn_bp.training.loop import check_nothing_trained
@@ -30,7 +30,7 @@ class Position:
 
 def read_asked(run: Run) -> dict[str, Any]:
     """What the search in a run folder was asked; raises where the folder holds none."""
-    file = run.path / SEARCH_SETTINGS
+    file = run.path / SEARCH_FILE
     if not is_there(file):
         raise SnnError(f"{run.path}: it holds no search. `snn-bp resume {run.path}` goes on with a training.")
     asked = read_object(file)
