@@ -46,6 +46,7 @@ from snn_bp import (
     resume,
     train,
 )  # fmt: skip
+from snn_bp.model.finite import first_nonfinite
 from snn_bp.model.start import start_alive
 from snn_bp.training.loop import Stopped, learning_rate, make_optimizer, train_step
 
@@ -572,7 +573,7 @@ def test_an_output_that_overflows_names_its_layer_and_time_step():
     with torch.no_grad():
         network.layers[0].weight.fill_(1.0)
 
-    assert "the output of layer 0 (Linear), at time step 3" in str(training.first_nonfinite(network, x))
+    assert "the output of layer 0 (Linear), at time step 3" in str(first_nonfinite(network, x))
 
 
 def test_a_nan_in_a_gradient_names_its_weights_alone_and_moves_nothing(noise):

@@ -92,9 +92,9 @@ class Experiment:
         For `train.target="loihi"` it is an `OnChip` around one, which takes the same calls.
         """
         model = with_step(self.model, step_ms=self.data.step_ms or 1.0)
-        how = self.train
-        network = Network(model, input_shape, surrogate=how.surrogate, seed=self.seed, memory=how.memory)
-        return cast(Network, OnChip(network)) if how.target == "loihi" else network
+        train = self.train
+        network = Network(model, input_shape, surrogate=train.surrogate, seed=self.seed, memory=train.memory)
+        return cast(Network, OnChip(network)) if train.target == "loihi" else network
 
 
 CONSTRUCTORS = (
