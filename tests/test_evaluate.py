@@ -189,9 +189,9 @@ def test_spikes_and_operations_are_those_of_the_layers_outputs():
     figures = evaluate_network(alive, dataset, "test", CountCrossEntropy())
 
     count = len(dataset.ids["test"])
-    assert figures.spikes == {"layer 3 (LIF)": hidden.sum().item() / count, "layer 6 (LIF)": out.sum().item() / count}
+    assert figures.spikes == {alive.name(3): hidden.sum().item() / count, alive.name(6): out.sum().item() / count}
     active = int((x != 0).sum())
-    wanted = {"layer 1 (Linear)": active * 9 / count, "layer 5 (Linear)": int(hidden.sum()) * 10 / count}
+    wanted = {alive.name(1): active * 9 / count, alive.name(5): int(hidden.sum()) * 10 / count}
     assert figures.operations == wanted
 
 
@@ -203,9 +203,9 @@ def test_a_readout_has_no_spikes_and_recurrent_ones_count_once_more_a_step_later
 
     figures = evaluate_network(alive, dataset, "test", MaxCrossEntropy())
 
-    assert figures.spikes == {"layer 2 (LIF)": spikes.sum().item() / 50} and spikes.sum() > 0
-    assert figures.operations["layer 2 (LIF)"] == spikes[:-1].sum().item() * 6 / 50
-    assert figures.operations["layer 3 (Linear)"] == spikes.sum().item() * 10 / 50
+    assert figures.spikes == {alive.name(2): spikes.sum().item() / 50} and spikes.sum() > 0
+    assert figures.operations[alive.name(2)] == spikes[:-1].sum().item() * 6 / 50
+    assert figures.operations[alive.name(3)] == spikes.sum().item() * 10 / 50
 
 
 # Leaving things as they were
@@ -245,7 +245,13 @@ def test_the_activity_of_layers_counts_silence_and_saturation():
     (row,) = layer_activity(Network(model, (4,)), x)
 
     # with beta 1/2 the membrane climbs 1, 1.5, 1.75, .. towards 2: only the second neuron fires, at every step
-    assert row == {"layer": "layer 0 (LIF)", "rate": 0.25, "silent": 0.75, "saturated": 0.25, "window": row["window"]}
+    assert row == {
+        "layer": "model.0 LIF(beta=0.5, threshold=(1e+09, ..., 1e+09), reset='none')",
+        "rate": 0.25,
+        "silent": 0.75,
+        "saturated": 0.25,
+        "window": row["window"],
+    }
     assert 0.25 <= row["window"] <= 0.5  # the third comes near its threshold, the second leaves it behind
 
 

@@ -218,7 +218,7 @@ def test_a_rise_that_starts_at_zero_cannot_be_learned():
         (Dense(5), (2, 7), r"Put Flatten\(\) before it"),
         (Conv(5, 3), (7,), "it takes.*channels"),
         (Conv(5, 3, groups=2), (4, 7), "groups should divide"),
-        (Conv(5, 9), (2, 7), "layer 0"),
+        (Conv(5, 9), (2, 7), "model.0"),
         (Conv(5, (3, 3)), (2, 7), "has 1 spatial axes"),
         (Conv(5, 3, padding=(1,)), (2, 7, 7), "has 2 spatial axes"),
         (Delay((1, 2, 3)), (7,), "delays for neurons"),
@@ -228,7 +228,7 @@ def test_a_rise_that_starts_at_zero_cannot_be_learned():
     ids=repr,
 )
 def test_a_layer_that_does_not_fit_its_input_is_refused_with_its_place(layer, shape, message):
-    with pytest.raises(SnnError, match=rf"(?s)layer 0 of the model, on an input of .*{message}|{message}"):
+    with pytest.raises(SnnError, match=rf"(?s)model\.0 .*, on an input of .*{message}|{message}"):
         Network((layer,), shape)
 
 

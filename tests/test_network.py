@@ -33,6 +33,7 @@ from snn_bp import (
 )
 from snn_bp.kernels import use_backend
 from snn_bp.model.layers import with_step
+from snn_bp.model.names import name_today, path_of
 
 CHAIN = (
     Conv(3, 3, padding=1),
@@ -116,10 +117,10 @@ def test_a_network_observed_does_what_it_does_unobserved(coin):
     activities, state = network.observe(x)
 
     assert [activity.name for activity in activities] == [
-        "layer 1 (LIF)",
-        "layer 6 (CubaLIF)",
-        "layer 8 (LIF)",
-        "layer 10 (LI)",
+        "model.1 LIF(beta=0.9, threshold=0.2, reset='zero')",
+        "model.6 CubaLIF(alpha=0.7, beta=0.85, threshold=0.2)",
+        "model.8 Recurrent(LIF(beta=0.9, threshold=0.2, reset='zero'))",
+        "model.10 LI(beta=0.9)",
     ]
     assert all(activity.spikes.any() for activity in activities)
     assert_same(out=(activities[-1].spikes, out), potentials=(activities[-1].potentials, out))
@@ -369,11 +370,11 @@ def test_a_state_for_another_batch_is_refused():
 
 
 def test_a_layer_that_does_not_fit_is_named_with_its_place():
-    with pytest.raises(SnnError, match=r"layer 2 of the model, on an input of \[5\]: Conv: it takes"):
+    with pytest.raises(SnnError, match=r"model\.2 Conv\(3, 3\), on an input of \[5\]: Conv: it takes"):
         Network((Dense(5), LIF(beta=0.9), Conv(3, 3)), (7,))
 
 
-def test_paths_say_how_each_layer_runs(coin):
+def test_a_plan_says_how_each_layer_runs(coin):
     model = (Conv(12, 5), BatchNorm(), LIF(beta=0.9), Flatten(), Dense(20), LIF(beta=0.9), Dense(5), LIF(beta=0.9))
     network = Network(model, (2, 9, 8))
 
@@ -381,9 +382,49 @@ def test_paths_say_how_each_layer_runs(coin):
     busy = network.plan(coin(6, 4, 2, 9, 8, probability=0.9))
 
     assert [line.partition(":")[0] for line in sparse] == [
-        "layer 0 (Conv2d)",
-        "layer 1 (BatchNorm2d) - layer 2 (LIF)",
-        "layer 3 (Flatten)",
-        "layer 4 (Linear) - layer 5 (LIF) - layer 6 (Linear) - layer 7 (LIF)",
+        "model.0 Conv(12, 5)",
+        "model.1 BatchNorm() - model.2 LIF(beta=0.9)",
+        "model.3 Flatten()",
+        "model.4 Dense(20) - model.5 LIF(beta=0.9) - model.6 Dense(5) - model.7 LIF(beta=0.9)",
     ]
     assert "events" in sparse[0] and "a product" in busy[0] and "one event-driven operation" in sparse[3]
+
+
+def test_layers_that_are_taken_off_or_added_afterwards_run_as_they_are(coin):
+    network = Network((Dense(9), LIF(beta=0.9, threshold=0.2), Dense(5), LIF(beta=0.9)), (7,))
+    x, whole = coin(12, 3, 7, probability=0.5), list(network.layers)
+
+    network.layers = nn.ModuleList(whole[:2])
+    hidden = network(x)
+    network.layers = nn.ModuleList((*whole[:2], nn.Linear(9, 4)))
+    out = network(x)
+    network.layers = nn.ModuleList((*whole, nn.Linear(5, 2)))
+    longer = network(x)
+
+    assert hidden.shape == (12, 3, 9) and hidden.any()
+    assert out.shape == (12, 3, 4) and longer.shape == (12, 3, 2)
+    assert network.name(4).startswith("model.4 Linear(")
+
+
+def test_a_name_is_what_the_user_wrote():
+    model = (Conv(4, (3, 5), padding=1), Pool(2, kind="max"), Flatten(), Dropout(), Dense(4, bias=False))
+    neurons = (Spiking(ALIF(beta=(0.25, 0.5, 0.75, 1.0), rho=0.9, kappa=0.1), learn=("rho",)), BatchNorm(scale=0.5))
+    network = Network((*model, *neurons), (2, 9, 9))
+
+    assert [network.name(index) for index in range(7)] == [
+        "model.0 Conv(4, (3, 5), padding=1)",
+        "model.1 Pool(2, kind='max')",
+        "model.2 Flatten()",
+        "model.3 Dropout()",
+        "model.4 Dense(4, bias=False)",
+        "model.5 Spiking(ALIF(beta=(0.25, ..., 1), rho=0.9, kappa=0.1), learn=('rho',))",
+        "model.6 BatchNorm(scale=0.5)",
+    ]
+
+
+def test_a_name_of_the_version_before_has_todays():
+    model = (Dense(4), LIF(beta=0.9))
+
+    assert name_today("layer 1 (LIF)", model) == "model.1 LIF(beta=0.9)"
+    assert name_today("model.1 LIF(beta=0.9)", model) == "model.1 LIF(beta=0.9)"
+    assert path_of("layer 11 (LIF)") == (11,) and path_of("model.3.0.1 Dense(4)") == (3, 0, 1)

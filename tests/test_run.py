@@ -81,10 +81,10 @@ def test_layers_have_a_row_for_each_epoch_and_layer(finished):
     rows = [json.loads(line) for line in (finished.path / "layers.jsonl").read_text().splitlines()]
 
     found = {(row["epoch"], row["layer"], *sorted(row.keys() - {"epoch", "layer"})) for row in rows}
+    name = finished.network().name
     activity, learning = ("rate", "saturated", "silent", "window"), ("grad", "update_over_weight")
-    neurons = [(epoch, f"layer {place} (LIF)", *activity) for epoch in (1, 2) for place in (3, 6)]
-    kinds = {1: "Linear", 2: "BatchNorm1d", 4: "Linear", 5: "BatchNorm1d"}
-    weights = [(epoch, f"layer {place} ({kinds[place]})", *learning) for epoch in (1, 2) for place in kinds]
+    neurons = [(epoch, name(place), *activity) for epoch in (1, 2) for place in (3, 6)]
+    weights = [(epoch, name(place), *learning) for epoch in (1, 2) for place in (1, 2, 4, 5)]
     assert found == {*neurons, *weights} and len(rows) == len(found)
 
 

@@ -562,7 +562,7 @@ def test_a_nan_in_a_weight_names_the_layer_and_moves_nothing(noise):
     step = train_step(network, make_optimizer(network, how), x, torch.arange(5) % 4, how)
     message = training.explain_nonfinite(step, network, x, epoch=3, batch=7)
 
-    assert "epoch 3, batch 7" in message and "the weight of layer 2 (Linear)" in message
+    assert "epoch 3, batch 7" in message and f"the weight of {network.name(2)}" in message
     assert same_weights(network.state_dict(), before)
 
 
@@ -573,7 +573,7 @@ def test_an_output_that_overflows_names_its_layer_and_time_step():
     with torch.no_grad():
         network.layers[0].weight.fill_(1.0)
 
-    assert "the output of layer 0 (Linear), at time step 3" in str(first_nonfinite(network, x))
+    assert f"the output of {network.name(0)}, at time step 3" in str(first_nonfinite(network, x))
 
 
 def test_a_nan_in_a_gradient_names_its_weights_alone_and_moves_nothing(noise):
@@ -715,7 +715,9 @@ def test_a_silent_layer_is_warned_of(tmp_path, capsys):
     train(Experiment(DIGITS, model, Train(epochs=1)), tmp_path / "run")
 
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("doctor:")]
-    assert sum("layer 3 (LIF): silent" in line for line in said) == 1  # once, before the first epoch
+    assert (
+        sum("model.3 LIF(beta=0.5, threshold=10000): silent" in line for line in said) == 1
+    )  # once, before the first epoch
 
 
 def test_layers_that_fire_are_not_warned_of(finished):

@@ -47,7 +47,7 @@ def table() -> list[dict[str, Any]]:
         neuron, surrogate = kind(reset=reset, detach_reset=detach), Surrogate(shape, 2.3)
         network = copied(Network((Dense(8), neuron, Dense(3), LI(beta=0.8)), (6,), surrogate=surrogate), double=True)
         found = differences(network, x, targets, CountCrossEntropy(), directions=2, seed=0)
-        first = compare_smoothed(network, x, targets, CountCrossEntropy())["layer 0 (Linear)"]
+        first = compare_smoothed(network, x, targets, CountCrossEntropy())[network.name(0)]
         error, crossed = max(row.error for row in found), sum(row.crossed for row in found)
         row = {"neuron": repr(neuron), "surrogate": shape, "error": error, "kinks_crossed": crossed, **asdict(first)}
         rows.append(row)

@@ -104,8 +104,12 @@ class OnChip(nn.Module):
         return self.floats.name(where)
 
     def parameters_of(self, where: int | Path) -> dict[str, nn.Parameter]:
-        """The parameters of the layer at an index, by their names there."""
+        """The parameters of the layer at an index, as `named_parameters` names them."""
         return self.floats.parameters_of(where)
+
+    def learned_by_neurons(self) -> set[str]:
+        """Which parameters are decays, thresholds and delays, not of synapses."""
+        return self.floats.learned_by_neurons()
 
     def in_floats(self, x: Tensor) -> Tensor:
         """The input, checked, bytes turned into floats as wide as the weights."""

@@ -17,8 +17,8 @@ from torch import Tensor
 from snn_bp.instruments.smooth import piece
 from snn_bp.instruments.traces import forked
 from snn_bp.instruments.unroll import How, Steps, unroll
+from snn_bp.model.blocks import parts_of
 from snn_bp.model.losses import Loss, smooth_loss
-from snn_bp.model.modules import Delays
 from snn_bp.model.network import Network
 
 REACHES = (1e-3, 1e-4, 1e-5, 1e-6)  # of a step along a direction; smaller ones cross fewer kinks and lose digits
@@ -104,10 +104,8 @@ def largest(errors: Iterable[float]) -> float:
 
 def smooth_parameters(network: Network) -> dict[str, Tensor]:
     """The parameters in which the smoothed network is differentiable."""
-    delays = {f"layers.{n}." for n, layer in enumerate(network.layers) if isinstance(layer, Delays)}
-    return {
-        name: weight for name, weight in network.named_parameters() if not any(name.startswith(part) for part in delays)
-    }
+    delays = [name for part in parts_of(network) if part.role == "delay" for name in network.parameters_of(part.index)]
+    return {name: weight for name, weight in network.named_parameters() if name not in delays}
 
 
 def _slope(

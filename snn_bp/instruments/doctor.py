@@ -25,6 +25,7 @@ from snn_bp.instruments.learning import (
 from snn_bp.instruments.remedies import calm, carry, hold, remember, shrink, wake, widen
 from snn_bp.instruments.traces import LayerTrace, Trace, trace
 from snn_bp.model.activity import silent_share
+from snn_bp.model.names import path_of
 from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
 from snn_bp.neurons import is_spiking
@@ -178,7 +179,7 @@ def _not_finite(trace: Trace) -> Finding | None:
 def _frozen(trace: Trace) -> list[Finding]:
     found = []
     for name in trace.frozen:
-        layer = f"network.layers[{name.split()[1]}]"
+        layer = f"network.layers[{path_of(name)[0]}]"
         advice = f"No gradient is asked for its weights. Unless they are to stay: {layer}.requires_grad_(True)."
         found.append(Finding("frozen layer", name, "share of its parameters that learn", 0.0, 0.0, advice))
     return found

@@ -73,9 +73,9 @@ def filter_normalised(network: Network, direction: Direction) -> dict[str, Tenso
     """
     weights = {name: weight.detach() for name, weight in network.named_parameters()}
     _check(weights, direction)
-    normalised = {}
+    normalised, learned = {}, network.learned_by_neurons()
     for name, part in direction.items():
-        if part.dim() <= 1 or ".learned." in name:
+        if part.dim() <= 1 or name in learned:
             continue
         rows = part.flatten(1)
         scale = weights[name].flatten(1).norm(dim=1) / rows.norm(dim=1).clamp_min(torch.finfo(rows.dtype).tiny)

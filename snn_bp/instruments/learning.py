@@ -16,6 +16,7 @@ from snn_bp.data import Data
 from snn_bp.data.catalogue import ENTRIES
 from snn_bp.instruments.findings import Finding
 from snn_bp.model.layers import Dropout, Layer
+from snn_bp.model.names import path_of
 from snn_bp.model.network import Network
 from snn_bp.runs.evaluation import wilson
 from snn_bp.runs.experiment import Train
@@ -93,7 +94,7 @@ def diagnose_updates(rows: Sequence[dict[str, Any]], how: Train | None = None) -
         measure = "largest |update| / |weight| of a step"
         if ratio == 0 and any(largest.values()):
             advice = (
-                f"Its weights never moved while others did: network.layers[{layer.split()[1]}].requires_grad_(True), "
+                f"Its weights never moved while others did: network.layers[{path_of(layer)[0]}].requires_grad_(True), "
                 "and see that the optimizer has them, at a rate above 0."
             )
             found.append(Finding("frozen layer", layer, measure, ratio, UPDATE_LOW, advice))

@@ -40,7 +40,10 @@ class Layers(Protocol):
 def role_of(layer: nn.Module) -> Role:
     """What a layer is for; a subclass has the role of its base, a class that is not known is "other"."""
     kind = type(layer)
-    return ROLES[kind] if kind in ROLES else next((ROLES[base] for base in kind.__mro__ if base in ROLES), "other")
+    if kind in ROLES:
+        return ROLES[kind]
+    known: list[Role] = [ROLES[base] for base in kind.__mro__ if base in ROLES]
+    return known[0] if known else "other"
 
 
 class Part(NamedTuple):
@@ -113,10 +116,11 @@ class Fork(NamedTuple):
     branches: tuple[tuple["Block | Fork", ...], ...]
 
 
-def row_of(layers: Iterable[nn.Module], shapes: Iterable[Shape], before: Shape, path: Path = ()) -> list[Part]:
-    """The layers of a row one by one, with their roles and shapes."""
+def row_of(layers: Iterable[nn.Module], shapes: list[Shape], before: Shape, path: Path = ()) -> list[Part]:
+    """The layers of a row one by one, with their roles and the shapes they were built with, `()` of added ones."""
     row: list[Part] = []
-    for index, (layer, after) in enumerate(zip(layers, shapes, strict=True)):
+    for index, layer in enumerate(layers):
+        after = shapes[index] if index < len(shapes) else ()
         row.append(Part(index, layer, role_of(layer), before, after, (*path, index)))
         before = after
     return row

@@ -9,6 +9,7 @@ from torch import nn
 from snn_bp.errors import SnnError
 from snn_bp.model.layers import Recurrent, Spiking
 from snn_bp.model.modules import Delays, DropoutOverTime, Joint, Shape
+from snn_bp.model.names import name_of
 from snn_bp.neurons import Neuron
 from snn_bp.surrogates import Surrogate
 
@@ -24,7 +25,8 @@ def build_row(
         except (SnnError, RuntimeError, AttributeError, TypeError, IndexError) as cause:
             if str(cause).startswith("Network: "):
                 raise  # a layer within a joint has said it
-            raise SnnError(f"Network: layer {index} of the model, on an input of {list(shape)}: {cause}") from cause
+            name = name_of((*path, index), value)
+            raise SnnError(f"Network: {name}, on an input of {list(shape)}: {cause}") from cause
         row.append(layer)
         shapes.append(shape := after)
     return row, shapes

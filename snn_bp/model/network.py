@@ -20,6 +20,7 @@ from snn_bp.model.exact import is_exact
 from snn_bp.model.inputs import check_input, check_states
 from snn_bp.model.layers import Layer, Shape
 from snn_bp.model.modules import Neurons
+from snn_bp.model.names import name_of
 from snn_bp.model.plan import Input, apply_stateless, in_words, plan, reads_bytes
 from snn_bp.neurons import Neuron, State
 from snn_bp.runtime.allocator import keep_freed_memory
@@ -166,16 +167,28 @@ class Network(nn.Module):
 
     def name(self, where: int | Path) -> str:
         """What a message calls a layer, at its index or at its path within joints: `model.7 Dense(10)`."""
-        path = (where,) if isinstance(where, int) else where
-        layer = self.layers[path[0]]
-        return f"layer {path[0]} ({type(neuron_of(layer)).__name__ if has_state(layer) else type(layer).__name__})"
+        path, row = (where,) if isinstance(where, int) else where, self.model
+        for index, branch in zip(path[::2], path[1::2], strict=False):
+            row = row[index].branches()[branch]  # type: ignore[union-attr]
+        return name_of(path, row[path[-1]] if path[-1] < len(row) else self.layers[path[-1]])
 
     def parameters_of(self, where: int | Path) -> dict[str, nn.Parameter]:
-        """The parameters of a layer, at its index or at its path within joints, by their names there."""
-        path, row = (where,) if isinstance(where, int) else where, self.layers
+        """The parameters of a layer, at its index or at its path within joints, as `named_parameters` names them."""
+        path, row, prefix = (where,) if isinstance(where, int) else where, self.layers, "layers"
         for index, branch in zip(path[::2], path[1::2], strict=False):
-            row = row[index].branches[branch]  # type: ignore[union-attr, index]
-        return dict(row[path[-1]].named_parameters())  # type: ignore[union-attr]
+            row = row[index].branches[branch]  # type: ignore[union-attr, index, assignment]
+            prefix = f"{prefix}.{index}.branches.{branch}"
+        return dict(row[path[-1]].named_parameters(f"{prefix}.{path[-1]}"))  # type: ignore[union-attr]
+
+    def learned_by_neurons(self) -> set[str]:
+        """Which parameters, as `named_parameters` names them, are decays, thresholds and delays, not of synapses."""
+        return {
+            name
+            for part in every_part(parts_of(self))
+            if part.role in ("neurons", "delay")
+            for name in self.parameters_of(part.path)
+            if ".learned." in name
+        }
 
     def walk(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[tuple]:
         """Each layer with its output, (output, state[, potentials]) where it has state; a joint behind its branches."""

@@ -11,6 +11,7 @@ from snn_bp.errors import SnnError
 from snn_bp.files import is_there, read_object
 from snn_bp.instruments.doctor import diagnose
 from snn_bp.instruments.learning import largest_updates
+from snn_bp.model.names import path_of
 from snn_bp.reports.comparison import settings
 from snn_bp.reports.page import Fact, Image, Section, Table
 from snn_bp.reports.plots.pictures import Picture, Scene, confusion_picture, has_checkpoint, training_pictures
@@ -181,7 +182,7 @@ def activity(evaluation: Mapping[str, Any] | None, split: str) -> Section:
     if evaluation is None or not evaluation.get("operations"):
         return Section(title, said=[f"They are not counted on the {split} split yet."])
     spikes, operations = evaluation["spikes"], evaluation["operations"]
-    names = sorted({**spikes, **operations}, key=lambda name: int(name.split()[1]))
+    names = sorted({**spikes, **operations}, key=path_of)
     rows = [(name, *(f"{part[name]:,.1f}" if name in part else "" for part in (spikes, operations))) for name in names]
     rows.append(("all layers", f"{sum(spikes.values()):,.1f}", f"{sum(operations.values()):,.1f}"))
     caption = f"For each inference, mean of the {split} split. An operation: a weight added for an input that is not 0"

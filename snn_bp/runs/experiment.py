@@ -86,13 +86,16 @@ class Experiment:
             )
         check_fields(self)
 
+    def model_at_step(self) -> tuple[Layer, ...]:
+        """The model with time constants turned into decays of the bin width of the data."""
+        return with_step(self.model, step_ms=self.data.step_ms or 1.0)
+
     def network(self, input_shape: tuple[int, ...]) -> Network:
         """The network as the run starts it, decays computed from the bin width of the data.
 
         For `train.target="loihi"` it is an `OnChip` around one, which takes the same calls.
         """
-        model = with_step(self.model, step_ms=self.data.step_ms or 1.0)
-        train = self.train
+        train, model = self.train, self.model_at_step()
         network = Network(model, input_shape, surrogate=train.surrogate, seed=self.seed, memory=train.memory)
         return cast(Network, OnChip(network)) if train.target == "loihi" else network
 

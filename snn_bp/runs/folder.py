@@ -36,6 +36,7 @@ from snn_bp.files import (
 )
 from snn_bp.files.lock import LOCK, holder, locked
 from snn_bp.files.tables import Table
+from snn_bp.model.names import name_today
 from snn_bp.model.network import Network
 from snn_bp.runs.checkpoint import Checkpoint, checkpoint_bytes, read_checkpoint
 from snn_bp.runs.experiment import Experiment, to_json
@@ -197,8 +198,11 @@ class Run:
         return rows
 
     def layers(self) -> list[dict[str, Any]]:
-        """The rows of `layers.jsonl`, for each epoch and layer; none before the first epoch ends."""
-        file, rows = self.path / "layers.jsonl", []
+        """The rows of `layers.jsonl`, for each epoch and layer; none before the first epoch ends.
+
+        Those that 0.1.0 wrote under a name as `layer 7 (Linear)` have the name of today.
+        """
+        file, rows, model = self.path / "layers.jsonl", [], self.experiment.model_at_step()
         for number, line in enumerate(self._lines(file), 1):
             try:
                 row = json.loads(line)
@@ -207,7 +211,7 @@ class Run:
                 good = False
             if not good:
                 raise SnnError(f"{file}: line {number} is not a row of a layer.")
-            rows.append(row)
+            rows.append(row | {"layer": name_today(row["layer"], model)})
         return rows
 
     def log(self, line: str) -> None:

@@ -83,8 +83,9 @@ def make_device(config: Train) -> torch.device:
 
 def make_optimizer(network: Network, config: Train) -> torch.optim.Optimizer:
     """The optimizer; only the weights of synapses decay, not biases, norms or parameters of neurons."""
-    decaying = [weight for name, weight in network.named_parameters() if weight.dim() > 1 and ".learned." not in name]
-    others = [weight for name, weight in network.named_parameters() if weight.dim() <= 1 or ".learned." in name]
+    learned, decaying, others = network.learned_by_neurons(), [], []
+    for name, weight in network.named_parameters():
+        (decaying if weight.dim() > 1 and name not in learned else others).append(weight)
     groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if config.optimizer == "sgd":
         kind = _without_compiler(torch.optim.SGD)

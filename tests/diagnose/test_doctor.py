@@ -87,7 +87,7 @@ def test_the_advice_for_a_silent_layer_points_to_the_first_one(noise):
 
     silent = [finding for finding in findings if finding.kind == "silent"]
     assert "start_alive(network, x)" in silent[0].advice
-    assert all(finding.advice.startswith("Mend layer 3 (LIF) first") for finding in silent[1:])
+    assert all(finding.advice.startswith("Mend model.3 LIF(beta=0.5) first") for finding in silent[1:])
 
 
 def test_a_layer_that_always_fires_is_saturated(noise):
@@ -95,7 +95,7 @@ def test_a_layer_that_always_fires_is_saturated(noise):
     with torch.no_grad():
         network.layers[0].bias.fill_(50.0)
 
-    assert kinds(network, noise(20, 3, 6))["saturated"] == ["layer 1 (LIF)"]
+    assert kinds(network, noise(20, 3, 6))["saturated"] == [network.name(1)]
 
 
 def test_a_narrow_surrogate_far_from_threshold_has_a_dead_window(noise):
@@ -103,7 +103,7 @@ def test_a_narrow_surrogate_far_from_threshold_has_a_dead_window(noise):
 
     found = kinds(alive(deep(layers=1, surrogate=Boxcar(slope=1000)), x), x)
 
-    assert "layer 1 (LIF)" in found["dead window"]
+    assert "model.1 LIF(beta=0.9)" in found["dead window"]
 
 
 def test_an_error_that_shrinks_or_grows_over_depth_is_found_where_it_leaves_the_limits(noise):
@@ -118,13 +118,13 @@ def test_an_error_that_shrinks_or_grows_over_depth_is_found_where_it_leaves_the_
 
         sizes = trace(network, x, TARGETS).errors.norm(dim=1)
         left = [place for place, size in enumerate(sizes / sizes[-1]) if not 1e-2 <= size <= 1e3]
-        assert kinds(network, x)[kind] == [f"layer {2 * left[-1] + 1} (LIF)"]
+        assert kinds(network, x)[kind] == [network.name(2 * left[-1] + 1)]
 
 
 def test_a_loss_that_sees_nothing_is_a_vanished_error(noise):
     network = Network((Dense(4), LIF(beta=0.9)), (6,), surrogate=Boxcar(slope=1e9))
 
-    assert kinds(network, noise(5, 3, 6))["vanishing error"] == ["layer 1 (LIF)"]
+    assert kinds(network, noise(5, 3, 6))["vanishing error"] == [network.name(1)]
 
 
 def test_an_error_that_does_not_reach_the_first_steps_is_vanishing_over_time(noise):
@@ -141,7 +141,7 @@ def test_an_error_that_does_not_reach_the_first_steps_is_vanishing_over_time(noi
 
     found = kinds(network, x, loss=MaxCrossEntropy())
 
-    assert found["vanishing over time"] == ["layer 1 (LIF)", "layer 3 (LI)"]
+    assert found["vanishing over time"] == [network.name(1), network.name(3)]
 
 
 def test_learned_decays_at_their_bound_are_found(noise):
@@ -152,14 +152,14 @@ def test_learned_decays_at_their_bound_are_found(noise):
         network.layers[1].learned["beta"].fill_(12.0)
 
     assert "decay at its bound" not in before
-    assert kinds(network, x)["decay at its bound"] == ["layer 1 (LIF)"]
+    assert kinds(network, x)["decay at its bound"] == [network.name(1)]
 
 
 @pytest.mark.parametrize(
     "plant, where",
     [
-        (lambda network, x: x[3].fill_(math.inf), "layer 1 (LIF)"),
-        (lambda network, x: network.layers[2].weight[0].fill_(math.nan), "layer 3 (LIF)"),
+        (lambda network, x: x[3].fill_(math.inf), 1),
+        (lambda network, x: network.layers[2].weight[0].fill_(math.nan), 3),
     ],
 )
 def test_a_number_that_is_none_is_named_where_it_first_stands(plant, where, noise):
@@ -169,7 +169,7 @@ def test_a_number_that_is_none_is_named_where_it_first_stands(plant, where, nois
 
     found = diagnose(trace(network, x, TARGETS)).findings
 
-    assert [(finding.kind, finding.where) for finding in found] == [("not finite", where)]
+    assert [(finding.kind, finding.where) for finding in found] == [("not finite", network.name(where))]
 
 
 def test_updates_are_judged_by_the_largest_of_the_run():
@@ -242,8 +242,8 @@ def test_an_experiment_is_examined_as_it_would_start(few_digits):
     report = diagnose(Experiment(runs.DIGITS, model, Train(surrogate=Boxcar(slope=1e7))))
 
     assert {finding.where for finding in report.findings if finding.kind == "dead window"} == {
-        "layer 2 (LIF)",
-        "layer 4 (LIF)",
+        "model.2 LIF(beta=0.7)",
+        "model.4 LIF(beta=0.7)",
     }
 
 
@@ -253,10 +253,10 @@ def test_examining_anything_else_is_refused():
 
 
 def test_a_report_is_words_and_json():
-    finding = Finding("silent", "layer 1 (LIF)", "share", math.nan, 0.9, "Do this.")
+    finding = Finding("silent", "model.1 LIF(beta=0.9)", "share", math.nan, 0.9, "Do this.")
     report = Report("it", (finding,))
 
-    assert str(report) == "it: 1 findings\n  layer 1 (LIF): silent. share: nan (limit 0.9). Do this."
+    assert str(report) == "it: 1 findings\n  model.1 LIF(beta=0.9): silent. share: nan (limit 0.9). Do this."
     assert json.loads(json.dumps(report.record(), allow_nan=False))["findings"][0]["value"] is None
 
 

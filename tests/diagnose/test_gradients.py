@@ -364,7 +364,7 @@ def test_shared_weights_are_checked_once_and_shown_in_each_layer(noise):
     report = check_gradients(network, noise(6, 3, 4, scale=2), TARGETS, directions=1)
 
     assert report.ok, report.problems
-    assert [row.layer for row in report.layers] == ["layer 0 (Linear)", "layer 2 (Linear)"]
+    assert [row.layer for row in report.layers] == [network.name(0), network.name(2)]
     moved = {row["layer"]: row["update_over_weight"] for row in layer_updates(network, before)}
-    assert moved.keys() == {"layer 0 (Linear)", "layer 2 (Linear)"}
+    assert moved.keys() == {network.name(0), network.name(2)}
     assert all(0.3 < ratio <= 0.5 for ratio in moved.values())

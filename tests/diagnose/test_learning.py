@@ -144,16 +144,16 @@ def test_a_rate_is_held_against_the_weights_before_the_first_step(how, kind, noi
 
 def test_a_layer_that_never_moved_while_others_did_is_frozen():
     rows = [
-        {"layer": f"layer {n} (Linear)", "update_over_weight": ratio} for n, ratio in ((1, 0.0), (4, 1e-2), (6, 1e-7))
+        {"layer": f"model.{n} Dense(5)", "update_over_weight": ratio} for n, ratio in ((1, 0.0), (4, 1e-2), (6, 1e-7))
     ]
 
     found = [(each.kind, each.where) for each in diagnose_updates(rows)]
 
-    assert found == [("frozen layer", "layer 1 (Linear)"), ("update too small", "layer 6 (Linear)")]
+    assert found == [("frozen layer", "model.1 Dense(5)"), ("update too small", "model.6 Dense(5)")]
 
 
 def test_too_large_an_update_names_the_rate_to_take():
-    (found,) = diagnose_updates([{"layer": "layer 1 (Linear)", "update_over_weight": 0.9}], Train(lr=0.05))
+    (found,) = diagnose_updates([{"layer": "model.1 Dense(5)", "update_over_weight": 0.9}], Train(lr=0.05))
 
     assert found.changes == ("train.lr=0.005",)
 
@@ -167,5 +167,5 @@ def test_an_update_of_a_learned_threshold_counts_in_its_own_units():
 
     rows = {row["layer"]: row["update_over_weight"] for row in layer_updates(network, before)}
 
-    assert rows["layer 1 (LIF)"] == pytest.approx(0.004, rel=1e-3)
-    assert diagnose_updates([{"layer": "layer 1 (LIF)", "update_over_weight": rows["layer 1 (LIF)"]}]) == []
+    assert rows[network.name(1)] == pytest.approx(0.004, rel=1e-3)
+    assert diagnose_updates([{"layer": network.name(1), "update_over_weight": rows[network.name(1)]}]) == []

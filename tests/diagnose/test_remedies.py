@@ -55,7 +55,7 @@ def test_no_batch_norm_is_advised_where_one_stands_and_the_lower_threshold_wakes
 
     silent = found_on(Network(model, (6,)), x)["silent"]
 
-    assert silent.where == "layer 2 (LIF)"
+    assert silent.where.startswith("model.2 ")
     assert "Put BatchNorm()" not in silent.advice
     assert silent.changes and silent.changes[0].startswith("model.2.threshold=")
     assert "silent" not in found_on(followed(model, silent.changes), x)
@@ -239,7 +239,7 @@ def test_a_layer_that_learns_nothing_is_frozen_by_name(noise):
 
     (found,) = diagnose(trace(network, x, TARGETS)).findings
 
-    assert (found.kind, found.where) == ("frozen layer", "layer 0 (Linear)")
+    assert (found.kind, found.where) == ("frozen layer", network.name(0))
     network.layers[0].requires_grad_(True)
     assert diagnose(trace(network, x, TARGETS)).ok
 
@@ -287,7 +287,7 @@ def test_an_output_that_hears_itself_may_explode():
     with torch.no_grad():
         network.layers[1].recurrence.weight *= 100
 
-    assert found_on(network, x)["exploding over time"].where == "layer 1 (LIF)"
+    assert found_on(network, x)["exploding over time"].where == network.name(1)
 
 
 def seeded(seed: int) -> torch.Generator:

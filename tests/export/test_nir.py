@@ -214,7 +214,7 @@ def test_compatible_files_have_no_v_reset_and_read_back_the_same(coin, tmp_path)
 @pytest.mark.parametrize(
     "model, shape, says",
     [
-        ((Dense(7), LIF(beta=0.9)), (5,), 'layer 1 (LIF) resets by "subtract".* Train with reset="zero"'),
+        ((Dense(7), LIF(beta=0.9)), (5,), 'LIF(beta=0.9) resets by "subtract".* Train with reset="zero"'),
         ((Dense(7), LIF(beta=0.9, reset="zero_all")), (5,), "zero_all"),
         ((Dense(7), CubaLIF(alpha=0.5, beta=0.9, reset="none")), (5,), "none"),
         ((Dense(7), ALIF(beta=0.9, rho=0.9, kappa=0.1, reset="zero")), (5,), "adapts its threshold"),
@@ -242,7 +242,7 @@ def test_every_reason_to_refuse_is_named_at_once(tmp_path):
     network = Network((Dense(7), LIF(beta=0.9), Dense(3), ALIF(beta=0.9, rho=0.9, kappa=0.1, reset="zero")), (5,))
     nn.init.zeros_(network.layers[2].weight)
 
-    with pytest.raises(SnnError, match=r"(?s)layer 1 .*layer 2 .*only weights of zero.*layer 3"):
+    with pytest.raises(SnnError, match=r"(?s)model\.1 .*model\.2 .*only weights of zero.*model\.3"):
         write_nir(network, tmp_path / "net.nir")
 
 

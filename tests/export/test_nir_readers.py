@@ -412,7 +412,7 @@ STRANGE = {
 def test_a_layer_that_is_not_exactly_known_is_refused_by_name(name, tmp_path):
     make, says = STRANGE[name]
 
-    with pytest.raises(SnnError, match=rf"export to net\.nir: layer 0 (?s:.*){says}"):
+    with pytest.raises(SnnError, match=rf"export to net\.nir: model\.0 (?s:.*){says}"):
         write_nir(make(), tmp_path / "net.nir")
 
     assert not list(tmp_path.iterdir())
@@ -422,7 +422,7 @@ def test_a_neuron_that_is_not_exactly_known_is_refused_by_name(tmp_path):
     network = Network((Dense(4), lif), (4,)).eval()
     network.layers[1].neuron = Bursting(beta=0.9, reset="zero")
 
-    with pytest.raises(SnnError, match=r"layer 1 .*Bursting"):
+    with pytest.raises(SnnError, match=r"model\.1 .*Bursting"):
         write_nir(network, tmp_path / "net.nir")
 
 

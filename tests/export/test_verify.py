@@ -74,7 +74,7 @@ def test_the_file_of_a_run_is_proven(run, tmp_path):
     assert (proof.row, proof.pause) == (8, 0)
     assert json.loads((run.path / "export" / "x.net.json").read_text())["holds"] is True
     assert (run.path / "export" / "x.net.png").read_bytes().startswith(b"\x89PNG")
-    assert sum(proof.weights["layer 3 (LIF)"].values()) == 12 * np.prod(run.dataset().shape)
+    assert sum(proof.weights[run.network().name(3)].values()) == 12 * np.prod(run.dataset().shape)
 
 
 def test_the_network_is_the_graph_of_its_file(run, tmp_path, coin):
@@ -222,9 +222,10 @@ def test_what_an_outlier_rounds_to_zero_is_counted_warned_of_and_an_error():
         write_netx(graph, Path(folder) / "x.net")
         with pytest.warns(UserWarning, match="round to 0"):
             proof = prove_netx(run, "best", Path(folder) / "x.net", [(x, torch.zeros(2).long())])
-    assert proof.lost == {"layer 1 (LIF)": 23}
-    assert "rounding: layer 1 (LIF) sends 40.0 spikes" in str(proof.difference)
-    assert "warning: layer 1 (LIF): 23 of 24" in str(proof)
+    name = run.network().name(1)
+    assert proof.lost == {name: 23}
+    assert f"rounding: {name} sends 40.0 spikes" in str(proof.difference)
+    assert f"warning: {name}: 23 of 24" in str(proof)
 
 
 def test_sums_beyond_16_bits_are_counted_and_warned_of(tmp_path):
@@ -234,8 +235,9 @@ def test_sums_beyond_16_bits_are_counted_and_warned_of(tmp_path):
     proof = prove_netx(run, "best", tmp_path / "x.net", [(torch.ones(3, 2, 600), torch.zeros(2).long())])
 
     assert proof.holds
-    assert proof.overflows == {"layer 1 (LIF)": {"sums": 6, "wraps": 0, "saturations": 0}}
-    assert "warning: layer 1 (LIF): 6 sums of weights beyond 16 bits" in str(proof)
+    name = run.network().name(1)
+    assert proof.overflows == {name: {"sums": 6, "wraps": 0, "saturations": 0}}
+    assert f"warning: {name}: 6 sums of weights beyond 16 bits" in str(proof)
 
 
 def test_floats_and_whole_numbers_may_part_by_rounding_alone():

@@ -33,7 +33,8 @@ def compare_to_bptt(
     wanted = torch.autograd.grad(objective(network(x), targets, loss, error), [weights[name] for name in names])
     rows = []
     for place in range(len(network.layers)):
-        mine = [n for n, name in enumerate(names) if name.startswith(f"layers.{place}.")]
+        own = network.parameters_of(place)
+        mine = [n for n, name in enumerate(names) if name in own]
         if not mine:
             continue
         got = torch.cat([gradients[names[n]].flatten() for n in mine])
