@@ -1,16 +1,14 @@
 """The command line, `snn-bp`: train, resume, evaluate and list runs. Errors are one line and a non-zero exit code."""
 
 import atexit
-import io
 import json
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -25,13 +23,14 @@ from snn_bp.runs.evaluation import evaluate as evaluate_run
 from snn_bp.runs.experiment import Experiment, override
 from snn_bp.runs.experiment_file import is_read, read_file
 from snn_bp.runs.folder import Run
-from snn_bp.runtime.signals import Stopped, end_with_interrupt
+from snn_bp.runtime.console import guarded, open_streams
+from snn_bp.runtime.signals import end_with_interrupt
 from snn_bp.searches import resume_search
 from snn_bp.searches import search as search_weights
 from snn_bp.training.dry_run import dry_run as show_dry_run
 from snn_bp.training.loop import resume as resume_run
 from snn_bp.training.loop import train as train_run
-from snn_bp.training.progress import results_line, say_warning
+from snn_bp.training.progress import results_line
 
 app = typer.Typer(
     name="snn-bp",
@@ -40,8 +39,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-INTERRUPTED = "stopped. What was saved before is kept; `snn-bp resume RUN` goes on with a run."
 
 File = Annotated[Path, typer.Argument(help="A Python file that defines `experiment`, or an experiment.json.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a run.")]
@@ -287,7 +284,7 @@ def entry() -> None:
     It leaves without the interpreter's last round, in which a second goes into freeing what the system takes back
     anyway.
     """
-    _open_streams()
+    open_streams()
     try:
         end_with_interrupt()
         guarded(app)
@@ -303,80 +300,8 @@ def entry() -> None:
     os._exit(code)
 
 
-def guarded(program: typer.Typer, arguments: Sequence[str] | None = None) -> None:
-    """Run a command line; what goes wrong is one line on standard error and an exit code that is not zero."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what the locale has no character for is shown as an escape
-            stream.reconfigure(errors="backslashreplace")
-    warnings.showwarning = say_warning
-    try:
-        code = program(arguments, standalone_mode=False)
-        if not sys.stdout.closed:
-            sys.stdout.flush()
-    except SnnError as problem:
-        _fail(str(problem))
-    except Stopped as stopped:
-        _leave(str(stopped), 128 + stopped.signum)
-    except KeyboardInterrupt:
-        _leave(INTERRUPTED, 130)
-    except BrokenPipeError:
-        _forget_output()
-        sys.exit(1)
-    except MemoryError:
-        _fail("there is not enough memory. A smaller data.batch or data.steps takes less.")
-    except OSError as problem:
-        _fail(f"{problem.filename or 'a file'}: {problem.strerror or problem}.")
-    except Exception as problem:
-        if type(problem).__name__ == "Abort":  # what typer makes of Ctrl-C
-            _leave(INTERRUPTED, 130)
-        told = getattr(problem, "format_message", None)  # a wrong command or option: typer's class, or click's
-        if told is None:
-            raise
-        _fail(f"{told() or 'A command is missing.'} --help lists what there is.")
-    else:
-        if code == 130:  # of Ctrl-C, where typer has taken it for itself
-            _leave(INTERRUPTED, code)
-        if isinstance(code, int):  # what --help exits with
-            sys.exit(code)
-
-
-def _open_streams() -> None:
-    """Where a stream was closed before the start (`>&-`), open nothing in its place.
-
-    Else the next file that is opened gets its number, and what C libraries print would go into a file of the run.
-    """
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - to the end of the process
-
-
 def _print(found: Any, as_json: bool) -> None:
     print(json.dumps(found.record(), indent=2) if as_json else found)
-
-
-def _fail(message: str) -> NoReturn:
-    _leave("error: " + " ".join(message.split()), 2)
-
-
-def _leave(line: str, code: int) -> NoReturn:
-    """Say a last line, to whoever still listens, and end."""
-    with suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)
-    _forget_output()
-    sys.exit(code)
-
-
-def _forget_output() -> None:
-    """Where nobody reads standard output any more, let what is still to be written go nowhere, without a word."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - to the end of the process
 
 
 def _train(experiment: Experiment, name: str, changes: list[str], out: Path | None, dry_run: bool) -> None:

@@ -153,8 +153,3 @@ def results_line(results: dict[str, Any]) -> str:
         f"test accuracy {test['accuracy']:.4f} ({test['correct']} of {test['samples']}, 95 % interval "
         f"{test['low']:.3f} .. {test['high']:.3f}) at epoch {results['best_epoch']} of {epochs}"
     )
-
-
-def say_warning(message: Warning | str, *where: Any, **more: Any) -> None:
-    """Print a warning as one line, without the line of code that it comes from: Python's `warnings.showwarning`."""
-    print("warning:", " ".join(str(message).split()), file=sys.stderr)

@@ -1,0 +1,91 @@
+"""Where a command ends: what goes wrong is one line and an exit code, also where nobody reads it any more."""
+
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from snn_bp.errors import SnnError
+from snn_bp.runtime.signals import Stopped
+
+INTERRUPTED = "stopped. What was saved before is kept; `snn-bp resume RUN` goes on with a run."
+
+
+def guarded(program: Callable[..., Any], arguments: Sequence[str] | None = None) -> None:
+    """Run a command line; what goes wrong is one line on standard error and an exit code that is not zero."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the locale has no character for is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = say_warning
+    try:
+        code = program(arguments, standalone_mode=False)
+        if not sys.stdout.closed:
+            sys.stdout.flush()
+    except SnnError as problem:
+        _fail(str(problem))
+    except Stopped as stopped:
+        _leave(str(stopped), 128 + stopped.signum)
+    except KeyboardInterrupt:
+        _leave(INTERRUPTED, 130)
+    except BrokenPipeError:
+        _forget_output()
+        sys.exit(1)
+    except MemoryError:
+        _fail("there is not enough memory. A smaller data.batch or data.steps takes less.")
+    except OSError as problem:
+        _fail(f"{problem.filename or 'a file'}: {problem.strerror or problem}.")
+    except Exception as problem:
+        if type(problem).__name__ == "Abort":  # what typer makes of Ctrl-C
+            _leave(INTERRUPTED, 130)
+        message = getattr(problem, "format_message", None)  # a wrong command or option: typer's class, or click's
+        if message is None:
+            raise
+        _fail(f"{message() or 'A command is missing.'} --help lists what there is.")
+    else:
+        if code == 130:  # Ctrl-C, where typer has taken it for itself
+            _leave(INTERRUPTED, code)
+        if isinstance(code, int):  # what --help exits with
+            sys.exit(code)
+
+
+def open_streams() -> None:
+    """Where a stream was closed before the start (`>&-`), open nothing in its place.
+
+    Else the next file that is opened gets its number, and what C libraries print would go into a file of the run.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - to the end of the process
+
+
+def say_warning(message: Warning | str, *where: Any, **more: Any) -> None:
+    """Print a warning as one line, without the line of code that it comes from: Python's `warnings.showwarning`."""
+    print("warning:", " ".join(str(message).split()), file=sys.stderr)
+
+
+def _fail(message: str) -> NoReturn:
+    _leave("error: " + " ".join(message.split()), 2)
+
+
+def _leave(line: str, code: int) -> NoReturn:
+    """Say a last line, to whoever still listens, and end."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
+    _forget_output()
+    sys.exit(code)
+
+
+def _forget_output() -> None:
+    """Where nobody reads standard output any more, let what is still to be written go nowhere, without a word."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - to the end of the process
