@@ -133,6 +133,13 @@ def files_of(entry: str) -> list[Path]:
     return sorted((PACKAGE / entry).rglob("*.py")) or [PACKAGE / f"{entry}.py"]
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_documents_say_the_words_of_the_field(name):
+    lines = enumerate((ROOT / name).read_text(encoding="utf-8").splitlines(), 1)
+
+    assert [f"{name}:{number}: {say}" for number, line in lines for say in _says(line, ANYWHERE | IN_TEXTS)] == []
+
+
 @pytest.mark.parametrize("entry", CLEAN)
 def test_names_and_texts_say_the_words_of_the_field(entry):
     assert [find for file in files_of(entry) for find in finds(file)] == []
