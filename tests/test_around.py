@@ -27,7 +27,7 @@ from snn_bp import (
     use_backend,
 )
 from snn_bp.chip.folding import folded
-from snn_bp.chip.rules import blocks
+from snn_bp.chip.rules import chip_blocks
 from snn_bp.kernels.cpu.conv import TABLES, reach
 
 # torch itself loads its decompositions for forward mode by what it has since deprecated
@@ -315,7 +315,7 @@ def test_a_norm_that_meets_one_value_says_so(model):
 
 def test_a_norm_on_the_chip_that_meets_one_value_says_so():
     network = OnChip(Network((Dense(5), BatchNorm(), LIF(beta=0.9, reset="zero")), (6,)))
-    (block,) = blocks(network)
+    (block,) = chip_blocks(network)
 
     with pytest.raises(SnnError, match="one value"):
         folded(block, torch.ones(1, 6))

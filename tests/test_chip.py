@@ -32,7 +32,7 @@ from snn_bp.chip.folding import folded
 from snn_bp.chip.forward import _IntegerNeurons, best_scale, on_grid, run_chip
 from snn_bp.chip.netx_rules import check_netx
 from snn_bp.chip.quantize import quantize
-from snn_bp.chip.rules import blocks
+from snn_bp.chip.rules import chip_blocks, delays_of, neurons_of
 from snn_bp.kernels.reference import Spike, torch_slope
 from snn_bp.model.network import deep_copy
 
@@ -74,15 +74,16 @@ def obvious(network: Network, x: Tensor) -> list[Tensor]:
 
     Step t of a block hears step t of the one before, from empty registers.
     """
-    found = blocks(network)
+    found = chip_blocks(network)
     grids = [on_grid(block) for block in found]
     outs = []
     for block, grid in zip(found, grids, strict=True):
-        neurons = (x.shape[1], *block.neurons.shape)
+        neurons = (x.shape[1], *neurons_of(block).shape)
         u, v, s = (torch.zeros(neurons, dtype=torch.int64) for _ in range(3))
         each = [value.detach().round().long() for value in (grid.current_kept, grid.voltage_kept, grid.threshold)]
         bias = torch.zeros(1) if grid.sum.bias is None else grid.sum.bias.detach()
-        bias, delay = bias.round().long(), block.delays[0].steps_now() if block.delays else None
+        bias, delays = bias.round().long(), delays_of(block)
+        delay = delays[0].steps_now() if delays else None
         if bias.dim() == 1 and len(neurons) == 4:
             bias = bias.view(-1, 1, 1)
         rows = []
@@ -127,7 +128,7 @@ def test_the_forward_pass_is_the_registers(chip, coin):
     wanted = obvious(chip, x)
     assert len(ran[-1][1]) == len(x)
     for (block, out, potentials, _), want in zip(ran, wanted, strict=True):
-        readout = isinstance(block.neurons.neuron, LI)
+        readout = isinstance(neurons_of(block).neuron, LI)
         assert want.float().abs().sum() > 0, "a silent layer would prove nothing"
         assert_same(spikes=((potentials * 64 if readout else out).long(), want))
 
@@ -152,16 +153,16 @@ def test_training_norms_as_torch_does_and_gives_every_weight_a_gradient(chip, co
 
 
 def test_a_fold_is_the_layers_one_after_the_other(chip, coin):
-    for block in blocks(chip.eval()):
-        x = coin(5, *block.shape, probability=0.4)
+    for block in chip_blocks(chip.eval()):
+        x = coin(5, *block.parts[0].before, probability=0.4)
 
         total = folded(block)
 
         wanted = x
-        for part in block.parts:
-            wanted = part(wanted[None])[0] if type(part).__name__ == "Delays" else part(wanted)
+        for part in block.parts[:-1]:
+            wanted = part.layer(wanted[None])[0] if part.role == "delay" else part.layer(wanted)
         bias = 0 if total.bias is None else total.bias.view(-1, *[1] * (wanted.dim() - 2))
-        if not block.delays:
+        if not delays_of(block):
             assert_near(share=1e-5, sums=(total(x) + bias, wanted))
 
 
@@ -254,11 +255,11 @@ def test_one_kernel_cannot_hold_overlapping_pools_and_padding():
 def test_pools_without_padding_fold_whatever_their_stride(pools, coin):
     network = OnChip(Network((Pool(pools[0], stride=pools[1]), Conv(2, 3), HALF), (1, 13, 12)))
     x = coin(3, 1, 13, 12, probability=0.5)
-    (block,) = blocks(network)
+    (block,) = chip_blocks(network)
 
     total = folded(block)
 
-    assert_near(share=1e-5, sums=(total(x) + total.bias[:, None, None], block.parts[1](block.parts[0](x))))  # type: ignore[index]
+    assert_near(share=1e-5, sums=(total(x) + total.bias[:, None, None], block.parts[1].layer(block.parts[0].layer(x))))  # type: ignore[index]
 
 
 def test_each_neuron_of_a_map_cannot_learn_its_own():

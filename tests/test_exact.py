@@ -26,7 +26,7 @@ from snn_bp import (
     use_backend,
 )
 from snn_bp.chip.quantize import quantize
-from snn_bp.chip.rules import blocks
+from snn_bp.chip.rules import chip_blocks
 from snn_bp.exchange.nir_write import write_nir
 from snn_bp.exchange.snntorch import from_snntorch, to_snntorch
 from snn_bp.instruments.online.blocks import blocks_of
@@ -264,7 +264,7 @@ def nir_of(network):
 
 CONSUMERS = {
     "NIR": nir_of,
-    "blocks": blocks,
+    "chip rules": chip_blocks,
     "quantize": quantize,
     "target": chip_run,
     "to_snntorch": to_snntorch,

@@ -13,13 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snn_bp.chip.folding import Sum, folded
-from snn_bp.chip.rules import LOIHI, Block, blocks
+from snn_bp.chip.rules import LOIHI, chip_blocks, name_of, neurons_of
 from snn_bp.errors import SnnError
 from snn_bp.kernels.around import first_derivatives, has_hooks_on_every_module, is_transformed
 from snn_bp.kernels.fixed import ONE, simulate_fixed
 from snn_bp.kernels.operator import neuron_adjoint
-from snn_bp.model.blocks import Layers
-from snn_bp.model.modules import Delays, DropoutOverTime
+from snn_bp.model.blocks import Block, Layers
 from snn_bp.neurons import coefficients, has_current, is_spiking
 from snn_bp.surrogates import Surrogate
 
@@ -65,20 +64,19 @@ def run_chip(
             f"{ON_CHIP}: a hook is registered for every module, and on the chip layers are not called one by one. Take "
             "it off, or use target='float'."
         )
-    found = blocks(network)
+    found = chip_blocks(network)
     for block in found:
-        for part in block.parts:
-            if isinstance(part, Delays | DropoutOverTime):
-                x = part(x.unflatten(2, block.shape) if x.dim() == 3 else x)
+        for part in block.of("delay", "dropout"):
+            x = part.layer(x.unflatten(2, block.parts[0].before) if x.dim() == 3 else x)
         rows = x.flatten(0, 1)
         try:
             grid = on_grid(block, rows if batch_statistics else None, like=rows)
         except SnnError as cause:
-            raise SnnError(f"{LOIHI}, {network.name(block.places[-1])}: {cause}") from cause
+            raise SnnError(f"{LOIHI}, {name_of(network, block)}: {cause}") from cause
         x, potentials = _neurons(block, grid, rounded(grid.sum(rows)).unflatten(0, x.shape[:2]))
-        if not is_spiking(block.neurons.neuron):
+        if not is_spiking(neurons_of(block).neuron):
             x = potentials / grid.scale
-        if block is found[-1] and len(block.places) + block.places.start < len(network.layers):
+        if block is found[-1] and block.indexes.stop < len(network.layers):
             x = x.flatten(2)  # a Flatten behind the last neurons is no block of its own
         yield block, x, potentials, grid
 
@@ -86,17 +84,18 @@ def run_chip(
 def on_grid(block: Block, x: Tensor | None = None, *, like: Tensor | None = None) -> Grid:
     """The block's numbers in whole numbers; norms take the statistics of `x` `[rows, ...]` where it is given."""
     total = folded(block, x, like=like)
-    values = {**coefficients(block.neurons.neuron), **block.neurons.parameters_now()}
+    neurons = neurons_of(block)
+    values = {**coefficients(neurons.neuron), **neurons.parameters_now()}
     like = total.weight
     alpha, beta, theta = (
         torch.as_tensor(values[name], dtype=like.dtype, device=like.device) for name in ("alpha", "beta", "theta")
     )
-    recurrence = block.layer.recurrence
+    recurrence = neurons.recurrence
     bias = total.bias
     if recurrence is not None and recurrence.bias is not None:
         bias = recurrence.bias if bias is None else bias + recurrence.bias
     recurrent = None if recurrence is None else recurrence.weight
-    spiking = is_spiking(block.neurons.neuron)
+    spiking = is_spiking(neurons.neuron)
     scale = best_scale(
         [w.detach() for w in (total.weight, recurrent) if w is not None], bias, theta if spiking else None
     )
@@ -154,7 +153,7 @@ def best_scale(weights: list[Tensor], bias: Tensor | None, theta: Tensor | None)
 
 def _neurons(block: Block, grid: Grid, sums: Tensor) -> tuple[Tensor, Tensor]:
     """Spikes and potentials (before reset) under the weighted sums `[time, batch, *neurons]`."""
-    neurons, shape = block.neurons, sums.shape[2:]
+    neurons, shape = neurons_of(block), sums.shape[2:]
 
     def each(value: Tensor) -> Tensor:
         """One number, or one a channel, for each neuron."""

@@ -22,7 +22,7 @@ LISTEN = 256  # steps at least, in which a population that could go on for ever 
 class Carried(NamedTuple):
     """A population whose spikes can be under way when the next recording begins, and which may not fall silent."""
 
-    place: int
+    population: int
     fires_alone: bool  # its bias lifts it above the threshold without any input
     through: str  # what carries its spikes
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_bp.chip.forward import run_chip
-from snn_bp.chip.rules import blocks, check_surrogates
+from snn_bp.chip.rules import check_surrogates, chip_blocks, name_of, neurons_of
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import Path
 from snn_bp.model.network import Activity, Network, NetworkState, check_network
@@ -34,7 +34,7 @@ class OnChip(nn.Module):
         self.model, self.input_shape, self.output_shape = network.model, network.input_shape, network.output_shape
         self.shapes, self.surrogate = network.shapes, network.surrogate
         self.freeze_norm = False
-        blocks(self)  # refuses what the chip cannot hold
+        chip_blocks(self)  # refuses what the chip cannot hold
         self.train(network.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,14 +50,14 @@ class OnChip(nn.Module):
         """As `run`, and between its two values the mean output of each neuron of every layer but the last."""
         outs = [(block, out) for block, out, _, _ in self._run(x, state)]
         last = len(self.layers) - 1
-        return outs[-1][1], [out.mean((0, 1)) for block, out in outs if block.places[-1] != last], ()
+        return outs[-1][1], [out.mean((0, 1)) for block, out in outs if block.indexes[-1] != last], ()
 
     @torch.no_grad()
     def plan(self, x: Tensor) -> list[str]:
         """In words, how the layers run on `x` and which fraction of each one's input is not zero: a line a block."""
         lines, x = [], self.in_floats(x)
         for block, out, _, _ in self._run(x):
-            names = " - ".join(self.name(place) for place in block.places)
+            names = " - ".join(self.name(index) for index in block.indexes)
             lines.append(f"{names}: {INTEGERS}; {float((x != 0).float().mean()):.1%} of its input is not zero")
             x = out
         return lines
@@ -67,7 +67,7 @@ class OnChip(nn.Module):
         activities, after = [], []
         for block, out, potentials, grid in self._run(x, state):
             potentials = potentials / grid.scale
-            activities.append(Activity(self.name(block.places[-1]), block.neurons.neuron, out, potentials))
+            activities.append(Activity(name_of(self, block), neurons_of(block).neuron, out, potentials))
             after.append(State(v=potentials[-1], s=out[-1]))
         return activities, tuple(after)
 
@@ -78,13 +78,13 @@ class OnChip(nn.Module):
         """
         x = self.in_floats(x)
         for block, out, membrane, grid in self._run(x, state):
-            for place in block.places[:-1]:
-                layer, training = self.layers[place], self.layers[place].training
-                x = apply_stateless(layer.eval(), x)  # norms have followed this input already
-                layer.train(training)
-                yield layer, x
+            for part in block.parts[:-1]:
+                training = part.layer.training
+                x = apply_stateless(part.layer.eval(), x)  # norms have followed this input already
+                part.layer.train(training)
+                yield part.layer, x
             x, membrane = out, membrane / grid.scale
-            yield block.layer, (out, State(v=membrane[-1], s=out[-1]), membrane)
+            yield neurons_of(block), (out, State(v=membrane[-1], s=out[-1]), membrane)
 
     def _run(self, x: Tensor, state: NetworkState | None = None) -> Iterator[tuple]:
         if state is not None and state != ():
@@ -94,7 +94,7 @@ class OnChip(nn.Module):
     def train(self, mode: bool = True) -> "OnChip":
         """Training or evaluation mode, of the network in floats too; training asks for surrogates that fit the grid."""
         if mode:
-            check_surrogates(self, blocks(self))
+            check_surrogates(self, chip_blocks(self))
         self.floats.train(mode)
         self.training = mode
         return self

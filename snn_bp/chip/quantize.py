@@ -14,8 +14,9 @@ from snn_bp.chip.forward import on_grid
 from snn_bp.chip.graph import DECAY_ONE, Graph, Population
 from snn_bp.chip.in_a_row import carried, pause_for
 from snn_bp.chip.network import OnChip
-from snn_bp.chip.rules import Block, blocks
+from snn_bp.chip.rules import chip_blocks, delays_of, name_of, neurons_of
 from snn_bp.errors import SnnError
+from snn_bp.model.blocks import Block
 from snn_bp.model.exact import check_whole
 from snn_bp.model.network import Network
 from snn_bp.neurons import has_current, is_spiking
@@ -33,36 +34,33 @@ def quantize(network: Network, *, input_bits: int = 0) -> Graph:
     """
     check_whole("export", network, Network, OnChip)
     populations = []
-    for block in blocks(network):
-        name = network.name(block.places[-1])
+    found = chip_blocks(network)
+    for block in found:
         try:
             populations.append(_population(block, network))
         except SnnError as cause:
-            raise SnnError(f"export, {name}: {cause}") from cause
+            raise SnnError(f"export, {name_of(network, block)}: {cause}") from cause
     for lost in lost_weights(network, populations):
         if lost.is_many:
             warnings.warn(f"export, {lost}", stacklevel=3)
     graph = Graph(input_shape=network.input_shape, populations=tuple(populations), input_bits=input_bits, cleared=True)
     for each in carried(graph):
         if each.fires_alone:
-            name = network.name(blocks(network)[each.place].places[-1])
-            warnings.warn(f"export, {name}: {each}", stacklevel=3)
+            warnings.warn(f"export, {name_of(network, found[each.population])}: {each}", stacklevel=3)
     return replace(graph, pause=pause_for(graph))
 
 
 def may_fire_alone(network: Network) -> list[str]:
     """In words, which layers could come to fire without input and whose spikes then reach the next recording."""
-    said, found = [], blocks(network)
-    for place, block in enumerate(found):
-        behind = place + 1 < len(found) and bool(found[place + 1].delays)
-        recurrent = block.layer.recurrence is not None
-        carries = "its recurrence" if recurrent else "the Delay behind" if behind else None
-        shifted = folded(block).bias is not None or (
-            block.layer.recurrence is not None and block.layer.recurrence.bias is not None
-        )
+    said, found = [], chip_blocks(network)
+    for index, block in enumerate(found):
+        behind = any(delays_of(next_block) for next_block in found[index + 1 : index + 2])
+        recurrence = neurons_of(block).recurrence
+        carries = "its recurrence" if recurrence is not None else "the Delay behind" if behind else None
+        shifted = folded(block).bias is not None or (recurrence is not None and recurrence.bias is not None)
         if carries and shifted:
             said.append(
-                f"{network.name(block.places[-1])}: a bias or BatchNorm in front can make it fire without input, and "
+                f"{name_of(network, block)}: a bias or BatchNorm in front can make it fire without input, and "
                 f"{carries} would carry that into the next recording, which export refuses. Dense(..., bias=False) "
                 "and no BatchNorm in front rule it out."
             )
@@ -97,15 +95,15 @@ class Lost(NamedTuple):
 def lost_weights(network: Network, populations: Sequence[Population]) -> list[Lost]:
     """For each population how many of its weights round to zero, pools and norms folded in."""
     found = []
-    for block, population in zip(blocks(network), populations, strict=True):
-        weights = [(folded(block).weight, population.weight)]
-        if block.layer.recurrence is not None and population.recurrent is not None:
-            weights.append((block.layer.recurrence.weight, population.recurrent))
+    for block, population in zip(chip_blocks(network), populations, strict=True):
+        weights, recurrence = [(folded(block).weight, population.weight)], neurons_of(block).recurrence
+        if recurrence is not None and population.recurrent is not None:
+            weights.append((recurrence.weight, population.recurrent))
         before = [(weight.detach().cpu() != 0).numpy() for weight, _ in weights]
         largest = max(float(weight.abs().max()) for weight, _ in weights)
         found.append(
             Lost(
-                name=network.name(block.places[-1]),
+                name=name_of(network, block),
                 count=sum(int((was & (held == 0)).sum()) for was, (_, held) in zip(before, weights, strict=True)),
                 of=sum(int(was.sum()) for was in before),
                 largest=largest,
@@ -116,14 +114,14 @@ def lost_weights(network: Network, populations: Sequence[Population]) -> list[Lo
 
 
 def _population(block: Block, network: Network) -> Population:
-    grid, neuron, shape = on_grid(block), block.neurons.neuron, block.neurons.shape
+    grid, neuron, shape = on_grid(block), neurons_of(block).neuron, neurons_of(block).shape
     bias, geometry = grid.sum.bias, grid.sum.geometry
     if network.floats is network and has_current(neuron) and bias is not None and bool((bias != 0).any()):
         raise SnnError(
             "its bias (or norm's shift) passes the synaptic current, on the chip it goes to the membrane. Train with "
             'target="loihi", where it does so too, or without: Dense(..., bias=False) and no BatchNorm.'
         )
-    delays = [each.steps_now().flatten().cpu().numpy() for each in block.delays]
+    delays = [each.steps_now().flatten().cpu().numpy() for each in delays_of(block)]
     moves = {} if geometry is None else geometry._asdict()
     return Population(
         shape=shape,

@@ -1,143 +1,155 @@
-"""A network as blocks: neurons with all that lies between them and the neurons before, as a chip has them."""
+"""What Loihi can hold of a network: a rule for each role that a layer can have, and a refusal where there is none."""
 
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 from torch import nn
 
 from snn_bp.errors import SnnError
-from snn_bp.model.blocks import Layers
+from snn_bp.model.blocks import Block, Layers, Part, Role, blocks
 from snn_bp.model.exact import check_exact
-from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, SumPool
+from snn_bp.model.modules import Delays, Neurons
 from snn_bp.neurons import IF, LI, LIF, CubaLIF, is_spiking
 
 Target: TypeAlias = Literal["float", "loihi"]
 LOIHI = "for Loihi"  # how refusals of the target and of .net files begin
-NEURONS = (IF, LIF, CubaLIF, LI)  # that the chip has, by their exact class
-PARTS = (
-    nn.Linear,
-    nn.Conv2d,
-    SumPool,
-    nn.AvgPool2d,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.Flatten,
-    DropoutOverTime,
-    Delays,
-)
-REFUSED = {  # of the layers we know, those that have no place on it, and what has
-    nn.MaxPool1d: "a maximum cannot be a weighted sum. Use Pool(2, kind='sum') or a Conv with a stride.",
-    nn.MaxPool2d: "a maximum cannot be a weighted sum. Use Pool(2, kind='sum') or a Conv with a stride.",
-    nn.Conv1d: "the file has convolutions and pools of images only. Use Dense on a row of channels.",
-    nn.AvgPool1d: "the file has convolutions and pools of images only. Use Dense on a row of channels.",
+NEURONS = (IF, LIF, CubaLIF, LI)  # the neurons of the chip; a subclass is another neuron
+LONGEST_DELAY = 62
+NO_MAXIMUM = "a maximum cannot be a weighted sum. Use Pool(2, kind='sum') or a Conv with a stride."
+IMAGES_ONLY = "the file has convolutions and pools of images only. Use Dense on a row of channels."
+REFUSED = {
+    nn.MaxPool1d: NO_MAXIMUM,
+    nn.MaxPool2d: NO_MAXIMUM,
+    nn.Conv1d: IMAGES_ONLY,
+    nn.AvgPool1d: IMAGES_ONLY,
 }
 
 
-class Block(NamedTuple):
-    """Neurons and all that lies between them and the neurons before."""
-
-    places: range  # in the network; the last is the layer of neurons
-    parts: tuple[nn.Module, ...]
-    layer: Neurons
-    shape: tuple[int, ...]  # of the input
-
-    @property
-    def neurons(self) -> Neurons:
-        """The neurons, recurrent or not."""
-        return self.layer
-
-    @property
-    def delays(self) -> tuple[Delays, ...]:
-        """The axonal delays of what comes in, one behind the other; none, as a rule, or one."""
-        return tuple(part for part in self.parts if isinstance(part, Delays))
-
-
-def blocks(network: Layers) -> list[Block]:
-    """The blocks of a `Network`; raises where a layer has no place on the chip, and says what has."""
-    found, first, shape = [], 0, network.input_shape
-    for place, layer in enumerate(network.layers):
-        if isinstance(layer, Neurons):
-            parts = tuple(network.layers[first:place])
-            block = Block(range(first, place + 1), parts, layer, shape)
-            _check(network, block)
-            found.append(block)
-            first, shape = place + 1, network.shapes[place]
-    for place in range(first, len(network.layers)):  # behind the last neurons, which send what they send in any shape
-        layer = network.layers[place]
-        check_exact(LOIHI, network.name(place), layer)
-        if not found or type(layer) is not nn.Flatten:
+def chip_blocks(network: Layers) -> list[Block]:
+    """The blocks of a network, neurons at the end of each; raises where a layer has no place on the chip."""
+    found = blocks(network, LOIHI)
+    if found[-1].neurons is None:
+        _check_behind(network, found.pop(), first=not found)
+    for block in found:
+        if not is_spiking(neurons_of(block).neuron) and block.indexes[-1] != len(network.layers) - 1:
             raise SnnError(
-                f"{LOIHI}, {network.name(place)} has no neurons behind it. End the model with a neuron, as LI or LIF."
+                f"{LOIHI}, {name_of(network, block)}: an LI sends potentials, the chip sends spikes; only the last "
+                "layer can be read out. Use LIF here."
             )
+        for part in block.parts:
+            check_exact(LOIHI, network.name(part.index), part.layer)
+            if why := RULES.get(part.role, _unknown)(block, part):
+                raise SnnError(f"{LOIHI}, {name_of(network, block)}: {why}")
     return found
 
 
-def check_surrogates(network: Layers, blocks: list[Block]) -> None:
+def neurons_of(block: Block) -> Neurons:
+    """The neurons at the end of a block, which every block on the chip has."""
+    assert block.neurons is not None
+    return block.neurons
+
+
+def name_of(network: Layers, block: Block) -> str:
+    """What a message calls a block: by its neurons."""
+    return network.name(block.indexes[-1])
+
+
+def delays_of(block: Block) -> list[Delays]:
+    """The axonal delays of what comes in, one behind the other; none, as a rule, or one."""
+    return [part.layer for part in block.of("delay")]  # type: ignore[misc]
+
+
+def check_surrogates(network: Layers, found: list[Block]) -> None:
     """Raise where a gradient on the chip would be in other units than the forward pass."""
-    for block in blocks:
-        if block.neurons.surrogate.per != "threshold":
+    for block in found:
+        if neurons_of(block).surrogate.per != "threshold":
             raise SnnError(
-                f"{LOIHI}, {network.name(block.places[-1])}: its surrogate counts the slope in units of the potential, "
-                "which the grid rescales. Use per='threshold'."
+                f"{LOIHI}, {name_of(network, block)}: its surrogate counts the slope in units of the potential, which "
+                "the grid rescales. Use per='threshold'."
             )
 
 
-def _check(network: Layers, block: Block) -> None:
-    """Raise where a block cannot be on the chip, naming the layer and what can."""
-    name, neuron = network.name(block.places[-1]), block.neurons.neuron
-    reset = getattr(neuron, "reset", "zero")
-    check_exact(LOIHI, name, block.layer)
+def _check_behind(network: Layers, behind: Block, *, first: bool) -> None:
+    """Behind the last neurons, which send what they send in any shape, there may be a Flatten."""
+    for part in behind.parts:
+        check_exact(LOIHI, network.name(part.index), part.layer)
+        if first or part.role != "flatten":
+            raise SnnError(
+                f"{LOIHI}, {network.name(part.index)} has no neurons behind it. End the model with a neuron, as LI or "
+                "LIF."
+            )
 
-    def refuse(why: str) -> SnnError:
-        return SnnError(f"{LOIHI}, {name}: {why}")
 
+def _neurons(block: Block, part: Part) -> str | None:
+    neurons = neurons_of(block)
+    neuron, reset = neurons.neuron, getattr(neurons.neuron, "reset", "zero")
     if type(neuron) not in NEURONS:
-        raise refuse(
-            f"the chip's neuron has no adaptation and is no {type(neuron).__name__}. It is one of "
-            f"{', '.join(kind.__name__ for kind in NEURONS)}."
-        )
+        known = ", ".join(kind.__name__ for kind in NEURONS)
+        return f"the chip's neuron has no adaptation and is no {type(neuron).__name__}. It is one of {known}."
     if reset != "zero":
-        raise refuse(f'it resets by {reset!r}, the chip clears the membrane. Train with reset="zero".')
-    if not is_spiking(neuron) and block.places[-1] != len(network.layers) - 1:
-        raise refuse(
-            "an LI sends potentials, the chip sends spikes; only the last layer can be read out. Use LIF here."
-        )
-    if len(block.neurons.shape) == 3 and len(block.neurons.learned):
-        raise refuse("each neuron of a map would learn its own decay or threshold, a file holds one for each channel.")
-    delays = sum(isinstance(part, Delays) for part in block.parts)
-    if delays and block.layer.recurrence is not None:
-        raise refuse("lava would delay the recurrence too. Put the Delay in front of a layer that is not recurrent.")
-    if delays and not any(isinstance(part, nn.Linear) for part in block.parts):
-        raise refuse("a Delay stands in front of a Dense; leave out that of a convolution or pool.")
-    longest = sum(delay.longest() for delay in block.delays)
-    if longest > 62:
-        raise refuse(f"its delays reach {longest} steps, the chip holds 62. Use Delay(..., most=62).")
-    synapses = norms = pools = 0
-    for place, part in zip(block.places, block.parts, strict=False):
-        if type(part) in REFUSED:
-            raise refuse(REFUSED[type(part)])
-        check_exact(LOIHI, network.name(place), part, *PARTS)
-        if isinstance(part, SumPool) and len(block.shape) != 3:
-            raise refuse(REFUSED[nn.AvgPool1d])
-        if isinstance(part, nn.Conv2d) and (isinstance(part.padding, str) or part.padding_mode != "zeros"):
-            raise refuse(
-                f"{network.name(place)} has padding={part.padding!r}; use a number of rows, filled with zeros."
-            )
-        if isinstance(part, Delays) and (synapses or pools or any(isinstance(p, nn.Conv2d) for p in block.parts)):
-            raise refuse(
-                "a Delay stands right behind neurons (or the input), in front of a Dense; a convolution has none."
-            )
-        if isinstance(part, DropoutOverTime) and synapses:
-            raise refuse("a Dropout of weighted sums; put it in front of the Dense or Conv, where it silences inputs.")
-        synapses += isinstance(part, nn.Linear | nn.Conv2d)
-        norms += isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)
-        pools += isinstance(part, SumPool | nn.AvgPool2d)
-        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) and not synapses:
-            raise refuse("a BatchNorm stands behind a Dense or Conv, into whose weights it folds.")
-        if isinstance(part, nn.Flatten) and synapses and len(network.shapes[place]) != len(network.shapes[place - 1]):
-            raise refuse("a Flatten between a Conv and its neurons; put it behind the neurons.")
-    if synapses > 1:
-        raise refuse("two weighted sums in a row; a neuron stands between them, or they are one.")
-    if not synapses and not pools and block.places.start:  # at the input each neuron hears its own pixel
-        raise refuse("no synapses lead to it. Put a Dense or Conv in front.")
-    if not synapses and norms:
-        raise refuse("a norm of a Pool alone; put a Conv between them.")
+        return f'it resets by {reset!r}, the chip clears the membrane. Train with reset="zero".'
+    if len(neurons.shape) == 3 and len(neurons.learned):
+        return "each neuron of a map would learn its own decay or threshold, a file holds one for each channel."
+    if not block.of("weights", "pool") and block.parts[0].index:  # at the input each neuron has a pixel of its own
+        return "no synapses lead to it. Put a Dense or Conv in front."
+    return None
+
+
+def _weights(block: Block, part: Part) -> str | None:
+    if type(part.layer) in REFUSED:
+        return REFUSED[type(part.layer)]
+    padding = getattr(part.layer, "padding", 0)
+    if isinstance(padding, str) or getattr(part.layer, "padding_mode", "zeros") != "zeros":
+        return f"its Conv has padding={padding!r}; use a number of rows, filled with zeros."
+    if len(block.of("weights")) > 1:
+        return "two weighted sums in a row; a neuron stands between them, or they are one."
+    return None
+
+
+def _pool(block: Block, part: Part) -> str | None:
+    return REFUSED.get(type(part.layer)) or (None if len(part.before) == 3 else IMAGES_ONLY)
+
+
+def _norm(block: Block, part: Part) -> str | None:
+    if not _is_behind_weights(block, part):
+        return "a BatchNorm stands behind a Dense or Conv, into whose weights it folds."
+    return None
+
+
+def _flatten(block: Block, part: Part) -> str | None:
+    if _is_behind_weights(block, part) and len(part.before) != len(part.after):
+        return "a Flatten between a Conv and its neurons; put it behind the neurons."
+    return None
+
+
+def _dropout(block: Block, part: Part) -> str | None:
+    if _is_behind_weights(block, part):
+        return "a Dropout of weighted sums; put it in front of the Dense or Conv, where it silences inputs."
+    return None
+
+
+def _delay(block: Block, part: Part) -> str | None:
+    if neurons_of(block).recurrence is not None:
+        return "lava would delay the recurrence too. Put the Delay in front of a layer that is not recurrent."
+    if not any(len(weights.after) == 1 for weights in block.of("weights")):
+        return "a Delay stands in front of a Dense; leave out that of a convolution or pool."
+    longest = sum(delays.longest() for delays in delays_of(block))
+    if longest > LONGEST_DELAY:
+        return f"its delays reach {longest} steps, the chip holds {LONGEST_DELAY}. Use Delay(..., most=62)."
+    if any(other.index < part.index or len(other.after) > 1 for other in block.of("weights", "pool")):
+        return "a Delay stands right behind neurons (or the input), in front of a Dense; a convolution has none."
+    return None
+
+
+def _unknown(block: Block, part: Part) -> str:
+    return f"the chip has nothing like a {type(part.layer).__name__}. Known: {', '.join(RULES)}."
+
+
+def _is_behind_weights(block: Block, part: Part) -> bool:
+    return any(weights.index < part.index for weights in block.of("weights"))
+
+
+RULES: dict[Role, Callable[[Block, Part], str | None]] = {
+    "neurons": _neurons, "weights": _weights, "pool": _pool, "norm": _norm, "flatten": _flatten, "dropout": _dropout,
+    "delay": _delay,
+}  # fmt: skip

@@ -23,6 +23,7 @@ from snn_bp.chip.network import OnChip
 from snn_bp.chip.netx_read import read_netx
 from snn_bp.chip.quantize import lost_weights, quantize
 from snn_bp.chip.replay import Overflow, simulate
+from snn_bp.chip.rules import name_of
 from snn_bp.kernels.fixed import UNIT
 from snn_bp.model.network import Network
 from snn_bp.runs.evaluation import count_activity
@@ -74,7 +75,7 @@ def prove_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Proof
         for name, classes in said.items():
             right[name] += int((classes == targets).sum())
         others += int((said["float"] != said["quantised"]).sum())
-        names = [whole.name(block.places[-1]) for block, *_ in ran]
+        names = [name_of(whole, block) for block, *_ in ran]
         for place, (population, (_, out, potentials, _)) in enumerate(zip(held.populations, ran, strict=True)):
             mine, theirs = replay.spikes[place], out
             if population.readout:
@@ -160,7 +161,9 @@ def _explained(difference: str | None, graph: Graph, names: Sequence[str]) -> st
 
 
 def _going_on(graph: Graph, names: Sequence[str]) -> list[str]:
-    return [f"{names[each.place]}: {each}" for each in carried(graph)] if len(names) == len(graph.populations) else []
+    return (
+        [f"{names[each.population]}: {each}" for each in carried(graph)] if len(names) == len(graph.populations) else []
+    )
 
 
 def _too_large(overflows: dict[str, dict[str, int]]) -> list[str]:

@@ -138,7 +138,7 @@ def test_a_bias_that_fires_alone_is_named_and_no_pause_is_believed_in(through):
 
     (found,) = carried(chain(loud, behind))
 
-    assert found.place == 0 and found.fires_alone and through in found.through
+    assert found.population == 0 and found.fires_alone and through in found.through
     assert carried(chain(one(1, bias=np.array([4]), threshold=4), behind)) == ()
 
 
