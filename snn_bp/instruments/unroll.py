@@ -16,6 +16,7 @@ from snn_bp.instruments.smooth import SmoothSpike
 from snn_bp.kernels import first_state, parameters_of, use_backend
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.reference import Spike, torch_advance, torch_slope
+from snn_bp.model.blocks import blocks
 from snn_bp.model.exact import check_exact, check_whole
 from snn_bp.model.modules import Neurons
 from snn_bp.model.network import Network, NetworkState, check_network, deep_copy, has_state
@@ -60,6 +61,7 @@ def unroll(
 ) -> tuple[Tensor, list[Steps]]:
     """The output on `x` `[time, batch, ...]` from `state` (None: rest), and the steps of each layer of neurons."""
     check_whole("trace", network, Network)
+    blocks(network, "trace")  # refuses joints
     layers: list[Steps] = []
     given = iter(state or ())
     with use_backend("reference"):
