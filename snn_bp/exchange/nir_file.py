@@ -12,39 +12,38 @@ import numpy as np
 
 from snn_bp.errors import SnnError, is_number
 from snn_bp.exchange.nir_flat import flat, without_batch
-from snn_bp.exchange.nir_node import NEURONS, Edge, Node, Value
+from snn_bp.exchange.nir_node import KEY, NEURONS, Edge, Node, Value, offset_key
 from snn_bp.files.hdf5 import Entry, read_hdf5
 
-FORMAT = 1  # of our contract
-CONTRACT = "snn_bp"  # its name in the graph's metadata, a text of JSON
+FORMAT = 1  # version of what snn_bp writes into the metadata
 METADATA = "/node/metadata/"
 RESETS_TO_VALUE = (1, 0, 6)  # the version of NIR from which a spike sets v_reset; before, it takes off the threshold
-MOST_NEURONS, MOST_PRODUCTS = 2**24, 2**32  # of one layer, and of one step of it
-NO_STEP = "NIR stores no time step and this file has no contract of snn_bp. Give step_s (--step): "
+MAX_NEURONS, MAX_PRODUCTS = 2**24, 2**32  # in one layer, and for one step of it
+NO_STEP = "NIR stores no time step and this file has no metadata of snn_bp. Give step_s (--step): "
 
 
 @dataclass(frozen=True, eq=False)
 class NirFile:
-    """Nodes by name, edges in the order of the file, and the contract if `snn_bp` wrote it."""
+    """Nodes by name, edges in the order of the file, and the metadata if `snn_bp` wrote it."""
 
     version: tuple[int, ...]
     nodes: dict[str, Node]
     edges: list[Edge]
-    contract: dict[str, Any] | None
+    metadata: dict[str, Any] | None
 
     def subtracts(self, node: Node) -> bool:
         """Whether a spike takes the threshold off, as up to NIR 1.0.5, and does not set a value."""
-        return "v_reset" not in node.fields and self.contract is None and self.version < RESETS_TO_VALUE
+        return "v_reset" not in node.fields and self.metadata is None and self.version < RESETS_TO_VALUE
 
-    def step(self, given: float | None) -> float:
-        """The length of a time step in seconds: the contract's, or the one given."""
-        ours = self.contract["step_s"] if self.contract else given
-        if given is not None and not _is_step(given):
-            raise SnnError(f"step_s={given!r}: the time step is a positive number of seconds.")
+    def step(self, step_s: float | None) -> float:
+        """The length of a time step in seconds: that of the metadata, or the one given."""
+        ours = self.metadata["step_s"] if self.metadata else step_s
+        if step_s is not None and not _is_step(step_s):
+            raise SnnError(f"step_s={step_s!r}: the time step is a positive number of seconds.")
         if ours is None:
             raise SnnError(NO_STEP + "read_nir without it says which steps keep the layers alive.")
-        if given is not None and ours != given:
-            raise SnnError(f"step_s={given}: the file was written for steps of {ours} s. Leave step_s out.")
+        if step_s is not None and ours != step_s:
+            raise SnnError(f"step_s={step_s}: the file was written for steps of {ours} s. Leave step_s out.")
         return float(ours)
 
 
@@ -58,7 +57,7 @@ def open_nir(path: Path | str) -> NirFile:
 
 
 def chain_of(file: NirFile) -> tuple[list[str], dict[str, str]]:
-    """The nodes from input to output, and the node through which neurons hear themselves."""
+    """The nodes from input to output, and the node through which neurons are recurrent."""
     ends = {kind: [name for name, node in file.nodes.items() if node.kind == kind] for kind in ("Input", "Output")}
     for kind, names in ends.items():
         if len(names) != 1:
@@ -73,7 +72,7 @@ def chain_of(file: NirFile) -> tuple[list[str], dict[str, str]]:
         if node.kind in ("Linear", "Affine") and len(out[name]) == 1 and out[name] == into[name]:
             neurons = out[name][0]
             if file.nodes[neurons].kind not in NEURONS or neurons in loops:
-                raise node.refuse(f"it feeds {neurons!r} back, which is no neuron or hears itself already.")
+                raise node.refuse(f"it feeds {neurons!r} back, which is no neuron or has a recurrence already.")
             loops[neurons] = name
             out[neurons].remove(name)
             into[neurons].remove(name)
@@ -99,26 +98,18 @@ def _graph(entries: dict[str, Entry]) -> NirFile:
         raise SnnError(f"its version {version[:20]!r} is no version of NIR.")
     if _text(entries, "/node/type") != "NIRGraph":
         raise SnnError("its top node is no NIRGraph.")
-    contract = None
-    if METADATA + CONTRACT in entries:
-        contract = _contract(_text(entries, METADATA + CONTRACT))
-        if contract.get("digest", digest := digest_of(entries, contract)) != digest:
-            raise SnnError(
-                "what it holds is not what snn_bp wrote: the file was changed or damaged. Export it again; a file that "
-                f"was changed on purpose is read with a step_s once {METADATA}{CONTRACT} is taken out of it."
-            )
-        _check_contract(contract)
+    metadata = _metadata_of(entries)
     parts, edges = flat(entries)
     nodes = {name: _node(name, fields, entries) for name, fields in parts.items()}
-    return NirFile(tuple(int(number or 0) for number in numbers.groups()), without_batch(nodes, edges), edges, contract)
+    return NirFile(tuple(int(number or 0) for number in numbers.groups()), without_batch(nodes, edges), edges, metadata)
 
 
-def digest_of(entries: Mapping[str, Entry], contract: Mapping[str, Any]) -> str:
-    """A hash of all nodes and edges and of the contract, the same however the file stores them."""
-    said = {name: value for name, value in contract.items() if name != "digest"}
+def digest_of(entries: Mapping[str, Entry], metadata: Mapping[str, Any]) -> str:
+    """A hash of all nodes and edges and of the metadata, the same however the file stores them."""
+    said = {name: value for name, value in metadata.items() if name != "digest"}
     found = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     for path, entry in sorted(entries.items()):
-        if not path.startswith("/node/") or path == METADATA + CONTRACT or entry is None:
+        if not path.startswith("/node/") or path == METADATA + KEY or entry is None:
             continue
         found.update(f"{path}\n".encode())
         if isinstance(entry, np.ndarray):
@@ -146,38 +137,41 @@ def _node(name: str, parts: dict[str, Entry], entries: dict[str, Entry]) -> Node
     for path, entry in parts.items():
         field, _, key = path.partition("/")
         if field == "metadata":
-            if isinstance(entry, np.ndarray) and key.startswith(CONTRACT):
+            if isinstance(entry, np.ndarray) and key.startswith(KEY):
                 metadata[key] = entry
         elif key or (field and not isinstance(entry, np.ndarray | str)):
             raise SnnError(f"node {name!r}: its {field!r} should be numbers or a text.")
         elif field not in ("", "type"):
             assert isinstance(entry, np.ndarray | str)
             fields[field] = entry
-    for key in (f"{CONTRACT}_weight_off", f"{CONTRACT}_bias_off"):  # of NIR 1.0.4, whose nodes hold no metadata
+    for key in map(offset_key, ("weight", "bias")):  # NIR 1.0.4 holds no metadata in its nodes
         entry = entries.get(f"{METADATA}{key} {name}")
         if isinstance(entry, np.ndarray):
             metadata[key] = entry
     return Node(name, kind, fields, metadata)
 
 
-def _contract(text: str) -> dict[str, Any]:
+def _metadata_of(entries: dict[str, Entry]) -> dict[str, Any] | None:
+    """What snn_bp says about a file, checked; None where another library wrote it."""
+    if METADATA + KEY not in entries:
+        return None
     try:
-        contract = json.loads(text)
+        metadata = json.loads(_text(entries, METADATA + KEY))
     except (ValueError, RecursionError):
-        raise SnnError("the contract of snn_bp in its metadata is not JSON.") from None
-    if not isinstance(contract, dict) or contract.get("format") != FORMAT:
-        raise SnnError(f"the contract of snn_bp in its metadata has another format than {FORMAT}. Update snn_bp.")
-    return contract
-
-
-def _check_contract(contract: dict[str, Any]) -> None:
-    step, neurons = contract.get("step_s"), contract.get("neurons")
-    if not _is_step(step):
-        raise SnnError("the contract of snn_bp in its metadata has no step_s, a positive number of seconds.")
-    kernels = contract.setdefault("kernels", {})
-    if not all(isinstance(part, dict) and all(isinstance(each, dict) for each in part.values())
-               for part in (neurons, kernels)):  # fmt: skip
-        raise SnnError("the contract of snn_bp in its metadata does not say what its neurons are.")
+        raise SnnError("the metadata of snn_bp is not JSON.") from None
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise SnnError(f"the metadata of snn_bp has another format than {FORMAT}. Update snn_bp.")
+    if metadata.get("digest", digest := digest_of(entries, metadata)) != digest:
+        raise SnnError(
+            "what it holds is not what snn_bp wrote: the file was changed or damaged. Export it again; a file that "
+            f"was changed on purpose is read with a step_s once {METADATA}{KEY} is taken out of it."
+        )
+    if not _is_step(metadata.get("step_s")):
+        raise SnnError("the metadata of snn_bp has no step_s, a positive number of seconds.")
+    for entry in (metadata.get("neurons"), metadata.setdefault("kernels", {})):
+        if not isinstance(entry, dict) or not all(isinstance(each, dict) for each in entry.values()):
+            raise SnnError("the metadata of snn_bp does not say what its neurons are.")
+    return metadata
 
 
 def _is_step(value: Any) -> bool:

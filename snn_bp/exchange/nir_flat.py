@@ -17,7 +17,7 @@ Parts = dict[str, dict[str, Entry]]
 
 def flat(entries: dict[str, Entry]) -> tuple[Parts, list[Edge]]:
     """The fields of every node by its name, "graph.node" of one in an inner graph, and the edges between them."""
-    found = _Found({}, [], {}, {})
+    found = _Flat({}, [], {}, {})
     _collect({path.removeprefix("/node/"): entry for path, entry in entries.items()}, "", found)
     parts = found.parts
     edges = [(found.ends.get(start, start), found.starts.get(end, end)) for start, end in found.edges]
@@ -32,7 +32,7 @@ def flat(entries: dict[str, Entry]) -> tuple[Parts, list[Edge]]:
     return parts, edges
 
 
-class _Found(NamedTuple):
+class _Flat(NamedTuple):
     """What is collected so far, and for each graph inside the graph which node is its input, which its output."""
 
     parts: Parts
@@ -41,7 +41,7 @@ class _Found(NamedTuple):
     ends: dict[str, str]
 
 
-def _collect(graph: dict[str, Entry], label: str, found: _Found) -> None:
+def _collect(graph: dict[str, Entry], label: str, found: _Flat) -> None:
     """Collect the nodes and edges of a graph, and of those inside it."""
     children: Parts = {}
     for path, entry in graph.items():

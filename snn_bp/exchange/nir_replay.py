@@ -1,7 +1,7 @@
-"""What a NIR file does, by NIR's own equations in numpy: the witness that reads no code of the network it speaks for.
+"""What a NIR file does, by NIR's own equations in numpy: an independent reference that shares no code with networks.
 
-Euler steps, current first, then membrane, threshold (strict) and reset, from rest at `v_leak`. Neurons that hear
-themselves hear their spikes of the step before, none at first; what leads them back, a bias included, acts at once.
+Euler steps, current first, then membrane, threshold (strict) and reset, from rest at `v_leak`. Recurrent neurons
+receive their spikes of the step before, none at first; what leads them back, a bias included, acts at once.
 """
 
 from graphlib import CycleError, TopologicalSorter
@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from snn_bp.errors import SnnError, check_choice
-from snn_bp.exchange.nir_file import MOST_NEURONS, NirFile, open_nir
+from snn_bp.exchange.nir_file import MAX_NEURONS, NirFile, open_nir
 from snn_bp.exchange.nir_node import NEURONS, Node
 
 
@@ -24,7 +24,7 @@ def replay_nir(
 ) -> Tensor:  # fmt: skip
     """The output `[time, batch, ...]` of the file for an input `[time, batch, ...]`, as single precision holds it.
 
-    `precision` is that of the equations. `step_s` is needed where the file has no contract of snn_bp. Skips and sums
+    `precision` is that of the equations. `step_s` is needed where the file has no metadata of snn_bp. Skips and sums
     of several edges are followed too, and files from before NIR 1.0.6, where a spike takes the threshold off.
     """
     check_choice("replay_nir: precision", precision, ("double", "single"))
@@ -57,7 +57,7 @@ def _run(file: NirFile, x: np.ndarray, step: float) -> np.ndarray:
     try:
         order = list(TopologicalSorter(into).static_order())
     except CycleError as cause:
-        raise SnnError(f"its nodes {cause.args[1]} close a circle that is no recurrence of neurons.") from None
+        raise SnnError(f"its nodes {cause.args[1]} close a cycle that is no recurrence of neurons.") from None
     values: dict[str, np.ndarray] = {}
     for name in order:
         node = file.nodes[name]
@@ -126,7 +126,9 @@ def _stateless(node: Node, x: np.ndarray, step: float) -> np.ndarray:
     if kind in ("Conv1d", "Conv2d"):
         return np.stack([_conv(node, x_t) for x_t in x])
     if kind in ("SumPool2d", "AvgPool2d"):
-        windows = _windows(x, node.whole("kernel_size", 2), node.whole("stride", 2), node.whole("padding", 2), (1, 1))
+        windows = _windows(
+            x, node.integers("kernel_size", 2), node.integers("stride", 2), node.integers("padding", 2), (1, 1)
+        )
         return windows.sum((-2, -1)) if kind == "SumPool2d" else windows.mean((-2, -1))
     if kind == "Flatten":
         first, last = (int(node.numbers(name)) % len(shape) for name in ("start_dim", "end_dim"))
@@ -150,14 +152,14 @@ def _conv(node: Node, x: np.ndarray) -> np.ndarray:
     """One step `[batch, channels, ...]`."""
     weight = node.numbers("weight").astype(x.dtype)
     space = weight.ndim - 2
-    dilation, padding = node.whole("dilation", space), node.fields["padding"]
+    dilation, padding = node.integers("dilation", space), node.fields["padding"]
     around = [step * (size - 1) for size, step in zip(weight.shape[2:], dilation, strict=True)]
     if isinstance(padding, str) and (padding == "valid" or not any(length % 2 for length in around)):
         pad = tuple(length // 2 if padding == "same" else 0 for length in around)
     else:
-        pad = node.whole("padding", space)
-    windows = _windows(x, weight.shape[2:], node.whole("stride", space), pad, dilation)
-    groups = node.whole("groups", 1)[0]
+        pad = node.integers("padding", space)
+    windows = _windows(x, weight.shape[2:], node.integers("stride", space), pad, dilation)
+    groups = node.integers("groups", 1)[0]
     inputs = np.split(windows, groups, axis=1)
     axes = ((1, *range(2 + space, 2 + 2 * space)), (1, *range(2, 2 + space)))
     outputs = [np.tensordot(part, kernel, axes) for part, kernel in zip(inputs, np.split(weight, groups), strict=True)]
@@ -171,7 +173,7 @@ def _windows(
     """The windows over the last axes of `x`, zeros around it: `[..., places, size]`."""
     space = tuple(range(x.ndim - len(size), x.ndim))
     if np.prod([length + 2 * pad for length, pad in zip(x.shape[-len(size) :], padding, strict=True)], dtype=float) > (
-        MOST_NEURONS
+        MAX_NEURONS
     ):
         raise SnnError(f"a padding of {list(padding)} is beyond reason.")
     x = np.pad(x, [(0, 0)] * space[0] + [(pad, pad) for pad in padding])

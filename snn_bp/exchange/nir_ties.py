@@ -1,4 +1,4 @@
-"""Thresholds that no rounding decides, for neurons that hear spikes without weights in between.
+"""Thresholds that no rounding decides, for neurons that receive spikes without weights in between.
 
 Such neurons meet their threshold exactly: one spike lifts a potential from 0 to 1, and `v > 1` is false. A reader's
 gain, step / tau * r, is 1 only up to rounding, and so is its decay. So the file's tau, r and threshold are in double
@@ -16,28 +16,28 @@ READERS: tuple[tuple[bool, Type, bool, int], ...] = (  # Euler step (else beta v
     (True, np.float64, False, 8), (True, np.float32, False, 2),
     *((*reader, 1) for reader in product((True, False), (np.float32, np.float64), (True, False))),
 )  # fmt: skip
-STEPS, MOST = 24, 4096  # how many steps since rest are followed, and how many potentials of each
-NEAR = 2.0**-17  # of the threshold: farther from it, no rounding reaches
+STEPS, MAX_POTENTIALS = 24, 4096  # how many steps since rest are followed, and how many potentials of each
+NEAR = 2.0**-17  # fraction of the threshold: farther from it, no rounding reaches
 ULPS = (0.55, 0.75, 1, 0.45, 0.25, 0, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, -0.25, -0.45, -1, -2)
-MOST_KINDS = 256  # of neurons in a layer; with more of them their thresholds are arbitrary numbers already
+MAX_KINDS = 256  # with more kinds of neurons in a layer their thresholds are arbitrary numbers already
 
 
-def settled(
+def off_ties(
     alpha: np.ndarray, beta: np.ndarray, theta: np.ndarray, inputs: Sequence[float], *, step: float
 ) -> np.ndarray:
     """The thresholds to write, in double precision, for neurons of these coefficients (in single precision).
 
-    `inputs` are the values that may come, 0 among them. Neurons with more than `MOST_KINDS` kinds keep theirs.
+    `inputs` are the values that may come, 0 among them. Neurons with more than `MAX_KINDS` kinds keep theirs.
     """
-    rows = np.stack([part.ravel().astype(np.float32) for part in np.broadcast_arrays(alpha, beta, theta)])
+    rows = np.stack([each.ravel().astype(np.float32) for each in np.broadcast_arrays(alpha, beta, theta)])
     kinds, which = np.unique(rows, axis=1, return_inverse=True)
-    if kinds.shape[1] > MOST_KINDS:
+    if kinds.shape[1] > MAX_KINDS:
         return theta.astype(np.float64)
-    found = np.array([_settled(kind[0], kind[1], kind[2], inputs, step) for kind in kinds.T])
+    found = np.array([_off_ties(kind[0], kind[1], kind[2], inputs, step) for kind in kinds.T])
     return found[which.ravel()].reshape(theta.shape)
 
 
-def _settled(alpha: np.float32, beta: np.float32, theta: np.float32, inputs: Sequence[float], step: float) -> float:
+def _off_ties(alpha: np.float32, beta: np.float32, theta: np.float32, inputs: Sequence[float], step: float) -> float:
     """The threshold for which the fewest readers differ, of those a few units in the last place away."""
     walks = [_Walk(alpha, beta, *reader[:2], step) for reader in READERS]
     ours = _Ours(alpha, beta)
@@ -47,8 +47,8 @@ def _settled(alpha: np.float32, beta: np.float32, theta: np.float32, inputs: Seq
         fires = potentials > theta
         close = np.abs(potentials.astype(np.float64) - float(theta)) < NEAR * float(theta)
         kept = np.flatnonzero(~fires)
-        if len(kept) > MOST:
-            kept = np.random.default_rng(t).choice(kept, MOST, replace=False)
+        if len(kept) > MAX_POTENTIALS:
+            kept = np.random.default_rng(t).choice(kept, MAX_POTENTIALS, replace=False)
         for found, walk in zip(near, walks, strict=True):
             found.append(walk.advance(inputs)[close])
             walk.keep(kept)
@@ -80,9 +80,9 @@ class _Ours:
         self.v = self.beta * np.tile(self.v, len(inputs)) + self.i
         return self.v
 
-    def keep(self, places: np.ndarray) -> None:
+    def keep(self, kept: np.ndarray) -> None:
         """Go on from these alone."""
-        self.i, self.v = self.i[places], self.v[places]
+        self.i, self.v = self.i[kept], self.v[kept]
 
 
 class _Walk:
@@ -96,18 +96,18 @@ class _Walk:
     def advance(self, inputs: Sequence[float]) -> np.ndarray:
         """One step: each potential so far with each input."""
         x = np.repeat(np.array(inputs, self.states[0].dtype), len(self.states[0]))
-        for place, (rate, gain, decay) in enumerate(self.stages):
-            state = np.tile(self.states[place], len(inputs))
+        for stage, (rate, gain, decay) in enumerate(self.stages):
+            state = np.tile(self.states[stage], len(inputs))
             if self.euler and decay < 1:
                 state = state + rate * (gain * x - state)
             else:
                 state = decay * state + (rate * gain * x if self.euler else x)
-            self.states[place] = x = state
+            self.states[stage] = x = state
         return x
 
-    def keep(self, places: np.ndarray) -> None:
+    def keep(self, kept: np.ndarray) -> None:
         """Go on from these alone."""
-        self.states = [state[places] for state in self.states]
+        self.states = [state[kept] for state in self.states]
 
 
 def _stage(decay: float, step: float, kind: Type) -> tuple[np.floating, np.floating, np.floating]:

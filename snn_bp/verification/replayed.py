@@ -14,7 +14,7 @@ from snn_bp.chip.netx_write import write_netx
 from snn_bp.errors import SnnError, check_choice, check_flag, check_number
 from snn_bp.exchange.nir_read import read_nir
 from snn_bp.exchange.nir_replay import replay_nir
-from snn_bp.exchange.nir_write import check_places, contract_path, write_nir
+from snn_bp.exchange.nir_write import check_writable, metadata_path, write_nir
 from snn_bp.files import make_folder, replace_file, write_object
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.neurons import is_spiking
@@ -49,8 +49,8 @@ def export(
     kind = kind_of(file)
     check_flag("export: proof", proof)
     _nir_only(file, kind, step=step_s, compatible=compatible)
-    beside = loader_path(file) if kind == "netx" else contract_path(file)
-    check_places(file, beside)
+    beside = loader_path(file) if kind == "netx" else metadata_path(file)
+    check_writable(file, beside)
     if proof:
         _recordings(run, split, samples)  # refused before anything is written
     with tempfile.TemporaryDirectory() as folder:

@@ -60,6 +60,7 @@ FOLDED = {
     "norms and pools": (
         (Conv(4, 3), Pool(2), BatchNorm(), lif, Conv(5, 2), Pool(2, kind="sum"), BatchNorm(), lif, *head), (2, 11, 13)
     ),
+    "recurrent maps": ((Conv(3, 3), Flatten(), Recurrent(lif, bias=False), Dense(5), lif), (2, 6, 5)),
     "recurrent bias": ((Dense(16, bias=False), BatchNorm(), Recurrent(lif, bias=True), Dense(5), lif), (24,)),
 }  # fmt: skip
 
@@ -159,16 +160,16 @@ def test_recurrent_edges_stand_before_the_edge_forward_and_names_have_no_dots(tm
     assert {"input", "output"} < graph.nodes.keys()
 
 
-def test_the_contract_stands_in_the_file_and_beside_it(tmp_path):
+def test_the_metadata_stands_in_the_file_and_beside_it(tmp_path):
     path = tmp_path / "net.nir"
 
-    contract = write_nir(build((Dense(7), lif), (5,)), path, step_s=1e-3)
+    metadata = write_nir(build((Dense(7), lif), (5,)), path, step_s=1e-3)
 
     beside = json.loads((tmp_path / "net.nir.json").read_text())
-    assert json.loads(nir.read(path).metadata["snn_bp"]) == contract
-    assert beside == {**contract, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    assert contract["step_s"] == 1e-3 and contract["input_shape"] == [5]
-    assert contract["neurons"] == {"layer1_lif": {"form": "unit-r", "beta": 0.9}} and "kernels" not in contract
+    assert json.loads(nir.read(path).metadata["snn_bp"]) == metadata
+    assert beside == {**metadata, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert metadata["step_s"] == 1e-3 and metadata["input_shape"] == [5]
+    assert metadata["neurons"] == {"layer1_lif": {"form": "unit-r", "beta": 0.9}} and "kernels" not in metadata
 
 
 def test_the_same_network_gives_the_same_bytes(tmp_path):
@@ -231,10 +232,10 @@ def test_compatible_files_have_no_v_reset_and_read_back_the_same(coin, tmp_path)
     ],
 )
 def test_what_nir_cannot_say_is_refused_with_the_remedy(model, shape, says, tmp_path):
-    with pytest.raises(SnnError, match=r"export to net\.nir: layer") as raised:
+    with pytest.raises(SnnError, match=r"export to net\.nir: model\.") as raised:
         write_nir(Network(model, shape), tmp_path / "net.nir")
 
-    assert raised.match("(?s)" + says.replace("(LIF)", r"\(LIF\)"))
+    assert raised.match("(?s)" + says.replace("(beta=0.9)", r"\(beta=0.9\)"))
     assert not list(tmp_path.iterdir())
 
 
@@ -250,7 +251,7 @@ def test_every_reason_to_refuse_is_named_at_once(tmp_path):
     "make, says",
     [
         (lambda: Network((Dense(7), lif), (5,)).double(), "single precision"),
-        (lambda: OnChip(Network((Dense(7), lif), (5,))), "integers"),
+        (lambda: OnChip(Network((Dense(7), lif), (5,))), "Loihi's integers"),
     ],
 )
 def test_networks_of_other_numbers_are_refused(make, says, tmp_path):

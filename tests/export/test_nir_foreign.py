@@ -247,7 +247,7 @@ REFUSED = {
         lambda: recurrent(nir.Linear(weights(5, 5)), neurons=nir.LI(full(1e-3, 5), full(1, 5), full(0, 5))),
         "neurons that spike",
     ),
-    "fraction of a step": (lambda: chain(nir.Delay(full(1.5e-4, 24)), affine(5, 24)), "whole numbers of steps"),
+    "fraction of a step": (lambda: chain(nir.Delay(full(1.5e-4, 24)), affine(5, 24)), "integer numbers of steps"),
     "padded pool": (lambda: chain(nir.SumPool2d(pair, pair, pair), shape=images), "without padding"),
     "oblong pool": (lambda: chain(nir.SumPool2d(np.array([2, 1]), pair, pair * 0), shape=images), "square windows"),
     "half a Flatten": (lambda: chain(nir.Flatten({"input": np.array(images)}, 1), shape=images), "flattens all"),
@@ -266,7 +266,7 @@ def test_what_our_neurons_cannot_say_is_refused_by_node(name, tmp_path):
         read_nir(tmp_path / "net.nir", step_s=STEP)
 
 
-def test_a_file_without_contract_needs_a_time_step(tmp_path):
+def test_a_file_without_metadata_needs_a_time_step(tmp_path):
     nir.write(tmp_path / "net.nir", chain(affine(5, 24), leaky(5)))
 
     for reads in (read_nir, lambda path: replay_nir(path, np.zeros((2, 1, 24)))):
@@ -305,14 +305,14 @@ NO_DECAY = json.dumps({"format": 1, "step_s": 1e-4, "neurons": {"layer1_lif": {"
 
 
 def signed(path):
-    """Put the hash of what the file holds now into its contract, as a clever change would."""
+    """Put the hash of what the file holds now into its metadata, as a clever change would."""
     with h5py.File(path, "r+") as file:
         try:
-            contract = json.loads(file["node/metadata/snn_bp"][()])
-            contract["digest"] = nir_file.digest_of(hdf5.entries_of(file), contract)
+            metadata = json.loads(file["node/metadata/snn_bp"][()])
+            metadata["digest"] = nir_file.digest_of(hdf5.entries_of(file), metadata)
         except (KeyError, ValueError, TypeError, RecursionError, hdf5_child.Refused):
             return  # so broken that no hash is asked for
-        replace(file, "node/metadata/snn_bp", json.dumps(contract))
+        replace(file, "node/metadata/snn_bp", json.dumps(metadata))
 
 
 def raw_outside(file):
@@ -336,9 +336,9 @@ CHANGES = {
     "no nodes": (lambda file: file.__delitem__("node/nodes"), "names the node"),
     "no version": (lambda file: file.__delitem__("version"), "/version should be a text"),
     "version": (lambda file: replace(file, "version", "latest"), "no version of NIR"),
-    "contract": (lambda file: replace(file, "node/metadata/snn_bp", "{"), "not JSON"),
-    "deep contract": (lambda file: replace(file, "node/metadata/snn_bp", "[" * 100_000), "not JSON"),
-    "newer contract": (lambda file: replace(file, "node/metadata/snn_bp", '{"format": 99}'), "Update snn_bp"),
+    "metadata": (lambda file: replace(file, "node/metadata/snn_bp", "{"), "not JSON"),
+    "deep metadata": (lambda file: replace(file, "node/metadata/snn_bp", "[" * 100_000), "not JSON"),
+    "newer metadata": (lambda file: replace(file, "node/metadata/snn_bp", '{"format": 99}'), "Update snn_bp"),
     "no decay": (lambda file: replace(file, "node/metadata/snn_bp", NO_DECAY), "has no numbers"),
     "link outside": (lambda file: replace(file, f"{LIF_}/tau", h5py.ExternalLink("x.h5", "/tau")), "link to elsewhere"),
     "soft link": (lambda file: replace(file, f"{LIF_}/tau", h5py.SoftLink("/node")), "link to elsewhere"),
@@ -373,7 +373,7 @@ def test_a_changed_file_is_refused(name, ours):
         ("padding", "wide", "padding 'wide'"),
         ("groups", 0, "groups"),
         ("input_shape", np.array([7, 7]), "input_shape"),
-        ("stride", np.array([0.5, 1]), "whole numbers"),
+        ("stride", np.array([0.5, 1]), "integers"),
     ],
 )
 def test_a_convolution_beyond_reason_is_refused(field, value, says, pictures):

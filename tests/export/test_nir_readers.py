@@ -212,6 +212,14 @@ def test_the_step_at_which_inputs_count_once_is_tried_too(tmp_path):
         read_nir(tmp_path / "net.nir")
 
 
+def test_a_gain_of_zero_is_no_candidate_for_the_step(tmp_path):
+    before, behind = ends((24,), (16,))
+    nir.write(tmp_path / "net.nir", graph({**before, "w": nir.Linear(weights(16, 24)), "n": leaky(16, r=0), **behind}))
+
+    with pytest.raises(SnnError, match=r"No candidate keeps every layer alive.*its input gain is 0"):
+        read_nir(tmp_path / "net.nir")
+
+
 def test_the_error_on_an_old_leaky_neuron_names_what_runs_it(coin, tmp_path):
     before, behind = ends((24,), (6,))
     file, x = tmp_path / "net.nir", coin(40, 2, 24, probability=0.4)
@@ -466,17 +474,17 @@ def test_a_file_whose_numbers_were_changed_is_refused_and_one_that_nir_wrote_aga
 
 
 @pytest.mark.parametrize("path", ("neurons/layer1_lif/beta", "step_s", "input_shape"))
-def test_a_contract_that_was_changed_is_refused(path, tmp_path):
+def test_a_metadata_that_was_changed_is_refused(path, tmp_path):
     write_nir(Network((Dense(4), lif), (4,)).eval(), tmp_path / "net.nir")
     with h5py.File(tmp_path / "net.nir", "r+") as held:
-        contract = json.loads(held["node/metadata/snn_bp"][()])
+        metadata = json.loads(held["node/metadata/snn_bp"][()])
         *parts, last = path.split("/")
-        at = contract
+        at = metadata
         for part in parts:
             at = at[part]
         at[last] = [5] if last == "input_shape" else at[last] * (1 + 1e-9)
         del held["node/metadata/snn_bp"]
-        held["node/metadata/snn_bp"] = json.dumps(contract)
+        held["node/metadata/snn_bp"] = json.dumps(metadata)
 
     with pytest.raises(SnnError, match="changed or damaged"):
         read_nir(tmp_path / "net.nir")
