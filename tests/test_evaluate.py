@@ -33,7 +33,8 @@ from snn_bp import (
     trace,
     use_backend,
 )  # fmt: skip
-from snn_bp.runs.evaluation import evaluate_network, layer_activity, wilson
+from snn_bp.runs.evaluation import evaluate_network, layer_activity
+from snn_bp.runs.interval import wilson_interval
 
 few_digits, finished = runs.few_digits, runs.finished
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -54,7 +55,7 @@ def test_accuracy_is_the_trace_of_the_confusion(split, finished):
     assert figures.samples == confusion.sum() == len(data.ids[split])
     assert figures.correct == confusion.trace()
     assert figures.accuracy == figures.correct / figures.samples
-    assert (figures.low, figures.high) == wilson(figures.correct, figures.samples)
+    assert (figures.low, figures.high) == wilson_interval(figures.correct, figures.samples)
     assert confusion.sum(1).tolist() == np.bincount(data.labels(split), minlength=10).tolist()  # rows: true classes
 
 
@@ -110,19 +111,19 @@ Z2 = 1.959963984540054**2
     ],
 )
 def test_wilson_gives_known_intervals(correct, samples, low, high):
-    assert wilson(correct, samples) == pytest.approx((low, high), abs=5.1e-5)
+    assert wilson_interval(correct, samples) == pytest.approx((low, high), abs=5.1e-5)
 
 
 @given(st.integers(1, 10_000), st.integers(0, 10_000))
 def test_wilson_solves_its_equation_and_mirrors(samples, correct):
     correct = min(correct, samples)
-    low, high = wilson(correct, samples)
+    low, high = wilson_interval(correct, samples)
 
     share, z = correct / samples, 1.959963984540054
     assert 0 <= low <= share <= high <= 1 or math.isclose(low, share) or math.isclose(high, share)
     for bound in (low, high):  # |share - p| = z sqrt(p (1 - p) / n)
         assert (share - bound) ** 2 == pytest.approx(z * z * bound * (1 - bound) / samples, abs=1e-9)
-    mirrored = wilson(samples - correct, samples)
+    mirrored = wilson_interval(samples - correct, samples)
     assert (1 - high, 1 - low) == pytest.approx(mirrored, abs=1e-12)
 
 

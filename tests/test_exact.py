@@ -29,7 +29,7 @@ from snn_bp.chip.quantize import quantize
 from snn_bp.chip.rules import chip_blocks
 from snn_bp.exchange.nir_write import write_nir
 from snn_bp.exchange.snntorch import from_snntorch, to_snntorch
-from snn_bp.instruments.online.blocks import blocks_of
+from snn_bp.instruments.online.blocks import online_blocks
 from snn_bp.model.exact import is_exact, why_strange
 from snn_bp.model.modules import Neurons
 from snn_bp.model.plan import apply_stateless
@@ -268,7 +268,7 @@ CONSUMERS = {
     "quantize": quantize,
     "target": chip_run,
     "to_snntorch": to_snntorch,
-    "online rules": lambda network: blocks_of(network.eval(), events((6,), torch.float32), "e-prop"),
+    "online rules": lambda network: online_blocks(network.eval(), events((6,), torch.float32), "e-prop"),
 }
 
 

@@ -6,7 +6,7 @@ from catalogue import assert_same
 
 from snn_bp import LI, LIF, BatchNorm, Conv, CountCrossEntropy, Dense, Flatten, MembraneCrossEntropy, Network, SnnError
 from snn_bp.instruments.landscape import filter_normalised, loss_slice
-from snn_bp.instruments.unroll import How, unroll
+from snn_bp.instruments.unroll import Variant, unroll
 
 TARGETS = torch.tensor([2, 0, 1])
 LOSS = CountCrossEntropy()
@@ -32,7 +32,7 @@ def test_the_middle_of_a_slice_is_the_loss_of_the_network(network, x, smoothed):
 
     found = loss_slice(network, x, TARGETS, LOSS, directions=2, points=3, smoothed=smoothed)
 
-    out = unroll(network, x, how=How(smooth=True))[0] if smoothed else network(x)
+    out = unroll(network, x, variant=Variant(smooth=True))[0] if smoothed else network(x)
     assert found.losses.shape == (3, 3)
     assert found.losses[1, 1].item() == pytest.approx(LOSS(out, TARGETS).item(), rel=1e-12)
 
@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_slice(network, x):
 def test_along_the_gradient_the_smoothed_loss_has_the_slope_of_the_gradient(x):
     network = Network((Dense(7), LIF(beta=0.8, reset="none"), Dense(4), LI(beta=0.9)), (5,)).double()
     loss = MembraneCrossEntropy()
-    out, _ = unroll(network, x, how=How(smooth=True))
+    out, _ = unroll(network, x, variant=Variant(smooth=True))
     names = [name for name, _ in network.named_parameters()]
     found = torch.autograd.grad(loss(out, TARGETS), list(network.parameters()))
 

@@ -195,7 +195,7 @@ def test_an_unknown_split_is_refused(copy):
 
 
 def test_the_doctors_findings_stand_on_the_page(copy, monkeypatch):
-    finding = Finding("silent", "layer 3 (LIF)", "share of neurons that never fire", 1.0, 0.9, "Put BatchNorm() there.")
+    finding = Finding("silent", "layer 3 (LIF)", "fraction that never fires", 1.0, 0.9, "Put BatchNorm() there.")
     monkeypatch.setattr(sections, "diagnose", lambda run: Report("run", (finding,)))
 
     assert str(finding) in page_of(copy).words

@@ -158,7 +158,7 @@ def misplaced_labels() -> str:
 
 PLANTED: dict[str, tuple[Callable[[], str], str]] = {  # fault -> how to plant and look for it, what must be said
     "wrong reset adjoint": (wrong_reset_adjoint, "adjoint of the reset is wrong"),
-    "NaN surrogate": (nan_surrogate, "model.1 LIF(beta=0.9): not finite. share of its surrogate's slopes"),
+    "NaN surrogate": (nan_surrogate, "model.1 LIF(beta=0.9): not finite. fraction of its surrogate's slopes"),
     "dead layer": (dead_layer, "model.1 LIF(beta=0.9, threshold=100): silent"),
     "leaked state": (leaked_state, "model.1 LIF(beta=0.9): leaked state"),
     "exploding recurrence": (exploding_recurrence, "model.1 Recurrent(LIF(beta=0.9)): exploding over time"),

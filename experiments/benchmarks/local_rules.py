@@ -129,7 +129,7 @@ def learn(dataset: Dataset, model: tuple, rule: str, *, seed: int, epochs: int) 
 def agreement(network: Network, rule: str, x: Tensor, targets: Tensor) -> dict[str, list[float]]:
     """Cosine and norm ratio of the rule's gradient to BPTT's, of each layer with weights."""
     rows = compare_to_bptt(network, x, targets, LOSS, RULES[rule](network, x, targets, LOSS))
-    return {row.layer: [round(row.cosine, 4), round(row.norm_ratio, 4)] for row in rows}
+    return {layer: [round(row.cosine, 4), round(row.norm_ratio, 4)] for layer, row in rows.items()}
 
 
 def mean_accuracy(rows: list[dict[str, Any]], network: str, rule: str) -> float:

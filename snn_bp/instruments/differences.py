@@ -16,7 +16,7 @@ from torch import Tensor
 
 from snn_bp.instruments.smooth import piece
 from snn_bp.instruments.traces import forked
-from snn_bp.instruments.unroll import How, Steps, unroll
+from snn_bp.instruments.unroll import Steps, Variant, unroll
 from snn_bp.model.blocks import parts_of
 from snn_bp.model.losses import Loss, smooth_loss
 from snn_bp.model.network import Network
@@ -40,7 +40,7 @@ class Difference:
     uncertain: float = 0.0  # of the difference itself, over the same norm: how far the loss is from smooth in reach
 
     @property
-    def judged(self) -> bool:
+    def conclusive(self) -> bool:
         """Whether the error says something of the gradient, not of a kink."""
         return self.crossed == 0 and not TRUSTED * self.uncertain > SEEN
 
@@ -154,7 +154,7 @@ def _run(
 ) -> tuple[Tensor, list[Steps]]:
     with forked(x):  # the same dropout every time
         torch.manual_seed(0)
-        out, layers = unroll(network, x, how=How(smooth=True, held=held))
+        out, layers = unroll(network, x, variant=Variant(smooth=True, held=held))
     return smooth_loss(loss, out, targets), layers
 
 

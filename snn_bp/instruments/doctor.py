@@ -24,8 +24,7 @@ from snn_bp.instruments.learning import (
 )
 from snn_bp.instruments.remedies import calm, carry, hold, remember, shrink, wake, widen
 from snn_bp.instruments.traces import LayerTrace, Trace, trace
-from snn_bp.model.activity import silent_share
-from snn_bp.model.names import path_of
+from snn_bp.model.activity import in_window, silent_fraction
 from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
 from snn_bp.neurons import is_spiking
@@ -33,20 +32,20 @@ from snn_bp.runs.evaluation import evaluate_network
 from snn_bp.runs.experiment import Experiment, Train
 from snn_bp.runs.folder import Run
 
-SILENT = 0.9  # of a layer's neurons; of a healthy first convolution half see only the dark border of an image
-SATURATED = 0.5  # of a layer's neurons fire in 95 % of the steps: they say nothing of the input
-WINDOW = 0.01  # of neurons and steps inside the surrogate's window; healthy layers: 0.07 .. 0.6 on the default data
-SHRUNK = 1e-2  # of |dL/dv| over all layers: five layers at 0.007 learned the default data to 0.80 instead of 0.96
-GROWTH = 1e3  # of |dL/dv| over all layers, or over time: of the 7 digits of single precision 3 are lost in a sum
-GROWN = 10.0  # of the output's largest |dL/dv|: what grows in a layer is larger there
+MAX_SILENT = 0.9  # in a healthy first convolution half of the neurons see only the dark border of an image
+MAX_SATURATED = 0.5  # neurons that fire in 95 % of the steps say nothing of the input
+MIN_WINDOW = 0.01  # fraction of neurons and steps; healthy layers: 0.07 .. 0.6 on the default data
+SHRUNK = 1e-2  # |dL/dv| over all layers: five layers at 0.007 learned the default data to 0.80 instead of 0.96
+GROWTH = 1e3  # |dL/dv| over all layers, or over time: of the 7 digits of single precision 3 are lost in a sum
+GROWN = 10.0  # what grows in a layer is larger there than so many times the output's largest |dL/dv|
 BOUND = 1e-3  # distance of a learned decay from 0 or 1; there the logistic function passes a thousandth of its gradient
-BOUND_SHARE = 0.1  # of a layer's neurons
-LEARNED = 1e-4  # of the loss: nothing is left to learn, and no error comes back
-HALF = 0.5  # of the events: of a run that answers poorly the window holds too little
+MAX_AT_BOUND = 0.1  # fraction of a layer's neurons
+LEARNED = 1e-4  # at a lower loss nothing is left to learn, and no error comes back
+HALF_INSIDE = 0.5  # where a run answers poorly, a window with fewer of the events holds too little
 NOTHING_IN = ("no input", "window too short")
 SCATTERED = ("silent", "saturated", "dead window", "vanishing error", "exploding error")  # where a rate left weights
-ECHOES = ("silent", "dead window", "vanishing error", "vanishing over time")  # of no input
-MEND_FIRST = "Mend {} first: too little reaches this layer."
+ECHOES = ("silent", "dead window", "vanishing error", "vanishing over time")  # what follows from no input
+FIX_FIRST = "Fix {} first: too little reaches this layer."
 BEARABLE = ("vanishing over time", "exploding over time")  # of a run that answers well: its task needs no more
 SAMPLES = 32  # recordings that a trace of a run takes
 
@@ -56,9 +55,9 @@ def diagnose(subject: Trace | Run | Experiment) -> Report:
     if isinstance(subject, Trace):
         return Report("trace", tuple(diagnose_trace(subject)))
     if isinstance(subject, Run):
-        return _examine_run(subject)
+        return _diagnose_run(subject)
     if isinstance(subject, Experiment):
-        return _examine_start(subject)
+        return _diagnose_start(subject)
     raise SnnError(f"diagnose: it takes a Trace, a Run or an Experiment, found {type(subject).__name__}.")
 
 
@@ -87,14 +86,14 @@ def diagnose_rate(network: Network, trace: Trace, how: Train, *, batches: int) -
     return find_learning_rate(network, how, trace.gradients, steps=how.epochs * batches)
 
 
-def _examine_run(run: Run) -> Report:
+def _diagnose_run(run: Run) -> Report:
     dataset, experiment = run.dataset(), run.experiment
     network, rows = run.network("last"), run.metrics()
     learned = has_learned(rows, {split: dataset.labels(split) for split in ("train", "validation")})
     inputs = [*find_changed_recordings(run), *find_faults_of_recordings(dataset)]
     if not learned and not any(finding.kind in NOTHING_IN for finding in inputs):
-        inputs += find_window(dataset, inside=HALF)
-    found, _ = _examine_network(network, dataset, experiment)
+        inputs += find_window(dataset, inside=HALF_INSIDE)
+    found, _ = _diagnose_network(network, dataset, experiment)
     found = [finding for finding in found if not (learned and finding.kind in BEARABLE)]
     first = experiment.network(dataset.shape)
     start_alive(first, _batch(dataset)[0])
@@ -119,12 +118,12 @@ def _examine_run(run: Run) -> Report:
     return Report(str(run.path), tuple(reversed(once.values())))
 
 
-def _examine_start(experiment: Experiment) -> Report:
+def _diagnose_start(experiment: Experiment) -> Report:
     dataset = load(experiment.data)
     inputs = find_faults_of_recordings(dataset)
     network = experiment.network(dataset.shape)
     start_alive(network, _batch(dataset)[0])
-    found, trace = _examine_network(network, dataset, experiment)
+    found, trace = _diagnose_network(network, dataset, experiment)
     rate = diagnose_rate(network, trace, experiment.train, batches=len(dataset.batches("train")))
     found = [*_without_echoes(inputs, found), *rate]
     if not any(finding.kind in (*NOTHING_IN, "one class") for finding in inputs):
@@ -132,7 +131,7 @@ def _examine_start(experiment: Experiment) -> Report:
     return Report(f"{experiment.data.name} before the first step", tuple(found))
 
 
-def _examine_network(network: Network, dataset: Dataset, experiment: Experiment) -> tuple[list[Finding], Trace]:
+def _diagnose_network(network: Network, dataset: Dataset, experiment: Experiment) -> tuple[list[Finding], Trace]:
     x, targets = _batch(dataset)
     found = [*find_leaked_state(network, x), *find_stale_cache(dataset)]
     traced = trace(network.train(), x, targets, loss=experiment.train.loss)
@@ -156,8 +155,8 @@ def _not_finite(trace: Trace) -> Finding | None:
 
     def finding(where: str, what: str, tensor: Tensor, advice: str) -> Finding:
         step = int((~torch.isfinite(tensor)).flatten(1).any(1).nonzero()[0])
-        share = float((~torch.isfinite(tensor)).float().mean())
-        return Finding("not finite", where, f"share of {what}, the first at step {step}", share, 0, advice)
+        fraction = float((~torch.isfinite(tensor)).float().mean())
+        return Finding("not finite", where, f"fraction of {what}, the first at step {step}", fraction, 0, advice)
 
     lower = "Lower train.lr, set train.clip=1.0, and look at the data for infinities."
     for layer in trace.layers:
@@ -172,16 +171,16 @@ def _not_finite(trace: Trace) -> Finding | None:
             return finding(layer.name, "its error dL/dv", layer.error, lower)
     broken = [name for name, size in trace.gradients.items() if not np.isfinite(size)]
     if broken or not np.isfinite(trace.loss):
-        return Finding("not finite", broken[-1] if broken else "the loss", "share", 1, 0, lower)
+        return Finding("not finite", broken[-1] if broken else "the loss", "fraction", 1, 0, lower)
     return None
 
 
 def _frozen(trace: Trace) -> list[Finding]:
     found = []
-    for name in trace.frozen:
-        layer = f"network.layers[{path_of(name)[0]}]"
+    for index, name in trace.frozen.items():
+        layer = f"network.layers[{index}]"
         advice = f"No gradient is asked for its weights. Unless they are to stay: {layer}.requires_grad_(True)."
-        found.append(Finding("frozen layer", name, "share of its parameters that learn", 0.0, 0.0, advice))
+        found.append(Finding("frozen layer", name, "fraction of its parameters that learn", 0.0, 0.0, advice))
     return found
 
 
@@ -192,38 +191,38 @@ def _activity(trace: Trace) -> list[Finding]:
         if not is_spiking(layer.neuron):
             continue
         silent = _silent(layer, last=layer is trace.layers[-1])
-        if silent > SILENT:
+        if silent > MAX_SILENT:
             advice, changes = wake(layer, trace)
             if dead:
-                advice, changes = MEND_FIRST.format(dead), ()
-            measure = "share of neurons that never fire"
-            found.append(Finding("silent", layer.name, measure, silent, SILENT, advice, changes))
+                advice, changes = FIX_FIRST.format(dead), ()
+            measure = "fraction of neurons that never fire"
+            found.append(Finding("silent", layer.name, measure, silent, MAX_SILENT, advice, changes))
             dead = dead or layer.name
-        if layer.saturated > SATURATED:
+        if layer.saturated > MAX_SATURATED:
             advice, changes = calm(layer, trace)
-            measure = "share of neurons that fire in 95 % of the steps"
-            found.append(Finding("saturated", layer.name, measure, layer.saturated, SATURATED, advice, changes))
-        if layer.window < WINDOW:
+            measure = "fraction of neurons that fire in 95 % of the steps"
+            found.append(Finding("saturated", layer.name, measure, layer.saturated, MAX_SATURATED, advice, changes))
+        if layer.window < MIN_WINDOW:
             advice, changes = (
-                widen(layer, trace) if silent <= SILENT else ("It is silent, and far from its threshold.", ())
+                widen(layer, trace) if silent <= MAX_SILENT else ("It is silent, and far from its threshold.", ())
             )
-            measure = "share of neurons and steps inside the surrogate's window"
-            found.append(Finding("dead window", layer.name, measure, layer.window, WINDOW, advice, changes))
+            measure = "fraction of neurons and steps inside the surrogate's window"
+            found.append(Finding("dead window", layer.name, measure, layer.window, MIN_WINDOW, advice, changes))
     return found
 
 
 def _silent(layer: LayerTrace, *, last: bool) -> float:
-    """Share of neurons that never fire, of those that hear anything; of an output 0 where most recordings get a spike.
+    """The fraction that never fires among neurons with input; of an output 0 where most recordings get a spike.
 
     (Of a map over a dark sensor most neurons see nothing; of many classes a batch holds few.)
     """
     if last and float(layer.spikes.flatten(2).any(2).any(0).float().mean()) > 0.5:
         return 0.0
     steps = layer.inputs.flatten(0, 1).flatten(1)
-    hears = (steps != steps[:1]).any(0)
+    has_input = (steps != steps[:1]).any(0)
     assert layer.rates is not None
     rates = layer.rates.flatten()
-    return silent_share(rates[hears]) if bool(hears.any()) else layer.silent
+    return silent_fraction(rates[has_input]) if bool(has_input.any()) else layer.silent
 
 
 def _depth(trace: Trace) -> list[Finding]:
@@ -250,7 +249,7 @@ def _time(trace: Trace) -> list[Finding]:
     measure = "largest |dL/dv| of the first quarter of the steps over that of the last"
     source = float(trace.errors[-1].max())  # a loss of first spikes, or of maxima, sends all of it to few steps
     for layer, gain, errors in zip(trace.layers, trace.time_gains, trace.errors, strict=True):
-        alone = layer is trace.layers[-1] and layer.recurrent  # its own error is all there is to hold it against
+        alone = layer is trace.layers[-1] and layer.recurrent  # its own error is all there is to compare it with
         grows = math.isfinite(gain) and gain > GROWTH and (alone or float(errors.max()) > GROWN * source)
         if grows and _reachable(layer, late=True):  # infinite: no error arises late
             advice, changes = hold(layer, trace)
@@ -267,16 +266,16 @@ def _reachable(layer: LayerTrace, *, late: bool = False) -> bool:
         return True
     quarter = max(1, len(layer.slopes) // 4)
     slopes = layer.slopes[-quarter:] if late else layer.slopes[:quarter]
-    return bool((slopes > 0.1 * layer.height).any())
+    return bool(in_window(slopes, layer.height).any())
 
 
 def _bounds(trace: Trace) -> list[Finding]:
     found = []
     for layer in trace.layers:
         for name, value in layer.decays.items():
-            share = float(((value < BOUND) | (value > 1 - BOUND)).float().mean())
-            if share > BOUND_SHARE:
+            fraction = float(((value < BOUND) | (value > 1 - BOUND)).float().mean())
+            if fraction > MAX_AT_BOUND:
                 advice = f"It no longer learns there: start {name} further inside, or fix it where it went."
-                measure = f"share of neurons whose {name} is within {BOUND:g} of 0 or 1"
-                found.append(Finding("decay at its bound", layer.name, measure, share, BOUND_SHARE, advice))
+                measure = f"fraction of neurons whose {name} is within {BOUND:g} of 0 or 1"
+                found.append(Finding("decay at its bound", layer.name, measure, fraction, MAX_AT_BOUND, advice))
     return found

@@ -19,7 +19,7 @@ from snn_bp.instruments.learning import at_chance, best_constant
 from snn_bp.instruments.unroll import copied
 from snn_bp.kernels import use_backend
 from snn_bp.model.network import Network
-from snn_bp.runs.evaluation import wilson
+from snn_bp.runs.interval import wilson_interval
 
 PERMUTED = 0.5  # of the votes: a network at chance on 40 recordings of 10 classes reaches 0.3 by the best exchange
 CHECKED = 8  # recordings of each part that are read again
@@ -57,7 +57,7 @@ def find_shifted_labels(confusion: Sequence[Sequence[int]], *, where: str) -> li
         return []
     _, votes = linear_sum_assignment(counts, maximize=True)
     best = int(counts[np.arange(len(counts)), votes].sum())
-    if best / total < PERMUTED or wilson(best, total)[0] <= wilson(right, total)[1]:
+    if best / total < PERMUTED or wilson_interval(best, total)[0] <= wilson_interval(right, total)[1]:
         return []
     moved = [(label, int(vote)) for label, vote in enumerate(votes) if label != vote]
     away = {(label - vote) % len(counts) for label, vote in moved}
@@ -68,7 +68,7 @@ def find_shifted_labels(confusion: Sequence[Sequence[int]], *, where: str) -> li
         how = ", ".join(f"label {label} is class {vote} of training" for label, vote in moved[:5])
     advice = f"Its labels are not those of training: {how}. See how each split gets its labels."
     measure = f"accuracy is {right / total:.3f}, in another order of the classes"
-    return [Finding("shifted labels", where, measure, best / total, wilson(right, total)[1], advice)]
+    return [Finding("shifted labels", where, measure, best / total, wilson_interval(right, total)[1], advice)]
 
 
 def find_unrelated_labels(dataset: Dataset) -> list[Finding]:

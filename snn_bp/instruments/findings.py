@@ -19,7 +19,7 @@ class Finding:
     """One thing that is wrong: where, which figure says so, and what to change."""
 
     kind: Kind
-    where: str  # a layer by its name, or a part of the data
+    where: str  # a layer by its name, or which of the data
     measure: str
     value: float
     limit: float

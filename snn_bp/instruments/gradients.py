@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from snn_bp.errors import SnnError, check_number, check_seed
 from snn_bp.instruments.differences import TRUSTED, Difference, differences, largest, scales
+from snn_bp.instruments.similarity import Similarity, similarity, similarity_by_layer
 from snn_bp.instruments.smooth import at_edges
 from snn_bp.instruments.traces import forked
-from snn_bp.instruments.unroll import How, check_asked, copied, unroll
+from snn_bp.instruments.unroll import Variant, check_asked, copied, unroll
 from snn_bp.kernels import use_backend
+from snn_bp.model.blocks import parts_of
 from snn_bp.model.losses import CountCrossEntropy, Loss, smooth_loss
-from snn_bp.model.modules import Delays
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.neurons import Neuron, is_spiking
 
@@ -48,22 +49,14 @@ class KernelCheck:
         return largest(self.errors.values())
 
     @property
-    def judged(self) -> bool:
+    def conclusive(self) -> bool:
         """Whether both ran the same spikes and slopes; a sum in another order may flip one, and gradients differ."""
         return self.spikes_differ == 0 and self.at_kinks == 0
 
     @property
     def ok(self) -> bool:
         """Whether the gradients agree, or are not to be compared."""
-        return not self.judged or self.worst <= KERNEL_LIMITS[self.precision]
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """How one gradient of a layer lies to another: 1 and 1 where they are equal."""
-
-    cosine: float  # NaN where one is zero
-    norm_ratio: float
+        return not self.conclusive or self.worst <= KERNEL_LIMITS[self.precision]
 
 
 @dataclass(frozen=True)
@@ -71,8 +64,8 @@ class LayerCheck:
     """The surrogate gradient of one layer beside others of the same layer."""
 
     layer: str
-    smoothed: Likeness  # surrogate over smoothed: the network whose exact gradient the surrogate would be
-    attached: Likeness  # reset detached over not: the part of the gradient that goes through resets
+    smoothed: Similarity  # surrogate over smoothed: the network whose exact gradient the surrogate would be
+    attached: Similarity  # reset detached over not: the part of the gradient that goes through resets
 
 
 @dataclass(frozen=True)
@@ -80,8 +73,8 @@ class TruncationCheck:
     """The whole gradient truncated every `steps` steps, over backpropagation through all steps."""
 
     steps: int
-    same_loss: Likeness  # only the gradient through time is cut
-    as_trained: Likeness | None  # as `train.truncate` does: each piece with its own loss. None: cannot run in pieces
+    same_loss: Similarity  # only the gradient through time is cut
+    as_trained: Similarity | None  # as `train.truncate` does: each piece with its own loss. None: cannot run in pieces
 
 
 @dataclass(frozen=True)
@@ -107,7 +100,7 @@ class GradientReport:
                     f'{part} is wrong: train within use_backend("reference"), and report it.'
                 )
         for row in self.differences:
-            if row.judged and not row.within(SMOOTH_LIMIT):
+            if row.conclusive and not row.within(SMOOTH_LIMIT):
                 limit = max(SMOOTH_LIMIT, TRUSTED * row.uncertain)
                 said.append(
                     f"{row.name}: the smoothed network's gradient is off by {row.error:.2g} of its norm from finite "
@@ -121,9 +114,9 @@ class GradientReport:
         return not self.problems
 
     @property
-    def judged(self) -> bool:
-        """Whether every check could be judged."""
-        return all(check.judged for check in (*self.kernels, *self.differences))
+    def conclusive(self) -> bool:
+        """Whether every check is conclusive."""
+        return all(check.conclusive for check in (*self.kernels, *self.differences))
 
     def record(self) -> dict[str, Any]:
         """All figures as JSON holds them; what is not finite becomes None."""
@@ -134,21 +127,22 @@ class GradientReport:
         for check in self.kernels:
             why = f"{check.spikes_differ} neurons spike otherwise" if check.spikes_differ else ""
             why = why or f"{check.at_kinks} neurons and steps lie on a jump of the surrogate"
-            note = "" if check.judged else f", not judged: {why}"
+            note = "" if check.conclusive else f", not conclusive: {why}"
             lines.append(f"  {check.precision:30}{check.worst:10.1e}{note}")
         lines.append("smoothed network against finite differences")
         for row in self.differences:
             note = "" if row.uncertain <= SMOOTH_LIMIT / TRUSTED else f" +- {row.uncertain:.1e}: the loss is not smooth"
-            if not row.judged:
-                note = f", not judged: {row.crossed} kinks of the surrogate crossed" if row.crossed else f"{note} here"
+            if not row.conclusive:
+                crossed = f", not conclusive: {row.crossed} kinks of the surrogate crossed"
+                note = crossed if row.crossed else f"{note} here"
             lines.append(f"  {row.name:30}{row.error:10.1e}{note}")
         lines.append(f"{'surrogate gradient over':32}{'smoothed':>18}{'reset not detached':>20}")
         for row in self.layers:
-            lines.append(f"  {row.layer:30}{_pair(row.smoothed):>18}{_pair(row.attached):>20}")
+            lines.append(f"  {row.layer:30}{row.smoothed!s:>18}{row.attached!s:>20}")
         lines.append(f"{'truncated over full':32}{'same loss':>18}{'as trained':>20}   (cosine, norm ratio)")
         for row in self.truncated:
-            lines.append(f"  every {row.steps:3} steps{'':15}{_pair(row.same_loss):>18}{_pair(row.as_trained):>20}")
-        end = "all right" if self.judged else "nothing wrong in what could be judged"
+            lines.append(f"  every {row.steps:3} steps{'':15}{row.same_loss!s:>18}{row.as_trained or '-'!s:>20}")
+        end = "all right" if self.conclusive else "nothing wrong in what is conclusive"
         return "\n".join([*lines, *(f"wrong: {problem}" for problem in self.problems), *([end] * self.ok)])
 
 
@@ -172,16 +166,16 @@ def check_gradients(
         _kernels(copied(network, double=kind == torch.float64), inputs.to(kind), targets, loss) for kind in precisions
     ]
     double, x, steps = copied(network, double=True), inputs.double(), len(inputs)
-    hard = _gradients(double, x, targets, loss, How())
-    detached, attached = (_gradients(double, x, targets, loss, How(detach=cut)) for cut in (True, False))
-    smoothed, cut = compare_smoothed(double, x, targets, loss), _each_layer(double, detached, attached)
+    hard = _gradients(double, x, targets, loss, Variant())
+    detached, attached = (_gradients(double, x, targets, loss, Variant(detach=cut)) for cut in (True, False))
+    smoothed, cut = compare_smoothed(double, x, targets, loss), similarity_by_layer(double, detached, attached)
     layers = [LayerCheck(layer, smoothed[layer], cut[layer]) for layer in smoothed]
     chosen = truncations if truncations is not None else [steps >> n for n in range(1, 5) if steps >> n]
     truncated = [
         TruncationCheck(
             every,
-            _likeness(_gradients(double, x, targets, loss, How(truncate=every)), hard, list(hard)),
-            _likeness(pieces, hard, list(hard)) if (pieces := _in_pieces(double, x, targets, loss, every)) else None,
+            _similarity(_gradients(double, x, targets, loss, Variant(truncate=every)), hard),
+            _similarity(pieces, hard) if (pieces := _in_pieces(double, x, targets, loss, every)) else None,
         )
         for every in chosen
     ]
@@ -189,19 +183,10 @@ def check_gradients(
     return GradientReport(tuple(kernels), tuple(rows), tuple(layers), tuple(truncated))
 
 
-def compare_smoothed(network: Network, x: Tensor, targets: Tensor, loss: Loss) -> dict[str, Likeness]:
+def compare_smoothed(network: Network, x: Tensor, targets: Tensor, loss: Loss) -> dict[str, Similarity]:
     """The surrogate gradient over the smoothed network's, of each layer that has parameters."""
-    hard, smooth = (_gradients(network, x, targets, loss, How(smooth=smooth)) for smooth in (False, True))
-    return _each_layer(network, hard, smooth)
-
-
-def _each_layer(network: Network, mine: Gradients, other: Gradients) -> dict[str, Likeness]:
-    first = {id(weight): name for name, weight in network.named_parameters()}  # layers may share weights
-    named = {
-        network.name(place): [first[id(weight)] for weight in layer.parameters()]
-        for place, layer in enumerate(network.layers)
-    }
-    return {layer: _likeness(mine, other, own) for layer, own in named.items() if own}
+    hard, smooth = (_gradients(network, x, targets, loss, Variant(smooth=smooth)) for smooth in (False, True))
+    return similarity_by_layer(network, hard, smooth)
 
 
 def _kernels(network: Network, x: Tensor, targets: Tensor, loss: Loss) -> KernelCheck:
@@ -228,8 +213,10 @@ def _kernels(network: Network, x: Tensor, targets: Tensor, loss: Loss) -> Kernel
     away = {name: a - b for name, a, b in zip(named, fast, slow, strict=True)}
     errors = {name: float(rest.norm()) / (sizes[name] or 1.0) for name, rest in away.items()}
     if not largest(errors.values()) <= KERNEL_LIMITS[precision]:
-        attached, detached = (_gradients(copied(network), x, targets, loss, How(detach=cut)) for cut in (False, True))
-        resets = _likeness(away, {name: attached[name] - detached[name] for name in named}, list(named)).cosine
+        attached, detached = (
+            _gradients(copied(network), x, targets, loss, Variant(detach=cut)) for cut in (False, True)
+        )
+        resets = _similarity(away, {name: attached[name] - detached[name] for name in named}).cosine
         jumps = _jumps(network, x)
     return KernelCheck(precision, _apart(outs["fastest"], outs["reference"]), jumps, errors, abs(resets))
 
@@ -237,10 +224,10 @@ def _kernels(network: Network, x: Tensor, targets: Tensor, loss: Loss) -> Kernel
 def _outputs(network: Network, x: Tensor) -> list[tuple[Neuron, Tensor]]:
     """What every layer of neurons sends, by the backend in force: what stands behind it is left off."""
     found = []
-    for place, layer in enumerate(network.layers):
+    for index, layer in enumerate(network.layers):
         if has_state(layer):
             work = copied(network)
-            work.layers = work.layers[: place + 1]
+            work.layers, work.shapes = work.layers[: index + 1], work.shapes[: index + 1]
             torch.manual_seed(0)
             found.append((neuron_of(layer), work.rates(x)[0].detach()))
     return found
@@ -269,19 +256,18 @@ def _jumps(network: Network, x: Tensor) -> int:
         for steps in layers
         if steps.distances
     )
-    for layer, given in zip(network.layers, [network.in_floats(x), *walked], strict=False):
+    for layer, entering in zip(network.layers, [network.in_floats(x), *walked], strict=False):
         if isinstance(layer, nn.MaxPool1d | nn.MaxPool2d):
-            count += near_ties(layer, given.flatten(0, 1), rounding=rounding)
+            count += near_ties(layer, entering.flatten(0, 1), rounding=rounding)
     return count
 
 
 def near_ties(pool: nn.MaxPool1d | nn.MaxPool2d, x: Tensor, *, rounding: float) -> int:
     """Windows `[rows, channels, ...]` whose two largest values differ by no more than rounding, and do differ."""
-    flat = isinstance(pool, nn.MaxPool1d)
     sizes, strides, pads = [
         (each, each) if isinstance(each, int) else tuple(each) for each in (pool.kernel_size, pool.stride, pool.padding)
     ]
-    if flat:
+    if x.dim() == 3:
         x, sizes, strides, pads = x.unsqueeze(2), (1, sizes[-1]), (1, strides[-1]), (0, pads[-1])
     x = F.pad(x, (pads[1], pads[1], pads[0], pads[0]), value=-math.inf)
     windows = x.unfold(2, sizes[0], strides[0]).unfold(3, sizes[1], strides[1]).flatten(4)
@@ -291,16 +277,16 @@ def near_ties(pool: nn.MaxPool1d | nn.MaxPool2d, x: Tensor, *, rounding: float) 
     return int(((first > second) & (first - second <= rounding * x[x.isfinite()].abs().max())).sum())
 
 
-def _gradients(network: Network, x: Tensor, targets: Tensor, loss: Loss, how: How) -> Gradients:
+def _gradients(network: Network, x: Tensor, targets: Tensor, loss: Loss, variant: Variant) -> Gradients:
     with forked(x):
         torch.manual_seed(0)
-        out, _ = unroll(network, x, how=how)
-    return _of(smooth_loss(loss, out, targets) if how.smooth else loss(out, targets), network)
+        out, _ = unroll(network, x, variant=variant)
+    return _of(smooth_loss(loss, out, targets) if variant.smooth else loss(out, targets), network)
 
 
 def _in_pieces(network: Network, x: Tensor, targets: Tensor, loss: Loss, cut: int) -> Gradients | None:
     """As `train_step` adds it up with `truncate`; None where a delay needs recordings whole."""
-    if any(isinstance(layer, Delays) for layer in network.layers):
+    if any(part.role == "delay" for part in parts_of(network)):
         return None
     state, total = None, torch.zeros((), dtype=x.dtype, device=x.device)
     work = copied(network)
@@ -319,15 +305,8 @@ def _of(value: Tensor, network: Network) -> Gradients:
     return dict(zip(named, found, strict=True))
 
 
-def _likeness(mine: Gradients, other: Gradients, names: list[str]) -> Likeness:
-    a, b = (torch.cat([gradients[name].flatten() for name in names]) for gradients in (mine, other))
-    sizes = float(a.norm()), float(b.norm())
-    cosine = float(a @ b) / (sizes[0] * sizes[1]) if all(sizes) else math.nan
-    return Likeness(cosine, sizes[0] / sizes[1] if sizes[1] else math.nan)
-
-
-def _pair(likeness: Likeness | None) -> str:
-    return "-" if likeness is None else f"{likeness.cosine:.4f}, {likeness.norm_ratio:.3g}"
+def _similarity(mine: Gradients, other: Gradients) -> Similarity:
+    return similarity(list(mine.values()), list(other.values()))
 
 
 def _finite(content: Any) -> Any:

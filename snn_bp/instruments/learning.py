@@ -1,6 +1,6 @@
 """What the course of a training says: learning rates that cannot work, chance level, overfitting, layers that stay.
 
-A share counts as chance where its 95 % interval holds that of always giving one answer, and lies below half way from
+Accuracy counts as chance where its 95 % interval holds that of always giving one answer, and lies below half way from
 there to all: what few recordings cannot tell is not said.
 """
 
@@ -10,36 +10,37 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
 from snn_bp.data import Data
 from snn_bp.data.catalogue import ENTRIES
 from snn_bp.instruments.findings import Finding
+from snn_bp.model.blocks import parts_of
 from snn_bp.model.layers import Dropout, Layer
 from snn_bp.model.names import path_of
 from snn_bp.model.network import Network
-from snn_bp.runs.evaluation import wilson
 from snn_bp.runs.experiment import Train
+from snn_bp.runs.interval import wilson_interval
 
 UPDATE_LOW, UPDATE_HIGH = 1e-5, 0.3  # |update| / |weight| of a step: about 1e-3 is usual, healthy runs reach 0.1
 # A step at the full rate over the weights that it starts from, in the layer it moves least; 0.7 is healthy.
 STEP_HIGH = 10.0
 WAY_LOW = 0.03  # such a step times all steps, in the layer it moves most: how far weights can move at all
 STEP_USUAL = 0.1
-GAP, GAP_OF_FEW = 0.08, 0.2  # of the training accuracy above the highest that validation allows
-FEW = 40  # recordings of validation: of so few the best epoch is the luckiest
-FEWEST = 10  # recordings of validation that a gap is taken from
+GAP, GAP_OF_FEW = 0.08, 0.2  # training accuracy above the highest that validation allows
+FEW = 40  # among so few validation recordings the best epoch is the luckiest
+FEWEST = 10  # validation recordings that a gap is taken from
 EARLY = 3  # epochs: before, chance level is where training starts
 
 
 def at_chance(correct: int, samples: int, chance: float) -> bool:
-    """Whether a share of right answers says no more than always giving one answer."""
-    low, high = wilson(correct, samples)
+    """Whether an accuracy says no more than always giving one answer."""
+    low, high = wilson_interval(correct, samples)
     return low <= chance < 1 and high < (1 + chance) / 2
 
 
 def best_constant(labels: np.ndarray) -> float:
-    """The share of right answers of always giving the most frequent label."""
+    """The accuracy of always giving the most frequent label."""
     return float(np.bincount(labels).max()) / len(labels)
 
 
@@ -50,32 +51,32 @@ def has_learned(rows: Sequence[dict[str, float]], labels: dict[str, np.ndarray])
     return bool(len(labels[split])) and best >= (1 + best_constant(labels[split])) / 2
 
 
-def find_learning_rate(network: Network, how: Train, gradients: dict[str, float], *, steps: int) -> list[Finding]:
-    """Whether `how.lr` can move the weights that `network` starts from, and not throw them away.
+def find_learning_rate(network: Network, config: Train, gradients: dict[str, float], *, steps: int) -> list[Finding]:
+    """Whether `config.lr` can move the weights that `network` starts from, and not throw them away.
 
     `gradients` are |dL/dw| of each layer before the first step, which SGD multiplies; Adam's step is about the rate.
     """
-    sizes = _steps_over_weights(network, how, gradients)
+    sizes = _steps_over_weights(network, config, gradients)
     if not sizes:
         return []
-    change = (f"train.lr={usual_rate(how, sizes):g}",)
+    change = (f"train.lr={usual_rate(config, sizes):g}",)
     least, most = min(sizes.values()), max(sizes.values())
     if least > STEP_HIGH:
         measure = "size of a step over that of the weights, in the layer it moves least"
-        advice = f"A step of train.lr={how.lr:g} throws away what weights were."
+        advice = f"A step of train.lr={config.lr:g} throws away what weights were."
         return [Finding("learning rate too high", "train.lr", measure, least, STEP_HIGH, advice, change)]
     if most * steps < WAY_LOW:
         measure = f"size of all {steps} steps over that of the weights, in the layer they move most"
-        advice = f"With train.lr={how.lr:g} weights stay where they are."
+        advice = f"With train.lr={config.lr:g} weights stay where they are."
         return [Finding("learning rate too low", "train.lr", measure, most * steps, WAY_LOW, advice, change)]
     return []
 
 
-def usual_rate(how: Train, sizes: dict[str, float]) -> float:
+def usual_rate(config: Train, sizes: dict[str, float]) -> float:
     """A rate at which a step is a tenth of the weights in the layer in the middle, to one digit."""
     middle = sorted(sizes.values())[len(sizes) // 2]
-    low, high = (1e-4, 1e-2) if how.optimizer != "sgd" else (1e-4, 1.0)
-    return float(f"{min(max(how.lr * STEP_USUAL / middle, low), high):.0e}")
+    low, high = (1e-4, 1e-2) if config.optimizer != "sgd" else (1e-4, 1.0)
+    return float(f"{min(max(config.lr * STEP_USUAL / middle, low), high):.0e}")
 
 
 def largest_updates(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -87,7 +88,7 @@ def largest_updates(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return largest
 
 
-def diagnose_updates(rows: Sequence[dict[str, Any]], how: Train | None = None) -> list[Finding]:
+def diagnose_updates(rows: Sequence[dict[str, Any]], config: Train | None = None) -> list[Finding]:
     """What the rows of `layers.jsonl` say of the updates; each layer by its largest, for schedules end near zero."""
     largest, found = largest_updates(rows), []
     for layer, ratio in largest.items():
@@ -103,7 +104,7 @@ def diagnose_updates(rows: Sequence[dict[str, Any]], how: Train | None = None) -
             found.append(Finding("update too small", layer, measure, ratio, UPDATE_LOW, advice))
         if ratio > UPDATE_HIGH:
             advice = "One step rewrites its weights: lower train.lr tenfold, or lengthen train.warmup."
-            changes = () if how is None else (f"train.lr={how.lr / 10:.1g}",)
+            changes = () if config is None else (f"train.lr={config.lr / 10:.1g}",)
             found.append(Finding("update too large", layer, measure, ratio, UPDATE_HIGH, advice, changes))
     return found
 
@@ -115,17 +116,17 @@ def find_chance_level(
     if not rows or (len(rows) < EARLY and not finished):
         return []
     split = "validation" if len(labels["validation"]) else "train"
-    shares = [row[f"{split}_accuracy"] for row in rows if f"{split}_accuracy" in row]
+    accuracies = [row[f"{split}_accuracy"] for row in rows if f"{split}_accuracy" in row]
     count = len(labels[split])
-    if not shares or not count:
+    if not accuracies or not count:
         return []
-    best, chance = max(shares), best_constant(labels[split])
+    best, chance = max(accuracies), best_constant(labels[split])
     if not at_chance(round(best * count), count, chance):
         return []
     learned = rows[-1]["train_accuracy"]
     samples = len(labels["train"])
     if causes:
-        advice = "It has learned nothing: mend the other findings, each may be the cause."
+        advice = "It has learned nothing: fix the other findings, each may be the cause."
     elif split == "train" or at_chance(round(learned * samples), samples, best_constant(labels["train"])):
         advice = (
             "It has learned nothing: train longer, at another train.lr, and see that frames differ between classes."
@@ -146,7 +147,7 @@ def find_overfitting(
     if not seen or count < FEWEST:
         return []
     learned, best = seen[-1]["train_accuracy"], max(row["validation_accuracy"] for row in seen)
-    _, high = wilson(round(best * count), count)
+    _, high = wilson_interval(round(best * count), count)
     gap = GAP if count >= FEW else GAP_OF_FEW
     if learned - high <= gap:
         return []
@@ -172,21 +173,21 @@ def _against_overfitting(data: Data, model: tuple[Layer, ...], samples: int) -> 
     return f"It knows its {samples} recordings by heart: take more, or a smaller network.", ()
 
 
-def _steps_over_weights(network: Network, how: Train, gradients: dict[str, float]) -> dict[str, float]:
-    """Of each layer with synapses, the size of a step at the full rate over that of its weights."""
-    whole = math.sqrt(sum(size * size for size in gradients.values()))
-    clipped = min(1.0, (how.clip or math.inf) / whole) if whole > 0 else 1.0
+def _steps_over_weights(network: Network, config: Train, gradients: dict[str, float]) -> dict[str, float]:
+    """For each layer with synapses, the size of a step at the full rate over that of its weights."""
+    total = math.sqrt(sum(size * size for size in gradients.values()))
+    clipped = min(1.0, (config.clip or math.inf) / total) if total > 0 else 1.0
     found = {}
-    for place, layer in enumerate(network.layers):
-        if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+    for part in parts_of(network):
+        if part.role != "weights":
             continue
-        weight = layer.weight.detach()
+        weight: Tensor = part.layer.weight.detach()  # type: ignore[operator]
         size = float(torch.linalg.vector_norm(weight))
-        name = network.name(place)
-        if how.optimizer == "sgd":
-            step = how.lr * clipped * gradients.get(name, 0.0) / max(1 - how.momentum, 1e-3)
+        name = network.name(part.index)
+        if config.optimizer == "sgd":
+            step = config.lr * clipped * gradients.get(name, 0.0) / max(1 - config.momentum, 1e-3)
         else:
-            step = how.lr * math.sqrt(weight.numel())
+            step = config.lr * math.sqrt(weight.numel())
         if size > 0 and step > 0:
             found[name] = step / size
     return found

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 
 from snn_bp.instruments.traces import LayerTrace, Trace
-from snn_bp.model.layers import BatchNorm, Conv, Dense, Layer, Recurrent, Spiking
+from snn_bp.model.layers import BatchNorm, Conv, Dense, Layer
 from snn_bp.model.losses import CountCrossEntropy
-from snn_bp.neurons import ALIF, LI, Neuron, coefficients
+from snn_bp.neurons import Neuron, coefficients, has_adaptation, is_spiking
 
 EDGE = 6 / math.pi  # slope * distance at which an arc tangent's derivative is down to a tenth
-SLOPE = 2.0  # of the default surrogate
+SLOPE = 2.0  # the default surrogate's
 
 
 class Remedy(NamedTuple):
@@ -28,7 +28,7 @@ def wake(layer: LayerTrace, trace: Trace) -> Remedy:
     """For neurons that nothing brings to their threshold."""
     if not layer.normed:
         advice = "Put BatchNorm() in front of it, or scale its weights to its input by start_alive(network, x)."
-        return Remedy(advice, _with_norms(trace.model, layer.place))
+        return Remedy(advice, _with_norms(trace.model, layer.index))
     size = _digits(float(layer.potentials.float().square().mean().sqrt()))
     if 0 < size < _threshold(layer):
         advice = f"Behind its BatchNorm potentials are about {size:g}, and its threshold is {_threshold(layer):g}."
@@ -38,7 +38,7 @@ def wake(layer: LayerTrace, trace: Trace) -> Remedy:
 
 def calm(layer: LayerTrace, trace: Trace) -> Remedy:
     """For neurons that fire at every step."""
-    if not layer.normed and (changes := _with_norms(trace.model, layer.place)):
+    if not layer.normed and (changes := _with_norms(trace.model, layer.index)):
         return Remedy("Put BatchNorm() in front of it, or set train.rates=RateBounds(upper=0.5).", changes)
     rise = max(2 * _threshold(layer), float(layer.inputs.float().square().mean().sqrt()) * 2)
     advice = "Raise its threshold, or set train.rates=RateBounds(upper=0.5)."
@@ -88,13 +88,13 @@ def shrink(layer: LayerTrace, trace: Trace) -> Remedy:
 
 def remember(layer: LayerTrace, trace: Trace) -> Remedy:
     """For errors that do not reach back in time."""
-    if not isinstance(trace.asked, CountCrossEntropy):
+    if not isinstance(trace.criterion, CountCrossEntropy):
         advice = "Use a loss on every step, raise its decays, or use ALIF."
         return Remedy(advice, ("train.loss=CountCrossEntropy()",))
     beta = coefficients(layer.neuron)["beta"]
     steps = len(layer.potentials)
     slow = _digits(10 ** (-1 / steps), up=True)
-    said = ["raise its decays"] + ["use ALIF"] * (not isinstance(layer.neuron, ALIF))
+    said = ["raise its decays"] + ["use ALIF"] * (not has_adaptation(layer.neuron))
     lower = isinstance(beta, float) and beta < slow < 1 and hasattr(layer.neuron, "beta")
     return Remedy(_sentence(said, "or"), _change(layer, trace, "beta", slow) if lower else ())
 
@@ -107,18 +107,18 @@ def hold(layer: LayerTrace, trace: Trace) -> Remedy:
 
 
 def _norms_for_bare(trace: Trace) -> tuple[str, ...]:
-    """The model with its missing norms; empty where each layer that spikes has one, or none has a place."""
-    bare = any(not each.normed and not isinstance(each.neuron, LI) for each in trace.layers)
+    """The model with its missing norms; empty where each layer that spikes has one, or none fits."""
+    bare = any(not each.normed and is_spiking(each.neuron) for each in trace.layers)
     return _with_norms(trace.model) if bare else ()
 
 
-def _with_norms(model: tuple[Layer, ...], place: int | None = None) -> tuple[str, ...]:
-    """The model with a norm in front of the neurons at `place`, or of all that spike; empty where none has a place."""
+def _with_norms(model: tuple[Layer, ...], index: int | None = None) -> tuple[str, ...]:
+    """The model with a norm in front of the neurons at `index`, or of all that spike; empty where none fits."""
     layers: list[Layer] = []
     for at, layer in enumerate(model):
-        neuron = layer.neuron if isinstance(layer, Spiking | Recurrent) else layer
-        asked = isinstance(neuron, Neuron) and not isinstance(neuron, LI) and place in (None, at)
-        if asked and layers and isinstance(layers[-1], Dense | Conv):
+        neuron = getattr(layer, "neuron", layer)
+        chosen = isinstance(neuron, Neuron) and is_spiking(neuron) and index in (None, at)
+        if chosen and layers and isinstance(layers[-1], Dense | Conv):
             layers.append(BatchNorm())
         layers.append(layer)
     return (f"model={tuple(layers)!r}",) if len(layers) > len(model) else ()
@@ -129,11 +129,11 @@ def _threshold(layer: LayerTrace) -> float:
 
 
 def _change(layer: LayerTrace, trace: Trace, name: str, number: float) -> tuple[str, ...]:
-    if layer.place >= len(trace.model):
+    if layer.index >= len(trace.model):
         return ()
-    value = trace.model[layer.place]
-    inside = "neuron." if isinstance(value, Spiking | Recurrent) else ""
-    return (f"model.{layer.place}.{inside}{name}={number:g}",)
+    value = trace.model[layer.index]
+    inside = "neuron." if hasattr(value, "neuron") else ""
+    return (f"model.{layer.index}.{inside}{name}={number:g}",)
 
 
 def _digits(number: float, *, up: bool = False) -> float:
@@ -143,7 +143,7 @@ def _digits(number: float, *, up: bool = False) -> float:
     return round(number, 3) if up else float(f"{number:.1e}")
 
 
-def _sentence(parts: list[str], joined: str = "and") -> str:
-    *first, last = parts
+def _sentence(clauses: list[str], joined: str = "and") -> str:
+    *first, last = clauses
     said = f"{', '.join(first)} {joined} {last}" if first else last
     return said[0].upper() + said[1:] + "."

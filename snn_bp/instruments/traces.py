@@ -4,18 +4,20 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snn_bp.instruments.unroll import Steps, check_asked, copied, unroll
 from snn_bp.kernels.reference import torch_slope
-from snn_bp.model.activity import saturated_share, silent_share, window_share
+from snn_bp.model.activity import Activity
+from snn_bp.model.blocks import blocks
 from snn_bp.model.layers import Layer
 from snn_bp.model.losses import CountCrossEntropy, Loss
-from snn_bp.model.network import Network, NetworkState, has_state
+from snn_bp.model.network import Network, NetworkState
 from snn_bp.neurons import DECAYS, Neuron, is_spiking
 from snn_bp.surrogates import Surrogate
 
@@ -36,29 +38,34 @@ class LayerTrace:
     slopes: Tensor | None  # the surrogate's derivative at every step
     height: Tensor  # the surrogate's derivative at threshold; one number, or one for each neuron
     decays: dict[str, Tensor]  # learned ones, in 0..1
-    place: int  # of the layer in the network, and of its value in the model
+    index: int  # of the layer in the network, and of its value in the model
     normed: bool  # whether a batch norm stands between its weights and the neurons
-    recurrent: bool  # whether its neurons hear each other
+    recurrent: bool  # whether its neurons get each other's spikes
 
     @property
     def rates(self) -> Tensor | None:
         """Spikes per step of each neuron, over time and batch."""
         return self.spikes.mean((0, 1)) if is_spiking(self.neuron) else None
 
+    @cached_property
+    def activity(self) -> Activity | None:
+        """The figures that `layers.jsonl` holds too; None where the neuron does not spike."""
+        return None if self.rates is None or self.slopes is None else Activity.of(self.rates, self.slopes, self.height)
+
     @property
     def silent(self) -> float:
-        """Share of neurons that never fire."""
-        return 0.0 if self.rates is None else silent_share(self.rates)
+        """The fraction of neurons that never fire."""
+        return 0.0 if self.activity is None else self.activity.silent
 
     @property
     def saturated(self) -> float:
-        """Share of neurons that fire in 95 % of the steps or more."""
-        return 0.0 if self.rates is None else saturated_share(self.rates)
+        """The fraction of neurons that fire in 95 % of the steps or more."""
+        return 0.0 if self.activity is None else self.activity.saturated
 
     @property
     def window(self) -> float:
-        """Share of neurons and steps inside the surrogate's window: its slope above a tenth of its height."""
-        return 1.0 if self.slopes is None else window_share(self.slopes, self.height)
+        """The fraction of neurons and steps within the surrogate's window: its slope above a tenth of its height."""
+        return 1.0 if self.activity is None else self.activity.window
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +76,9 @@ class Trace:
     layers: tuple[LayerTrace, ...]
     gradients: dict[str, float]  # |dL/dw| of each layer that has weights
     weights: dict[str, float]  # |w| of the same
-    frozen: tuple[str, ...]  # layers of which no weight asks for a gradient
+    frozen: dict[int, str]  # layers with no weight that asks for a gradient, by their index
     model: tuple[Layer, ...]  # what the network was made of
-    asked: Loss  # the loss
+    criterion: Loss
 
     @property
     def errors(self) -> Tensor:
@@ -86,9 +93,9 @@ class Trace:
 
     @property
     def time_gains(self) -> list[float]:
-        """Of each layer, the largest error in the first quarter of the steps over the largest in the last quarter."""
-        part = max(1, self.errors.shape[1] // 4)
-        return [ratio(float(row[:part].max()), float(row[-part:].max())) for row in self.errors]
+        """For each layer, the largest error in the first quarter of the steps over the largest in the last quarter."""
+        quarter = max(1, self.errors.shape[1] // 4)
+        return [ratio(float(row[:quarter].max()), float(row[-quarter:].max())) for row in self.errors]
 
     def record(self) -> dict[str, Any]:
         """The figures, without the tensors, as JSON holds them."""
@@ -130,21 +137,22 @@ def trace(
         value = loss(out, targets)
     named = dict(work.named_parameters())
     nodes = [node for steps in layers for node in (*steps.potentials, *steps.spikes)]
-    found = torch.autograd.grad(value, [*named.values(), *nodes], allow_unused=True, materialize_grads=True)
-    of_weight = dict(zip(map(id, named.values()), found, strict=False))  # layers that share one have one gradient
-    gradients, weights = {}, {}
-    for place, layer in enumerate(work.layers):
-        if own := list(layer.parameters()):
-            gradients[work.name(place)] = _norm([of_weight[id(weight)] for weight in own])
-            weights[work.name(place)] = _norm(own)
-    traces, rest = [], iter(found[len(named) :])
+    gradients = torch.autograd.grad(value, [*named.values(), *nodes], allow_unused=True, materialize_grads=True)
+    by_weight = dict(zip(map(id, named.values()), gradients, strict=False))  # layers that share one have one gradient
+    gradient_norms, weight_norms, frozen = {}, {}, {}
+    for index, (layer, original) in enumerate(zip(work.layers, network.layers, strict=True)):
+        if weights := list(layer.parameters()):
+            gradient_norms[work.name(index)] = _norm([by_weight[id(weight)] for weight in weights])
+            weight_norms[work.name(index)] = _norm(weights)
+            if not any(weight.requires_grad for weight in original.parameters()):
+                frozen[index] = work.name(index)
+    normed, errors = _normed(work), iter(gradients[len(named) :])
+    traces = []
     for steps in layers:
-        error = torch.stack([next(rest) for _ in steps.potentials])
-        spike_error = torch.stack([next(rest) for _ in steps.spikes]) if steps.spikes else None
-        normed = _behind_norm(work, steps.place)
-        recurrent = work.layers[steps.place].recurrence is not None
-        traces.append(_layer(work.name(steps.place), steps, error, spike_error, normed=normed, recurrent=recurrent))
-    return Trace(value.item(), tuple(traces), gradients, weights, _frozen(network), network.model, loss)
+        error = torch.stack([next(errors) for _ in steps.potentials])
+        spike_error = torch.stack([next(errors) for _ in steps.spikes]) if steps.spikes else None
+        traces.append(_layer(work.name(steps.index), steps, error, spike_error, normed=steps.index in normed))
+    return Trace(value.item(), tuple(traces), gradient_norms, weight_norms, frozen, network.model, loss)
 
 
 def forked(x: Tensor) -> AbstractContextManager[None]:
@@ -157,24 +165,20 @@ def ratio(above: float, below: float) -> float:
     return above / below if below else (math.inf if above else 1.0)
 
 
-def _behind_norm(network: Network, place: int) -> bool:
-    """Whether a batch norm lies between the layer and the weights or neurons before it."""
-    for layer in reversed(network.layers[:place]):
-        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-            return True
-        if has_state(layer) or any(True for _ in layer.parameters()):
-            return False
-    return False
+def _normed(network: Network) -> set[int]:
+    """The layers of neurons with a batch norm between them and the weights or neurons before."""
+    found = set()
+    for block in blocks(network, "trace"):
+        learned = [
+            part.role for part in block.parts
+            if part.role == "norm" or (part.role != "neurons" and any(True for _ in part.layer.parameters()))
+        ]  # fmt: skip
+        if learned[-1:] == ["norm"]:
+            found.add(block.parts[-1].index)
+    return found
 
 
-def _frozen(network: Network) -> tuple[str, ...]:
-    named = {network.name(place): list(layer.parameters()) for place, layer in enumerate(network.layers)}
-    return tuple(name for name, weights in named.items() if weights and not any(w.requires_grad for w in weights))
-
-
-def _layer(
-    name: str, steps: Steps, error: Tensor, spike_error: Tensor | None, *, normed: bool, recurrent: bool
-) -> LayerTrace:  # fmt: skip
+def _layer(name: str, steps: Steps, error: Tensor, spike_error: Tensor | None, *, normed: bool) -> LayerTrace:
     neurons, slope_at = steps.neurons, torch_slope(steps.neurons.surrogate)
     distances = torch.stack(steps.distances).detach() if steps.distances else None
     return LayerTrace(
@@ -190,9 +194,9 @@ def _layer(
         slopes=None if distances is None else slope_at(distances, steps.theta),
         height=slope_at(torch.zeros_like(steps.theta), steps.theta),
         decays={name: value.detach() for name, value in neurons.parameters_now().items() if name in DECAYS},
-        place=steps.place,
+        index=steps.index,
         normed=normed,
-        recurrent=recurrent,
+        recurrent=neurons.recurrence is not None,
     )
 
 

@@ -28,7 +28,7 @@ from snn_bp.neurons import State, is_spiking
 class Steps:
     """One layer of neurons, step by step: nodes of the graph, each `[batch, *neurons]`."""
 
-    place: int
+    index: int  # of the layer in the network
     neurons: Neurons
     theta: Tensor
     inputs: list[Tensor] = field(default_factory=list)  # synaptic input, recurrence included
@@ -44,7 +44,7 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class How:
+class Variant:
     """What is different from the network itself."""
 
     smooth: bool = False  # spikes are the surrogate's integral
@@ -57,17 +57,17 @@ def unroll(
     network: Network,
     x: Tensor,
     state: NetworkState | None = None,
-    how: How = How(),
+    variant: Variant = Variant(),
 ) -> tuple[Tensor, list[Steps]]:
     """The output on `x` `[time, batch, ...]` from `state` (None: rest), and the steps of each layer of neurons."""
     check_whole("trace", network, Network)
     blocks(network, "trace")  # refuses joints
     layers: list[Steps] = []
-    given = iter(state or ())
+    states = iter(state or ())
     with use_backend("reference"):
-        for place, layer in enumerate(network.layers):
+        for index, layer in enumerate(network.layers):
             if has_state(layer):
-                layers.append(_steps(network, place, x, next(given, None), how, len(layers)))
+                layers.append(_steps(network, index, x, next(states, None), variant, len(layers)))
                 x = layers[-1].out
             else:
                 x = apply_stateless(layer, x)
@@ -95,38 +95,38 @@ def copied(network: Network, *, double: bool = False) -> Network:
     return network.double() if double else network
 
 
-def _steps(network: Network, place: int, x: Tensor, state: State | None, how: How, count: int) -> Steps:
-    layer = network.layers[place]
-    check_exact("trace", network.name(place), layer)
+def _steps(network: Network, index: int, x: Tensor, state: State | None, variant: Variant, count: int) -> Steps:
+    layer = network.layers[index]
+    check_exact("trace", network.name(index), layer)
     assert isinstance(layer, Neurons)
     neurons, recurrence = layer, layer.recurrence
     x = x if x.dtype in (torch.float32, torch.float64) else x.float()
     constants = Constants.of(neurons.neuron)
-    if how.detach is not None:
-        constants = replace(constants, detach=how.detach)
+    if variant.detach is not None:
+        constants = replace(constants, detach=variant.detach)
     parameters = parameters_of(neurons.neuron, x, neurons.parameters_now())
-    steps = Steps(place, neurons, theta=parameters[-1].detach())
-    held = how.held[count] if how.held else None
+    steps = Steps(index, neurons, theta=parameters[-1].detach())
+    held = variant.held[count] if variant.held else None
     scale, surrogate = (held or steps).theta, neurons.surrogate
     slope_at = torch_slope(surrogate)
 
     def spike(u: Tensor, theta: Tensor) -> Tensor:
         steps.distances.append(u)
-        return SmoothSpike.apply(u, scale, surrogate) if how.smooth else Spike.apply(u, scale, slope_at)  # type: ignore[return-value]
+        return SmoothSpike.apply(u, scale, surrogate) if variant.smooth else Spike.apply(u, scale, slope_at)  # type: ignore[return-value]
 
     def stop(s: Tensor) -> Tensor:
         steps.resets.append(s.detach())
         return steps.resets[-1] if held is None else held.resets[len(steps.resets) - 1]
 
     advance = torch_advance(constants, surrogate, spike=spike, detach=stop)
-    parts = first_state(neurons.neuron, x, state, constants)
+    variables = first_state(neurons.neuron, x, state, constants)
     for step, x_t in enumerate(x.unbind(0)):
-        if how.truncate and step and step % how.truncate == 0:
-            parts = tuple(part.detach() for part in parts)
-        current = x_t if recurrence is None else x_t + recurrence(parts[3])
-        parts = advance(*parts, current, *parameters)
+        if variant.truncate and step and step % variant.truncate == 0:
+            variables = tuple(each.detach() for each in variables)
+        current = x_t if recurrence is None else x_t + recurrence(variables[3])
+        variables = advance(*variables, current, *parameters)
         steps.inputs.append(current)
-        steps.potentials.append(parts[2])
+        steps.potentials.append(variables[2])
         if constants.spiking:
-            steps.spikes.append(parts[3])
+            steps.spikes.append(variables[3])
     return steps

@@ -3,6 +3,8 @@
 `layers.jsonl`, the doctor, the pictures and the page all take these figures from here.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -11,23 +13,34 @@ from snn_bp.kernels.reference import torch_slope
 from snn_bp.model.modules import Neurons
 from snn_bp.neurons import has_adaptation
 
-SATURATED = 0.95  # of the steps: from here on a neuron says nothing of its input
-WINDOW = 0.1  # of the surrogate's height: where it is lower, a spike counts as out of reach
+SATURATED = 0.95  # a neuron that fires in more of its steps says nothing of its input
+WINDOW = 0.1  # where the surrogate is lower than so much of its height, a spike counts as out of reach
 
 
-def silent_share(rates: Tensor) -> float:
-    """Share of neurons that never fire; `rates` in spikes per step."""
+class Activity(NamedTuple):
+    """How alive a layer of spiking neurons is: a mean in spikes per neuron and step, and fractions."""
+
+    rate: float
+    silent: float  # neurons that never fire
+    saturated: float  # neurons that fire in 95 % of the steps or more
+    window: float  # neurons and steps within the surrogate's window, seen from the threshold in force
+
+    @classmethod
+    def of(cls, rates: Tensor, slopes: Tensor, height: Tensor) -> "Activity":
+        """From spikes per step of each neuron, and the surrogate's derivative at every step and at threshold."""
+        saturated = float((rates >= SATURATED).float().mean())
+        window = float(in_window(slopes, height).float().mean())
+        return cls(float(rates.mean()), silent_fraction(rates), saturated, window)
+
+
+def silent_fraction(rates: Tensor) -> float:
+    """The fraction of neurons that never fire."""
     return float((rates == 0).float().mean())
 
 
-def saturated_share(rates: Tensor) -> float:
-    """Share of neurons that fire in 95 % of the steps or more."""
-    return float((rates >= SATURATED).float().mean())
-
-
-def window_share(slopes: Tensor, height: Tensor) -> float:
-    """Share of neurons and steps whose surrogate `slopes` lie above a tenth of its `height` at threshold."""
-    return float((slopes > WINDOW * height).float().mean())
+def in_window(slopes: Tensor, height: Tensor) -> Tensor:
+    """Where the surrogate's derivative is above a tenth of its height at threshold."""
+    return slopes > WINDOW * height
 
 
 def slopes_and_height(neurons: Neurons, distances: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,21 +1,22 @@
 """What a trained network does on a split: accuracy with its uncertainty, spikes and operations of each inference."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError, check_kind
-from snn_bp.model.activity import saturated_share, silent_share, slopes_and_height, threshold_distances, window_share
-from snn_bp.model.exact import FORWARDS, why_strange
+from snn_bp.model.activity import Activity, slopes_and_height, threshold_distances
+from snn_bp.model.blocks import convolve, parts_of
+from snn_bp.model.exact import has_known_class, why_strange
 from snn_bp.model.losses import Loss
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.neurons import is_spiking
 from snn_bp.runs.folder import Run
+from snn_bp.runs.interval import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def evaluate_network(network: Network, dataset: Dataset, split: str, loss: Loss,
         np.add.at(confusion, (targets.numpy(), loss.scores(out).argmax(1).cpu().numpy()), 1)
     network.train(was_training)
     correct = int(confusion.trace())
-    low, high = wilson(correct, samples)
+    low, high = wilson_interval(correct, samples)
     return Evaluation(
         split=split,
         samples=samples,
@@ -82,39 +83,19 @@ def evaluate_network(network: Network, dataset: Dataset, split: str, loss: Loss,
     )
 
 
-def wilson(correct: int, samples: int) -> tuple[float, float]:
-    """The 95 % interval of a share, by Wilson's score."""
-    z, share = 1.959963984540054, correct / samples
-    middle = (share + z * z / (2 * samples)) / (1 + z * z / samples)
-    half = z / (1 + z * z / samples) * math.sqrt(share * (1 - share) / samples + z * z / (4 * samples * samples))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 @torch.no_grad()
 def layer_activity(network: Network, x: Tensor) -> list[dict[str, Any]]:
     """How alive each layer of neurons is on `x`, in evaluation mode.
 
-    `rate`: spikes per neuron and step. `silent`, `saturated`: share of neurons that never fire, that fire in 95 % of
-    the steps. `window`: share of potentials where the surrogate is above a tenth of its height, seen from the threshold
-    in force (learned, and raised by adaptation).
+    The figures are those of `Activity`, a row for each layer that spikes.
     """
     was_training, rows = network.training, []
-    for place, (layer, out) in enumerate(network.eval().walk(x, potentials=True)):
-        if not (has_state(layer) and is_spiking(neuron_of(layer))):
-            continue
-        neurons = layer
-        spikes, _, potentials = out
-        rates = spikes.float().mean((0, 1))
-        slopes, height = slopes_and_height(neurons, *threshold_distances(neurons, potentials, spikes))
-        rows.append(
-            {
-                "layer": network.name(place),
-                "rate": float(rates.mean()),
-                "silent": silent_share(rates),
-                "saturated": saturated_share(rates),
-                "window": window_share(slopes, height),
-            }
-        )
+    for index, (layer, out) in enumerate(network.eval().walk(x, potentials=True)):
+        if has_state(layer) and is_spiking(neuron_of(layer)):
+            spikes, _, potentials = out
+            slopes, height = slopes_and_height(layer, *threshold_distances(layer, potentials, spikes))
+            activity = Activity.of(spikes.float().mean((0, 1)), slopes, height)
+            rows.append({"layer": network.name(index), **activity._asdict()})
     network.train(was_training)
     return rows
 
@@ -125,18 +106,18 @@ def count_activity(network: Network, x: Tensor, spikes: dict[str, float], operat
     A neuron that is read out sends no spikes. An operation is a weight that an input other than zero meets.
     """
     x = network.in_floats(x)
-    for place, (layer, out) in enumerate(network.walk(x)):
-        name = network.name(place)
+    for part, (layer, out) in zip(parts_of(network), network.walk(x), strict=True):
+        name = network.name(part.index)
         if has_state(layer):
             out = out[0]
             if is_spiking(neuron_of(layer)):
                 spikes[name] = spikes.get(name, 0.0) + float(out.sum())
-            if layer.recurrence is not None:  # spikes of the last step are heard by nobody
-                heard = float(out[:-1].sum()) * layer.recurrence.out_features
-                operations[name] = operations.get(name, 0.0) + heard
-        elif isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+            if layer.recurrence is not None:  # spikes of the last step are not propagated
+                recurrent = float(out[:-1].sum()) * layer.recurrence.out_features
+                operations[name] = operations.get(name, 0.0) + recurrent
+        elif part.role == "weights":
             operations[name] = operations.get(name, 0.0) + _operations(layer, x)
-        elif type(layer) not in FORWARDS and any(True for _ in layer.parameters()):
+        elif not has_known_class(layer) and any(True for _ in layer.parameters()):
             raise SnnError(
                 f"evaluate: {name} {why_strange(layer)} Its operations are not counted; counts=False asks none."
             )
@@ -144,13 +125,10 @@ def count_activity(network: Network, x: Tensor, spikes: dict[str, float], operat
     return x
 
 
-def _operations(layer: nn.Module, x: Tensor) -> float:
+def _operations(layer: Any, x: Tensor) -> float:
     """How many weights the inputs of `x` that are not zero meet."""
     active = (x != 0).flatten(0, 1)
-    if isinstance(layer, nn.Linear):
+    if layer.weight.dim() == 2:
         return float(active.sum()) * layer.out_features
-    assert isinstance(layer, nn.Conv1d | nn.Conv2d)
-    ones = torch.ones_like(layer.weight[: layer.groups])
-    convolve = nn.functional.conv1d if isinstance(layer, nn.Conv1d) else nn.functional.conv2d
-    met = convolve(active.to(x.dtype), ones, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+    met = convolve(layer, active.to(x.dtype), torch.ones_like(layer.weight[: layer.groups]))
     return float(met.double().sum()) * layer.out_channels / layer.groups

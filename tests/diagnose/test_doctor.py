@@ -87,7 +87,7 @@ def test_the_advice_for_a_silent_layer_points_to_the_first_one(noise):
 
     silent = [finding for finding in findings if finding.kind == "silent"]
     assert "start_alive(network, x)" in silent[0].advice
-    assert all(finding.advice.startswith("Mend model.3 LIF(beta=0.5) first") for finding in silent[1:])
+    assert all(finding.advice.startswith("Fix model.3 LIF(beta=0.5) first") for finding in silent[1:])
 
 
 def test_a_layer_that_always_fires_is_saturated(noise):

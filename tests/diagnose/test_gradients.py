@@ -47,7 +47,7 @@ def smoothed_error(network, noise, *, loss=CountCrossEntropy(), steps=6, directi
     """The largest error of the smoothed network against finite differences; no kink may be crossed."""
     work = copied(network, double=True)
     rows = differences(work, noise(steps, 3, 4, dtype=torch.float64), TARGETS, loss, directions=directions, seed=0)
-    assert all(row.judged for row in rows), [row for row in rows if not row.judged]
+    assert all(row.conclusive for row in rows), [row for row in rows if not row.conclusive]
     return max(row.error for row in rows)
 
 
@@ -117,7 +117,7 @@ def test_fast_kernels_pass(noise):
         report = check_gradients(two_layers(neuron), noise(6, 3, 4, scale=2), TARGETS, directions=1)
 
         assert [check.precision for check in report.kernels] == ["float32", "float64"]
-        assert all(check.judged and check.ok for check in report.kernels)
+        assert all(check.conclusive and check.ok for check in report.kernels)
         assert report.ok, report.problems
         assert str(report).endswith("all right")
 
@@ -329,9 +329,9 @@ def test_spikes_that_come_a_step_later_are_another_run_not_a_wrong_adjoint(noise
 
     report = check_gradients(network, x, TARGETS, directions=1, truncations=())
 
-    assert all(check.spikes_differ > 0 and not check.judged for check in report.kernels)
+    assert all(check.spikes_differ > 0 and not check.conclusive for check in report.kernels)
     assert report.ok, report.problems
-    assert "not judged" in str(report)
+    assert "not conclusive" in str(report)
 
 
 def test_a_slope_on_the_edge_of_a_box_is_not_judged_by_rounding():

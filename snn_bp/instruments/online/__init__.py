@@ -1,6 +1,5 @@
 """Local and online rules: gradients in one pass forward in time, and how far they are from backpropagation's."""
 
-from snn_bp.instruments.online.compare import Agreement as Agreement
 from snn_bp.instruments.online.compare import compare_to_bptt as compare_to_bptt
 from snn_bp.instruments.online.instant import Error as Error
 from snn_bp.instruments.online.instant import objective as objective

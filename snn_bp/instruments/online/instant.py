@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.errors import SnnError, check_choice
-from snn_bp.instruments.online.blocks import Block, Step
+from snn_bp.instruments.online.blocks import OnlineBlock, Step
 from snn_bp.model.losses import CountCrossEntropy, CountSquaredError, Loss, MembraneCrossEntropy
 
 Error: TypeAlias = Literal["step", "total"]
@@ -26,7 +26,7 @@ def objective(out: Tensor, targets: Tensor, loss: Loss, error: Error) -> Tensor:
     return torch.stack([loss(out_t[None], targets) for out_t in out]).mean()
 
 
-def error_of(rule: str, blocks: list[Block], x: Tensor, targets: Tensor, loss: Loss, error: Error) -> ErrorAt:
+def error_of(rule: str, blocks: list[OnlineBlock], x: Tensor, targets: Tensor, loss: Loss, error: Error) -> ErrorAt:
     """The gradient of the objective at the output of a step, from that output.
 
     With "total" the network runs once ahead to sum its outputs: the gradient of a loss of their sum is the same at
@@ -47,14 +47,14 @@ def error_of(rule: str, blocks: list[Block], x: Tensor, targets: Tensor, loss: L
     return lambda out: g
 
 
-def run(blocks: list[Block], x: Tensor) -> Iterator[tuple[Tensor, list[Step]]]:
+def run(blocks: list[OnlineBlock], x: Tensor) -> Iterator[tuple[Tensor, list[Step]]]:
     """The output of each time step from rest, and what each block did in it; the states of one step are held."""
     states = [block.rest for block in blocks]
     for time in range(len(x)):
         out, steps = x[time], []
-        for place, block in enumerate(blocks):
-            out, step = block.forward(out, states[place])
-            states[place] = step.after
+        for index, block in enumerate(blocks):
+            out, step = block.forward(out, states[index])
+            states[index] = step.after
             steps.append(step)
         yield out, steps
 
