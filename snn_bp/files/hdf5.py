@@ -23,14 +23,15 @@ WAIT = 6  # times as long by the clock: on a busy machine a sound file takes its
 STOPPED = (getattr(signal, "SIGXCPU", None),)  # how the other process ends when its time is up
 
 
-def read_hdf5(path: Path | str) -> dict[str, Entry]:
+def read_hdf5(path: Path | str, *, attributes: tuple[str, ...] = ()) -> dict[str, Entry]:
     """Every entry by its full path ("/node/type"): an array, a text, a list of texts, or None for a group.
 
+    `attributes` of the root that are asked for stand under "@name": a number as an array, None for anything else.
     Raises `SnnError` where the file is broken, leads outside itself, or holds what is neither number nor text.
     """
     path = Path(path)
     _check_kind(path)
-    with np.load(io.BytesIO(_by_child(path)), allow_pickle=False) as content:
+    with np.load(io.BytesIO(_by_child(path, attributes)), allow_pickle=False) as content:
         index = json.loads(content["index"].tobytes())
         if index["problem"]:
             raise SnnError(f"{path}: {index['problem']}")
@@ -55,11 +56,14 @@ def _check_kind(path: Path) -> None:
         raise SnnError(f"{path}: no file is here but {kind_of_entry(found.st_mode)}. Give the name of a file.")
 
 
-def _by_child(path: Path) -> bytes:
+def _by_child(path: Path, attributes: tuple[str, ...] = ()) -> bytes:
     """What the other process says of the file."""
     limit = SECONDS + SECONDS_PER_MB * path.stat().st_size / 2**20
     child = str(Path(__file__).with_name("hdf5_child.py"))
-    command, quiet = [sys.executable, child, str(path.absolute()), str(math.ceil(limit))], subprocess.DEVNULL
+    command, quiet = (
+        [sys.executable, child, str(path.absolute()), str(math.ceil(limit)), *attributes],
+        subprocess.DEVNULL,
+    )
     try:
         done = subprocess.run(command, capture_output=True, timeout=WAIT * limit, stdin=quiet, check=False)
     except subprocess.TimeoutExpired:

@@ -48,6 +48,17 @@ class Reading:
             else:
                 raise Refused(f"{path} is neither a group nor data.")
 
+    def attribute(self, file: Any, name: str) -> None:
+        """A number among the root's attributes; of another kind it is only said to be there."""
+        import numpy as np
+
+        if name not in file.attrs:
+            return
+        data, kind = file.attrs.get_id(name), "group"
+        if data.shape == () and data.dtype.kind in "iu" and data.dtype.itemsize <= 8:
+            kind, self.arrays[name] = "array", np.asarray(int(file.attrs[name]))
+        self.entries.append([f"@{name}", kind, name if kind == "array" else None])
+
     def data(self, data: Any, path: str) -> None:
         """One data set: numbers, or texts of at most two axes."""
         import h5py
@@ -60,7 +71,7 @@ class Reading:
             raise Refused(f"{path} is compressed by a filter that is not HDF5's own.")
         if data.shape is None:
             raise Refused(f"{path} is empty.")
-        self.take(max(8, data.dtype.itemsize) * math.prod(data.shape))
+        self.take(max(8, data.dtype.itemsize) * max(math.prod(data.shape), math.prod(data.chunks or ())))
         if h5py.check_string_dtype(data.dtype):
             if data.ndim > 2:
                 raise Refused(f"{path} has texts of {data.ndim} axes.")
@@ -92,7 +103,7 @@ def most_content(size: int) -> int:
     return min(INFLATES * size, MOST_CONTENT + size)
 
 
-def content(path: str) -> bytes:
+def content(path: str, attributes: tuple[str, ...] = ()) -> bytes:
     """The file's content, or why it is refused, as the arrays of an `.npz`."""
     import h5py
     import numpy as np
@@ -101,6 +112,8 @@ def content(path: str) -> bytes:
     try:
         with h5py.File(path, "r") as file:
             reading.group(file, 0)
+            for name in attributes:
+                reading.attribute(file, name)
     except Refused as cause:
         problem = str(cause)
     except Exception as cause:  # of a broken file, h5py raises whatever its place in HDF5 raises
@@ -127,4 +140,4 @@ def limit(size: int, seconds: int) -> None:
 if __name__ == "__main__":
     sys.path.pop(0)  # this folder: its files are no modules to import from here
     limit(os.path.getsize(sys.argv[1]), int(sys.argv[2]))
-    sys.stdout.buffer.write(content(sys.argv[1]))
+    sys.stdout.buffer.write(content(sys.argv[1], tuple(sys.argv[3:])))

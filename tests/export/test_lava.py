@@ -16,6 +16,15 @@ from snn_bp.chip.lava_client import client_missing, run_client
 from snn_bp.chip.netx_read import read_netx
 from snn_bp.chip.netx_write import write_netx
 from snn_bp.errors import SnnError
+from snn_bp.files import hdf5
+from snn_bp.files.hdf5_child import content
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch, request):
+    """HDF5 in this process, but where a file is hostile to the library itself."""
+    if "mutated" not in request.node.name:
+        monkeypatch.setattr(hdf5, "_by_child", lambda path, attributes=(): content(str(path), attributes))
 
 
 def dense(weight, **names) -> Population:
@@ -217,7 +226,7 @@ def test_a_type_is_read_in_every_form_that_lava_reads(word, tmp_path):
         ("layer/1/type", b"average", "'average', which lava does not load"),
         ("layer/1/type", b"add", "'add', which lava silently leaves out"),
         ("layer/1/type", b"Dense", "'Dense', which lava silently leaves out"),
-        ("layer/1/type", b"d" * 99, "should be one word"),
+        ("layer/1/type", b"d" * 99, "should be one word of at most 64 letters"),
         ("layer/1/type", 3, "should be one word"),
         ("layer/1/type", [b"dense", b"dense"], "should be one word"),
         ("layer/1/neuron/type", b"SDNN", "'SDNN'; only 'CUBA' and 'LOIHI'"),
@@ -232,13 +241,13 @@ def test_a_type_is_read_in_every_form_that_lava_reads(word, tmp_path):
         ("layer/1/neuron/gradedSpike", True, "graded spikes"),
         ("layer/1/neuron", None, "it has no 'neuron'"),
         ("layer/1/weight", None, "weight is missing"),
-        ("layer/1/weight", [[1.5, 2], [3, 4]], "should hold whole numbers"),
-        ("layer/1/weight", [[np.nan, 2], [3, 4]], "should hold whole numbers"),
-        ("layer/1/weight", [[1j, 2], [3, 4]], "should have numbers, found complex128"),
+        ("layer/1/weight", [[1.5, 2], [3, 4]], "should hold integers"),
+        ("layer/1/weight", [[np.nan, 2], [3, 4]], "should hold integers"),
+        ("layer/1/weight", [[1j, 2], [3, 4]], "should hold numbers or text, found complex128"),
         ("layer/1/weight", [[1, 2, 3]], r"2 neurons need weights \[2, in\], found \[1, 3\]"),
         ("layer/1/weight", [[1000, 2], [3, 4]], "off the chip's 8 bits"),
         ("layer/1/weight", np.zeros((2, 2)), "all its weights are 0"),
-        ("layer/1/weight/imag", 1, "weight should be a data set"),
+        ("layer/1/weight/imag", 1, "weight should be a data set of numbers"),
         ("layer/1/weight_rec", np.ones((2, 2)), "'weight_rec' belongs to the type 'dense_rec'"),
         ("layer/1/bias", [5000, 1], "the bias lies in"),
         ("layer/1/shape", [3], r"3 neurons need weights"),
@@ -331,7 +340,7 @@ def test_data_from_elsewhere_are_refused(way, tmp_path):
         else:
             file["layer/1/weight"] = value
 
-    with pytest.raises(SnnError, match=r"is a link to elsewhere|its data lie elsewhere"):
+    with pytest.raises(SnnError, match=r"is a link to elsewhere|has its data in other files"):
         read_netx(path)
 
 
@@ -342,7 +351,7 @@ def test_a_huge_shape_in_a_small_file_is_refused_before_it_is_read(tmp_path):
         with h5py.File(path, "r+") as file:
             file.create_dataset("layer/1/weight", (2, 2**40), "f4", **options)
 
-        with pytest.raises(SnnError, match="It is empty, or was never written"):
+        with pytest.raises(SnnError, match="claims more data than its size can hold"):
             read_netx(path)
 
 
@@ -354,7 +363,7 @@ def test_a_huge_chunk_in_a_small_file_is_refused_before_it_is_read(tmp_path):
             "layer/1/weight", (2, 2), "f4", chunks=(2**14, 2**14), maxshape=(None, None), compression="gzip"
         )
 
-    with pytest.raises(SnnError, match="It is empty, or was never written"):
+    with pytest.raises(SnnError, match="claims more data than its size can hold"):
         read_netx(path)
 
 
@@ -366,13 +375,13 @@ def test_groups_that_hold_themselves_and_objects_are_refused(tmp_path):
         del file["layer/2/weight"]
         file.create_dataset("layer/2/weight", (2, 2), dtype=h5py.ref_dtype)
 
-    with pytest.raises(SnnError, match="'dense'; only 'CUBA'"):
+    with pytest.raises(SnnError, match="groups nested deeper than"):
         read_netx(path)
     with h5py.File(path, "r+") as file:
         file.copy("layer/2/neuron", "layer/3")
         del file["layer/1"]
         file.move("layer/2", "layer/1")
-    with pytest.raises(SnnError, match="found object"):
+    with pytest.raises(SnnError, match="should hold numbers or text, found object"):
         read_netx(path)
 
 
@@ -383,14 +392,14 @@ def test_a_file_that_is_no_hdf5_is_one_error(content, tmp_path):
     path = tmp_path / "graph.net"
     path.write_bytes(content)
 
-    with pytest.raises(SnnError, match="it is no netx file or is damaged"):
+    with pytest.raises(SnnError, match="it is broken or another format"):
         read_netx(path)
 
 
 def test_what_is_no_file_is_one_error(tmp_path):
     os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
     for path in (tmp_path / "none.net", tmp_path, tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(SnnError, match="there is no such file"):
+        with pytest.raises(SnnError, match="no file is here"):
             read_netx(path)
 
 
@@ -415,7 +424,17 @@ def fuzz(path: Path, rng: np.random.Generator, mutations: int) -> int:
     return refused
 
 
-def test_a_string_that_is_not_in_the_file_is_one_error(tmp_path):
+@pytest.mark.parametrize("value", (0.5, "8", [8]), ids=repr)
+def test_an_attribute_that_is_no_integer_is_refused(value, tmp_path):
+    path = file_of(FULL, tmp_path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["snn_bp_pause"] = value
+
+    with pytest.raises(SnnError, match="snn_bp_pause should be one integer"):
+        read_netx(path)
+
+
+def test_a_mutated_string_is_one_error(tmp_path):
     path = tmp_path / "slayer.net"
     slayers_file(path)
     whole = path.read_bytes()
@@ -423,23 +442,23 @@ def test_a_string_that_is_not_in_the_file_is_one_error(tmp_path):
     for place, value in ((heap, b"X"), (heap + 8, bytes(8)), (heap + 16, b"\xff\xff"), (heap + 24, b"\xff" * 8)):
         path.write_bytes(whole[:place] + value + whole[place + len(value) :])
 
-        with pytest.raises(SnnError, match=r"not in the file|is damaged"):
+        with pytest.raises(SnnError, match=r"cannot be read"):
             read_netx(path)
 
 
 @pytest.mark.parametrize("graph", (FULL, IMAGE), ids=("dense", "image"))
 def test_a_mutated_file_is_a_graph_or_one_error(graph, tmp_path):
-    refused = fuzz(file_of(graph, tmp_path), np.random.default_rng(0), 120)
+    refused = fuzz(file_of(graph, tmp_path), np.random.default_rng(0), 40)
 
-    assert refused > 30
+    assert refused > 10
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 4))
-def test_thousands_of_mutated_files_are_graphs_or_one_error(seed, tmp_path):
+def test_hundreds_of_mutated_files_are_graphs_or_one_error(seed, tmp_path):
     slayers_file(tmp_path / "slayer.net")
     for path in (file_of(FULL, tmp_path), file_of(IMAGE, tmp_path), tmp_path / "slayer.net"):
-        assert fuzz(path, np.random.default_rng(seed), 1000)
+        assert fuzz(path, np.random.default_rng(seed), 150)
 
 
 def test_where_there_is_no_client_the_error_says_what_to_install(tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ FOLDED = {
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch):
     """HDF5 in this process: starting another for each file takes most of the time."""
-    monkeypatch.setattr(hdf5, "_by_child", lambda path: content(str(path)))
+    monkeypatch.setattr(hdf5, "_by_child", lambda path, attributes=(): content(str(path), attributes))
 
 
 def build(model, shape, *, seed=3):

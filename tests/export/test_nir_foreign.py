@@ -40,7 +40,7 @@ def by_child(test):
 def one_process(monkeypatch, request):
     """HDF5 in this process: starting another for each file takes most of the time; `by_child` keeps it."""
     if not getattr(request.function, "reads_by_child", False):
-        monkeypatch.setattr(hdf5, "_by_child", lambda path: content(str(path)))
+        monkeypatch.setattr(hdf5, "_by_child", lambda path, attributes=(): content(str(path), attributes))
 
 
 def full(value, *shape):

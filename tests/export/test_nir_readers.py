@@ -60,7 +60,7 @@ OLDER = {
 def one_process(monkeypatch, request):
     """HDF5 in this process, but where a test is about the other one."""
     if "hostile" not in request.node.name:
-        monkeypatch.setattr(hdf5, "_by_child", lambda path: content(str(path)))
+        monkeypatch.setattr(hdf5, "_by_child", lambda path, attributes=(): content(str(path), attributes))
 
 
 def full(value, *shape):
