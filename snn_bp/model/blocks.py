@@ -74,8 +74,8 @@ class Block(NamedTuple):
     @property
     def neurons(self) -> Neurons | None:
         """The neurons that end the block."""
-        last = self.parts[-1].layer
-        return last if isinstance(last, Neurons) else None
+        last = self.parts[-1]
+        return last.layer if last.role == "neurons" else None  # type: ignore[return-value]
 
     @property
     def indexes(self) -> range:

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from snn_bp.errors import SnnError
+from snn_bp.model.blocks import role_of
 from snn_bp.model.layers import Recurrent, Spiking
-from snn_bp.model.modules import Delays, DropoutOverTime, Joint, Shape
+from snn_bp.model.modules import Joint, Shape
 from snn_bp.model.names import name_of
 from snn_bp.neurons import Neuron
 from snn_bp.surrogates import Surrogate
@@ -40,7 +41,7 @@ def _build(value: Any, shape: Shape, surrogate: Surrogate, path: tuple[int, ...]
     if isinstance(value, Spiking | Recurrent):
         return value.build(shape, surrogate), shape
     layer = value.build(shape)
-    if isinstance(layer, Delays | DropoutOverTime):
+    if role_of(layer) in ("delay", "dropout"):
         return layer, shape
     training = layer.training
     with torch.no_grad():

@@ -14,7 +14,7 @@ from snn_bp.errors import SnnError, check_choice, check_kind, check_seed, shown
 from snn_bp.kernels import runs_compiled
 from snn_bp.kernels.around import has_hooks_on_every_module
 from snn_bp.kernels.cpu.chain import Memory
-from snn_bp.model.blocks import Part, Path, every_part, parts_of
+from snn_bp.model.blocks import Part, Path, every_part, parts_of, role_of
 from snn_bp.model.build import build_row
 from snn_bp.model.exact import is_exact
 from snn_bp.model.inputs import check_input, check_states
@@ -280,10 +280,10 @@ def check_network(asker: str, network: object) -> None:
 
 def has_state(layer: nn.Module) -> bool:
     """Whether the layer carries state from step to step."""
-    return isinstance(layer, Neurons)
+    return role_of(layer) == "neurons"
 
 
 def neuron_of(layer: nn.Module) -> Neuron:
     """The neuron model of a layer with state."""
-    assert isinstance(layer, Neurons)
-    return layer.neuron
+    assert has_state(layer)
+    return layer.neuron  # type: ignore[return-value]

@@ -83,7 +83,7 @@ def plan(row: Sequence[Part], given: Input, memory: Memory) -> list[Step]:
 def reads_bytes(row: Iterable[Part]) -> bool:
     """Whether the first layer that computes looks for what is not zero, so that bytes may stay bytes."""
     first = next((part for part in row if part.role != "flatten" or not is_exact(part.layer)), None)
-    if first is None or type(first.layer) not in (nn.Linear, nn.Conv2d):
+    if first is None or steps.KERNELS.get(type(first.layer)) not in (steps.linear, steps.convolve):
         return False
     return runs_here(first.layer, torch.float32)
 
@@ -129,13 +129,15 @@ def _chain(row: Sequence[Part], index: int, given: Input, memory: Memory) -> Ste
 
 def _link(row: Sequence[Part], index: int, *, first: bool) -> Link | None:
     """The layers at `index` that would be a link of a chain if each of them is what its class says."""
-    found = [part.layer for part in row[index : index + 3]]
-    weights = found.pop(0) if found and type(found[0]) is nn.Linear else None
-    folds = weights is not None and bool(found) and type(found[0]) is nn.BatchNorm1d and not found[0].training
-    norm = found.pop(0) if folds else None
-    if not found or type(neurons := found[0]) is not Neurons:
+    found = list(row[index : index + 3])
+    dense = bool(found) and steps.KERNELS.get(type(found[0].layer)) is steps.linear
+    weights = found.pop(0).layer if dense else None
+    folds = dense and bool(found) and type(found[0].layer) is nn.BatchNorm1d and not found[0].layer.training
+    norm = found.pop(0).layer if folds else None
+    if not found or found[0].role != "neurons":
         return None
-    starts = weights is not None or (first and neurons.recurrence is not None)
+    neurons: Neurons = found[0].layer  # type: ignore[assignment]
+    starts = dense or (first and neurons.recurrence is not None)
     return Link(weights, norm, neurons) if starts else None  # type: ignore[arg-type]
 
 
@@ -169,21 +171,21 @@ def _normed(row: Sequence[Part], index: int, given: Input) -> Step | None:
         return None
     norm = row[index].layer if row[index].role == "norm" and _averages(row[index].layer, given) else None
     found = row[index : index + 1 + (norm is not None)]
-    neurons = found[-1].layer
-    if type(neurons) is not Neurons or neurons.recurrence is not None or (norm is None and given.steps > LONG):
+    if found[-1].role != "neurons" or not all(runs_here(part.layer, given.dtype) for part in found):
         return None
-    if not all(runs_here(part.layer, given.dtype) for part in found):
+    neurons: Neurons = found[-1].layer  # type: ignore[assignment]
+    if neurons.recurrence is not None or (norm is None and given.steps > LONG):
         return None
-    return Step(tuple(found), steps.COMPILED, partial(steps.run_normed, norm, neurons), True)  # type: ignore[arg-type]
+    return Step(tuple(found), steps.COMPILED, partial(steps.run_normed, norm, neurons), True)
 
 
 def _averages(norm: nn.Module, given: Input) -> bool:
     """Whether a norm takes the statistics of its input, in the way that `run_normed` knows."""
-    if not norm.training or type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d):
+    if not norm.training:
         return False
     known = has_all_parts(norm) and norm.track_running_stats and norm.momentum is not None
     images = (len(given.shape) == 3) == (type(norm) is nn.BatchNorm2d) and len(given.shape) <= 3
-    channels, *rest = given.shape
+    channels, rest = given.shape[0], given.shape[1:]  # type: ignore[misc]
     has_spread = given.steps * given.batch * math.prod(rest) > 1
     return bool(known and images and has_spread and channels == norm.num_features)
 
@@ -191,7 +193,8 @@ def _averages(norm: nn.Module, given: Input) -> bool:
 def _pooled(row: Sequence[Part], index: int, given: Input) -> Step | None:
     """The convolution at `index` and the max pooling behind it."""
     pair = row[index : index + 2]
-    if [type(part.layer) for part in pair] != [nn.Conv2d, nn.MaxPool2d] or not _by_events(pair[0].layer, given):
+    kernels = [steps.KERNELS.get(type(part.layer)) for part in pair]
+    if kernels != [steps.convolve, steps.max_pool] or not _by_events(pair[0].layer, given):
         return None
     if not runs_here(pair[1].layer, given.dtype):
         return None
@@ -200,12 +203,12 @@ def _pooled(row: Sequence[Part], index: int, given: Input) -> Step | None:
 
 def _alone(part: Part, given: Input) -> Step:
     """One layer: by a kernel where there is one, else by its own forward."""
-    layer, kind = part.layer, type(part.layer)
+    layer = part.layer
     if part.role == "joint":
         return Step((part,), steps.JOINED, None, False)
     if given.kernels and _by_events(layer, given):
-        words = steps.AS_IT_IS if kind is nn.MaxPool2d else steps.BY_EVENTS
-        return Step((part,), words, steps.on_rows(steps.KERNELS[kind], layer), True)
+        words = steps.BY_EVENTS if part.role == "weights" else steps.AS_IT_IS
+        return Step((part,), words, steps.on_rows(steps.KERNELS[type(layer)], layer), True)
     is_known = not given.kernels or runs_here(layer, given.dtype)
     if part.role == "neurons":
         return Step((part,), steps.ONE_BY_ONE, partial(steps.run_neurons, layer), is_known)
@@ -215,12 +218,13 @@ def _alone(part: Part, given: Input) -> Step:
 
 def _by_events(layer: nn.Module, given: Input) -> bool:
     """Whether a kernel takes this input of a layer without state: it is exactly torch's own, and their sizes fit."""
-    if type(layer) not in steps.KERNELS or not runs_here(layer, given.dtype):
+    kernel = steps.KERNELS.get(type(layer))
+    if kernel is None or not runs_here(layer, given.dtype):
         return False
-    if type(layer) is nn.MaxPool2d:
+    if kernel is steps.max_pool:
         return len(given.shape) == 3
     weight: Tensor = layer.weight  # type: ignore[assignment]
-    if type(layer) is nn.Linear:
+    if kernel is steps.linear:
         return len(given.shape) == 1 and given.shape[0] == weight.shape[1]
     inputs = weight.shape[1] * layer.groups  # type: ignore[operator]
     return len(given.shape) == 3 and given.shape[0] == inputs and weight.dim() == 4

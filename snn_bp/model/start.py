@@ -1,5 +1,7 @@
 """`start_alive`: weights scaled so that neurons fluctuate about threshold, also if a mask or function makes them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -7,7 +9,7 @@ from torch.nn.utils import parametrize
 from snn_bp.errors import SnnError, check_number
 from snn_bp.errors.fields import LARGEST
 from snn_bp.kernels import simulate
-from snn_bp.model.blocks import Part, blocks, parts_of
+from snn_bp.model.blocks import Part, blocks, parts_of, role_of
 from snn_bp.model.exact import has_known_class, is_exact
 from snn_bp.model.network import Network, check_network, neuron_of
 from snn_bp.model.plan import apply_stateless
@@ -30,7 +32,7 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
     blocks(network, "start_alive")  # which refuses joints
     check_number("start_alive: spread", spread, above=0, high=LARGEST)
     found, x = fronts(network), network.in_floats(x)
-    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+    norms: list[Any] = [layer for layer in network.modules() if role_of(layer) == "norm"]
     momenta, was_training = [norm.momentum for norm in norms], network.training
     network.train()
     for norm in norms:

@@ -12,7 +12,7 @@ from snn_bp.kernels.cpu import chain
 from snn_bp.kernels.cpu.norm_neurons import Norm, run_layer
 from snn_bp.kernels.cpu.pool import max_pool
 from snn_bp.kernels.cpu.sparse_ops import convolve, linear
-from snn_bp.model.blocks import fold, follow
+from snn_bp.model.blocks import fold, follow, role_of
 from snn_bp.model.modules import Neurons
 from snn_bp.neurons import State
 
@@ -94,7 +94,7 @@ def by_itself(rows: Tensor, layer: nn.Module) -> Tensor:
 
 def check_norm(rows: Tensor, layer: nn.Module) -> None:
     """Raise where a batch norm would take the spread of one value."""
-    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.training and 0 < rows.numel() == rows.shape[1]:
+    if role_of(layer) == "norm" and layer.training and 0 < rows.numel() == rows.shape[1]:
         raise SnnError(
             f"{type(layer).__name__} in training: each channel has one value in {list(rows.shape)}, which has no "
             "spread. Give it more recordings or more steps at once, or network.eval()."
