@@ -127,16 +127,16 @@ def evaluate(
 @app.command()
 def export(
     run: Folder, file: Target, split: Split = "test", samples: Samples = 256, checkpoint: Checkpoint = "best",
-    proof: Annotated[bool, typer.Option("--verify/--no-verify", help="Replay recordings through the file.")] = True,
+    verification: Annotated[bool, typer.Option("--verify/--no-verify", help="Replay recordings through the file.")] = True,
     step: Annotated[float | None, typer.Option(help="Of a .nir file: seconds of a time step (1e-4).")] = None,
     compatible: Annotated[str | None, typer.Option(help="Of a .nir file: 1.0.4, for NIR up to that version.")] = None,
 ) -> None:  # fmt: skip
-    """Write a run's network to FILE.net (Lava netx, for Loihi) or FILE.nir, and prove that the file does the same."""
+    """Write a run's network to FILE.net (Lava netx, for Loihi) or FILE.nir, and verify that the file does the same."""
     from snn_bp.verification.replayed import export as export_run  # h5py and nir, only where they are asked for
 
     if compatible not in (None, "1.0.4"):
         raise SnnError(f"--compatible {compatible}: it should be 1.0.4. Newer versions read the file without it.")
-    found = export_run(_opened(run), file, split=split, samples=samples, checkpoint=checkpoint, proof=proof,
+    found = export_run(_opened(run), file, split=split, samples=samples, checkpoint=checkpoint, verification=verification,
                        step_s=step, compatible=compatible)  # fmt: skip
     print(f"{file} is written" if found is None else found)
     if compatible:
@@ -150,7 +150,7 @@ def verify(
     run: Folder, file: Target, split: Split = "test", samples: Samples = 256, checkpoint: Checkpoint = "best",
     lava: Annotated[int, typer.Option(help="Replay so many recordings in Lava's real client too.")] = 0,
     step: Annotated[float | None, typer.Option(help="Of a .nir file of others: seconds of a time step.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the proof as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:  # fmt: skip
     """Replay recordings through a run's network and through an exported file, and name the first difference."""
     from snn_bp.verification.replayed import verify as verify_run  # h5py and nir, only where they are asked for
@@ -220,7 +220,7 @@ def report(
     run: Folder, split: Split = "test",
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Write the pictures into plots/ too.")] = True,
 ) -> None:  # fmt: skip
-    """Write a run's page, RUN/report.html: results, curves, doctor, error map, spikes, export proof, in one file."""
+    """Write a run's page, RUN/report.html: results, curves, doctor, error map, spikes, verified exports, in one file."""
     from snn_bp.reports import report as report_run
     from snn_bp.reports.plots import save_plots  # matplotlib, only where it is asked for
 

@@ -215,7 +215,7 @@ def test_a_file_that_is_no_proof_is_said(copy, content):
     (copy.path / "export").mkdir()
     (copy.path / "export" / "odd.json").write_text(content)
 
-    assert "odd.json: it " in page_of(copy).text  # is no JSON, should hold an object, or is not a proof
+    assert "odd.json: it " in page_of(copy).text  # is no JSON, should hold an object, or is nothing that verify wrote
 
 
 def test_an_image_of_the_page_is_the_figure():
@@ -232,7 +232,7 @@ def test_a_proof_under_the_name_of_another_is_not_shown_as_its(copy):
 
     page = page_of(copy)
 
-    assert "other.net.json: it should be the proof of other.net, found that of small.net." in page.words
+    assert "other.net.json: it should be the verification of other.net, found that of small.net." in page.words
     assert "are equal" not in page.text
 
 

@@ -39,7 +39,7 @@ CHIPS = {
 
 
 @dataclass(frozen=True)
-class Fit:
+class Placement:
     """How a graph lies on a chip; `problems` is empty where nothing known forbids it."""
 
     chip: str
@@ -51,7 +51,7 @@ class Fit:
         return "\n".join((*self.lines, *(f"problem: {problem}" for problem in self.problems)))
 
 
-def fit(graph: Graph, chip: str) -> Fit:
+def placement(graph: Graph, chip: str) -> Placement:
     """What `graph` takes of "loihi1" or "loihi2", and what of it the chip cannot hold."""
     check_choice("chip", chip, CHIPS)
     limits, problems, lines = CHIPS[chip], [], []
@@ -82,7 +82,7 @@ def fit(graph: Graph, chip: str) -> Fit:
     )
     if total > limits.cores:
         problems.append(f"{total} cores are needed, a chip has {limits.cores}.")
-    return Fit(chip, tuple(cores), tuple(lines), tuple(problems))
+    return Placement(chip, tuple(cores), tuple(lines), tuple(problems))
 
 
 def _cores(population: Population, shape: tuple[int, ...], limits: Chip) -> tuple[int, int, list[str]]:

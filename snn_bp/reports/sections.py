@@ -22,7 +22,16 @@ from snn_bp.runs.experiment import Train
 from snn_bp.runs.folder import Run
 
 NO_CHECKPOINT = "The run has no checkpoint yet: there is no trained network to look at."
-PROOF = {"file", "holds", "samples", "split", "accuracy", "compared", "difference", "note"}  # what any proof holds
+VERIFICATION = {
+    "file",
+    "holds",
+    "samples",
+    "split",
+    "accuracy",
+    "compared",
+    "difference",
+    "note",
+}  # what any verification holds
 
 
 def results(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Section:
@@ -190,30 +199,30 @@ def activity(evaluation: Mapping[str, Any] | None, split: str) -> Section:
 
 
 def exported(run: Run) -> Section:
-    """What each proof of an export says."""
+    """What each verification of an export says."""
     said: list[str] = []
     images, tables = [], []
     for file in sorted((run.path / "export").glob("*.json")):
         try:
-            proof = read_object(file)
+            result = read_object(file)
         except SnnError as problem:
             said.append(str(problem))
             continue
-        if not proof.keys() >= PROOF:
-            said.append(f"{file.name}: it is not a proof that snn-bp verify wrote.")
+        if not result.keys() >= VERIFICATION:
+            said.append(f"{file.name}: it is nothing that snn-bp verify wrote.")
             continue
-        if Path(str(proof["file"])).name != file.stem:
-            said.append(f"{file.name}: it should be the proof of {file.stem}, found that of {proof['file']}.")
+        if Path(str(result["file"])).name != file.stem:
+            said.append(f"{file.name}: it should be the verification of {file.stem}, found that of {result['file']}.")
             continue
-        tables.append(_proof_table(proof))
-        if proof.get("weights"):
-            counts = {name: {int(value): n for value, n in of.items()} for name, of in proof["weights"].items()}
+        tables.append(_export_table(result))
+        if result.get("weights"):
+            counts = {name: {int(value): n for value, n in of.items()} for name, of in result["weights"].items()}
             ranges = ", ".join(f"{name} {min(of)} .. {max(of)}" for name, of in counts.items())
             picture = Picture(weight_histogram(counts), f"Histogram of the whole numbers: {ranges}.")
-            images.append(_image(picture, f"{proof['file']}: how often each whole number is a weight"))
-        said.append(f"{proof['file']}: {proof['note']}")
+            images.append(_image(picture, f"{result['file']}: how often each whole number is a weight"))
+        said.append(f"{result['file']}: {result['note']}")
     if not said:
-        said.append(f"Nothing is exported yet. `snn-bp export {run.path} FILE.net` writes a file and its proof.")
+        said.append(f"Nothing is exported yet. `snn-bp export {run.path} FILE.net` writes a file and verifies it.")
     return Section("Export", said=said, tables=tables, images=images)
 
 
@@ -236,19 +245,19 @@ def origin(run: Run) -> Section:
     return Section("Where it comes from", said=said, tables=tables)
 
 
-def _proof_table(proof: Mapping[str, Any]) -> Table:
-    equal = f"all {proof['compared']:,} outputs of neurons are equal"
-    rows = [("spikes", equal if proof["holds"] else f"different: {proof['difference']}")]
-    rows += [(f"accuracy, {stage}", f"{value:.4f}") for stage, value in proof["accuracy"].items()]
-    for name, count in proof.get("spikes", {}).items():
-        operations = proof.get("operations", {}).get(name)
+def _export_table(result: Mapping[str, Any]) -> Table:
+    equal = f"all {result['compared']:,} outputs of neurons are equal"
+    rows = [("spikes", equal if result["holds"] else f"different: {result['difference']}")]
+    rows += [(f"accuracy, {stage}", f"{value:.4f}") for stage, value in result["accuracy"].items()]
+    for name, count in result.get("spikes", {}).items():
+        operations = result.get("operations", {}).get(name)
         behind = "" if operations is None else f", {operations:,.0f} synaptic operations"
         rows.append((name, f"{count:,.1f} spikes{behind} for each inference"))
-    rows += [(f"on {chip}", said) for chip, said in proof.get("chips", {}).items()]
-    if proof.get("client"):
-        rows.append(("Lava's client", proof["client"]))
+    rows += [(f"on {chip}", said) for chip, said in result.get("chips", {}).items()]
+    if result.get("client"):
+        rows.append(("Lava's client", result["client"]))
     return Table(
-        f"{proof['file']} against the network, on {proof['samples']} recordings of {proof['split']}",
+        f"{result['file']} against the network, on {result['samples']} recordings of {result['split']}",
         ("what", "found"), rows, numbers=False,
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from snn_bp.chip.cores import CHIPS, Fit, fit
+from snn_bp.chip.cores import CHIPS, Placement, placement
 from snn_bp.chip.netx_rules import check_netx
 from snn_bp.chip.quantize import quantize
 from snn_bp.data import Dataset
@@ -69,11 +69,11 @@ def check_norms(experiment: Experiment, dataset: Dataset, network: Network) -> N
             )
 
 
-def check_chip(experiment: Experiment, network: Network) -> list[Fit]:
+def check_chip(experiment: Experiment, network: Network) -> list[Placement]:
     """How the network lies on each chip it is for; raises where none can hold it."""
     graph = quantize(network.eval(), input_bits=0 if experiment.data.binary else 8)
     check_netx(graph)
-    found = [fit(graph, chip) for chip in CHIPS]
+    found = [placement(graph, chip) for chip in CHIPS]
     if all(each.problems for each in found):
         problems = [f"{each.chip}: {' '.join(each.problems)}" for each in found]
         raise SnnError(f"train.target='loihi': no chip holds the network. {' '.join(problems)}")

@@ -1,4 +1,4 @@
-"""The proof of a netx file: recordings in a row through its integers, held against the network on each of them alone.
+"""Verifies a netx file: recordings in a row through its integers, compared with the network on each of them alone.
 
 The network starts every recording from rest, with nothing under way; what the file carries over from before, or sends
 before a recording arrives, is therefore a difference.
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.chip.cores import CHIPS, fit
+from snn_bp.chip.cores import CHIPS, placement
 from snn_bp.chip.forward import run_chip
 from snn_bp.chip.graph import Graph, same
 from snn_bp.chip.in_a_row import ROW, carried, in_a_row, one_after_the_other, pause_for
@@ -28,7 +28,7 @@ from snn_bp.kernels.fixed import UNIT
 from snn_bp.model.network import Network
 from snn_bp.runs.evaluation import count_activity
 from snn_bp.runs.folder import Run
-from snn_bp.verification.result import Proof, first_difference
+from snn_bp.verification.result import Verification, first_difference
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 VOTES_APART = 0.1  # share of recordings that may be classified otherwise after rounding a network trained in floats
@@ -50,8 +50,8 @@ def for_chip(run: Run, checkpoint: str = "best", *, pause: bool = False) -> tupl
     return chip, graph
 
 
-def prove_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Proof:
-    """The proof of a netx file for a run's network on batches of recordings."""
+def verify_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Verification:
+    """Whether a netx file does what a run's network does, on batches of recordings."""
     whole, graph = for_chip(run, checkpoint)
     held = read_netx(file)
     difference = same(graph, held)
@@ -92,10 +92,10 @@ def prove_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Proof
         difference = difference or apart(others, total, per["float"][0], per["quantised"][0])
     with torch.no_grad():
         lost = {each.name: each for each in lost_weights(whole, graph.populations) if each.count}
-    fits = {chip: fit(held, chip) for chip in CHIPS}
+    fits = {chip: placement(held, chip) for chip in CHIPS}
     beyond = {name: found._asdict() for name, found in zip(names, overflows, strict=True) if any(found)}
     steps = len(batches[0][0])
-    return Proof(
+    return Verification(
         file=str(file), split="", samples=total, difference=_explained(difference, held, names), compared=compared,
         accuracy={name: count / total for name, count in right.items()},
         spikes=per["quantised"][0], operations=per["quantised"][1],

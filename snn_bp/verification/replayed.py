@@ -1,4 +1,13 @@
-"""`verify`: proof that a file does what the network does, spike for spike, on recordings of a split."""
+"""`export` and `verify`: a file, and whether it does what the network does, spike for spike, on recordings of a split.
+
+Three replays stand behind it; what they share is not independently tested:
+
+| | weights, sums, delays | registers | file format |
+|---|---|---|---|
+| forward pass of `OnChip` | torch, as trained | `kernels/fixed.py` | none |
+| `chip/replay.py`, of a `.net` file | its own, in NumPy | `kernels/fixed.py`, which Lava's client pins | read back |
+| `exchange/nir_replay.py`, of a `.nir` file | its own | its own, NIR's equations in double precision | read by `nir` |
+"""
 
 import tempfile
 from dataclasses import replace
@@ -21,8 +30,8 @@ from snn_bp.neurons import is_spiking
 from snn_bp.reports.plots import weight_histogram
 from snn_bp.reports.plots.style import png_bytes
 from snn_bp.runs.folder import Run
-from snn_bp.verification.netx import Batches, ask_client, for_chip, prove_netx
-from snn_bp.verification.result import Proof, first_difference
+from snn_bp.verification.netx import Batches, ask_client, for_chip, verify_netx
+from snn_bp.verification.result import Verification, first_difference
 
 SAMPLES = 256
 
@@ -34,24 +43,24 @@ def export(
     split: str = "test",
     samples: int = SAMPLES,
     checkpoint: str = "best",
-    proof: bool = True,
+    verification: bool = True,
     step_s: float | None = None,
     compatible: Literal["1.0.4"] | None = None,
-) -> Proof | None:
+) -> Verification | None:
     """Write the run's network to `file`, `.net` or `.nir`, and verify it unless told not to.
 
     A `.net` file holds the integers of a network trained with `train.target="loihi"`, or of another rounded now; beside
     it stands the script that loads it in Lava's client. `step_s` (1e-4 if not given) and `compatible` of a `.nir` file
     are those of `write_nir`. Nothing is left behind, and an older file is untouched, where the network is refused or
-    the proof does not hold.
+    the verification fails.
     """
     file = Path(file)
     kind = kind_of(file)
-    check_flag("export: proof", proof)
+    check_flag("export: verification", verification)
     _nir_only(file, kind, step=step_s, compatible=compatible)
     beside = loader_path(file) if kind == "netx" else metadata_path(file)
     check_writable(file, beside)
-    if proof:
+    if verification:
         _recordings(run, split, samples)  # refused before anything is written
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / file.name
@@ -61,7 +70,7 @@ def export(
         else:
             step = 1e-4 if step_s is None else step_s
             write_nir(_for_nir(run, checkpoint, file), fresh, step_s=step, compatible=compatible)
-        found = _proven(run, fresh, split, samples, checkpoint) if proof else None
+        found = _verified(run, fresh, split, samples, checkpoint) if verification else None
         if found is not None:
             found = replace(found, file=str(file))
             _keep(run, file, found)
@@ -74,14 +83,14 @@ def export(
 def verify(
     run: Run, file: Path | str, *, split: str = "test", samples: int = SAMPLES, checkpoint: str = "best",
     lava: int = 0, step_s: float | None = None,
-) -> Proof:  # fmt: skip
+) -> Verification:  # fmt: skip
     """Replay recordings of a split through the run's network and through what `file` (`.net` or `.nir`) holds.
 
     Of a `.net` file every spike of every layer is compared: its integers replay recordings in a row, the network in
     whole numbers takes each of them from rest. One trained in floats has to stay near to that, too. Of a `.nir` file it
     is the outputs of the network, of the one read back, and of NIR's own equations. `lava` recordings in a row go
     through Lava's real client too, where it is installed, by the script beside the file. `step_s` is the time step of
-    a `.nir` file that another library wrote. The proof is written to the run's folder `export/`, with a picture of the
+    a `.nir` file that another library wrote. The result is written to the run's folder `export/`, with a picture of the
     weights on their grid. Raises where the file cannot be read.
     """
     file = Path(file)
@@ -90,29 +99,31 @@ def verify(
     if lava and kind != "netx":
         raise SnnError(f"{file}: Lava's client reads .net files only. Leave out --lava.")
     _nir_only(file, kind, step=step_s)
-    proof = _proven(run, file, split, samples, checkpoint, step_s)
+    result = _verified(run, file, split, samples, checkpoint, step_s)
     if lava:
         ids = _recordings(run, split, min(samples, lava))
         said, difference = ask_client(file, run.dataset().batch(split, ids)[0])
-        proof = replace(proof, client=said, difference=proof.difference or difference)
-    _keep(run, file, proof)
-    return proof
+        result = replace(result, client=said, difference=result.difference or difference)
+    _keep(run, file, result)
+    return result
 
 
-def _proven(run: Run, file: Path, split: str, samples: int, checkpoint: str, step_s: float | None = None) -> Proof:
+def _verified(
+    run: Run, file: Path, split: str, samples: int, checkpoint: str, step_s: float | None = None
+) -> Verification:
     ids = _recordings(run, split, samples)
     batches = [run.dataset().batch(split, ids[start : start + 64]) for start in range(0, len(ids), 64)]
-    prove = prove_netx if kind_of(file) == "netx" else partial(_verify_nir, step_s=step_s)
-    return replace(prove(run, checkpoint, file, batches), split=split, samples=len(ids))
+    verify_file = verify_netx if kind_of(file) == "netx" else partial(_verify_nir, step_s=step_s)
+    return replace(verify_file(run, checkpoint, file, batches), split=split, samples=len(ids))
 
 
-def _keep(run: Run, file: Path, proof: Proof) -> None:
-    """Put the proof into the run's folder."""
+def _keep(run: Run, file: Path, result: Verification) -> None:
+    """Put the result into the run's folder."""
     folder = run.path / "export"
     make_folder(folder)
-    write_object(folder / f"{file.name}.json", proof.record())
-    if proof.weights:
-        replace_file(folder / f"{file.name}.png", png_bytes(weight_histogram(proof.weights)))
+    write_object(folder / f"{file.name}.json", result.record())
+    if result.weights:
+        replace_file(folder / f"{file.name}.png", png_bytes(weight_histogram(result.weights)))
 
 
 def _write_netx(run: Run, checkpoint: str, fresh: Path, file: Path) -> None:
@@ -161,7 +172,7 @@ def _nir_only(file: Path, kind: str, **given: Any) -> None:
             raise SnnError(f"{file}: --{name} is for .nir files. Leave it out.")
 
 
-def _verify_nir(run: Run, checkpoint: str, file: Path, batches: Batches, step_s: float | None) -> Proof:
+def _verify_nir(run: Run, checkpoint: str, file: Path, batches: Batches, step_s: float | None) -> Verification:
     network, back = run.network(checkpoint), read_nir(file, step_s=step_s).eval()
     votes, last = run.experiment.train.loss.scores, network.layers[-1]
     spiking = has_state(last) and is_spiking(neuron_of(last))
@@ -181,7 +192,7 @@ def _verify_nir(run: Run, checkpoint: str, file: Path, batches: Batches, step_s:
                 )
                 compared += out.numel()
         total += len(targets)
-    return Proof(
+    return Verification(
         file=str(file), split="", samples=total, difference=difference, compared=compared,
         accuracy={name: count / total for name, count in right.items()},
         note="Compared: the network, the network read back, and NIR's equations, in double precision, on the file. "

@@ -1,4 +1,4 @@
-"""`Proof`, the result of `verify`, and the first difference of two outputs in words."""
+"""`Verification`, the result of `verify`, and the first difference of two outputs in words."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ NOT_TESTED = "Silicon was not tested: the arithmetic is that of the chip's publi
 
 
 @dataclass(frozen=True)
-class Proof:
+class Verification:
     """What `verify` found; `holds` says whether the file does what the network does."""
 
     file: str

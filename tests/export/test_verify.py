@@ -1,4 +1,4 @@
-"""`export` and `verify`: the proof holds for what was written, and names what differs where something was changed."""
+"""`export` and `verify`: they agree on what was written, and names what differs where something was changed."""
 
 import importlib
 import json
@@ -46,9 +46,9 @@ from snn_bp.chip.replay import simulate
 from snn_bp.cli import app, guarded
 from snn_bp.files.hdf5 import read_hdf5
 from snn_bp.training.loop import train
-from snn_bp.verification.netx import apart, prove_netx
+from snn_bp.verification.netx import apart, verify_netx
 from snn_bp.verification.replayed import export, verify
-from snn_bp.verification.result import Proof, first_difference
+from snn_bp.verification.result import Verification, first_difference
 
 verifying = importlib.import_module("snn_bp.verification.replayed")
 
@@ -65,20 +65,20 @@ def run(request, tmp_path_factory) -> Run:
         return train(experiment, tmp_path_factory.mktemp("runs") / request.param, quiet=True)
 
 
-def test_the_file_of_a_run_is_proven(run, tmp_path):
-    proof = export(run, tmp_path / "x.net", samples=40)
+def test_the_file_of_a_run_is_verified(run, tmp_path):
+    result = export(run, tmp_path / "x.net", samples=40)
 
-    assert proof is not None and proof.holds and proof.samples == 40
-    assert proof.accuracy["quantised"] == proof.accuracy["integer"]
-    assert proof.compared == 40 * 3 * (12 + 10)
-    assert (proof.row, proof.pause) == (8, 0)
+    assert result is not None and result.holds and result.samples == 40
+    assert result.accuracy["quantised"] == result.accuracy["integer"]
+    assert result.compared == 40 * 3 * (12 + 10)
+    assert (result.row, result.pause) == (8, 0)
     assert json.loads((run.path / "export" / "x.net.json").read_text())["holds"] is True
     assert (run.path / "export" / "x.net.png").read_bytes().startswith(b"\x89PNG")
-    assert sum(proof.weights[run.network().name(3)].values()) == 12 * np.prod(run.dataset().shape)
+    assert sum(result.weights[run.network().name(3)].values()) == 12 * np.prod(run.dataset().shape)
 
 
 def test_the_network_is_the_graph_of_its_file(run, tmp_path, coin):
-    export(run, tmp_path / "x.net", proof=False)
+    export(run, tmp_path / "x.net", verification=False)
     graph, network = read_netx(tmp_path / "x.net"), run.network()
     x = coin(9, 4, *network.input_shape, probability=0.2) * 3
 
@@ -91,15 +91,17 @@ def test_the_network_is_the_graph_of_its_file(run, tmp_path, coin):
 
 
 def test_a_changed_weight_is_named(run, tmp_path):
-    export(run, tmp_path / "x.net", proof=False)
+    export(run, tmp_path / "x.net", verification=False)
     with h5py.File(tmp_path / "x.net", "r+") as file:
         weight = next(layer for layer in file["layer"].values() if "weight" in layer)["weight"]
         weight[0, 0] = 1 - weight[0, 0]
 
-    proof = verify(run, tmp_path / "x.net", samples=10)
+    result = verify(run, tmp_path / "x.net", samples=10)
 
-    assert not proof.holds
-    assert "weight [0, 0]: " in str(proof.difference) and "(1 of" in str(proof.difference) and "DIFFERENT" in str(proof)
+    assert not result.holds
+    assert (
+        "weight [0, 0]: " in str(result.difference) and "(1 of" in str(result.difference) and "DIFFERENT" in str(result)
+    )
 
 
 def test_a_float_network_is_verified_in_nir(run, tmp_path):
@@ -108,10 +110,10 @@ def test_a_float_network_is_verified_in_nir(run, tmp_path):
             export(run, tmp_path / "x.nir")
         return
 
-    proof = export(run, tmp_path / "x.nir", samples=40)
+    result = export(run, tmp_path / "x.nir", samples=40)
 
-    assert proof is not None and proof.holds
-    assert len(set(proof.accuracy.values())) == 1
+    assert result is not None and result.holds
+    assert len(set(result.accuracy.values())) == 1
 
 
 def test_the_command_line_takes_the_step_and_the_version_of_nir(run, few_digits, tmp_path, capsys, monkeypatch):
@@ -159,7 +161,7 @@ def test_other_endings_and_empty_splits_are_refused(run, tmp_path):
 
 
 def untrained(*model, target="float", weights=None, shape=(1,), data=runs.DIGITS) -> SimpleNamespace:
-    """What of a run `prove_netx` looks at, around a network that was never trained."""
+    """What of a run `verify_netx` looks at, around a network that was never trained."""
     experiment = Experiment(replace(data, binary=True), model, Train(target=target), seed=1)
 
     def network(checkpoint: str = "best") -> Network:
@@ -194,10 +196,10 @@ def test_spikes_from_before_the_recording_are_differences(through, target, tmp_p
     write_netx(graph, tmp_path / "x.net")
 
     with pytest.warns(UserWarning, match="fires without input"):
-        proof = prove_netx(run, "best", tmp_path / "x.net", [(torch.zeros(6, 2, 1), torch.zeros(2).long())])
+        result = verify_netx(run, "best", tmp_path / "x.net", [(torch.zeros(6, 2, 1), torch.zeros(2).long())])
 
-    assert not proof.holds
-    assert "in the file" in str(proof.difference) and "fires without input" in str(proof.difference)
+    assert not result.holds
+    assert "in the file" in str(result.difference) and "fires without input" in str(result.difference)
 
 
 def test_what_an_outlier_rounds_to_zero_is_counted_warned_of_and_an_error():
@@ -221,23 +223,23 @@ def test_what_an_outlier_rounds_to_zero_is_counted_warned_of_and_an_error():
     with tempfile.TemporaryDirectory() as folder:
         write_netx(graph, Path(folder) / "x.net")
         with pytest.warns(UserWarning, match="round to 0"):
-            proof = prove_netx(run, "best", Path(folder) / "x.net", [(x, torch.zeros(2).long())])
+            result = verify_netx(run, "best", Path(folder) / "x.net", [(x, torch.zeros(2).long())])
     name = run.network().name(1)
-    assert proof.lost == {name: 23}
-    assert f"rounding: {name} sends 40.0 spikes" in str(proof.difference)
-    assert f"warning: {name}: 23 of 24" in str(proof)
+    assert result.lost == {name: 23}
+    assert f"rounding: {name} sends 40.0 spikes" in str(result.difference)
+    assert f"warning: {name}: 23 of 24" in str(result)
 
 
 def test_sums_beyond_16_bits_are_counted_and_warned_of(tmp_path):
     run = untrained(Dense(1, bias=False), ZERO, weights={"layers.0.weight": 0.01}, target="loihi", shape=(600,))
     write_netx(quantize(run.network()), tmp_path / "x.net")
 
-    proof = prove_netx(run, "best", tmp_path / "x.net", [(torch.ones(3, 2, 600), torch.zeros(2).long())])
+    result = verify_netx(run, "best", tmp_path / "x.net", [(torch.ones(3, 2, 600), torch.zeros(2).long())])
 
-    assert proof.holds
+    assert result.holds
     name = run.network().name(1)
-    assert proof.overflows == {name: {"sums": 6, "wraps": 0, "saturations": 0}}
-    assert f"warning: {name}: 6 sums of weights beyond 16 bits" in str(proof)
+    assert result.overflows == {name: {"sums": 6, "wraps": 0, "saturations": 0}}
+    assert f"warning: {name}: 6 sums of weights beyond 16 bits" in str(result)
 
 
 def test_floats_and_whole_numbers_may_part_by_rounding_alone():
@@ -257,10 +259,10 @@ def test_what_is_refused_or_not_proven_leaves_no_file_and_an_older_one_alone(nam
     file = tmp_path / name
     file.write_text("older")
 
-    for fault in ("proof", "refusal"):
+    for fault in ("result", "refusal"):
         with monkeypatch.context() as patch:
-            if fault == "proof":
-                patch.setattr(verifying, "_proven", lambda *_: Proof("", "", 0, {}, "it differs", 0))
+            if fault == "result":
+                patch.setattr(verifying, "_verified", lambda *_: Verification("", "", 0, {}, "it differs", 0))
                 assert not export(run, file).holds  # type: ignore[union-attr]
             else:
                 patch.setattr(type(run), "network", refuse)
@@ -278,27 +280,27 @@ def test_a_network_that_ends_without_neurons_is_one_error_and_no_file(tmp_path):
     run = untrained(Dense(4), ZERO, Dense(3), shape=(6,))
 
     with pytest.raises(SnnError, match="End the model with a neuron"):
-        export(run, tmp_path / "x.net", proof=False)
+        export(run, tmp_path / "x.net", verification=False)
     assert list(tmp_path.iterdir()) == []
-    export(run, tmp_path / "x.nir", proof=False)
+    export(run, tmp_path / "x.nir", verification=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.nir", "x.nir.json"]
 
 
 def test_evaluate_and_the_proof_count_alike(run, tmp_path):
     with runs.loading(runs.few):
-        proof = export(run, tmp_path / "x.net", samples=50)
+        result = export(run, tmp_path / "x.net", samples=50)
         figures = evaluate(run, "test")
 
-    assert proof is not None and proof.samples == figures.samples == 50
+    assert result is not None and result.samples == figures.samples == 50
     if run.experiment.train.target == "loihi":
-        assert (proof.spikes, proof.operations) == (figures.spikes, figures.operations)
+        assert (result.spikes, result.operations) == (figures.spikes, figures.operations)
     else:
-        assert proof.spikes.keys() == figures.spikes.keys() and proof.rounding["spikes"] == figures.spikes
+        assert result.spikes.keys() == figures.spikes.keys() and result.rounding["spikes"] == figures.spikes
 
 
 @pytest.mark.parametrize("name", ['a"""b.net', "a\\x.net", os.fsdecode(b"b\xffd.net")])
 def test_the_loader_is_a_program_whatever_the_name_of_the_file(run, tmp_path, name):
-    export(run, tmp_path / name, proof=False)
+    export(run, tmp_path / name, verification=False)
 
     script = runpy.run_path(str(loader_path(tmp_path / name)))
 
@@ -306,7 +308,7 @@ def test_the_loader_is_a_program_whatever_the_name_of_the_file(run, tmp_path, na
 
 
 def test_the_loader_beside_the_file_says_what_lava_does_not_know(run, tmp_path):
-    proof = export(run, tmp_path / "chip.net", samples=5)
+    result = export(run, tmp_path / "chip.net", samples=5)
 
     script = runpy.run_path(str(tmp_path / "chip.load.py"))
 
@@ -314,7 +316,7 @@ def test_the_loader_beside_the_file_says_what_lava_does_not_know(run, tmp_path):
     assert (script["FILE"], script["INPUT_SHAPE"], script["INPUT_BITS"]) == ("chip.net", graph.input_shape, 8)
     assert (script["CLEARED"], script["PAUSE"], script["READOUT"]) == (True, 0, False)
     call = "netx.hdf5.Network(net_config='chip.net', input_message_bits=8, reset_interval=3, reset_offset=1)"
-    assert proof is not None and proof.load == call and call in str(proof)
+    assert result is not None and result.load == call and call in str(result)
     assert "channel, row, column" in script["__doc__"] and "python chip.load.py RECORDINGS.npy" in script["__doc__"]
     with pytest.raises(SystemExit, match=r"whole numbers in 0\.\.255"):
         script["checked"](np.full((2, 3, *graph.input_shape), 256))
@@ -323,7 +325,7 @@ def test_the_loader_beside_the_file_says_what_lava_does_not_know(run, tmp_path):
 
 
 def test_another_script_beside_the_file_is_not_run(run, tmp_path, monkeypatch):
-    export(run, tmp_path / "x.net", proof=False)
+    export(run, tmp_path / "x.net", verification=False)
     (tmp_path / "x.load.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.setenv("SNN_BP_LAVA_PYTHON", sys.executable)
 
@@ -340,9 +342,9 @@ def test_lavas_client_runs_recordings_in_a_row_by_the_script_beside_the_file(run
         pytest.skip(missing)
     export(run, tmp_path / "x.net", samples=8)
 
-    proof = verify(run, tmp_path / "x.net", samples=8, lava=8)
+    result = verify(run, tmp_path / "x.net", samples=8, lava=8)
 
-    assert proof.holds and "8 recordings in a row are equal" in str(proof.client)
+    assert result.holds and "8 recordings in a row are equal" in str(result.client)
 
 
 def test_a_bias_behind_a_synaptic_current_is_refused_after_training():
