@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from snn_bp.errors import SnnError, shown
 from snn_bp.errors.fields import Within, check_fields
-from snn_bp.model.modules import Delays, Neurons
+from snn_bp.model.blocks import Layers, Part, parts_of, role_of
 from snn_bp.neurons import is_spiking
 
 Output: TypeAlias = Literal["spikes", "potentials"]
@@ -138,16 +138,16 @@ Loss: TypeAlias = CountCrossEntropy | MembraneCrossEntropy | MaxCrossEntropy | C
 LOSSES = (CountCrossEntropy, MembraneCrossEntropy, MaxCrossEntropy, CountSquaredError, FirstSpike)
 
 
-def check_loss(loss: Any, network: nn.Module) -> None:
+def check_loss(loss: Any, network: Layers) -> None:
     """Raise unless the loss is one of ours and means what the network's last layer gives: spikes, or potentials."""
     if type(loss) not in LOSSES:
         raise SnnError(f"loss={shown(loss)}: it should be a loss, as CountCrossEntropy().")
-    keep = (nn.Flatten, nn.MaxPool1d, nn.MaxPool2d, Delays)  # of spikes they make spikes
-    last = next((layer for layer in reversed(list(network.layers)) if not isinstance(layer, keep)), None)  # type: ignore[arg-type]
-    output: Output = "spikes" if isinstance(last, Neurons) and is_spiking(last.neuron) else "potentials"
+    last = next((part.layer for part in reversed(parts_of(network)) if not _keeps_spikes(part)), None)
+    neuron: Any = last.neuron if last is not None and role_of(last) == "neurons" else None
+    output: Output = "spikes" if neuron is not None and is_spiking(neuron) else "potentials"
     if output in loss.means:
         return
-    name = type(last.neuron if isinstance(last, Neurons) else last).__name__
+    name = type(neuron or last).__name__
     if output == "spikes":
         raise SnnError(
             f"{loss}: it looks for the largest potential, and the last layer ({name}) gives spikes, which are all as "
@@ -157,6 +157,11 @@ def check_loss(loss: Any, network: nn.Module) -> None:
         f"{loss}: it needs neurons that spike, and the last layer ({name}) does not. End the model with one that does, "
         "as LIF(beta=0.9), or use MaxCrossEntropy()."
     )
+
+
+def _keeps_spikes(part: Part) -> bool:
+    """Whether a layer makes spikes of spikes."""
+    return part.role in ("flatten", "delay") or isinstance(part.layer, nn.MaxPool1d | nn.MaxPool2d)
 
 
 def smooth_loss(loss: Any, out: Tensor, targets: Tensor) -> Tensor:

@@ -3,14 +3,13 @@
 import math
 
 import torch
-from torch import nn
 
 from snn_bp.chip.cores import CHIPS, Placement, placement
 from snn_bp.chip.netx_rules import check_netx
 from snn_bp.chip.quantize import quantize
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
-from snn_bp.model.layers import Delay
+from snn_bp.model.blocks import every_part, parts_of
 from snn_bp.model.losses import check_loss
 from snn_bp.model.network import Network
 from snn_bp.model.plan import has_chain
@@ -35,7 +34,7 @@ def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
     make_device(config)
     make_optimizer(network, config)
     check_norms(experiment, dataset, network)
-    if config.truncate and any(isinstance(layer, Delay) for layer in experiment.model):
+    if config.truncate and any(part.role == "delay" for part in every_part(parts_of(network))):
         raise SnnError("train.truncate: with a Delay a recording runs whole, spikes are under way between its pieces.")
     if config.target == "loihi":
         check_chip(experiment, network)
@@ -56,16 +55,13 @@ def check_norms(experiment: Experiment, dataset: Dataset, network: Network) -> N
     steps, truncate = experiment.data.steps or 0, experiment.train.truncate
     piece = (steps % truncate or truncate) if truncate else steps
     smallest = min(len(ids) for ids in dataset.batches("train"))
-    for index, layer in enumerate(network.layers):
-        if (
-            isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
-            and piece * smallest * math.prod(network.shapes[index][1:]) == 1
-        ):
+    for part in every_part(parts_of(network)):
+        if part.role == "norm" and piece * smallest * math.prod(part.after[1:]) == 1:
             count = len(dataset.ids["train"])
             raise SnnError(
                 f"data.batch={experiment.data.batch}: of {count} training recordings the last batch has {smallest}, "
-                f"trained in pieces of {piece} step, and {network.name(index)} takes the spread of one value, which is "
-                "none. Use another batch that does not leave one over, more steps, or no BatchNorm."
+                f"trained in pieces of {piece} step, and {network.name(part.path)} takes the spread of one value, "
+                "which is none. Use another batch that does not leave one over, more steps, or no BatchNorm."
             )
 
 

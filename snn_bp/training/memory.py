@@ -1,17 +1,21 @@
 """How much memory a training takes, said before it is taken, and how much there is.
 
-An estimate from shapes alone, nothing is built for it. Its coefficients were measured over whole short trainings, the
-doctor's looks and the evaluation at the end included (`experiments/benchmarks/memory.py`; its results hold the ratios).
+An estimate from shapes alone: what is built for it holds no values. Its coefficients were measured over whole short
+trainings, the doctor's traces and the evaluation at the end included (`experiments/benchmarks/memory.py`; its results
+hold the ratios).
 """
 
 import math
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
+
+import torch
 
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
-from snn_bp.model.layers import BatchNorm, Conv, Delay, Dense, Dropout, Flatten, Layer, Pool, Recurrent, Shape, Spiking
+from snn_bp.model.blocks import Part, every_part, parts_of
+from snn_bp.model.modules import Shape
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runtime.capacity import available, is_checked, size
 
@@ -50,7 +54,7 @@ def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
     inputs = math.prod(dataset.shape)
     width = 1 + _FLOAT if data.transforms else 1  # frames are bytes; what transforms make passes through floats
     frames = 2 * rows * inputs * width
-    sizes = _Sizes.of(experiment.model, dataset.shape)
+    sizes = _Sizes.of(experiment, dataset.shape)
     if config.device not in ("auto", "cpu"):
         return Estimate(frames, 0, 0, 0)
     piece = rows * min(1.0, (config.truncate or math.inf) / max(1, data.steps or 1))
@@ -103,7 +107,7 @@ class _Sizes:
     chained: int = 0  # dense layers that run with their neurons as one operation
     normed: int = 0  # neurons behind a norm, a convolution or nothing
     recurrent: int = 0  # recurrent neurons that run step by step
-    passed: int = 0  # what pools, dropouts and delays give on
+    passed: int = 0  # what pools, dropouts, delays and joints give on
     floats: int = 0  # an input whose first layer wants floats instead of bytes
     largest: int = 0
     largest_normed: int = 0
@@ -111,72 +115,41 @@ class _Sizes:
     starts_dense: bool = False
 
     @classmethod
-    def of(cls, model: tuple[Layer, ...], shape: Shape) -> "_Sizes":
-        sizes, before, first = cls(), None, True
-        for layer in model:
-            if isinstance(layer, Flatten):
-                shape = (math.prod(shape),)
-                continue
-            if first:
-                first, sizes.starts_dense = False, isinstance(layer, Dense)
-                looks = isinstance(layer, Dense) or (isinstance(layer, Conv) and len(shape) == 3)
-                sizes.floats = 0 if looks else math.prod(shape)
-            after = _shape_after(layer, shape)
-            sizes._add(layer, before, shape, after)
-            if not isinstance(layer, Dropout | Delay):
-                before = layer
-            shape = after
+    def of(cls, experiment: Experiment, shape: Shape) -> "_Sizes":
+        """The sizes of the network of an experiment, which is built without the memory for it."""
+        with torch.device("meta"):
+            network = experiment.network(shape)
+        row = [part for part in every_part(parts_of(network)) if part.role != "flatten"]
+        sizes, behind_dense = cls(sum(weight.numel() for weight in network.parameters())), False
+        if row:
+            sizes.starts_dense = _axes(row[0]) == 0
+            sizes.floats = 0 if _axes(row[0]) in (0, 2) else math.prod(shape)
+        for part in row:
+            sizes._add(part, behind_dense)
+            if part.role not in ("dropout", "delay"):
+                behind_dense = _axes(part) == 0
         return sizes
 
-    def _add(self, layer: Layer, before: Layer | None, shape: Shape, after: Shape) -> None:
-        """Count one layer, on an input of `shape`; `before` is the layer in front of it."""
-        count = math.prod(after)
-        if isinstance(layer, Dense):
-            self.parameters += math.prod(shape) * count + count
-        elif isinstance(layer, Conv):
-            kernel = math.prod(_pair(layer.kernel, len(after) - 1))
-            self.parameters += after[0] * (shape[0] // max(1, layer.groups) * kernel + 1)
-            self.largest_passed = max(self.largest_passed, count)
-        elif isinstance(layer, BatchNorm):
-            self.parameters += 2 * after[0]
-        elif isinstance(layer, Pool | Dropout):
-            self.passed += count
-            self.largest_passed = max(self.largest_passed, count)
-        elif isinstance(layer, Delay):
-            self.passed += 3 * count
-        else:
+    def _add(self, part: Part, behind_dense: bool) -> None:
+        """Count one layer; `behind_dense`: its input is the sums of a dense layer."""
+        count = math.prod(part.after)
+        self.largest = max(self.largest, count)
+        if part.role == "neurons":
             self.neurons += count
-            learned = len(layer.learn) if isinstance(layer, Spiking | Recurrent) else 0
-            self.parameters += learned * count + (count * count if isinstance(layer, Recurrent) else 0)
-            dense = isinstance(before, Dense)
-            if dense:
+            if behind_dense:
                 self.chained += count
-            elif isinstance(layer, Recurrent):
+            elif part.layer.recurrence is not None:
                 self.recurrent += count
             else:
                 self.normed += count
                 self.largest_normed = max(self.largest_normed, count)
-        self.largest = max(self.largest, count)
+        elif part.role == "delay":
+            self.passed += 3 * count
+        elif part.role != "norm" and _axes(part) != 0:
+            self.passed += 0 if part.role == "weights" else count
+            self.largest_passed = max(self.largest_passed, count)
 
 
-def _shape_after(layer: Layer, shape: Shape) -> Shape:
-    """The shape of a step behind a layer; as it is where the layer does not take it, which its own error will say."""
-    if isinstance(layer, Dense):
-        return (layer.units,)
-    if isinstance(layer, Conv | Pool) and len(shape) in (2, 3):
-        axes = len(shape) - 1
-        if isinstance(layer, Conv):
-            kernel, stride, padding, dilation = (
-                _pair(value, axes) for value in (layer.kernel, layer.stride, layer.padding, layer.dilation)
-            )
-            channels = layer.channels
-        else:
-            kernel, stride = _pair(layer.size, axes), _pair(layer.stride or layer.size, axes)
-            padding, dilation, channels = (0,) * axes, (1,) * axes, shape[0]
-        lengths = zip(shape[1:], kernel, stride, padding, dilation, strict=True)
-        return channels, *(max(0, (n + 2 * p - d * (k - 1) - 1) // max(1, s) + 1) for n, k, s, p, d in lengths)
-    return shape
-
-
-def _pair(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
-    return (value,) * axes if isinstance(value, int) else tuple(value)[:axes]
+def _axes(part: Part) -> int | None:
+    """Over how many axes weights are shared: 0 by a dense layer, 1 or 2 by a convolution; None for other layers."""
+    return cast(torch.Tensor, part.layer.weight).dim() - 2 if part.role == "weights" else None
