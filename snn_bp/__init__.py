@@ -2,14 +2,10 @@
 
 # ruff: noqa: E402
 
-import os
-
-# Before torch starts its threads: let those that wait sleep. Spinning, as they would, they make a step twice as long
-# where other processes keep the cores busy, and no shorter where none does (experiments/benchmarks/busy.py).
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
+from snn_bp.runtime.process import let_waiting_threads_sleep
 from snn_bp.runtime.signals import end_in_silence
 
+let_waiting_threads_sleep()  # before torch is imported
 end_in_silence()
 
 from snn_bp.chip.network import OnChip

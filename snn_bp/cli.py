@@ -1,12 +1,9 @@
 """The command line, `snn-bp`: train, resume, evaluate and list runs. Errors are one line and a non-zero exit code."""
 
-import atexit
 import json
-import os
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +21,7 @@ from snn_bp.runs.experiment import Experiment, override
 from snn_bp.runs.experiment_file import is_read, read_file
 from snn_bp.runs.folder import Run
 from snn_bp.runtime.console import guarded, open_streams
+from snn_bp.runtime.process import leave
 from snn_bp.runtime.signals import end_with_interrupt
 from snn_bp.searches import resume_search
 from snn_bp.searches import search as search_weights
@@ -293,11 +291,7 @@ def entry() -> None:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:  # ahead of what `guarded` guards
         code = 130
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # who read it may have gone, and an experiment may have closed it
-            stream.flush()
-    os._exit(code)
+    leave(code)
 
 
 def _print(found: Any, as_json: bool) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from snn_bp.files import write_json
 from snn_bp.kernels.cpu import sparse_ops as weighted
 from snn_bp.runs.provenance import machine, version
-from snn_bp.runtime.allocator import keep_freed_memory
+from snn_bp.runtime.process import keep_freed_memory
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 LAYERS = {

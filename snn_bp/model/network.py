@@ -23,7 +23,7 @@ from snn_bp.model.modules import Neurons
 from snn_bp.model.names import name_of
 from snn_bp.model.plan import Input, apply_stateless, in_words, plan, reads_bytes
 from snn_bp.neurons import Neuron, State
-from snn_bp.runtime.allocator import keep_freed_memory
+from snn_bp.runtime.process import keep_freed_memory
 from snn_bp.surrogates import ATan, Surrogate, check_surrogate
 
 NetworkState: TypeAlias = tuple[State, ...]  # one for each layer of neurons, in order

@@ -1,1 +1,8 @@
-"""What snn_bp changes or asks of the process it runs in: signals, freed memory, the memory there is."""
+"""What snn_bp changes in the process it runs in, and what it asks of it: each with a switch, listed in README."""
+
+import os
+
+
+def is_on(switch: str) -> bool:
+    """Whether a change is made: `SNN_BP_<switch>=0` in the environment turns it off."""
+    return os.environ.get(f"SNN_BP_{switch}") != "0"

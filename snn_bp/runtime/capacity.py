@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from snn_bp.errors import SnnError
+from snn_bp.runtime import is_on
 
 _LARGE = 2**30  # bytes: smaller requests are not checked
 
@@ -19,8 +20,8 @@ def check_room(count: int, *, what: str, remedy: str) -> None:
 
 
 def is_checked() -> bool:
-    """Whether what is asked for is held against what there is."""
-    return os.environ.get("SNN_BP_CHECK_MEMORY") != "0"
+    """Whether what is asked for is compared with what there is."""
+    return is_on("CHECK_MEMORY")
 
 
 def available() -> int | None:

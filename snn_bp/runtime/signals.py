@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from snn_bp.runtime import is_on
+
 
 class Stopped(Exception):
     """A signal asked the run to stop, and all is saved."""
@@ -21,7 +23,7 @@ class Stopped(Exception):
 def end_in_silence() -> None:
     """While our own program imports libraries, let Ctrl-C end it with one line instead of a traceback."""
     ours = Path(sys.argv[0] or "-").name.split(".")[0] == "snn-bp" or "-m snn_bp" in " ".join(sys.orig_argv)
-    if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if ours and is_on("SIGNALS") and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
 
 
@@ -35,7 +37,7 @@ def end_with_interrupt() -> None:
 def noted_signals() -> Iterator[list[int]]:
     """Within the block, Ctrl-C, SIGTERM and SIGHUP (a terminal that goes) are noted; the second ends it all.
 
-    A SIGHUP that is ignored, as under nohup, stays so.
+    A SIGHUP that is ignored, as under nohup, stays so. `SNN_BP_SIGNALS=0` leaves all three to Python.
     """
     noted: list[int] = []
 
@@ -44,7 +46,7 @@ def noted_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         noted.append(signum)
 
-    if threading.current_thread() is not threading.main_thread():
+    if not is_on("SIGNALS") or threading.current_thread() is not threading.main_thread():
         yield noted
         return
     wanted = [signal.SIGINT, signal.SIGTERM]

@@ -1,8 +1,6 @@
 """One step of training, and what it needs: the optimizer, its learning rate, the device."""
 
-import inspect
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,6 +11,7 @@ from snn_bp.errors import SnnError
 from snn_bp.model.finite import first_nonfinite
 from snn_bp.model.network import Network
 from snn_bp.runs.experiment import Train
+from snn_bp.runtime.optimizers import without_compiler
 
 
 class Step(NamedTuple):
@@ -88,17 +87,10 @@ def make_optimizer(network: Network, config: Train) -> torch.optim.Optimizer:
         (decaying if weight.dim() > 1 and name not in learned else others).append(weight)
     groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if config.optimizer == "sgd":
-        kind = _without_compiler(torch.optim.SGD)
+        kind = without_compiler(torch.optim.SGD)
         return kind(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=True)
-    kind = _without_compiler(torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam)
+    kind = without_compiler(torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam)
     return kind(groups, lr=config.lr, fused=True)
-
-
-def _without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """The optimizer with its methods bare: what torch wraps around them imports its compiler, 1.7 s of every start."""
-    wrapped = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
-    bare = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
-    return type(kind.__name__, (kind,), bare | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 def freeze_norm(network: Network, config: Train, done: int, *, of: int) -> None:

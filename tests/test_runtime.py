@@ -1,0 +1,72 @@
+"""What snn_bp changes in the process it runs in can be turned off, and README says how."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from snn_bp.runtime.optimizers import without_compiler
+from snn_bp.runtime.process import keep_freed_memory
+from snn_bp.runtime.signals import noted_signals
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_every_switch_is_in_readme_and_readme_names_no_other():
+    source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "snn_bp").rglob("*.py"))
+    switches = set(re.findall(r'is_on\("(\w+)"\)', source))
+
+    assert switches == set(re.findall(r"^\| `SNN_BP_(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert len(switches) == 6
+
+
+def test_waiting_threads_spin_where_the_switch_is_off():
+    free = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", "import os, snn_bp; print(os.environ.get('OMP_WAIT_POLICY'))"],
+        env=free | {"SNN_BP_SLEEPING_THREADS": "0"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert done.stdout.strip() == "None"
+
+
+def test_signals_stay_pythons_where_the_switch_is_off(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+
+    monkeypatch.setenv("SNN_BP_SIGNALS", "0")
+    with noted_signals():
+        assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.delenv("SNN_BP_SIGNALS")
+    with noted_signals():
+        assert signal.getsignal(signal.SIGTERM) is not before
+
+
+def test_optimizers_keep_their_wrappers_where_the_switch_is_off(monkeypatch):
+    assert without_compiler(torch.optim.Adam) is not torch.optim.Adam
+
+    monkeypatch.setenv("SNN_BP_BARE_OPTIMIZERS", "0")
+
+    assert without_compiler(torch.optim.Adam) is torch.optim.Adam
+
+
+def test_memory_is_given_back_where_the_switch_is_off(monkeypatch):
+    monkeypatch.setenv("SNN_BP_KEEP_MEMORY", "0")
+
+    assert keep_freed_memory.__wrapped__() is False
+
+
+@pytest.mark.parametrize("switch", ("0", "1"))
+def test_a_command_runs_exit_functions_and_says_its_code_either_way(switch):
+    program = "import atexit, sys; from snn_bp.runtime.process import leave; atexit.register(print, 'last'); leave(3)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"SNN_BP_FAST_EXIT": switch}, capture_output=True, text=True
+    )
+
+    assert (done.returncode, done.stdout.strip()) == (3, "last")
