@@ -29,10 +29,19 @@ def advance(i, a, v, s, x, alpha, beta, rho, kappa, theta):
         v = beta * v + i
     if ADAPTS:
         a = rho * a + s
-        s = heaviside(v - theta - kappa * a, theta)
-    elif SPIKING:
-        s = heaviside(v - theta, theta)
+    if SPIKING:
+        s = fired(a, v, kappa, theta)
     return i, a, v, s
+
+
+def fired(a, v, kappa, theta):
+    """The spike of a membrane `v`: strictly above the threshold."""
+    return heaviside(distance(a, v, kappa, theta), theta)
+
+
+def distance(a, v, kappa, theta):
+    """How far a membrane `v` lies above its threshold, which adaptation raises."""
+    return v - theta - kappa * a if ADAPTS else v - theta
 
 
 def advance_vjp(gi, ga, gv, gs, i0, a0, v0, s0, i1, a1, v1, alpha, beta, rho, kappa, theta, slope):
@@ -43,8 +52,7 @@ def advance_vjp(gi, ga, gv, gs, i0, a0, v0, s0, i1, a1, v1, alpha, beta, rho, ka
     """
     g_alpha = g_rho = g_kappa = g_theta = gs0 = ga0 = real(0)
     if SPIKING:
-        u = v1 - theta - kappa * a1 if ADAPTS else v1 - theta
-        gu = gs * slope_at(u, theta, slope)
+        gu = gs * slope_at(distance(a1, v1, kappa, theta), theta, slope)
         gv = gv + gu
         g_theta = -gu
         if ADAPTS:

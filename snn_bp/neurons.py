@@ -19,8 +19,7 @@ from snn_bp.errors.fields import LARGEST, Called, Within, check_fields
 Reset: TypeAlias = Literal["subtract", "zero", "zero_all", "none"]
 RESETS: tuple[Reset, ...] = ("subtract", "zero", "zero_all", "none")
 DECAYS = ("alpha", "beta", "rho")
-COEFFICIENTS = ("alpha", "beta", "rho", "kappa", "theta")
-SMALLEST = 1e-37  # of a threshold: single precision holds it
+SMALLEST = 1e-37  # the smallest threshold: single precision holds it
 
 
 def decay(*, tau_ms: float, step_ms: float) -> float:
@@ -139,6 +138,25 @@ class State(NamedTuple):
         """The same state with no gradient through it: where truncated backpropagation cuts."""
         s, i, a = (part if part is None else part.detach() for part in self[1:])
         return State(self.v.detach(), s, i, a)
+
+
+class FullState(NamedTuple):
+    """All that the equation carries from step to step, in its order: zeros for what the neuron lacks."""
+
+    i: Any  # tensors, or the kernels' arrays
+    a: Any
+    v: Any
+    s: Any
+
+
+class Coefficients(NamedTuple):
+    """What the equation takes beside state and input, in its order: all scalars, or all a value for each neuron."""
+
+    alpha: Any  # tensors, or the kernels' arrays and numbers
+    beta: Any
+    rho: Any
+    kappa: Any
+    theta: Any
 
 
 def check_neuron(neuron: Any) -> None:

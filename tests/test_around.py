@@ -28,7 +28,7 @@ from snn_bp import (
 )
 from snn_bp.chip.folding import folded
 from snn_bp.chip.rules import chip_blocks
-from snn_bp.kernels.cpu.conv import TABLES, reach
+from snn_bp.kernels.cpu.conv import MAX_TABLES, footprints
 
 # torch itself loads its decompositions for forward mode by what it has since deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")
@@ -269,7 +269,7 @@ def test_a_chosen_device_watches_nothing():
 
 
 def test_tables_of_places_are_bounded():
-    assert reach.cache_info().maxsize == TABLES
+    assert footprints.cache_info().maxsize == MAX_TABLES
 
 
 @pytest.mark.parametrize(

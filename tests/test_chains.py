@@ -24,7 +24,7 @@ from snn_bp import (
     Surrogate,
 )
 from snn_bp.kernels import use_backend
-from snn_bp.kernels.cpu import chain as fused
+from snn_bp.kernels.cpu import chain as kernel
 from snn_bp.kernels.cpu import dense, subnormals
 from snn_bp.model import steps
 from snn_bp.model.network import has_state
@@ -96,7 +96,7 @@ def assert_equal_to_reference(network, x, state=None):
 def taken(monkeypatch):
     """How many blocks each call of the fused operation held."""
     calls = []
-    real = fused.run_layers
+    real = kernel.run_layers
 
     def count(x, layers, chain):
         calls.append(len(layers))

@@ -17,7 +17,7 @@ SOURCE = "def doubled(values):\n    return 2 * values\n"
 def folder(tmp_path, monkeypatch) -> Path:
     """The only folder that numba may cache in; nothing has been said yet."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "numba"))
-    monkeypatch.setattr(disk, "_said", type(disk._said)())
+    monkeypatch.setattr(disk, "_warned", type(disk._warned)())
     return tmp_path / "numba"
 
 

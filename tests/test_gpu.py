@@ -15,8 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from snn_bp import ALIF, LIF, ATan, CubaLIF, Surrogate, simulate, use_backend
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.gpu import neuron as gpu
-from snn_bp.kernels.gpu import recurrent as gpu_recurrence
-from snn_bp.kernels.gpu.recurrent import recurrent, simulate_recurrent_gpu
+from snn_bp.kernels.gpu.recurrent import MAX_NEURONS, recurrent, serves_recurrent, simulate_recurrent_gpu
 from snn_bp.model.layers import Recurrent
 from snn_bp.model.modules import Neurons
 from snn_bp.neurons import is_spiking
@@ -248,10 +247,9 @@ def test_torch_finds_no_fault_in_the_recurrent_operator(noise, interpreted):
     x, weight, bias = (noise(*shape, dtype=double).requires_grad_() for shape in ((3, 2, 5), (5, 5), (5,)))
     state = [torch.zeros(2, 5, dtype=double) for _ in range(4)]
     values = [torch.tensor(value, dtype=double, requires_grad=True) for value in (0.5, 0.9, 0.8, 0.3, 1.0)]
+    constants = Constants(current=True, adapts=True, spiking=True, reset="zero", detach=False)
 
-    torch.library.opcheck(
-        recurrent, (x, weight, bias, *state, *values, True, True, "zero", False, "ATan", 2.0, "threshold")
-    )
+    torch.library.opcheck(recurrent, (x, weight, bias, state, values, constants.key, "ATan", 2.0, "threshold"))
 
 
 @pytest.mark.parametrize("shape, served", (((3, 2, 512), 1), ((3, 2, 513), 0), ((3, 0, 5), 0), ((3, 2, 1, 5), 0)))
@@ -259,9 +257,9 @@ def test_a_recurrent_layer_says_what_it_can_take(shape, served, monkeypatch):
     monkeypatch.setattr(gpu, "serves", lambda tensor: True)
     monkeypatch.setattr(gpu, "release", lambda: (3, 7))
 
-    assert gpu_recurrence.serves_recurrent(torch.zeros(shape)) == bool(served)
+    assert serves_recurrent(torch.zeros(shape)) == bool(served)
     monkeypatch.setattr(gpu, "release", lambda: (3, 4))
-    assert not gpu_recurrence.serves_recurrent(torch.zeros(shape))
+    assert not serves_recurrent(torch.zeros(shape))
 
 
 # Dispatch
@@ -269,7 +267,7 @@ def test_a_recurrent_layer_says_what_it_can_take(shape, served, monkeypatch):
 
 @needs_triton
 def test_tensors_on_a_gpu_go_to_the_operator_and_stay_there(monkeypatch):
-    monkeypatch.delattr("snn_bp.kernels.simulate_reference")
+    monkeypatch.delattr("snn_bp.kernels.dispatch.simulate_reference")
 
     with FakeTensorMode(), torch.no_grad():
         x = torch.empty(5, 2, 3, device="cuda")
@@ -302,7 +300,7 @@ def test_the_package_works_without_triton():
 # Compiled for a GPU that is not there
 
 
-def compiled(kernel, dtype, capability, *, block=gpu.BLOCK, fusion=False):
+def compiled(kernel, dtype, capability, *, block=gpu.PROGRAM, fusion=False):
     """The kernel as Triton would launch it on a GPU of this capability."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -316,16 +314,18 @@ def compiled(kernel, dtype, capability, *, block=gpu.BLOCK, fusion=False):
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
-def forward_kernel(neuron, dtype, block=gpu.BLOCK, *, hears=False):
+def forward_kernel(neuron, dtype, block=gpu.PROGRAM, *, recurrent_too=False):
     constants = Constants.of(neuron)
     flags = {"RECORD": True, "SAVES_CURRENT": constants.current}
-    return gpu.compiled_forward(constants, dtype, block, UNIFORM=True, HEARS=hears, **flags)
+    return gpu.compiled_forward(constants, dtype, block, UNIFORM=True, RECURRENT=recurrent_too, **flags)
 
 
-def backward_kernel(neuron, dtype, block=gpu.BLOCK, *, hears=False, shape="ATan"):
+def backward_kernel(neuron, dtype, block=gpu.PROGRAM, *, recurrent_too=False, shape="ATan"):
     constants = Constants.of(neuron)
     flags = {"GIVEN_SPIKES": True, "GIVEN_POTENTIALS": True, "SAVES_CURRENT": constants.current, "LEARNS": True}
-    return gpu.compiled_backward(constants, shape, "threshold", dtype, block, UNIFORM=False, HEARS=hears, **flags)
+    return gpu.compiled_backward(
+        constants, shape, "threshold", dtype, block, UNIFORM=False, RECURRENT=recurrent_too, **flags
+    )
 
 
 def machine_code(binary, folder):
@@ -421,12 +421,14 @@ def test_no_surrogate_fuses(surrogate, compiler):
 @pytest.mark.parametrize("kernel", (forward_kernel, backward_kernel))
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_a_recurrent_kernel_fuses_in_its_product_only_and_waits_for_every_spike(kernel, capability, compiler):
-    block = (gpu.ROWS, 128)
+    block = (gpu.RECURRENT_SAMPLES, 128)
     lanes = 32 * gpu.launch_options(block)["num_warps"]
 
-    binary = compiled(kernel(NEURONS[9], torch.float32, block, hears=True), torch.float32, capability, block=block)
+    binary = compiled(
+        kernel(NEURONS[9], torch.float32, block, recurrent_too=True), torch.float32, capability, block=block
+    )
 
-    of_the_product = gpu.TILE * gpu.ROWS * 128 // lanes
+    of_the_product = gpu.TILE * gpu.RECURRENT_SAMPLES * 128 // lanes
     assert fused(binary, compiler) in ((of_the_product,) * 2, (of_the_product, 0))
     assert "barrier" in binary.asm["ttgir"]
 
@@ -437,9 +439,9 @@ def test_a_recurrent_kernel_fuses_in_its_product_only_and_waits_for_every_spike(
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_the_largest_recurrent_layer_fits_a_program(kernel, dtype, capability, compiler):
-    block = (gpu.ROWS, gpu_recurrence.LARGEST)
+    block = (gpu.RECURRENT_SAMPLES, MAX_NEURONS)
 
-    binary = compiled(kernel(NEURONS[9], dtype, block, hears=True), dtype, capability, block=block)
+    binary = compiled(kernel(NEURONS[9], dtype, block, recurrent_too=True), dtype, capability, block=block)
 
     assert binary.metadata.shared <= 163 * 1024  # bytes, of an A100; an H100 has more
 

@@ -8,7 +8,7 @@ from torch import nn
 from snn_bp import LIF, Conv, Network, Pool
 from snn_bp.kernels import use_backend
 from snn_bp.kernels.cpu.pool import max_pool
-from snn_bp.kernels.cpu.sparse_ops import convolve, convolve_events, find_in_parts, linear
+from snn_bp.kernels.cpu.sparse_ops import convolve, convolve_events, encode_images, linear
 
 CONVOLUTIONS = {
     "stride 1": (2, 12, 5, 1, 0, (34, 34)),
@@ -41,7 +41,7 @@ def test_a_convolution_over_events_equals_torchs(name, bias, channels_last, coin
     x = sparse(coin, noise, 37, channels, *size, probability=0.04)
     x = (x.contiguous(memory_format=torch.channels_last) if channels_last else x).requires_grad_()
 
-    got, g_got = gradients(lambda x: convolve_events(x, layer, find_in_parts(x, most=1.0)), layer, x)
+    got, g_got = gradients(lambda x: convolve_events(x, layer, encode_images(x, max_fraction=1.0)), layer, x)
     wanted, g_wanted = gradients(layer, layer, x)
 
     assert got.is_contiguous(memory_format=torch.channels_last)
@@ -57,7 +57,7 @@ def test_a_convolution_and_its_pool_as_one_give_the_bits_of_both(name, window, c
     layer, pool = nn.Conv2d(channels, outs, kernel, stride=stride, padding=padding), nn.MaxPool2d(*window)
     x = coin(37, channels, *size, probability=0.05) * noise(37, channels, *size)
     x.requires_grad_()
-    events = find_in_parts(x, most=1.0)
+    events = encode_images(x, max_fraction=1.0)
 
     got, g_got = gradients(lambda x: convolve_events(x, layer, events, pool), layer, x)
     wanted, g_wanted = gradients(lambda x: max_pool(convolve_events(x, layer, events), pool), layer, x)
@@ -136,7 +136,7 @@ def test_any_number_of_threads_gives_the_same_bits(coin):
     layer, x, found = nn.Conv2d(2, 5, 3), coin(150, 2, 12, 13, probability=0.05).requires_grad_(), []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        out = convolve_events(x, layer, find_in_parts(x, most=1.0))
+        out = convolve_events(x, layer, encode_images(x, max_fraction=1.0))
         found.append([out, *torch.autograd.grad(out.square().sum(), [x, *layer.parameters()])])
     torch.set_num_threads(1)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_bp.files import write_json
-from snn_bp.kernels.cpu import sparse_ops as weighted
+from snn_bp.kernels.cpu import sparse_ops
 from snn_bp.runs.provenance import machine, version
 from snn_bp.runtime.process import keep_freed_memory
 
@@ -67,7 +67,7 @@ def measure(name: str, layer: nn.Linear | nn.Conv2d, shape: tuple[int, ...]) -> 
     return {
         "layer": name,
         "crossover": [max(faster, default=0.0), min(above, default=1.0)],
-        "taken": weighted.worth_events(layer),
+        "taken": sparse_ops.worth_events(layer),
         "ms": {share: [round(value, 2) for value in pair] for share, pair in ms.items()},
     }
 
@@ -79,17 +79,17 @@ def step(layer: nn.Linear | nn.Conv2d, x: Tensor, error: Tensor, events: list | 
         out = layer(x)
     else:
         found(layer, x)  # finding them is part of the price
-        form = weighted.convolve_events if isinstance(layer, nn.Conv2d) else weighted.linear_of
+        form = sparse_ops.convolve_events if isinstance(layer, nn.Conv2d) else sparse_ops.linear_sparse
         out = form(x, layer, events)  # type: ignore[arg-type]
     out.backward(error)
 
 
 def found(layer: nn.Linear | nn.Conv2d, x: Tensor) -> list:
     """What is not zero in the input, as the layer takes it."""
-    hear = weighted.find_in_parts if isinstance(layer, nn.Conv2d) else weighted.hear_in_parts
-    heard = hear(x, most=1.0)
-    assert heard is not None
-    return heard
+    encode = sparse_ops.encode_images if isinstance(layer, nn.Conv2d) else sparse_ops.encode_sparse
+    sparse = encode(x, max_fraction=1.0)
+    assert sparse is not None
+    return sparse
 
 
 def interleaved(*ways: Callable[[], None], repeats: int = 9) -> tuple[float, float]:

@@ -36,7 +36,7 @@ from snn_bp.data.store import Recording
 from snn_bp.files import write_json
 from snn_bp.instruments import check_gradients, diagnose, trace
 from snn_bp.instruments.faults import find_leaked_state, find_stale_cache, find_unrelated_labels
-from snn_bp.kernels.cpu import dense
+from snn_bp.kernels.cpu import chain_shard
 from snn_bp.model.modules import Neurons
 from snn_bp.model.start import start_alive
 from snn_bp.runs.evaluation import evaluate_network
@@ -72,12 +72,12 @@ def network(
 
 def wrong_reset_adjoint() -> str:
     """The kernel leaves out what goes through a reset that is not detached."""
-    right = dense.compiled_backward
+    right = chain_shard.specialised
 
-    def wrong(constants: Any, *arguments: Any, **flags: Any) -> Callable:
-        return right(replace(constants, detach=True), *arguments, **flags)
+    def wrong(loop: Callable, constants: Any, *arguments: Any, **flags: Any) -> Callable:
+        return right(loop, replace(constants, detach=True), *arguments, **flags)
 
-    with mock.patch.object(dense, "compiled_backward", wrong):
+    with mock.patch.object(chain_shard, "specialised", wrong):
         report = check_gradients(network(reset="zero", detach=False), *batch(), directions=1, truncations=())
     return " ".join(report.problems)
 

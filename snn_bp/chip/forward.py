@@ -16,6 +16,7 @@ from snn_bp.chip.folding import Sum, folded
 from snn_bp.chip.rules import LOIHI, chip_blocks, name_of, neurons_of
 from snn_bp.errors import SnnError
 from snn_bp.kernels.around import first_derivatives, has_hooks_on_every_module, is_transformed
+from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.fixed import ONE, simulate_fixed
 from snn_bp.kernels.operator import neuron_adjoint
 from snn_bp.model.blocks import Block, Layers
@@ -199,12 +200,14 @@ class _IntegerNeurons(torch.autograd.Function):
         zero, (surrogate, current, spiking) = torch.zeros_like(v), (ctx.surrogate, ctx.current, ctx.spiking)
         alpha, beta = (kept.expand(v.shape) / ONE for kept in (current_kept, voltage_kept))
         learns = any(ctx.needs_input_grad[5:8])
+        reset, nothing = "zero" if spiking else "none", potentials.new_empty(0)
+        constants = Constants(current=current, adapts=False, spiking=spiking, reset=reset, detach=ctx.detach)
         gx, gi0, _, gv0, gs0, g_alpha, g_beta, _, _, g_theta = neuron_adjoint(
-            potentials, potentials.new_empty(0), currents if learns else potentials.new_empty(0), u, zero, v, s,
-            alpha.contiguous(), beta.contiguous(), zero, zero, threshold.expand(v.shape).contiguous(),
-            g_spikes if spiking else None, g_potentials, gu if current else None, None, gv, gs if spiking else None,
-            current, False, spiking, "zero" if spiking else "none", ctx.detach,
-            surrogate.shape, float(surrogate.slope), surrogate.per, learns, learns,
+            [potentials, nothing, currents if learns else nothing], [u, zero, v, s],
+            [alpha.contiguous(), beta.contiguous(), zero, zero, threshold.expand(v.shape).contiguous()],
+            [g_spikes if spiking else None, g_potentials],
+            [gu if current else None, None, gv, gs if spiking else None],
+            constants.key, surrogate.shape, float(surrogate.slope), surrogate.per, learns, learns,
         )  # fmt: skip
         g_bias = gx.sum(0)
         if current:  # a bias goes to the membrane: without what the current hands back in time

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.kernels.cpu.llvm import inner, kernel
+from snn_bp.kernels.cpu.compile import inner, kernel
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from snn_bp.errors import SnnError
-from snn_bp.kernels.cpu.llvm import kernel
+from snn_bp.kernels.cpu.compile import kernel
 
 SIDE = 34
 DURATION_MS = 310

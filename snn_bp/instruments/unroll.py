@@ -21,7 +21,7 @@ from snn_bp.model.exact import check_exact, check_whole
 from snn_bp.model.modules import Neurons
 from snn_bp.model.network import Network, NetworkState, check_network, deep_copy, has_state
 from snn_bp.model.plan import apply_stateless
-from snn_bp.neurons import State, is_spiking
+from snn_bp.neurons import FullState, State, is_spiking
 
 
 @dataclass
@@ -105,7 +105,7 @@ def _steps(network: Network, index: int, x: Tensor, state: State | None, variant
     if variant.detach is not None:
         constants = replace(constants, detach=variant.detach)
     parameters = parameters_of(neurons.neuron, x, neurons.parameters_now())
-    steps = Steps(index, neurons, theta=parameters[-1].detach())
+    steps = Steps(index, neurons, theta=parameters.theta.detach())
     held = variant.held[count] if variant.held else None
     scale, surrogate = (held or steps).theta, neurons.surrogate
     slope_at = torch_slope(surrogate)
@@ -122,11 +122,11 @@ def _steps(network: Network, index: int, x: Tensor, state: State | None, variant
     variables = first_state(neurons.neuron, x, state, constants)
     for step, x_t in enumerate(x.unbind(0)):
         if variant.truncate and step and step % variant.truncate == 0:
-            variables = tuple(each.detach() for each in variables)
-        current = x_t if recurrence is None else x_t + recurrence(variables[3])
-        variables = advance(*variables, current, *parameters)
+            variables = FullState(*(each.detach() for each in variables))
+        current = x_t if recurrence is None else x_t + recurrence(variables.s)
+        variables = FullState(*advance(*variables, current, *parameters))
         steps.inputs.append(current)
-        steps.potentials.append(variables[2])
+        steps.potentials.append(variables.v)
         if constants.spiking:
-            steps.spikes.append(variables[3])
+            steps.spikes.append(variables.s)
     return steps

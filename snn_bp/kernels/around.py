@@ -91,7 +91,7 @@ REPLACEABLE = frozenset(  # what stands among a module's own attributes only whe
     (
         "forward", "__call__", "_call_impl", "_compiled_call_impl", "_slow_forward", "_conv_forward",
         "_check_input_dim", "parameters_now", "observe", "_run", "_exact", "steps_now",
-        "weight", "bias", "running_mean", "running_var",  # of pruning, weight norms, networks that make weights
+        "weight", "bias", "running_mean", "running_var",  # by pruning, weight norms, generated weights
     )
 )  # fmt: skip
 

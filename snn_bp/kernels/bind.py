@@ -1,5 +1,6 @@
 """Gives the equations a backend: a copy of a function whose free names mean that backend's operations."""
 
+import functools
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,27 @@ class Constants:
             detach=getattr(neuron, "detach_reset", True),
         )
 
+    @property
+    def key(self) -> str:
+        """The constants as a word, which a torch operator can take; `of_key` reads it."""
+        return f"{self.current:d}{self.adapts:d}{self.spiking:d}{self.detach:d}{self.reset}"
+
+    @staticmethod
+    @functools.cache
+    def of_key(key: str) -> "Constants":
+        """The constants that `key` says."""
+        current, adapts, spiking, detach = (flag == "1" for flag in key[:4])
+        return Constants(current=current, adapts=adapts, spiking=spiking, reset=key[4:], detach=detach)
+
+    @property
+    def clears_input(self) -> bool:
+        """Whether a reset that is differentiated takes the input off the membrane: its gradient needs the current."""
+        return self.reset == "zero_all" and not self.detach
+
+    def needs_current(self, alpha_learns: bool) -> bool:
+        """Whether the backward pass needs the synaptic current of every step."""
+        return (self.current and alpha_learns) or self.clears_input
+
     def names(self) -> dict[str, Any]:
         """The upper-case names of `equations.py`."""
         return {
@@ -42,7 +64,14 @@ class Constants:
 
 
 def bind(function: Callable, **names: Any) -> types.FunctionType:
-    """A copy of `function` in which the given free names have the given meaning."""
+    """A copy of `function` in which the given free names have the given meaning.
+
+    Other equations that an equation calls are bound likewise, unless they are among the names.
+    """
+    if function.__module__ == equations.__name__:
+        for name in set(function.__code__.co_names) - names.keys():
+            if isinstance(called := getattr(equations, name, None), types.FunctionType):
+                names = {**names, name: bind(called, **names)}
     return types.FunctionType(
         function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__
     )

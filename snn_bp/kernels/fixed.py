@@ -11,21 +11,18 @@ import ast
 import functools
 import inspect
 import textwrap
-import types
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from snn_bp import equations
-from snn_bp.kernels.bind import Constants
-from snn_bp.kernels.cpu.llvm import inner
-from snn_bp.kernels.cpu.neuron import compiled
+from snn_bp.kernels.bind import Constants, bind
+from snn_bp.kernels.cpu.compile import compiled, inner
 
-ONE = 4096  # of a decay and of a spike
-UNIT = 64  # of a membrane in one step of a weight, a bias or a threshold's mantissa
+ONE = 4096  # a decay of 1, and a spike
+UNIT = 64  # what one step of a weight, a bias or a threshold's mantissa adds to a membrane
 HIGHEST = 1 << 23  # a current beyond wraps; a membrane stays below
 
 CURRENT = Constants(current=False, adapts=False, spiking=False, reset="none", detach=True)
@@ -35,8 +32,8 @@ MEMBRANE = Constants(current=False, adapts=False, spiking=True, reset="zero", de
 def run(sums, bias, u, v, s, current_kept, voltage_kept, threshold, spikes, potentials, currents):
     """Neurons `[rows, neurons]` through all steps of `sums` `[time, rows, neurons]`, in the file's units.
 
-    `u, v, s` `[rows, neurons]` hold current, membrane and last spike (4096 or 0), in and out; `bias`, the shares kept
-    in a step (4096 - decay) and `threshold` hold one value for each neuron.
+    `u, v, s` `[rows, neurons]` hold current, membrane and last spike (4096 or 0), in and out; `bias`, the fractions
+    kept in a step (4096 - decay) and `threshold` hold one value for each neuron.
     """
     for t in range(sums.shape[0]):
         for row in range(sums.shape[1]):
@@ -53,7 +50,6 @@ def run(sums, bias, u, v, s, current_kept, voltage_kept, threshold, spikes, pote
                 if RECORD:
                     potentials[t, row, m] = v[row, m]
                     currents[t, row, m] = i
-                    currents[t, row, m] = i
 
 
 def simulate_fixed(
@@ -61,52 +57,54 @@ def simulate_fixed(
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
     """Spikes, potentials (before reset) and currents of every step, and the last (u, v, s), as floats.
 
-    `sums` `[time, batch, *neurons]` and all but the decays is in steps of a weight: whole numbers, potentials and
+    `sums` `[time, batch, *neurons]` and all but the decays is in steps of a weight: integers, potentials and
     currents in 64ths, which single precision holds exactly. The parameters are shaped as one step of one sample.
     """
     steps, batch = sums.shape[:2]
 
-    def whole(values: Tensor, unit: int = 1) -> np.ndarray:
+    def integers(values: Tensor, unit: int = 1) -> np.ndarray:
         return (values.detach().cpu() * unit).to(torch.int64).contiguous().numpy()
 
-    u, v, s = (whole(part, unit).reshape(batch, -1) for part, unit in zip(state, (UNIT, UNIT, ONE), strict=True))
-    numbers = [whole(value).reshape(-1) for value in (bias, current_kept, voltage_kept, threshold)]
+    u, v, s = (integers(part, unit).reshape(batch, -1) for part, unit in zip(state, (UNIT, UNIT, ONE), strict=True))
+    numbers = [integers(value).reshape(-1) for value in (bias, current_kept, voltage_kept, threshold)]
     spikes = np.empty((steps, *v.shape), np.bool_)
     potentials, currents = np.empty(spikes.shape, np.int32), np.empty(spikes.shape, np.int32)
-    whole_sums = sums.detach().cpu().to(torch.int32).contiguous().view(steps, *v.shape).numpy()
-    compiled_run(record=True)(whole_sums, numbers[0], u, v, s, *numbers[1:], spikes, potentials, currents)
+    sums_in_steps = sums.detach().cpu().to(torch.int32).contiguous().view(steps, *v.shape).numpy()
+    compiled_run(record=True)(sums_in_steps, numbers[0], u, v, s, *numbers[1:], spikes, potentials, currents)
     units = ((spikes, 1), (potentials, UNIT), (currents, UNIT), (u, UNIT), (v, UNIT), (s, ONE))
     floats = [torch.from_numpy(part).to(sums) / unit for part, unit in units]
-    fired, membrane, current = (part.view(sums.shape) for part in floats[:3])
-    return fired, membrane, current, tuple(part.view(sums.shape[1:]) for part in floats[3:])
+    spikes_out, membrane, current = (part.view(sums.shape) for part in floats[:3])
+    return spikes_out, membrane, current, tuple(part.view(sums.shape[1:]) for part in floats[3:])
 
 
 @functools.cache
 def compiled_run(*, record: bool) -> Callable:
     """`run`, compiled at its first call; potentials (before reset) and currents are written only where `record`."""
     names = {
-        "advance_current": inner(in_integers(equations.advance, **CURRENT.names())),
-        "advance": inner(in_integers(equations.advance, **MEMBRANE.names())),
+        "advance_current": _in_integers(CURRENT),
+        "advance": _in_integers(MEMBRANE),
         "wrapped": inner(wrapped),
         "RECORD": record,
     }
-    kernel = types.FunctionType(run.__code__, {**run.__globals__, **names}, run.__name__)
-    return compiled(kernel, ("fixed", record))
+    return compiled(bind(run, **names), ("fixed", record))
 
 
-def in_integers(function: Callable, **names: Any) -> Callable:
-    """A copy of an equation in which every product is the chip's, and the free names have the given meaning."""
-    tree = ast.fix_missing_locations(_Products().visit(ast.parse(textwrap.dedent(inspect.getsource(function)))))
-    meanings = {
-        **names,
+def _in_integers(constants: Constants) -> Callable:
+    """`equations.advance` in which every product is the chip's."""
+    scope = {
+        **vars(equations),
+        **constants.names(),
         "times": inner(times),
         "real": inner(lambda value: value * ONE),
         "heaviside": inner(lambda u, theta: ONE if u > 0 else 0),
         "detach": inner(lambda s: s),
     }
-    scope = {**function.__globals__, **meanings}
-    exec(compile(tree, inspect.getfile(function), "exec"), scope)  # our own source, never a user's
-    return scope[function.__name__]
+    for equation in (equations.distance, equations.fired, equations.advance):
+        tree = _Products().visit(ast.parse(textwrap.dedent(inspect.getsource(equation))))
+        code = compile(ast.fix_missing_locations(tree), inspect.getfile(equation), "exec")
+        exec(code, scope)  # our own source, never a user's
+        scope[equation.__name__] = inner(scope[equation.__name__])
+    return scope["advance"]
 
 
 def times(first: int, second: int) -> int:

@@ -1,6 +1,7 @@
 """The compiled kernels as one torch operator, forward and adjoint: autograd, `torch.compile` and autocast know it.
 
-Tensors choose the kernel: `cpu.py` or `gpu.py`.
+State, coefficients and gradients come as lists in the order of `FullState` and `Coefficients`, the constants of the
+equation as their `key`. Tensors choose the kernel: `cpu/neuron.py` or `gpu/neuron.py`.
 """
 
 import math
@@ -12,164 +13,158 @@ from torch import Tensor
 
 from snn_bp.kernels.around import check_backward
 from snn_bp.kernels.bind import Constants
-from snn_bp.kernels.cpu import neuron as cpu
-from snn_bp.kernels.cpu.aligned import empty
-from snn_bp.kernels.gpu import neuron as gpu
-from snn_bp.neurons import COEFFICIENTS
+from snn_bp.kernels.cpu import neuron as cpu_neuron
+from snn_bp.kernels.cpu.aligned import aligned_empty
+from snn_bp.kernels.cpu.compile import array, flat_or_scalar, specialised
+from snn_bp.kernels.gpu import neuron as gpu_neuron
 from snn_bp.surrogates import Unit
 
 DEVICES = ("cpu", "cuda")  # cuda is ROCm's name too
+TENSORS = "Tensor[] state, Tensor[] coefficients"
+SURROGATE = "str key, str shape, float slope, str per"
 
 
 def is_compiled(x: Tensor) -> bool:
     """Whether a compiled kernel is there for tensors like `x`."""
-    return x.device.type == "cpu" or gpu.serves(x)
+    return x.device.type == "cpu" or gpu_neuron.serves(x)
 
 
 def run_neuron(
-    x: Tensor, i: Tensor, a: Tensor, v: Tensor, s: Tensor,
-    alpha: Tensor, beta: Tensor, rho: Tensor, kappa: Tensor, theta: Tensor,
-    current: bool, adapts: bool, spiking: bool, reset: str, detach: bool,
-    shape: str, slope: float, per: str, record: bool, saves_current: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    x: Tensor, state: Sequence[Tensor], coefficients: Sequence[Tensor],
+    key: str, shape: str, slope: float, per: str, record: bool, saves_current: bool,
+) -> list[Tensor]:  # fmt: skip
     """Spikes, the traces v, a, i of every step (empty unless recorded), and the last i, a, v, s.
 
-    `x` is `[time, ...]` in single or double precision; the state is shaped as one step of it; the parameters are
+    `x` is `[time, ...]` in single or double precision; the state is shaped as one step of it; the coefficients are
     all scalars or all shaped as the state.
     """
-    state, parameters = (i, a, v, s), (alpha, beta, rho, kappa, theta)
-    constants = Constants(current, adapts, spiking, reset, detach)
-    spikes = _room(x, spiking)
-    traces = [_room(x, given) for given in (record, record and adapts, record and saves_current)]
-    run = gpu.run_forward if gpu.serves(x) else _forward_on_cpu
-    last = run(x, state, parameters, constants, spikes, traces, record=record, saves_current=saves_current)
-    return spikes, *traces, *last  # pyright: ignore[reportReturnType]
+    constants = Constants.of_key(key)
+    spikes, *traces = (_empty(x, exists) for exists in _recorded(constants, record, saves_current))
+    run = gpu_neuron.run_forward if gpu_neuron.serves(x) else _forward_on_cpu
+    last = run(x, state, coefficients, constants, spikes, traces, record=record, saves_current=saves_current)
+    return [spikes, *traces, *last]
 
 
-neuron = torch.library.custom_op("snn_bp::neuron", run_neuron, mutates_args=(), device_types=DEVICES)
+neuron = torch.library.custom_op(
+    "snn_bp::neuron", run_neuron, mutates_args=(), device_types=DEVICES,
+    schema=f"(Tensor x, {TENSORS}, {SURROGATE}, bool record, bool saves_current) -> Tensor[]",
+)  # fmt: skip
 
 
 @neuron.register_fake
-def _(
-    x, i, a, v, s, alpha, beta, rho, kappa, theta,
-    current, adapts, spiking, reset, detach, shape, slope, per, record, saves_current,
-):  # fmt: skip
-    given = (spiking, record, record and adapts, record and saves_current)
-    return *(_like(x, flag) for flag in given), *(torch.empty_like(part) for part in (i, a, v, s))
+def _(x, state, coefficients, key, shape, slope, per, record, saves_current):
+    recorded = _recorded(Constants.of_key(key), record, saves_current)
+    return [*(_like(x, exists) for exists in recorded), *map(torch.empty_like, state)]
 
 
-@torch.library.custom_op("snn_bp::neuron_adjoint", mutates_args=(), device_types=DEVICES)
-def neuron_adjoint(
-    potentials: Tensor, adaptations: Tensor, currents: Tensor,
-    i: Tensor, a: Tensor, v: Tensor, s: Tensor,
-    alpha: Tensor, beta: Tensor, rho: Tensor, kappa: Tensor, theta: Tensor,
-    g_spikes: Tensor | None, g_potentials: Tensor | None,
-    gi: Tensor | None, ga: Tensor | None, gv: Tensor | None, gs: Tensor | None,
-    current: bool, adapts: bool, spiking: bool, reset: str, detach: bool,
-    shape: str, slope: float, per: str, saves_current: bool, learns: bool,
-) -> tuple[
-    Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor
-]:  # fmt: skip
-    """Gradients of x, of the first i, a, v, s, and of alpha, beta, rho, kappa, theta (zero unless `learns`)."""
-    traces, state, parameters = (potentials, adaptations, currents), (i, a, v, s), (alpha, beta, rho, kappa, theta)
-    run = gpu.run_backward if gpu.serves(potentials) else _backward_on_cpu
+def _recorded(constants: Constants, record: bool, saves_current: bool) -> tuple[bool, ...]:
+    """Whether there are spikes, and traces of v, a and i."""
+    return constants.spiking, record, record and constants.adapts, record and saves_current
+
+
+def run_adjoint(
+    traces: Sequence[Tensor], state: Sequence[Tensor], coefficients: Sequence[Tensor],
+    g_out: Sequence[Tensor | None], g_last: Sequence[Tensor | None],
+    key: str, shape: str, slope: float, per: str, saves_current: bool, learns: bool,
+) -> list[Tensor]:  # fmt: skip
+    """Gradients of x, of the first state, and of the coefficients (zero unless `learns`).
+
+    `traces` are v, a, i; `g_out` the gradients of spikes and potentials, `g_last` those of the last state.
+    """
+    run = gpu_neuron.run_backward if gpu_neuron.serves(traces[0]) else _backward_on_cpu
     gx, first, sums = run(
-        traces, state, parameters, Constants(current, adapts, spiking, reset, detach),
-        shape, slope, "threshold" if per == "threshold" else "potential",
-        g_spikes, g_potentials, (gi, ga, gv, gs), saves_current=saves_current, learns=learns,
+        traces, state, coefficients, Constants.of_key(key), (shape, "threshold" if per == "threshold" else "potential"),
+        slope, g_out, g_last, saves_current=saves_current, learns=learns,
     )  # fmt: skip
-    gradients = [total.sum() if theta.dim() == 0 else total for total in sums] if learns else [
-        torch.zeros_like(theta) for _ in sums
-    ]  # fmt: skip
-    return gx, *first, *gradients  # pyright: ignore[reportReturnType]
+    if not learns:
+        return [gx, *first, *map(torch.zeros_like, coefficients)]
+    return [gx, *first, *(total.sum() if coefficients[0].dim() == 0 else total for total in sums)]
+
+
+neuron_adjoint = torch.library.custom_op(
+    "snn_bp::neuron_adjoint", run_adjoint, mutates_args=(), device_types=DEVICES,
+    schema=f"(Tensor[] traces, {TENSORS}, Tensor?[] g_out, Tensor?[] g_last, {SURROGATE}, bool saves_current, "
+    "bool learns) -> Tensor[]",
+)  # fmt: skip
 
 
 @neuron_adjoint.register_fake
-def _(potentials, adaptations, currents, i, a, v, s, alpha, beta, rho, kappa, theta, *_):
-    return (
-        torch.empty_like(potentials),
-        *(torch.empty_like(part, memory_format=torch.contiguous_format) for part in (i, a, v, s)),
-        *(torch.empty_like(theta, memory_format=torch.contiguous_format) for _ in COEFFICIENTS),
-    )
+def _(traces, state, coefficients, *_):
+    return [torch.empty_like(traces[0]), *(_like(each, True) for each in (*state, *coefficients))]
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    _, *rest = inputs
-    state, parameters, (*constants, record, saves_current) = rest[:4], rest[4:9], rest[9:]
-    _, potentials, adaptations, currents, *_ = output
+    _, state, coefficients, *ctx.equation, ctx.record, ctx.saves_current = inputs
     ctx.set_materialize_grads(False)
-    ctx.constants, ctx.record, ctx.saves_current = constants, record, saves_current
-    ctx.save_for_backward(potentials, adaptations, currents, *state, *parameters)
-    ctx.mark_non_differentiable(adaptations, currents)
+    ctx.save_for_backward(*output[1:4], *state, *coefficients)
+    ctx.mark_non_differentiable(*output[2:4])
 
 
-def _backward(ctx, g_spikes, g_potentials, _a, _i, gi, ga, gv, gs):
-    check_backward("neurons", (g_spikes, g_potentials, gi, ga, gv, gs))
+def _backward(ctx, gradients):
+    g_spikes, g_potentials, _, _, *g_last = gradients
+    check_backward("neurons", (g_spikes, g_potentials, *g_last))
     assert ctx.record, "simulate() records whenever a gradient can be asked for"
-    learns = any(ctx.needs_input_grad[5:10])
-    gradients = neuron_adjoint(
-        *ctx.saved_tensors, g_spikes, g_potentials, gi, ga, gv, gs, *ctx.constants, ctx.saves_current, learns
-    )
-    given = [g if need else None for g, need in zip(gradients, ctx.needs_input_grad, strict=False)]
-    return *given, *(None for _ in range(10))
+    needs_x, needs_state, needs_coefficients, *_ = ctx.needs_input_grad
+    saved = ctx.saved_tensors
+    gx, *others = neuron_adjoint(
+        saved[:3], saved[3:7], saved[7:], [g_spikes, g_potentials], g_last,
+        *ctx.equation, ctx.saves_current, any(needs_coefficients),
+    )  # fmt: skip
+    first = [g if need else None for g, need in zip(others[:4], needs_state, strict=True)]
+    learned = [g if need else None for g, need in zip(others[4:], needs_coefficients, strict=True)]
+    return gx if needs_x else None, first, learned, *(None,) * 6
 
 
 neuron.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _forward_on_cpu(
-    x: Tensor, first: Sequence[Tensor], parameters: Sequence[Tensor], constants: Constants,
+    x: Tensor, first: Sequence[Tensor], coefficients: Sequence[Tensor], constants: Constants,
     spikes: Tensor, traces: Sequence[Tensor], *, record: bool, saves_current: bool,
 ) -> list[Tensor]:  # fmt: skip
-    kernel = cpu.compiled_forward(
-        constants, _dtype(x), uniform=parameters[0].dim() == 0, record=record, saves_current=saves_current
-    )
-    last = [part.clone(memory_format=torch.contiguous_format) for part in first]
-    own = (*map(_flat, last), *map(cpu.flat_or_scalar, parameters))
-    cpu.over_neurons(kernel, (_rows(x), *own, _rows(spikes), *map(_rows, traces)), first[0].numel())
+    kernel = specialised(
+        cpu_neuron.forward, constants, _dtype(x), uniform=coefficients[0].dim() == 0,
+        RECORD=record, SAVES_CURRENT=saves_current,
+    )  # fmt: skip
+    last = [values.clone(memory_format=torch.contiguous_format) for values in first]
+    own = (*map(_flat, last), *map(flat_or_scalar, coefficients))
+    cpu_neuron.over_neurons(kernel, (_rows(x), *own, _rows(spikes), *map(_rows, traces)), first[0].numel())
     return last
 
 
 def _backward_on_cpu(
-    traces: Sequence[Tensor], first: Sequence[Tensor], parameters: Sequence[Tensor], constants: Constants,
-    shape: str, slope: float, per: Unit, g_spikes: Tensor | None, g_potentials: Tensor | None,
-    g_last: Sequence[Tensor | None], *, saves_current: bool, learns: bool,
+    traces: Sequence[Tensor], first: Sequence[Tensor], coefficients: Sequence[Tensor], constants: Constants,
+    surrogate: tuple[str, Unit], slope: float, g_out: Sequence[Tensor | None], g_last: Sequence[Tensor | None],
+    *, saves_current: bool, learns: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:  # fmt: skip
-    potentials, v = traces[0], first[2]
-    kernel = cpu.compiled_backward(
-        constants,
-        shape,
-        per,
-        _dtype(potentials),
-        uniform=parameters[0].dim() == 0,
-        GIVEN_SPIKES=g_spikes is not None,
-        GIVEN_POTENTIALS=g_potentials is not None,
-        SAVES_CURRENT=saves_current,
-        LEARNS=learns,
-    )
+    potentials, v, dtype = traces[0], first[2], _dtype(traces[0])
+    kernel = specialised(
+        cpu_neuron.backward, constants, dtype, uniform=coefficients[0].dim() == 0, adjoint=surrogate,
+        GIVEN_SPIKES=g_out[0] is not None, GIVEN_POTENTIALS=g_out[1] is not None,
+        SAVES_CURRENT=saves_current, LEARNS=learns,
+    )  # fmt: skip
     empty = potentials.new_empty(0)
-    gx = _room(potentials, True)
+    gx = _empty(potentials, True)
     g_first = [
-        torch.zeros_like(v) if given is None else given.clone(memory_format=torch.contiguous_format)
-        for given in g_last
+        torch.zeros_like(v) if g is None else g.clone(memory_format=torch.contiguous_format) for g in g_last
     ]  # fmt: skip
-    sums = [torch.zeros_like(v) if learns else empty.clone() for _ in parameters]
-    own = (*map(_flat, first), *map(cpu.flat_or_scalar, parameters), _dtype(potentials).type(slope))
-    given = (_rows(empty if part is None else part) for part in (g_spikes, g_potentials))
+    sums = [torch.zeros_like(v) if learns else empty.clone() for _ in coefficients]
+    own = (*map(_flat, first), *map(flat_or_scalar, coefficients), dtype.type(slope))
+    given = (_rows(empty if g is None else g) for g in g_out)
     arguments = (*map(_rows, traces), *own, *given, *map(_flat, g_first), _rows(gx), *map(_flat, sums))
-    cpu.over_neurons(kernel, arguments, v.numel())
+    cpu_neuron.over_neurons(kernel, arguments, v.numel())
     return gx, g_first, sums
 
 
-def _like(x: Tensor, given: bool) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format) if given else x.new_empty(0)
+def _like(x: Tensor, exists: bool) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format) if exists else x.new_empty(0)
 
 
-def _room(x: Tensor, given: bool) -> Tensor:
+def _empty(x: Tensor, exists: bool) -> Tensor:
     """As `_like`; on the CPU by NumPy, whose large arrays lie in huge pages."""
-    if x.device.type != "cpu" or not given:
-        return _like(x, given)
-    return torch.from_numpy(empty(x.numel(), _dtype(x))).view(x.shape)
+    if x.device.type != "cpu" or not exists:
+        return _like(x, exists)
+    return torch.from_numpy(aligned_empty(x.numel(), _dtype(x))).view(x.shape)
 
 
 def _dtype(tensor: Tensor) -> np.dtype:
@@ -177,8 +172,8 @@ def _dtype(tensor: Tensor) -> np.dtype:
 
 
 def _rows(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().resolve_neg().contiguous().view(tensor.shape[0], math.prod(tensor.shape[1:])).numpy()
+    return array(tensor.resolve_neg()).reshape(len(tensor), math.prod(tensor.shape[1:]))
 
 
 def _flat(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().resolve_neg().contiguous().view(-1).numpy()
+    return array(tensor.resolve_neg()).reshape(-1)

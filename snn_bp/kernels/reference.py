@@ -1,6 +1,6 @@
 """The definition of correct: the equation in torch, one step after the other, differentiated by autograd."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -8,9 +8,8 @@ from torch import Tensor
 from snn_bp import equations
 from snn_bp.kernels.around import is_transformed
 from snn_bp.kernels.bind import Constants, bind, slope_functions
+from snn_bp.neurons import FullState
 from snn_bp.surrogates import Surrogate
-
-Parts = tuple[Tensor, ...]  # i, a, v, s
 
 
 def torch_slope(surrogate: Surrogate) -> Callable[[Tensor, Tensor], Tensor]:
@@ -36,15 +35,15 @@ def torch_advance(
 
 
 def simulate_reference(
-    x: Tensor, state: Parts, parameters: tuple[Tensor, ...], constants: Constants, surrogate: Surrogate
-) -> tuple[Tensor, Tensor, Parts]:
-    """Spikes and potentials of every step `[time, ...]`, and the last state (i, a, v, s)."""
+    x: Tensor, state: FullState, coefficients: Sequence[Tensor], constants: Constants, surrogate: Surrogate
+) -> tuple[Tensor, Tensor, FullState]:
+    """Spikes and potentials of every step `[time, ...]`, and the last state."""
     advance = torch_advance(constants, surrogate)
     spikes, potentials = [], []
     for x_t in x.unbind(0):
-        state = advance(*state, x_t, *parameters)
-        potentials.append(state[2])
-        spikes.append(state[3])
+        state = FullState(*advance(*state, x_t, *coefficients))
+        potentials.append(state.v)
+        spikes.append(state.s)
     return torch.stack(spikes), torch.stack(potentials), state
 
 

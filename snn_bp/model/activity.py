@@ -54,7 +54,7 @@ def threshold_distances(neurons: Neurons, potentials: Tensor, spikes: Tensor) ->
 
     The adaptation trace `a` follows from the spikes `[time, batch, *neurons]`, as in `equations.advance`.
     """
-    *_, rho, kappa, theta = parameters_of(neurons.neuron, potentials, neurons.parameters_now())
+    _, _, rho, kappa, theta = parameters_of(neurons.neuron, potentials, neurons.parameters_now())
     if not has_adaptation(neurons.neuron):
         return potentials - theta, theta
     trace, distances = torch.zeros_like(potentials[0]), []

@@ -6,15 +6,17 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError
-from snn_bp.kernels import FIRST, LAST, first_state, lies_channels_last, parameters_of, permuted, state_of
+from snn_bp.kernels import first_state, parameters_of, state_of
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu import chain
 from snn_bp.kernels.cpu.norm_neurons import Norm, run_layer
+from snn_bp.kernels.cpu.packed_layer import LayerTensors
 from snn_bp.kernels.cpu.pool import max_pool
 from snn_bp.kernels.cpu.sparse_ops import convolve, linear
+from snn_bp.kernels.layout import CHANNELS_FIRST, CHANNELS_LAST, lies_channels_last, permuted
 from snn_bp.model.blocks import fold, follow, role_of
 from snn_bp.model.modules import Neurons
-from snn_bp.neurons import State
+from snn_bp.neurons import Coefficients, State
 
 # input and states before to output, mean output of each neuron (None: not known yet) and states after, a layer each
 Run: TypeAlias = Callable[[Tensor, list[State | None]], tuple[Tensor, list[Tensor] | None, list[State]]]
@@ -32,7 +34,7 @@ def run_chain(links, memory: chain.Memory, x: Tensor, states: list[State | None]
     return out, means, [state_of(state, kind) for state, kind in zip(last, constants, strict=True)]
 
 
-def _tensors(link, constants: Constants, state: State | None, x: Tensor) -> chain.Layer:
+def _tensors(link, constants: Constants, state: State | None, x: Tensor) -> LayerTensors:
     weights, norm, neurons = link
     weight, bias = (None, None) if weights is None else (weights.weight, weights.bias)
     if norm is not None:
@@ -45,8 +47,8 @@ def _tensors(link, constants: Constants, state: State | None, x: Tensor) -> chai
     like = like if weight is None else like.to(weight.dtype)
     first = None if state is None else first_state(neurons.neuron, like, state, constants)
     parameters = parameters_of(neurons.neuron, like, neurons.parameters_now())
-    each = tuple(value if value.dim() == 0 else value[0] for value in parameters)
-    return chain.Layer(weight, bias, recurrent, first, each)  # type: ignore[arg-type]
+    each = Coefficients(*(value if value.dim() == 0 else value[0] for value in parameters))
+    return LayerTensors(weight, bias, recurrent, first, each)
 
 
 def run_normed(norm: nn.Module | None, neurons: Neurons, x: Tensor, states: list[State | None]):
@@ -54,20 +56,20 @@ def run_normed(norm: nn.Module | None, neurons: Neurons, x: Tensor, states: list
     (state,), constants = states, Constants.of(neurons.neuron)
     parameters = parameters_of(neurons.neuron, x, neurons.parameters_now())
     first = None if state is None else first_state(neurons.neuron, x, state, constants)
-    channels_last = lies_channels_last(x)
-    z = x.permute(LAST) if channels_last else x.contiguous()
+    channels_last = lies_channels_last(x, dims=5)
+    z = x.permute(CHANNELS_LAST) if channels_last else x.contiguous()
     if channels_last:
-        parameters = permuted(parameters, LAST)
-        first = None if first is None else permuted(first, LAST)
-    parameters = tuple(value[0] if value.dim() else value for value in parameters)
+        parameters = permuted(parameters, CHANNELS_LAST)
+        first = None if first is None else permuted(first, CHANNELS_LAST)
+    parameters = Coefficients(*(value[0] if value.dim() else value for value in parameters))
     scaled = None if norm is None else Norm(norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]
     ran = run_layer(z, scaled, 4 if channels_last else 2, first, parameters, constants, neurons.surrogate)
     if norm is not None:
         follow(norm, ran.mean, ran.variance, count=x.numel() // x.shape[2])  # type: ignore[arg-type]
     if not channels_last:
         return ran.out, [ran.means], [state_of(ran.last, constants)]
-    last = state_of(permuted(ran.last, FIRST), constants)
-    return ran.out.permute(FIRST), [ran.means.permute(2, 0, 1)], [last]
+    last = state_of(permuted(ran.last, CHANNELS_FIRST), constants)
+    return ran.out.permute(CHANNELS_FIRST), [ran.means.permute(2, 0, 1)], [last]
 
 
 def run_neurons(layer: nn.Module, x: Tensor, states: list[State | None]):

@@ -35,7 +35,7 @@ from snn_bp.instruments.gradients import SMOOTH_LIMIT, check_gradients, near_tie
 from snn_bp.instruments.smooth import at_edges
 from snn_bp.instruments.unroll import copied
 from snn_bp.kernels import runs_reference
-from snn_bp.kernels.cpu import dense
+from snn_bp.kernels.cpu import chain_shard
 from snn_bp.model.losses import CountCrossEntropy, FirstSpike
 from snn_bp.model.start import start_alive
 from snn_bp.training.progress import layer_updates
@@ -123,12 +123,12 @@ def test_fast_kernels_pass(noise):
 
 
 def test_a_wrong_reset_adjoint_is_found_and_named(noise, monkeypatch):
-    right = dense.compiled_backward
+    right = chain_shard.specialised
 
-    def wrong(constants, *arguments, **flags):  # a reset that clears the membrane, as if it were detached
-        return right(replace(constants, detach=True), *arguments, **flags)
+    def wrong(loop, constants, *arguments, **flags):  # a reset that clears the membrane, as if it were detached
+        return right(loop, replace(constants, detach=True), *arguments, **flags)
 
-    monkeypatch.setattr(dense, "compiled_backward", wrong)
+    monkeypatch.setattr(chain_shard, "specialised", wrong)
     network = two_layers(LIF(beta=0.9, reset="zero", detach_reset=False))
     report = check_gradients(network, noise(6, 3, 4, scale=3), TARGETS, directions=1, truncations=())
 

@@ -21,11 +21,11 @@ from snn_bp import (
     equations,
 )
 from snn_bp.instruments.traces import trace
-from snn_bp.kernels import coefficients, simulate
+from snn_bp.kernels import simulate
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.reference import torch_slope
 from snn_bp.model.losses import CountCrossEntropy
-from snn_bp.neurons import COEFFICIENTS
+from snn_bp.neurons import Coefficients, coefficients
 
 TARGETS = torch.tensor([0, 3, 1])
 STACK = (
@@ -55,7 +55,7 @@ def test_the_error_is_what_the_adjoint_by_hand_gives(neuron, noise):
     adjoint = bind(equations.advance_vjp, **constants.names(), **names)
     out = network(x).detach().requires_grad_()
     direct = torch.autograd.grad(CountCrossEntropy()(out, TARGETS), out)[0]
-    values = [torch.as_tensor(coefficients(neuron)[name], dtype=torch.float64) for name in COEFFICIENTS]
+    values = [torch.as_tensor(coefficients(neuron)[name], dtype=torch.float64) for name in Coefficients._fields]
     i, a, v, s = states(neuron, layer.inputs)
     gi = ga = gv = gs = torch.zeros_like(v[0])
     for t in reversed(range(len(x))):

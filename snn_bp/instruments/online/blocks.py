@@ -15,12 +15,12 @@ from snn_bp import equations
 from snn_bp.errors import SnnError
 from snn_bp.kernels import first_state, parameters_of
 from snn_bp.kernels.bind import Constants, bind
-from snn_bp.kernels.reference import Parts, torch_advance, torch_slope
+from snn_bp.kernels.reference import torch_advance, torch_slope
 from snn_bp.model.blocks import Block, Part, blocks, convolve, fold
 from snn_bp.model.exact import check_exact, check_whole
 from snn_bp.model.modules import Neurons
 from snn_bp.model.network import Network
-from snn_bp.neurons import coefficients
+from snn_bp.neurons import FullState, coefficients
 
 ORDER = {"pool": 0, "flatten": 0, "other": 0, "weights": 1, "norm": 2, "neurons": 3}  # of a block that a rule runs
 
@@ -30,8 +30,8 @@ class Step(NamedTuple):
 
     before_front: Tensor  # the input; a leaf where layers without parameters stand in front of the weights
     presynaptic: Tensor  # what the weights saw
-    before: Parts  # i, a, v, s
-    after: Parts
+    before: FullState
+    after: FullState
 
 
 class OnlineBlock:
@@ -46,7 +46,7 @@ class OnlineBlock:
         self.folded = self._fold()
         self.weight, self.bias, self.recurrent = (None if each is None else each.detach() for each in self.folded)
         like = x.new_zeros(1, x.shape[1], *neurons.shape)
-        self.rest: Parts = first_state(neurons.neuron, like, None, self.constants)
+        self.rest = first_state(neurons.neuron, like, None, self.constants)
         self.coefficients = parameters_of(neurons.neuron, like, {})
         self._advance = torch_advance(self.constants, neurons.surrogate)
         slope_at = torch_slope(neurons.surrogate)  # which knows its slope
@@ -59,7 +59,7 @@ class OnlineBlock:
         return self.weight is not None and self.weight.dim() > 2
 
     @torch.no_grad()
-    def forward(self, x: Tensor, state: Parts) -> tuple[Tensor, Step]:
+    def forward(self, x: Tensor, state: FullState) -> tuple[Tensor, Step]:
         """The block's output for one step's input `[batch, ...]`, and what the chain rule needs of it."""
         before_front = x
         if self.front:
@@ -69,9 +69,9 @@ class OnlineBlock:
                     x = module(x)
         current = self.input_current(x.detach())
         if self.recurrent is not None:
-            current = current + F.linear(state[3], self.recurrent)
-        after = self._advance(*state, current, *self.coefficients)
-        return after[3] if self.constants.spiking else after[2], Step(before_front, x, state, after)
+            current = current + F.linear(state.s, self.recurrent)
+        after = FullState(*self._advance(*state, current, *self.coefficients))
+        return after.s if self.constants.spiking else after.v, Step(before_front, x, state, after)
 
     def input_current(self, x: Tensor) -> Tensor:
         """The synaptic input for what the weights see."""
@@ -86,9 +86,8 @@ class OnlineBlock:
 
     def chain_rule(self, step: Step, **at: float | Tensor) -> tuple[Tensor, ...]:
         """`equations.advance_vjp` of one step: gradients `i, a, v, s` at its outputs in, those at i, a, v, s, x out."""
-        outputs = [at.get(name, 0.0) for name in "iavs"]
-        i1, a1, v1, _ = step.after
-        return self._vjp(*outputs, *step.before, i1, a1, v1, *self.coefficients, None)[:5]
+        outputs = [at.get(name, 0.0) for name in FullState._fields]
+        return self._vjp(*outputs, *step.before, *step.after[:3], *self.coefficients, None)[:5]
 
     def current_gradient(self, step: Step, at_output: Tensor) -> Tensor:
         """The gradient at the neurons' input current, at this very step, from that at their output."""

@@ -18,6 +18,7 @@ from snn_bp.instruments.online.blocks import OnlineBlock, Step, free_response, o
 from snn_bp.instruments.online.instant import Error, error_of, run
 from snn_bp.model.losses import Loss
 from snn_bp.model.network import Network, check_network
+from snn_bp.neurons import FullState
 
 Feedback: TypeAlias = Literal["symmetric", "random"]
 
@@ -122,7 +123,7 @@ class _InputTraces:
             one = of_one(at_current.new_ones(()))
             next(sums).add_(one * at_current.reshape(batch, len(block.bias), -1).sum((0, 2)))
         if block.recurrent is not None:
-            next(sums).add_(at_current.T @ of_spikes(step.before[3]))
+            next(sums).add_(at_current.T @ of_spikes(step.before.s))
 
 
 class _Eligibility:
@@ -149,7 +150,7 @@ class _Eligibility:
         for variable in self.traces:
             *to_state, to_current = self.block.chain_rule(step, **{variable: 1.0})
             after[variable] = _over_weights(to_current, batch, channels) * inputs
-            for name, factor in zip("iavs", to_state, strict=True):
+            for name, factor in zip(FullState._fields, to_state, strict=True):
                 if torch.as_tensor(factor).any():
                     after[variable] = after[variable] + _over_weights(factor, batch, channels) * self.traces[name]
         self.traces = after
@@ -170,10 +171,10 @@ class _Eligibility:
         elif block.weight is not None:
             columns.append(x[:, None, None])
         if block.bias is not None:
-            positions = step.after[2][0].numel() // len(block.bias)
+            positions = step.after.v[0].numel() // len(block.bias)
             columns.append(x.new_ones(len(x), 1, positions, 1))
         if block.recurrent is not None:
-            columns.append(step.before[3][:, None, None])
+            columns.append(step.before.s[:, None, None])
         return torch.cat(columns, dim=-1)
 
 

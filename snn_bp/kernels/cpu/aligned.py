@@ -2,22 +2,24 @@
 
 import numpy as np
 
-from snn_bp.kernels.cpu.llvm import LINE, inner
+from snn_bp.kernels.cpu.compile import inner
+
+LINE = 64  # bytes of a cache line
 
 
-def empty(size: int, dtype: np.dtype) -> np.ndarray:
+def aligned_empty(size: int, dtype: np.dtype) -> np.ndarray:
     """`size` numbers, not set."""
     return _from_a_line(np.empty(size + LINE // dtype.itemsize, dtype), size)
 
 
-def zeros(size: int, dtype: np.dtype) -> np.ndarray:
+def aligned_zeros(size: int, dtype: np.dtype) -> np.ndarray:
     """`size` zeros."""
     return _from_a_line(np.zeros(size + LINE // dtype.itemsize, dtype), size)
 
 
 @inner
-def room(size, like):
-    """`empty` in a kernel: `size` numbers of the type of `like`."""
+def kernel_empty(size, like):
+    """`aligned_empty` in a kernel: `size` numbers of the type of `like`."""
     width = like.itemsize
     whole = np.empty(size + LINE // width, like.dtype)
     first = (LINE - np.int64(whole.ctypes.data) % LINE) % LINE // width
@@ -25,9 +27,9 @@ def room(size, like):
 
 
 @inner
-def cleared(size, like):
-    """`zeros` in a kernel."""
-    values = room(size, like)
+def kernel_zeros(size, like):
+    """`aligned_zeros` in a kernel."""
+    values = kernel_empty(size, like)
     for k in range(values.size):
         values[k] = 0
     return values

@@ -36,7 +36,7 @@ class _Lenient:
         """What was compiled before; None where there is nothing, or nothing that can be read."""
         try:
             return self._cache.load_overload(signature, target_context)
-        except Exception as cause:  # of a cut file any error at all
+        except Exception as cause:  # a cut file raises any error at all
             _say_once(f"{self._cache.cache_path}: {type(cause).__name__} {cause}", "compiled anew")
             return None
 
@@ -63,12 +63,12 @@ def _emptied(cache: Any) -> bool:
     return True
 
 
-_said = threading.Event()  # a process says it once
+_warned = threading.Event()  # a process says it once
 
 
 def _say_once(reason: str, what: str) -> None:
-    if not _said.is_set():
-        _said.set()
+    if not _warned.is_set():
+        _warned.set()
         print(
             f"kernels are {what}: numba's cache fails ({' '.join(reason.split())}). "
             "NUMBA_CACHE_DIR names another folder.",

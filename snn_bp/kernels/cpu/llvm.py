@@ -6,25 +6,16 @@ Arrays are C-contiguous and flat, addressed by the offset of an element. Sums ar
 
 # pyright: reportRedeclaration=false
 
-from functools import partial
 from itertools import product
-from typing import Any, cast
 
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from snn_bp.kernels.cpu.disk import cached
-
-LINE = 64  # bytes of a cache line
 LANES = 16  # one register of single precision with AVX-512, two with AVX2; every width is a multiple of it
 _INDEX, _LANE = ir.IntType(64), ir.IntType(32)
-# Kernels, and what they alone call: wrappers that nobody needs would take a seventh of all compiling. `inner` functions
-# crash when called from Python; numba does not compile a cached `kernel` again when only these options change.
-kernel: Any = partial(cached, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
-inner: Any = partial(cast(Any, njit), error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @intrinsic
@@ -66,8 +57,8 @@ def _window(lanes: int, fixed: int | None = None):
     Windows of a fixed size take no loop.
     """
 
-    def places(builder, at, right, down, size):
-        """Yields, within nested loops or in turn, the place of a window's value in memory, and its number."""
+    def offsets(builder, at, right, down, size):
+        """Yields, within nested loops or in turn, where a window's value lies in memory, and its number."""
         if fixed is not None:
             for number, (row, column) in enumerate(product(range(fixed), repeat=2)):
                 step = builder.add(builder.mul(_INDEX(column), right), builder.mul(_INDEX(row), down))
@@ -79,16 +70,16 @@ def _window(lanes: int, fixed: int | None = None):
             yield builder.add(at, step), builder.trunc(number, ir.IntType(8))
 
     @intrinsic
-    def forward(typing, out, which, out_at, values, at, right, down, size):
+    def forward(typing, out, argmax, out_at, values, at, right, down, size):
         def emit(context, builder, signature, arguments):
-            out, which, out_at, values, at, right, down, size = arguments
+            out, argmax, out_at, values, at, right, down, size = arguments
             source = _Array(context, builder, signature.args[3], values, lanes)
             target = _Array(context, builder, signature.args[0], out, lanes)
-            chosen = _Array(context, builder, signature.args[1], which, lanes)
+            chosen = _Array(context, builder, signature.args[1], argmax, lanes)
             best = cgutils.alloca_once_value(builder, source.load(at))
             number = cgutils.alloca_once_value(builder, ir.Constant(chosen.vector, [0] * lanes))
-            for place, here in places(builder, at, right, down, size):
-                value, so_far = source.load(place), builder.load(best)
+            for offset, here in offsets(builder, at, right, down, size):
+                value, so_far = source.load(offset), builder.load(best)
                 more = builder.or_(
                     builder.fcmp_ordered(">", value, so_far), builder.fcmp_unordered("uno", value, value)
                 )  # fmt: skip
@@ -98,24 +89,24 @@ def _window(lanes: int, fixed: int | None = None):
             chosen.store(builder.load(number), out_at)
             return context.get_dummy_value()
 
-        place = types.int64
-        return types.void(out, which, place, values, place, place, place, place), emit
+        offset = types.int64
+        return types.void(out, argmax, offset, values, offset, offset, offset, offset), emit
 
     @intrinsic
-    def backward(typing, values, at, right, down, size, given, which, given_at):
+    def backward(typing, values, at, right, down, size, g, argmax, g_at):
         def emit(context, builder, signature, arguments):
-            values, at, right, down, size, given, which, given_at = arguments
+            values, at, right, down, size, g, argmax, g_at = arguments
             target = _Array(context, builder, signature.args[0], values, lanes)
-            part = _Array(context, builder, signature.args[5], given, lanes).load(given_at)
-            chosen = _Array(context, builder, signature.args[6], which, lanes)
-            number, zero = chosen.load(given_at), ir.Constant(part.type, [0.0] * lanes)
-            for place, here in places(builder, at, right, down, size):
+            part = _Array(context, builder, signature.args[5], g, lanes).load(g_at)
+            chosen = _Array(context, builder, signature.args[6], argmax, lanes)
+            number, zero = chosen.load(g_at), ir.Constant(part.type, [0.0] * lanes)
+            for offset, here in offsets(builder, at, right, down, size):
                 mine = builder.select(builder.icmp_unsigned("==", number, chosen.spread(here)), part, zero)
-                target.store(builder.fadd(target.load(place), mine), place)
+                target.store(builder.fadd(target.load(offset), mine), offset)
             return context.get_dummy_value()
 
-        place = types.int64
-        return types.void(values, place, place, place, place, given, which, place), emit
+        offset = types.int64
+        return types.void(values, offset, offset, offset, offset, g, argmax, offset), emit
 
     return forward, backward
 
@@ -169,11 +160,11 @@ def _row_sum(vectors: int, *, scaled: bool):
             _Array(context, builder, sums_type, sums),
             _Array(context, builder, rows_type, rows),
         )
-        places = _Array(context, builder, index_type, index)
+        offsets = _Array(context, builder, index_type, index)
         total = [cgutils.alloca_once_value(builder, target.load(_plus(builder, at, n))) for n in range(vectors)]
         with cgutils.for_range(builder, count) as loop:
             event = builder.add(start, loop.index)
-            row = builder.add(builder.mul(builder.zext(places.scalar(event), _INDEX), width), column)
+            row = builder.add(builder.mul(builder.zext(offsets.scalar(event), _INDEX), width), column)
             factor = None if values is None else values.splat(event)
             for n in range(vectors):
                 part = source.load(_plus(builder, row, n))
@@ -188,14 +179,14 @@ def _row_sum(vectors: int, *, scaled: bool):
 
         @intrinsic
         def add(typing, sums, at, rows, column, width, index, value, start, count):
-            place = types.int64
-            return types.void(sums, place, rows, place, place, index, value, place, place), emit
+            offset = types.int64
+            return types.void(sums, offset, rows, offset, offset, index, value, offset, offset), emit
     else:
 
         @intrinsic
         def add(typing, sums, at, rows, column, width, index, start, count):
-            place = types.int64
-            return types.void(sums, place, rows, place, place, index, place, place), emit
+            offset = types.int64
+            return types.void(sums, offset, rows, offset, offset, index, offset, offset), emit
 
     return add
 
@@ -208,7 +199,7 @@ def _tile(rows: int, panels: int):
         def emit(context, builder, signature, arguments):
             _, c_at, c_row, _, a_at, a_row, a_depth, _, b_at, depth, add = arguments
             target, left, right = (
-                _Array(context, builder, signature.args[place], arguments[place]) for place in (0, 3, 7)
+                _Array(context, builder, signature.args[offset], arguments[offset]) for offset in (0, 3, 7)
             )
             corners = [builder.add(c_at, builder.mul(_INDEX(r), c_row)) for r in range(rows)]
             zero = ir.Constant(target.vector, [0.0] * LANES)
@@ -236,8 +227,8 @@ def _tile(rows: int, panels: int):
                     target.store(builder.load(row[n]), _plus(builder, corner, n))
             return context.get_dummy_value()
 
-        place = types.int64
-        return types.void(c, place, place, a, place, place, place, b, place, place, types.boolean), emit
+        offset = types.int64
+        return types.void(c, offset, offset, a, offset, offset, offset, b, offset, offset, types.boolean), emit
 
     return fill
 
@@ -288,14 +279,14 @@ def _plus(builder, at, vectors: int):
 copy, copy_8 = _copied(LANES, past_cache=False), _copied(8, past_cache=False)
 copy_past_cache = _copied(8, past_cache=True)
 _HAS_512_BITS = get_host_cpu_features().get("avx512f")
-BLOCK = 64 if _HAS_512_BITS else 32  # columns: four registers of single precision
-add_rows_block, add_rows_16 = (_row_sum(count, scaled=False) for count in (BLOCK // LANES, 1))
-add_scaled_rows_block, add_scaled_rows_16 = (_row_sum(count, scaled=True) for count in (BLOCK // LANES, 1))
+BLOCK_COLUMNS = 64 if _HAS_512_BITS else 32  # columns: four registers of single precision
+add_rows_block, add_rows_16 = (_row_sum(count, scaled=False) for count in (BLOCK_COLUMNS // LANES, 1))
+add_scaled_rows_block, add_scaled_rows_16 = (_row_sum(count, scaled=True) for count in (BLOCK_COLUMNS // LANES, 1))
 # as many sums as hide the latency of an addition: in 32 registers of a panel each, or in 16 of half a panel
-TALL, PANELS = (8, 2) if _HAS_512_BITS else (6, 1)
-SHORT = 4  # rows of a tile for what tall ones leave over
-tile, tile_of_one_panel = _tile(TALL, PANELS), _tile(TALL, 1)
-short_tile, tile_of_one_row = _tile(SHORT, 1), _tile(1, 1)
+TILE_ROWS, TILE_PANELS = (8, 2) if _HAS_512_BITS else (6, 1)
+SHORT_TILE_ROWS = 4  # rows of a tile for what tall ones leave over
+tile, tile_of_one_panel = _tile(TILE_ROWS, TILE_PANELS), _tile(TILE_ROWS, 1)
+short_tile, tile_of_one_row = _tile(SHORT_TILE_ROWS, 1), _tile(1, 1)
 add_scaled = _scaled(LANES)
 (largest_8, put_back_8), (largest_4, put_back_4), (largest_1, put_back_1) = map(_window, (8, 4, 1))
 (largest_2x2_8, put_back_2x2_8), (largest_2x2_4, put_back_2x2_4) = _window(8, 2), _window(4, 2)

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from snn_bp.kernels.around import first_derivatives
-from snn_bp.kernels.cpu.neuron import compiled_plain
-from snn_bp.kernels.cpu.threads import cut, in_threads
-from snn_bp.kernels.cpu.vectors import largest, put_back
+from snn_bp.kernels.cpu.compile import compiled_plain
+from snn_bp.kernels.cpu.threads import parallel_for, split_rows
+from snn_bp.kernels.cpu.vectors import largest, scatter_add
+from snn_bp.kernels.layout import lies_channels_last
 
 
 def max_pool(x: Tensor, layer: nn.MaxPool2d) -> Tensor:
     """`layer(x)` for `x` `[rows, channels, height, width]`, channels last in memory; else torch's own."""
-    if not is_plain(layer) or x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+    if not is_plain(layer) or not lies_channels_last(x, dims=4):
         return layer(x)
     return _MaxPool.apply(x, layer.kernel_size, layer.stride)  # type: ignore[return-value]
 
@@ -37,10 +38,10 @@ class _MaxPool(torch.autograd.Function):
         rows, channels, height, width = x.shape
         sizes = sizes_of(channels, height, width, size, stride)
         out = torch.empty((rows, *sizes[3:5], channels), dtype=x.dtype)
-        which = np.empty(out.numel(), np.uint8)
-        flat = out.view(-1).numpy(), which, x.detach().permute(0, 2, 3, 1).reshape(-1).numpy()
-        in_threads([partial(compiled_plain(forward), *flat, sizes, *ends) for ends in cut(rows)])
-        ctx.which, ctx.sizes, ctx.rows = which, sizes, rows
+        argmax = np.empty(out.numel(), np.uint8)
+        flat = out.view(-1).numpy(), argmax, x.detach().permute(0, 2, 3, 1).reshape(-1).numpy()
+        parallel_for([partial(compiled_plain(forward), *flat, sizes, *ends) for ends in split_rows(rows)])
+        ctx.argmax, ctx.sizes, ctx.rows = argmax, sizes, rows
         return out.permute(0, 3, 1, 2)
 
     @staticmethod
@@ -48,23 +49,23 @@ class _MaxPool(torch.autograd.Function):
     def backward(ctx, g):
         channels, height, width, *_ = ctx.sizes
         g_x = torch.empty((ctx.rows, height, width, channels), dtype=g.dtype)
-        flat = g_x.view(-1).numpy(), g.permute(0, 2, 3, 1).reshape(-1).numpy(), ctx.which
-        in_threads([partial(compiled_plain(backward), *flat, ctx.sizes, *ends) for ends in cut(ctx.rows)])
+        flat = g_x.view(-1).numpy(), g.permute(0, 2, 3, 1).reshape(-1).numpy(), ctx.argmax
+        parallel_for([partial(compiled_plain(backward), *flat, ctx.sizes, *ends) for ends in split_rows(ctx.rows)])
         return g_x.permute(0, 3, 1, 2), None, None
 
 
-def forward(out, which, x, sizes, first, last):
-    """Images `first .. last` of `out`, and of `which` value it is."""
+def forward(out, argmax, x, sizes, first, last):
+    """Images `first .. last` of `out`, and which value of its window each is."""
     channels, height, width, out_height, out_width, size, stride = sizes
     for r in range(first, last):
         for row in range(out_height):
             for column in range(out_width):
                 to = ((r * out_height + row) * out_width + column) * channels
                 at = ((r * height + row * stride) * width + column * stride) * channels
-                largest(out, which, to, x, at, channels, width * channels, size, channels)
+                largest(out, argmax, to, x, at, channels, width * channels, size, channels)
 
 
-def backward(g_x, g, which, sizes, first, last):
+def backward(g_x, g, argmax, sizes, first, last):
     """The adjoint of `forward`."""
     channels, height, width, out_height, out_width, size, stride = sizes
     image = height * width * channels
@@ -74,4 +75,4 @@ def backward(g_x, g, which, sizes, first, last):
             for column in range(out_width):
                 at = ((r * out_height + row) * out_width + column) * channels
                 to = ((r * height + row * stride) * width + column * stride) * channels
-                put_back(g_x, to, channels, width * channels, size, g, which, at, channels)
+                scatter_add(g_x, to, channels, width * channels, size, g, argmax, at, channels)

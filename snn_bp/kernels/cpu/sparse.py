@@ -1,6 +1,6 @@
 """Inputs as what is not zero in them: bits where all else is one, else the events of each row and their values.
 
-Both weigh the rows they hold and gather the gradient of the weights: they give kernels that want no more than the
+Both give weighted sums of the rows they hold, and the gradient of the weights, by kernels that want no more than the
 first step and the one behind the last, `rows` rows to a step. `weight` and `g_weight` lie in blocks of columns.
 """
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from snn_bp.kernels.cpu import dense
-from snn_bp.kernels.cpu.neuron import compiled_plain
+from snn_bp.kernels.cpu.compile import compiled_plain
 from snn_bp.kernels.cpu.vectors import differing, trailing_zeros
 
 
@@ -20,25 +20,25 @@ class Bits(NamedTuple):
 
     words: np.ndarray  # uint64 [rows, words]
 
-    def weigh(self, z: np.ndarray, weight: np.ndarray, bias: np.ndarray, width: int, rows: int) -> Callable:
+    def weighted_sum(self, z: np.ndarray, weight: np.ndarray, bias: np.ndarray, width: int, rows: int) -> Callable:
         """Fills `z` `[rows of the steps, width]` with weighted sums."""
-        return _few_or_many(dense.weigh_heard, dense.weigh_many, z, *self._flat(), weight, bias, width, rows)
+        return _few_or_many(dense.sum_bits, dense.matmul_bits, z, *self._flat(), weight, bias, width, rows)
 
-    def gather(self, g_weight: np.ndarray, d: np.ndarray, width: int, rows: int) -> Callable:
+    def weight_grad(self, g_weight: np.ndarray, d: np.ndarray, width: int, rows: int) -> Callable:
         """Adds to `g_weight` the gradient from the gradient `d` of the weighted sums."""
-        return _few_or_many(dense.gather_heard, dense.gather_many, g_weight, d, *self._flat(), width, rows)
+        return _few_or_many(dense.weight_grad_bits, dense.weight_grad_matmul, g_weight, d, *self._flat(), width, rows)
 
     def _flat(self) -> tuple[np.ndarray, int]:
         return self.words.reshape(-1), self.words.shape[1]
 
 
-def _few_or_many(few: Callable, many: Callable, *given: Any) -> Callable[[int, int], None]:
+def _few_or_many(few: Callable, many: Callable, *arguments: Any) -> Callable[[int, int], None]:
     """A kernel that may leave its steps undone, and the one that does those instead."""
     kernel = compiled_plain(few)
 
     def run(start: int, stop: int) -> None:
-        if not kernel(*given, start, stop):
-            compiled_plain(many)(*given, start, stop)
+        if not kernel(*arguments, start, stop):
+            compiled_plain(many)(*arguments, start, stop)
 
     return run
 
@@ -51,33 +51,33 @@ class Events(NamedTuple):
     index: np.ndarray  # uint32, which input
     value: np.ndarray
 
-    def weigh(self, z: np.ndarray, weight: np.ndarray, bias: np.ndarray, width: int, rows: int) -> Callable:
-        """As `Bits.weigh`."""
-        return partial(compiled_plain(dense.weigh_events), z, *self, weight, bias, width, rows)
+    def weighted_sum(self, z: np.ndarray, weight: np.ndarray, bias: np.ndarray, width: int, rows: int) -> Callable:
+        """As `Bits.weighted_sum`."""
+        return partial(compiled_plain(dense.sum_events), z, *self, weight, bias, width, rows)
 
-    def gather(self, g_weight: np.ndarray, d: np.ndarray, width: int, rows: int) -> Callable:
-        """As `Bits.gather`."""
-        return partial(compiled_plain(dense.gather_events), g_weight, d, *self, width, rows)
+    def weight_grad(self, g_weight: np.ndarray, d: np.ndarray, width: int, rows: int) -> Callable:
+        """As `Bits.weight_grad`."""
+        return partial(compiled_plain(dense.weight_grad_events), g_weight, d, *self, width, rows)
 
 
-def find_bits(x: np.ndarray, low: int, rows: int, *, most: float = 1.0) -> Bits | None:
+def find_bits(x: np.ndarray, low: int, rows: int, *, max_fraction: float = 1.0) -> Bits | None:
     """`rows` samples of `x` `[time, batch, inputs]` from sample `low` on.
 
-    None where a number is neither zero nor one, or more than the share `most` is one.
+    None where a number is neither zero nor one, or more than this fraction is one.
     """
     steps, _, inputs = x.shape
     words = np.empty((steps * rows, -(-inputs // 64)), np.uint64)
     ones = compiled_plain(dense.pack_input)(words.reshape(-1), x, low, rows)
-    return Bits(words) if 0 <= ones <= most * steps * rows * inputs else None
+    return Bits(words) if 0 <= ones <= max_fraction * steps * rows * inputs else None
 
 
-def find_events(x: np.ndarray, low: int, rows: int, *, most: float) -> Events | None:
-    """The same samples as events, values of bytes in single precision; None where more than `most` is not zero."""
+def find_events(x: np.ndarray, low: int, rows: int, *, max_fraction: float) -> Events | None:
+    """The same samples as events, values of bytes in single precision; None where more than this is not zero."""
     steps, _, inputs = x.shape
-    room = int(most * steps * rows * inputs) + inputs
+    capacity = int(max_fraction * steps * rows * inputs) + inputs
     pointer = np.zeros(steps * rows + 1, np.int64)
     dtype = np.float32 if x.dtype == np.uint8 else x.dtype
-    index, value = np.empty(room, np.uint32), np.empty(room, dtype)  # pages that are not written cost nothing
+    index, value = np.empty(capacity, np.uint32), np.empty(capacity, dtype)  # pages that are not written cost nothing
     if not compiled_plain(find)(x, low, rows, pointer, index, value):
         return None
     found = pointer[-1]
@@ -96,9 +96,9 @@ def find(x, low, rows, pointer, index, value):
             for first in range(0, inputs, 64):
                 bits = differing(row, first, x.dtype.type(0))
                 while bits != np.uint64(0):
-                    place = first + np.int64(trailing_zeros(bits))
-                    index[found] = place
-                    value[found] = row[place]
+                    position = first + np.int64(trailing_zeros(bits))
+                    index[found] = position
+                    value[found] = row[position]
                     found += 1
                     bits &= bits - np.uint64(1)
             pointer[t * rows + q + 1] = found

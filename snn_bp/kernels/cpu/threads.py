@@ -1,4 +1,4 @@
-"""Work split into parts that do not depend on the number of threads, and run in as many as torch uses."""
+"""Work split into shards that do not depend on the number of threads, and run in as many as torch uses."""
 
 import ctypes
 import functools
@@ -10,21 +10,21 @@ from pathlib import Path
 
 import torch
 
-LEAST, PARTS = 16, 8  # rows in a part at least, parts at most
+MIN_ROWS, MAX_SHARDS = 16, 8  # a shard has this many rows or is alone
 _Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
-def cut(rows: int, *, least: int = LEAST, most: int = PARTS) -> list[tuple[int, int]]:
-    """First and last of each part of `rows`, the same for any number of threads.
+def split_rows(rows: int, *, min_rows: int = MIN_ROWS, max_shards: int = MAX_SHARDS) -> list[tuple[int, int]]:
+    """First and last of each shard of `rows`, the same for any number of threads.
 
-    There are at most `most` parts, and none has fewer rows than `least` unless it is alone.
+    There are at most `max_shards`, and none has fewer rows than `min_rows` unless it is alone.
     """
-    count = min(most, max(1, rows // least))
+    count = min(max_shards, max(1, rows // min_rows))
     edges = [rows * n // count for n in range(count + 1)]
     return list(pairwise(edges))
 
 
-def in_threads(tasks: Sequence[Callable[[], None]]) -> None:
+def parallel_for(tasks: Sequence[Callable[[], None]]) -> None:
     """Run all tasks in as many threads as torch uses."""
     threads = min(torch.get_num_threads(), len(tasks))
     waiting, errors = iter(tasks), []

@@ -1,8 +1,8 @@
 """The equations compiled for the GPU by Triton: a lane keeps the state of its neurons in registers over all steps.
 
 No fused multiply-add and no flush of subnormal numbers: spikes equal the torch reference and the CPU bit for bit. The
-surrogates divide and exponentiate as the GPU does, so gradients may differ in their last bits. With a matrix, neurons
-hear each other too (`gpu_recurrence.py`). Triton is imported when first needed.
+surrogates divide and exponentiate as the GPU does, so gradients may differ in their last bits. With a matrix, the
+neurons are recurrent (`recurrent.py`). Triton is imported when first needed.
 """
 
 # pyright: reportUndefinedVariable=false
@@ -26,10 +26,10 @@ from snn_bp.kernels.bind import Constants, bind, slope_functions
 from snn_bp.surrogates import Unit
 
 INSTALLED = importlib.util.find_spec("triton") is not None
-BLOCK = (1, 128)  # samples and neurons of one program; without recurrence a sample's neurons are those of all samples
+PROGRAM = (1, 128)  # samples and neurons of one program; without recurrence a sample's neurons are those of all samples
 STAGES = 4  # steps whose inputs are on their way at once
-ROWS = 4  # samples of one program with recurrence
-TILE = 16  # neurons heard at once, the least depth of Triton's product
+RECURRENT_SAMPLES = 4  # samples of one program with recurrence
+TILE = 16  # presynaptic neurons at once: the smallest depth of Triton's product
 
 
 def serves(tensor: Tensor) -> bool:
@@ -44,57 +44,45 @@ def release() -> tuple[int, ...]:
 
 
 def run_forward(
-    x: Tensor, first: Sequence[Tensor], parameters: Sequence[Tensor], constants: Constants,
+    x: Tensor, first: Sequence[Tensor], coefficients: Sequence[Tensor], constants: Constants,
     spikes: Tensor, traces: Sequence[Tensor], *, record: bool, saves_current: bool,
     matrix: Tensor | None = None, bias: Tensor | None = None,
 ) -> list[Tensor]:  # fmt: skip
     """Fills `spikes` and the traces v, a, i (those not asked for are empty); returns the last i, a, v, s."""
-    hears = matrix is not None
+    recurrent = matrix is not None
     kernel = compiled_forward(
-        constants,
-        x.dtype,
-        _block(x, hears),
-        UNIFORM=parameters[0].dim() == 0,
-        HEARS=hears,
-        RECORD=record,
-        SAVES_CURRENT=saves_current,
-    )
-    last = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in first]
+        constants, x.dtype, _block(x, recurrent), UNIFORM=coefficients[0].dim() == 0, RECURRENT=recurrent,
+        RECORD=record, SAVES_CURRENT=saves_current,
+    )  # fmt: skip
+    last = [torch.empty_like(values, memory_format=torch.contiguous_format) for values in first]
     empty = x.new_empty(0)
-    inputs = [x, empty if matrix is None else matrix, empty if bias is None else bias, *first, *parameters]
-    _launch(kernel, inputs, [spikes, *traces, *last], x, hears)
+    inputs = [x, empty if matrix is None else matrix, empty if bias is None else bias, *first, *coefficients]
+    _launch(kernel, inputs, [spikes, *traces, *last], x, recurrent)
     return last
 
 
 def run_backward(
-    traces: Sequence[Tensor], first: Sequence[Tensor], parameters: Sequence[Tensor], constants: Constants,
-    shape: str, slope: float, per: Unit, g_spikes: Tensor | None, g_potentials: Tensor | None,
-    g_last: Sequence[Tensor | None], *, saves_current: bool, learns: bool, matrix: Tensor | None = None,
+    traces: Sequence[Tensor], first: Sequence[Tensor], coefficients: Sequence[Tensor], constants: Constants,
+    surrogate: tuple[str, Unit], slope: float, g_out: Sequence[Tensor | None], g_last: Sequence[Tensor | None],
+    *, saves_current: bool, learns: bool, matrix: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:  # fmt: skip
-    """Gradients of x, of the first i, a, v, s, and of the parameters at each neuron (empty unless `learns`)."""
-    potentials, v, hears = traces[0], first[2], matrix is not None
+    """Gradients of x, of the first state, and of the coefficients at each neuron (empty unless `learns`)."""
+    potentials, v, recurrent = traces[0], first[2], matrix is not None
     kernel = compiled_backward(
-        constants,
-        shape,
-        per,
-        potentials.dtype,
-        _block(potentials, hears),
-        UNIFORM=parameters[0].dim() == 0,
-        HEARS=hears,
-        GIVEN_SPIKES=g_spikes is not None,
-        GIVEN_POTENTIALS=g_potentials is not None,
-        SAVES_CURRENT=saves_current,
-        LEARNS=learns,
-    )
+        constants, *surrogate, potentials.dtype, _block(potentials, recurrent),
+        UNIFORM=coefficients[0].dim() == 0, RECURRENT=recurrent,
+        GIVEN_SPIKES=g_out[0] is not None, GIVEN_POTENTIALS=g_out[1] is not None,
+        SAVES_CURRENT=saves_current, LEARNS=learns,
+    )  # fmt: skip
     empty = potentials.new_empty(0)
     slope_now = potentials.new_full((), slope)  # a number would reach the kernel in single precision
-    perhaps = [empty if given is None else given for given in (matrix, g_spikes, g_potentials)]
-    g_last = [torch.zeros_like(v) if given is None else given for given in g_last]
+    optional = [empty if each is None else each for each in (matrix, *g_out)]
+    g_last = [torch.zeros_like(v) if g is None else g for g in g_last]
     gx = torch.empty_like(potentials)
     g_first = [torch.empty_like(v, memory_format=torch.contiguous_format) for _ in first]
-    sums = [torch.empty_like(v if learns else empty, memory_format=torch.contiguous_format) for _ in parameters]
-    inputs = [*traces, *first, *parameters, slope_now, *perhaps, *g_last]
-    _launch(kernel, inputs, [gx, *g_first, *sums], potentials, hears, (len(potentials) - 1) * v.numel())
+    sums = [torch.empty_like(v if learns else empty, memory_format=torch.contiguous_format) for _ in coefficients]
+    inputs = [*traces, *first, *coefficients, slope_now, *optional, *g_last]
+    _launch(kernel, inputs, [gx, *g_first, *sums], potentials, recurrent, (len(potentials) - 1) * v.numel())
     return gx, g_first, sums
 
 
@@ -111,11 +99,11 @@ def forward(
     kappa, theta = of(kappa, column, known), of(theta, column, known)
     i1, a1, v1, s1 = read(i, m, inside), read(a, m, inside), read(v, m, inside), read(s, m, inside)
     before = s
-    if HEARS:
+    if RECURRENT:
         constant = real(0) + read(bias, column, known)
     for _ in tl.range(0, steps, num_stages=STAGES):
         current = read(x, m, inside)
-        if HEARS:
+        if RECURRENT:
             current += add_product(constant, before, matrix, row, column, batch, neurons)
         i1, a1, v1, s1 = advance(i1, a1, v1, s1, current, alpha, beta, rho, kappa, theta)
         x += step
@@ -132,7 +120,7 @@ def forward(
             if SAVES_CURRENT:
                 tl.store(currents + m, i1, mask=inside)
                 currents += step
-        if HEARS:
+        if RECURRENT:
             tl.debug_barrier()  # every spike of this step is written before one is read
     tl.store(i_last + m, i1, mask=inside)
     tl.store(a_last + m, a1, mask=inside)
@@ -176,7 +164,7 @@ def backward(
             currents -= step
             i0 = tl.load(currents + m, mask=earlier, other=i_first)
         if SPIKING:
-            s0 = tl.where(earlier, spike_of(a0, v0, kappa, theta), s_first)
+            s0 = tl.where(earlier, fired(a0, v0, kappa, theta), s_first)
         if GIVEN_SPIKES:
             gs += read(g_spikes, m, inside)
             g_spikes -= step
@@ -187,7 +175,7 @@ def backward(
             gi, ga, gv, gs, i0, a0, v0, s0, i1, a1, v1, alpha, beta, rho, kappa, theta, slope
         )
         tl.store(gx + m, dx, mask=inside)
-        if HEARS:
+        if RECURRENT:
             tl.debug_barrier()  # every gradient of this step is written before one is read
             gs = add_product(gs, gx, matrix, row, column, batch, neurons)
         gx -= step
@@ -224,12 +212,6 @@ def add_product(total, values, matrix, row, column, batch, neurons):
     return total
 
 
-def spike_of(a, v, kappa, theta):
-    """The spike of a recorded step: `advance` by a step in which nothing decays and nothing comes in."""
-    _, _, _, s = advance(real(0), a, v, real(0), real(0), real(0), real(1), real(1), kappa, theta)
-    return s
-
-
 def read(values, m, inside):
     return tl.load(values + m, mask=inside, other=0.0)
 
@@ -263,25 +245,21 @@ def choose(condition, yes, no):
 
 
 @functools.cache
-def compiled_forward(constants: Constants, dtype: torch.dtype, block: tuple[int, int] = BLOCK, **flags: bool) -> Any:
+def compiled_forward(constants: Constants, dtype: torch.dtype, block: tuple[int, int] = PROGRAM, **flags: bool) -> Any:
     """`forward` for one kind of neuron, one float type and one size of block, compiled at its first launch."""
     names = operations(constants, dtype, block, **flags)
-    names["advance"] = jit(equations.advance, names)
     return jit(forward, names)
 
 
 @functools.cache
 def compiled_backward(
-    constants: Constants, shape: str, per: Unit, dtype: torch.dtype, block: tuple[int, int] = BLOCK, **flags: bool
+    constants: Constants, shape: str, per: Unit, dtype: torch.dtype, block: tuple[int, int] = PROGRAM, **flags: bool
 ) -> Any:
     """`backward` for one kind of neuron, one shape of surrogate, one float type and one size of block."""
     names = operations(constants, dtype, block, **flags)
-    equation, unit = slope_functions(shape, per)
-    names["advance"] = jit(equations.advance, names)
-    names["spike_of"] = jit(spike_of, names)
-    names["shape"] = jit(equation, names)
-    names["slope_at"] = jit(unit, names)
-    names["advance_vjp"] = jit(equations.advance_vjp, names)
+    shape_at, unit = slope_functions(shape, per)
+    for name, function in (("shape", shape_at), ("slope_at", unit), ("advance_vjp", equations.advance_vjp)):
+        names[name] = jit(function, names)
     return jit(backward, names)
 
 
@@ -289,13 +267,14 @@ def operations(constants: Constants, dtype: torch.dtype, block: tuple[int, int],
     """What the free names of the equations and of the kernels mean to Triton."""
     tl = importlib.import_module("triton.language")
     resets = {name: getattr(equations, name) for name in ("SUBTRACT", "ZERO", "ZERO_ALL", "NONE")}
-    stages = 1 if flags["HEARS"] else STAGES  # where a step reads what the one before wrote, no load runs ahead
+    stages = 1 if flags["RECURRENT"] else STAGES  # where a step reads what the one before wrote, no load runs ahead
     sizes = {"ROWS": block[0], "COLUMNS": block[1], "TILE": TILE, "STAGES": stages}
     names = {name: tl.constexpr(value) for name, value in {**constants.names(), **resets, **flags, **sizes}.items()}
     names |= {"tl": tl, "REAL": tl.float32 if dtype == torch.float32 else tl.float64}
     for name, function in {
         "real": real, "heaviside": heaviside, "detach": detach, "where": choose, "exp": power_of_e, "abs": magnitude,
         "read": read, "of": of, "add_product": add_product,
+        "distance": equations.distance, "fired": equations.fired, "advance": equations.advance,
     }.items():  # fmt: skip
         names[name] = jit(function, names)
     return names
@@ -337,17 +316,17 @@ def launch_options(block: tuple[int, int]) -> dict[str, Any]:
     return {"num_warps": max(4, block[1] // 32), "num_stages": 1, "enable_fp_fusion": False}
 
 
-def _block(x: Tensor, hears: bool) -> tuple[int, int]:
-    if not hears:
-        return BLOCK
-    return ROWS, max(TILE, 1 << (x.shape[2] - 1).bit_length())
+def _block(x: Tensor, recurrent: bool) -> tuple[int, int]:
+    if not recurrent:
+        return PROGRAM
+    return RECURRENT_SAMPLES, max(TILE, 1 << (x.shape[2] - 1).bit_length())
 
 
 def _launch(
-    kernel: Any, inputs: list[Tensor], outputs: list[Tensor], x: Tensor, hears: bool, *ends: int
+    kernel: Any, inputs: list[Tensor], outputs: list[Tensor], x: Tensor, recurrent: bool, *ends: int
 ) -> None:  # fmt: skip
-    steps, batch, neurons = x.shape if hears else (len(x), 1, x[0].numel())
-    rows, columns = block = _block(x, hears)
+    steps, batch, neurons = x.shape if recurrent else (len(x), 1, x[0].numel())
+    rows, columns = block = _block(x, recurrent)
     if batch * neurons == 0:
         return
     grid = (-(-neurons // columns), -(-batch // rows))

@@ -1,0 +1,124 @@
+"""What a caller hands to `simulate`, checked: the input, coefficients in place of the neuron's own, and a state."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snn_bp.errors import SnnError, is_number, shown
+from snn_bp.kernels.bind import Constants
+from snn_bp.neurons import (
+    Coefficients,
+    FullState,
+    Neuron,
+    State,
+    check_neuron,
+    coefficients,
+    has_adaptation,
+    has_current,
+    is_spiking,
+)  # fmt: skip
+
+
+def check_input(neuron: Neuron, x: Tensor) -> None:
+    """Raise unless `neuron` is one of ours and `x` an input that it takes."""
+    check_neuron(neuron)
+    name = type(neuron).__name__
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise SnnError(f"{name}: input should be a tensor of floats, found {found}. Use x.float().")
+    if x.layout is not torch.strided:
+        raise SnnError(f"{name}: input should be an ordinary tensor, found {x.layout}. Use x.to_dense().")
+    if x.dim() < 2 or x.shape[0] == 0:
+        raise SnnError(f"{name}: input should be [time, batch, ...] with a step at least, found {list(x.shape)}.")
+
+
+def parameters_of(neuron: Neuron, x: Tensor, replacements: Mapping[str, Tensor]) -> Coefficients:
+    """The coefficients, all scalars or all shaped as one step of `x`."""
+    if not isinstance(replacements, Mapping):
+        raise SnnError(
+            f"simulate: parameters should be a tensor under each name, as {{'beta': ...}}, found {shown(replacements)}."
+        )
+    unknown = [name for name in replacements if name not in Coefficients._fields]
+    if unknown:
+        raise SnnError(f"simulate: parameter {unknown[0]!r} is not known. Known: {', '.join(Coefficients._fields)}.")
+    idle = {"alpha": not has_current(neuron), "theta": not is_spiking(neuron)}
+    idle |= dict.fromkeys(("rho", "kappa"), not has_adaptation(neuron))
+    for name in replacements:
+        if idle.get(name):
+            raise SnnError(f"simulate: {neuron} has no {name}, so the parameter would change nothing. Leave it out.")
+    values = {**coefficients(neuron), **replacements}
+    tensors = [
+        _parameter(f"{type(neuron).__name__}: {name}", values[name], x) if name in replacements
+        else torch.as_tensor(values[name], dtype=x.dtype, device=x.device)
+        for name in Coefficients._fields
+    ]  # fmt: skip
+    if all(tensor.dim() == 0 for tensor in tensors):
+        return Coefficients(*tensors)
+    shape = x.shape[1:]
+    for name, tensor in zip(Coefficients._fields, tensors, strict=True):
+        if tensor.dim() > len(shape) - 1 or any(
+            have not in (1, want) for have, want in zip(reversed(tensor.shape), reversed(shape), strict=False)
+        ):
+            raise SnnError(
+                f"{type(neuron).__name__}: {name} has the shape {list(tensor.shape)}, the layer's neurons have "
+                f"{list(shape[1:])}. Give one number, or one for each neuron."
+            )
+    return Coefficients(*(tensor.expand(shape) for tensor in tensors))
+
+
+def first_state(neuron: Neuron, x: Tensor, state: State | None, constants: Constants) -> FullState:
+    """The state before the first step, with zeros for what the neuron lacks."""
+    zero = x.new_zeros(x.shape[1:])
+    if state is None:
+        return FullState(zero, zero, zero, zero)
+    needed = {"i": constants.current, "a": constants.adapts, "v": True, "s": constants.spiking}
+    if not isinstance(state, State):
+        raise SnnError(
+            f"{type(neuron).__name__}: the state should be a State, as simulate returns it, found {shown(state)}. None "
+            "starts from rest."
+        )
+    return FullState(
+        *(
+            _component(f"{type(neuron).__name__}: state.{name}", getattr(state, name), x) if need else zero
+            for name, need in needed.items()
+        )
+    )
+
+
+def _parameter(what: str, value: Any, x: Tensor) -> Tensor:
+    """A value given in place of a neuron's own number, in the type of `x`; only plain numbers are checked for NaN."""
+    if isinstance(value, Tensor):
+        return _like(value, x, what).to(x)
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        tensor = torch.empty(0)
+    flag = tensor.dtype == torch.bool
+    if not (is_number(value) or tensor.dim()) or flag or tensor.is_complex() or not torch.isfinite(tensor).all():
+        raise SnnError(f"{what} should be a finite number, or one for each neuron, found {shown(value)}.")
+    return tensor.to(x)
+
+
+def _component(what: str, values: Any, x: Tensor) -> Tensor:
+    """A component of a state `[batch, ...]`, in the type of `x` `[time, batch, ...]`."""
+    if values is None or (isinstance(values, Tensor) and values.shape != x.shape[1:]):
+        found = "nothing" if values is None else list(values.shape)
+        raise SnnError(
+            f"{what} should have the shape {list(x.shape[1:])} of one step of the input, found {found}. None starts "
+            "from rest."
+        )
+    if not isinstance(values, Tensor):
+        raise SnnError(f"{what} should be a tensor, found {shown(values)}. None starts from rest.")
+    return _like(values, x, what).to(x.dtype)
+
+
+def _like(tensor: Tensor, x: Tensor, what: str) -> Tensor:
+    """The tensor, with its values as they stand in memory; raises where it holds none that `x` could be added to."""
+    if tensor.is_complex() or tensor.layout is not torch.strided:
+        found = tensor.dtype if tensor.is_complex() else tensor.layout
+        raise SnnError(f"{what} should be an ordinary tensor of numbers, found {found}.")
+    if tensor.device != x.device and (tensor.dim() or tensor.is_meta):
+        raise SnnError(f"{what} is on {tensor.device}, the input on {x.device}. Use .to({str(x.device)!r}).")
+    return tensor.resolve_neg()

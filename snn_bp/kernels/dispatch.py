@@ -1,0 +1,111 @@
+"""`simulate`: one neuron model over a whole time axis, by the fastest backend that equals the reference."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from snn_bp.errors import check_choice, check_flag
+from snn_bp.kernels.arguments import check_input, first_state, parameters_of
+from snn_bp.kernels.around import PLAIN, is_transformed, is_watched
+from snn_bp.kernels.bind import Constants
+from snn_bp.kernels.layout import CHANNELS_FIRST, CHANNELS_LAST, lies_channels_last, permuted
+from snn_bp.kernels.operator import is_compiled, run_neuron
+from snn_bp.kernels.operator import neuron as compiled_neuron
+from snn_bp.kernels.reference import simulate_reference
+from snn_bp.kernels.state import state_of
+from snn_bp.neurons import FullState, Neuron, State
+from snn_bp.surrogates import ATan, Surrogate, check_surrogate
+
+BACKENDS = ("fastest", "reference")
+_chosen = ["fastest"]  # the innermost `use_backend` is last; a ContextVar would stop torch.compile
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Within the block, every neuron runs by the backend of this name: "reference" or "fastest"."""
+    check_choice("backend", name, BACKENDS)
+    _chosen.append(name)
+    try:
+        yield
+    finally:
+        _chosen.pop()
+
+
+@overload
+def simulate(
+    neuron: Neuron, x: Tensor, state: State | None = None, surrogate: Surrogate = ..., *,
+    potentials: Literal[False] = False, parameters: Mapping[str, Tensor] | None = None,
+) -> tuple[Tensor, State]: ...  # fmt: skip
+@overload
+def simulate(
+    neuron: Neuron, x: Tensor, state: State | None = None, surrogate: Surrogate = ..., *,
+    potentials: Literal[True], parameters: Mapping[str, Tensor] | None = None,
+) -> tuple[Tensor, State, Tensor]: ...  # fmt: skip
+
+
+def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, parameters=None):  # noqa: B008 - frozen
+    """Spikes of `neuron` under the input `x` `[time, batch, ...]`, and the state after the last step.
+
+    `state` is what an earlier call returned; None starts from rest. With `potentials=True` a third value holds the
+    membrane potential of every step, before reset, shaped as `x`. `LI` does not spike: its first value is that
+    potential. `parameters` gives tensors in place of the neuron's own numbers, under the names `alpha, beta, rho,
+    kappa, theta`; gradients flow to them, to `x` and to `state`.
+
+    Half precision in: spikes in the same type, state and potentials in single precision. On the CPU, and on a GPU
+    where Triton is installed, the loop is compiled; elsewhere, and within `use_backend("reference")`, it is the torch
+    reference. All spike alike, bit for bit.
+    """
+    check_input(neuron, x)
+    check_surrogate(surrogate)
+    check_flag("simulate: potentials", potentials)
+    x = x.resolve_neg()  # a view that negates: kernels read memory as it is
+    y = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    constants = Constants.of(neuron)
+    values = parameters_of(neuron, y, parameters or {})
+    first = first_state(neuron, y, state, constants)
+    channels_last = lies_channels_last(y, dims=5)
+    if channels_last:
+        y, first, values = y.permute(CHANNELS_LAST), permuted(first, CHANNELS_LAST), permuted(values, CHANNELS_LAST)
+    if _chosen[-1] == "reference" or not is_compiled(x) or is_transformed():
+        spikes, v, last = simulate_reference(y, first, values, constants, surrogate)
+    else:
+        graded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (y, *first, *values))
+        saves_current = graded and constants.needs_current(values.alpha.requires_grad)
+        record = graded or potentials or not constants.spiking
+        # a function where nothing is differentiated or traced: an operator's first call loads torch's compiler
+        alone = not graded and type(y) is Tensor and not torch.compiler.is_compiling() and not is_watched()
+        run: Callable = run_neuron if alone else compiled_neuron
+        spikes, v, _, _, *last = run(
+            y, list(first), list(values), constants.key, surrogate.shape, float(surrogate.slope), surrogate.per,
+            record, saves_current,
+        )  # fmt: skip
+        last = FullState(*last)
+    if channels_last:
+        spikes, v = (each if each.dim() < 5 else each.permute(CHANNELS_FIRST) for each in (spikes, v))
+        last = permuted(last, CHANNELS_FIRST)
+    after = state_of(last, constants)
+    out = (spikes if constants.spiking else v).to(x.dtype)
+    return (out, after, v) if potentials else (out, after)
+
+
+def runs_reference() -> bool:
+    """Whether layers run one by one in torch: in `use_backend("reference")`, transformed, or watched."""
+    return _chosen[-1] == "reference" or is_transformed() or is_watched()
+
+
+def runs_compiled(x: Tensor) -> bool:
+    """Whether CPU kernels take `x`, floats or bytes: not where `runs_reference`, nor in autocast or a compiler."""
+    return (
+        x.device.type == "cpu"
+        and _chosen[-1] == "fastest"
+        and x.dtype in (torch.float32, torch.float64, torch.uint8)
+        and not torch.is_autocast_enabled("cpu")
+        and type(x) in PLAIN
+        and not torch.compiler.is_compiling()
+        and not x.is_neg()
+        and not is_transformed()
+        and not is_watched()
+    )
