@@ -56,6 +56,9 @@ CLEAN = (
     "errors",
     "surrogates",
     "training",
+    "kernels",
+    "neurons",
+    "runtime",
 )  # the entries that are checked; others come in as they are read
 
 
