@@ -54,6 +54,7 @@ CLEAN = (
     "__main__",
     "equations",
     "errors",
+    "runs",
     "surrogates",
     "training",
     "kernels",

@@ -31,7 +31,7 @@ class Evaluation:
     high: float
     loss: float
     confusion: list[list[int]]  # [true class][predicted class]
-    spikes: dict[str, float]  # of each layer of neurons, for one inference
+    spikes: dict[str, float]  # by layer of neurons, for one inference
     operations: dict[str, float]  # synaptic: weights added for an input that is not zero, for one inference
 
     def record(self) -> dict[str, Any]:
