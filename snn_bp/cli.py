@@ -125,7 +125,7 @@ def evaluate(
 @app.command()
 def export(
     run: Folder, file: Target, split: Split = "test", samples: Samples = 256, checkpoint: Checkpoint = "best",
-    verification: Annotated[bool, typer.Option("--verify/--no-verify", help="Replay recordings through the file.")] = True,
+    verification: Annotated[bool, typer.Option("--verify/--no-verify", help="Replay recordings.")] = True,
     step: Annotated[float | None, typer.Option(help="Of a .nir file: seconds of a time step (1e-4).")] = None,
     compatible: Annotated[str | None, typer.Option(help="Of a .nir file: 1.0.4, for NIR up to that version.")] = None,
 ) -> None:  # fmt: skip
@@ -134,8 +134,8 @@ def export(
 
     if compatible not in (None, "1.0.4"):
         raise SnnError(f"--compatible {compatible}: it should be 1.0.4. Newer versions read the file without it.")
-    found = export_run(_opened(run), file, split=split, samples=samples, checkpoint=checkpoint, verification=verification,
-                       step_s=step, compatible=compatible)  # fmt: skip
+    found = export_run(_opened(run), file, split=split, samples=samples, checkpoint=checkpoint,
+                       verification=verification, step_s=step, compatible=compatible)  # fmt: skip
     print(f"{file} is written" if found is None else found)
     if compatible:
         print("  NIR 1.0.4 knows no reset value, there a spike takes the threshold off: for readers that reset to 0.")
@@ -218,7 +218,7 @@ def report(
     run: Folder, split: Split = "test",
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Write the pictures into plots/ too.")] = True,
 ) -> None:  # fmt: skip
-    """Write a run's page, RUN/report.html: results, curves, doctor, error map, spikes, verified exports, in one file."""
+    """Write a run's page, RUN/report.html: results, curves, doctor, error map, spikes and verified exports."""
     from snn_bp.reports import report as report_run
     from snn_bp.reports.plots import save_plots  # matplotlib, only where it is asked for
 
