@@ -2,6 +2,8 @@
 
 # ruff: noqa: E402
 
+from typing import TYPE_CHECKING, Any
+
 from snn_bp.runtime.process import let_waiting_threads_sleep
 from snn_bp.runtime.signals import end_in_silence
 
@@ -43,6 +45,9 @@ from snn_bp.surrogates import (
     Triangular,
 )
 from snn_bp.training.loop import resume, train
+
+if TYPE_CHECKING:
+    from snn_bp.verification.replayed import export, verify
 
 __all__ = [
     "ALIF",
@@ -90,6 +95,7 @@ __all__ = [
     "decay",
     "diagnose",
     "evaluate",
+    "export",
     "main",
     "rest",
     "resume",
@@ -99,4 +105,14 @@ __all__ = [
     "trace",
     "train",
     "use_backend",
+    "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`export` and `verify` where they are asked for: they bring along h5py and nir."""
+    if name not in ("export", "verify"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from snn_bp.verification import replayed
+
+    return getattr(replayed, name)
