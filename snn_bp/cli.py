@@ -277,11 +277,7 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None
 
 
 def entry() -> None:
-    """What the console script `snn-bp` calls.
-
-    It leaves without the interpreter's last round, in which a second goes into freeing what the system takes back
-    anyway.
-    """
+    """What the console script `snn-bp` calls; it ends by `leave`, without interpreter finalisation."""
     open_streams()
     try:
         end_with_interrupt()

@@ -52,6 +52,7 @@ FUNCTION_WORDS = {"given", "said", "found", "own", "most", "whole", "told", "ask
 CLEAN = (
     "__init__",
     "__main__",
+    "cli",
     "equations",
     "errors",
     "runs",
