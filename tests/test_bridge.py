@@ -439,7 +439,7 @@ UNKNOWN_THERE = {
 
 @pytest.mark.parametrize("model, message", UNKNOWN_THERE.values(), ids=UNKNOWN_THERE)
 def test_what_has_no_equal_in_snntorch_is_refused_with_its_place(model, message):
-    with pytest.raises(SnnError, match=rf"^to_snntorch: layer \d \(\w+\): .*{message}"):
+    with pytest.raises(SnnError, match=rf"^to_snntorch: model\.\d .*: .*{message}"):
         to_snntorch(Network(model, (3,)))
 
 

@@ -8,20 +8,23 @@ import copy
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from functools import partial, singledispatch
+from typing import Any, Literal, cast
 
 import snntorch as snn
 import torch
 from snntorch import surrogate as theirs
 from torch import nn
 
+from snn_bp.chip.network import OnChip
 from snn_bp.errors import SnnError
 from snn_bp.kernels.around import is_untouched
+from snn_bp.model.blocks import role_of
 from snn_bp.model.exact import check_whole, why_strange
 from snn_bp.model.layers import BatchNorm, Conv, Dense, Dropout, Flatten, Layer, Pool, Recurrent, Shape, Spiking
 from snn_bp.model.modules import DropoutOverTime, Neurons, SumPool
 from snn_bp.model.network import Network
-from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, Reset, coefficients, has_current
+from snn_bp.neurons import IF, LI, LIF, CubaLIF, Reset, coefficients, has_adaptation, has_current, is_spiking
 from snn_bp.surrogates import Surrogate
 
 THEIRS: dict[tuple[bool, bool], Any] = {  # with a synaptic current, recurrent
@@ -32,6 +35,7 @@ THEIRS: dict[tuple[bool, bool], Any] = {  # with a synaptic current, recurrent
 }
 SPIKING = tuple(THEIRS.values())
 RECURRENT = (snn.RLeaky, snn.RSynaptic)
+LIKE_THEIRS = (IF, LIF, CubaLIF, LI)  # our neurons that have an equal there
 
 # their class, reset_mechanism, reset_delay -> our reset, detach_reset. A delayed reset is detached. One that is not
 # delayed leaves exactly 0, so the next step's own reset finds nothing: "zero", with gradients through the spike.
@@ -57,24 +61,6 @@ SURROGATES: dict[str, tuple[Callable, str | None]] = {
     "StraightThrough": (theirs.straight_through_estimator, None),
 }
 
-# an option of a stateless module -> the values that ours have
-PLAIN: dict[type, dict[str, tuple]] = {
-    nn.Linear: {},
-    **{kind: {"padding_mode": ("zeros",)} for kind in (nn.Conv1d, nn.Conv2d)},
-    **{kind: {"padding": (0, (0,), (0, 0)), "ceil_mode": (False,)} for kind in (nn.AvgPool1d, nn.AvgPool2d)},
-    **{
-        kind: {"padding": (0, (0, 0)), "ceil_mode": (False,), "dilation": (1, (1, 1)), "return_indices": (False,)}
-        for kind in (nn.MaxPool1d, nn.MaxPool2d)
-    },
-    **{
-        kind: {"eps": (1e-5,), "affine": (True,), "track_running_stats": (True,), "training": (False,)}
-        for kind in (nn.BatchNorm1d, nn.BatchNorm2d)
-    },
-    nn.Flatten: {"start_dim": (1,), "end_dim": (-1,)},
-    nn.Dropout: {"training": (False,)},
-    SumPool: {},
-}
-PLAIN[nn.AvgPool2d]["divisor_override"] = (None,)
 TOUCHED = "has hooks, a forward or weights put in place of its own, which a copy would lose. Take them off first."
 IN_TRAINING = "In training snnTorch's loop sees one step at a time, ours all steps. Call .eval() on the network first."
 
@@ -95,7 +81,7 @@ def from_snntorch(net: nn.Sequential, input_shape: Shape) -> Network:
     if not is_untouched(net):
         raise SnnError(f"from_snntorch: the network {TOUCHED}")
     layers, surrogates = [], {}
-    for place, module in enumerate(net):
+    for index, module in enumerate(net):
         try:
             _check_single(module)
             if not all(is_untouched(part) for part in module.modules()):
@@ -103,27 +89,27 @@ def from_snntorch(net: nn.Sequential, input_shape: Shape) -> Network:
             if type(module) not in SPIKING:
                 layers.append(_plain(module))
                 continue
-            layers.append(_spiking(module, last=place == len(net) - 1))
-            if not isinstance(getattr(layers[-1], "neuron", layers[-1]), LI):
-                surrogates[_surrogate(module.spike_grad)] = place
+            layers.append(_spiking(module, last=index == len(net) - 1))
+            if is_spiking(getattr(layers[-1], "neuron", layers[-1])):
+                surrogates[_surrogate(module.spike_grad)] = index
         except SnnError as cause:
-            raise SnnError(f"{_name(place, module)}: {cause}") from cause
+            raise SnnError(f"{_name(index, module)}: {cause}") from cause
     if len(surrogates) > 1:
-        found = ", ".join(f"{surrogate} in layer {place}" for surrogate, place in surrogates.items())
+        found = ", ".join(f"{surrogate} in layer {index}" for surrogate, index in surrogates.items())
         raise SnnError(
             f"from_snntorch: a Network has one surrogate, found {found}. Give every neuron the same spike_grad."
         )
     network = Network(tuple(layers), input_shape, surrogate=next(iter(surrogates), None))
-    for place, (module, layer) in enumerate(zip(net, network.layers, strict=True)):
+    for index, (module, layer) in enumerate(zip(net, network.layers, strict=True)):
         try:
             if type(module) in SPIKING:
-                _check_shared(module, network.shapes[place])
-            if not isinstance(layer, Neurons):
+                _check_shared(module, network.shapes[index])
+            if role_of(layer) != "neurons":
                 _copy(module, layer)
             elif layer.recurrence is not None:
-                _copy(cast(nn.Module, module.recurrent), layer.recurrence)
+                _copy(cast(nn.Module, module.recurrent), cast(nn.Module, layer.recurrence))
         except (RuntimeError, SnnError) as cause:
-            raise SnnError(f"{_name(place, module)}: {cause}") from cause
+            raise SnnError(f"{_name(index, module)}: {cause}") from cause
     device = next(iter(net.state_dict().values()), torch.empty(0)).device
     return network.train(net.training).to(device)
 
@@ -139,21 +125,20 @@ def to_snntorch(network: Network) -> nn.Sequential:
     Behind an `LI`, which may stand last only, `net(x_t)[-1]` is the potential.
     """
     modules = []
+    if type(network) is OnChip:
+        raise SnnError(
+            "to_snntorch: this network computes in Loihi's integers, snnTorch in floats. Give network.floats."
+        )
     check_whole("to_snntorch", network, Network)
-    _check_own(network.layers, lambda place, _: f"to_snntorch: {network.name(place)}")
-    for place, (layer, shape) in enumerate(zip(network.layers, network.shapes, strict=True)):
+    _check_own(network.layers, lambda index, _: f"to_snntorch: {network.name(index)}")
+    for index, (layer, shape) in enumerate(zip(network.layers, network.shapes, strict=True)):
         try:
             if (why := why_strange(layer)) is not None:
                 raise SnnError(f"it {why}")
             _check_single(layer)
-            if isinstance(layer, Neurons):
-                modules.append(_their_neuron(layer, shape, network.surrogate, last=place == len(network.layers) - 1))
-            else:
-                module = nn.Dropout(layer.share).train(layer.training) if isinstance(layer, DropoutOverTime) else layer
-                _plain(module)
-                modules.append(copy.deepcopy(module))
+            modules.append(_theirs(layer, shape, network.surrogate, index == len(network.layers) - 1))
         except SnnError as cause:
-            raise SnnError(f"to_snntorch: {network.name(place)}: {cause}") from cause
+            raise SnnError(f"to_snntorch: {network.name(index)}: {cause}") from cause
     return nn.Sequential(*modules).train(network.training)
 
 
@@ -162,31 +147,46 @@ def _plain(module: nn.Module) -> Layer:
     if type(module) not in PLAIN:
         known = ", ".join(kind.__name__ for kind in (*SPIKING, *PLAIN) if kind is not SumPool)
         raise SnnError(f"it has no equal here. Known: {known}.")
-    for option, values in PLAIN[type(module)].items():
+    options, layer = PLAIN[type(module)]
+    for option, values in options.items():
         if getattr(module, option) not in values:
             hint = IN_TRAINING if option == "training" else f"{option}={values[0]!r} would work."
             raise SnnError(f"{option}={getattr(module, option)!r} has no equal here. {hint}")
-    match module:
-        case nn.Linear():
-            return Dense(module.out_features, bias=module.bias is not None)
-        case nn.Conv1d() | nn.Conv2d():
-            if isinstance(module.padding, str):
-                raise SnnError(f"padding={module.padding!r} has no equal here. Give it as numbers.")
-            options = {name: getattr(module, name) for name in ("stride", "padding", "dilation", "groups")}
-            return Conv(module.out_channels, module.kernel_size, bias=module.bias is not None, **options)
-        case nn.AvgPool1d() | nn.AvgPool2d():
-            return Pool(_side(module.kernel_size), stride=_side(module.stride))
-        case nn.MaxPool1d() | nn.MaxPool2d():
-            return Pool(_side(module.kernel_size), stride=_side(module.stride), kind="max")
-        case SumPool():
-            return Pool(module.size, stride=module.stride, kind="sum")
-        case nn.BatchNorm1d() | nn.BatchNorm2d():
-            if module.momentum is None:
-                raise SnnError("momentum=None has no equal here. momentum=0.1 would work.")
-            return BatchNorm(momentum=module.momentum)
-        case nn.Dropout():
-            return Dropout(module.p)
-    return Flatten()
+    return layer(module)
+
+
+def _conv(module: Any) -> Layer:
+    if isinstance(module.padding, str):
+        raise SnnError(f"padding={module.padding!r} has no equal here. Give it as numbers.")
+    options = {name: getattr(module, name) for name in ("stride", "padding", "dilation", "groups")}
+    return Conv(module.out_channels, module.kernel_size, bias=module.bias is not None, **options)
+
+
+def _pool(module: Any, kind: Literal["average", "max"]) -> Layer:
+    return Pool(_side(module.kernel_size), stride=_side(module.stride), kind=kind)
+
+
+def _batch_norm(module: Any) -> Layer:
+    if module.momentum is None:
+        raise SnnError("momentum=None has no equal here. momentum=0.1 would work.")
+    return BatchNorm(momentum=module.momentum)
+
+
+POOL_OPTIONS = {"padding": (0, (0,), (0, 0)), "ceil_mode": (False,)}
+MAX_POOL_OPTIONS = {**POOL_OPTIONS, "dilation": (1, (1, 1)), "return_indices": (False,)}
+NORM_OPTIONS = {"eps": (1e-5,), "affine": (True,), "track_running_stats": (True,), "training": (False,)}
+# a module without state -> the values that ours have for its options, and the layer that builds it
+PLAIN: dict[type, tuple[dict[str, tuple], Callable[[Any], Layer]]] = {
+    nn.Linear: ({}, lambda module: Dense(module.out_features, bias=module.bias is not None)),
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d), ({"padding_mode": ("zeros",)}, _conv)),
+    nn.AvgPool1d: (POOL_OPTIONS, partial(_pool, kind="average")),
+    nn.AvgPool2d: ({**POOL_OPTIONS, "divisor_override": (None,)}, partial(_pool, kind="average")),
+    **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d), (MAX_POOL_OPTIONS, partial(_pool, kind="max"))),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d), (NORM_OPTIONS, _batch_norm)),
+    nn.Flatten: ({"start_dim": (1,), "end_dim": (-1,)}, lambda module: Flatten()),
+    nn.Dropout: ({"training": (False,)}, lambda module: Dropout(module.p)),
+    SumPool: ({}, lambda module: Pool(module.size, stride=module.stride, kind="sum")),
+}
 
 
 def _spiking(module: Any, *, last: bool) -> Layer:
@@ -256,12 +256,25 @@ def _check_shared(module: Any, shape: Shape) -> None:
             )
 
 
-def _their_neuron(layer: Neurons, shape: Shape, surrogate: Surrogate, *, last: bool) -> nn.Module:
-    """Their neuron for a layer of ours."""
-    neurons = layer
-    neuron = neurons.neuron
-    if isinstance(neuron, ALIF):
-        raise SnnError("snnTorch has no adaptive threshold. LIF or CubaLIF would work.")
+@singledispatch
+def _theirs(layer: nn.Module, shape: Shape, surrogate: Surrogate, last: bool) -> nn.Module:
+    """Their module for a layer of ours."""
+    _plain(layer)
+    return copy.deepcopy(layer)
+
+
+@_theirs.register
+def _their_dropout(layer: DropoutOverTime, shape: Shape, surrogate: Surrogate, last: bool) -> nn.Module:
+    return _theirs(nn.Dropout(layer.share).train(layer.training), shape, surrogate, last)
+
+
+@_theirs.register
+def _their_neurons(layer: Neurons, shape: Shape, surrogate: Surrogate, last: bool) -> nn.Module:
+    neurons, neuron = layer, layer.neuron
+    if type(neuron) not in LIKE_THEIRS:
+        known = ", ".join(kind.__name__ for kind in LIKE_THEIRS)
+        why = " no adaptive threshold" if has_adaptation(neuron) else f" no {type(neuron).__name__}"
+        raise SnnError(f"snnTorch has{why}. {known} would work.")
     kind = THEIRS[has_current(neuron), layer.recurrence is not None]
     values = {**coefficients(neuron), **neurons.parameters_now()}
     values = {name: torch.as_tensor(value, dtype=torch.float32).detach().clone() for name, value in values.items()}
@@ -269,7 +282,7 @@ def _their_neuron(layer: Neurons, shape: Shape, surrogate: Surrogate, *, last: b
     options |= {f"learn_{'threshold' if symbol == 'theta' else symbol}": True for symbol in neurons.learned}
     if layer.recurrence is not None:
         options["linear_features"] = shape[0]
-    if isinstance(neuron, LI):
+    if not is_spiking(neuron):
         if not last:
             raise SnnError("snnTorch hands on spikes only, so an LI may stand last. LIF would work here.")
         return kind(**options, threshold=math.inf, reset_mechanism="none", init_hidden=True, output=True)
@@ -283,7 +296,7 @@ def _their_neuron(layer: Neurons, shape: Shape, surrogate: Surrogate, *, last: b
     return module
 
 
-def _their_reset(kind: type, neuron: IF | LIF | CubaLIF) -> dict[str, Any]:
+def _their_reset(kind: type, neuron: Any) -> dict[str, Any]:
     for (their_kind, mechanism, delay), (reset, detach) in RESETS.items():
         if their_kind is kind and reset == neuron.reset and (detach == neuron.detach_reset or reset == "none"):
             return {"reset_mechanism": mechanism, "reset_delay": delay}
@@ -324,23 +337,23 @@ def _check_single(module: nn.Module) -> None:
 def _check_own(modules: nn.Sequential | nn.ModuleList, name: Callable[[int, nn.Module], str]) -> None:
     """Raise where two layers share weights or a state: the copy would have them twice, and they would part."""
     first: dict[int, int] = {}
-    for place, module in enumerate(modules):
+    for index, module in enumerate(modules):
         shared = [first[id(weight)] for weight in module.parameters() if id(weight) in first]
         if shared:
             raise SnnError(
-                f"{name(place, module)}: it shares weights with layer {shared[0]}, and the copy would have them twice. "
+                f"{name(index, module)}: it shares weights with layer {shared[0]}, and the copy would have them twice. "
                 "Give each layer its own, copy.deepcopy(layer) for one."
             )
         if type(module) in SPIKING and id(module) in first:
             raise SnnError(
-                f"{name(place, module)}: it is the same neurons as layer {first[id(module)]} and goes on from their "
+                f"{name(index, module)}: it is the same neurons as layer {first[id(module)]} and goes on from their "
                 "state, and the copy would have two. Give each layer its own, copy.deepcopy(layer) for one."
             )
-        first |= dict.fromkeys(map(id, (module, *module.parameters())), place)
+        first |= dict.fromkeys(map(id, (module, *module.parameters())), index)
 
 
-def _name(place: int, module: nn.Module) -> str:
-    return f"from_snntorch: layer {place} ({type(module).__name__})"
+def _name(index: int, module: nn.Module) -> str:
+    return f"from_snntorch: layer {index} ({type(module).__name__})"
 
 
 def _side(size: int | tuple[int, ...]) -> int:
