@@ -55,6 +55,7 @@ CLEAN = (
     "cli",
     "equations",
     "errors",
+    "exchange",
     "runs",
     "surrogates",
     "training",
