@@ -265,7 +265,7 @@ def _theirs(layer: nn.Module, shape: Shape, surrogate: Surrogate, last: bool) ->
 
 @_theirs.register
 def _their_dropout(layer: DropoutOverTime, shape: Shape, surrogate: Surrogate, last: bool) -> nn.Module:
-    return _theirs(nn.Dropout(layer.share).train(layer.training), shape, surrogate, last)
+    return _theirs(nn.Dropout(layer.p).train(layer.training), shape, surrogate, last)
 
 
 @_theirs.register

@@ -66,7 +66,7 @@ def runs_here(layer: nn.Module, dtype: torch.dtype) -> bool:
 
 
 def why_strange(layer: nn.Module) -> str | None:
-    """What makes a layer another than those we know, and what would mend it; None where nothing does."""
+    """What makes a layer another than those we know, and what would make it known; None where nothing does."""
     if is_exact(layer):
         return None
     kind = type(layer)

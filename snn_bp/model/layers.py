@@ -124,7 +124,7 @@ class Dropout:
 class Delay:
     """Axonal delays: what each neuron of the layer before sends arrives `steps` time steps later.
 
-    One whole number for all, or one for each neuron. With `learn`, each neuron learns its own within 0..`most`,
+    One integer for all, or one for each neuron. With `learn`, each neuron learns its own within 0..`most`,
     starting at `steps`, which then lies between; it is rounded in the forward pass, and its gradient is minus the
     difference in time of what is delayed (as in SLAYER, Shrestha & Orchard 2018). Chips hold up to 62.
     """

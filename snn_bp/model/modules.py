@@ -115,15 +115,15 @@ class SumPool(nn.Module):
 class DropoutOverTime(nn.Module):
     """Dropout with one mask for all time steps of a sample; sees `[time, batch, ...]`."""
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, p: float) -> None:
         super().__init__()
-        self.share = share
+        self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` with a share of its inputs silenced and the others scaled up, in training only."""
-        if not self.training or self.share == 0:
+        """`x` with a fraction `p` of its inputs silenced and the others scaled up, in training only."""
+        if not self.training or self.p == 0:
             return x
-        keep = 1 - self.share
+        keep = 1 - self.p
         return x * (torch.empty_like(x[0]).bernoulli_(keep) / keep)
 
 

@@ -125,8 +125,8 @@ class Network(nn.Module):
                 at += len(step.parts)
                 if ran.lines is not None:
                     fraction, names = float((x != 0).float().mean()), [self.name(part.path) for part in step.parts]
-                    how = in_words(step, fraction)
-                    ran.lines.append(f"{' - '.join(names)}: {how}; {fraction:.1%} of its input is not zero")
+                    words = in_words(step, fraction)
+                    ran.lines.append(f"{' - '.join(names)}: {words}; {fraction:.1%} of its input is not zero")
                 if step.run is None:
                     x = self._joined(step.parts[0], x, lambda branch, x: self._run(branch, x, states, ran))
                     break

@@ -45,7 +45,7 @@ class Input(NamedTuple):
 
     steps: int
     batch: int
-    shape: Shape  # of one step of one sample
+    shape: Shape  # one step of one sample
     dtype: torch.dtype  # in which a layer computes on it
     kernels: bool  # whether kernels on the CPU take it
 
