@@ -28,6 +28,7 @@ from snn_bp.model.losses import (
 from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
 from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, State, Tau, decay
+from snn_bp.reports import compare, report
 from snn_bp.runs.evaluation import evaluate
 from snn_bp.runs.experiment import Experiment, Train
 from snn_bp.runs.folder import Run
@@ -92,11 +93,13 @@ __all__ = [
     "Train",
     "Triangular",
     "check_gradients",
+    "compare",
     "decay",
     "diagnose",
     "evaluate",
     "export",
     "main",
+    "report",
     "rest",
     "resume",
     "search",

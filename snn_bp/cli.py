@@ -198,7 +198,7 @@ def search(
     method: Annotated[str, typer.Option(help="ga, pso, es or bptt.")] = "es",
     budget: Annotated[int, typer.Option(help="Sample evaluations: a forward is 1, its backward 2 more.")] = 100_000,
     objective: Annotated[str, typer.Option(help="loss, accuracy or spikes.")] = "loss",
-    price: Annotated[float, typer.Option(help="Of a spike, for the objective spikes.")] = 1e-4,
+    spike_penalty: Annotated[float, typer.Option(help="The price of a spike, for the objective spikes.")] = 1e-4,
     population: Annotated[int | None, typer.Option(help="Points of a generation.")] = None,
     out: Out = None,
 ) -> None:
@@ -207,7 +207,7 @@ def search(
     for line in said:
         print(line)
     search_weights(
-        experiment, method=method, budget=budget, objective=objective, price=price,  # type: ignore[arg-type] - checked there
+        experiment, method=method, budget=budget, objective=objective, spike_penalty=spike_penalty,  # type: ignore[arg-type] - checked there
         population=population, out=out or Path("runs") / f"{file.stem}-{method}", numbered=out is None,
         command=shlex.join(["snn-bp", *sys.argv[1:]]),
     )  # fmt: skip

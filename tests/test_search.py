@@ -235,7 +235,7 @@ def test_points_together_are_worth_what_they_are_one_by_one(model, kind, dyadic,
     assert valuing.runs_together(network)
     one_by_one = valuing.value_points(network, points, lambda *given: aim(*given), x, targets)
     together = valuing.value_points(network, points, aim, x, targets)
-    monkeypatch.setattr(valuing, "VALUES", 1)
+    monkeypatch.setattr(valuing, "MAX_OUTPUTS", 1)
     in_parts = valuing.value_points(network, points, aim, x, targets)
 
     assert_same(together=(together, one_by_one), in_parts=(in_parts, one_by_one), rtol=1e-5)
@@ -263,7 +263,7 @@ def test_spikes_cost_their_price():
     x, targets = dataset.batch("validation", dataset.ids["validation"])
     start_alive(network, x)
 
-    value = OfOutput("spikes", CountCrossEntropy(), price=0.01)(network, x, targets).detach()
+    value = OfOutput("spikes", CountCrossEntropy(), spike_penalty=0.01)(network, x, targets).detach()
 
     found = evaluate_network(network, dataset, "validation", CountCrossEntropy())
     assert sum(found.spikes.values()) > 1
@@ -390,7 +390,7 @@ def test_a_search_without_a_checkpoint_that_serves_is_not_started_over(tmp_path,
         ({"method": "bptt", "budget": 23}, r"less than one step of bptt .* The least that works is 24"),
         ({"budget": 1.5}, r"budget=1.5: it should be an integer"),
         ({"population": 2}, r"population=2: it should be an integer from 5 up"),
-        ({"price": -1.0}, r"price=-1.0"),
+        ({"spike_penalty": -1.0}, r"spike_penalty=-1.0"),
     ),
 )
 def test_what_cannot_be_searched_is_refused_in_one_line(asked, said):

@@ -105,7 +105,7 @@ def measure(part: str, label: str, budget: int, seeds: int) -> list[dict[str, An
     if label == "stand-in":
         loss, method = CountSquaredError(right=1 / 6, wrong=0.0), "bptt"
         experiment = replace(experiment, train=replace(experiment.train, loss=loss))
-    how: dict[str, Any] = {"method": method, "objective": OBJECTIVES[part], "price": PRICE, "quiet": True}
+    how: dict[str, Any] = {"method": method, "objective": OBJECTIVES[part], "spike_penalty": PRICE, "quiet": True}
     memory = working_memory(experiment, method, part)
     search(experiment, budget=6000, seed=seeds, **how)  # compiles
     rows = []
@@ -132,7 +132,7 @@ def measure(part: str, label: str, budget: int, seeds: int) -> list[dict[str, An
 def working_memory(experiment: Experiment, method: str, part: str) -> float:
     """The most memory, in MB, that two generations (steps) hold beyond the data and what a tiny one left (Linux)."""
     dataset = load(experiment.data, quiet=True)
-    aim = OfOutput(OBJECTIVES[part], experiment.train.loss, price=PRICE)  # type: ignore[arg-type]
+    aim = OfOutput(OBJECTIVES[part], experiment.train.loss, spike_penalty=PRICE)  # type: ignore[arg-type]
     x, targets = dataset.batch("train", dataset.batches("train")[0])
 
     def step(times: int, batch: int, **population: int) -> None:

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from snn_bp.errors import SnnError, check_choice
 from snn_bp.files import replace_file
-from snn_bp.reports import sections
 from snn_bp.reports.comparison import state_of
-from snn_bp.reports.page import Section, render
 from snn_bp.runs.folder import Run
 from snn_bp.training.progress import results_line
+
+if TYPE_CHECKING:
+    from snn_bp.reports.page import Section
 
 
 def report(run: Run, *, split: str = "test") -> Path:
@@ -18,6 +20,9 @@ def report(run: Run, *, split: str = "test") -> Path:
     Figures are those of `results.json` for `split`; validation and training are evaluated where they are not there,
     test never. What the run does not have (yet) is said on the page.
     """
+    from snn_bp.reports import sections  # with all pictures: only where a page is asked for
+    from snn_bp.reports.page import render
+
     check_choice("split", split, ("test", "validation", "train"))
     finished = run.results()
     evaluation = sections.evaluation_of(run, split)
@@ -43,8 +48,10 @@ def report(run: Run, *, split: str = "test") -> Path:
     return path
 
 
-def _said(title: str, part: Callable[[], Section]) -> Section:
+def _said(title: str, part: "Callable[[], Section]") -> "Section":
     """The section; where a file that it needs cannot be read or is not what we wrote, the reason."""
+    from snn_bp.reports.page import Section
+
     try:
         return part()
     except SnnError as cause:

@@ -40,7 +40,7 @@ MEASURED = 256  # training recordings on which a row's training loss is taken
 
 def search(
     experiment: Experiment, *, method: MethodName, budget: int, seed: int | None = None,
-    objective: Kind | Objective = "loss", price: float = 1e-4, population: int | None = None,
+    objective: Kind | Objective = "loss", spike_penalty: float = 1e-4, population: int | None = None,
     out: Path | str | None = None, command: str = "snn_bp.searches", quiet: bool = False,
     numbered: bool = False, save_seconds: float = SAVE_SECONDS,
 ) -> Search:  # fmt: skip
@@ -51,9 +51,10 @@ def search(
     optimizer, learning rate and schedule, run over the budget. All start from the network that training starts from,
     and generation g of each sees the same mini-batch of `data.batch` recordings, drawn and shifted by (seed, g) alone.
 
-    `objective` is "loss" (the training loss), "accuracy", "spikes" (the share of wrong votes, and `price` for each
-    spike of an inference), or a callable on (network, inputs, targets) whose value is minimised: under no gradient, so
-    it may count, round or replay in integers. "bptt" follows the training loss whatever the objective, which then only
+    `objective` is "loss" (the training loss), "accuracy", "spikes" (the fraction of wrong predictions, and
+    `spike_penalty` for each spike of an inference), or a callable on (network, inputs, targets) whose value is
+    minimised: under no gradient, so it may count, round or replay in integers. "bptt" follows the training loss
+    whatever the objective, which then only
     chooses among its rows. Dropout is off and norms take the statistics of the mini-batch while points are valued;
     before each validation the norms of the answer take over those of up to 64 training recordings, at that cost.
 
@@ -66,10 +67,10 @@ def search(
     check_number("search: budget", budget, integer=True, low=1)
     if population is not None:
         check_number("search: population", population, integer=True, low=5)
-    aim = objective_of(objective, experiment.train, price=price)
+    function = objective_of(objective, experiment.train, spike_penalty=spike_penalty)
     experiment = experiment if seed is None else replace(experiment, seed=seed)
-    asked = {"method": method, "budget": budget, "objective": name_of(aim), "own": callable(objective), "price": price}
-    asked["population"] = population
+    asked = {"method": method, "budget": budget, "objective": name_of(function), "own": callable(objective)}
+    asked |= {"spike_penalty": spike_penalty, "population": population}
     before = None
     names = (SEARCH_FILE, "experiment.json")
     if out is not None and not numbered and all(is_there(Path(out) / name) for name in names):
@@ -84,7 +85,7 @@ def search(
     dataset = load(experiment.data, quiet=quiet)
     check_trainable(experiment, dataset)
     with torch.random.fork_rng(devices=[]):
-        task = _Task.of(experiment, dataset, method, budget, aim, population, quiet)
+        task = _Task.of(experiment, dataset, method, budget, function, population, quiet)
         if out is None:
             return _spend(task, None, Position(), save_seconds)
         if before is not None and before.results() is None:
@@ -148,7 +149,7 @@ class _Task:
     dataset: Dataset
     name: str
     budget: int
-    aim: Objective
+    objective: Objective
     quiet: bool
     batch: int
     probe: Tensor
@@ -160,8 +161,8 @@ class _Task:
 
     @classmethod
     def of(
-        cls, experiment: Experiment, dataset: Dataset, name: str, budget: int, aim: Objective, population: int | None,
-        quiet: bool,
+        cls, experiment: Experiment, dataset: Dataset, name: str, budget: int, objective: Objective,
+        population: int | None, quiet: bool,
     ) -> "_Task":  # fmt: skip
         """The network at its start, and what searches; raises where the budget is too small."""
         how, seed, ids = experiment.train, experiment.seed, dataset.ids["train"]
@@ -176,7 +177,7 @@ class _Task:
         else:
             size = sum(weight.numel() for weight in network.parameters())
             method = METHODS[name](size, torch.Generator().manual_seed(seed), population=population)
-            searcher, points = Population(network, method, aim), method.count
+            searcher, points = Population(network, method, objective), method.count
             refresh = probe.shape[1] if norms_of(network) else 0
         least = searcher.cost * batch + refresh
         if budget < least:
@@ -186,7 +187,7 @@ class _Task:
                 f"{least}."
             )
         return cls(
-            experiment, dataset, name, budget, aim, quiet, batch, probe, network, searcher, points, refresh, least
+            experiment, dataset, name, budget, objective, quiet, batch, probe, network, searcher, points, refresh, least
         )
 
     @property
@@ -238,7 +239,7 @@ def _spend(task: _Task, run: Run | None, at: Position, save_seconds: float) -> S
     found = {split: _evaluated(network, dataset, split, how) for split in ("validation", "test")}
     weights = {key: part.cpu() for key, part in at.weights.items()}
     return Search(
-        task.experiment, task.name, name_of(task.aim), task.budget, task.points, weights, tuple(rows), at.best,
+        task.experiment, task.name, name_of(task.objective), task.budget, task.points, weights, tuple(rows), at.best,
         tuple(dataset.shape), **found,
     )  # fmt: skip
 
@@ -247,20 +248,20 @@ def _measure(task: _Task, at: Position, clock: Clock) -> None:
     """Add the row of the answer that stands in the network, and keep its weights where it is the best."""
     network, rows = task.network, at.rows
     memory = peak_memory_mb(task.probe.device)
-    figures = _figures(network, task.dataset, task.experiment.train, task.aim)
+    figures = _figures(network, task.dataset, task.experiment.train, task.objective)
     lowest = min(figures["value"], rows[-1].best_value if rows else math.inf)
     rows.append(Row(at.generation, at.spent, clock.seconds, clock.cpu_seconds, memory, best_value=lowest, **figures))
     if figures["value"] <= lowest:  # of equal ones the later, as in training
         at.best, at.weights = len(rows) - 1, {key: part.detach().clone() for key, part in network.state_dict().items()}
 
 
-def _figures(network: Network, dataset: Dataset, how: Train, aim: Objective) -> dict:
+def _figures(network: Network, dataset: Dataset, how: Train, objective: Objective) -> dict:
     """What a row says of the network as it is: value, best left out, and losses and accuracies."""
     some = replace(dataset, ids=dataset.ids | {"train": spread(dataset.ids["train"], MEASURED)})
     train, validation = (_evaluated(network, some, split, how) for split in ("train", "validation"))
     assert train is not None
     return {
-        "value": _value(network, some, "validation" if validation else "train", aim),
+        "value": _value(network, some, "validation" if validation else "train", objective),
         "train_loss": train.loss,
         "train_accuracy": train.accuracy,
         "validation_loss": validation.loss if validation else None,
@@ -276,13 +277,13 @@ def _evaluated(network: Network, dataset: Dataset, split: str, how: Train) -> Ev
 
 
 @torch.no_grad()
-def _value(network: Network, dataset: Dataset, split: str, aim: Objective) -> float:
+def _value(network: Network, dataset: Dataset, split: str, objective: Objective) -> float:
     """The objective on a split, the mean over its recordings, in evaluation mode."""
     network.eval()
     device, total = next(network.parameters()).device, 0.0
     for ids in dataset.batches(split):
         x, targets = (part.to(device) for part in dataset.batch(split, ids))
-        total += float(aim(network, x, targets)) * len(ids)
+        total += float(objective(network, x, targets)) * len(ids)
     return total / len(dataset.ids[split]) if math.isfinite(total) else math.inf
 
 

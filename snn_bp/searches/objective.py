@@ -20,18 +20,19 @@ Kind: TypeAlias = Literal["loss", "accuracy", "spikes"]
 class OfOutput:
     """An objective of what a network puts out and of its rates, so that many networks can be valued at once.
 
-    "loss": the training loss, bounds on the rates included. "accuracy": the share of wrong votes. "spikes": the share
-    of wrong votes, and `price` for each spike of an inference, of all layers together. Only the first has a gradient.
+    "loss": the training loss, bounds on the rates included. "accuracy": the fraction of wrong predictions. "spikes":
+    that fraction, and `spike_penalty` for each spike of an inference, of all layers together. Only the first has a
+    gradient.
     """
 
     kind: Kind
     loss: Loss
     rates: RateBounds | None = None
-    price: float = 1e-4
+    spike_penalty: float = 1e-4
 
     def __post_init__(self) -> None:
         check_choice("search: objective", self.kind, ("loss", "accuracy", "spikes"))
-        check_number("search: price", self.price, low=0)
+        check_number("search: spike_penalty", self.spike_penalty, low=0)
 
     def __call__(self, network: Network, x: Tensor, targets: Tensor) -> Tensor:
         out, means, _ = network.rates(x)
@@ -48,16 +49,16 @@ class OfOutput:
         layers = [layer for layer in network.layers if has_state(layer)]
         every = [*means, out.mean((0, 1))][: len(layers)]
         spikes = [mean.sum() for mean, layer in zip(every, layers, strict=True) if is_spiking(neuron_of(layer))]
-        return wrong + self.price * len(out) * sum(spikes)
+        return wrong + self.spike_penalty * len(out) * sum(spikes)
 
 
-def objective_of(asked: Kind | Objective, how: Train, *, price: float) -> Objective:
+def objective_of(asked: Kind | Objective, how: Train, *, spike_penalty: float) -> Objective:
     """The objective that a name stands for, or the callable as it is."""
     if callable(asked):
         return asked
     if not isinstance(asked, str):
         raise SnnError(f"search: objective={asked!r}: it should be loss, accuracy, spikes, or a callable (see search).")
-    return OfOutput(asked, how.loss, how.rates, price)
+    return OfOutput(asked, how.loss, how.rates, spike_penalty)
 
 
 def name_of(objective: Objective) -> str:

@@ -34,7 +34,9 @@ def read_asked(run: Run) -> dict[str, Any]:
     if not is_there(file):
         raise SnnError(f"{run.path}: it holds no search. `snn-bp resume {run.path}` goes on with a training.")
     asked = read_object(file)
-    if asked.keys() != {"method", "budget", "objective", "own", "price", "population"}:
+    if "price" in asked:  # its name until 2026-11
+        asked["spike_penalty"] = asked.pop("price")
+    if asked.keys() != {"method", "budget", "objective", "own", "spike_penalty", "population"}:
         raise SnnError(f"{file}: it is not what a search writes. Put it back as it was.")
     return asked
 

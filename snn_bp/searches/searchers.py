@@ -20,8 +20,8 @@ from snn_bp.training.optimizer import explain_nonfinite, freeze_norm, learning_r
 class Population:
     """A gradient-free method on a network; a point is the start plus its coordinates times the start's spread."""
 
-    def __init__(self, network: Network, method: Method, aim: Objective) -> None:
-        self.network, self.method, self.aim = network, method, aim
+    def __init__(self, network: Network, method: Method, objective: Objective) -> None:
+        self.network, self.method, self.objective = network, method, objective
         self.start = nn.utils.parameters_to_vector(network.parameters()).detach()
         self.spread = spread_of(network)
 
@@ -33,7 +33,7 @@ class Population:
     def step(self, x: Tensor, targets: Tensor) -> None:
         """One generation."""
         points = self.start + self.spread * self.method.ask().to(self.start.device)
-        values = value_points(self.network, points, self.aim, x, targets)
+        values = value_points(self.network, points, self.objective, x, targets)
         if not values.isfinite().any():
             where = first_nonfinite(self.network, x) or "the objective itself"
             raise SnnError(f"search: no point of the generation has a finite value. First not finite: {where}.")
