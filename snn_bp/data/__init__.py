@@ -4,7 +4,6 @@ from snn_bp.data.dataset import Dataset
 from snn_bp.data.description import Data
 from snn_bp.data.loading import load
 from snn_bp.data.record import describe, first_difference
-from snn_bp.data.splits import spread
 from snn_bp.data.transforms_json import transform_from_json, transform_to_json
 
 __all__ = [
@@ -13,7 +12,6 @@ __all__ = [
     "describe",
     "first_difference",
     "load",
-    "spread",
     "transform_from_json",
     "transform_to_json",
 ]

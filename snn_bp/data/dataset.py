@@ -87,6 +87,11 @@ class Dataset:
         """Classes of the split, in the order of its ids."""
         return self._events(split).labels[self.ids[split]]
 
+    def spread(self, split: str, count: int) -> np.ndarray:
+        """Up to `count` ids of the split, evenly spread over all of them."""
+        ids = self.ids[split]
+        return ids[np.linspace(0, len(ids) - 1, min(len(ids), count)).astype(int)]
+
     def _events(self, split: str) -> Events:
         check_choice("split", split, self.ids)
         return self.parts["test" if split == "test" else "train"].events
@@ -130,3 +135,23 @@ class Dataset:
             **moves,
         )
         return frames.view(*frames.shape[:2], *self.shape)
+
+
+def draw_validation(labels: np.ndarray, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """Ids for training, ids for validation, both ascending, and a note where classes could not be kept alike.
+
+    Each class of two or more gives `round(fraction * n)`, at least one and never all.
+    """
+    everything = np.arange(len(labels))
+    if fraction == 0:
+        return everything, everything[:0], ""
+    rng = np.random.default_rng(seed)
+    groups, note = [everything[labels == label] for label in np.unique(labels)], ""
+    alone = all(len(ids) == 1 for ids in groups)
+    if alone:
+        groups = [everything]
+    drawn = [rng.permutation(ids)[: min(max(1, round(fraction * len(ids))), len(ids) - 1)] for ids in groups]
+    validation = np.sort(np.concatenate(drawn))
+    if alone:
+        note = f"validation: every class has one recording, so {len(validation)} of {len(labels)} were drawn from all"
+    return np.setdiff1d(everything, validation), validation, note

@@ -12,11 +12,10 @@ import numpy as np
 from snn_bp.data import saccades
 from snn_bp.data.cache import cache_folder, file_sha256
 from snn_bp.data.catalogue import ENTRIES, READING_FORMAT, SHD_CHANNELS, SHD_CLASSES, Entry, Sensor
-from snn_bp.data.dataset import Dataset
+from snn_bp.data.dataset import Dataset, draw_validation
 from snn_bp.data.description import Data, check_downsample
 from snn_bp.data.notes import notes_of
 from snn_bp.data.recordings import download, files_of, find_root, find_set, read_part
-from snn_bp.data.splits import draw_validation
 from snn_bp.data.spoken import read_keys
 from snn_bp.data.store import EMPTY, Recording, Stored, store
 from snn_bp.data.transforms import shape_after
@@ -37,7 +36,7 @@ def load(data: Data, *, quiet: bool = False) -> Dataset:
     notes += [f"{part} part: {note}" for part, stored in parts.items() for note in stored.notes]
     sensor, shape = shape_after(data, parts["train"].events, sensor, dtype=entry.event_dtype)
     train, validation, note = draw_validation(
-        parts["train"].events.labels, share=data.validation_fraction, seed=data.split_seed
+        parts["train"].events.labels, fraction=data.validation_fraction, seed=data.split_seed
     )
     ids = {"train": train, "validation": validation, "test": _all_ids(parts["test"])}
     packages = ("numpy", "tonic" if entry.tonic_class else "scikit-learn")

@@ -11,6 +11,7 @@ from snn_bp.data.transforms_json import transform_to_json
 from snn_bp.files import json_sha256
 
 ENCODING_FORMAT = 1  # raised when the same events would give other frames
+_FIELDS = {"shift": "translate_px", "turn": "rotate_deg"}  # names in data.json, and those of `Data` today
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def first_difference(described: Any, dataset: Dataset) -> str | None:
     for field, now in today["encoding"].items():
         before = _at(described, "encoding", field)
         if field != "sha256" and before is not None and before != now:
-            return f"frames: {field} was {_short(before)} then, it is {_short(now)} now"
+            return f"frames: {_FIELDS.get(field, field)} was {_short(before)} then, it is {_short(now)} now"
     return None
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.data import Dataset, load, spread
+from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError
 from snn_bp.instruments.faults import find_leaked_state, find_shifted_labels, find_stale_cache, find_unrelated_labels
 from snn_bp.instruments.findings import Finding, Report
@@ -147,7 +147,7 @@ def _without_echoes(inputs: list[Finding], found: list[Finding]) -> list[Finding
 
 def _batch(dataset: Dataset) -> tuple[Tensor, Tensor]:
     """Training recordings spread over the split."""
-    return dataset.batch("train", spread(dataset.ids["train"], SAMPLES))
+    return dataset.batch("train", dataset.spread("train", SAMPLES))
 
 
 def _not_finite(trace: Trace) -> Finding | None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.data import Dataset, spread
+from snn_bp.data import Dataset
 from snn_bp.data.catalogue import ENTRIES
 from snn_bp.data.encode import Events
 from snn_bp.data.recordings import find_root, find_set, read_part
@@ -123,7 +123,7 @@ def find_stale_cache(dataset: Dataset) -> list[Finding]:
 
 
 def _some(dataset: Dataset, split: str) -> tuple[Tensor, Tensor]:
-    frames, labels = dataset.batch(split, spread(dataset.ids[split], COMPARED))
+    frames, labels = dataset.batch(split, dataset.spread(split, COMPARED))
     return frames.transpose(0, 1).flatten(1), labels
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from snn_bp.data import Dataset, spread
+from snn_bp.data import Dataset
 from snn_bp.data.catalogue import ENTRIES
 from snn_bp.instruments.findings import Finding
 from snn_bp.runs.folder import Run
@@ -23,7 +23,7 @@ def find_faults_of_recordings(dataset: Dataset) -> list[Finding]:
 
 def find_window(dataset: Dataset, *, inside: float = INSIDE) -> list[Finding]:
     """Whether events of the training recordings lie in the window that becomes frames."""
-    ids = spread(dataset.ids["train"], LOOKED_AT)
+    ids = dataset.spread("train", LOOKED_AT)
     if not len(ids):
         return []
     empty = 1.0 - float(np.mean([_has_input(dataset, part) for part in np.array_split(ids, max(1, len(ids) // 32))]))

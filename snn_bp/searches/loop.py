@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.data import Dataset, load, spread
+from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError, check_choice, check_kind, check_number
 from snn_bp.files import is_there, write_object
 from snn_bp.model.network import Network
@@ -167,7 +167,7 @@ class _Task:
         """The network at its start, and what searches; raises where the budget is too small."""
         how, seed, ids = experiment.train, experiment.seed, dataset.ids["train"]
         device, batch = make_device(how), min(experiment.data.batch, len(ids))
-        probe = dataset.batch("train", spread(ids, min(batch, PROBED)))[0].to(device)
+        probe = dataset.batch("train", dataset.spread("train", min(batch, PROBED)))[0].to(device)
         network = experiment.network(dataset.shape).to(device)
         start_alive(network, probe)
         if name == "bptt":
@@ -257,7 +257,7 @@ def _measure(task: _Task, at: Position, clock: Clock) -> None:
 
 def _figures(network: Network, dataset: Dataset, how: Train, objective: Objective) -> dict:
     """What a row says of the network as it is: value, best left out, and losses and accuracies."""
-    some = replace(dataset, ids=dataset.ids | {"train": spread(dataset.ids["train"], MEASURED)})
+    some = replace(dataset, ids=dataset.ids | {"train": dataset.spread("train", MEASURED)})
     train, validation = (_evaluated(network, some, split, how) for split in ("train", "validation"))
     assert train is not None
     return {

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.chip.quantize import may_fire_alone
-from snn_bp.data import Dataset, load, spread
+from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError, check_kind
 from snn_bp.files import write_object
 from snn_bp.instruments import diagnose, diagnose_course, diagnose_rate, only_new, trace
@@ -287,7 +287,7 @@ def _report_findings(
 
 def _probe(dataset: Dataset) -> tuple[Tensor, Tensor]:
     """Training recordings spread over the split, with their classes, on which layers are looked at."""
-    return dataset.batch("train", spread(dataset.ids["train"], min(dataset.data.batch, PROBED)), in_bytes=True)
+    return dataset.batch("train", dataset.spread("train", min(dataset.data.batch, PROBED)), in_bytes=True)
 
 
 def _draw(*words: int) -> int:

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from encode_reference import encode_reference
 
 from snn_bp.data import Data, describe, load
-from snn_bp.data.encode import encode_reference
-from snn_bp.data.splits import draw_validation
+from snn_bp.data.dataset import draw_validation
 from snn_bp.errors import SnnError
 
 
@@ -51,28 +51,28 @@ def test_validation_takes_the_same_share_of_each_class(digits):
 def test_the_split_seed_alone_decides_the_split():
     labels = np.random.default_rng(0).integers(0, 5, 83)
 
-    first, again, other = (draw_validation(labels, share=0.2, seed=seed)[1] for seed in (4, 4, 5))
+    first, again, other = (draw_validation(labels, fraction=0.2, seed=seed)[1] for seed in (4, 4, 5))
 
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.5, 0.9])
-def test_no_class_of_two_is_taken_whole_or_left_out(share):
+@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.9])
+def test_no_class_of_two_is_taken_whole_or_left_out(fraction):
     labels = np.repeat(np.arange(3), 2)
 
-    train, validation, note = draw_validation(labels, share=share, seed=0)
+    train, validation, note = draw_validation(labels, fraction=fraction, seed=0)
 
     assert labels[train].tolist() == labels[validation].tolist() == [0, 1, 2] and note == ""
 
 
 def test_classes_of_one_are_drawn_from_together_and_noted():
-    train, validation, note = draw_validation(np.arange(10), share=0.1, seed=0)
+    train, validation, note = draw_validation(np.arange(10), fraction=0.1, seed=0)
 
     assert (len(train), len(validation)) == (9, 1) and "1 of 10" in note
 
 
 def test_validation_may_be_empty():
-    train, validation, _ = draw_validation(np.arange(10) % 2, share=0, seed=0)
+    train, validation, _ = draw_validation(np.arange(10) % 2, fraction=0, seed=0)
 
     assert (len(train), len(validation)) == (10, 0)
 

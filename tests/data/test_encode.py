@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from encode_reference import encode_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snn_bp.data.encode import Events, encode, encode_reference
+from snn_bp.data.encode import Events, encode
 
 WIDTH, HEIGHT, POLARITIES = 6, 9, 2
 STEPS, STEP_US = 5, 70

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.data import spread
 from snn_bp.files import is_there, make_folder, replace_file
 from snn_bp.instruments.traces import Trace, trace
 from snn_bp.model.network import Network
@@ -105,7 +104,7 @@ class Scene(NamedTuple):
         """Raises where the run has no checkpoint yet, or its data are not here."""
         dataset, loss, network = run.dataset(), run.experiment.train.loss, run.network("best")
         split = "validation" if len(dataset.ids["validation"]) else "train"
-        x, targets = dataset.batch(split, spread(dataset.ids[split], RECORDINGS))
+        x, targets = dataset.batch(split, dataset.spread(split, RECORDINGS))
         with torch.no_grad():
             out = network(x)
         how = {"target": int(targets[0]), "loss": loss, "class_names": dataset.class_names}
