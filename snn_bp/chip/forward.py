@@ -24,13 +24,14 @@ from snn_bp.neurons import coefficients, has_current, is_spiking
 from snn_bp.surrogates import Surrogate
 
 WEIGHT_LOW, WEIGHT_HIGH, BIAS_HIGH, THRESHOLD_HIGH = -128, 127, 4095, 131071
-INPUT_HIGH = 255  # of a graded spike of 8 bits
+INPUT_HIGH = 255  # the most that a graded spike of 8 bits carries
 ON_CHIP = 'target="loihi"'
+SLOPE_RESCALED = "surrogate counts the slope in units of the potential, which the grid rescales. Use per='threshold'."
 CLIPS = (1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)  # how far beyond the largest weight's scale the best one is looked for
 
 
 class Grid(NamedTuple):
-    """A block in whole numbers, as tensors; gradients flow to what they were rounded from."""
+    """A block in integers, as tensors; gradients flow to what they were rounded from."""
 
     sum: Sum
     recurrent: Tensor | None
@@ -52,12 +53,10 @@ def run_chip(
     their running statistics, or with `batch_statistics` those of `x`, which the running ones follow.
     """
     if not torch.equal(x, x.round().clamp(0, INPUT_HIGH)):
-        raise SnnError(
-            f"{LOIHI}: the input should be spikes or counts of events, whole numbers. Transforms gave others."
-        )
+        raise SnnError(f"{LOIHI}: the input should be spikes or counts of events, integers. Transforms gave others.")
     if is_transformed():
         raise SnnError(
-            f"{ON_CHIP}: whole numbers have no derivatives under torch.func or forward mode, only by backward(). Use "
+            f"{ON_CHIP}: integers have no derivatives under torch.func or forward mode, only by backward(). Use "
             "target='float' there."
         )
     if has_hooks_on_every_module():
@@ -83,7 +82,7 @@ def run_chip(
 
 
 def on_grid(block: Block, x: Tensor | None = None, *, like: Tensor | None = None) -> Grid:
-    """The block's numbers in whole numbers; norms take the statistics of `x` `[rows, ...]` where it is given."""
+    """The block's numbers as integers; norms take the statistics of `x` `[rows, ...]` where it is given."""
     total = folded(block, x, like=like)
     neurons = neurons_of(block)
     values = {**coefficients(neurons.neuron), **neurons.parameters_now()}
@@ -118,7 +117,7 @@ def best_scale(weights: list[Tensor], bias: Tensor | None, theta: Tensor | None)
     given = {"weights": weights, "bias": [] if bias is None else [bias], "threshold": [] if theta is None else [theta]}
     for name, tensors in given.items():
         if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-            raise SnnError(f"its {name}: there is a NaN or infinity, no whole number. `snn-bp doctor` may say why.")
+            raise SnnError(f"its {name}: there is a NaN or infinity, no integer. `snn-bp doctor` may say why.")
     highest = max(float(weight.abs().max()) for weight in weights)
     if highest == 0:
         raise SnnError("its weights are all zero; there is nothing to scale.")
@@ -164,16 +163,16 @@ def _neurons(block: Block, grid: Grid, sums: Tensor) -> tuple[Tensor, Tensor]:
 
     bias = sums.new_zeros(shape) if grid.sum.bias is None else each(grid.sum.bias)
     numbers = (bias, each(grid.current_kept), each(grid.voltage_kept), each(grid.threshold))
-    how = (neurons.surrogate, has_current(neurons.neuron), is_spiking(neurons.neuron))
-    how = (*how, getattr(neurons.neuron, "detach_reset", True))
+    neuron = neurons.neuron
+    options = (neurons.surrogate, has_current(neuron), is_spiking(neuron), getattr(neuron, "detach_reset", True))
     rest = tuple(sums.new_zeros(sums.shape[1:]) for _ in range(3))
     if grid.recurrent is None:
-        spikes, potentials, *_ = _IntegerNeurons.apply(sums, *rest, *numbers, *how)  # type: ignore[misc]
+        spikes, potentials, *_ = _IntegerNeurons.apply(sums, *rest, *numbers, *options)  # type: ignore[misc]
         return spikes, potentials
     rows, state = [], rest
     for step in sums.unbind(0):
         current = step + rounded(F.linear(state[2], grid.recurrent))
-        spikes, potentials, *state = _IntegerNeurons.apply(current[None], *state, *numbers, *how)  # type: ignore[misc]
+        spikes, potentials, *state = _IntegerNeurons.apply(current[None], *state, *numbers, *options)  # type: ignore[misc]
         rows.append((spikes, potentials))
     return torch.cat([row[0] for row in rows]), torch.cat([row[1] for row in rows])
 
@@ -198,6 +197,8 @@ class _IntegerNeurons(torch.autograd.Function):
     def backward(ctx, g_spikes, g_potentials, gu, gv, gs):
         potentials, currents, u, v, s, current_kept, voltage_kept, threshold = ctx.saved_tensors
         zero, (surrogate, current, spiking) = torch.zeros_like(v), (ctx.surrogate, ctx.current, ctx.spiking)
+        if surrogate.per != "threshold":  # a network in evaluation runs with any surrogate
+            raise SnnError(f"{LOIHI}: its {SLOPE_RESCALED}")
         alpha, beta = (kept.expand(v.shape) / ONE for kept in (current_kept, voltage_kept))
         learns = any(ctx.needs_input_grad[5:8])
         reset, nothing = "zero" if spiking else "none", potentials.new_empty(0)
@@ -217,7 +218,7 @@ class _IntegerNeurons(torch.autograd.Function):
 
 
 def rounded(x: Tensor) -> Tensor:
-    """The nearest whole numbers; the gradient goes straight through."""
+    """The nearest integers; the gradient goes straight through."""
     return x + (x.round() - x).detach()
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from snn_bp.chip.forward import run_chip
-from snn_bp.chip.rules import check_surrogates, chip_blocks, name_of, neurons_of
+from snn_bp.chip.forward import SLOPE_RESCALED, run_chip
+from snn_bp.chip.rules import LOIHI, chip_blocks, name_of, neurons_of
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import Path
 from snn_bp.model.network import Activity, Network, NetworkState, check_network
@@ -93,8 +93,9 @@ class OnChip(nn.Module):
 
     def train(self, mode: bool = True) -> "OnChip":
         """Training or evaluation mode, of the network in floats too; training asks for surrogates that fit the grid."""
-        if mode:
-            check_surrogates(self, chip_blocks(self))
+        for block in chip_blocks(self) if mode else ():
+            if neurons_of(block).surrogate.per != "threshold":
+                raise SnnError(f"{LOIHI}, {name_of(self, block)}: its {SLOPE_RESCALED}")
         self.floats.train(mode)
         self.training = mode
         return self

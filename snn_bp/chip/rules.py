@@ -59,16 +59,6 @@ def delays_of(block: Block) -> list[Delays]:
     return [part.layer for part in block.of("delay")]  # type: ignore[misc]
 
 
-def check_surrogates(network: Layers, found: list[Block]) -> None:
-    """Raise where a gradient on the chip would be in other units than the forward pass."""
-    for block in found:
-        if neurons_of(block).surrogate.per != "threshold":
-            raise SnnError(
-                f"{LOIHI}, {name_of(network, block)}: its surrogate counts the slope in units of the potential, which "
-                "the grid rescales. Use per='threshold'."
-            )
-
-
 def _check_behind(network: Layers, behind: Block, *, first: bool) -> None:
     """Behind the last neurons, which send what they send in any shape, there may be a Flatten."""
     for part in behind.parts:
