@@ -2,9 +2,9 @@
 
 python experiments/export_nmnist.py FOLDER [--lava 3]
 
-FOLDER holds NMNIST/Train and NMNIST/Test. Trains both in the chip's whole numbers, writes their .net files into the run
-folders, replays test recordings through them, and prints the proof. With `--lava N` recordings go through Lava's real
-client too.
+FOLDER holds NMNIST/Train and NMNIST/Test. Trains both in the chip's integers, writes their .net files into the run
+folders, replays test recordings through them, and prints the verification. With `--lava N` recordings go through
+Lava's real client too.
 """
 
 import argparse

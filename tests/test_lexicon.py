@@ -49,19 +49,24 @@ IN_TEXTS = {
 # fine in a short function; not as the name of a module, class, function, field or of a public function's parameter
 FUNCTION_WORDS = {"given", "said", "found", "own", "most", "whole", "told", "asked", "part", "wanted", "least", "again"}
 
+# written beside every `.net` file as it stands; a script of an older version runs only where it is the same to the byte
+AS_WRITTEN = PACKAGE / "chip" / "lava_program.py"
 CLEAN = (
     "__init__",
     "__main__",
+    "chip",
     "cli",
     "equations",
     "errors",
     "exchange",
+    "files",
     "runs",
     "surrogates",
     "training",
     "kernels",
     "neurons",
     "runtime",
+    "verification",
 )  # the entries that are checked; others come in as they are read
 
 
@@ -136,7 +141,7 @@ def _comments(text: str) -> Iterator[tuple[int, str]]:
 
 def files_of(entry: str) -> list[Path]:
     """The Python files of one entry of the package."""
-    return sorted((PACKAGE / entry).rglob("*.py")) or [PACKAGE / f"{entry}.py"]
+    return sorted({*(PACKAGE / entry).rglob("*.py")} - {AS_WRITTEN}) or [PACKAGE / f"{entry}.py"]
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])

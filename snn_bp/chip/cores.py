@@ -19,11 +19,11 @@ from snn_bp.errors import check_choice
 class Chip:
     """Limits of one chip; None where no source gives one."""
 
-    neurons: int  # of a core
+    neurons: int  # in a core
     cores: int
     inputs: int | None = None  # axons into a core
     outputs: int | None = None  # axons out of a core: one for each neuron and core that it reaches
-    synapse_bytes: int | None = None  # of a core
+    synapse_bytes: int | None = None  # in a core
     decays: int | None = None  # pairs of decays in a core
     thresholds: int | None = None  # in a core
     graded: bool = True  # whether a spike can carry a number
@@ -43,7 +43,7 @@ class Placement:
     """How a graph lies on a chip; `problems` is empty where nothing known forbids it."""
 
     chip: str
-    cores: tuple[int, ...]  # of each population, at least
+    cores: tuple[int, ...]  # how many each population takes, at least
     lines: tuple[str, ...]
     problems: tuple[str, ...]
 
@@ -59,20 +59,20 @@ def placement(graph: Graph, chip: str) -> Placement:
         problems.append("the input counts events, its spikes carry no number. Use data.binary=True.")
     shapes = [graph.input_shape, *(population.shape for population in graph.populations)]
     cores, reached = [], 0  # from the last to the first: what a neuron reaches decides how many share a core
-    for place, population in reversed(list(enumerate(graph.populations))):
-        count, heard_by, found = _cores(population, shapes[place], limits)
+    for index, population in reversed(list(enumerate(graph.populations))):
+        count, cores_per_input, found = _cores(population, shapes[index], limits)
         if limits.outputs:
             count = max(
                 count,
                 math.ceil(population.size * (reached + count * (population.recurrent is not None)) / limits.outputs),
             )
         cores.insert(0, count)
-        reached = heard_by
-        problems[:0] = [f"population {place}: {each}" for each in (*found, *_out_of_range(population))]
-    for place, (population, count) in enumerate(zip(graph.populations, cores, strict=True)):
+        reached = cores_per_input
+        problems[:0] = [f"population {index}: {each}" for each in (*found, *_out_of_range(population))]
+    for index, (population, count) in enumerate(zip(graph.populations, cores, strict=True)):
         synapses = _fan_in(population) * population.size
         lines.append(
-            f"population {place}: {population.size:,} neurons, {synapses:,} synapses of 8 bits, "
+            f"population {index}: {population.size:,} neurons, {synapses:,} synapses of 8 bits, "
             f"at least {count} core{'s' * (count > 1)}"
         )
     total = sum(cores)
@@ -86,7 +86,7 @@ def placement(graph: Graph, chip: str) -> Placement:
 
 
 def _cores(population: Population, shape: tuple[int, ...], limits: Chip) -> tuple[int, int, list[str]]:
-    """The fewest cores that hold a population, how many of them hear one input, and what cannot be split further."""
+    """The fewest cores that hold a population, how many of them one input reaches, and what cannot be split further."""
     fan_in, problems = _fan_in(population), []
 
     def fits(neurons: int, inputs: int) -> bool:
@@ -94,7 +94,7 @@ def _cores(population: Population, shape: tuple[int, ...], limits: Chip) -> tupl
         return held and neurons <= limits.neurons and (limits.inputs is None or inputs <= limits.inputs)
 
     cuts = list(_cuts(population, shape))
-    parts, heard_by, *_ = next((cut for cut in cuts if fits(*cut[2:])), cuts[-1])
+    parts, cores_per_input, *_ = next((cut for cut in cuts if fits(*cut[2:])), cuts[-1])
     if not fits(*cuts[-1][2:]):
         problems.append(
             f"one neuron alone has {cuts[-1][3]:,} inputs and {fan_in:,} synapses, a core holds {limits.inputs} and "
@@ -105,13 +105,13 @@ def _cores(population: Population, shape: tuple[int, ...], limits: Chip) -> tupl
         kinds = len(np.unique(np.stack(np.broadcast_arrays(*map(np.atleast_1d, values))), axis=1).T)
         if most and kinds > most:
             problems.append(f"{kinds} different {name}s, a core holds {most}. Do not learn them for each neuron.")
-    return parts, heard_by, problems
+    return parts, cores_per_input, problems
 
 
 def _cuts(population: Population, shape: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
     """Ways to cut a population over cores, the coarsest first.
 
-    Each is how many cores, how many of them hear one input, neurons of one core, inputs of one core.
+    Each is how many cores, how many of them one input reaches, neurons of one core, inputs of one core.
     """
     size, recurrent = population.size, population.recurrent is not None
     if population.kind == "dense":
@@ -128,10 +128,10 @@ def _cuts(population: Population, shape: tuple[int, ...]) -> Iterator[tuple[int,
             groups = math.ceil(maps * population.groups / channels)
             inputs = groups * shape[0] // population.groups * seen * shape[2]
             strips, sets = math.ceil(height / rows), math.ceil(channels / maps)
-            heard_by = min(strips, math.ceil((reach - 1) / (rows * population.stride[0])) + 1) * math.ceil(
+            cores_per_input = min(strips, math.ceil((reach - 1) / (rows * population.stride[0])) + 1) * math.ceil(
                 sets / population.groups
             )
-            yield strips * sets, heard_by, rows * maps * width, inputs
+            yield strips * sets, cores_per_input, rows * maps * width, inputs
 
 
 def _fan_in(population: Population) -> int:

@@ -21,7 +21,7 @@ THRESHOLD_HIGH, DELAY_HIGH = 131071, 62
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Population:
-    """Neurons of one kind with the synapses into them; every array holds whole numbers (int64).
+    """Neurons of one kind with the synapses into them; every array holds integers (int64).
 
     Numbers that say the same are kept in one form: a threshold or decay equal in all neurons as an int, a delay in the
     smallest shape that says it (`[1, in]` where two do), and a readout has the threshold 131071.
@@ -30,12 +30,12 @@ class Population:
     at step t arrives at t + 1 + `delay`. A dense layer behind an image takes it in the order channel, row, column.
     """
 
-    shape: tuple[int, ...]  # of the neurons: (n,), or (channels, height, width)
+    shape: tuple[int, ...]  # (n,), or (channels, height, width) of the neurons
     weight: np.ndarray
     bias: np.ndarray | None = None  # [n] or [channels]: added to the membrane in every step, from the first on
     recurrent: np.ndarray | None = None  # [n, n]: from neuron to neuron, delay 0; dense only
     delay: np.ndarray | None = None  # [1, in] of each input, [out, 1] of each neuron, or [out, in]; dense only
-    stride: Pair | None = None  # of a convolution, (height, width); None: dense
+    stride: Pair | None = None  # (height, width) of a convolution; None: dense
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
@@ -48,7 +48,7 @@ class Population:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, np.ndarray):
-                object.__setattr__(self, field.name, _whole(field.name, value))
+                object.__setattr__(self, field.name, _integers(field.name, value))
         if self.readout:
             object.__setattr__(self, "threshold", THRESHOLD_HIGH)
         for name in ("current_decay", "voltage_decay", "threshold"):
@@ -102,15 +102,15 @@ def same(first: Graph, second: Graph) -> str | None:
             return f"{name}: {getattr(first, name)} and {getattr(second, name)}"
     if len(first.populations) != len(second.populations):
         return f"{len(first.populations)} populations and {len(second.populations)}"
-    for place, (one, other) in enumerate(zip(first.populations, second.populations, strict=True)):
+    for index, (one, other) in enumerate(zip(first.populations, second.populations, strict=True)):
         for field in fields(Population):
             mine, yours = getattr(one, field.name), getattr(other, field.name)
             if (mine is None) != (yours is None) or (mine is not None and not np.array_equal(mine, yours)):
-                return f"population {place}, {field.name}{_places(mine, yours)}"
+                return f"population {index}, {field.name}{_first_difference(mine, yours)}"
     return None
 
 
-def _places(mine: Any, yours: Any) -> str:
+def _first_difference(mine: Any, yours: Any) -> str:
     """Where two values first differ, in words."""
     if not (isinstance(mine, np.ndarray) and isinstance(yours, np.ndarray)):
         return f": {mine} and {yours}" if np.ndim(mine) == np.ndim(yours) == 0 else ": one number, and one for each"
@@ -121,12 +121,10 @@ def _places(mine: Any, yours: Any) -> str:
     return f" {list(where)}: {mine[where]} and {yours[where]} ({len(differing)} of {mine.size} differ)"
 
 
-def _whole(name: str, values: np.ndarray) -> np.ndarray:
-    """The values as int64; refused where one is no whole number."""
+def _integers(name: str, values: np.ndarray) -> np.ndarray:
+    """The values as int64; refused where one is no integer."""
     if values.dtype.kind not in "iuf" or not np.array_equal(values, np.trunc(values)):
-        raise SnnError(
-            f"{name}: a graph holds whole numbers, found {values.dtype} {values.ravel()[:3]}. Round them first."
-        )
+        raise SnnError(f"{name}: a graph holds integers, found {values.dtype} {values.ravel()[:3]}. Round them first.")
     return values.astype(np.int64)
 
 

@@ -41,14 +41,14 @@ class Carried(NamedTuple):
 def carried(graph: Graph) -> tuple[Carried, ...]:
     """The populations whose spikes no pause is sure to keep from the next recording."""
     found, ends = [], 0.0
-    for place, population in enumerate(graph.populations):
-        ends = _silent_after(population, ends + _longest_delay(population), graph, place)
+    for index, population in enumerate(graph.populations):
+        ends = _silent_after(population, ends + _longest_delay(population), graph, index)
         ways = [
             *(["its recurrence"] if population.recurrent is not None else []),
-            *([f"the delay in front of population {place + 1}"] if _delay_behind(graph, place) else []),
+            *([f"the delay in front of population {index + 1}"] if _delay_behind(graph, index) else []),
         ]
         if ends == np.inf and ways:
-            found.append(Carried(place, _fires_alone(population), " and ".join(ways)))
+            found.append(Carried(index, _fires_alone(population), " and ".join(ways)))
     return tuple(found)
 
 
@@ -62,14 +62,14 @@ def pause_for(graph: Graph, x: Tensor | np.ndarray | None = None) -> int:
     """
     seen = _last_spikes(graph, x) if x is not None and carried(graph) else None
     pause, ends = 0, 0
-    for place, population in enumerate(graph.populations):
+    for index, population in enumerate(graph.populations):
         delay = _longest_delay(population)
         if delay:
             pause = max(pause, ends + delay)
-        sure = _silent_after(population, ends + delay, graph, place)
+        sure = _silent_after(population, ends + delay, graph, index)
         ends = ends + delay if sure == np.inf else int(sure)
         if sure == np.inf and seen is not None:
-            ends = max(ends, seen[place])
+            ends = max(ends, seen[index])
         if population.recurrent is not None:
             pause = max(pause, ends + 1)
     return pause
@@ -84,8 +84,8 @@ def in_a_row(graph: Graph, x: Tensor | np.ndarray, *, row: int = ROW) -> Replay:
     steps, recordings = x.shape[:2]
     ran = simulate(graph, one_after_the_other(graph, x, row=row), record=True, every=steps + graph.pause)
 
-    def cut(rows: np.ndarray, place: int) -> np.ndarray:
-        begins = [number % row * (steps + graph.pause) + place + 1 for number in range(recordings)]
+    def cut(rows: np.ndarray, index: int) -> np.ndarray:
+        begins = [number % row * (steps + graph.pause) + index + 1 for number in range(recordings)]
         return np.stack(
             [rows[begin : begin + steps, number // row] for number, begin in enumerate(begins)], axis=1
         )  # fmt: skip
@@ -93,7 +93,7 @@ def in_a_row(graph: Graph, x: Tensor | np.ndarray, *, row: int = ROW) -> Replay:
     lists = {name: getattr(ran, name) for name in ("spikes", "potentials", "currents")}
     return Replay(
         out=cut(ran.out, len(graph.populations) - 1),
-        **{name: tuple(cut(rows, place) for place, rows in enumerate(of)) for name, of in lists.items()},
+        **{name: tuple(cut(rows, index) for index, rows in enumerate(arrays)) for name, arrays in lists.items()},
         overflows=ran.overflows,
     )
 
@@ -119,10 +119,10 @@ def _last_spikes(graph: Graph, x: Tensor | np.ndarray) -> list[int]:
         some = x[:, first : first + ROW]
         longer = np.zeros((len(x) + listen, *some.shape[1:]), np.asarray(x[:0]).dtype)
         longer[: len(x)] = some
-        for place, spikes in enumerate(simulate(graph, longer, record=True).spikes):
-            window = spikes[place + 1 :][: len(longer)]
+        for index, spikes in enumerate(simulate(graph, longer, record=True).spikes):
+            window = spikes[index + 1 :][: len(longer)]
             fired = np.flatnonzero(window.reshape(len(window), -1).any(1))
-            after[place] = max(after[place], int(fired[-1]) + 1 - len(x) if len(fired) else 0)
+            after[index] = max(after[index], int(fired[-1]) + 1 - len(x) if len(fired) else 0)
     return [2 * steps if steps < listen // 2 else 0 for steps in after]
 
 
@@ -130,23 +130,23 @@ def _longest_delay(population: Population) -> int:
     return 0 if population.delay is None else int(population.delay.max(initial=0))
 
 
-def _delay_behind(graph: Graph, place: int) -> bool:
-    behind = graph.populations[place + 1 : place + 2]
+def _delay_behind(graph: Graph, index: int) -> bool:
+    behind = graph.populations[index + 1 : index + 2]
     return bool(behind) and _longest_delay(behind[0]) > 0
 
 
-def _silent_after(population: Population, heard: float, graph: Graph, place: int) -> float:
-    """How many steps after a recording's end it can still fire, where it hears something `heard` steps long.
+def _silent_after(population: Population, input_ends: float, graph: Graph, index: int) -> float:
+    """How many steps after a recording's end it can still fire, where its input goes on for `input_ends` of them.
 
     While its membrane is not above the threshold, a neuron without input fires only if the rest of its current lifts it
     there within a step, which ends when that has faded. inf where nothing says that it ends.
     """
-    if heard == np.inf or population.recurrent is not None or _fires_alone(population):
+    if input_ends == np.inf or population.recurrent is not None or _fires_alone(population):
         return np.inf
     kept = np.broadcast_to(DECAY_ONE - np.asarray(population.current_decay), len(population.weight)).astype(np.int64)
     if not kept.any():
-        return heard
-    most = largest_input(graph) if place == 0 else 1
+        return input_ends
+    most = largest_input(graph) if index == 0 else 1
     weight = population.weight.reshape(len(population.weight), -1)
     arriving = most * np.maximum(weight, 0).sum(1) * UNIT
     full = arriving * DECAY_ONE // np.maximum(DECAY_ONE - kept, 1) + UNIT
@@ -155,7 +155,7 @@ def _silent_after(population: Population, heard: float, graph: Graph, place: int
     for step in range(LONGEST):
         current = current * kept >> 12
         if not (current > needed).any():
-            return heard + step
+            return input_ends + step
     return np.inf
 
 

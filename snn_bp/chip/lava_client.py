@@ -93,7 +93,7 @@ def run_client(path: str | Path, x: Tensor | np.ndarray, *, timeout_s: float | N
             raise SnnError(f"{path}: lava failed with code {code}. It said: {said}")
         with np.load(names[2]) as results:
             layers = range(len(graph.populations))
-            lists = [tuple(results[f"{name}{place}"] for place in layers) for name in ("spikes", "u", "v")]
+            lists = [tuple(results[f"{name}{index}"] for index in layers) for name in ("spikes", "u", "v")]
         return ClientRun(np.moveaxis(np.load(names[1]), 0, 1), *lists)
 
 

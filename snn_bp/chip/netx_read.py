@@ -122,7 +122,7 @@ def _delay(entry: "_Entry", weight: np.ndarray) -> np.ndarray | None:
         return delay.reshape(1, 1)
     if delay.shape == weight.shape:
         return delay
-    if delay.shape == (len(weight),):  # of the neurons, before of the inputs
+    if delay.shape == (len(weight),):  # one for each neuron goes before one for each input
         return delay[:, None]
     if delay.shape == (weight.shape[1],):
         return delay[None]

@@ -8,10 +8,10 @@ import numpy as np
 from snn_bp.chip.graph import BIAS_HIGH, BIAS_LOW, DECAY_ONE, DELAY_HIGH, THRESHOLD_HIGH, Graph, Population, Shape
 from snn_bp.errors import SnnError
 
-NEURONS_HIGH = 1 << 24  # of one population: more than any chip has
+NEURONS_HIGH = 1 << 24  # in one population: more than any chip has
 GEOMETRY_HIGH = 127  # kernel, stride, padding, dilation and groups of a convolution: the client keeps them in 8 bits
 PAUSE_HIGH = 1 << 16  # steps between two recordings: more is no way to run a chip
-GRID = "Weights are whole numbers in -128..127 or even ones in -256..254; without a negative one, in 0..255."
+GRID = "Weights are integers in -128..127 or even ones in -256..254; without a negative one, in 0..255."
 
 
 def check_netx(graph: Graph) -> None:
@@ -24,10 +24,10 @@ def check_netx(graph: Graph) -> None:
         raise SnnError(f"pause={graph.pause}: steps between two recordings, 0 to {PAUSE_HIGH}.")
     _check_shape("the input", graph.input_shape)
     shape = graph.input_shape
-    for place, population in enumerate(graph.populations):
-        name = f"population {place}"
+    for index, population in enumerate(graph.populations):
+        name = f"population {index}"
         _check_shape(name, population.shape)
-        if population.readout and place + 1 < len(graph.populations):
+        if population.readout and index + 1 < len(graph.populations):
             raise SnnError(f"{name}: only the last population can be a readout.")
         (_check_conv if population.kind == "conv" else _check_dense)(name, population, shape)
         _check_neurons(name, population)
@@ -99,13 +99,13 @@ def conv_shape(population: Population, shape: Shape) -> Shape | None:
     if len(shape) != 3 or weight.ndim != 4 or shape[0] != weight.shape[1] * groups or len(weight) % groups:
         return None
     assert population.stride is not None
-    places = [
+    positions = [
         (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
         for size, kernel, stride, padding, dilation in zip(
             shape[1:], weight.shape[2:], population.stride, population.padding, population.dilation, strict=True
         )
     ]
-    return (len(weight), *places) if min(places) > 0 else None
+    return (len(weight), *positions) if min(positions) > 0 else None
 
 
 def _check_neurons(name: str, population: Population) -> None:
@@ -163,9 +163,9 @@ def _check_delivered(name: str, weight: np.ndarray, joint: np.ndarray) -> None:
     scaled = sign * (weight << shift)
     held = (np.clip(scaled, -256 if signed else 0, 255) >> dropped) << dropped
     if not np.array_equal(held, scaled):
-        place = tuple(np.argwhere(held != scaled)[0])
-        lowest = int(weight[place])
+        index = tuple(np.argwhere(held != scaled)[0])
+        lowest = int(weight[index])
         raise SnnError(
-            f"{name}: none of its weights is positive, and lava would hold {sign * int(held[place]) / 2**shift:g} "
+            f"{name}: none of its weights is positive, and lava would hold {sign * int(held[index]) / 2**shift:g} "
             f"in the place of the lowest, {lowest}. Make it {lowest + (2 if lowest < -128 else 1)}."
         )

@@ -21,7 +21,7 @@ from snn_bp.model.exact import check_whole
 from snn_bp.model.network import Network
 from snn_bp.neurons import has_current, is_spiking
 
-MANY_LOST = 0.25  # of a layer's weights; some hundredths of evenly spread ones always round to zero
+MANY_LOST = 0.25  # fraction of a layer's weights; some hundredths of evenly spread ones always round to zero
 
 
 @torch.no_grad()
@@ -74,7 +74,7 @@ class Lost(NamedTuple):
     count: int
     of: int
     largest: float  # the weight that sets the grid
-    step: float  # of the grid
+    step: float  # between two values of the grid
 
     def __str__(self) -> str:
         said = f"{self.name}: {self.count:,} of {self.of:,} weights round to 0"
@@ -125,9 +125,9 @@ def _population(block: Block, network: Network) -> Population:
     moves = {} if geometry is None else geometry._asdict()
     return Population(
         shape=shape,
-        weight=_whole(grid.sum.weight),
-        bias=None if bias is None or not bool((bias != 0).any()) else _whole(bias),
-        recurrent=None if grid.recurrent is None else _whole(grid.recurrent),
+        weight=_integers(grid.sum.weight),
+        bias=None if bias is None or not bool((bias != 0).any()) else _integers(bias),
+        recurrent=None if grid.recurrent is None else _integers(grid.recurrent),
         delay=np.asarray(sum(delays))[None] if delays else None,  # one behind the other
         current_decay=DECAY_ONE - _each(grid.current_kept, shape),
         voltage_decay=DECAY_ONE - _each(grid.voltage_kept, shape),
@@ -147,8 +147,8 @@ def _each(value: Tensor, shape: tuple[int, ...]) -> int | np.ndarray:
         if not bool((value == value[:, :1, :1]).all()):
             raise SnnError("each neuron of a map has its own decay or threshold; a file holds one for each channel.")
         value = value[:, 0, 0]
-    return _whole(value)
+    return _integers(value)
 
 
-def _whole(values: Tensor) -> np.ndarray:
+def _integers(values: Tensor) -> np.ndarray:
     return values.detach().cpu().round().to(torch.int64).numpy()

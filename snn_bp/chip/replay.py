@@ -17,7 +17,7 @@ from snn_bp.kernels import fixed
 
 AT_ONCE = 1 << 25  # numbers of one layer that are held at a time: samples are replayed in groups
 COLUMNS_AT_ONCE = 1 << 22  # numbers of a convolution's columns
-EXACT_IN_FLOAT32 = 1 << 24  # whole numbers up to here; in float64 up to 2**53
+EXACT_IN_FLOAT32 = 1 << 24  # integers up to here; in float64 up to 2**53
 LARGEST_SUM = 1 << 24  # beyond, 32-bit registers overflow in the client too
 CONV_RANGE = 1 << 24  # a convolution's sum is two's complement of 24 bits
 SUM_LOW, SUM_HIGH = -(1 << 15), (1 << 15) - 1  # what a sum of 16 bits holds; lava's CPU models take larger ones too
@@ -26,7 +26,7 @@ SUM_LOW, SUM_HIGH = -(1 << 15), (1 << 15) - 1  # what a sum of 16 bits holds; la
 class Overflow(NamedTuple):
     """How often the numbers of a population left their registers; the last two are known where they were recorded."""
 
-    sums: int  # of weights beyond 16 bits: the client goes on with them, a chip may not
+    sums: int  # those of weights beyond 16 bits: the client goes on with them, a chip may not
     wraps: int = 0  # a current that came in at the other end of its 24 bits, or a convolution's sum
     saturations: int = 0  # a membrane at the end of its 24 bits
 
@@ -46,11 +46,11 @@ class Replay:
     spikes: tuple[np.ndarray, ...] = ()
     potentials: tuple[np.ndarray, ...] = ()
     currents: tuple[np.ndarray, ...] = ()
-    overflows: tuple[Overflow, ...] = ()  # of each population
+    overflows: tuple[Overflow, ...] = ()  # one for each population
 
 
 def simulate(graph: Graph, x: Tensor | np.ndarray, *, record: bool = False, every: int | None = None) -> Replay:
-    """The replay of whole numbers `x` `[time, batch, *input_shape]`, from rest, for time + `graph.latency` rows.
+    """The replay of integers `x` `[time, batch, *input_shape]`, from rest, for time + `graph.latency` rows.
 
     Input row t arrives at the first population in row t + 1, a spike sent in row r at the next one in row r + 1 + delay
     and back in its own in row r + 1; the bias acts from row 0 on (where the graph is `cleared`, nothing is left of
@@ -85,7 +85,7 @@ def _checked(graph: Graph, x: Tensor | np.ndarray) -> np.ndarray:
     if not fits:
         found = f"values in {x.min()}..{x.max()}" if x.dtype.kind in "buif" else f"{x.dtype}"
         hint = "Counts need a graph of input_bits=8." if graph.input_bits == 0 else "Bin in shorter steps."
-        raise SnnError(f"simulate: this graph takes whole numbers in 0..{most}, found {found} ({x.dtype}). {hint}")
+        raise SnnError(f"simulate: this graph takes integers in 0..{most}, found {found} ({x.dtype}). {hint}")
     return x.astype(np.uint8)
 
 
@@ -101,10 +101,10 @@ def _replay(graph: Graph, x: np.ndarray, rows: int, every: int, record: bool) ->
     sent[: len(x)] = x
     recorded: tuple[list[np.ndarray], ...] = ([], [], [])
     out, overflows = sent, []
-    for place, population in enumerate(graph.populations):
+    for index, population in enumerate(graph.populations):
         sums, wrapped = _sums(population, sent, most)
         sums = _late(sums, 1)
-        cleared = range((place + 1) % every, rows, every) if graph.cleared else range(0)
+        cleared = range((index + 1) % every, rows, every) if graph.cleared else range(0)
         answers = _neurons(population, sums, record=record or population.readout, cleared=cleared)
         overflows.append(_overflow(population, sums, wrapped, answers, cleared))
         answers = [array.reshape(rows, batch, *population.shape) for array in answers]
@@ -221,27 +221,27 @@ def _convolution(population: Population, sent: np.ndarray, most: int) -> tuple[n
     """
     weight, groups = population.weight, population.groups
     assert population.stride is not None
-    places = int(np.prod(population.shape[1:]))
+    positions = int(np.prod(population.shape[1:]))
     kernels = weight.reshape(groups, len(weight) // groups, -1)  # [groups, out, seen]
     bound = most * int(np.abs(kernels).sum(-1).max(initial=0))
     dtype = np.float32 if bound < EXACT_IN_FLOAT32 else np.float64
     kernels = kernels.transpose(0, 2, 1).astype(dtype)
     inputs = sent.reshape(-1, *sent.shape[2:])
     sums = np.empty((len(inputs), population.size), np.int32)
-    block, wrapped = max(1, COLUMNS_AT_ONCE // (groups * kernels.shape[1] * places)), 0
+    block, wrapped = max(1, COLUMNS_AT_ONCE // (groups * kernels.shape[1] * positions)), 0
     for low in range(0, len(inputs), block):
         seen = _seen(population, inputs[low : low + block])
-        total = (seen.astype(dtype) @ kernels).astype(np.int64)  # [groups, samples * places, out]
+        total = (seen.astype(dtype) @ kernels).astype(np.int64)  # [groups, samples * positions, out]
         if bound >= CONV_RANGE // 2:
             wrapped += int(np.count_nonzero((total >= CONV_RANGE // 2) | (total < -CONV_RANGE // 2)))
             total = (total + CONV_RANGE // 2) % CONV_RANGE - CONV_RANGE // 2
-        total = total.reshape(groups, -1, places, total.shape[-1]).transpose(1, 0, 3, 2)
+        total = total.reshape(groups, -1, positions, total.shape[-1]).transpose(1, 0, 3, 2)
         sums[low : low + block] = total.reshape(-1, population.size)
     return sums.reshape(*sent.shape[:2], population.size), wrapped
 
 
 def _seen(population: Population, inputs: np.ndarray) -> np.ndarray:
-    """The inputs under the kernel at every place, `[groups, samples * places, seen]`."""
+    """The inputs under the kernel at every position, `[groups, samples * positions, seen]`."""
     (pad_y, pad_x), (apart_y, apart_x), groups = population.padding, population.dilation, population.groups
     step_y, step_x = population.stride or (1, 1)
     height, width = population.weight.shape[2:]

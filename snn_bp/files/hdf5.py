@@ -18,7 +18,7 @@ from snn_bp.files import kind_of_entry
 from snn_bp.files.hdf5_child import Reading
 
 Entry: TypeAlias = np.ndarray | str | list | None
-SECONDS, SECONDS_PER_MB = 10.0, 0.1  # of computing for a file before it counts as one that hangs the library
+SECONDS, SECONDS_PER_MB = 10.0, 0.1  # computing time of a file before it counts as one that hangs the library
 WAIT = 6  # times as long by the clock: on a busy machine a sound file takes its time
 STOPPED = (getattr(signal, "SIGXCPU", None),)  # how the other process ends when its time is up
 
@@ -49,7 +49,7 @@ def _check_kind(path: Path) -> None:
     """Raise where something else than an ordinary file, or nothing, is there. Opens nothing, so it cannot hang."""
     try:
         found = os.stat(path)
-    except (OSError, ValueError) as cause:  # no file, no rights, links in a circle, a name that no system takes
+    except (OSError, ValueError) as cause:  # no file, no rights, links in a cycle, a name that no system takes
         said = cause.strerror if isinstance(cause, OSError) else str(cause)
         raise SnnError(f"{path}: no file is here ({said}).") from None
     if not stat.S_ISREG(found.st_mode):

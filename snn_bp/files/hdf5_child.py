@@ -67,7 +67,7 @@ class Reading:
         plan = data.id.get_create_plist()
         if data.is_virtual or data.external:
             raise Refused(f"{path} has its data in other files.")
-        if any(plan.get_filter(place)[0] not in FILTERS for place in range(plan.get_nfilters())):
+        if any(plan.get_filter(index)[0] not in FILTERS for index in range(plan.get_nfilters())):
             raise Refused(f"{path} is compressed by a filter that is not HDF5's own.")
         if data.shape is None:
             raise Refused(f"{path} is empty.")
@@ -75,7 +75,7 @@ class Reading:
         if h5py.check_string_dtype(data.dtype):
             if data.ndim > 2:
                 raise Refused(f"{path} has texts of {data.ndim} axes.")
-            rows = [data[()]] if data.ndim == 0 else (data[place] for place in range(data.shape[0]))
+            rows = [data[()]] if data.ndim == 0 else (data[row] for row in range(data.shape[0]))
             texts = [self.texts(row) for row in rows]  # one by one: many entries may name one long text
             self.entries.append([path, "text", texts[0] if data.ndim == 0 else texts])
         elif data.dtype.kind in "iufb" and data.dtype.itemsize <= 8 and data.ndim <= 8:
@@ -116,7 +116,7 @@ def content(path: str, attributes: tuple[str, ...] = ()) -> bytes:
                 reading.attribute(file, name)
     except Refused as cause:
         problem = str(cause)
-    except Exception as cause:  # of a broken file, h5py raises whatever its place in HDF5 raises
+    except Exception as cause:  # h5py raises whatever HDF5 raises where the file is broken
         said = str(cause).splitlines()[0][:120] if str(cause) else type(cause).__name__
         problem = f"it cannot be read as HDF5, it is broken or another format ({said})."
     index = json.dumps({"problem": problem, "entries": [] if problem else reading.entries}).encode()

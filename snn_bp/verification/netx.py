@@ -31,12 +31,12 @@ from snn_bp.runs.folder import Run
 from snn_bp.verification.result import Verification, first_difference
 
 Batches = Sequence[tuple[Tensor, Tensor]]
-VOTES_APART = 0.1  # share of recordings that may be classified otherwise after rounding a network trained in floats
+CLASSES_APART = 0.1  # fraction of recordings that rounding a network trained in floats may classify otherwise
 SPIKES_APART = 2.0  # how many times as often, or as seldom, a layer may fire after it
 
 
 def for_chip(run: Run, checkpoint: str = "best", *, pause: bool = False) -> tuple[Network, Graph]:
-    """The run's network in whole numbers, and the integers it uses.
+    """The run's network in integers, and the integers it uses.
 
     `pause`: where a population could go on by itself, recordings of the training split say how long to wait for it.
     """
@@ -52,14 +52,14 @@ def for_chip(run: Run, checkpoint: str = "best", *, pause: bool = False) -> tupl
 
 def verify_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Verification:
     """Whether a netx file does what a run's network does, on batches of recordings."""
-    whole, graph = for_chip(run, checkpoint)
+    chip, graph = for_chip(run, checkpoint)
     held = read_netx(file)
     difference = same(graph, held)
     if difference is None and held.pause < graph.pause:
         difference = f"pause: {graph.pause} and {held.pause}"
     if difference is not None:
         difference = f"the file does not hold the integers of {run.path}: {difference}"
-    votes = run.experiment.train.loss.scores
+    scores = run.experiment.train.loss.scores
     right, others, compared, total = {"float": 0, "quantised": 0, "integer": 0}, 0, 0, 0
     counts: dict[str, tuple[dict[str, float], dict[str, float]]] = {"float": ({}, {}), "quantised": ({}, {})}
     overflows = [Overflow(0)] * len(held.populations)
@@ -67,21 +67,21 @@ def verify_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Veri
     for x, targets in batches:
         replay = in_a_row(held, x)
         with torch.no_grad():
-            outs = {"float": count_activity(whole.floats, x, *counts["float"])}
-            ran = list(run_chip(whole, x))
-            outs["quantised"] = count_activity(whole, x, *counts["quantised"])
+            outs = {"float": count_activity(chip.floats, x, *counts["float"])}
+            ran = list(run_chip(chip, x))
+            outs["quantised"] = count_activity(chip, x, *counts["quantised"])
         outs["integer"] = torch.from_numpy(replay.out).reshape(outs["quantised"].shape)
-        said = {name: votes(out.to(x.dtype)).argmax(1) for name, out in outs.items()}
+        said = {name: scores(out.to(x.dtype)).argmax(1) for name, out in outs.items()}
         for name, classes in said.items():
             right[name] += int((classes == targets).sum())
         others += int((said["float"] != said["quantised"]).sum())
-        names = [name_of(whole, block) for block, *_ in ran]
-        for place, (population, (_, out, potentials, _)) in enumerate(zip(held.populations, ran, strict=True)):
-            mine, theirs = replay.spikes[place], out
+        names = [name_of(chip, block) for block, *_ in ran]
+        for index, (population, (_, out, potentials, _)) in enumerate(zip(held.populations, ran, strict=True)):
+            mine, theirs = replay.spikes[index], out
             if population.readout:
-                mine, theirs = replay.potentials[place], potentials * UNIT
+                mine, theirs = replay.potentials[index], potentials * UNIT
             theirs = theirs.numpy().reshape(mine.shape)  # a Flatten behind the last neurons is not in the file
-            difference = difference or first_difference(mine, theirs, layer=names[place], first=total)
+            difference = difference or first_difference(mine, theirs, layer=names[index], first=total)
             compared += mine.size
         overflows = [before + now for before, now in zip(overflows, replay.overflows, strict=True)]
         total += len(targets)
@@ -91,8 +91,8 @@ def verify_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Veri
         rounding = {"votes": others, "spikes": per["float"][0]}
         difference = difference or apart(others, total, per["float"][0], per["quantised"][0])
     with torch.no_grad():
-        lost = {each.name: each for each in lost_weights(whole, graph.populations) if each.count}
-    fits = {chip: placement(held, chip) for chip in CHIPS}
+        lost = {each.name: each for each in lost_weights(chip, graph.populations) if each.count}
+    fits = {name: placement(held, name) for name in CHIPS}
     beyond = {name: found._asdict() for name, found in zip(names, overflows, strict=True) if any(found)}
     steps = len(batches[0][0])
     return Verification(
@@ -108,23 +108,24 @@ def verify_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Veri
     )  # fmt: skip
 
 
-def apart(votes: int, recordings: int, floats: dict[str, float], whole: dict[str, float]) -> str | None:
-    """In words, where a network trained in floats and the same in whole numbers part by more than rounding.
+def apart(others: int, recordings: int, floats: dict[str, float], integers: dict[str, float]) -> str | None:
+    """In words, where a network trained in floats and the same in integers part by more than rounding.
 
-    `votes` of so many recordings are for another class; the others are spikes of each layer for one inference.
+    `others` of so many recordings are taken for another class; the dictionaries hold each layer's spikes for one
+    inference.
     """
     remedy = "Train with train.target=loihi, or keep outliers from the weights (BatchNorm, weight decay)."
     for name, count in floats.items():
-        held = whole.get(name, 0.0)
+        held = integers.get(name, 0.0)
         if max(count, held) >= 1 and not count / SPIKES_APART <= held <= count * SPIKES_APART:
             return (
-                f"rounding: {name} sends {count:.1f} spikes for each inference in floats and {held:.1f} in whole "
-                f"numbers, more than {SPIKES_APART:g} times apart. {remedy}"
+                f"rounding: {name} sends {count:.1f} spikes for each inference in floats and {held:.1f} in "
+                f"integers, more than {SPIKES_APART:g} times apart. {remedy}"
             )
-    if votes > max(1, VOTES_APART * recordings):
+    if others > max(1, CLASSES_APART * recordings):
         return (
-            f"rounding: {votes} of {recordings} recordings are taken for another class than in floats, more than "
-            f"{VOTES_APART:.0%}. {remedy}"
+            f"rounding: {others} of {recordings} recordings are taken for another class than in floats, more than "
+            f"{CLASSES_APART:.0%}. {remedy}"
         )
     return None
 
@@ -138,12 +139,12 @@ def ask_client(file: Path, x: Tensor) -> tuple[str, str | None]:
     pairs = {"the output": (in_a_row(held, x, row=recordings).out, ran.out)}
     if held.populations[-1].readout:
         del pairs["the output"]  # lava's potentials are those after reset, and stand below
-    for place in range(len(held.populations)):
-        fired = ours.spikes[place]
-        of = f"of population {place}"
-        pairs[f"spikes {of}"] = fired, ran.spikes[place][:, None]
-        pairs[f"currents {of}"] = ours.currents[place], ran.currents[place][:, None]
-        pairs[f"potentials {of}"] = ours.potentials[place] * (1 - fired), ran.potentials[place][:, None]
+    for index in range(len(held.populations)):
+        fired = ours.spikes[index]
+        of = f"of population {index}"
+        pairs[f"spikes {of}"] = fired, ran.spikes[index][:, None]
+        pairs[f"currents {of}"] = ours.currents[index], ran.currents[index][:, None]
+        pairs[f"potentials {of}"] = ours.potentials[index] * (1 - fired), ran.potentials[index][:, None]
     compared = 0
     for name, (mine, theirs) in pairs.items():
         compared += mine.size

@@ -87,7 +87,7 @@ def verify(
     """Replay recordings of a split through the run's network and through what `file` (`.net` or `.nir`) holds.
 
     Of a `.net` file every spike of every layer is compared: its integers replay recordings in a row, the network in
-    whole numbers takes each of them from rest. One trained in floats has to stay near to that, too. Of a `.nir` file it
+    integers takes each of them from rest. One trained in floats has to stay near to that, too. Of a `.nir` file it
     is the outputs of the network, of the one read back, and of NIR's own equations. `lava` recordings in a row go
     through Lava's real client too, where it is installed, by the script beside the file. `step_s` is the time step of
     a `.nir` file that another library wrote. The result is written to the run's folder `export/`, with a picture of the
@@ -174,7 +174,7 @@ def _nir_only(file: Path, kind: str, **given: Any) -> None:
 
 def _verify_nir(run: Run, checkpoint: str, file: Path, batches: Batches, step_s: float | None) -> Verification:
     network, back = run.network(checkpoint), read_nir(file, step_s=step_s).eval()
-    votes, last = run.experiment.train.loss.scores, network.layers[-1]
+    scores, last = run.experiment.train.loss.scores, network.layers[-1]
     spiking = has_state(last) and is_spiking(neuron_of(last))
     right = {"trained": 0, "read back": 0, "equations": 0}
     difference, compared, total = None, 0, 0
@@ -183,7 +183,7 @@ def _verify_nir(run: Run, checkpoint: str, file: Path, batches: Batches, step_s:
             outs = {"trained": network(x), "read back": back(x)}
         outs["equations"] = replay_nir(file, x, step_s=step_s)
         for name, out in outs.items():
-            right[name] += int((votes(out).argmax(1) == targets).sum())
+            right[name] += int((scores(out).argmax(1) == targets).sum())
             if name == "equations" and not spiking and np.allclose(out, outs["trained"], rtol=1e-4, atol=1e-5):
                 compared += out.numel()  # potentials, summed in another order
             elif name != "trained":

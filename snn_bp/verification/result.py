@@ -15,19 +15,19 @@ class Verification:
     file: str
     split: str
     samples: int
-    accuracy: dict[str, float]  # of each stage on the same recordings
+    accuracy: dict[str, float]  # each stage's on the same recordings
     difference: str | None  # where file and network first differ, in words
     compared: int  # outputs of neurons, step by step
-    spikes: dict[str, float] = field(default_factory=dict)  # as `evaluate` counts them, of the network in whole numbers
+    spikes: dict[str, float] = field(default_factory=dict)  # as `evaluate` counts them, of the network in integers
     operations: dict[str, float] = field(default_factory=dict)  # synaptic, likewise
-    weights: dict[str, dict[int, int]] = field(default_factory=dict)  # of each population, how often each number occurs
+    weights: dict[str, dict[int, int]] = field(default_factory=dict)  # each population's: how often each number occurs
     chips: dict[str, str] = field(default_factory=dict)
     client: str | None = None  # what Lava's own client said, where it was asked
     note: str = NOT_TESTED
     row: int = 1  # recordings that followed one another in the replay
     pause: int = 0  # steps without input between them
     rounding: dict[str, Any] = field(default_factory=dict)  # what a network trained in floats lost by it
-    overflows: dict[str, dict[str, int]] = field(default_factory=dict)  # of each population, in the replay
+    overflows: dict[str, dict[str, int]] = field(default_factory=dict)  # each population's in the replay
     lost: dict[str, int] = field(default_factory=dict)  # weights of each population that rounded to zero
     warnings: tuple[str, ...] = ()
     load: str | None = None  # the call that loads the file in Lava's client

@@ -245,7 +245,7 @@ def test_the_type_of_the_input_does_not_matter(of, dtype):
 @pytest.mark.parametrize(
     "x, words",
     (
-        (np.full((4, 1, 2), 0.5), "whole numbers in 0..1, found values in 0.5..0.5"),
+        (np.full((4, 1, 2), 0.5), "integers in 0..1, found values in 0.5..0.5"),
         (np.full((4, 1, 2), -1), "found values in -1..-1"),
         (np.full((4, 1, 2), 2), "Counts need a graph of input_bits=8"),
         (np.full((4, 1, 2), np.nan), "found values in nan"),
@@ -260,7 +260,7 @@ def test_an_input_that_is_not_the_graphs_is_refused(x, words):
 
 
 def test_counts_beyond_the_inputs_bits_are_refused():
-    with pytest.raises(SnnError, match=r"whole numbers in 0\.\.255"):
+    with pytest.raises(SnnError, match=r"integers in 0\.\.255"):
         simulate(chain(dense([[1]]), input_bits=8), np.full((1, 1, 1), 256))
 
 
