@@ -8,7 +8,23 @@ import pytest
 
 import snn_bp.runtime.capacity as capacity
 import snn_bp.training.memory as memory
-from snn_bp import LI, LIF, BatchNorm, Conv, Data, Delay, Dense, Dropout, Experiment, Flatten, Network, Pool, Recurrent
+from snn_bp import (
+    ALIF,
+    LI,
+    LIF,
+    BatchNorm,
+    Conv,
+    Data,
+    Delay,
+    Dense,
+    Dropout,
+    Experiment,
+    Flatten,
+    Network,
+    Pool,
+    Recurrent,
+    Spiking,
+)
 from snn_bp.data import load
 from snn_bp.errors import SnnError
 from snn_bp.training.loop import check_trainable
@@ -18,6 +34,10 @@ DENSE = (Flatten(), Dense(20), BatchNorm(), NEURON, Dense(10), NEURON)
 CONV = (Conv(4, 3, stride=2, padding=1), NEURON, Pool(2, kind="max"), Conv(3, (3, 2), dilation=2), NEURON,
         Pool(2, stride=1), Flatten(), Dropout(0.1), Dense(9), Recurrent(NEURON), Delay(1), Dense(10),
         LI(beta=0.9))  # fmt: skip
+LEARNS = (
+    Flatten(), Dense(5), Spiking(ALIF(beta=0.7, rho=0.9, kappa=0.2), learn=("beta", "kappa")),
+    Delay(2.5, learn=True), Dense(3), Recurrent(LIF(beta=0.9), learn=("threshold",)), Delay(1), Dense(2), LI(beta=0.9),
+)  # fmt: skip
 ROW = (Conv(4, 5, groups=2), NEURON, Pool(3, kind="sum"), Flatten(), Dense(10), NEURON)
 
 
@@ -37,7 +57,9 @@ def refused(asked: Experiment, digits) -> str:
 
 
 @pytest.mark.parametrize(
-    ("model", "shape"), [(DENSE, (2, 34, 34)), (CONV, (2, 34, 34)), (ROW, (2, 50))], ids=["dense", "conv", "row"]
+    ("model", "shape"),
+    [(DENSE, (2, 34, 34)), (CONV, (2, 34, 34)), (ROW, (2, 50)), (LEARNS, (2, 8, 8))],
+    ids=["dense", "conv", "row", "learns"],
 )
 def test_parameters_are_those_of_the_network(model, shape):
     sizes = memory._Sizes.of(experiment(model), shape)

@@ -33,7 +33,7 @@ class Neurons(nn.Module):
         self.learned = nn.ParameterDict()
         for name in learn:
             symbol = "theta" if name == "threshold" else name
-            start = torch.as_tensor(values[symbol], dtype=torch.get_default_dtype())
+            start = torch.as_tensor(values[symbol], dtype=torch.get_default_dtype(), device="cpu")
             if symbol in DECAYS and not bool(((start > 0) & (start < 1)).all()):
                 raise SnnError(
                     f"{type(neuron).__name__}: to be learned, {name} should start inside 0..1, not at its end."
@@ -41,7 +41,7 @@ class Neurons(nn.Module):
             if symbol == "kappa" and not bool((start > 0).all()):
                 raise SnnError(f"{type(neuron).__name__}: to be learned, kappa should start above 0, 0.1 for one.")
             raw = torch.logit(start) if symbol in DECAYS else start + torch.log(-torch.expm1(-start))
-            self.learned[symbol] = nn.Parameter(raw.expand(shape).clone())
+            self.learned[symbol] = nn.Parameter(torch.empty(shape, dtype=raw.dtype).copy_(raw))  # on torch's own device
         self.recurrence: nn.Linear | None = recurrence
 
     def parameters_now(self) -> dict[str, Tensor]:

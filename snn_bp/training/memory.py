@@ -16,6 +16,7 @@ from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import Part, every_part, parts_of
 from snn_bp.model.modules import Shape
+from snn_bp.model.network import Network
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runtime.capacity import available, is_checked, size
 
@@ -117,8 +118,9 @@ class _Sizes:
     @classmethod
     def of(cls, experiment: Experiment, shape: Shape) -> "_Sizes":
         """The sizes of the network of an experiment, which is built without the memory for it."""
+        model = experiment.model_at_step()
         with torch.device("meta"):
-            network = experiment.network(shape)
+            network = Network(model, shape)
         row = [part for part in every_part(parts_of(network)) if part.role != "flatten"]
         sizes, behind_dense = cls(sum(weight.numel() for weight in network.parameters())), False
         if row:
