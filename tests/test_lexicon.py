@@ -56,6 +56,7 @@ CLEAN = (
     "__main__",
     "chip",
     "cli",
+    "data",
     "equations",
     "errors",
     "exchange",

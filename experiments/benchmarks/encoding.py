@@ -31,7 +31,7 @@ import torch
 from tonic.transforms import ToFrame
 
 from snn_bp.data import Data, Dataset, load
-from snn_bp.data.catalogue import ENTRIES
+from snn_bp.data.catalogue import DATA_SETS
 from snn_bp.data.encode import encode
 from snn_bp.data.transforms import structured
 
@@ -71,7 +71,7 @@ def compare(dataset: Dataset, *, ids: range, repeats: int) -> dict:
     medians: dict[str, list[float]] = {"ours": [], "time_window": [], "n_time_bins": []}
     same = True
     for sample in ids:
-        one, array = np.array([sample]), structured(events, sample, dtype=ENTRIES[data.name].event_dtype)
+        one, array = np.array([sample]), structured(events, sample, dtype=DATA_SETS[data.name].event_dtype)
         ways = {
             "ours": partial(encode, events, one, steps=data.steps or 0, step_us=data.step_us, shape=dataset.shape),
             "time_window": partial(by_time, array),

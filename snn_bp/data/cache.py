@@ -22,9 +22,7 @@ from snn_bp.files import json_sha256, read_json, write_json
 
 RECORD, VERIFIED = "record.json", "verified.json"
 KEPT_DAYS = 90
-_ABANDONED_S = (
-    7 * 86_400
-)  # idle time after which the build of another machine, or of an older version, counts as killed
+_ABANDONED_S = 7 * 86_400  # idle time after which a build of another machine, or of an older version, was killed
 _BLOCK = 2**24
 
 
@@ -86,7 +84,7 @@ def open_entry(folder: Path) -> dict[str, Any] | None:
         raise Damaged(RECORD) from cause
 
 
-def place_entry(building: Path, folder: Path) -> dict[str, Any]:
+def publish_entry(building: Path, folder: Path) -> dict[str, Any]:
     """Rename `building` to `folder`; where a whole entry stands there already, that one is taken."""
     damaged = building.with_name(f"{building.name}-damaged")
     try:

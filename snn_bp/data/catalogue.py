@@ -8,24 +8,17 @@ import numpy as np
 READING_FORMAT = 2  # raised when the same files would give other events
 Sensor = tuple[int, int, int]  # (width, height, polarities), in tonic's order
 
-DIGITS = tuple(str(digit) for digit in range(10))
+DIGITS = tuple("0123456789")
 GESTURES = (
-    "hand clapping",
-    "right hand wave",
-    "left hand wave",
-    "right arm clockwise",
-    "right arm counter-clockwise",
-    "left arm clockwise",
-    "left arm counter-clockwise",
-    "arm roll",
-    "air drums",
-    "air guitar",
-    "other gestures",
-)
+    "hand clapping", "right hand wave", "left hand wave", "right arm clockwise", "right arm counter-clockwise",
+    "left arm clockwise", "left arm counter-clockwise", "arm roll", "air drums", "air guitar", "other gestures",
+)  # fmt: skip
+SHD_CHANNELS, SHD_CLASSES = 700, 20  # the Heidelberg set itself; other files share its schema
+_ADDRESS_EVENT = np.dtype([("x", int), ("y", int), ("t", int), ("p", int)])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class DataSetInfo:
     """One set: facts fixed by those who recorded it, and the window we encode unless told otherwise."""
 
     name: str
@@ -34,7 +27,7 @@ class Entry:
     window_ms: int
     step_ms: int
     totals: dict[str, int]  # recordings in a full copy of each part
-    event_dtype: np.dtype  # of the structured arrays that transforms see; the order of fields is tonic's
+    event_dtype: np.dtype  # what transforms see: structured arrays with tonic's order of fields
     tonic_class: str = ""  # empty: made here, no files
     parts: dict[str, str]  # below the set's folder: what tonic reads for each part
     suffix: str = ""
@@ -46,58 +39,54 @@ class Entry:
         return " and ".join(f"{self.tonic_class}/{self.parts[part]}" for part in ("train", "test"))
 
 
-_DIGITS = Entry(
-    name="digits",
-    sensor=(34, 34, 2),
-    class_names=DIGITS,
-    window_ms=310,
-    step_ms=10,
-    totals={"train": 1437, "test": 360},
-    event_dtype=np.dtype([("x", int), ("y", int), ("t", int), ("p", int)]),
-    parts={},
+_INFOS = (
+    DataSetInfo(
+        name="digits",
+        sensor=(34, 34, 2),
+        class_names=DIGITS,
+        window_ms=310,
+        step_ms=10,
+        totals={"train": 1437, "test": 360},
+        event_dtype=_ADDRESS_EVENT,
+        parts={},
+    ),
+    DataSetInfo(
+        name="nmnist",
+        sensor=(34, 34, 2),
+        class_names=DIGITS,
+        window_ms=310,
+        step_ms=10,
+        totals={"train": 60_000, "test": 10_000},
+        event_dtype=_ADDRESS_EVENT,
+        tonic_class="NMNIST",
+        parts={"train": "Train", "test": "Test"},
+        suffix=".bin",
+        clock="of the camera",
+    ),
+    DataSetInfo(
+        name="dvs_gesture",
+        sensor=(128, 128, 2),
+        class_names=GESTURES,
+        window_ms=1500,
+        step_ms=75,
+        totals={"train": 1077, "test": 264},
+        event_dtype=np.dtype([("x", np.int16), ("y", np.int16), ("p", bool), ("t", np.int64)]),
+        tonic_class="DVSGesture",
+        parts={"train": "ibmGestureTrain", "test": "ibmGestureTest"},
+        suffix=".npy",
+        clock="of a longer recording",
+    ),
+    DataSetInfo(
+        name="shd",
+        sensor=None,
+        class_names=(),  # the files carry their own
+        window_ms=1000,
+        step_ms=10,
+        totals={"train": 8156, "test": 2264},
+        event_dtype=np.dtype([("t", int), ("x", int), ("p", int)]),
+        tonic_class="SHD",
+        parts={"train": "shd_train.h5", "test": "shd_test.h5"},
+        suffix=".h5",
+    ),
 )
-
-_NMNIST = Entry(
-    name="nmnist",
-    sensor=(34, 34, 2),
-    class_names=DIGITS,
-    window_ms=310,
-    step_ms=10,
-    totals={"train": 60_000, "test": 10_000},
-    event_dtype=np.dtype([("x", int), ("y", int), ("t", int), ("p", int)]),
-    tonic_class="NMNIST",
-    parts={"train": "Train", "test": "Test"},
-    suffix=".bin",
-    clock="of the camera",
-)
-
-_DVS_GESTURE = Entry(
-    name="dvs_gesture",
-    sensor=(128, 128, 2),
-    class_names=GESTURES,
-    window_ms=1500,
-    step_ms=75,
-    totals={"train": 1077, "test": 264},
-    event_dtype=np.dtype([("x", np.int16), ("y", np.int16), ("p", bool), ("t", np.int64)]),
-    tonic_class="DVSGesture",
-    parts={"train": "ibmGestureTrain", "test": "ibmGestureTest"},
-    suffix=".npy",
-    clock="of a longer recording",
-)
-
-_SHD = Entry(
-    name="shd",
-    sensor=None,
-    class_names=(),  # the files carry their own
-    window_ms=1000,
-    step_ms=10,
-    totals={"train": 8156, "test": 2264},
-    event_dtype=np.dtype([("t", int), ("x", int), ("p", int)]),
-    tonic_class="SHD",
-    parts={"train": "shd_train.h5", "test": "shd_test.h5"},
-    suffix=".h5",
-)
-
-SHD_CHANNELS, SHD_CLASSES = 700, 20  # the Heidelberg set itself; other files share its schema
-
-ENTRIES = MappingProxyType({entry.name: entry for entry in (_DIGITS, _NMNIST, _DVS_GESTURE, _SHD)})
+DATA_SETS = MappingProxyType({info.name: info for info in _INFOS})

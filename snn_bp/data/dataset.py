@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.data.catalogue import ENTRIES, Sensor
+from snn_bp.data.catalogue import DATA_SETS, Sensor
 from snn_bp.data.description import Data
 from snn_bp.data.encode import Events, encode
-from snn_bp.data.store import Stored
+from snn_bp.data.store import CachedEvents
 from snn_bp.data.transforms import apply_transforms, check_frames, flatten, structured
 from snn_bp.data.window import Inside, inside
 from snn_bp.errors import SnnError, check_choice
@@ -30,19 +30,19 @@ class Dataset:
     """
 
     data: Data
-    shape: tuple[int, ...]  # of one time step: (C, H, W), or (N,) for a row of channels
+    shape: tuple[int, ...]  # one time step: (C, H, W), or (N,) for a row of channels
     classes: int
     class_names: tuple[str, ...]
     ids: dict[str, np.ndarray]
     notes: tuple[str, ...]
     sensor: Sensor  # as the encoder sees it, after transforms and before downsampling
-    parts: dict[str, Stored]  # "train" and "test"
+    parts: dict[str, CachedEvents]  # "train" and "test"
     versions: dict[str, str]
 
     @cached_property
     def window(self) -> dict[str, Inside]:
         """How much of each part lies in the window that is encoded, before transforms."""
-        return {part: inside(stored.events, self.data.window_us) for part, stored in self.parts.items()}
+        return {part: inside(cached.events, self.data.window_us) for part, cached in self.parts.items()}
 
     def batches(self, split: str, *, seed: int | None = None) -> list[np.ndarray]:
         """Ids of each batch, the last one maybe short; in order, or shuffled by a seed."""
@@ -62,7 +62,7 @@ class Dataset:
         ids = np.asarray(ids)
         if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):  # a mask would be read as ids 0 and 1
             raise SnnError(
-                f"batch: ids should be a list of whole numbers, found {ids.dtype} {list(ids.shape)}. "
+                f"batch: ids should be a list of integers, found {ids.dtype} {list(ids.shape)}. "
                 f"batches({split!r}) gives those of the split."
             )
         ids = ids.astype(np.int64)
@@ -113,7 +113,7 @@ class Dataset:
         return moves
 
     def _transformed(self, events: Events, sample: int, *, seed: int | None) -> np.ndarray:
-        array = structured(events, sample, dtype=ENTRIES[self.data.name].event_dtype)
+        array = structured(events, sample, dtype=DATA_SETS[self.data.name].event_dtype)
         drawn = 0 if seed is None else seed + 1
         return apply_transforms(self.data.transforms, array, seed=(drawn, _TRANSFORM, sample))
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 from pathlib import PurePath
 from typing import Annotated, Any
 
-from snn_bp.data.catalogue import ENTRIES
+from snn_bp.data.catalogue import DATA_SETS
 from snn_bp.errors import SnnError, check_choice, is_number, shown
 from snn_bp.errors.fields import Called, Within, check_fields
 
@@ -23,7 +23,8 @@ class Data:
 
     A frame counts events. `downsample` divides coordinates, and the counts of joined pixels add up; `binary`
     keeps only whether there was an event. `translate_px` moves training recordings by up to that many pixels of the
-    sensor and `rotate_deg` turns them by up to that many degrees, both drawn anew for each seed. `transforms` are
+    sensor and `rotate_deg` turns them by up to that many degrees, both drawn anew for each seed. `validation_fraction`
+    is taken from each class. `transforms` are
     tonic's, or any callables, and apply to every split: structured events in and out; the last one may return
     frames [time, ...], used as they are.
 
@@ -41,30 +42,28 @@ class Data:
     binary: bool = False
     translate_px: Annotated[int, Within(low=0)] = 0
     rotate_deg: Annotated[float, Within(0, 180), Called("an angle in degrees, 0..180")] = 0.0
-    validation_fraction: Annotated[float, Within(0, 0.9), Called("a fraction of the training part, 0..0.9")] = (
-        0.1  # of each class
-    )
+    validation_fraction: Annotated[float, Within(0, 0.9), Called("a fraction of the training part, 0..0.9")] = 0.1
     split_seed: Annotated[int, Within(0, 2**64 - 1)] = 0
     transforms: tuple[Any, ...] = ()  # callables; tonic's have no common type
 
     def __post_init__(self) -> None:
-        check_choice("Data: name", self.name, ENTRIES)
-        entry = ENTRIES[self.name]
+        check_choice("Data: name", self.name, DATA_SETS)
+        info = DATA_SETS[self.name]
         if self.step_ms is None:
-            object.__setattr__(self, "step_ms", entry.step_ms)
+            object.__setattr__(self, "step_ms", info.step_ms)
         if isinstance(self.root, PurePath):
             object.__setattr__(self, "root", str(self.root))
         _check_step(self.step_ms)
         check_fields(self, but=("transforms",))
         if self.steps is None:
-            object.__setattr__(self, "steps", -(-entry.window_ms * 1000 // self.step_us))  # rounded up
-        if self.rotate_deg and entry.sensor is None:
+            object.__setattr__(self, "steps", -(-info.window_ms * 1000 // self.step_us))  # rounded up
+        if self.rotate_deg and info.sensor is None:
             raise SnnError(
                 f"{self.name}: rotate_deg={self.rotate_deg} turns images; a row of channels can only be shifted."
             )
         object.__setattr__(self, "transforms", _as_tuple(self.transforms))
-        if entry.sensor is not None and not self.transforms:
-            check_downsample(self, entry.sensor[:2])
+        if info.sensor is not None and not self.transforms:
+            check_downsample(self, info.sensor[:2])
 
     @property
     def step_us(self) -> int:

@@ -86,11 +86,11 @@ def _count(
     for n in range(samples):
         for step in range(steps):  # here, not for all at once before: they are still in the cache when counted
             cells[(step * samples + n) * frame :][:frame] = 0
-        _place(columns, shifts[n, 0], downsample, np.int64(1))
-        _place(rows, shifts[n, 1], downsample, width)
+        _fill_cells(columns, shifts[n, 0], downsample, np.int64(1))
+        _fill_cells(rows, shifts[n, 1], downsample, width)
         if len(turned):
             _turn(turned, columns, rows, cosines[n], sines[n])
-        corner, begin, end = 0, 0, 0  # of the frame that the last event fell into, and its span of time
+        corner, begin, end = 0, 0, 0  # the frame that the last event fell into: its first cell and its span of time
         for e in range(starts[n], stops[n]):
             time = np.int64(t[e])
             if time < begin or time >= end:  # mostly in order: seldom divides
@@ -119,10 +119,10 @@ def _count(
 
 
 @inner
-def _place(places, shift, downsample, stride):
-    for pixel in range(len(places)):
+def _fill_cells(cells, shift, downsample, stride):
+    for pixel in range(len(cells)):
         moved = pixel + shift
-        places[pixel] = moved // downsample * stride if 0 <= moved < len(places) else -1
+        cells[pixel] = moved // downsample * stride if 0 <= moved < len(cells) else -1
 
 
 @inner

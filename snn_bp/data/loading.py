@@ -5,41 +5,40 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from snn_bp.data import saccades
 from snn_bp.data.cache import cache_folder, file_sha256
-from snn_bp.data.catalogue import ENTRIES, READING_FORMAT, SHD_CHANNELS, SHD_CLASSES, Entry, Sensor
+from snn_bp.data.catalogue import DATA_SETS, READING_FORMAT, SHD_CHANNELS, SHD_CLASSES, DataSetInfo, Sensor
 from snn_bp.data.dataset import Dataset, draw_validation
 from snn_bp.data.description import Data, check_downsample
 from snn_bp.data.notes import notes_of
 from snn_bp.data.recordings import download, files_of, find_root, find_set, read_part
 from snn_bp.data.spoken import read_keys
-from snn_bp.data.store import EMPTY, Recording, Stored, store
+from snn_bp.data.store import EMPTY, CachedEvents, Recording, store
 from snn_bp.data.transforms import shape_after
 from snn_bp.errors import SnnError
 
-_MOST_CHANNELS: Sensor = (2**16, 1, 1)  # of a row whose length the files do not state
+_Loaded = tuple[dict[str, CachedEvents], Sensor, tuple[str, ...], list[str]]  # parts, sensor, class names, notes
+_MOST_CHANNELS: Sensor = (2**16, 1, 1)  # the limit of a row whose length the files do not state
 
 
 def load(data: Data, *, quiet: bool = False) -> Dataset:
     """The recordings that `data` describes, read or made once and then mapped from the cache."""
-    entry = ENTRIES[data.name]
-    if entry.tonic_class:
-        parts, sensor, class_names, notes = _load_files(entry, data, quiet=quiet)
+    info = DATA_SETS[data.name]
+    if info.tonic_class:
+        parts, sensor, class_names, notes = _load_files(info, data, quiet=quiet)
     else:
-        parts, sensor, class_names, notes = _load_digits(entry, quiet=quiet)
-    if any(stored.folder is None for part, stored in parts.items() if len(stored.events)):
+        parts, sensor, class_names, notes = _load_digits(info, quiet=quiet)
+    if any(cached.folder is None for part, cached in parts.items() if len(cached.events)):
         notes.append(f"events are held in memory: the cache folder {cache_folder()} cannot be written")
-    notes += [f"{part} part: {note}" for part, stored in parts.items() for note in stored.notes]
-    sensor, shape = shape_after(data, parts["train"].events, sensor, dtype=entry.event_dtype)
-    train, validation, note = draw_validation(
-        parts["train"].events.labels, fraction=data.validation_fraction, seed=data.split_seed
-    )
-    ids = {"train": train, "validation": validation, "test": _all_ids(parts["test"])}
-    packages = ("numpy", "tonic" if entry.tonic_class else "scikit-learn")
+    notes += [f"{part} part: {note}" for part, cached in parts.items() for note in cached.notes]
+    sensor, shape = shape_after(data, parts["train"].events, sensor, dtype=info.event_dtype)
+    labels = parts["train"].events.labels
+    train, validation, note = draw_validation(labels, fraction=data.validation_fraction, seed=data.split_seed)
+    ids = {"train": train, "validation": validation, "test": np.arange(len(parts["test"].events))}
+    packages = ("numpy", "tonic" if info.tonic_class else "scikit-learn")
     dataset = Dataset(
         data=data,
         shape=shape,
@@ -54,22 +53,22 @@ def load(data: Data, *, quiet: bool = False) -> Dataset:
     return replace(dataset, notes=(*dataset.notes, *notes_of(dataset)))
 
 
-def _load_digits(entry: Entry, *, quiet: bool) -> tuple[dict[str, Stored], Sensor, tuple[str, ...], list[str]]:
-    assert entry.sensor is not None
-    made_from = [file_sha256(Path(saccades.__file__)), *_digits_origin()]
-    spans = {"train": (0, saccades.TRAINING), "test": (saccades.TRAINING, sum(entry.totals.values()))}
+def _load_digits(info: DataSetInfo, *, quiet: bool) -> _Loaded:
+    assert info.sensor is not None
+    images = saccades.digits_file()
+    made_from = [
+        file_sha256(Path(saccades.__file__)),
+        importlib.metadata.version("scikit-learn"),
+        file_sha256(images) if images.exists() else "",
+    ]
+    spans = {"train": (0, saccades.TRAINING), "test": (saccades.TRAINING, sum(info.totals.values()))}
     parts = {}
     for part, (first, last) in spans.items():
-        recordings = _announced(
-            _simulated(first, last),
-            f"digits: simulating {last - first} recordings, once",
-            last - first,
-            quiet=quiet,
-        )
-        parts[part] = store(
-            f"digits-{part}", recordings, made_from=[made_from, first, last], sensor=entry.sensor, classes=10
-        )
-    return parts, entry.sensor, entry.class_names, []
+        count, made_here = last - first, [made_from, first, last]
+        message = f"digits: simulating {count} recordings, once"
+        recordings = _announced(_simulated(first, last), message, count, quiet=quiet)
+        parts[part] = store(f"digits-{part}", recordings, made_from=made_here, sensor=info.sensor, classes=10)
+    return parts, info.sensor, info.class_names, []
 
 
 def _simulated(first: int, last: int) -> Iterator[Recording]:
@@ -79,66 +78,54 @@ def _simulated(first: int, last: int) -> Iterator[Recording]:
         yield Recording(f"digit {number}", events, int(labels[number]), f"digit {number}")
 
 
-def _digits_origin() -> list[str]:
-    """What the images come from."""
-    images = saccades.digits_file()
-    return [importlib.metadata.version("scikit-learn"), file_sha256(images) if images.exists() else ""]
-
-
-def _load_files(
-    entry: Entry, data: Data, *, quiet: bool
-) -> tuple[dict[str, Stored], Sensor, tuple[str, ...], list[str]]:
+def _load_files(info: DataSetInfo, data: Data, *, quiet: bool) -> _Loaded:
     root = find_root(data.root)
-    folder = find_set(entry, root)
+    folder = find_set(info, root)
     if folder is None:
-        download(entry, root, quiet=quiet)
-        folder = find_set(entry, root)
-    if folder is None or not files_of(entry, folder, "train"):
+        download(info, root, quiet=quiet)
+        folder = find_set(info, root)
+    if folder is None or not files_of(info, folder, "train"):
         raise SnnError(
-            f"{entry.name}: no training recordings in {folder or root}. Put {entry.layout} into {root}, "
+            f"{info.name}: no training recordings in {folder or root}. Put {info.layout} into {root}, "
             "or name the folder that has them with root= or the environment variable SNN_BP_DATA."
         )
-    class_names = entry.class_names or read_keys(files_of(entry, folder, "train")[0])[0]
-    parts = {part: _store_part(entry, folder, part, len(class_names), quiet=quiet) for part in entry.parts}
+    class_names = info.class_names or read_keys(files_of(info, folder, "train")[0])[0]
+    parts = {part: _store_part(info, folder, part, len(class_names), quiet=quiet) for part in info.parts}
     if not len(parts["train"].events):
-        raise SnnError(f"{entry.name}: the training part in {folder} holds no recordings. Copy its files anew.")
-    if entry.sensor is not None:
-        return parts, entry.sensor, class_names, _count_notes(entry, parts)
-    return _row_of_channels(entry, data, folder, parts, class_names)
+        raise SnnError(f"{info.name}: the training part in {folder} holds no recordings. Copy its files anew.")
+    if info.sensor is not None:
+        return parts, info.sensor, class_names, _count_notes(info, parts)
+    return _row_of_channels(info, data, folder, parts, class_names)
 
 
-def _store_part(entry: Entry, folder: Path, part: str, classes: int, *, quiet: bool) -> Stored:
-    files = files_of(entry, folder, part)
+def _store_part(info: DataSetInfo, folder: Path, part: str, classes: int, *, quiet: bool) -> CachedEvents:
+    files = files_of(info, folder, part)
     if not files:
         return EMPTY
     try:
         stats = [(str(file.relative_to(folder)), file.stat()) for file in files]
     except OSError as cause:
         raise SnnError(f"{cause.filename}: it vanished while the set was being read. Start again.") from None
-    made_from = [
-        READING_FORMAT,
-        str(folder.resolve()),
-        [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
-    ]
-    message = f"{entry.name}: reading the {part} part in {folder}, once"
-    total = len(files) if entry.suffix != ".h5" else None
+    sizes = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    message = f"{info.name}: reading the {part} part in {folder}, once"
+    total = len(files) if info.suffix != ".h5" else None
     return store(
-        f"{entry.name}-{part}",
-        _announced(read_part(entry, folder, part), message, total, quiet=quiet),
-        made_from=made_from,
-        sensor=entry.sensor or _MOST_CHANNELS,
+        f"{info.name}-{part}",
+        _announced(read_part(info, folder, part), message, total, quiet=quiet),
+        made_from=[READING_FORMAT, str(folder.resolve()), sizes],
+        sensor=info.sensor or _MOST_CHANNELS,
         classes=classes,
     )
 
 
 def _row_of_channels(
-    entry: Entry, data: Data, folder: Path, parts: dict[str, Stored], class_names: tuple[str, ...]
-) -> tuple[dict[str, Stored], Sensor, tuple[str, ...], list[str]]:
-    channels = 1 + max(int(stored.events.x.max(initial=0)) for stored in parts.values())
+    info: DataSetInfo, data: Data, folder: Path, parts: dict[str, CachedEvents], class_names: tuple[str, ...]
+) -> _Loaded:
+    channels = 1 + max(int(cached.events.x.max(initial=0)) for cached in parts.values())
     if len(class_names) == SHD_CLASSES and channels <= SHD_CHANNELS:
-        channels, notes = SHD_CHANNELS, _count_notes(entry, parts)
+        channels, notes = SHD_CHANNELS, _count_notes(info, parts)
     else:
-        source = read_keys(files_of(entry, folder, "train")[0])[1]
+        source = read_keys(files_of(info, folder, "train")[0])[1]
         notes = [
             f"not the Heidelberg digits, but files of their schema with {channels} channels and "
             f"{len(class_names)} classes; they call themselves {source!r}"
@@ -147,11 +134,11 @@ def _row_of_channels(
     return parts, (channels, 1, 1), class_names, notes
 
 
-def _count_notes(entry: Entry, parts: dict[str, Stored]) -> list[str]:
-    found = {part: len(stored.events) for part, stored in parts.items()}
-    if found == entry.totals:
+def _count_notes(info: DataSetInfo, parts: dict[str, CachedEvents]) -> list[str]:
+    found = {part: len(cached.events) for part, cached in parts.items()}
+    if found == info.totals:
         return []
-    train, test = (f"{found[part]} of {entry.totals[part]}" for part in ("train", "test"))
+    train, test = (f"{found[part]} of {info.totals[part]}" for part in ("train", "test"))
     return [f"partial copy: {train} training and {test} test recordings"]
 
 
@@ -164,7 +151,3 @@ def _announced(recordings: Iterable[Recording], message: str, total: int | None,
 
     print(message, file=sys.stderr)
     yield from tqdm(recordings, total=total, delay=1, leave=False, disable=None, file=sys.stderr)
-
-
-def _all_ids(stored: Stored) -> Any:
-    return np.arange(len(stored.events))

@@ -8,10 +8,10 @@ from collections import Counter
 
 import numpy as np
 
-from snn_bp.data.catalogue import ENTRIES
+from snn_bp.data.catalogue import DATA_SETS
 from snn_bp.data.dataset import Dataset
 
-SAID_FROM = 0.01  # of events outside the window; a smaller share is in data.json only
+SAID_FROM = 0.01  # fraction of events outside the window; a smaller one is in data.json only
 FEW = 50  # a recording with so many times fewer events than the median is named
 LONG = 100  # recordings that last so many usual windows have times in another unit, or are not of this set
 
@@ -19,10 +19,10 @@ LONG = 100  # recordings that last so many usual windows have times in another u
 def notes_of(dataset: Dataset) -> list[str]:
     """What a run says of its recordings before it starts."""
     notes = []
-    for part, stored in dataset.parts.items():
-        if len(stored.events):
+    for part, cached in dataset.parts.items():
+        if len(cached.events):
             notes += _of_window(dataset, part) + _of_counts(dataset, part)
-    return notes + _of_classes(dataset) + _of_twins(dataset)
+    return notes + _of_classes(dataset) + _of_copies(dataset)
 
 
 def _of_window(dataset: Dataset, part: str) -> list[str]:
@@ -34,32 +34,28 @@ def _of_window(dataset: Dataset, part: str) -> list[str]:
         assert found.first_ms is not None and found.last_ms is not None
         notes.append(
             f"{part} part: no event of any recording lies in {window}; the first is at {_ms(found.first_ms)}, the last "
-            f"at {_ms(found.last_ms)}: every frame is zero. Lengthen step_ms or steps, or mend the times in the files"
+            f"at {_ms(found.last_ms)}: every frame is zero. Lengthen step_ms or steps, or repair the times in the files"
         )
     elif found.recordings_without:
         notes.append(
             f"{part} part: {found.recordings_without} of {total} recordings have no event in {window}; the first is "
             f"{_name(dataset, part, found.first_without or 0)}"
         )
-    if found.events_inside and 1 - (found.share or 0) >= SAID_FROM:
-        notes.append(f"{part} part: {1 - (found.share or 0):.1%} of events lie outside {window}")
-    usual_ms = ENTRIES[data.name].window_ms
-    if found.last_ms is not None and found.last_ms > LONG * usual_ms:
+    if found.events_inside and 1 - (found.fraction or 0) >= SAID_FROM:
+        notes.append(f"{part} part: {1 - (found.fraction or 0):.1%} of events lie outside {window}")
+    usual_ms = DATA_SETS[data.name].window_ms
+    last_ms = found.last_ms
+    if last_ms is not None and (last_ms > LONG * usual_ms or last_ms * LONG < usual_ms):
         notes.append(
-            f"{part} part: events up to {_ms(found.last_ms)}, where recordings of {data.name} last about "
-            f"{_ms(usual_ms)}: the files may give times in another unit than the set's"
-        )
-    if found.last_ms is not None and found.last_ms * LONG < usual_ms:
-        notes.append(
-            f"{part} part: events up to {_ms(found.last_ms)} only, where recordings of {data.name} last about "
-            f"{_ms(usual_ms)}: the files may give times in another unit than the set's"
+            f"{part} part: events up to {_ms(last_ms)}{' only' * (last_ms < usual_ms)}, where recordings of "
+            f"{data.name} last about {_ms(usual_ms)}: the files may give times in another unit than the set's"
         )
     return notes
 
 
 def _of_counts(dataset: Dataset, part: str) -> list[str]:
-    stored = dataset.parts[part]
-    lengths = np.diff(stored.events.offsets)
+    cached = dataset.parts[part]
+    lengths = np.diff(cached.events.offsets)
     notes, median = [], float(np.median(lengths))
     empty, few = np.flatnonzero(lengths == 0), np.flatnonzero((lengths > 0) & (lengths * FEW < median))
     if len(empty):
@@ -78,10 +74,10 @@ def _of_counts(dataset: Dataset, part: str) -> list[str]:
 
 def _of_classes(dataset: Dataset) -> list[str]:
     notes = []
-    for part, stored in dataset.parts.items():
-        counts = np.bincount(stored.events.labels, minlength=dataset.classes)
+    for part, cached in dataset.parts.items():
+        counts = np.bincount(cached.events.labels, minlength=dataset.classes)
         empty = [dataset.class_names[label] for label in np.flatnonzero(counts == 0)]
-        if empty and len(stored.events):
+        if empty and len(cached.events):
             notes.append(f"{part} part: no recording of {len(empty)} of {dataset.classes} classes: {_few(empty)}")
         usual, times = Counter(counts.tolist()).most_common(1)[0]
         odd = [label for label in range(dataset.classes) if counts[label] not in (0, usual)]
@@ -91,28 +87,28 @@ def _of_classes(dataset: Dataset) -> list[str]:
     return notes
 
 
-def _of_twins(dataset: Dataset) -> list[str]:
+def _of_copies(dataset: Dataset) -> list[str]:
     """Recordings, by their events, that stand in two places."""
     train, test = dataset.parts["train"], dataset.parts["test"]
     if train.sha256 and train.sha256 == test.sha256:
         return [f"training and test part are the same {len(train.events)} recordings: the test figure means nothing"]
     notes = []
-    hashes = {part: stored.hashes * (np.diff(stored.events.offsets) > 0).astype(np.uint64)
-              for part, stored in dataset.parts.items() if len(stored.hashes) == len(stored.events)}  # fmt: skip
+    hashes = {part: cached.hashes * (np.diff(cached.events.offsets) > 0).astype(np.uint64)
+              for part, cached in dataset.parts.items() if len(cached.hashes) == len(cached.events)}  # fmt: skip
     if len(hashes) < len(dataset.parts):
         return []
     shared = np.isin(hashes["test"], hashes["train"]) & (hashes["test"] != 0)
     if shared.any():
         first = int(shared.argmax())
-        twin = int(np.flatnonzero(hashes["train"] == hashes["test"][first])[0])
+        copy = int(np.flatnonzero(hashes["train"] == hashes["test"][first])[0])
         notes.append(
             f"{int(shared.sum())} of {len(shared)} test recordings stand in the training part too, event for event; "
-            f"the first is {_name(dataset, 'test', first)}, there {_name(dataset, 'train', twin)}"
+            f"the first is {_name(dataset, 'test', first)}, there {_name(dataset, 'train', copy)}"
         )
     for part, each in hashes.items():
-        twins = len(each[each != 0]) - len(np.unique(each[each != 0]))
-        if twins:
-            notes.append(f"{part} part: {twins} recordings equal an earlier one event for event")
+        copies = len(each[each != 0]) - len(np.unique(each[each != 0]))
+        if copies:
+            notes.append(f"{part} part: {copies} recordings equal an earlier one event for event")
     return notes
 
 

@@ -15,7 +15,7 @@ from snn_bp.errors import SnnError
 
 _FIELDS = "xypt"
 _LARGEST = 2**62
-_COARSEST_US = 10_000  # of float times: the neighbours of the largest one; coarser ones have lost the recording's order
+_COARSEST_US = 10_000  # between neighbours of the largest float time; coarser ones have lost the order
 _EVENTS = np.dtype([(name, np.int64) for name in _FIELDS])
 _ROW_EVENTS = np.dtype([("t", np.int64), ("x", np.int64)])
 
@@ -85,10 +85,10 @@ def events_of_table(array: np.ndarray, *, unit_us: int, polarity: Polarity, sour
         columns = dict(zip(_FIELDS, array.T, strict=True))
     events = np.empty(len(columns["t"]), _EVENTS)
     for name in "xy":
-        events[name] = whole(columns[name], name, source=source)
+        events[name] = as_integers(columns[name], name, source=source)
     if columns["p"].dtype == np.uint64:
         columns["p"] = columns["p"].astype(np.int64)  # where the largest number is -1 again
-    events["p"] = polarity.read(whole(columns["p"], "p", source=source), source=source)
+    events["p"] = polarity.read(as_integers(columns["p"], "p", source=source), source=source)
     events["t"] = microseconds(columns["t"], unit_us=unit_us, source=source)
     return events
 
@@ -131,7 +131,7 @@ def events_of_row(times: Any, units: Any, *, source: str) -> np.ndarray:
         )
     events = np.empty(len(times), _ROW_EVENTS)
     events["t"] = microseconds(times, unit_us=1_000_000, source=source, name="spikes/times")
-    events["x"] = whole(units, "spikes/units", source=source)
+    events["x"] = as_integers(units, "spikes/units", source=source)
     return events
 
 
@@ -161,18 +161,18 @@ def order_of(events: np.ndarray) -> str:
     return "times step back, as where part of a file was overwritten" if steps_back else ""
 
 
-def whole(values: np.ndarray, name: str, *, source: str) -> np.ndarray:
-    """The values as int64; raises where one is no whole number, or beyond 62 bits."""
+def as_integers(values: np.ndarray, name: str, *, source: str) -> np.ndarray:
+    """The values as int64; raises where one is no integer, or beyond 62 bits."""
     if not len(values):
         return np.empty(0, np.int64)
     if values.dtype.kind not in "biuf":
-        raise SnnError(f"{source}: {name} should be whole numbers, found the type {values.dtype}.")
+        raise SnnError(f"{source}: {name} should be integers, found the type {values.dtype}.")
     if values.dtype.kind == "f":
         wrong = ~np.isfinite(values)
         wrong |= np.floor(values) != values
-        _refuse_first(values, wrong, name, source, expected="whole numbers")
+        _refuse_first(values, wrong, name, source, expected="integers")
     if values.dtype.kind in "uf":
-        _refuse_first(values, np.abs(values) >= _LARGEST, name, source, expected="whole numbers below 2**62")
+        _refuse_first(values, np.abs(values) >= _LARGEST, name, source, expected="integers below 2**62")
     return values.astype(np.int64)
 
 
@@ -213,5 +213,5 @@ def _refuse_first(values: np.ndarray, wrong: np.ndarray, name: str, source: str,
         at = int(wrong.argmax())
         raise SnnError(
             f"{source}: {name} should be {expected}, found {values[at]} at event {at} "
-            f"({int(wrong.sum())} of {len(values)} events). Leave such events out, or mend the file."
+            f"({int(wrong.sum())} of {len(values)} events). Leave such events out, or repair the file."
         )

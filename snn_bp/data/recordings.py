@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from snn_bp.data.catalogue import Entry
+from snn_bp.data.catalogue import DataSetInfo
 from snn_bp.data.raw import Polarity, events_of_bytes, events_of_table, naming, order_of
 from snn_bp.data.spoken import read_rows
 from snn_bp.data.store import Recording
@@ -36,92 +36,92 @@ def find_root(root: str | None) -> Path:
     return folder
 
 
-def find_set(entry: Entry, root: Path) -> Path | None:
+def find_set(info: DataSetInfo, root: Path) -> Path | None:
     """The set's own folder: `<root>/<tonic's name>`, or `root` itself; None where neither has files of it."""
-    for folder in (root / entry.tonic_class, root):
-        if any(files_of(entry, folder, part) for part in entry.parts):
+    for folder in (root / info.tonic_class, root):
+        if any(files_of(info, folder, part) for part in info.parts):
             return folder
     return None
 
 
-def files_of(entry: Entry, folder: Path, part: str) -> list[Path]:
+def files_of(info: DataSetInfo, folder: Path, part_name: str) -> list[Path]:
     """The files of one part in the order of their paths; empty where there are none.
 
     Links are followed. What bears a recording's name and is no file (a pipe, a device, a folder, a link to nothing)
     is refused: opening it might wait for ever. Names that begin with a dot, as macOS leaves beside files, are none.
     """
-    place = folder / entry.parts[part]
-    if not os.path.lexists(place):
+    path = folder / info.parts[part_name]
+    if not os.path.lexists(path):
         return []
-    is_file = entry.suffix == ".h5"
-    kind = _kind(place)
+    is_file = info.suffix == ".h5"
+    kind = _kind(path)
     if kind != ("a file" if is_file else "a folder"):
         raise SnnError(
-            f"{entry.name}: {place} should be {'a file' if is_file else 'a folder of recordings'}, found {kind}. "
-            f"Put {entry.layout} into one folder."
+            f"{info.name}: {path} should be {'a file' if is_file else 'a folder of recordings'}, found {kind}. "
+            f"Put {info.layout} into one folder."
         )
     if is_file:
-        return [place]
-    found = list(_walk(place, entry.suffix, ()))
-    return sorted(found, key=lambda file: file.relative_to(place).parts)
+        return [path]
+    found = list(_walk(path, info.suffix, ()))
+    return sorted(found, key=lambda file: file.relative_to(path).parts)
 
 
-def read_part(entry: Entry, folder: Path, part: str) -> Iterator[Recording]:
+def read_part(info: DataSetInfo, folder: Path, part_name: str) -> Iterator[Recording]:
     """Every recording of one part, with times from its start, numbered by the order of the files."""
-    place, polarity = folder / entry.parts[part], Polarity()
-    if entry.suffix == ".h5":
-        yield from read_rows(place)
+    path, polarity = folder / info.parts[part_name], Polarity()
+    if info.suffix == ".h5":
+        yield from read_rows(path)
         return
-    for file in files_of(entry, folder, part):
-        label = label_of(entry, file, place)
+    for file in files_of(info, folder, part_name):
+        label = label_of(info, file, path)
         with naming(str(file)):
-            if entry.suffix == ".bin":
+            if info.suffix == ".bin":
                 events = events_of_bytes(np.fromfile(file, np.uint8), source=str(file))
             else:
                 events = events_of_table(_table(file), unit_us=1000, polarity=polarity, source=str(file))
-        events, late = from_start(entry, events)
+        events, late = from_start(info, events)
         remarks = "; ".join(filter(None, (late, order_of(events))))
-        yield Recording(str(file), events, label, file.relative_to(place).as_posix(), remarks)
+        yield Recording(str(file), events, label, file.relative_to(path).as_posix(), remarks)
 
 
-def label_of(entry: Entry, file: Path, place: Path) -> int:
+def label_of(info: DataSetInfo, file: Path, path: Path) -> int:
     """The class that a file's path names: its folder in N-MNIST, the file itself in DVS Gesture."""
-    if entry.suffix == ".bin":
-        inner = file.relative_to(place).parts
-        if len(inner) != 2 or inner[0] not in entry.class_names:
+    if info.suffix == ".bin":
+        inner = file.relative_to(path).parts
+        if len(inner) != 2 or inner[0] not in info.class_names:
             raise SnnError(
-                f"{file}: recordings lie in a folder named by their class, {place.name}/0 to {place.name}/9, found "
-                f"{'/'.join((place.name, *inner))}. Rename or move it."
+                f"{file}: recordings lie in a folder named by their class, {path.name}/0 to {path.name}/9, found "
+                f"{'/'.join((path.name, *inner))}. Rename or move it."
             )
-        return entry.class_names.index(inner[0])
+        return info.class_names.index(inner[0])
     if not (file.stem.isascii() and file.stem.isdigit() and str(int(file.stem)) == file.stem):
         raise SnnError(
-            f"{file}: a recording is named by its class, 0.npy to {len(entry.class_names) - 1}.npy, found {file.name}. "
+            f"{file}: a recording is named by its class, 0.npy to {len(info.class_names) - 1}.npy, found {file.name}. "
             "Rename or move it."
         )
     return int(file.stem)
 
 
-def from_start(entry: Entry, events: np.ndarray) -> tuple[np.ndarray, str]:
+def from_start(info: DataSetInfo, events: np.ndarray) -> tuple[np.ndarray, str]:
     """The events with times from the start of the recording, and a remark where that is not where the clock starts.
 
     A recording starts at time 0 of its file. Two exceptions: DVS Gesture's files are cut out of longer recordings, and
     start at their first event; and a camera whose first event comes later than the set's whole usual window had been
     running, its recording starts at the first event too.
     """
-    if entry.clock == "of the recording" or not len(events):
+    if info.clock == "of the recording" or not len(events):
         return events, ""
     first = int(events["t"].min())
-    if entry.clock == "of a longer recording":
+    if info.clock == "of a longer recording":
         events["t"] -= first
         return events, ""
-    if first < entry.window_ms * 1000:
+    if first < info.window_ms * 1000:
         return events, ""
     events["t"] -= first
-    return events, f"the clock starts later than {entry.window_ms} ms, so time is counted from the first event"
+    return events, f"the clock starts later than {info.window_ms} ms, so time is counted from the first event"
 
 
-def download(entry: Entry, root: Path, *, quiet: bool) -> None:
+def download(info: DataSetInfo, root: Path, *, quiet: bool) -> None:
     """Let tonic fetch the set into `root`; one error, with the layout, where it cannot."""
     import tonic  # slow to import
 
@@ -131,11 +131,11 @@ def download(entry: Entry, root: Path, *, quiet: bool) -> None:
         root.mkdir(parents=True, exist_ok=True)
         socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
         with contextlib.redirect_stdout(printed):
-            for part in entry.parts:
-                getattr(tonic.datasets, entry.tonic_class)(str(root), train=part == "train")
+            for part in info.parts:
+                getattr(tonic.datasets, info.tonic_class)(str(root), train=part == "train")
     except (Exception, SystemExit) as cause:  # whatever tonic, gdown or the archive's reader raise
         raise SnnError(
-            f"{entry.name}: no files of it in {root}, and the download failed ({cause}). Put {entry.layout} "
+            f"{info.name}: no files of it in {root}, and the download failed ({cause}). Put {info.layout} "
             "there, or name the folder that has them with root= or the environment variable SNN_BP_DATA."
         ) from cause
     finally:
@@ -171,7 +171,7 @@ def _walk(folder: Path, suffix: str, above: tuple[tuple[int, int], ...]) -> Iter
         elif entry.is_dir():
             yield from _walk(path, suffix, (*above, (here.st_dev, here.st_ino)))
         elif entry.is_symlink() and not path.exists():
-            raise SnnError(f"{path}: it is a link to nothing, so its recordings would be missing. Mend or remove it.")
+            raise SnnError(f"{path}: it is a link to nothing, so its recordings would be missing. Repair or remove it.")
 
 
 def _table(file: Path) -> np.ndarray:

@@ -20,12 +20,12 @@ from snn_bp.kernels.cpu.compile import kernel
 
 SIDE = 34
 DURATION_MS = 310
-TRAINING = 1437  # of 1,797, in the order of the writers: the test part holds other hands
+TRAINING = 1437  # the first of 1,797, in the order of the writers: the test part holds other hands
 IMAGE = 20  # side of the digit on the sensor
-MARGIN = 6  # of ground around the canvas, more than the digit ever moves
+MARGIN = 6  # px of ground around the canvas, more than the digit ever moves
 BLUR = 0.45  # px
 LOG_OFFSET = 0.35
-LOG_CELLS = 2048  # of the table of logarithms, read with linear interpolation: within 3e-7
+LOG_CELLS = 2048  # in the table of logarithms, read with linear interpolation: within 3e-7
 CONTRAST, MISMATCH = 0.165, 0.12
 REFRACTORY_MS = 1.0
 AT_ONCE = 64  # recordings waiting in memory
@@ -170,9 +170,9 @@ def _fire(
                 c = column + int(back)
                 above = upper[c] + over * (upper[c + 1] - upper[c])
                 below = lower[c] + over * (lower[c + 1] - lower[c])
-                place = (above + down * (below - above)) * fineness
-                cell = np.int32(place)
-                new = logs[cell] + (place - cell) * (logs[cell + 1] - logs[cell])
+                entry = (above + down * (below - above)) * fineness
+                cell = np.int32(entry)
+                new = logs[cell] + (entry - cell) * (logs[cell + 1] - logs[cell])
                 old = level[row, column]
                 level[row, column] = new
                 if k == 0:

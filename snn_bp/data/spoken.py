@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from snn_bp.data.raw import events_of_row, naming, order_of, whole
+from snn_bp.data.raw import as_integers, events_of_row, naming, order_of
 from snn_bp.data.store import Recording
 from snn_bp.errors import SnnError
 
@@ -61,7 +61,7 @@ def _labels(content: Any, file: Path) -> np.ndarray:
         labels = labels.reshape(-1)
     if labels.ndim != 1:
         raise SnnError(f"{file}: labels should be one number a recording, found an array {list(labels.shape)}.")
-    return whole(labels, "labels", source=str(file))
+    return as_integers(labels, "labels", source=str(file))
 
 
 def _dataset(content: Any, name: str, file: Path) -> Any:

@@ -1,6 +1,6 @@
 """Recordings in the cache: arrays end to end on disk, written once and mapped into memory.
 
-A recording enters with whole numbers as wide as they come, and leaves in the smallest types that hold the sensor's
+A recording enters with integers as wide as they come, and leaves in the smallest types that hold the sensor's
 addresses. What the sensor cannot have seen is refused before it becomes one of these types.
 """
 
@@ -15,15 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from snn_bp.data.cache import (
-    Damaged,
-    begin_entry,
-    cache_folder,
-    open_entry,
-    place_entry,
-    remove,
-    seal_entry,
-)
+from snn_bp.data.cache import Damaged, begin_entry, cache_folder, open_entry, publish_entry, remove, seal_entry
 from snn_bp.data.catalogue import Sensor
 from snn_bp.data.encode import Events
 from snn_bp.errors import SnnError
@@ -40,29 +32,29 @@ class Recording:
     source: str
     events: np.ndarray  # structured: x, t and, from a sensor with rows, y and p
     label: int
-    name: str = ""  # of the recording within its part, short
+    name: str = ""  # the recording's within its part, short
     remark: str = ""  # what a reader should know of how it was read, in words that many recordings can share
 
 
 @dataclass(frozen=True)
-class Stored:
+class CachedEvents:
     """Events in the cache, or in memory where no cache can be written (`folder` is None)."""
 
     events: Events
-    sha256: str  # of the events and labels
+    sha256: str  # the hash of events and labels
     folder: Path | None
-    names: tuple[str, ...] = ()  # of each recording
-    hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # of the events of each recording
+    names: tuple[str, ...] = ()  # one for each recording
+    hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # one for the events of each recording
     notes: tuple[str, ...] = ()  # what was said while they were read, and what became of a damaged cache
 
 
 _NOTHING = np.empty(0, np.uint8)
-EMPTY = Stored(
+EMPTY = CachedEvents(
     Events(_NOTHING, _NOTHING, _NOTHING, _NOTHING, np.zeros(1, np.int64), np.empty(0, np.int64)), sha256="", folder=None
 )
 
 
-def store(name: str, recordings: Iterable[Recording], *, made_from: Any, sensor: Sensor, classes: int) -> Stored:
+def store(name: str, recordings: Iterable[Recording], *, made_from: Any, sensor: Sensor, classes: int) -> CachedEvents:
     """The events of `recordings`, from the cache if they were made from the same before.
 
     `made_from` is any value JSON can write. `recordings` is not touched when the cache has its events.
@@ -81,10 +73,10 @@ def store(name: str, recordings: Iterable[Recording], *, made_from: Any, sensor:
     try:
         _write(building, recordings, sensor=sensor, classes=classes)
         try:
-            record = place_entry(building, shared)
+            record = publish_entry(building, shared)
             folder = shared
         except PermissionError:  # another user's entry stands there, and this one may not read or replace it
-            record, folder = place_entry(building, own), own
+            record, folder = publish_entry(building, own), own
         return _mapped(folder, record, sensor, tuple(said))
     except (OSError, Damaged) as cause:
         raise SnnError(
@@ -95,7 +87,7 @@ def store(name: str, recordings: Iterable[Recording], *, made_from: Any, sensor:
         remove(building)
 
 
-def _opened(folder: Path, sensor: Sensor, said: list[str]) -> Stored | None:
+def _opened(folder: Path, sensor: Sensor, said: list[str]) -> CachedEvents | None:
     """What the cache has at `folder`; None where it has nothing or something damaged, which is added to `said`."""
     try:
         record = open_entry(folder)
@@ -107,7 +99,7 @@ def _opened(folder: Path, sensor: Sensor, said: list[str]) -> Stored | None:
     return None
 
 
-def _mapped(folder: Path, record: dict[str, Any], sensor: Sensor, said: tuple[str, ...]) -> Stored:
+def _mapped(folder: Path, record: dict[str, Any], sensor: Sensor, said: tuple[str, ...]) -> CachedEvents:
     """The arrays of an entry, mapped; raises `Damaged` where they are not those of `sensor`."""
     try:
         columns = {each: np.load(folder / f"{each}.npy", mmap_mode="r") for each in _dtypes(sensor)}
@@ -122,18 +114,18 @@ def _mapped(folder: Path, record: dict[str, Any], sensor: Sensor, said: tuple[st
                 for each, dtype in _dtypes(sensor).items())  # fmt: skip
     if not (whole and len(lengths) == len(labels) == len(hashes) == len(names)):
         raise Damaged("its arrays differ in length")
-    return Stored(_events(columns, lengths, labels), sha256, folder, names, hashes, notes)
+    return CachedEvents(_events(columns, lengths, labels), sha256, folder, names, hashes, notes)
 
 
-def _hold(recordings: Iterable[Recording], *, sensor: Sensor, classes: int) -> Stored:
+def _hold(recordings: Iterable[Recording], *, sensor: Sensor, classes: int) -> CachedEvents:
     """Events in memory."""
     columns: dict[str, list[bytes]] = {each: [] for each in _dtypes(sensor)}
-    takers = {each: parts.append for each, parts in columns.items()}
-    poured = _pour(recordings, takers, sensor=sensor, classes=classes)
+    sinks = {each: parts.append for each, parts in columns.items()}
+    index = _stream_into(sinks, recordings, sensor=sensor, classes=classes)
     arrays = {each: np.frombuffer(b"".join(columns[each]), dtype) for each, dtype in _dtypes(sensor).items()}
-    events = _events(arrays, poured.lengths, poured.labels)
-    hashes = np.array(poured.hashes, dtype=np.uint64)
-    return Stored(events, poured.sha256, None, tuple(poured.names), hashes, poured.notes())
+    events = _events(arrays, index.lengths, index.labels)
+    hashes = np.array(index.hashes, dtype=np.uint64)
+    return CachedEvents(events, index.sha256, None, tuple(index.names), hashes, index.notes())
 
 
 def _write(folder: Path, recordings: Iterable[Recording], *, sensor: Sensor, classes: int) -> None:
@@ -143,15 +135,15 @@ def _write(folder: Path, recordings: Iterable[Recording], *, sensor: Sensor, cla
         files = {each: stack.enter_context(open(folder / f"{each}.npy", "wb")) for each in dtypes}
         for each, file in files.items():
             _write_header(file, dtypes[each], 0)
-        takers = {each: file.write for each, file in files.items()}
-        poured = _pour(recordings, takers, sensor=sensor, classes=classes)
+        sinks = {each: file.write for each, file in files.items()}
+        index = _stream_into(sinks, recordings, sensor=sensor, classes=classes)
         for each, file in files.items():
-            _write_header(file, dtypes[each], sum(poured.lengths))
-    np.save(folder / "lengths.npy", np.array(poured.lengths, dtype=np.int64))
-    np.save(folder / "labels.npy", np.array(poured.labels, dtype=np.int64))
-    np.save(folder / "hashes.npy", np.array(poured.hashes, dtype=np.uint64))
-    (folder / "names.json").write_text(json.dumps(poured.names), encoding="utf-8")
-    seal_entry(folder, {"sha256": poured.sha256, "notes": poured.notes()})
+            _write_header(file, dtypes[each], sum(index.lengths))
+    np.save(folder / "lengths.npy", np.array(index.lengths, dtype=np.int64))
+    np.save(folder / "labels.npy", np.array(index.labels, dtype=np.int64))
+    np.save(folder / "hashes.npy", np.array(index.hashes, dtype=np.uint64))
+    (folder / "names.json").write_text(json.dumps(index.names), encoding="utf-8")
+    seal_entry(folder, {"sha256": index.sha256, "notes": index.notes()})
 
 
 def _write_header(file: BinaryIO, dtype: np.dtype, count: int) -> None:
@@ -162,7 +154,7 @@ def _write_header(file: BinaryIO, dtype: np.dtype, count: int) -> None:
 
 
 @dataclass
-class _Poured:
+class _Index:
     """What is kept of the recordings besides their events."""
 
     lengths: list[int] = field(default_factory=list)
@@ -179,29 +171,29 @@ class _Poured:
         )
 
 
-def _pour(
-    recordings: Iterable[Recording], takers: Mapping[str, Callable[[bytes], Any]], *, sensor: Sensor, classes: int
-) -> _Poured:
-    """Pass the bytes of each field to its taker; gives lengths, labels, names and hashes."""
-    poured, digest = _Poured(), hashlib.sha256()
+def _stream_into(
+    sinks: Mapping[str, Callable[[bytes], Any]], recordings: Iterable[Recording], *, sensor: Sensor, classes: int
+) -> _Index:
+    """Pass the bytes of each field to its sink; gives lengths, labels, names and hashes."""
+    index, digest = _Index(), hashlib.sha256()
     for recording in recordings:
         own = hashlib.sha256()
         for each, values in _checked(recording, sensor=sensor, classes=classes).items():
             content = values.tobytes()
-            takers[each](content)
+            sinks[each](content)
             digest.update(content)
             own.update(content)
         name = recording.name or recording.source
-        poured.lengths.append(len(recording.events))
-        poured.labels.append(recording.label)
-        poured.hashes.append(int.from_bytes(own.digest()[:8], "big"))
-        poured.names.append(name)
+        index.lengths.append(len(recording.events))
+        index.labels.append(recording.label)
+        index.hashes.append(int.from_bytes(own.digest()[:8], "big"))
+        index.names.append(name)
         if recording.remark:
-            count, first = poured.remarks.get(recording.remark, (0, name))
-            poured.remarks[recording.remark] = (count + 1, first)
-    digest.update(np.array([poured.lengths, poured.labels], dtype=np.int64).tobytes())
-    poured.sha256 = digest.hexdigest()
-    return poured
+            count, first = index.remarks.get(recording.remark, (0, name))
+            index.remarks[recording.remark] = (count + 1, first)
+    digest.update(np.array([index.lengths, index.labels], dtype=np.int64).tobytes())
+    index.sha256 = digest.hexdigest()
+    return index
 
 
 def _checked(recording: Recording, *, sensor: Sensor, classes: int) -> dict[str, np.ndarray]:

@@ -73,7 +73,7 @@ def _checked(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_kind(value: Any, hint: Any) -> bool:
-    """Whether a value from JSON is of the kind of an annotation of tonic's; whole numbers need not be whole there."""
+    """Whether a value from JSON is of the kind of an annotation of tonic's; where it says int, a float is taken too."""
     if get_origin(hint) in (Union, types.UnionType):
         return any(_of_kind(value, part) for part in get_args(hint))
     if get_origin(hint) in (tuple, list):

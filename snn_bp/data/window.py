@@ -18,13 +18,13 @@ class Inside:
     events_inside: int
     recordings_without: int  # with events, and none of them inside
     recordings_empty: int
-    first_ms: float | None  # of all recordings the earliest first event, and the latest last one
+    first_ms: float | None  # the earliest first event of all recordings, and the latest last one
     last_ms: float | None
     first_without: int | None  # the first recording that has none inside
 
     @property
-    def share(self) -> float | None:
-        """Of events in the window; None without any events."""
+    def fraction(self) -> float | None:
+        """Fraction of events that lie in the window; None without any events."""
         return self.events_inside / self.events if self.events else None
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from snn_bp.data import Dataset
-from snn_bp.data.catalogue import ENTRIES
+from snn_bp.data.catalogue import DATA_SETS
 from snn_bp.data.encode import Events
 from snn_bp.data.recordings import find_root, find_set, read_part
 from snn_bp.data.saccades import TRAINING, digit_images, simulate_recordings
-from snn_bp.data.store import Recording, Stored
+from snn_bp.data.store import CachedEvents, Recording
 from snn_bp.instruments.findings import Finding
 from snn_bp.instruments.learning import at_chance, best_constant
 from snn_bp.instruments.unroll import copied
@@ -127,7 +127,7 @@ def _some(dataset: Dataset, split: str) -> tuple[Tensor, Tensor]:
     return frames.transpose(0, 1).flatten(1), labels
 
 
-def _read_again(dataset: Dataset, part: str, count: int) -> Stored:
+def _read_again(dataset: Dataset, part: str, count: int) -> CachedEvents:
     """The first recordings of a part from their source, past the cache."""
     recordings = list(itertools.islice(_source(dataset, part, count), count))
     columns = {
@@ -138,15 +138,17 @@ def _read_again(dataset: Dataset, part: str, count: int) -> Stored:
     }
     columns |= {field: np.concatenate([each.events[field] for each in recordings]) for field in "xt"}
     offsets = np.cumsum([0, *(len(each.events) for each in recordings)])
-    return Stored(Events(**columns, offsets=offsets, labels=np.array([each.label for each in recordings])), "", None)
+    return CachedEvents(
+        Events(**columns, offsets=offsets, labels=np.array([each.label for each in recordings])), "", None
+    )
 
 
 def _source(dataset: Dataset, part: str, count: int) -> Iterator[Recording]:
-    entry = ENTRIES[dataset.data.name]
-    if entry.tonic_class:
-        folder = find_set(entry, find_root(dataset.data.root))
+    info = DATA_SETS[dataset.data.name]
+    if info.tonic_class:
+        folder = find_set(info, find_root(dataset.data.root))
         assert folder is not None, "the data set was loaded from there"
-        yield from read_part(entry, folder, part)
+        yield from read_part(info, folder, part)
         return
     images, labels = digit_images()
     first = 0 if part == "train" else TRAINING

@@ -3,7 +3,7 @@
 import numpy as np
 
 from snn_bp.data import Dataset
-from snn_bp.data.catalogue import ENTRIES
+from snn_bp.data.catalogue import DATA_SETS
 from snn_bp.instruments.findings import Finding
 from snn_bp.runs.folder import Run
 from snn_bp.runs.records import differing_data
@@ -91,7 +91,7 @@ def _window_change(dataset: Dataset, lasts: list[int]) -> tuple[tuple[str, ...],
     if not lasts:
         return (), ""
     end_us = int(np.percentile(lasts, COVERED)) + 1
-    end_us = min(end_us, max(ENTRIES[dataset.data.name].window_ms * 1000, dataset.data.window_us))
+    end_us = min(end_us, max(DATA_SETS[dataset.data.name].window_ms * 1000, dataset.data.window_us))
     if min(lasts) >= end_us:  # the clock starts late: the set's usual window is of no help
         end_us = int(np.percentile(lasts, COVERED)) + 1
     if end_us <= dataset.data.window_us:

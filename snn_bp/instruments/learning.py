@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.data import Data
-from snn_bp.data.catalogue import ENTRIES
+from snn_bp.data.catalogue import DATA_SETS
 from snn_bp.instruments.findings import Finding
 from snn_bp.model.blocks import parts_of
 from snn_bp.model.layers import Dropout, Layer
@@ -161,7 +161,7 @@ def _against_overfitting(data: Data, model: tuple[Layer, ...], samples: int) -> 
     if data.validation_fraction > 0.3:
         advice = f"{samples} recordings are too few for the network: leave fewer to validation."
         return advice, ("data.validation_fraction=0.1",)
-    sensor = ENTRIES[data.name].sensor
+    sensor = DATA_SETS[data.name].sensor
     reach = max(1, (140 if sensor is None else sensor[0]) // 12)
     if data.translate_px < reach and not data.transforms:
         advice = f"It knows its {samples} recordings by heart: take more, or move them anew in each epoch."

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from snn_bp.data import Dataset, load
-from snn_bp.data.record import describe
+from snn_bp.data.fingerprint import describe
 from snn_bp.errors import SnnError, as_path
 from snn_bp.files import (
     UNFINISHED,

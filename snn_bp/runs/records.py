@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from snn_bp.data import Dataset
-from snn_bp.data.record import first_difference
+from snn_bp.data.fingerprint import first_difference
 from snn_bp.errors import SnnError, is_number
 from snn_bp.files import json_sha256, read_object, read_text
 from snn_bp.runs.experiment import Experiment, from_json_text

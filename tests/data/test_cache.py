@@ -12,7 +12,7 @@ import pytest
 
 from snn_bp.data import cache as cache_files
 from snn_bp.data.cache import begin_entry, cache_entries, clean_cache
-from snn_bp.data.store import Recording, Stored, store
+from snn_bp.data.store import CachedEvents, Recording, store
 from snn_bp.errors import SnnError
 
 DTYPE = np.dtype([("x", int), ("y", int), ("t", int), ("p", int)])
@@ -27,7 +27,7 @@ def recordings(count: int = 3):
         yield Recording(f"file {number}", events, number % 2, f"{number}.bin")
 
 
-def keep(made_from: str = "these", source=recordings) -> Stored:
+def keep(made_from: str = "these", source=recordings) -> CachedEvents:
     return store("test", source(), made_from=made_from, sensor=(300, 5, 2), classes=2)
 
 
@@ -36,7 +36,7 @@ def not_read():
     yield
 
 
-def same(first: Stored, second: Stored) -> bool:
+def same(first: CachedEvents, second: CachedEvents) -> bool:
     fields = ("x", "y", "p", "t", "offsets", "labels")
     equal = all(np.array_equal(getattr(first.events, field), getattr(second.events, field)) for field in fields)
     return equal and (first.sha256, first.names) == (second.sha256, second.names)

@@ -164,5 +164,5 @@ def test_a_shorter_window_is_recorded_as_such(digits):
 
 @pytest.mark.parametrize("ids", ([True, False], [1.7], [[1, 2]], 3, ["1"], None), ids=str)
 def test_ids_that_are_no_list_of_whole_numbers_are_refused(digits, ids):
-    with pytest.raises(SnnError, match="ids should be a list of whole numbers"):
+    with pytest.raises(SnnError, match="ids should be a list of integers"):
         digits.batch("train", ids)

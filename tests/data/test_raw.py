@@ -93,11 +93,11 @@ def test_a_clock_that_has_wrapped_in_its_type_is_refused(dtype):
 @pytest.mark.parametrize(
     ("field", "value", "found"),
     [
-        (0, np.nan, "x should be whole numbers, found nan at event 2"),
-        (1, np.inf, "y should be whole numbers, found inf at event 2"),
-        (0, 2.5, r"x should be whole numbers, found 2\.5 at event 2"),
-        (2, np.nan, "p should be whole numbers, found nan at event 2"),
-        (2, 0.5, r"p should be whole numbers, found 0\.5"),
+        (0, np.nan, "x should be integers, found nan at event 2"),
+        (1, np.inf, "y should be integers, found inf at event 2"),
+        (0, 2.5, r"x should be integers, found 2\.5 at event 2"),
+        (2, np.nan, "p should be integers, found nan at event 2"),
+        (2, 0.5, r"p should be integers, found 0\.5"),
         (3, np.nan, "t should be finite, found nan at event 2"),
         (3, -1.0, r"t should be 0 or more, found -1\.0 at event 2"),
         (3, 1e300, "t should be 0 or more, found 1e"),
@@ -137,7 +137,7 @@ def test_a_structured_array_is_read_by_its_names(cache, tmp_path):
         (ROWS[:, :3], r"found int64 \[4, 3\]"),
         (np.zeros(3, [("x", "i2"), ("y", "i2"), ("pol", "?"), ("ts", "i8")]), "found x, y, pol, ts"),
         (np.zeros(3, [("x", "i2"), ("y", "i2"), ("p", "?"), ("t", "i8"), ("noise", "?")]), "found x, y, p, t, noise"),
-        (np.array([["a", "b", "c", "d"]]), "x should be whole numbers, found the type <U1"),
+        (np.array([["a", "b", "c", "d"]]), "x should be integers, found the type <U1"),
     ],
     ids=["transposed", "three columns", "other names", "one more name", "letters"],
 )
@@ -174,7 +174,7 @@ def test_seconds_become_the_nearest_microsecond():
     [
         ([0.1, np.nan], [1, 2], "spikes/times should be finite, found nan at event 1"),
         ([0.1, -0.5], [1, 2], r"spikes/times should be 0 or more, found -0\.5"),
-        ([0.1, 0.2], [1, np.nan], "spikes/units should be whole numbers, found nan"),
+        ([0.1, 0.2], [1, np.nan], "spikes/units should be integers, found nan"),
         ([0.1, 0.2], [1, 2, 3], r"found \[2\] and \[3\]"),
         ([100, 200], [1, 2], "should be seconds as floats, found int64 up to 200"),
     ],

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from snn_bp.data.store import Recording, Stored, store
+from snn_bp.data.store import CachedEvents, Recording, store
 from snn_bp.errors import SnnError
 
 SENSOR = (300, 5, 2)
@@ -20,7 +20,7 @@ def make_recordings(*, count=3, label=1, **changes):
         yield Recording(f"recording {number}", events, label)
 
 
-def keep(recordings, *, made_from="these", sensor=SENSOR) -> Stored:
+def keep(recordings, *, made_from="these", sensor=SENSOR) -> CachedEvents:
     return store("test", recordings, made_from=made_from, sensor=sensor, classes=3)
 
 
@@ -29,7 +29,7 @@ def refuse_to_be_read():
     yield
 
 
-def assert_same_events(first: Stored, second: Stored) -> None:
+def assert_same_events(first: CachedEvents, second: CachedEvents) -> None:
     for field in ("x", "y", "p", "t", "offsets", "labels"):
         assert np.array_equal(getattr(first.events, field), getattr(second.events, field)), field
     assert first.sha256 == second.sha256

@@ -1,11 +1,11 @@
-"""What a run's `data.json` says: which recordings and which frames the run saw."""
+"""The fingerprint of a data set in a run's `data.json`: which recordings and which frames the run saw."""
 
 import json
 from typing import Any
 
 import numpy as np
 
-from snn_bp.data.catalogue import ENTRIES, READING_FORMAT
+from snn_bp.data.catalogue import DATA_SETS, READING_FORMAT
 from snn_bp.data.dataset import Dataset
 from snn_bp.data.transforms_json import transform_to_json
 from snn_bp.files import json_sha256
@@ -123,18 +123,18 @@ def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
 
 
 def _describe_part(dataset: Dataset, part: str) -> dict[str, Any]:
-    stored, found = dataset.parts[part], dataset.window[part]
-    each = zip(stored.names, stored.events.labels.tolist(), stored.hashes.tolist(), strict=True)
+    cached, found = dataset.parts[part], dataset.window[part]
+    each = zip(cached.names, cached.events.labels.tolist(), cached.hashes.tolist(), strict=True)
     return {
-        "recordings": len(stored.events),
-        "recordings_in_full_copy": ENTRIES[dataset.data.name].totals[part],
+        "recordings": len(cached.events),
+        "recordings_in_full_copy": DATA_SETS[dataset.data.name].totals[part],
         "events": found.events,
-        "share_of_events_in_window": found.share,
+        "share_of_events_in_window": found.fraction,
         "recordings_without_event_in_window": found.recordings_without,
         "recordings_without_event": found.recordings_empty,
         "first_event_ms": found.first_ms,
         "last_event_ms": found.last_ms,
         "reading_format": READING_FORMAT,
-        "sha256": stored.sha256,
+        "sha256": cached.sha256,
         "each_recording": [f"{name} {label} {number:016x}" for name, label, number in each],  # name, class, events
     }
