@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snn_bp.chip.graph import Pair
 from snn_bp.chip.rules import neurons_of
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import Block, follow, scale_and_shift
 from snn_bp.model.modules import SumPool
 
 KNOWN = "Dense, Conv, Pool(kind='sum' or 'average'), BatchNorm, Flatten, Dropout and Delay"
-Pair = tuple[int, int]
 
 
 class Geometry(NamedTuple):
@@ -58,11 +58,9 @@ def folded(block: Block, x: Tensor | None = None, *, like: Tensor | None = None)
             total = _normed(part.layer, total, x)
         elif part.role not in ("flatten", "dropout", "delay"):  # these leave a sum as it is
             raise SnnError(f"a {type(part.layer).__name__} folds into no weighted sum. Those that do: {KNOWN}.")
-    if total is None and not pools:  # neurons at the input, each with its own pixel
-        return _each_its_own(neurons_of(block).shape, like)
-    if total is None:  # a pool of spikes with its own neurons
-        total = _pool_kernel(pools[0], shape[0], like)
-        for pool in pools[1:]:
+    if total is None:  # neurons at the input, each with its own pixel, or behind pools of spikes
+        total = _each_its_own(shape if pools else neurons_of(block).shape, like)
+        for pool in pools:
             total = _pooled_after(total, pool)
     return total
 
@@ -115,9 +113,7 @@ def _pooled_before(layer: nn.Module, pools: list[nn.Module], shape: tuple[int, .
                     "stride is its size and divides the image."
                 )
             spread = _spread(weight, [d * stride for d in geometry.dilation])
-            weight = F.conv_transpose2d(
-                spread.flatten(0, 1)[:, None], weight.new_full((1, 1, size, size), each)
-            ).unflatten(0, spread.shape[:2])[:, :, 0]
+            weight = _joined(spread, weight.new_full((1, 1, size, size), each))
             geometry = Geometry(
                 (geometry.stride[0] * stride, geometry.stride[1] * stride),
                 (geometry.padding[0] * stride, geometry.padding[1] * stride), (1, 1), geometry.groups,
@@ -130,12 +126,16 @@ def _pooled_after(total: Sum, pool: nn.Module) -> Sum:
     weight, bias, geometry = total
     assert geometry is not None, "a pool takes images"
     size, stride, each = _window(pool)
-    spread = _spread(weight, list(geometry.dilation))
     kernel = _spread(weight.new_full((1, 1, size, size), each), list(geometry.stride))
-    joined = F.conv_transpose2d(spread.flatten(0, 1)[:, None], kernel).unflatten(0, spread.shape[:2])[:, :, 0]
+    joined = _joined(_spread(weight, list(geometry.dilation)), kernel)
     strides = (geometry.stride[0] * stride, geometry.stride[1] * stride)
     moves = Geometry(strides, geometry.padding, (1, 1), geometry.groups)
     return Sum(joined, None if bias is None else bias * (each * size * size), moves)
+
+
+def _joined(kernels: Tensor, pool: Tensor) -> Tensor:
+    """Kernels `[out, in, height, width]`, each with that of a pool in one."""
+    return F.conv_transpose2d(kernels.flatten(0, 1)[:, None], pool).unflatten(0, kernels.shape[:2])[:, :, 0]
 
 
 def _each_its_own(shape: tuple[int, ...], like: Tensor) -> Sum:
@@ -143,13 +143,6 @@ def _each_its_own(shape: tuple[int, ...], like: Tensor) -> Sum:
     if len(shape) == 3:
         return Sum(like.new_ones(shape[0], 1, 1, 1), None, Geometry((1, 1), (0, 0), (1, 1), shape[0]))
     return Sum(torch.eye(shape[0], dtype=like.dtype, device=like.device), None, None)
-
-
-def _pool_kernel(pool: nn.Module, channels: int, like: Tensor) -> Sum:
-    """A pool as the convolution of each channel with itself alone."""
-    size, stride, each = _window(pool)
-    moves = Geometry((stride, stride), (0, 0), (1, 1), channels)
-    return Sum(like.new_full((channels, 1, size, size), each), None, moves)
 
 
 @singledispatch

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snn_bp.chip.folding import Sum, folded
+from snn_bp.chip.graph import BIAS_HIGH, THRESHOLD_HIGH
 from snn_bp.chip.rules import LOIHI, chip_blocks, name_of, neurons_of
 from snn_bp.errors import SnnError
 from snn_bp.kernels.around import first_derivatives, has_hooks_on_every_module, is_transformed
@@ -23,7 +24,7 @@ from snn_bp.model.blocks import Block, Layers
 from snn_bp.neurons import coefficients, has_current, is_spiking
 from snn_bp.surrogates import Surrogate
 
-WEIGHT_LOW, WEIGHT_HIGH, BIAS_HIGH, THRESHOLD_HIGH = -128, 127, 4095, 131071
+WEIGHT_LOW, WEIGHT_HIGH = -128, 127
 INPUT_HIGH = 255  # the most that a graded spike of 8 bits carries
 ON_CHIP = 'target="loihi"'
 SLOPE_RESCALED = "surrogate counts the slope in units of the potential, which the grid rescales. Use per='threshold'."

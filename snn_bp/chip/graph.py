@@ -15,7 +15,7 @@ Pair: TypeAlias = tuple[int, int]
 Shape: TypeAlias = tuple[int, ...]
 
 DECAY_ONE = 4096  # a decay of this leaves nothing
-WEIGHT_LOW, WEIGHT_HIGH, BIAS_LOW, BIAS_HIGH = -256, 255, -4096, 4095
+BIAS_LOW, BIAS_HIGH = -4096, 4095
 THRESHOLD_HIGH, DELAY_HIGH = 131071, 62
 
 

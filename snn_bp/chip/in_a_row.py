@@ -43,10 +43,9 @@ def carried(graph: Graph) -> tuple[Carried, ...]:
     found, ends = [], 0.0
     for index, population in enumerate(graph.populations):
         ends = _silent_after(population, ends + _longest_delay(population), graph, index)
-        ways = [
-            *(["its recurrence"] if population.recurrent is not None else []),
-            *([f"the delay in front of population {index + 1}"] if _delay_behind(graph, index) else []),
-        ]
+        ways = ["its recurrence"] if population.recurrent is not None else []
+        if any(map(_longest_delay, graph.populations[index + 1 : index + 2])):
+            ways.append(f"the delay in front of population {index + 1}")
         if ends == np.inf and ways:
             found.append(Carried(index, _fires_alone(population), " and ".join(ways)))
     return tuple(found)
@@ -128,11 +127,6 @@ def _last_spikes(graph: Graph, x: Tensor | np.ndarray) -> list[int]:
 
 def _longest_delay(population: Population) -> int:
     return 0 if population.delay is None else int(population.delay.max(initial=0))
-
-
-def _delay_behind(graph: Graph, index: int) -> bool:
-    behind = graph.populations[index + 1 : index + 2]
-    return bool(behind) and _longest_delay(behind[0]) > 0
 
 
 def _silent_after(population: Population, input_ends: float, graph: Graph, index: int) -> float:

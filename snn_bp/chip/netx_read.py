@@ -180,11 +180,7 @@ def _neuron(entry: "_Entry") -> dict[str, Any]:
             f"{neuron.name}: a refractory period of {neuron.integers('refDelay').max()} steps, which lava ignores."
         )
     names = {"current_decay": "iDecay", "voltage_decay": "vDecay", "threshold": "vThMant"}
-    return {ours: _number(neuron.integers(theirs, kinds="iu")) for ours, theirs in names.items()}
-
-
-def _number(values: np.ndarray) -> int | np.ndarray:
-    return values.item() if values.size == 1 else values
+    return {ours: neuron.integers(theirs, kinds="iu") for ours, theirs in names.items()}
 
 
 def _attribute(entries: Entries, name: str) -> int:

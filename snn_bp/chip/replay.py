@@ -102,7 +102,8 @@ def _replay(graph: Graph, x: np.ndarray, rows: int, every: int, record: bool) ->
     recorded: tuple[list[np.ndarray], ...] = ([], [], [])
     out, overflows = sent, []
     for index, population in enumerate(graph.populations):
-        sums, wrapped = _sums(population, sent, most)
+        conv = population.kind == "conv"
+        sums, wrapped = _convolution(population, sent, most) if conv else (_dense(population, sent, most), 0)
         sums = _late(sums, 1)
         cleared = range((index + 1) % every, rows, every) if graph.cleared else range(0)
         answers = _neurons(population, sums, record=record or population.readout, cleared=cleared)
@@ -166,15 +167,8 @@ def _each(population: Population, values: int | np.ndarray) -> np.ndarray:
     return np.repeat(values, population.size // values.size)
 
 
-def _sums(population: Population, sent: np.ndarray, most: int) -> tuple[np.ndarray, int]:
-    """What is on its way to each neuron, `[rows, batch, size]` (int32), in the row where it would arrive at once.
-
-    And how many of a convolution's sums were wrapped to 24 bits.
-    """
-    return _convolution(population, sent, most) if population.kind == "conv" else (_dense(population, sent, most), 0)
-
-
 def _dense(population: Population, sent: np.ndarray, most: int) -> np.ndarray:
+    """The sums of a dense population, `[rows, batch, size]` (int32), in the row where they would arrive at once."""
     weight, delay = population.weight, population.delay
     sent = sent.reshape(*sent.shape[:2], weight.shape[1])
     if delay is None:

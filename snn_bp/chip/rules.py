@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 
 from torch import nn
 
+from snn_bp.chip.graph import DELAY_HIGH
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import Block, Layers, Part, Role, blocks
 from snn_bp.model.exact import check_exact
@@ -14,7 +15,6 @@ from snn_bp.neurons import IF, LI, LIF, CubaLIF, is_spiking
 Target: TypeAlias = Literal["float", "loihi"]
 LOIHI = "for Loihi"  # how refusals of the target and of .net files begin
 NEURONS = (IF, LIF, CubaLIF, LI)  # the neurons of the chip; a subclass is another neuron
-LONGEST_DELAY = 62
 NO_MAXIMUM = "a maximum cannot be a weighted sum. Use Pool(2, kind='sum') or a Conv with a stride."
 IMAGES_ONLY = "the file has convolutions and pools of images only. Use Dense on a row of channels."
 REFUSED = {
@@ -124,8 +124,8 @@ def _delay(block: Block, part: Part) -> str | None:
     if not any(len(weights.after) == 1 for weights in block.of("weights")):
         return "a Delay stands in front of a Dense; leave out that of a convolution or pool."
     longest = sum(delays.longest() for delays in delays_of(block))
-    if longest > LONGEST_DELAY:
-        return f"its delays reach {longest} steps, the chip holds {LONGEST_DELAY}. Use Delay(..., most=62)."
+    if longest > DELAY_HIGH:
+        return f"its delays reach {longest} steps, the chip holds {DELAY_HIGH}. Use Delay(..., most=62)."
     if any(other.index < part.index or len(other.after) > 1 for other in block.of("weights", "pool")):
         return "a Delay stands right behind neurons (or the input), in front of a Dense; a convolution has none."
     return None

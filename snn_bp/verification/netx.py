@@ -85,7 +85,10 @@ def verify_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Veri
             compared += mine.size
         overflows = [before + now for before, now in zip(overflows, replay.overflows, strict=True)]
         total += len(targets)
-    per = {stage: tuple(_shared(part, total) for part in parts) for stage, parts in counts.items()}
+    per = {
+        stage: tuple({name: count / total for name, count in each.items()} for each in both)
+        for stage, both in counts.items()
+    }
     rounding: dict[str, Any] = {}
     if run.experiment.train.target == "float":
         rounding = {"votes": others, "spikes": per["float"][0]}
@@ -94,17 +97,19 @@ def verify_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Veri
         lost = {each.name: each for each in lost_weights(chip, graph.populations) if each.count}
     fits = {name: placement(held, name) for name in CHIPS}
     beyond = {name: found._asdict() for name, found in zip(names, overflows, strict=True) if any(found)}
-    steps = len(batches[0][0])
+    going_on = [f"{names[each.population]}: {each}" for each in carried(held)]
+    if difference is not None and not difference.startswith(("the file", "rounding")):
+        difference = " ".join((difference + ".", *going_on))  # what in the graph may be the cause of it
     return Verification(
-        file=str(file), split="", samples=total, difference=_explained(difference, held, names), compared=compared,
+        file=str(file), split="", samples=total, difference=difference, compared=compared,
         accuracy={name: count / total for name, count in right.items()},
         spikes=per["quantised"][0], operations=per["quantised"][1],
         weights={name: _histogram(population.weight) for name, population in zip(names, held.populations, strict=True)},
         chips={name: " ".join((f"{sum(on.cores)} cores at least.", *on.problems)) for name, on in fits.items()},
         row=min(ROW, total), pause=held.pause, rounding=rounding, overflows=beyond,
         lost={name: each.count for name, each in lost.items()},
-        warnings=(*_too_large(beyond), *map(str, lost.values()), *_going_on(held, names)),
-        load=loading_call(held, file, steps=steps),
+        warnings=(*_too_large(beyond), *map(str, lost.values()), *going_on),
+        load=loading_call(held, file, steps=len(batches[0][0])),
     )  # fmt: skip
 
 
@@ -136,15 +141,15 @@ def ask_client(file: Path, x: Tensor) -> tuple[str, str | None]:
     every = len(x) + held.pause
     ours = simulate(held, one_after_the_other(held, x, row=recordings), record=True, every=every)
     ran = run_client(file, x)
-    pairs = {"the output": (in_a_row(held, x, row=recordings).out, ran.out)}
-    if held.populations[-1].readout:
-        del pairs["the output"]  # lava's potentials are those after reset, and stand below
+    pairs = {}
+    if not held.populations[-1].readout:  # lava's potentials are those after reset, and stand below
+        pairs["the output"] = in_a_row(held, x, row=recordings).out, ran.out
     for index in range(len(held.populations)):
         fired = ours.spikes[index]
-        of = f"of population {index}"
-        pairs[f"spikes {of}"] = fired, ran.spikes[index][:, None]
-        pairs[f"currents {of}"] = ours.currents[index], ran.currents[index][:, None]
-        pairs[f"potentials {of}"] = ours.potentials[index] * (1 - fired), ran.potentials[index][:, None]
+        pairs[f"spikes of population {index}"] = fired, ran.spikes[index][:, None]
+        pairs[f"currents of population {index}"] = ours.currents[index], ran.currents[index][:, None]
+        after_reset = ours.potentials[index] * (1 - fired)
+        pairs[f"potentials of population {index}"] = after_reset, ran.potentials[index][:, None]
     compared = 0
     for name, (mine, theirs) in pairs.items():
         compared += mine.size
@@ -152,19 +157,6 @@ def ask_client(file: Path, x: Tensor) -> tuple[str, str | None]:
         if difference is not None:
             return "it differs", difference
     return f"all {compared:,} spikes, currents and potentials of {recordings} recordings in a row are equal", None
-
-
-def _explained(difference: str | None, graph: Graph, names: Sequence[str]) -> str | None:
-    """A difference, with what in the graph may be the cause of it."""
-    if difference is None or difference.startswith(("the file", "rounding")):
-        return difference
-    return " ".join((difference + ".", *_going_on(graph, names)))
-
-
-def _going_on(graph: Graph, names: Sequence[str]) -> list[str]:
-    return (
-        [f"{names[each.population]}: {each}" for each in carried(graph)] if len(names) == len(graph.populations) else []
-    )
 
 
 def _too_large(overflows: dict[str, dict[str, int]]) -> list[str]:
@@ -180,10 +172,6 @@ def _too_large(overflows: dict[str, dict[str, int]]) -> list[str]:
         for kind, count in kinds.items()
         if count
     ]
-
-
-def _shared(counts: dict[str, float], recordings: int) -> dict[str, float]:
-    return {name: count / recordings for name, count in counts.items()}
 
 
 def _histogram(weights: np.ndarray) -> dict[int, int]:
