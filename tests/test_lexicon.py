@@ -61,6 +61,7 @@ CLEAN = (
     "errors",
     "exchange",
     "files",
+    "reports",
     "runs",
     "surrogates",
     "training",

@@ -54,14 +54,14 @@ METRICS = [
 ROWS = [
     {
         "epoch": epoch,
-        "layer": f"layer {place} (LIF)",
-        "rate": 0.1 * place,
+        "layer": f"model.{index} LIF(beta=0.9)",
+        "rate": 0.1 * index,
         "silent": 0.5,
         "saturated": 0.0,
         "window": 0.3,
     }
     for epoch in (1, 2)
-    for place in range(9)
+    for index in range(9)
 ]
 
 
@@ -82,13 +82,13 @@ def traced(network, x):
 
 
 @pytest.fixture(scope="module")
-def figures(network, x, trace):
+def figures(network, x, traced):
     out = network(x)
     names = ("an unusually long name of a class", "b", "c", "d", "e")
     return {
-        "raster": raster(trace),
-        "error_map": error_map(trace),
-        "surrogate": surrogate_window(trace),
+        "raster": raster(traced),
+        "error_map": error_map(traced),
+        "surrogate": surrogate_window(traced),
         "events": event_strip(x, out, target=1, class_names=names, step_ms=2.5),
         "channels": event_strip(x.flatten(2), out, target=1),
         "training": training_curves(METRICS),
@@ -98,7 +98,7 @@ def figures(network, x, trace):
         "filters": weight_filters(network, filters=3),
         "kernels": weight_filters(Network((Conv(3, 3),), (9, 8, 8))),
         "matrix": weight_filters(Network((Dense(5),), (12,))),
-        "histogram": weight_histogram({"layer 2 (LIF)": {-4: 2, 0: 5, 8: 1}, "b": {0: 1}, "c": {1: 3}}),
+        "histogram": weight_histogram({"model.2 LIF(beta=0.8)": {-4: 2, 0: 5, 8: 1}, "b": {0: 1}, "c": {1: 3}}),
     }
 
 
@@ -140,49 +140,49 @@ def test_luminance_never_turns_along_a_colour_map(shades):
     assert abs(luminance[-1] - luminance[0]) > 0.3
 
 
-def test_raster_shows_every_spike_of_the_neurons_it_shows_over_their_error(trace):
-    drawn = raster(trace, sample=1, neurons=20)
+def test_raster_shows_every_spike_of_the_neurons_it_shows_over_their_error(traced):
+    drawn = raster(traced, sample=1, neurons=20)
 
     axis, readout = drawn.axes[:2]
     shown = np.linspace(0, 69, 20).astype(int)
     (dots,) = axis.get_lines()
     seen = set(zip(dots.get_xdata().tolist(), dots.get_ydata().tolist(), strict=True))
-    spikes = trace.layers[0].spikes[:, 1].numpy()[:, shown]
+    spikes = traced.layers[0].spikes[:, 1].numpy()[:, shown]
     assert seen == set(zip(*map(np.ndarray.tolist, np.nonzero(spikes)), strict=True)) and seen
     picture = axis.get_images()[0]
-    wanted = trace.layers[0].error[:, 1].abs().numpy()[:, shown].T
+    wanted = traced.layers[0].error[:, 1].abs().numpy()[:, shown].T
     np.testing.assert_array_equal(picture.get_array(), np.maximum(wanted, picture.norm.vmin))
     assert readout.get_lines() == []  # it does not spike
     assert readout.get_images()[0].get_array().shape == (5, STEPS)
 
 
 @pytest.mark.parametrize("wrong", ({"sample": BATCH}, {"sample": -1}, {"neurons": 0}), ids=str)
-def test_raster_refuses_what_the_trace_does_not_hold(trace, wrong):
+def test_raster_refuses_what_the_trace_does_not_hold(traced, wrong):
     with pytest.raises(SnnError, match=next(iter(wrong))):
-        raster(trace, **wrong)
+        raster(traced, **wrong)
 
 
-def test_error_map_holds_the_errors_of_the_trace(trace, figures):
+def test_error_map_holds_the_errors_of_the_trace(traced, figures):
     axis = figures["error_map"].axes[0]
 
-    np.testing.assert_array_equal(axis.get_images()[0].get_array(), trace.errors.numpy())
-    assert [label.get_text() for label in axis.get_yticklabels()] == [layer.name for layer in trace.layers]
+    np.testing.assert_array_equal(axis.get_images()[0].get_array(), traced.errors.numpy())
+    assert [label.get_text() for label in axis.get_yticklabels()] == [layer.name for layer in traced.layers]
 
 
 def test_pictures_of_a_dead_or_broken_pass_can_be_drawn(network, x):
     still = trace(network, torch.zeros_like(x), torch.arange(BATCH))
     broken = trace(network, x * float("inf"), torch.arange(BATCH))
 
-    for traced in (still, broken):
+    for each in (still, broken):
         for draw in (raster, error_map, surrogate_window):
-            png_bytes(draw(traced), dpi=30)
+            png_bytes(draw(each), dpi=30)
 
 
-def test_the_windows_histogram_and_slope_are_those_of_the_trace(trace):
-    drawn = surrogate_window(trace)
+def test_the_windows_histogram_and_slope_are_those_of_the_trace(traced):
+    drawn = surrogate_window(traced)
 
     axis, other = drawn.axes
-    layer = trace.layers[0]
+    layer = traced.layers[0]
     heights, edges, _ = axis.patches[0].get_data()
     inside = (layer.distances >= edges[0]) & (layer.distances <= edges[-1])
     assert heights.sum() == pytest.approx(float(inside.float().mean()), abs=1e-6)
@@ -200,7 +200,7 @@ def test_a_network_that_does_not_spike_has_no_surrogate_to_show(x):
 
 
 @pytest.mark.parametrize("loss", (CountCrossEntropy(), MaxCrossEntropy(), FirstSpike()), ids=repr)
-def test_votes_at_the_last_step_are_those_the_loss_sees(x, loss):
+def test_scores_at_the_last_step_are_those_the_loss_sees(x, loss):
     out = torch.bernoulli(torch.full((STEPS, BATCH, 4), 0.4), generator=torch.Generator().manual_seed(3))
 
     drawn = event_strip(x, out, target=2, sample=1, loss=loss)
@@ -244,8 +244,8 @@ def test_dense_weights_are_laid_out_as_the_sensor(network):
     mosaic = weight_filters(network, filters=10).axes[0].get_images()[0].get_array().filled(np.nan)
 
     weight = network.layers[1].weight.detach().numpy()
-    places = {(0, 0): (1, 1), (1, 0): (1, 6), (1, 1): (8, 6), (9, 1): (22, 6)}  # a gap of 1 around 6 x 4
-    for (unit, channel), (top, left) in places.items():
+    corners = {(0, 0): (1, 1), (1, 0): (1, 6), (1, 1): (8, 6), (9, 1): (22, 6)}  # a gap of 1 around 6 x 4
+    for (unit, channel), (top, left) in corners.items():
         wanted = weight[unit, 24 * channel : 24 * (channel + 1)].reshape(6, 4)
         np.testing.assert_array_equal(mosaic[top : top + 6, left : left + 4], wanted)
     assert np.isfinite(mosaic).sum() == 10 * 48
@@ -256,7 +256,7 @@ def test_a_network_without_weights_has_no_filters():
         weight_filters(Network((LIF(beta=0.5),), (4,)))
 
 
-def test_confusion_colours_are_shares_of_the_true_class():
+def test_confusion_colours_are_fractions_of_the_true_class():
     picture = confusion_matrix([[8, 2], [0, 0]]).axes[0].get_images()[0]
 
     np.testing.assert_allclose(picture.get_array(), [[0.8, 0.2], [0, 0]])
@@ -271,7 +271,11 @@ def test_confusion_that_is_no_square_is_refused(wrong):
 def test_the_histogram_of_weights_names_its_grid(figures):
     titles = [axis.get_title(loc="left") for axis in figures["histogram"].axes if axis.get_visible()]
 
-    assert titles == ["layer 2 (LIF): 3 values, steps of 4", "b: 1 values, steps of 1", "c: 1 values, steps of 1"]
+    assert titles == [
+        "model.2 LIF(beta=0.8)\n3 values, steps of 4",
+        "b\n1 values, steps of 1",
+        "c\n1 values, steps of 1",
+    ]
 
 
 @pytest.mark.usefixtures("few_digits")

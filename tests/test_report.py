@@ -97,7 +97,7 @@ def test_the_page_can_be_read_by_those_who_do_not_see_it(written):
     assert len(page.all("caption")) == len(page.all("table")) >= 7
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(set(ids)) == len(ids)
-    assert {link["href"] for link in page.all("a")} == {f"#{place}" for place in ids}
+    assert {link["href"] for link in page.all("a")} == {f"#{anchor}" for anchor in ids}
     assert len(page.all("h1")) == 1 and len(page.all("h2")) == len(ids)
     assert page.all("html") == [{"lang": "en"}] and len(page.all("title")) == 1
 
@@ -211,7 +211,7 @@ def test_a_broken_file_costs_its_part_of_the_page_alone(copy, name):
 
 
 @pytest.mark.parametrize("content", ("{", "[]", '{"holds": true}'))
-def test_a_file_that_is_no_proof_is_said(copy, content):
+def test_a_file_that_is_no_verification_is_said(copy, content):
     (copy.path / "export").mkdir()
     (copy.path / "export" / "odd.json").write_text(content)
 

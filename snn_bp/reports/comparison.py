@@ -58,15 +58,19 @@ class Comparison:
     @property
     def notes(self) -> list[str]:
         """What weakens the figures, in sentences."""
-        said = []
-        for place, group in enumerate(self.groups, 1):
+        sentences = []
+        for number, group in enumerate(self.groups, 1):
             for seed, count in Counter(group.seeds).items():
                 if count > 1:
-                    said.append(f"group {place} has seed {seed} {count} times: its deviation is not one over seeds")
+                    sentences.append(
+                        f"group {number} has seed {seed} {count} times: its deviation is not one over seeds"
+                    )
             for name, spread in group.figures.items():
                 if spread.runs < len(group.paths):
-                    said.append(f"group {place}: {spread.runs} of {len(group.paths)} runs have a {MEASURES[name]}")
-        return said
+                    sentences.append(
+                        f"group {number}: {spread.runs} of {len(group.paths)} runs have a {MEASURES[name]}"
+                    )
+        return sentences
 
     def record(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -100,12 +104,12 @@ class Comparison:
             measured = [name for name in MEASURES if any(name in group.figures for group in self.groups)]
             settings = list(self.groups[0].settings)
             table = [["group", "runs", *(MEASURES[name] for name in measured)]]
-            for place, group in enumerate(self.groups, 1):
+            for number, group in enumerate(self.groups, 1):
                 figures = [str(group.figures.get(name, "-")) for name in measured]
-                table.append([str(place), str(len(group.paths)), *figures])
+                table.append([str(number), str(len(group.paths)), *figures])
             lines += _aligned(table)
-            for place, group in enumerate(self.groups, 1):
-                lines.append(f"group {place}: seeds {_listed(group.seeds)} ({_listed(group.paths)})")
+            for number, group in enumerate(self.groups, 1):
+                lines.append(f"group {number}: seeds {_listed(group.seeds)} ({_listed(group.paths)})")
                 lines += [f"  {key} = {group.settings[key]}" for key in settings]
         lines += [f"{path}: {state}" for path, state in self.unfinished.items()]
         lines += [f"note: {note}" for note in self.notes]
@@ -122,16 +126,16 @@ def compare(runs: Sequence[Run | Path | str]) -> Comparison:
         raise SnnError("compare: no run is named. `snn-bp compare runs/a runs/b`, or `snn-bp compare runs/*`.")
     unfinished: dict[str, str] = {}
     distinct: dict[Path, Run] = {}
-    for asked_for in runs:
-        path = asked_for.path if isinstance(asked_for, Run) else Path(asked_for)
+    for each in runs:
+        path = each.path if isinstance(each, Run) else Path(each)
         try:
-            run = asked_for if isinstance(asked_for, Run) else Run(path)
+            run = each if isinstance(each, Run) else Run(path)
             distinct.setdefault(path.resolve(), run)
         except SnnError as problem:
             if not is_there(path / "experiment.json"):  # a name mistyped, not a run that is damaged
                 raise
             unfinished[str(path)] = f"cannot be read: {problem}"
-    asked: list[Any] = []  # of each group, its experiment as JSON, which compares 52 and 52.0 as equal
+    contents: list[Any] = []  # the experiment of each group as JSON, in which 52 equals 52.0
     members: list[list[tuple[Run, dict[str, float]]]] = []
     for run in distinct.values():
         try:
@@ -143,10 +147,10 @@ def compare(runs: Sequence[Run | Path | str]) -> Comparison:
             unfinished[str(run.path)] = state_of(run)
             continue
         content = to_json(replace(run.experiment, seed=0, data=replace(run.experiment.data, root=None)))
-        if content not in asked:
-            asked.append(content)
+        if content not in contents:
+            contents.append(content)
             members.append([])
-        members[asked.index(content)].append((run, _figures(results)))
+        members[contents.index(content)].append((run, _figures(results)))
     named = [settings(group[0][0].experiment) for group in members]
     for each in named:
         del each["seed"], each["data.root"]
@@ -171,7 +175,7 @@ def settings(experiment: Experiment) -> dict[str, str]:
     for part in ("data", "train"):
         value = getattr(experiment, part)
         found |= {f"{part}.{field.name}": written(getattr(value, field.name)) for field in fields(value)}
-    found |= {f"model.{place}": written(layer) for place, layer in enumerate(experiment.model)}
+    found |= {f"model.{index}": written(layer) for index, layer in enumerate(experiment.model)}
     return {**found, "seed": str(experiment.seed)}
 
 

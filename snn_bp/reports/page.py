@@ -35,7 +35,7 @@ class Section:
     """A heading and what stands under it, in this order."""
 
     title: str
-    said: Sequence[str] = ()
+    sentences: Sequence[str] = ()
     facts: Sequence[Fact] = ()
     listed: Sequence[str] = ()
     tables: Sequence[Table] = ()
@@ -43,7 +43,7 @@ class Section:
     folded: Sequence[Table] = ()  # behind a line to open
 
     @property
-    def place(self) -> str:
+    def anchor(self) -> str:
         """What a link within the page calls it."""
         return "-".join("".join(letter if letter.isalnum() else " " for letter in self.title.lower()).split())
 
@@ -116,15 +116,15 @@ PAGE = """
 <p class="soft">{{ lead }}</p>
 <nav aria-label="Sections"><ul>
 {% for section in sections %}
-<li><a href="#{{ section.place }}">{{ section.title }}</a></li>
+<li><a href="#{{ section.anchor }}">{{ section.title }}</a></li>
 {% endfor %}
 </ul></nav>
 </header>
 <main>
 {% for section in sections %}
-<section aria-labelledby="{{ section.place }}">
-<h2 id="{{ section.place }}">{{ section.title }}</h2>
-{% for sentence in section.said %}
+<section aria-labelledby="{{ section.anchor }}">
+<h2 id="{{ section.anchor }}">{{ section.title }}</h2>
+{% for sentence in section.sentences %}
 <p>{{ sentence }}</p>
 {% endfor %}
 {% if section.facts %}

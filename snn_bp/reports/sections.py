@@ -12,7 +12,7 @@ from snn_bp.files import is_there, read_object
 from snn_bp.instruments.doctor import diagnose
 from snn_bp.instruments.learning import largest_updates
 from snn_bp.model.names import path_of
-from snn_bp.reports.comparison import settings
+from snn_bp.reports.comparison import settings, written
 from snn_bp.reports.page import Fact, Image, Section, Table
 from snn_bp.reports.plots.pictures import Picture, Scene, confusion_picture, has_checkpoint, training_pictures
 from snn_bp.reports.plots.style import svg_bytes
@@ -22,16 +22,8 @@ from snn_bp.runs.experiment import Train
 from snn_bp.runs.folder import Run
 
 NO_CHECKPOINT = "The run has no checkpoint yet: there is no trained network to look at."
-VERIFICATION = {
-    "file",
-    "holds",
-    "samples",
-    "split",
-    "accuracy",
-    "compared",
-    "difference",
-    "note",
-}  # what any verification holds
+# what any verification holds
+VERIFICATION = {"file", "holds", "samples", "split", "accuracy", "compared", "difference", "note"}
 
 
 def results(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Section:
@@ -51,12 +43,12 @@ def results(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Secti
         facts.append(Fact("parameters", f"{found['parameters']:,}"))
     if "train_seconds" in found:
         facts.append(Fact("training", f"{found['train_seconds']:,.1f} s", f"{found['epochs']} epochs"))
-    said = list(found.get("notes", []))
+    sentences = list(found.get("notes", []))
     if not found:
-        said.append("The run is not finished; there are no final results.")
+        sentences.append("The run is not finished; there are no final results.")
     elif evaluation is None:
-        said.append(f"There is no {split} split among the results.")
-    return Section("Results", said=said, facts=facts)
+        sentences.append(f"There is no {split} split among the results.")
+    return Section("Results", sentences, facts=facts)
 
 
 def evaluation_of(run: Run, split: str) -> dict[str, Any] | None:
@@ -70,25 +62,25 @@ def evaluation_of(run: Run, split: str) -> dict[str, Any] | None:
     return found
 
 
-def asked(run: Run) -> Section:
+def configuration(run: Run) -> Section:
     """The experiment, and where it differs from the defaults."""
     experiment = run.experiment
     wanted, usual = settings(experiment), settings(replace(experiment, data=Data(experiment.data.name), train=Train()))
-    layers = [(key.removeprefix("model."), value) for key, value in wanted.items() if key.startswith("model.")]
+    layers = [(str(index), written(layer)) for index, layer in enumerate(experiment.model)]
     rest = [(key, value) for key, value in wanted.items() if not key.startswith("model.")]
     always = ("data.name", "data.step_ms", "data.steps", "train.epochs", "train.lr", "seed")
     changed = [(key, value) for key, value in rest if key in always or usual[key] != value]
     same = [each for each in rest if each not in changed]
     recorded = _json(run, "provenance.json")
     changes = recorded.get("changes", [])
-    said = [f"Command: {recorded['command']}"] if "command" in recorded else []
-    said += ["Changes on the command line:"] if changes else []
+    sentences = [f"Command: {recorded['command']}"] if "command" in recorded else []
+    sentences += ["Changes on the command line:"] if changes else []
     return Section(
         "What was asked",
-        said=said,
+        sentences,
         listed=changes,
         tables=[
-            Table("The model, from the input on", ("place", "layer"), layers, numbers=False),
+            Table("The model, from the input on", ("index", "layer"), layers, numbers=False),
             Table(
                 "Data, training and seed, where they are not the default", ("setting", "value"), changed, numbers=False
             ),
@@ -101,7 +93,7 @@ def training(run: Run) -> Section:
     """Curves over the epochs."""
     drawn = training_pictures(run)
     if not drawn:
-        return Section("Training", said=["No epoch is complete yet."])
+        return Section("Training", sentences=["No epoch is complete yet."])
     captions = {"training": "Loss, accuracy, spike rate and gradient norm of every epoch",
                 "layers": "Every layer of neurons, on training recordings at the end of each epoch"}  # fmt: skip
     return Section("Training", images=[_image(picture, captions[name]) for name, picture in drawn.items()])
@@ -111,7 +103,7 @@ def layers(run: Run) -> Section:
     """The last epoch, layer by layer."""
     rows = run.layers()
     if not rows:
-        return Section("Layers", said=["No epoch is complete yet."])
+        return Section("Layers", sentences=["No epoch is complete yet."])
     last = {row["layer"]: row for row in rows if row["epoch"] == rows[-1]["epoch"]}
     largest = largest_updates(rows)
     neurons = [
@@ -144,52 +136,52 @@ def layers(run: Run) -> Section:
 def doctor(run: Run) -> Section:
     """The doctor's verdicts on the last checkpoint."""
     if not has_checkpoint(run):
-        return Section("Doctor", said=[NO_CHECKPOINT])
+        return Section("Doctor", sentences=[NO_CHECKPOINT])
     found = diagnose(run)
     if found.ok:
-        return Section("Doctor", said=["The doctor finds nothing wrong at the last checkpoint."])
-    return Section("Doctor", said=["At the last checkpoint:"], listed=[str(each) for each in found.findings])
+        return Section("Doctor", sentences=["The doctor finds nothing wrong at the last checkpoint."])
+    return Section("Doctor", sentences=["At the last checkpoint:"], listed=[str(each) for each in found.findings])
 
 
 def backward(run: Run) -> Section:
     """One backward pass, and what the network sees."""
     if not has_checkpoint(run):
-        return Section("One backward pass", said=[NO_CHECKPOINT])
+        return Section("One backward pass", sentences=[NO_CHECKPOINT])
     scene = Scene.of(run)
     split = "validation" if len(run.dataset().ids["validation"]) else "training"
-    said = f"The best network so far, in evaluation mode, on {scene.x.shape[1]} {split} recordings"
+    sentence = f"The best network so far, in evaluation mode, on {scene.x.shape[1]} {split} recordings"
     in_integers = scene.network.floats is not scene.network
-    said += ", traced in floats though the run trains in integers." if in_integers else "."
+    sentence += ", traced in floats though the run trains in integers." if in_integers else "."
     captions = {
         "error_map": "Error of every layer and time step",
         "raster": "Spikes of one recording, and behind them the error that came back to each neuron",
         "surrogate": "Where the potentials lie, and where the surrogate lets error through",
-        "events": "One recording and the network's votes up to each step. White: ON events, black: OFF events",
+        "events": "One recording and the network's scores up to each step. White: ON events, black: OFF events",
         "filters": "Weights of the first layer",
     }
     if scene.x.dim() == 3:
-        captions["events"] = "One recording and the network's votes up to each step"
+        captions["events"] = "One recording and the network's scores up to each step"
     drawn = scene.pictures().items()
-    return Section("One backward pass", [said], images=[_image(picture, captions[name]) for name, picture in drawn])
+    return Section("One backward pass", [sentence], images=[_image(picture, captions[name]) for name, picture in drawn])
 
 
 def confusion(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Section:
     """Which class is taken for which."""
     title = "Confusion"
     if evaluation is None:
-        return Section(title, said=[f"There are no results on the {split} split yet."])
+        return Section(title, sentences=[f"There are no results on the {split} split yet."])
     names = run.dataset().class_names
     rows = [(names[true], *map(str, counts)) for true, counts in enumerate(evaluation["confusion"])]
-    table = Table("The confusion matrix as a table: true classes down, votes across", ("true", *names), rows)
+    table = Table("The confusion matrix as a table: true classes down, predictions across", ("true", *names), rows)
     picture = confusion_picture(evaluation, names)
-    return Section(title, images=[_image(picture, f"Votes on the {split} split")], folded=[table])
+    return Section(title, images=[_image(picture, f"Predictions on the {split} split")], folded=[table])
 
 
 def activity(evaluation: Mapping[str, Any] | None, split: str) -> Section:
     """Spikes and synaptic operations of an inference."""
     title = "Spikes and operations"
     if evaluation is None or not evaluation.get("operations"):
-        return Section(title, said=[f"They are not counted on the {split} split yet."])
+        return Section(title, sentences=[f"They are not counted on the {split} split yet."])
     spikes, operations = evaluation["spikes"], evaluation["operations"]
     names = sorted({**spikes, **operations}, key=path_of)
     rows = [(name, *(f"{part[name]:,.1f}" if name in part else "" for part in (spikes, operations))) for name in names]
@@ -200,49 +192,53 @@ def activity(evaluation: Mapping[str, Any] | None, split: str) -> Section:
 
 def exported(run: Run) -> Section:
     """What each verification of an export says."""
-    said: list[str] = []
+    sentences: list[str] = []
     images, tables = [], []
     for file in sorted((run.path / "export").glob("*.json")):
         try:
             result = read_object(file)
         except SnnError as problem:
-            said.append(str(problem))
+            sentences.append(str(problem))
             continue
         if not result.keys() >= VERIFICATION:
-            said.append(f"{file.name}: it is nothing that snn-bp verify wrote.")
+            sentences.append(f"{file.name}: it is nothing that snn-bp verify wrote.")
             continue
         if Path(str(result["file"])).name != file.stem:
-            said.append(f"{file.name}: it should be the verification of {file.stem}, found that of {result['file']}.")
+            sentences.append(
+                f"{file.name}: it should be the verification of {file.stem}, found that of {result['file']}."
+            )
             continue
         tables.append(_export_table(result))
         if result.get("weights"):
-            counts = {name: {int(value): n for value, n in of.items()} for name, of in result["weights"].items()}
-            ranges = ", ".join(f"{name} {min(of)} .. {max(of)}" for name, of in counts.items())
-            picture = Picture(weight_histogram(counts), f"Histogram of the whole numbers: {ranges}.")
-            images.append(_image(picture, f"{result['file']}: how often each whole number is a weight"))
-        said.append(f"{result['file']}: {result['note']}")
-    if not said:
-        said.append(f"Nothing is exported yet. `snn-bp export {run.path} FILE.net` writes a file and verifies it.")
-    return Section("Export", said=said, tables=tables, images=images)
+            counts = {
+                name: {int(value): n for value, n in histogram.items()} for name, histogram in result["weights"].items()
+            }
+            ranges = ", ".join(f"{name} {min(histogram)} .. {max(histogram)}" for name, histogram in counts.items())
+            picture = Picture(weight_histogram(counts), f"Histogram of the integers: {ranges}.")
+            images.append(_image(picture, f"{result['file']}: how often each integer is a weight"))
+        sentences.append(f"{result['file']}: {result['note']}")
+    if not sentences:
+        sentences.append(f"Nothing is exported yet. `snn-bp export {run.path} FILE.net` writes a file and verifies it.")
+    return Section("Export", sentences, tables=tables, images=images)
 
 
 def origin(run: Run) -> Section:
     """Versions, commit, machine."""
     recorded = _json(run, "provenance.json")
     if not recorded:
-        return Section("Where it comes from", said=["The run folder has no provenance.json."])
+        return Section("Where it comes from", sentences=["The run folder has no provenance.json."])
     rows = [(key, str(recorded[key])) for key in ("started", "commit") if key in recorded]
     for part in ("machine", "versions", "seeds"):
         rows += [(f"{part}: {key}", str(value)) for key, value in recorded.get(part, {}).items()]
     tables = [Table("Versions, commit and machine of the run", ("what", "value"), rows, numbers=False)]
     splits = _json(run, "data.json").get("splits", {})
-    said = [] if splits else ["The run folder has no data.json, which names the recordings."]
+    sentences = [] if splits else ["The run folder has no data.json, which names the recordings."]
     if splits:
         counted = [(name, str(len(split["ids"])), split["sha256"]) for name, split in splits.items()]
         tables.append(
             Table("Recordings of each split", ("split", "recordings", "hash of their numbers"), counted, False)
         )
-    return Section("Where it comes from", said=said, tables=tables)
+    return Section("Where it comes from", sentences, tables=tables)
 
 
 def _export_table(result: Mapping[str, Any]) -> Table:
@@ -253,7 +249,7 @@ def _export_table(result: Mapping[str, Any]) -> Table:
         operations = result.get("operations", {}).get(name)
         behind = "" if operations is None else f", {operations:,.0f} synaptic operations"
         rows.append((name, f"{count:,.1f} spikes{behind} for each inference"))
-    rows += [(f"on {chip}", said) for chip, said in result.get("chips", {}).items()]
+    rows += [(f"on {chip}", verdict) for chip, verdict in result.get("chips", {}).items()]
     if result.get("client"):
         rows.append(("Lava's client", result["client"]))
     return Table(

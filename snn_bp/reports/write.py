@@ -28,7 +28,7 @@ def report(run: Run, *, split: str = "test") -> Path:
     evaluation = sections.evaluation_of(run, split)
     parts: dict[str, Callable[[], Section]] = {
         "Results": lambda: sections.results(run, evaluation, split),
-        "What was asked": lambda: sections.asked(run),
+        "What was asked": lambda: sections.configuration(run),
         "Training": lambda: sections.training(run),
         "Layers": lambda: sections.layers(run),
         "Doctor": lambda: sections.doctor(run),
@@ -42,19 +42,19 @@ def report(run: Run, *, split: str = "test") -> Path:
     page = render(
         title=f"Run {run.path.resolve().name}",
         lead=results_line(finished) if finished else state_of(run),
-        sections=[_said(title, part) for title, part in parts.items()],
+        sections=[_section(title, part) for title, part in parts.items()],
     )
     replace_file(path, page.encode(errors="backslashreplace"))
     return path
 
 
-def _said(title: str, part: "Callable[[], Section]") -> "Section":
+def _section(title: str, part: "Callable[[], Section]") -> "Section":
     """The section; where a file that it needs cannot be read or is not what we wrote, the reason."""
     from snn_bp.reports.page import Section
 
     try:
         return part()
     except SnnError as cause:
-        return Section(title, said=[f"This part is missing: {cause}"])
+        return Section(title, sentences=[f"This part is missing: {cause}"])
     except (OSError, ValueError, KeyError, TypeError) as cause:
-        return Section(title, said=[f"This part is missing: a file of the run is damaged ({cause!r})."])
+        return Section(title, sentences=[f"This part is missing: a file of the run is damaged ({cause!r})."])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SLOPE = LINES[1][0]
-DECADES = 4  # of error that are shown; below, all is the colour of the lowest
+DECADES = 4  # shown decades of the error; what lies below has the colour of the lowest
 
 
 @styled
@@ -45,8 +45,8 @@ def raster(trace: Trace, *, sample: int = 0, neurons: int = 64) -> "Figure":
             extent=extent, interpolation="nearest",
         )  # fmt: skip
         if is_spiking(layer.neuron):
-            steps, places = np.nonzero(layer.spikes[:, sample].flatten(1).cpu().numpy()[:, shown])
-            axis.plot(steps, places, ".", color="#0a0a0a", markersize=4, rasterized=len(steps) > 2000)
+            steps, rows = np.nonzero(layer.spikes[:, sample].flatten(1).cpu().numpy()[:, shown])
+            axis.plot(steps, rows, ".", color="#0a0a0a", markersize=4, rasterized=len(steps) > 2000)
         part = f"{count} neurons" if count == len(shown) else f"{len(shown)} of {count} neurons"
         axis.set_title(f"{layer.name}: {part}", loc="left")
         axis.set_ylabel("neuron")
@@ -110,16 +110,16 @@ def _draw_window(axis, layer: LayerTrace) -> None:
     low, high = min(low, -1.0), max(high, 1.0)
     edges = np.linspace(low, high, 61)
     counts, _ = np.histogram(distances, edges)
-    places = np.digitize(distances, edges) - 1
-    inside = (places >= 0) & (places < 60)
-    sums = np.bincount(places[inside], slopes[inside], minlength=60)
+    bins = np.digitize(distances, edges) - 1
+    inside = (bins >= 0) & (bins < 60)
+    sums = np.bincount(bins[inside], slopes[inside], minlength=60)
     met = counts > 0
     middles, curve = (edges[1:] + edges[:-1])[met] / 2, (sums[met] / counts[met])
     axis.stairs(counts / len(finite), edges, fill=True, color="#9aa7b5", label="neurons and steps")
     axis.axvline(0, color="black", linewidth=0.8, linestyle=":")
     axis.set_xlabel("v - theta")
-    axis.set_ylabel("share")
-    axis.set_title(f"{layer.name}: {layer.window:.0%} in the window", loc="left")
+    axis.set_ylabel("fraction")
+    axis.set_title(f"{layer.name}\n{layer.window:.0%} in the window", loc="left")
     other = axis.twinx()
     other.plot(middles, curve, color=SLOPE, linewidth=1.6)
     other.fill_between(middles, 0, 1.05, where=curve > WINDOW, color=SLOPE, alpha=0.12, linewidth=0, step="mid")

@@ -1,4 +1,4 @@
-"""What one recording looks like and how the network's votes grow with it: a strip for a page, a movie."""
+"""What one recording looks like and how the network's scores grow with it: a strip for a page, a movie."""
 
 import io
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STRIP_FRAMES, MOVIE_FRAMES = 8, 60  # at most
-NAMED = 4  # classes whose votes are told apart; the others are thin lines
+NAMED = 4  # classes whose scores are told apart; the others are thin lines
 
 
 @styled
@@ -24,13 +24,13 @@ def event_strip(
     x: Tensor, out: Tensor, *, target: int, sample: int = 0, loss: Loss = CountCrossEntropy(),  # noqa: B008 - frozen
     class_names: Sequence[str] = (), step_ms: float | None = None,
 ) -> "Figure":  # fmt: skip
-    """Frames of a recording, and below the votes of the output up to each step.
+    """Frames of a recording, and below the scores of the output up to each step.
 
     `x` is `[time, batch, C, H, W]` or `[time, batch, N]`, `out` `[time, batch, classes]`, longer than `x` where the
     network answers late, as a chip does. Of two channels (OFF, ON) ON is white and OFF black on grey; a row of channels
     is one picture, channel over time.
     """
-    frames, votes, names = _recording(x, out, sample, loss, class_names)
+    frames, scores, names = _recording(x, out, sample, loss, class_names)
     images = frames.ndim == 3
     shown = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), STRIP_FRAMES)).astype(int)) if images else [0]
     drawn = figure(8, 4.6)
@@ -38,7 +38,7 @@ def event_strip(
     for axis, step in zip(halves[0].subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         _show(axis, frames[step] if images else frames.T, frames)
         axis.set_title(f"step {step}" if images else "events of each channel over time", fontsize=9)
-    _draw_votes(halves[1].subplots(), votes, names, target, step_ms)
+    _draw_scores(halves[1].subplots(), scores, names, target, step_ms)
     return drawn
 
 
@@ -51,28 +51,28 @@ def event_movie(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image  # comes with matplotlib
 
-    frames, votes, names = _recording(x, out, sample, loss, class_names)
+    frames, scores, names = _recording(x, out, sample, loss, class_names)
     drawn = figure(8, 2.9)
     drawn.set_dpi(100)
     canvas = FigureCanvasAgg(drawn)
     left, right = drawn.subplots(1, 2, width_ratios=(1, 1.2))
     images = frames.ndim == 3
     picture = _show(left, frames[0] if images else frames.T, frames)
-    _draw_votes(right, votes, names, target, step_ms)
+    _draw_scores(right, scores, names, target, step_ms)
     now = right.axvline(0, color="black", linewidth=1)
     shots = []
-    steps = np.unique(np.linspace(0, len(votes) - 1, min(len(votes), MOVIE_FRAMES)).astype(int))
+    steps = np.unique(np.linspace(0, len(scores) - 1, min(len(scores), MOVIE_FRAMES)).astype(int))
     for step in steps:
         if images:
             picture.set_data(frames[step] if step < len(frames) else np.zeros_like(frames[0]))
         else:
             picture.set_data(np.where(np.arange(len(frames)) <= step, frames.T, 0))
-        left.set_title(f"step {step} of {len(votes) - 1}", fontsize=9)
+        left.set_title(f"step {step} of {len(scores) - 1}", fontsize=9)
         now.set_xdata([step, step])
         canvas.draw()
         drawn.set_layout_engine("none")  # the first layout stays, or the picture would jump
         shots.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(64))
-    pause = max(200, round((step_ms or 0) * len(votes) / len(steps)))
+    pause = max(200, round((step_ms or 0) * len(scores) / len(steps)))
     content = io.BytesIO()
     shots[0].save(content, format="GIF", save_all=True, append_images=shots[1:], duration=pause, loop=0)
     return content.getvalue()
@@ -82,7 +82,7 @@ def event_movie(
 def _recording(
     x: Tensor, out: Tensor, sample: int, loss: Loss, class_names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Frames `[time, H, W]` or `[time, N]`, votes up to each step `[time, classes]`, and names of the classes."""
+    """Frames `[time, H, W]` or `[time, N]`, scores up to each step `[time, classes]`, and names of the classes."""
     if x.dim() not in (3, 5) or out.dim() != 3 or len(x) > len(out) or x.shape[1] != out.shape[1]:
         raise SnnError(
             "events: x should be [time, batch, C, H, W] or [time, batch, N] and out [time, batch, classes], "
@@ -93,8 +93,8 @@ def _recording(
     if frames.dim() == 4:
         frames = frames[:, 1] - frames[:, 0] if frames.shape[1] == 2 else frames.sum(1)
     mine = out[:, sample : sample + 1].detach().cpu()
-    votes = torch.cat([loss.scores(mine[: step + 1]) for step in range(len(mine))]).numpy()
-    return frames.numpy(), votes, list(class_names) or [str(place) for place in range(votes.shape[1])]
+    scores = torch.cat([loss.scores(mine[: step + 1]) for step in range(len(mine))]).numpy()
+    return frames.numpy(), scores, list(class_names) or [str(index) for index in range(scores.shape[1])]
 
 
 def _show(axis, frame: np.ndarray, frames: np.ndarray):
@@ -113,17 +113,17 @@ def _show(axis, frame: np.ndarray, frames: np.ndarray):
     return picture
 
 
-def _draw_votes(axis, votes: np.ndarray, names: list[str], target: int, step_ms: float | None) -> None:
-    """Votes up to each step: the true class and the strongest others as thick lines of their own, the rest thin."""
-    order = sorted(range(len(names)), key=lambda place: (place != target, -votes[-1, place]))
-    steps = range(len(votes))
-    every = max(1, len(votes) // 12)
-    for place in order[NAMED:]:
-        axis.plot(steps, votes[:, place], color="#8c8c8c", linewidth=0.7, label="_")
-    for place, (color, dash, marker) in reversed(list(zip(order[:NAMED], LINES, strict=False))):
-        true, winner = place == target, place == int(votes[-1].argmax())
-        note = f"class {names[place]}" + ", true" * true + ", the vote" * winner
-        axis.plot(steps, votes[:, place], color=color, linestyle=dash, marker=marker, markersize=4, markevery=every,
+def _draw_scores(axis, scores: np.ndarray, names: list[str], target: int, step_ms: float | None) -> None:
+    """Scores up to each step: the true class and the strongest others as thick lines of their own, the rest thin."""
+    order = sorted(range(len(names)), key=lambda index: (index != target, -scores[-1, index]))
+    steps = range(len(scores))
+    every = max(1, len(scores) // 12)
+    for index in order[NAMED:]:
+        axis.plot(steps, scores[:, index], color="#8c8c8c", linewidth=0.7, label="_")
+    for index, (color, dash, marker) in reversed(list(zip(order[:NAMED], LINES, strict=False))):
+        true, winner = index == target, index == int(scores[-1].argmax())
+        note = f"class {names[index]}" + ", true" * true + ", predicted" * winner
+        axis.plot(steps, scores[:, index], color=color, linestyle=dash, marker=marker, markersize=4, markevery=every,
                   linewidth=2.2 if true else 1.5, label=note)  # fmt: skip
     others = len(order) - NAMED
     if others > 0:
@@ -133,5 +133,5 @@ def _draw_votes(axis, votes: np.ndarray, names: list[str], target: int, step_ms:
     handles, labels = handles[:first][::-1] + handles[first:], labels[:first][::-1] + labels[first:]
     axis.legend(handles, labels, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     axis.set_xlabel("time step" + (f" of {step_ms:g} ms" if step_ms else ""))
-    axis.set_ylabel("votes up to here")
+    axis.set_ylabel("scores up to here")
     axis.xaxis.get_major_locator().set_params(integer=True)

@@ -46,7 +46,7 @@ def save_plots(run: Run) -> list[Path]:
         scene = Scene.of(run)
         drawn |= scene.pictures()
         if "events" in drawn:
-            files["events.gif"] = event_movie(scene.x, scene.out, **scene.how)
+            files["events.gif"] = event_movie(scene.x, scene.out, **scene.options)
     files |= {f"{name}.png": png_bytes(picture.figure) for name, picture in drawn.items()}
     folder = run.path / "plots"
     make_folder(folder)
@@ -80,8 +80,8 @@ def confusion_picture(evaluation: Mapping[str, Any], names: tuple[str, ...]) -> 
     wrong = counts - np.diag(np.diag(counts))
     alt = f"Confusion matrix of {counts.sum()} recordings, {np.trace(counts)} of them on the diagonal."
     if wrong.any():
-        true, vote = np.unravel_index(wrong.argmax(), wrong.shape)
-        alt += f" Most often wrong: class {names[true]} taken for {names[vote]}, {wrong.max()} times."
+        true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
+        alt += f" Most often wrong: class {names[true]} taken for {names[predicted]}, {wrong.max()} times."
     return Picture(confusion_matrix(evaluation["confusion"], names), alt)
 
 
@@ -97,7 +97,7 @@ class Scene(NamedTuple):
     trace: Trace
     x: Tensor
     out: Tensor
-    how: dict[str, Any]  # what the pictures of events ask for
+    options: dict[str, Any]  # what the pictures of events ask for
 
     @classmethod
     def of(cls, run: Run) -> "Scene":
@@ -107,29 +107,30 @@ class Scene(NamedTuple):
         x, targets = dataset.batch(split, dataset.spread(split, RECORDINGS))
         with torch.no_grad():
             out = network(x)
-        how = {"target": int(targets[0]), "loss": loss, "class_names": dataset.class_names}
-        how["step_ms"] = run.experiment.data.step_ms
-        return cls(network, trace(network, x, targets, loss=loss), x, out, how)
+        options = {"target": int(targets[0]), "loss": loss, "class_names": dataset.class_names}
+        options["step_ms"] = run.experiment.data.step_ms
+        return cls(network, trace(network, x, targets, loss=loss), x, out, options)
 
     def pictures(self) -> dict[str, Picture]:
         """Pictures of the backward pass, of the events and of the weights."""
-        trace, how = self.trace, self.how
+        trace, options = self.trace, self.options
         sizes = trace.errors.norm(dim=1).tolist()
         listed = ", ".join(f"{layer.name} {size:.2g}" for layer, size in zip(trace.layers, sizes, strict=True))
         fired = ", ".join(
             f"{layer.name} {int(layer.spikes[:, 0].sum())}" for layer in trace.layers if is_spiking(layer.neuron)
         )
-        vote = int(how["loss"].scores(self.out)[0].argmax())
-        names = how["class_names"]
+        predicted = int(options["loss"].scores(self.out)[0].argmax())
+        names = options["class_names"]
         drawn = {
             "error_map": Picture(error_map(trace), f"Norm of dL/dv over all steps of each layer: {listed}."),
             "raster": Picture(raster(trace), f"Spikes of one recording in each layer: {fired or 'none spikes'}."),
         }
         if fired:
-            shares = ", ".join(f"{layer.name} {layer.window:.0%}" for layer in trace.layers if layer.rates is not None)
-            drawn["surrogate"] = Picture(surrogate_window(trace), f"Share inside the surrogate's window: {shares}.")
+            inside = ", ".join(f"{layer.name} {layer.window:.0%}" for layer in trace.layers if layer.rates is not None)
+            drawn["surrogate"] = Picture(surrogate_window(trace), f"Fraction inside the surrogate's window: {inside}.")
         if self.x.dim() in (3, 5):
-            alt = f"One recording of class {names[how['target']]}; the network's vote at its end is {names[vote]}."
-            drawn["events"] = Picture(event_strip(self.x, self.out, **how), alt)
+            true = names[options["target"]]
+            alt = f"One recording of class {true}; the network predicts {names[predicted]} at its end."
+            drawn["events"] = Picture(event_strip(self.x, self.out, **options), alt)
         drawn["filters"] = Picture(weight_filters(self.network), "Weights of the first layer, filter by filter.")
         return drawn

@@ -11,32 +11,32 @@ from snn_bp.reports.plots.style import SEQUENTIAL, figure, styled
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_NUMBERED = 25  # classes, beyond which numbers in the cells cannot be read
+MAX_NUMBERED = 25  # classes, beyond which numbers in the cells cannot be read
 
 
 @styled
 def confusion_matrix(confusion: Sequence[Sequence[int]], class_names: Sequence[str] = ()) -> "Figure":
-    """How often each class (row) was taken for each (column): colour is the share of the row, numbers are counts."""
+    """How often each class (row) was taken for each (column): colour is the fraction of the row, numbers are counts."""
     counts = np.asarray(confusion)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not len(counts):
         raise SnnError(f"confusion_matrix: it should be [classes, classes], found {list(counts.shape)}.")
-    names = list(class_names) or [str(place) for place in range(len(counts))]
+    names = list(class_names) or [str(index) for index in range(len(counts))]
     if len(names) != len(counts):
         raise SnnError(f"confusion_matrix: {len(names)} class names for {len(counts)} classes.")
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     longest = max(map(len, names))
     size = min(9.0, max(4.2, 1.8 + 0.38 * len(counts))) + 0.08 * longest
     drawn = figure(size + 0.8, size)
     axis = drawn.subplots()
-    picture = axis.imshow(shares, vmin=0, vmax=1, cmap=SEQUENTIAL)
+    picture = axis.imshow(fractions, vmin=0, vmax=1, cmap=SEQUENTIAL)
     axis.set_xticks(range(len(names)), names, rotation=90 if longest > 2 else 0)
     axis.set_yticks(range(len(names)), names)
-    axis.tick_params(labelsize=10 if len(names) <= MOST_NUMBERED else 5)
-    axis.set_xlabel("vote of the network")
+    axis.tick_params(labelsize=10 if len(names) <= MAX_NUMBERED else 5)
+    axis.set_xlabel("prediction")
     axis.set_ylabel("true class")
-    if len(names) <= MOST_NUMBERED:
+    if len(names) <= MAX_NUMBERED:
         for row, column in zip(*np.nonzero(counts), strict=True):
-            color = "#0a0a0a" if shares[row, column] > 0.5 else "#ffffff"
+            color = "#0a0a0a" if fractions[row, column] > 0.5 else "#ffffff"
             axis.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=9)
-    drawn.colorbar(picture, ax=axis, label="share of the true class", shrink=0.8)
+    drawn.colorbar(picture, ax=axis, label="fraction of the true class", shrink=0.8)
     return drawn

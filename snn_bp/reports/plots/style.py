@@ -18,7 +18,7 @@ STYLE = {"font.size": 10, "axes.titlesize": 10, "svg.hashsalt": "snn_bp", "axes.
 # after Okabe & Ito's colours for colour-blind readers: all show on white and on black
 LINES = (("#1f82c4", "-", "o"), ("#d55e00", "--", "s"), ("#009e73", "-.", "^"), ("#cc79a7", ":", "D"),
          ("#56b4e9", (0, (5, 1, 1, 1)), "v"), ("#e69f00", (0, (1, 1)), "x"))  # fmt: skip
-SEQUENTIAL = "cividis"  # of monotone luminance, for all who see colours differently
+SEQUENTIAL = "cividis"  # its luminance rises throughout, for all who see colours differently
 Drawing = TypeVar("Drawing", bound=Callable[..., Any])
 DARK = (
     "<style>svg{color:#000;fill:currentColor}@media (prefers-color-scheme:dark){svg{color:#e6e6e6}}"

@@ -15,7 +15,7 @@ def training_curves(metrics: list[dict[str, float]]) -> "Figure":
     axes = drawn.subplots(2, 2, sharex=True)
     panels = (
         ("loss", "loss", {"train_loss": "training", "validation_loss": "validation"}),
-        ("accuracy", "share of recordings", {"train_accuracy": "training", "validation_accuracy": "validation"}),
+        ("accuracy", "fraction of recordings", {"train_accuracy": "training", "validation_accuracy": "validation"}),
         ("spike rate", "spikes per neuron and step", {"spike_rate": "mean of all layers"}),
         ("gradient norm, before clipping", "|dL/dw|", {"grad_norm": "mean of the epoch"}),
     )
@@ -38,14 +38,14 @@ def training_curves(metrics: list[dict[str, float]]) -> "Figure":
 
 @styled
 def layer_curves(layers: list[dict[str, Any]]) -> "Figure":
-    """Rate, silent share and share inside the surrogate's window of every layer of neurons, epoch by epoch."""
+    """Rate, silent fraction and fraction inside the surrogate's window of every layer of neurons, epoch by epoch."""
     drawn = figure(8, 3.4)
     axes = drawn.subplots(1, 3, sharex=True)
     rows = [row for row in layers if "rate" in row]
     panels = {
         "rate": ("rate", "spikes per neuron and step"),
-        "silent": ("silent", "share of neurons"),
-        "window": ("in the surrogate's window", "share of neurons and steps"),
+        "silent": ("silent", "fraction of neurons"),
+        "window": ("in the surrogate's window", "fraction of neurons and steps"),
     }
     for axis, (column, (title, unit)) in zip(axes, panels.items(), strict=True):
         for name, look in zip(dict.fromkeys(row["layer"] for row in rows), line_styles(), strict=False):
@@ -58,5 +58,6 @@ def layer_curves(layers: list[dict[str, Any]]) -> "Figure":
         axis.xaxis.get_major_locator().set_params(integer=True)
     handles, names = axes[0].get_legend_handles_labels()
     if names:
-        drawn.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+        columns = int(8 / (0.6 + 0.085 * max(map(len, names))))  # inches: a line and its name
+        drawn.legend(handles, names, loc="outside lower center", ncols=max(1, min(4, columns, len(names))))
     return drawn

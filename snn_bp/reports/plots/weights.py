@@ -1,13 +1,13 @@
-"""What the weights look like: filters of the first layer, and how often each whole number stands in an export."""
+"""What the weights look like: filters of the first layer, and how often each integer stands in an export."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import nn
 
 from snn_bp.errors import SnnError, check_number
-from snn_bp.model.exact import FORWARDS, check_exact
+from snn_bp.model.blocks import parts_of
+from snn_bp.model.exact import check_exact, has_known_class
 from snn_bp.model.network import Network
 from snn_bp.reports.plots.style import LINES, SEQUENTIAL, figure, styled
 
@@ -32,7 +32,7 @@ def weight_filters(network: Network, *, filters: int = 16) -> "Figure":
         drawn = figure(8, 3.6)
         axis = drawn.subplots()
         picture = axis.imshow(weight.reshape(len(weight), -1), aspect="auto", **look)
-        axis.set_xlabel("input channel" if weight.ndim == 2 else "input channel and place in the kernel")
+        axis.set_xlabel("input channel" if weight.ndim == 2 else "input channel and position in the kernel")
         axis.set_ylabel("neuron or channel")
         axis.set_title(f"{name}: all {len(weight)} x {weight[0].size} weights", loc="left")
         drawn.colorbar(picture, ax=axis, label="weight")
@@ -44,9 +44,9 @@ def weight_filters(network: Network, *, filters: int = 16) -> "Figure":
     axis = drawn.subplots()
     axis.set_axis_off()
     picture = axis.imshow(mosaic, **look)
-    for place in range(len(shown)):
-        row, column = place // PER_ROW * channels, place % PER_ROW
-        axis.text(column * width + gap, row * height + gap - 0.7, str(place), fontsize=7, va="bottom")
+    for index in range(len(shown)):
+        row, column = index // PER_ROW * channels, index % PER_ROW
+        axis.text(column * width + gap, row * height + gap - 0.7, str(index), fontsize=7, va="bottom")
         for channel in range(channels if column == 0 else 0):
             at = (row + channel + 0.5) * height + gap / 2
             axis.text(gap - 0.8, at, f"channel {channel}", fontsize=7, rotation=90, ha="right", va="center")
@@ -58,20 +58,20 @@ def weight_filters(network: Network, *, filters: int = 16) -> "Figure":
 
 @styled
 def weight_histogram(weights: Mapping[str, Mapping[int, int]]) -> "Figure":
-    """How often each whole number stands in each population of an export: its grid, and what of it is used."""
+    """How often each integer stands in each population of an export: its grid, and what of it is used."""
     if not weights:
         raise SnnError("weight_histogram: the verification names no weights; that of a .net file does.")
     rows = -(-len(weights) // 2)
-    drawn = figure(8, 0.4 + 1.8 * rows)
+    drawn = figure(8, 0.4 + 2 * rows)
     axes = drawn.subplots(rows, 2 if len(weights) > 1 else 1, sharex=True, squeeze=False).ravel()
     for axis, (name, counts) in zip(axes, weights.items(), strict=False):
         values = np.array(sorted(counts))
         axis.vlines(values, 0, [counts[value] for value in values], color=LINES[0][0], linewidth=1.2)
         spacing = np.gcd.reduce(np.diff(values)) if len(values) > 1 else 1
-        axis.set_title(f"{name}: {len(values)} values, steps of {spacing}", loc="left")
+        axis.set_title(f"{name}\n{len(values)} values, steps of {spacing}", loc="left")
         axis.set_ylabel("weights")
         axis.set_ylim(bottom=0)
-        axis.set_xlabel("whole number")
+        axis.set_xlabel("integer")
     for axis in axes[len(weights) :]:
         axis.set_visible(False)
     return drawn
@@ -83,24 +83,25 @@ def _mosaic(kernels: np.ndarray) -> tuple[np.ndarray, int]:
     gap = max(1, round(0.2 * height))
     columns, rows = min(PER_ROW, filters), -(-filters // PER_ROW) * channels
     mosaic = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap), np.nan, np.float32)
-    for place, channel in np.ndindex(filters, channels):
-        top = (place // PER_ROW * channels + channel) * (height + gap) + gap
-        left = place % PER_ROW * (width + gap) + gap
-        mosaic[top : top + height, left : left + width] = kernels[place, channel]
+    for index, channel in np.ndindex(filters, channels):
+        top = (index // PER_ROW * channels + channel) * (height + gap) + gap
+        left = index % PER_ROW * (width + gap) + gap
+        mosaic[top : top + height, left : left + width] = kernels[index, channel]
     return mosaic, gap
 
 
 def _first_weights(network: Network) -> tuple[str, np.ndarray]:
     """The name and weights of the first layer that has some; of dense ones `[units, *shape]` where that is an image."""
-    for place, layer in enumerate(network.layers):
-        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
-            weight = layer.weight.detach().cpu().numpy()
-            front = place
-            while front and isinstance(network.layers[front - 1], nn.Flatten):
-                front -= 1
-            shape = network.shapes[front - 1] if front else network.input_shape
-            image = isinstance(layer, nn.Linear) and len(shape) == 3
-            return network.name(place), weight.reshape(-1, *shape) if image else weight
-        if type(layer) not in FORWARDS and any(True for _ in layer.parameters()):
-            check_exact("weight_filters", network.name(place), layer)
+    row = parts_of(network)
+    for part in row:
+        if part.role == "weights":
+            weight: np.ndarray = part.layer.weight.detach().cpu().numpy()  # type: ignore[operator, union-attr]
+            first = part.index
+            while first and row[first - 1].role == "flatten":
+                first -= 1
+            shape = row[first].before
+            is_image = weight.ndim == 2 and len(shape) == 3
+            return network.name(part.index), weight.reshape(-1, *shape) if is_image else weight
+        if not has_known_class(part.layer) and any(True for _ in part.layer.parameters()):
+            check_exact("weight_filters", network.name(part.index), part.layer)
     raise SnnError("weight_filters: the network has no layer of weights.")
