@@ -69,12 +69,9 @@ def placement(graph: Graph, chip: str) -> Placement:
         cores.insert(0, count)
         reached = cores_per_input
         problems[:0] = [f"population {index}: {each}" for each in (*found, *_out_of_range(population))]
-    for index, (population, count) in enumerate(zip(graph.populations, cores, strict=True)):
         synapses = _fan_in(population) * population.size
-        lines.append(
-            f"population {index}: {population.size:,} neurons, {synapses:,} synapses of 8 bits, "
-            f"at least {count} core{'s' * (count > 1)}"
-        )
+        line = f"population {index}: {population.size:,} neurons, {synapses:,} synapses of 8 bits, "
+        lines.insert(0, line + f"at least {count} core{'s' * (count > 1)}")
     total = sum(cores)
     lines.append(
         f"{total} of {limits.cores} cores of {chip}, at least"

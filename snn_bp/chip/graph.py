@@ -85,11 +85,6 @@ class Graph:
     pause: int = 0
 
     @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Of the last population's neurons."""
-        return self.populations[-1].shape
-
-    @property
     def latency(self) -> int:
         """Steps from an input to the first output it can cause: one for each population."""
         return len(self.populations)

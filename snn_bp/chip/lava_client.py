@@ -34,7 +34,7 @@ INSTALL = (
 class ClientRun:
     """What lava's client answered; `potentials` are those *after* reset.
 
-    `out` is `[time, recordings, *output_shape]`, of each recording the steps in which it reaches the last population:
+    `out` is `[time, recordings, *shape]`, of each recording the steps in which it reaches the last population:
     spikes, or the potentials of a readout. The others hold every row of the whole run, `[rows, ...]` of each
     population; row r is lava's step r + 1.
     """

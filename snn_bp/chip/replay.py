@@ -38,8 +38,8 @@ class Overflow(NamedTuple):
 class Replay:
     """What a graph answered; row r is what happens in lava's step r + 1.
 
-    `out` is `[rows, batch, *output_shape]`: spikes (int8), or where the last population is a readout its potentials
-    (int32). Where recorded, `spikes`, `potentials` (before reset) and `currents` hold the same of each population.
+    `out` is `[rows, batch, *shape]` of the last population: spikes (int8), or the potentials (int32) of a readout.
+    Where recorded, `spikes`, `potentials` (before reset) and `currents` hold the same of each population.
     """
 
     out: np.ndarray

@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-NOT_TESTED = "Silicon was not tested: the arithmetic is that of the chip's published models."
-
 
 @dataclass(frozen=True)
 class Verification:
@@ -23,7 +21,7 @@ class Verification:
     weights: dict[str, dict[int, int]] = field(default_factory=dict)  # each population's: how often each number occurs
     chips: dict[str, str] = field(default_factory=dict)
     client: str | None = None  # what Lava's own client said, where it was asked
-    note: str = NOT_TESTED
+    note: str = "Silicon was not tested: the arithmetic is that of the chip's published models."
     row: int = 1  # recordings that followed one another in the replay
     pause: int = 0  # steps without input between them
     rounding: dict[str, Any] = field(default_factory=dict)  # what a network trained in floats lost by it
