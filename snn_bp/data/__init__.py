@@ -4,7 +4,7 @@ from snn_bp.data.dataset import Dataset
 from snn_bp.data.description import Data
 from snn_bp.data.fingerprint import describe, first_difference
 from snn_bp.data.loading import load
-from snn_bp.data.transforms_json import transform_from_json, transform_to_json
+from snn_bp.data.transforms import transform_from_json, transform_to_json
 
 __all__ = [
     "Data",

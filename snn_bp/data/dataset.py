@@ -105,11 +105,9 @@ class Dataset:
         if reach:
             shifts = np.random.default_rng((seed, _SHIFT)).integers(-reach, reach + 1, (recordings, 2))[ids]
             moves["shifts"] = shifts * (1, 1 if self.sensor[1] > 1 else 0)  # a row of channels moves along itself
-        if self.data.rotate_deg:
-            turns = np.random.default_rng((seed, _TURN)).uniform(
-                -self.data.rotate_deg, self.data.rotate_deg, recordings
-            )[ids]
-            moves["turns"] = np.deg2rad(turns)
+        if most := self.data.rotate_deg:
+            turns = np.random.default_rng((seed, _TURN)).uniform(-most, most, recordings)
+            moves["turns"] = np.deg2rad(turns[ids])
         return moves
 
     def _transformed(self, events: Events, sample: int, *, seed: int | None) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 
 from snn_bp.data.catalogue import DATA_SETS, READING_FORMAT
 from snn_bp.data.dataset import Dataset
-from snn_bp.data.transforms_json import transform_to_json
+from snn_bp.data.transforms import transform_to_json
 from snn_bp.files import json_sha256
 
 ENCODING_FORMAT = 1  # raised when the same events would give other frames
@@ -69,9 +69,8 @@ def first_difference(described: Any, dataset: Dataset) -> str | None:
 
 def _which_differs(before: dict[str, Any], now: dict[str, Any]) -> str:
     """The first recording in which two parts differ, where they name them; else their counts."""
-    each = [_by_name(part.get("each_recording")) for part in (before, now)]
-    if each[0] and each[1]:
-        old, new = each
+    old, new = (_by_name(part.get("each_recording")) for part in (before, now))
+    if old and new:
         for number, (name, content) in enumerate(old.items()):
             if name not in new:
                 return f"recording {number}, {name}, is not there any more"
@@ -117,8 +116,7 @@ def _short(value: Any) -> str:
 
 def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
     ids = dataset.ids[split]
-    labels = dataset.labels(split)
-    counts = np.bincount(labels, minlength=dataset.classes)
+    counts = np.bincount(dataset.labels(split), minlength=dataset.classes)
     return {"ids": ids.tolist(), "sha256": json_sha256(ids.tolist()), "class_counts": counts.tolist()}
 
 

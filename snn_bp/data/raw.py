@@ -168,8 +168,7 @@ def as_integers(values: np.ndarray, name: str, *, source: str) -> np.ndarray:
     if values.dtype.kind not in "biuf":
         raise SnnError(f"{source}: {name} should be integers, found the type {values.dtype}.")
     if values.dtype.kind == "f":
-        wrong = ~np.isfinite(values)
-        wrong |= np.floor(values) != values
+        wrong = ~np.isfinite(values) | (np.floor(values) != values)
         _refuse_first(values, wrong, name, source, expected="integers")
     if values.dtype.kind in "uf":
         _refuse_first(values, np.abs(values) >= _LARGEST, name, source, expected="integers below 2**62")

@@ -111,14 +111,12 @@ def from_start(info: DataSetInfo, events: np.ndarray) -> tuple[np.ndarray, str]:
     """
     if info.clock == "of the recording" or not len(events):
         return events, ""
-    first = int(events["t"].min())
-    if info.clock == "of a longer recording":
-        events["t"] -= first
-        return events, ""
-    if first < info.window_ms * 1000:
+    first, is_cut_out = int(events["t"].min()), info.clock == "of a longer recording"
+    if not is_cut_out and first < info.window_ms * 1000:
         return events, ""
     events["t"] -= first
-    return events, f"the clock starts later than {info.window_ms} ms, so time is counted from the first event"
+    late = f"the clock starts later than {info.window_ms} ms, so time is counted from the first event"
+    return events, "" if is_cut_out else late
 
 
 def download(info: DataSetInfo, root: Path, *, quiet: bool) -> None:
@@ -147,9 +145,8 @@ def _kind(path: Path) -> str:
     try:
         return kind_of_entry(path.stat().st_mode)
     except OSError as cause:
-        return (
-            f"a link to nothing ({cause.strerror})" if path.is_symlink() else f"nothing to be read ({cause.strerror})"
-        )
+        found = "a link to nothing" if path.is_symlink() else "nothing to be read"
+        return f"{found} ({cause.strerror})"
 
 
 def _walk(folder: Path, suffix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
