@@ -6,10 +6,25 @@ import pytest
 import torch
 from catalogue import assert_near, assert_same
 
-from snn_bp import LI, LIF, BatchNorm, Conv, Dense, Flatten, Network, Recurrent, SnnError, simulate, start_alive
+from snn_bp import (
+    LI,
+    LIF,
+    BatchNorm,
+    Conv,
+    Dense,
+    Flatten,
+    Network,
+    Recurrent,
+    SnnError,
+    Tau,
+    decay,
+    simulate,
+    start_alive,
+)
 from snn_bp.kernels import use_backend
 from snn_bp.model.blocks import Block, Fork, blocks, every_part, parts_of, tree
 from snn_bp.model.finite import first_nonfinite
+from snn_bp.model.layers import with_step
 
 HIDDEN = LIF(beta=0.8, threshold=0.4)
 
@@ -163,3 +178,12 @@ def test_a_layer_that_does_not_fit_within_a_joint_is_named_by_its_path():
 def test_branches_that_do_not_fit_each_other_are_refused_by_name():
     with pytest.raises(SnnError, match=r"^Network: model\.0 Residual\("):
         Network((Residual((Dense(5),)),), (7,))
+
+
+def test_time_constants_within_a_joint_become_decays_too():
+    inner = (Dense(6), LIF(beta=Tau(20)))
+
+    model = with_step((Dense(6), Residual(inner), Side((inner, (Residual(inner),)))), step_ms=5)
+
+    known = (Dense(6), LIF(beta=decay(tau_ms=20, step_ms=5)))
+    assert model == (Dense(6), Residual(known), Side((known, (Residual(known),))))

@@ -4,8 +4,8 @@ A layer without state becomes torch's own module and sees `[time * batch, ...]` 
 `Recurrent`) see `[time, batch, ...]` and take and return that state.
 """
 
-from dataclasses import KW_ONLY, dataclass, replace
-from typing import Annotated, Literal, TypeAlias
+from dataclasses import KW_ONLY, dataclass, fields, replace
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -235,12 +235,16 @@ def spatial(layer: str, shape: Shape) -> int:
     return len(shape) - 1
 
 
-def with_step(model: tuple[Layer, ...], *, step_ms: float) -> tuple[Layer, ...]:
-    """The model with every time constant turned into the decay of a step of `step_ms`."""
-
-    def resolved(layer: Layer) -> Layer:
-        if isinstance(layer, Spiking | Recurrent):
-            return replace(layer, neuron=at_step(layer.neuron, step_ms=step_ms))
-        return at_step(layer, step_ms=step_ms) if isinstance(layer, Neuron) else layer
-
-    return tuple(resolved(layer) for layer in model)
+def with_step(model: Any, *, step_ms: float) -> Any:
+    """The model with every time constant turned into the decay of a step of `step_ms`, within joints too."""
+    if isinstance(model, tuple):
+        return tuple(with_step(layer, step_ms=step_ms) for layer in model)
+    if isinstance(model, Neuron):
+        return at_step(model, step_ms=step_ms)
+    if isinstance(model, Spiking | Recurrent):
+        return replace(model, neuron=at_step(model.neuron, step_ms=step_ms))
+    if hasattr(model, "branches"):
+        return replace(
+            model, **{field.name: with_step(getattr(model, field.name), step_ms=step_ms) for field in fields(model)}
+        )
+    return model
