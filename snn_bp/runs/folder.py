@@ -286,15 +286,10 @@ class Run:
             return str(problem)
         return None
 
-    def can_load(self, name: str) -> bool:
-        """Whether a checkpoint can be read."""
-        return self.problem_of(name) is None
-
     def has_trained(self) -> bool:
         """Whether there ever was a checkpoint: tables are written behind the first."""
-        return any(
-            is_there(self.path / name) for name in ("metrics.csv", "layers.jsonl", "checkpoints/best.safetensors")
-        )
+        written = ("metrics.csv", "layers.jsonl", "checkpoints/best.safetensors")
+        return any(is_there(self.path / name) for name in written)
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest checkpoint that can be trusted, None where there is none, and what was wrong with newer ones."""

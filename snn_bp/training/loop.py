@@ -82,7 +82,7 @@ def resume(
     run = Run(out)
     if run.is_search() and (restart or run.results() is None):
         raise SnnError(f"{run.path}: it holds a search, no training. `snn-bp resume {run.path}` goes on with it.")
-    if not restart and run.results() is not None and run.can_load("best"):
+    if not restart and run.results() is not None and run.problem_of("best") is None:
         run.check_tables()
         return run
     with run.locked():
@@ -228,7 +228,8 @@ def repair_best(run: Run, at: Checkpoint, progress: Progress) -> str | None:
         return None
     problem = problem or f"{run.path}: its checkpoint 'best' is older than epoch {best['epoch']}."
     for name in ("last", "previous"):
-        if run.can_load(name) and ((found := run.load(name)).epoch, found.batch) == (best["epoch"], 0):
+        whole = run.problem_of(name) is None
+        if whole and ((found := run.load(name)).epoch, found.batch) == (best["epoch"], 0):
             found.metrics = [best]
             run.save_best(found)
             progress.say(f"{problem} It was made anew from {name!r}, which holds the same epoch.")
