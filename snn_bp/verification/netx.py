@@ -24,6 +24,7 @@ from snn_bp.chip.netx_read import read_netx
 from snn_bp.chip.quantize import lost_weights, quantize
 from snn_bp.chip.replay import Overflow, simulate
 from snn_bp.chip.rules import name_of
+from snn_bp.errors import SnnError
 from snn_bp.kernels.fixed import UNIT
 from snn_bp.model.network import Network
 from snn_bp.runs.evaluation import count_activity
@@ -59,6 +60,9 @@ def verify_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Veri
         difference = f"pause: {graph.pause} and {held.pause}"
     if difference is not None:
         difference = f"the file does not hold the integers of {run.path}: {difference}"
+        shapes = [(each.input_shape, *(population.shape for population in each.populations)) for each in (graph, held)]
+        if shapes[0] != shapes[1]:  # nothing can be replayed beside each other
+            raise SnnError(f"{file}: {difference}. Export the run again, or name the run that the file is of.")
     scores = run.experiment.train.loss.scores
     right, others, compared, total = {"float": 0, "quantised": 0, "integer": 0}, 0, 0, 0
     counts: dict[str, tuple[dict[str, float], dict[str, float]]] = {"float": ({}, {}), "quantised": ({}, {})}

@@ -104,6 +104,14 @@ def test_a_changed_weight_is_named(run, tmp_path):
     )
 
 
+def test_a_file_of_another_network_is_refused(run, tmp_path):
+    other = Network((Flatten(), Dense(5), LIF(beta=0.5, reset="zero")), run.network().input_shape)
+    write_netx(quantize(other, input_bits=8), tmp_path / "x.net")
+
+    with pytest.raises(SnnError, match=r"does not hold the integers of .*: 2 populations and 1\. Export the run again"):
+        verify(run, tmp_path / "x.net", samples=5)
+
+
 def test_a_float_network_is_verified_in_nir(run, tmp_path):
     if run.experiment.train.target == "loihi":
         with pytest.raises(SnnError, match=r"integers.*net file"):
