@@ -31,8 +31,8 @@ from snn_bp import (
     use_backend,
 )
 from snn_bp.instruments.landscape import loss_slice
-from snn_bp.instruments.momentum import trace_optimizer
 from snn_bp.instruments.online import eprop, ottt
+from snn_bp.instruments.optimizer_state import trace_optimizer
 
 NEURON = LIF(beta=0.9, threshold=0.5)
 X = torch.rand(6, 2, 4, generator=torch.Generator().manual_seed(0))

@@ -54,21 +54,21 @@ def cost_of_bptt(
         raise SnnError(f"cost_of_bptt: it measures memory of the CPU, found x on {x.device}. Use x.cpu().")
     rows = []
     for way in ways:
-        twin = deep_copy(network)
+        work = deep_copy(network)
         if way == "low":
-            if not has_chain(twin.layers):
+            if not has_chain(work.layers):
                 raise SnnError(
                     "cost_of_bptt: 'low' spares the potentials of dense layers that their neurons follow directly, "
                     f"this network has none. Leave it out: ways={tuple(other for other in ways if other != 'low')}."
                 )
-            twin.memory = "low"
+            work.memory = "low"
         for count in steps:
             piece = x.repeat(-(-count // len(x)), *(1,) * (x.dim() - 1))[:count]
             if way in ("ottt", "eprop"):
                 rule = ottt if way == "ottt" else eprop
-                gradient = partial(_online, rule, twin.eval(), piece, targets, loss)
+                gradient = partial(_online, rule, work.eval(), piece, targets, loss)
             else:
-                gradient = partial(_bptt, twin, piece, targets, loss, truncate if way == "truncated" else count)
+                gradient = partial(_bptt, work, piece, targets, loss, truncate if way == "truncated" else count)
             gradient(_nothing)  # compiles
             seconds = statistics.median(_seconds(gradient) for _ in range(repeats))
             rows.append(Cost(way, count, seconds, *measured_memory(gradient)))

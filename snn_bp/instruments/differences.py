@@ -21,13 +21,13 @@ from snn_bp.model.blocks import parts_of
 from snn_bp.model.losses import Loss, smooth_loss
 from snn_bp.model.network import Network
 
-REACHES = (1e-3, 1e-4, 1e-5, 1e-6)  # of a step along a direction; smaller ones cross fewer kinks and lose digits
-FLOOR = 1e-3  # of the gradient of a whole layer
-ENOUGH = 1e-5  # of the gradient's norm
-SMOOTH = 1e-8  # of the gradient's norm: an uncertainty that no limit feels
-AGREED = 5e-7  # of the gradient's norm
+REACHES = (1e-3, 1e-4, 1e-5, 1e-6)  # step sizes along a direction; smaller ones cross fewer kinks and lose digits
+FLOOR = 1e-3  # fraction of the gradient of a whole layer; the four below are fractions of the gradient's norm
+ENOUGH = 1e-5  # a smaller correction by extrapolation counts as none
+SMOOTH = 1e-8  # a smaller uncertainty is far below every limit
+AGREED = 5e-7  # a difference this close to the gradient needs no second reach
 TRUSTED = 10.0  # an error of so many uncertainties is one of the gradient
-SEEN = 1e-2  # of the gradient's norm: a wrong derivative is off by more
+SEEN = 1e-2  # a wrong derivative is off by more
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Difference:
     name: str
     error: float  # largest |difference - gradient|, over the gradient's norm (see `scales`)
     crossed: int  # neurons and steps that a kink of the surrogate lies under; 0: the difference is exact to rounding
-    uncertain: float = 0.0  # of the difference itself, over the same norm: how far the loss is from smooth in reach
+    uncertain: float = 0.0  # the difference's own error, over the same norm: how far the loss is from smooth
 
     @property
     def conclusive(self) -> bool:
@@ -84,7 +84,7 @@ def differences(
 
 
 def scales(gradients: dict[str, Tensor], *, floor: float = FLOOR) -> dict[str, float]:
-    """The norm that an error of each gradient is measured by: its own, or that share of its layer's if it is more.
+    """The norm that an error of each gradient is measured by: its own, or that fraction of its layer's if it is more.
 
     (A bias in front of a batch norm has no gradient but rounding.)
     """

@@ -46,7 +46,7 @@ NOTHING_IN = ("no input", "window too short")
 SCATTERED = ("silent", "saturated", "dead window", "vanishing error", "exploding error")  # where a rate left weights
 ECHOES = ("silent", "dead window", "vanishing error", "vanishing over time")  # what follows from no input
 FIX_FIRST = "Fix {} first: too little reaches this layer."
-BEARABLE = ("vanishing over time", "exploding over time")  # of a run that answers well: its task needs no more
+BEARABLE = ("vanishing over time", "exploding over time")  # dropped for a run that answers well: its task needs no more
 SAMPLES = 32  # recordings that a trace of a run takes
 
 
@@ -81,9 +81,9 @@ def diagnose_course(
     return find_overfitting(rows, labels, experiment.data, experiment.model)
 
 
-def diagnose_rate(network: Network, trace: Trace, how: Train, *, batches: int) -> list[Finding]:
+def diagnose_rate(network: Network, trace: Trace, config: Train, *, batches: int) -> list[Finding]:
     """Whether the learning rate fits the weights that `network` starts from, traced before the first step."""
-    return find_learning_rate(network, how, trace.gradients, steps=how.epochs * batches)
+    return find_learning_rate(network, config, trace.gradients, steps=config.epochs * batches)
 
 
 def _diagnose_run(run: Run) -> Report:
@@ -195,7 +195,7 @@ def _activity(trace: Trace) -> list[Finding]:
             advice, changes = wake(layer, trace)
             if dead:
                 advice, changes = FIX_FIRST.format(dead), ()
-            measure = "fraction of neurons that never fire"
+            measure = "fraction of neurons that never fire" + ", of those with input" * (silent != layer.silent)
             found.append(Finding("silent", layer.name, measure, silent, MAX_SILENT, advice, changes))
             dead = dead or layer.name
         if layer.saturated > MAX_SATURATED:

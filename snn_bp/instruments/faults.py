@@ -21,7 +21,7 @@ from snn_bp.kernels import use_backend
 from snn_bp.model.network import Network
 from snn_bp.runs.interval import wilson_interval
 
-PERMUTED = 0.5  # of the votes: a network at chance on 40 recordings of 10 classes reaches 0.3 by the best exchange
+PERMUTED = 0.5  # accuracy; at chance on 40 recordings of 10 classes the best exchange reaches 0.3
 CHECKED = 8  # recordings of each part that are read again
 COMPARED = 500  # recordings whose class means are learned
 
@@ -31,10 +31,10 @@ def find_leaked_state(network: Network, x: Tensor) -> list[Finding]:
     """Whether the same batch, seen twice, gives the same bits: layer by layer, and by the fast kernels."""
     work = copied(network).eval()
     advice = "A batch must start from rest: keep no state in modules, and pass none of an earlier batch to network.run."
-    measure = "share of outputs that differ when the same batch is seen again"
+    measure = "fraction of outputs that differ when the same batch is seen again"
     with use_backend("reference"):
         first, second = ([out[0] if isinstance(out, tuple) else out for _, out in work.walk(x)] for _ in range(2))
-    names = [work.name(place) for place in range(len(work.layers))]
+    names = [work.name(index) for index in range(len(work.layers))]
     first.append(work(x))
     second.append(work(x))
     for name, one, other in zip([*names, "the network"], first, second, strict=False):
@@ -45,7 +45,7 @@ def find_leaked_state(network: Network, x: Tensor) -> list[Finding]:
 
 
 def find_shifted_labels(confusion: Sequence[Sequence[int]], *, where: str) -> list[Finding]:
-    """Whether votes `[true class][vote]` would be right under another order of the classes.
+    """Whether predictions `[true class][predicted class]` would be right under another order of the classes.
 
     Of all orders the best is taken (Kuhn 1955). It counts where its 95 % interval lies above that of the accuracy.
     """
@@ -55,18 +55,18 @@ def find_shifted_labels(confusion: Sequence[Sequence[int]], *, where: str) -> li
     total, right = int(counts.sum()), int(np.trace(counts))
     if not total:
         return []
-    _, votes = linear_sum_assignment(counts, maximize=True)
-    best = int(counts[np.arange(len(counts)), votes].sum())
+    _, classes = linear_sum_assignment(counts, maximize=True)
+    best = int(counts[np.arange(len(counts)), classes].sum())
     if best / total < PERMUTED or wilson_interval(best, total)[0] <= wilson_interval(right, total)[1]:
         return []
-    moved = [(label, int(vote)) for label, vote in enumerate(votes) if label != vote]
-    away = {(label - vote) % len(counts) for label, vote in moved}
+    moved = [(label, int(other)) for label, other in enumerate(classes) if label != other]
+    away = {(label - other) % len(counts) for label, other in moved}
     if len(away) == 1 and len(moved) == len(counts):
         by = away.pop()
-        how = f"each label is {by - len(counts) * (2 * by > len(counts)):+d} from the class it is in training"
+        order = f"each label is {by - len(counts) * (2 * by > len(counts)):+d} from the class it is in training"
     else:
-        how = ", ".join(f"label {label} is class {vote} of training" for label, vote in moved[:5])
-    advice = f"Its labels are not those of training: {how}. See how each split gets its labels."
+        order = ", ".join(f"label {label} is class {other} of training" for label, other in moved[:5])
+    advice = f"Its labels are not those of training: {order}. See how each split gets its labels."
     measure = f"accuracy is {right / total:.3f}, in another order of the classes"
     return [Finding("shifted labels", where, measure, best / total, wilson_interval(right, total)[1], advice)]
 
@@ -74,7 +74,7 @@ def find_shifted_labels(confusion: Sequence[Sequence[int]], *, where: str) -> li
 def find_unrelated_labels(dataset: Dataset) -> list[Finding]:
     """Whether frames tell anything of their labels: the nearest class mean on recordings not learned from.
 
-    At chance, labels belong to other recordings, or classes differ in nothing that a mean shows: a hint, no proof.
+    At chance, labels belong to other recordings, or classes differ in nothing that a mean shows: a hint, not more.
     """
     split = next((name for name in ("validation", "test") if len(dataset.ids[name])), None)
     if split is None:
@@ -82,12 +82,12 @@ def find_unrelated_labels(dataset: Dataset) -> list[Finding]:
     (frames, labels), (others, wanted) = (_some(dataset, name) for name in ("train", split))
     known = torch.unique(labels)
     means = torch.stack([frames[labels == label].mean(0) for label in known])
-    votes = known[torch.cdist(others, means).argmin(1)]
+    predicted = known[torch.cdist(others, means).argmin(1)]
     confusion = np.zeros((dataset.classes, dataset.classes), np.int64)
-    np.add.at(confusion, (wanted.numpy(), votes.numpy()), 1)
+    np.add.at(confusion, (wanted.numpy(), predicted.numpy()), 1)
     if shifted := find_shifted_labels(confusion.tolist(), where=f"the {split} split"):
         return shifted
-    right, chance = int((votes == wanted).sum()), best_constant(wanted.numpy())
+    right, chance = int((predicted == wanted).sum()), best_constant(wanted.numpy())
     if not at_chance(right, len(wanted), chance):
         return []
     advice = (
@@ -117,7 +117,7 @@ def find_stale_cache(dataset: Dataset) -> list[Finding]:
         differs = (frames != fresh).flatten(2).any(2).any(0) | (labels != true)
         if bool(differs.any()):
             advice = f"Delete {stored.folder}: it was made from other files, and is made anew at the next start."
-            measure = f"share of the first {len(ids)} recordings that differ from their source"
+            measure = f"fraction of the first {len(ids)} recordings that differ from their source"
             found.append(Finding("stale cache", f"the {part} part", measure, float(differs.float().mean()), 0, advice))
     return found
 

@@ -24,7 +24,7 @@ class Finding:
     value: float
     limit: float
     advice: str
-    changes: tuple[str, ...] = ()  # of the experiment, as the command line takes them
+    changes: tuple[str, ...] = ()  # to the experiment, as the command line takes them
 
     def __str__(self) -> str:
         said = f"{self.where}: {self.kind}. {self.measure}: {self.value:.3g} (limit {self.limit:g}). {self.advice}"

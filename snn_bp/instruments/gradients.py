@@ -25,11 +25,11 @@ from snn_bp.model.losses import CountCrossEntropy, Loss, smooth_loss
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.neurons import Neuron, is_spiking
 
-ROUNDING = {"float32": 1e-5, "float64": 1e-13}  # of the largest potential: how far a sum in another order may lie
-SMOOTH_LIMIT = 1e-6  # of finite differences; issue 5
+ROUNDING = {"float32": 1e-5, "float64": 1e-13}  # over the largest potential: how far a sum in another order may lie
+SMOOTH_LIMIT = 1e-6  # how far finite differences may be off; issue 5
 KERNEL_LIMITS = {"float32": 1e-3, "float64": 1e-9}  # a sum in another order; a wrong adjoint is off by percents
-FLOORS = {"float32": 0.03, "float64": 1e-3}  # of a layer's gradient: a smaller one of its parts is known to less
-RESET_SHARE = 0.9  # cosine from which on a difference counts as the reset's
+FLOORS = {"float32": 0.03, "float64": 1e-3}  # over a layer's gradient: a smaller one in it is known to fewer digits
+RESET_COSINE = 0.9  # cosine from which on a difference counts as the reset's
 Gradients = dict[str, Tensor]
 
 
@@ -93,7 +93,7 @@ class GradientReport:
         for check in self.kernels:
             if not check.ok:
                 bad = [name for name, error in check.errors.items() if not error <= KERNEL_LIMITS[check.precision]]
-                part = "adjoint of the reset" if check.through_resets > RESET_SHARE else "adjoint"
+                part = "adjoint of the reset" if check.through_resets > RESET_COSINE else "adjoint"
                 said.append(
                     f"the fast kernels' gradient differs from the reference's in {check.precision} by "
                     f"{check.worst:.2g} (limit {KERNEL_LIMITS[check.precision]:g}) at {', '.join(bad)}. The kernel's "

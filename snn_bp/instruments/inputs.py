@@ -9,9 +9,9 @@ from snn_bp.runs.folder import Run
 from snn_bp.runs.records import differing_data
 
 LOOKED_AT = 500  # recordings of a split
-INSIDE = 0.05  # of the events; a window of 1.5 s, usual for gestures of 6 s, holds a quarter
-EMPTY, ALL = 0.1, 0.9  # of the recordings
-SHARED = 0.01  # of the recordings: two may be equal by chance where they have few events
+INSIDE = 0.05  # fraction of the events; a window of 1.5 s, usual for gestures of 6 s, holds a quarter
+EMPTY, ALL = 0.1, 0.9  # fractions of the recordings
+SHARED = 0.01  # fraction of the recordings: two may be equal by chance where they have few events
 COVERED = 95  # percent of the recordings that a proposed window covers whole
 FEW = 6  # steps at least of a proposed window
 
@@ -30,24 +30,24 @@ def find_window(dataset: Dataset, *, inside: float = INSIDE) -> list[Finding]:
     times = [_times(dataset, sample) for sample in ids.tolist()]
     window, where = dataset.data.window_us, "the train split"
     events = sum(len(t) for t in times)
-    share = sum(int(np.count_nonzero((t >= 0) & (t < window))) for t in times) / events if events else 0.0
+    fraction = sum(int(np.count_nonzero((t >= 0) & (t < window))) for t in times) / events if events else 0.0
     lasts = [int(t.max()) for t in times if len(t)]
     first = min((int(t.min()) for t in times if len(t)), default=0)
     change, covers = _window_change(dataset, lasts)
     missed = f"The window of {window / 1000:g} ms misses their events, the first is at {first / 1000:g} ms. {covers}"
-    if share < inside and change and empty <= ALL:
-        measure = f"share of events in the window of {window / 1000:g} ms"
-        return [Finding("window too short", where, measure, share, inside, covers, change)]
+    if fraction < inside and change and empty <= ALL:
+        measure = f"fraction of events in the window of {window / 1000:g} ms"
+        return [Finding("window too short", where, measure, fraction, inside, covers, change)]
     if empty <= EMPTY:
         return []
     advice = "Frames are empty though there are events in the window: see how they are made."
     if sum(not len(t) for t in times) >= len(times) * EMPTY:
         advice, change = "They hold no events: see that the files are whole and in the layout that is read.", ()
-    elif share < inside or not dataset.data.transforms:
+    elif fraction < inside or not dataset.data.transforms:
         advice = missed if change else advice
     else:
         advice, change = "Their events lie in the window, and the transforms take them away.", ("data.transforms=()",)
-    return [Finding("no input", where, "share of recordings whose frames are all zero", empty, EMPTY, advice, change)]
+    return [Finding("no input", where, "fraction of recordings with frames all zero", empty, EMPTY, advice, change)]
 
 
 def find_changed_recordings(run: Run) -> list[Finding]:
@@ -78,11 +78,11 @@ def find_shared_recordings(dataset: Dataset) -> list[Finding]:
     learned, found = _hashes(dataset, "train"), []
     for split in ("validation", "test"):
         judged = _hashes(dataset, split)
-        share = float(np.mean(np.isin(judged, learned) & (judged != 0))) if len(judged) else 0.0
-        if share > SHARED:
+        fraction = float(np.mean(np.isin(judged, learned) & (judged != 0))) if len(judged) else 0.0
+        if fraction > SHARED:
             advice = "Accuracy there says nothing of new recordings: give each split its own files."
-            measure = "share of its recordings that are in training too"
-            found.append(Finding("shared recordings", f"the {split} split", measure, share, SHARED, advice))
+            measure = "fraction of its recordings that are in training too"
+            found.append(Finding("shared recordings", f"the {split} split", measure, fraction, SHARED, advice))
     return found
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from snn_bp.kernels.reference import torch_slope
 from snn_bp.surrogates import Surrogate
 
-# of a shape, in units of 1 / slope: where a derivative of S jumps, so that differences across are not exact
+# by shape, in units of 1 / slope: where a derivative of S jumps, so that differences across are not exact
 KINKS = {"Triangular": (-1.0, 0.0, 1.0), "Boxcar": (-1.0, 1.0), "FastSigmoid": (0.0,), "Exponential": (0.0,)}
 EDGES = {"Boxcar": (-1.0, 1.0)}  # likewise, where the shape itself jumps
 

@@ -38,7 +38,7 @@ class LayerTrace:
     slopes: Tensor | None  # the surrogate's derivative at every step
     height: Tensor  # the surrogate's derivative at threshold; one number, or one for each neuron
     decays: dict[str, Tensor]  # learned ones, in 0..1
-    index: int  # of the layer in the network, and of its value in the model
+    index: int  # the layer's in the network, its value's in the model
     normed: bool  # whether a batch norm stands between its weights and the neurons
     recurrent: bool  # whether its neurons get each other's spikes
 

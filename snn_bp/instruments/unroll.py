@@ -28,13 +28,13 @@ from snn_bp.neurons import FullState, State, is_spiking
 class Steps:
     """One layer of neurons, step by step: nodes of the graph, each `[batch, *neurons]`."""
 
-    index: int  # of the layer in the network
+    index: int  # the layer's in the network
     neurons: Neurons
     theta: Tensor
     inputs: list[Tensor] = field(default_factory=list)  # synaptic input, recurrence included
     potentials: list[Tensor] = field(default_factory=list)  # before reset
     spikes: list[Tensor] = field(default_factory=list)  # empty where the neuron does not spike
-    distances: list[Tensor] = field(default_factory=list)  # of the potential from the threshold in force
+    distances: list[Tensor] = field(default_factory=list)  # the potential's from the threshold in force
     resets: list[Tensor] = field(default_factory=list)  # spikes that reset, where the reset is detached
 
     @property

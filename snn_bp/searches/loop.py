@@ -34,7 +34,7 @@ from snn_bp.training.optimizer import make_device
 from snn_bp.training.progress import show
 
 MethodName: TypeAlias = Literal["ga", "pso", "es", "bptt"]
-ROWS = 40  # of the curve, the budget growing by the same factor from one to the next
+ROWS = 40  # rows of the curve, the budget growing by the same factor from one to the next
 MEASURED = 256  # training recordings on which a row's training loss is taken
 
 
@@ -155,9 +155,9 @@ class _Task:
     probe: Tensor
     network: Network
     searcher: Population | Backpropagation
-    points: int  # of the first generation
+    points: int  # in the first generation
     refresh: int  # what the statistics of norms cost ahead of each row
-    least: int  # that one generation and its row cost
+    minimum: int  # what one generation and its row cost
 
     @classmethod
     def of(
@@ -165,42 +165,43 @@ class _Task:
         population: int | None, quiet: bool,
     ) -> "_Task":  # fmt: skip
         """The network at its start, and what searches; raises where the budget is too small."""
-        how, seed, ids = experiment.train, experiment.seed, dataset.ids["train"]
-        device, batch = make_device(how), min(experiment.data.batch, len(ids))
+        config, seed, ids = experiment.train, experiment.seed, dataset.ids["train"]
+        device, batch = make_device(config), min(experiment.data.batch, len(ids))
         probe = dataset.batch("train", dataset.spread("train", min(batch, PROBED)))[0].to(device)
         network = experiment.network(dataset.shape).to(device)
         start_alive(network, probe)
         if name == "bptt":
             batches = math.ceil(len(ids) / batch)
-            searcher = Backpropagation(network, how, steps=max(1, budget // (3 * batch)), batches=batches)
+            searcher = Backpropagation(network, config, steps=max(1, budget // (3 * batch)), batches=batches)
             refresh, points = 0, 1
         else:
             size = sum(weight.numel() for weight in network.parameters())
             method = METHODS[name](size, torch.Generator().manual_seed(seed), population=population)
             searcher, points = Population(network, method, objective), method.count
             refresh = probe.shape[1] if norms_of(network) else 0
-        least = searcher.cost * batch + refresh
-        if budget < least:
+        minimum = searcher.cost * batch + refresh
+        if budget < minimum:
             raise SnnError(
                 f"search: budget={budget} is less than one {'step' if name == 'bptt' else 'generation'} of {name} "
                 f"costs here, {searcher.cost} sample evaluations for each of {batch} samples. The least that works is "
-                f"{least}."
+                f"{minimum}."
             )
         return cls(
-            experiment, dataset, name, budget, objective, quiet, batch, probe, network, searcher, points, refresh, least
-        )
+            experiment, dataset, name, budget, objective, quiet, batch, probe, network, searcher, points, refresh,
+            minimum,
+        )  # fmt: skip
 
     @property
     def next_cost(self) -> int:
-        """Of a generation and a row behind it."""
+        """What a generation and a row behind it cost."""
         return self.searcher.cost * self.batch + self.refresh
 
 
 def _spend(task: _Task, run: Run | None, at: Position, save_seconds: float) -> Search:
     """Spend the rest of the budget."""
-    network, dataset, searcher, how = task.network, task.dataset, task.searcher, task.experiment.train
+    network, dataset, searcher, config = task.network, task.dataset, task.searcher, task.experiment.train
     device, ids, rows = task.probe.device, dataset.ids["train"], at.rows
-    marks = list(np.geomspace(task.least, task.budget, ROWS))
+    marks = list(np.geomspace(task.minimum, task.budget, ROWS))
     if rows:
         marks = [mark for mark in marks if mark > rows[-1].sample_evaluations] or [math.inf]
     clock, saved = Clock(at.seconds, at.cpu_seconds), time.monotonic()
@@ -236,7 +237,7 @@ def _spend(task: _Task, run: Run | None, at: Position, save_seconds: float) -> S
             if run is not None and stop and not over:
                 raise Stopped(run.path, stop[0])
     network.load_state_dict(at.weights)
-    found = {split: _evaluated(network, dataset, split, how) for split in ("validation", "test")}
+    found = {split: _evaluated(network, dataset, split, config) for split in ("validation", "test")}
     weights = {key: part.cpu() for key, part in at.weights.items()}
     return Search(
         task.experiment, task.name, name_of(task.objective), task.budget, task.points, weights, tuple(rows), at.best,
@@ -251,14 +252,14 @@ def _measure(task: _Task, at: Position, clock: Clock) -> None:
     figures = _figures(network, task.dataset, task.experiment.train, task.objective)
     lowest = min(figures["value"], rows[-1].best_value if rows else math.inf)
     rows.append(Row(at.generation, at.spent, clock.seconds, clock.cpu_seconds, memory, best_value=lowest, **figures))
-    if figures["value"] <= lowest:  # of equal ones the later, as in training
+    if figures["value"] <= lowest:  # the later of equal ones, as in training
         at.best, at.weights = len(rows) - 1, {key: part.detach().clone() for key, part in network.state_dict().items()}
 
 
-def _figures(network: Network, dataset: Dataset, how: Train, objective: Objective) -> dict:
+def _figures(network: Network, dataset: Dataset, config: Train, objective: Objective) -> dict:
     """What a row says of the network as it is: value, best left out, and losses and accuracies."""
     some = replace(dataset, ids=dataset.ids | {"train": dataset.spread("train", MEASURED)})
-    train, validation = (_evaluated(network, some, split, how) for split in ("train", "validation"))
+    train, validation = (_evaluated(network, some, split, config) for split in ("train", "validation"))
     assert train is not None
     return {
         "value": _value(network, some, "validation" if validation else "train", objective),
@@ -269,11 +270,11 @@ def _figures(network: Network, dataset: Dataset, how: Train, objective: Objectiv
     }
 
 
-def _evaluated(network: Network, dataset: Dataset, split: str, how: Train) -> Evaluation | None:
+def _evaluated(network: Network, dataset: Dataset, split: str, config: Train) -> Evaluation | None:
     """Losses and accuracy on a split; None where it is empty."""
     if not len(dataset.ids[split]):
         return None
-    return evaluate_network(network, dataset, split, how.loss, counts=split == "test")
+    return evaluate_network(network, dataset, split, config.loss, counts=split == "test")
 
 
 @torch.no_grad()

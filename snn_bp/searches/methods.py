@@ -19,7 +19,7 @@ class Genetic:
     spread (Baeck 1996).
     """
 
-    TOURNAMENT, ELITE, SHARE, STEP = 3, 2, 0.01, 1.0
+    TOURNAMENT, ELITE, RATE, STEP = 3, 2, 0.01, 1.0
 
     def __init__(self, size: int, generator: Generator, *, population: int | None = None) -> None:
         self.generator = generator
@@ -45,7 +45,7 @@ class Genetic:
         drawn = torch.randint(count, (2, count - self.ELITE, self.TOURNAMENT), generator=self.generator)
         mother, father = self.points[order[rank[drawn].amin(2)]]
         children = torch.where(self._uniform(mother.shape) < 0.5, mother, father)
-        mutated = self._uniform(children.shape) < max(self.SHARE, 1 / size)
+        mutated = self._uniform(children.shape) < max(self.RATE, 1 / size)
         children += self.STEP * mutated * torch.randn(children.shape, generator=self.generator)
         self.points = torch.cat([self.points[order[: self.ELITE]], children])
 
@@ -120,7 +120,7 @@ class Evolution:
         faster = (size + 2) / 3
         self.rate_one = faster * 2 / ((size + 1.3) ** 2 + mass)
         self.rate_half = min(1 - self.rate_one, faster * 2 * (mass - 2 + 1 / mass) / ((size + 2) ** 2 + mass))
-        self.length = math.sqrt(size) * (1 - 1 / (4 * size) + 1 / (21 * size * size))  # of a normal vector
+        self.length = math.sqrt(size) * (1 - 1 / (4 * size) + 1 / (21 * size * size))  # a normal vector's, on average
 
     @property
     def best(self) -> Tensor:

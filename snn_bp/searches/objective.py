@@ -52,13 +52,13 @@ class OfOutput:
         return wrong + self.spike_penalty * len(out) * sum(spikes)
 
 
-def objective_of(asked: Kind | Objective, how: Train, *, spike_penalty: float) -> Objective:
+def objective_of(objective: Kind | Objective, config: Train, *, spike_penalty: float) -> Objective:
     """The objective that a name stands for, or the callable as it is."""
-    if callable(asked):
-        return asked
-    if not isinstance(asked, str):
-        raise SnnError(f"search: objective={asked!r}: it should be loss, accuracy, spikes, or a callable (see search).")
-    return OfOutput(asked, how.loss, how.rates, spike_penalty)
+    if callable(objective):
+        return objective
+    if not isinstance(objective, str):
+        raise SnnError(f"search: {objective=}: it should be loss, accuracy, spikes, or a callable (see search).")
+    return OfOutput(objective, config.loss, config.rates, spike_penalty)
 
 
 def name_of(objective: Objective) -> str:

@@ -20,12 +20,12 @@ class Row:
     The three costs are of searching alone: validation, and the training loss below, are measured beside it.
     """
 
-    generation: int  # of bptt: steps of the optimizer
+    generation: int  # for bptt: steps of the optimizer
     sample_evaluations: int  # one forward of one sample is 1, its backward 2 more
     seconds: float
-    cpu_seconds: float  # of all threads together; other programs on the machine hardly change it
+    cpu_seconds: float  # all threads together; other programs on the machine hardly change it
     peak_memory_mb: float  # the most that the process has held so far
-    value: float  # of the objective on the validation split; of the training recordings below where it is empty
+    value: float  # the objective on the validation split; on the training recordings below where it is empty
     best_value: float  # the lowest so far
     train_loss: float  # on up to 256 training recordings, the same for every row, in evaluation mode
     train_accuracy: float
@@ -44,10 +44,10 @@ class Search:
     population: int  # points of the first generation; 1 for bptt
     weights: dict[str, Tensor]  # with the norms' statistics: `experiment.network(shape).load_state_dict(weights)`
     curve: tuple[Row, ...]
-    best: int  # place in the curve
+    best: int  # index in the curve
     input_shape: tuple[int, ...]
     validation: Evaluation | None
-    test: Evaluation | None  # of the best, once
+    test: Evaluation | None  # the best weights, evaluated once
 
     def network(self) -> Network:
         """The network with the best weights, in evaluation mode."""

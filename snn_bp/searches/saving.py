@@ -21,9 +21,9 @@ class Position:
 
     generation: int = 0
     spent: int = 0  # sample evaluations
-    best: int = 0  # place of the best row
+    best: int = 0  # index of the best row
     rows: list[Row] = field(default_factory=list)
-    weights: dict[str, Tensor] = field(default_factory=dict)  # of the best row
+    weights: dict[str, Tensor] = field(default_factory=dict)  # the best row's
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
@@ -61,10 +61,10 @@ def save(run: Run, at: Position, network: Network, searcher: Population | Backpr
 
 def save_row(run: Run, at: Position) -> None:
     """Append the newest row, ahead of the checkpoint that counts it; the best weights where it is the best."""
-    place = len(at.rows) - 1
-    run.add_rows(metrics_of(at.rows, place), [])
-    if at.best == place:
-        run.save_best(Checkpoint(at.weights, epoch=place + 1, metrics=[metrics_of(at.rows, place)]))
+    index = len(at.rows) - 1
+    run.add_rows(metrics_of(at.rows, index), [])
+    if at.best == index:
+        run.save_best(Checkpoint(at.weights, epoch=index + 1, metrics=[metrics_of(at.rows, index)]))
 
 
 def position_of(run: Run, network: Network, searcher: Population | Backpropagation) -> Position:
@@ -90,6 +90,6 @@ def position_of(run: Run, network: Network, searcher: Population | Backpropagati
     return at
 
 
-def metrics_of(rows: list[Row], place: int) -> dict[str, Any]:
+def metrics_of(rows: list[Row], index: int) -> dict[str, Any]:
     """A row as `metrics.csv` has it."""
-    return {"epoch": place + 1, **asdict(rows[place])}
+    return {"epoch": index + 1, **asdict(rows[index])}

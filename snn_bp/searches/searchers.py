@@ -75,17 +75,17 @@ class Backpropagation:
 
     cost = 3  # a forward, and a backward that counts as two
 
-    def __init__(self, network: Network, how: Train, *, steps: int, batches: int) -> None:
-        self.network, self.how, self.steps, self.batches = network, how, steps, batches
-        self.optimizer, self.taken = make_optimizer(network, how), 0
+    def __init__(self, network: Network, config: Train, *, steps: int, batches: int) -> None:
+        self.network, self.config, self.steps, self.batches = network, config, steps, batches
+        self.optimizer, self.taken = make_optimizer(network, config), 0
 
     def step(self, x: Tensor, targets: Tensor) -> None:
         """One step."""
-        how = self.how
+        config = self.config
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(how, step=self.taken, steps=self.steps, batches=self.batches)
-        freeze_norm(self.network, how, self.taken, of=self.steps)
-        step = train_step(self.network, self.optimizer, x, targets, how)
+            group["lr"] = learning_rate(config, step=self.taken, steps=self.steps, batches=self.batches)
+        freeze_norm(self.network, config, self.taken, of=self.steps)
+        step = train_step(self.network, self.optimizer, x, targets, config)
         if not (math.isfinite(step.loss) and math.isfinite(step.grad_norm)):
             epoch, batch = divmod(self.taken, self.batches)
             raise SnnError(explain_nonfinite(step, self.network, x, epoch=epoch + 1, batch=batch + 1))

@@ -113,9 +113,9 @@ def test_gradient_norms_are_those_of_a_backward_pass(noise):
     traced = trace(network, x, TARGETS)
 
     CountCrossEntropy()(network(x), TARGETS).backward()
-    for place in (0, 2, 4):
-        size = sum(float(weight.grad.square().sum()) for weight in network.layers[place].parameters()) ** 0.5
-        assert traced.gradients[network.name(place)] == pytest.approx(size, rel=1e-10)
+    for index in (0, 2, 4):
+        size = sum(float(weight.grad.square().sum()) for weight in network.layers[index].parameters()) ** 0.5
+        assert traced.gradients[network.name(index)] == pytest.approx(size, rel=1e-10)
 
 
 @pytest.mark.parametrize("training", (True, False))
@@ -191,5 +191,6 @@ def test_learned_decays_are_part_of_a_trace(noise):
 def test_a_trace_is_told_as_a_table_and_as_json(noise):
     traced = trace(Network(STACK, (6,)), noise(12, 3, 6, scale=3), TARGETS)
 
-    assert [line.split()[0] for line in str(traced).splitlines()] == ["loss", "layer", "layer", "layer", "layer"]
+    first = [line.split()[0] for line in str(traced).splitlines()]
+    assert first == ["loss", "layer", "model.1", "model.3", "model.5"]
     assert len(traced.record()["layers"][0]["error"]) == 12

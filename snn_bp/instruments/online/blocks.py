@@ -22,7 +22,7 @@ from snn_bp.model.modules import Neurons
 from snn_bp.model.network import Network
 from snn_bp.neurons import FullState, coefficients
 
-ORDER = {"pool": 0, "flatten": 0, "other": 0, "weights": 1, "norm": 2, "neurons": 3}  # of a block that a rule runs
+ORDER = {"pool": 0, "flatten": 0, "other": 0, "weights": 1, "norm": 2, "neurons": 3}  # in a block that a rule runs
 
 
 class Step(NamedTuple):

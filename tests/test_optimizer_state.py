@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from snn_bp import LIF, Dense, Network, SnnError
-from snn_bp.instruments.momentum import trace_optimizer
+from snn_bp.instruments.optimizer_state import trace_optimizer
 
 
 @pytest.fixture
@@ -127,15 +127,15 @@ def test_the_step_that_is_told_is_the_step_that_is_taken(network, make, noise):
 
 
 def test_tracing_changes_no_step(network):
-    twin = Network((Dense(7), LIF(beta=0.8), Dense(4, bias=False), LIF(beta=0.8)), (5,)).double()
-    optimizer, other = (torch.optim.Adam(net.parameters(), lr=0.1) for net in (network, twin))
+    untraced = Network((Dense(7), LIF(beta=0.8), Dense(4, bias=False), LIF(beta=0.8)), (5,)).double()
+    optimizer, other = (torch.optim.Adam(net.parameters(), lr=0.1) for net in (network, untraced))
 
     rows_after(network, optimizer, steps=3)
     for _ in range(3):
-        constant_gradient(twin)
+        constant_gradient(untraced)
         other.step()
 
-    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), twin.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), untraced.parameters(), strict=True))
 
 
 def test_without_gradients_the_call_is_refused(network):
