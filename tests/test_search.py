@@ -31,10 +31,12 @@ from snn_bp import (
     SnnError,
     Train,
 )  # fmt: skip
+from snn_bp.files import write_object
 from snn_bp.model.losses import CountCrossEntropy, RateBounds
 from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
 from snn_bp.runs.evaluation import evaluate, evaluate_network
+from snn_bp.runs.folder import SEARCH_FILE
 from snn_bp.runtime.signals import Stopped
 from snn_bp.searches import OfOutput, Search, resume_search, search, searchers
 from snn_bp.searches import population as valuing
@@ -357,6 +359,20 @@ def test_a_signal_stops_a_search_and_nothing_is_lost(tmp_path, monkeypatch):
     with pytest.raises(SnnError, match="another search is here"):
         find("ga", 2000, out=tmp_path / "run")
     assert spends(find("ga", out=tmp_path / "run")) == spends(find("ga"))
+
+
+def test_a_search_kept_under_an_old_name_goes_on(tmp_path, monkeypatch):
+    whole = find("es", objective="spikes", spike_penalty=0.01)
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(searchers.Population, "step", lambda *arguments: (_ for _ in ()).throw(InterruptedError))
+        find("es", out=tmp_path / "run", objective="spikes", spike_penalty=0.01)
+    asked = runs.json_of(tmp_path / "run" / SEARCH_FILE)
+    asked["price"] = asked.pop("spike_penalty")
+    write_object(tmp_path / "run" / SEARCH_FILE, asked)
+
+    found = resume_search(Run(tmp_path / "run"), quiet=True)
+
+    assert spends(found) == spends(whole) and found.test == whole.test
 
 
 def test_a_search_for_an_objective_of_ones_own_goes_on_by_its_program(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import math
 import runpy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -33,6 +34,8 @@ from snn_bp.instruments.faults import find_leaked_state, find_shifted_labels, fi
 from snn_bp.instruments.findings import Kind
 from snn_bp.model.losses import MaxCrossEntropy
 from snn_bp.model.start import start_alive
+from snn_bp.reports import sections
+from snn_bp.runs.evaluation import layer_activity
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "experiments" / "benchmarks" / "doctor.py"))
 finished, few_digits = runs.finished, runs.few_digits
@@ -104,6 +107,49 @@ def test_a_narrow_surrogate_far_from_threshold_has_a_dead_window(noise):
     found = kinds(alive(deep(layers=1, surrogate=Boxcar(slope=1000)), x), x)
 
     assert "model.1 LIF(beta=0.9)" in found["dead window"]
+
+
+def with_active(counts: dict[int, int]) -> Network:
+    """Two layers of which so many neurons fire in every step and the others never, by bias; the surrogate is narrow."""
+    network = Network((Dense(20), LIF(beta=0.5), Dense(5), LIF(beta=0.5)), (6,), surrogate=Boxcar(slope=1000))
+    with torch.no_grad():
+        for index, count in counts.items():
+            network.layers[index].weight.mul_(1e-3)
+            network.layers[index].bias.fill_(-9.0)[:count] = 9.0
+    return network
+
+
+def test_the_doctor_and_the_page_of_a_run_give_a_layer_the_same_figures(noise):
+    network, x = with_active({0: 1, 2: 3}), noise(9, 3, 6)
+
+    found = diagnose(trace(network, x, TARGETS)).findings
+
+    rows = [{"epoch": 1, **row} for row in layer_activity(network, x)]
+    table = sections.layers(SimpleNamespace(layers=lambda: rows)).tables[0]
+    page = {(name, kind): cell for name, *cells in table.rows for kind, cell in zip(table.head[1:], cells, strict=True)}
+    columns = {"silent": "silent", "saturated": "saturated", "dead window": "in the window"}
+    figures = {(each.where, columns[each.kind]): f"{each.value:.1%}" for each in found if each.kind in columns}
+    first, last = network.name(1), network.name(3)
+    assert figures == {key: page[key] for key in figures}
+    assert figures[first, "silent"] == "95.0%" and figures[last, "saturated"] == "60.0%"
+    assert (first, "in the window") in figures
+
+
+def test_the_doctor_says_where_only_neurons_with_input_count_as_silent(noise):
+    network, x = with_active({0: 10}), noise(9, 3, 6)
+    silent = "fraction of neurons that never fire"
+
+    def measure() -> tuple[str, float]:
+        return next((each.measure, each.value) for each in diagnose(trace(network, x, TARGETS)).findings
+                    if (each.kind, each.where) == ("silent", network.name(1)))  # fmt: skip
+
+    with torch.no_grad():
+        network.layers[0].weight[:10] = 0  # these fire by their bias, and get no input
+    assert measure() == (f"{silent}, of those with input", 1.0)
+
+    with torch.no_grad():
+        network.layers[0].bias[:10] = -9
+    assert measure() == (silent, 1.0)
 
 
 def test_an_error_that_shrinks_or_grows_over_depth_is_found_where_it_leaves_the_limits(noise):
