@@ -41,7 +41,7 @@ MODELS = {
     "convolution and maximum": ((Conv(3, 2), Pool(2, kind="max"), LIF(beta=0.9, threshold=0.3)), IMAGE),
     "maximum alone": ((Conv(3, 2, stride=2), LIF(beta=0.9), Pool(2, kind="max"), Flatten(), Dense(2)), IMAGE),
     "recurrent": ((Dense(5), Recurrent(LIF(beta=0.9, threshold=0.4)), Dense(3), LI(beta=0.8)), (6,)),
-    "learned delay": ((Delay(2, learn=True, most=4), Dense(3), LI(beta=0.8)), (6,)),
+    "learned delay": ((Delay(2, learn=True, max_steps=4), Dense(3), LI(beta=0.8)), (6,)),
     "Dense alone": ((Dense(5), BatchNorm(), Dense(3), BatchNorm(), ALIF(beta=0.9, rho=0.9, kappa=0.2)), (6,)),
 }  # fmt: skip
 

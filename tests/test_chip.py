@@ -229,7 +229,7 @@ def test_the_scale_fits_every_register():
         ((Dense(3),), "no neurons behind"),
         ((Delay(40), Delay(30), Dense(3), HALF), "70 steps, the chip holds 62"),
         ((Delay(1), Dense(3), Recurrent(HALF)), "delay the recurrence"),
-        ((Delay(1.5, learn=True, most=100), Dense(3), HALF), "100 steps, the chip holds 62"),
+        ((Delay(1.5, learn=True, max_steps=100), Dense(3), HALF), "100 steps, the chip holds 62"),
         ((Dense(3), Dropout(0.5), HALF), "Dropout of weighted sums"),
         ((BatchNorm(), Dense(3), LIF(beta=0.9, **ZERO)), "BatchNorm stands behind"),
     ],
@@ -301,7 +301,7 @@ def test_watching_leaves_the_norms_statistics_alone(coin):
 
 
 def test_a_learned_delay_of_an_image_has_a_gradient(coin):
-    network = OnChip(Network((Flatten(), Delay(1.5, learn=True, most=3), Dense(3), HALF), (2, 3, 3)))
+    network = OnChip(Network((Flatten(), Delay(1.5, learn=True, max_steps=3), Dense(3), HALF), (2, 3, 3)))
 
     network(coin(9, 2, 2, 3, 3, probability=0.5)).sum().backward()
 
@@ -327,7 +327,7 @@ def test_dropout_silences_inputs_while_training(coin):
 
 @pytest.mark.parametrize("learn", [False, True])
 def test_a_delay_is_a_shift_in_time(learn, coin):
-    layer = Delay((1, 2, 3) if learn else (0, 2, 9), learn=learn, most=30).build((3,))
+    layer = Delay((1, 2, 3) if learn else (0, 2, 9), learn=learn, max_steps=30).build((3,))
     x = coin(8, 2, 3, probability=0.5)
 
     out = layer(x)
@@ -341,7 +341,7 @@ def test_a_delay_is_a_shift_in_time(learn, coin):
 
 def test_a_delay_learns_to_meet_a_spike():
     """A bump of activity at step 5 should arrive at step 11: the delay is found from 2 by gradient descent."""
-    layer = Delay(2.0, learn=True, most=20).build((1,))
+    layer = Delay(2.0, learn=True, max_steps=20).build((1,))
     x = torch.exp(-0.02 * (torch.arange(40.0) - 5) ** 2)[:, None, None]
     wanted = torch.exp(-0.02 * (torch.arange(40.0) - 11) ** 2)[:, None, None]
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.05)

@@ -149,7 +149,7 @@ def test_the_parse_of_a_model_with_joints_is_a_tree():
     assert isinstance(first, Block) and isinstance(fork, Fork) and isinstance(last, Block)
     assert [part.path for part in first.parts] == [(0,), (1,), (2,)]
     (inner, block), (recurrent,) = fork.branches
-    assert isinstance(inner, Fork) and inner.part.path == (3, 0, 0) and inner.part.after == (6,)
+    assert isinstance(inner, Fork) and inner.joint.path == (3, 0, 0) and inner.joint.after == (6,)
     assert block.weights.path == (3, 0, 1) and recurrent.neurons is network.layers[3].branches[1][0]
 
 

@@ -62,6 +62,7 @@ CLEAN = (
     "exchange",
     "files",
     "instruments",
+    "model",
     "reports",
     "runs",
     "searches",

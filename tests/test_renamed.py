@@ -8,7 +8,7 @@ import pytest
 import runs
 from runs import DIGITS, assert_same_run, tiny, training
 
-from snn_bp import LIF, Data, Dense, Dropout, Experiment, Flatten, SnnError, Train
+from snn_bp import LIF, Data, Delay, Dense, Dropout, Experiment, Flatten, SnnError, Train
 from snn_bp.files import json_sha256
 from snn_bp.runs.experiment import CONSTRUCTORS, from_json, from_json_text, override, to_json
 from snn_bp.runs.experiment_file import read_file
@@ -22,7 +22,8 @@ EXPERIMENT = """
 {"is": "Experiment",
  "data": {"is": "Data", "name": "digits", "step_ms": 104, "steps": 3, "batch": 64, "root": null, "downsample": 2,
           "binary": false, "shift": 1, "turn": 5.0, "validation": 0.2, "split_seed": 0, "transforms": []},
- "model": [{"is": "Dropout", "share": 0.2}, {"is": "Dense", "units": 10, "bias": true},
+ "model": [{"is": "Dropout", "share": 0.2}, {"is": "Delay", "steps": 1, "learn": false, "most": 30},
+           {"is": "Dense", "units": 10, "bias": true},
            {"is": "LIF", "beta": 0.8, "threshold": 1.0, "reset": "zero", "detach_reset": true}],
  "train": {"is": "Train", "epochs": 4, "target": "loihi", "settle": 0.5},
  "seed": 3}
@@ -36,7 +37,7 @@ TODAY = Experiment(
     data=Data(
         "digits", step_ms=104, steps=3, batch=64, downsample=2, translate_px=1, rotate_deg=5.0, validation_fraction=0.2
     ),
-    model=(Dropout(p=0.2), Dense(10), LIF(beta=0.8, reset="zero")),
+    model=(Dropout(p=0.2), Delay(1, max_steps=30), Dense(10), LIF(beta=0.8, reset="zero")),
     train=Train(epochs=4, target="loihi", freeze_norm=0.5),
     seed=3,
 )

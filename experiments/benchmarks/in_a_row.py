@@ -58,7 +58,7 @@ FAMILIES: dict[str, tuple[Data, tuple[Layer, ...]]] = {
         (
             *(
                 Flatten(),
-                Delay(2.0, learn=True, most=8),
+                Delay(2.0, learn=True, max_steps=8),
                 Dense(40, bias=False),
                 CubaLIF(alpha=0.6, beta=0.8, reset="zero"),
             ),

@@ -7,7 +7,7 @@ from torch import nn
 
 from snn_bp.chip.graph import DELAY_HIGH
 from snn_bp.errors import SnnError
-from snn_bp.model.blocks import Block, Layers, Part, Role, blocks
+from snn_bp.model.blocks import Block, LayerAt, Layers, Role, blocks
 from snn_bp.model.exact import check_exact
 from snn_bp.model.modules import Delays, Neurons
 from snn_bp.neurons import IF, LI, LIF, CubaLIF, is_spiking
@@ -70,7 +70,7 @@ def _check_behind(network: Layers, behind: Block, *, first: bool) -> None:
             )
 
 
-def _neurons(block: Block, part: Part) -> str | None:
+def _neurons(block: Block, part: LayerAt) -> str | None:
     neurons = neurons_of(block)
     neuron, reset = neurons.neuron, getattr(neurons.neuron, "reset", "zero")
     if type(neuron) not in NEURONS:
@@ -85,7 +85,7 @@ def _neurons(block: Block, part: Part) -> str | None:
     return None
 
 
-def _weights(block: Block, part: Part) -> str | None:
+def _weights(block: Block, part: LayerAt) -> str | None:
     if type(part.layer) in REFUSED:
         return REFUSED[type(part.layer)]
     padding = getattr(part.layer, "padding", 0)
@@ -96,50 +96,50 @@ def _weights(block: Block, part: Part) -> str | None:
     return None
 
 
-def _pool(block: Block, part: Part) -> str | None:
+def _pool(block: Block, part: LayerAt) -> str | None:
     return REFUSED.get(type(part.layer)) or (None if len(part.before) == 3 else IMAGES_ONLY)
 
 
-def _norm(block: Block, part: Part) -> str | None:
+def _norm(block: Block, part: LayerAt) -> str | None:
     if not _is_behind_weights(block, part):
         return "a BatchNorm stands behind a Dense or Conv, into whose weights it folds."
     return None
 
 
-def _flatten(block: Block, part: Part) -> str | None:
+def _flatten(block: Block, part: LayerAt) -> str | None:
     if _is_behind_weights(block, part) and len(part.before) != len(part.after):
         return "a Flatten between a Conv and its neurons; put it behind the neurons."
     return None
 
 
-def _dropout(block: Block, part: Part) -> str | None:
+def _dropout(block: Block, part: LayerAt) -> str | None:
     if _is_behind_weights(block, part):
         return "a Dropout of weighted sums; put it in front of the Dense or Conv, where it silences inputs."
     return None
 
 
-def _delay(block: Block, part: Part) -> str | None:
+def _delay(block: Block, part: LayerAt) -> str | None:
     if neurons_of(block).recurrence is not None:
         return "lava would delay the recurrence too. Put the Delay in front of a layer that is not recurrent."
     if not any(len(weights.after) == 1 for weights in block.of("weights")):
         return "a Delay stands in front of a Dense; leave out that of a convolution or pool."
     longest = sum(delays.longest() for delays in delays_of(block))
     if longest > DELAY_HIGH:
-        return f"its delays reach {longest} steps, the chip holds {DELAY_HIGH}. Use Delay(..., most=62)."
+        return f"its delays reach {longest} steps, the chip holds {DELAY_HIGH}. Use Delay(..., max_steps=62)."
     if any(other.index < part.index or len(other.after) > 1 for other in block.of("weights", "pool")):
         return "a Delay stands right behind neurons (or the input), in front of a Dense; a convolution has none."
     return None
 
 
-def _unknown(block: Block, part: Part) -> str:
+def _unknown(block: Block, part: LayerAt) -> str:
     return f"the chip has nothing like a {type(part.layer).__name__}. Known: {', '.join(RULES)}."
 
 
-def _is_behind_weights(block: Block, part: Part) -> bool:
+def _is_behind_weights(block: Block, part: LayerAt) -> bool:
     return any(weights.index < part.index for weights in block.of("weights"))
 
 
-RULES: dict[Role, Callable[[Block, Part], str | None]] = {
+RULES: dict[Role, Callable[[Block, LayerAt], str | None]] = {
     "neurons": _neurons, "weights": _weights, "pool": _pool, "norm": _norm, "flatten": _flatten, "dropout": _dropout,
     "delay": _delay,
 }  # fmt: skip

@@ -18,7 +18,7 @@ from snn_bp.errors import SnnError
 from snn_bp.exchange.nir_node import UNIT_GAIN, UNIT_R, simple
 from snn_bp.exchange.nir_ties import off_ties
 from snn_bp.exchange.nir_weights import rounded, row_gains, scaled, squared
-from snn_bp.model.blocks import Block, Part, scale_and_shift
+from snn_bp.model.blocks import Block, LayerAt, scale_and_shift
 from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, SumPool
 from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, Neuron, check_neuron, coefficients, has_current, is_spiking
 
@@ -36,7 +36,7 @@ INSTEAD: dict[type, str] = {
 class Context(NamedTuple):
     """Where a layer stands, and what the file is to be."""
 
-    layer: Part
+    layer: LayerAt
     block: Block  # from one weighted sum to the next, or to the neurons
     step_s: float
     compatible: str | None

@@ -166,7 +166,7 @@ class _Reading:
         if not ((np.abs(exact - steps) < 1e-3) & (steps >= 0) & (steps < 2**24)).all():
             raise node.refuse(f"its delays are not integer numbers of steps of {self.step} s. Another step_s may fit.")
         self.between.append(("delay", self.shape))
-        self._add(Delay(simple(steps), most=max(62, int(steps.max()))))
+        self._add(Delay(simple(steps), max_steps=max(62, int(steps.max()))))
 
     def _scale(self, node: Node) -> None:
         self.gain = self.gain * node.each("scale", self.shape)

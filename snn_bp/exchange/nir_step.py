@@ -9,7 +9,7 @@ import torch
 from snn_bp.errors import SnnError
 from snn_bp.exchange.nir_file import NirFile
 from snn_bp.exchange.nir_node import NEURONS
-from snn_bp.model.blocks import Part, parts_of
+from snn_bp.model.blocks import LayerAt, parts_of
 from snn_bp.model.network import Network
 from snn_bp.neurons import is_spiking
 
@@ -68,7 +68,7 @@ def _spikes(read: Callable[[float], Network], step: float) -> list[float] | str:
     return [float(each.spikes.mean()) for each in activities if is_spiking(each.neuron)]
 
 
-def _products(part: Part) -> float:
+def _products(part: LayerAt) -> float:
     """How many products one step of a sample takes in a layer, at most."""
     positions = math.prod(part.after[1:]) if part.role == "weights" else 1
     return sum(each.numel() for each in part.layer.parameters()) * positions + math.prod(part.before)

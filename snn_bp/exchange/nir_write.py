@@ -125,7 +125,7 @@ def _layers(network: Network, step_s: float, compatible: str | None) -> list[Nod
 def _sums(network: Network) -> Iterator[Block]:
     """The blocks of a network, cut in front of every weighted sum; a joint alone."""
     for each in tree(parts_of(network)):
-        parts = each.parts if isinstance(each, Block) else (each.part,)
+        parts = each.parts if isinstance(each, Block) else (each.joint,)
         sums = [at for at, part in enumerate(parts) if at and part.role == "weights"]
         yield from (Block(parts[start:end]) for start, end in pairwise([0, *sums, len(parts)]))
 

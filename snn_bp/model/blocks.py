@@ -46,7 +46,7 @@ def role_of(layer: nn.Module) -> Role:
     return known[0] if known else "other"
 
 
-class Part(NamedTuple):
+class LayerAt(NamedTuple):
     """One layer of a model, at its index in its row, between the shapes of one step before and behind it."""
 
     index: int
@@ -57,7 +57,7 @@ class Part(NamedTuple):
     path: Path
 
     @property
-    def branches(self) -> list[list["Part"]]:
+    def branches(self) -> list[list["LayerAt"]]:
         """The rows of layers within a joint; none of any other layer."""
         if self.role != "joint":
             return []
@@ -69,7 +69,7 @@ class Part(NamedTuple):
 class Block(NamedTuple):
     """Neurons and all that lies between them and the neurons before; layers behind the last neurons have none."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[LayerAt, ...]
 
     @property
     def neurons(self) -> Neurons | None:
@@ -83,28 +83,28 @@ class Block(NamedTuple):
         return range(self.parts[0].index, self.parts[-1].index + 1)
 
     @property
-    def weights(self) -> Part | None:
+    def weights(self) -> LayerAt | None:
         """The last weighted sum of the block."""
         return next(reversed(self.of("weights")), None)
 
     @property
-    def norm(self) -> Part | None:
+    def norm(self) -> LayerAt | None:
         """The norm behind the last weighted sum."""
         return next((part for part in self.behind if part.role == "norm"), None)
 
     @property
-    def front(self) -> tuple[Part, ...]:
+    def front(self) -> tuple[LayerAt, ...]:
         """The layers before the last weighted sum; of a block without one, all but its neurons."""
         first = len(self.parts) - (self.neurons is not None) if self.weights is None else self.parts.index(self.weights)
         return self.parts[:first]
 
     @property
-    def behind(self) -> tuple[Part, ...]:
+    def behind(self) -> tuple[LayerAt, ...]:
         """The layers between the last weighted sum and the neurons."""
         skipped = len(self.front) + (self.weights is not None)
         return tuple(part for part in self.parts[skipped:] if part.role != "neurons")
 
-    def of(self, *roles: Role) -> tuple[Part, ...]:
+    def of(self, *roles: Role) -> tuple[LayerAt, ...]:
         """The layers that have one of these roles, in order."""
         return tuple(part for part in self.parts if part.role in roles)
 
@@ -112,26 +112,26 @@ class Block(NamedTuple):
 class Fork(NamedTuple):
     """A joint: branches that see one input, each a row of blocks and joints, and what is made of their outputs."""
 
-    part: Part
+    joint: LayerAt
     branches: tuple[tuple["Block | Fork", ...], ...]
 
 
-def row_of(layers: Iterable[nn.Module], shapes: list[Shape], before: Shape, path: Path = ()) -> list[Part]:
+def row_of(layers: Iterable[nn.Module], shapes: list[Shape], before: Shape, path: Path = ()) -> list[LayerAt]:
     """The layers of a row one by one, with their roles and the shapes they were built with, `()` of added ones."""
-    row: list[Part] = []
+    row: list[LayerAt] = []
     for index, layer in enumerate(layers):
         after = shapes[index] if index < len(shapes) else ()
-        row.append(Part(index, layer, role_of(layer), before, after, (*path, index)))
+        row.append(LayerAt(index, layer, role_of(layer), before, after, (*path, index)))
         before = after
     return row
 
 
-def parts_of(network: Layers) -> list[Part]:
+def parts_of(network: Layers) -> list[LayerAt]:
     """The layers of a network one by one, with their roles and shapes; a joint is one of them."""
     return row_of(network.layers, network.shapes, network.input_shape)
 
 
-def every_part(row: Iterable[Part]) -> Iterator[Part]:
+def every_part(row: Iterable[LayerAt]) -> Iterator[LayerAt]:
     """The layers of a row in the order in which they compute, those within a joint before it."""
     for part in row:
         for branch in part.branches:
@@ -139,10 +139,10 @@ def every_part(row: Iterable[Part]) -> Iterator[Part]:
         yield part
 
 
-def tree(row: Iterable[Part]) -> tuple[Block | Fork, ...]:
+def tree(row: Iterable[LayerAt]) -> tuple[Block | Fork, ...]:
     """The blocks and joints of a row, in order."""
     found: list[Block | Fork] = []
-    open_parts: list[Part] = []
+    open_parts: list[LayerAt] = []
     for part in row:
         if part.role == "joint":
             found += [Block(tuple(open_parts))] * bool(open_parts)
@@ -161,7 +161,7 @@ def blocks(network: Layers, asker: str = "network") -> list[Block]:
     found = []
     for each in tree(parts_of(network)):
         if isinstance(each, Fork):
-            name = network.name(each.part.path)
+            name = network.name(each.joint.path)
             raise SnnError(f"{asker}: {name} joins branches, and only layers in a row are known here. Leave it out.")
         found.append(each)
     return found

@@ -124,7 +124,7 @@ class Dropout:
 class Delay:
     """Axonal delays: what each neuron of the layer before sends arrives `steps` time steps later.
 
-    One integer for all, or one for each neuron. With `learn`, each neuron learns its own within 0..`most`,
+    One integer for all, or one for each neuron. With `learn`, each neuron learns its own within 0..`max_steps`,
     starting at `steps`, which then lies between; it is rounded in the forward pass, and its gradient is minus the
     difference in time of what is delayed (as in SLAYER, Shrestha & Orchard 2018). Chips hold up to 62.
     """
@@ -132,7 +132,7 @@ class Delay:
     steps: Annotated[float | tuple[float, ...], Within(low=0, nested=True)] = 1
     _: KW_ONLY
     learn: bool = False
-    most: Count = 62
+    max_steps: Count = 62
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -141,10 +141,10 @@ class Delay:
             start = torch.as_tensor(self.steps, dtype=torch.float32)
         except ValueError:
             raise SnnError(f"{told}): its rows differ in length. Give one number, or one for each neuron.") from None
-        if self.learn and not bool(((start > 0) & (start < self.most)).all()):
-            raise SnnError(f"{told}, learn=True): it should start inside 0..{self.most}, not at an end.")
-        if not self.learn and not bool(((start == start.round()) & (start <= self.most)).all()):
-            raise SnnError(f"{told}): whole numbers of steps in 0..{self.most}.")
+        if self.learn and not bool(((start > 0) & (start < self.max_steps)).all()):
+            raise SnnError(f"{told}, learn=True): it should start inside 0..{self.max_steps}, not at an end.")
+        if not self.learn and not bool(((start == start.round()) & (start <= self.max_steps)).all()):
+            raise SnnError(f"{told}): integers in 0..{self.max_steps}.")
 
     def build(self, shape: Shape) -> nn.Module:
         """The module for an input of `shape`."""
@@ -154,7 +154,7 @@ class Delay:
         except RuntimeError:
             told = f"Delay: {list(start.shape)} delays for neurons {list(shape)}. Give one, or each its own."
             raise SnnError(told) from None
-        return Delays(start, self.most, learn=self.learn)
+        return Delays(start, self.max_steps, learn=self.learn)
 
 
 @dataclass(frozen=True)

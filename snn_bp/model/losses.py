@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from snn_bp.errors import SnnError, shown
 from snn_bp.errors.fields import Within, check_fields
-from snn_bp.model.blocks import Layers, Part, parts_of, role_of
+from snn_bp.model.blocks import LayerAt, Layers, parts_of, role_of
 from snn_bp.neurons import is_spiking
 
 Output: TypeAlias = Literal["spikes", "potentials"]
@@ -159,7 +159,7 @@ def check_loss(loss: Any, network: Layers) -> None:
     )
 
 
-def _keeps_spikes(part: Part) -> bool:
+def _keeps_spikes(part: LayerAt) -> bool:
     """Whether a layer makes spikes of spikes."""
     return part.role in ("flatten", "delay") or isinstance(part.layer, nn.MaxPool1d | nn.MaxPool2d)
 
@@ -177,11 +177,11 @@ def check_batch(loss: "Loss", out: Tensor, targets: Tensor) -> None:
     """
     name = type(loss).__name__
     if not isinstance(out, Tensor) or not out.is_floating_point() or out.dim() != 3 or 0 in out.shape:
-        raise SnnError(f"{name}: the output should be floats [time, batch, classes], found {_found(out)}.")
+        raise SnnError(f"{name}: the output should be floats [time, batch, classes], found {_text_of(out)}.")
     batch, classes = out.shape[1:]
     if not isinstance(targets, Tensor) or targets.dtype != torch.int64 or targets.shape != (batch,):
         raise SnnError(
-            f"{name}: targets should be the classes of the {batch} samples, int64 [{batch}], found {_found(targets)}."
+            f"{name}: targets should be the classes of the {batch} samples, int64 [{batch}], found {_text_of(targets)}."
             f"{' Use targets.long().' if isinstance(targets, Tensor) and targets.shape == (batch,) else ''}"
         )
     if targets.device != out.device:
@@ -204,7 +204,7 @@ def check_spikes(loss: "FirstSpike", out: Tensor) -> None:
             )
 
 
-def _found(given: Any) -> str:
+def _text_of(given: Any) -> str:
     return f"{given.dtype} {list(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
 
 
@@ -244,7 +244,7 @@ class RateBounds:
     def __call__(self, rates: list[Tensor]) -> Tensor:
         """The penalty of the mean rates of each hidden layer's neurons, as `network.rates` gives them."""
         if not isinstance(rates, tuple | list) or not all(isinstance(rate, Tensor) for rate in rates):
-            raise SnnError(f"RateBounds: it takes a list of tensors, the rates of each layer, found {_found(rates)}.")
+            raise SnnError(f"RateBounds: it takes a list of tensors, the rates of each layer, found {_text_of(rates)}.")
         penalty = torch.zeros(())
         for low, high, rate in zip(self._each(self.lower, rates), self._each(self.upper, rates), rates, strict=True):
             penalty = penalty + (F.relu(low - rate).square() + F.relu(rate - high).square()).mean()

@@ -132,12 +132,12 @@ class Delays(nn.Module):
 
     start: Tensor
 
-    def __init__(self, start: Tensor, most: int, *, learn: bool) -> None:
+    def __init__(self, start: Tensor, max_steps: int, *, learn: bool) -> None:
         super().__init__()
-        self.most = most
+        self.max_steps = max_steps
         self.learned = nn.ParameterDict()
         if learn:
-            self.learned["delay"] = nn.Parameter(torch.logit(start / most))
+            self.learned["delay"] = nn.Parameter(torch.logit(start / max_steps))
         else:
             self.register_buffer("start", start.clone(), persistent=False)
 
@@ -147,14 +147,14 @@ class Delays(nn.Module):
 
     def longest(self) -> int:
         """The longest delay there is, or may come to be."""
-        return self.most if len(self.learned) else int(self.start.max())
+        return self.max_steps if len(self.learned) else int(self.start.max())
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` delayed; what would arrive after its last step is lost."""
         return delayed(x, self._exact(), learns=len(self.learned) > 0)
 
     def _exact(self) -> Tensor:
-        return self.most * torch.sigmoid(self.learned["delay"]) if len(self.learned) else self.start
+        return self.max_steps * torch.sigmoid(self.learned["delay"]) if len(self.learned) else self.start
 
 
 class Joint(nn.Module):

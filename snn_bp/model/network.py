@@ -14,7 +14,7 @@ from snn_bp.errors import SnnError, check_choice, check_kind, check_seed, shown
 from snn_bp.kernels import runs_compiled
 from snn_bp.kernels.around import has_hooks_on_every_module
 from snn_bp.kernels.cpu.chain import Memory
-from snn_bp.model.blocks import Part, Path, every_part, parts_of, role_of
+from snn_bp.model.blocks import LayerAt, Path, every_part, parts_of, role_of
 from snn_bp.model.build import build_row
 from snn_bp.model.exact import is_exact
 from snn_bp.model.inputs import check_input, check_states
@@ -116,7 +116,7 @@ class Network(nn.Module):
         return ran.lines or []
 
     def _run(
-        self, row: Sequence[Part], x: Tensor, states: Iterator[State | None], ran: Ran, *, final: bool = False
+        self, row: Sequence[LayerAt], x: Tensor, states: Iterator[State | None], ran: Ran, *, final: bool = False
     ) -> Tensor:
         """The output of a row of layers, by its plan; `final`: the mean of its last neurons is not asked for."""
         at = 0
@@ -140,7 +140,7 @@ class Network(nn.Module):
                     break
         return x
 
-    def _joined(self, part: Part, x: Tensor, run: Callable[[list[Part], Tensor], Tensor]) -> Tensor:
+    def _joined(self, part: LayerAt, x: Tensor, run: Callable[[list[LayerAt], Tensor], Tensor]) -> Tensor:
         """The output of a joint, whose branches run one after the other, each once."""
         branches = iter(enumerate(part.branches))
 
@@ -195,11 +195,11 @@ class Network(nn.Module):
         x, row = self.in_floats(x), parts_of(self)
         yield from self._walk(row, x, self._states(state, row), potentials)
 
-    def _walk(self, row: list[Part], x: Tensor, states: Iterator[State | None], potentials: bool) -> Iterator[tuple]:
+    def _walk(self, row: list[LayerAt], x: Tensor, states: Iterator[State | None], potentials: bool) -> Iterator[tuple]:
         for part in row:
             inner: list[tuple] = []
 
-            def run(branch: list[Part], x: Tensor, inner: list[tuple] = inner) -> Tensor:
+            def run(branch: list[LayerAt], x: Tensor, inner: list[tuple] = inner) -> Tensor:
                 walked = list(self._walk(branch, x, states, potentials))
                 inner.extend(walked)
                 return walked[-1][1][0] if isinstance(walked[-1][1], tuple) else walked[-1][1]
@@ -216,7 +216,7 @@ class Network(nn.Module):
             yield from inner
             yield layer, out
 
-    def _observed(self, part: Part, x: Tensor, state: State | None) -> tuple[Tensor, State, Tensor]:
+    def _observed(self, part: LayerAt, x: Tensor, state: State | None) -> tuple[Tensor, State, Tensor]:
         """Output, state and potentials of neurons; of a forward of their own only where they agree."""
         layer: Neurons = part.layer  # type: ignore[assignment]
         out, after, potentials = layer.observe(x, state)
@@ -230,7 +230,7 @@ class Network(nn.Module):
             )
         return ran, after, potentials
 
-    def _states(self, state: NetworkState | None, row: list[Part]) -> Iterator[State | None]:
+    def _states(self, state: NetworkState | None, row: list[LayerAt]) -> Iterator[State | None]:
         roles = [part.role for part in every_part(row)]
         count = roles.count("neurons")
         if state is not None and state != () and "delay" in roles:
@@ -239,7 +239,7 @@ class Network(nn.Module):
             check_states(state, count)
         return iter(state) if state is not None else iter([None] * count)
 
-    def _entered(self, x: Tensor, row: list[Part]) -> Tensor:
+    def _entered(self, x: Tensor, row: list[LayerAt]) -> Tensor:
         """The input, checked; bytes as they are where the layer that meets them looks for what is not zero."""
         self.check_input(x)
         if x.is_floating_point():

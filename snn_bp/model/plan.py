@@ -20,7 +20,7 @@ from snn_bp.kernels import runs_compiled
 from snn_bp.kernels.cpu.chain import Memory
 from snn_bp.kernels.cpu.sparse_ops import worth_events
 from snn_bp.model import steps
-from snn_bp.model.blocks import Part, role_of
+from snn_bp.model.blocks import LayerAt, role_of
 from snn_bp.model.exact import has_all_parts, is_exact, runs_here
 from snn_bp.model.modules import Neurons, Shape
 from snn_bp.neurons import is_spiking
@@ -34,7 +34,7 @@ class Step(NamedTuple):
     A joint has no `run`: its branches are rows with plans of their own.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[LayerAt, ...]
     words: str
     run: steps.Run | None
     is_known: bool  # whether what comes out is what its class says, so that the plan goes on
@@ -64,23 +64,25 @@ class Link(NamedTuple):
     neurons: Neurons
 
 
-def plan(row: Sequence[Part], given: Input, memory: Memory) -> list[Step]:
+def plan(row: Sequence[LayerAt], entering: Input, memory: Memory) -> list[Step]:
     """The operations that a row of layers is on this input, up to the first layer with a forward of its own."""
     found: list[Step] = []
     index = 0
     while index < len(row) and (not found or found[-1].is_known):
         step = None
-        if given.kernels:
-            step = _chain(row, index, given, memory) or _normed(row, index, given) or _pooled(row, index, given)
-        step = step or _alone(row[index], given)
+        if entering.kernels:
+            step = (
+                _chain(row, index, entering, memory) or _normed(row, index, entering) or _pooled(row, index, entering)
+            )
+        step = step or _alone(row[index], entering)
         found.append(step)
         index += len(step.parts)
         if index < len(row):
-            given = Input(given.steps, given.batch, step.parts[-1].after, given.dtype, given.kernels)
+            entering = Input(entering.steps, entering.batch, step.parts[-1].after, entering.dtype, entering.kernels)
     return found
 
 
-def reads_bytes(row: Iterable[Part]) -> bool:
+def reads_bytes(row: Iterable[LayerAt]) -> bool:
     """Whether the first layer that computes looks for what is not zero, so that bytes may stay bytes."""
     first = next((part for part in row if part.role != "flatten" or not is_exact(part.layer)), None)
     if first is None or steps.KERNELS.get(type(first.layer)) not in (steps.linear, steps.convolve):
@@ -90,7 +92,7 @@ def reads_bytes(row: Iterable[Part]) -> bool:
 
 def has_chain(layers: Iterable[nn.Module]) -> bool:
     """Whether any layers can run as a chain, in the mode they are in."""
-    row = [Part(index, layer, role_of(layer), (), (), (index,)) for index, layer in enumerate(layers)]
+    row = [LayerAt(index, layer, role_of(layer), (), (), (index,)) for index, layer in enumerate(layers)]
     found = (_link(row, index, first=True) for index in range(len(row)))
     return any(link is not None and all(is_exact(layer) for layer in link if layer is not None) for link in found)
 
@@ -98,7 +100,7 @@ def has_chain(layers: Iterable[nn.Module]) -> bool:
 def apply_stateless(layer: nn.Module, x: Tensor) -> Tensor:
     """A layer without state on `[time, batch, ...]`: one call for all steps."""
     given = Input.of(x)
-    return _alone(Part(0, layer, role_of(layer), given.shape, (), (0,)), given).run(x, [])[0]  # type: ignore[misc]
+    return _alone(LayerAt(0, layer, role_of(layer), given.shape, (), (0,)), given).run(x, [])[0]  # type: ignore[misc]
 
 
 def in_words(step: Step, fraction: float) -> str:
@@ -110,7 +112,7 @@ def in_words(step: Step, fraction: float) -> str:
     return f"{'events' if fraction <= limit else 'a product'} (events up to {limit:.0%})"
 
 
-def _chain(row: Sequence[Part], index: int, given: Input, memory: Memory) -> Step | None:
+def _chain(row: Sequence[LayerAt], index: int, given: Input, memory: Memory) -> Step | None:
     """Dense layers each with its neurons, from `index` on."""
     if len(given.shape) != 1:
         return None
@@ -127,7 +129,7 @@ def _chain(row: Sequence[Part], index: int, given: Input, memory: Memory) -> Ste
     return Step(tuple(row[first:index]), steps.CHAIN, partial(steps.run_chain, links, memory), True)
 
 
-def _link(row: Sequence[Part], index: int, *, first: bool) -> Link | None:
+def _link(row: Sequence[LayerAt], index: int, *, first: bool) -> Link | None:
     """The layers at `index` that would be a link of a chain if each of them is what its class says."""
     found = list(row[index : index + 3])
     dense = bool(found) and steps.KERNELS.get(type(found[0].layer)) is steps.linear
@@ -165,7 +167,7 @@ def _misfits(values: Tensor | None, shape: tuple[int, ...]) -> bool:
     return values is not None and values.shape != shape
 
 
-def _normed(row: Sequence[Part], index: int, given: Input) -> Step | None:
+def _normed(row: Sequence[LayerAt], index: int, given: Input) -> Step | None:
     """The neurons at `index`, with the norm in front of them if it is in training."""
     if not given.shape:
         return None
@@ -190,7 +192,7 @@ def _averages(norm: nn.Module, given: Input) -> bool:
     return bool(known and images and has_spread and channels == norm.num_features)
 
 
-def _pooled(row: Sequence[Part], index: int, given: Input) -> Step | None:
+def _pooled(row: Sequence[LayerAt], index: int, given: Input) -> Step | None:
     """The convolution at `index` and the max pooling behind it."""
     pair = row[index : index + 2]
     kernels = [steps.KERNELS.get(type(part.layer)) for part in pair]
@@ -201,7 +203,7 @@ def _pooled(row: Sequence[Part], index: int, given: Input) -> Step | None:
     return Step(tuple(pair), steps.BY_EVENTS, steps.on_rows(steps.convolve, *[part.layer for part in pair]), True)
 
 
-def _alone(part: Part, given: Input) -> Step:
+def _alone(part: LayerAt, given: Input) -> Step:
     """One layer: by a kernel where there is one, else by its own forward."""
     layer = part.layer
     if part.role == "joint":

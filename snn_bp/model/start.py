@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize
 from snn_bp.errors import SnnError, check_number
 from snn_bp.errors.fields import LARGEST
 from snn_bp.kernels import simulate
-from snn_bp.model.blocks import Part, blocks, parts_of, role_of
+from snn_bp.model.blocks import LayerAt, blocks, parts_of, role_of
 from snn_bp.model.exact import has_known_class, is_exact
 from snn_bp.model.network import Network, check_network, neuron_of
 from snn_bp.model.plan import apply_stateless
@@ -56,7 +56,7 @@ def _scale_fronts(network: Network, found: dict[int, int], x: Tensor, spread: fl
 
     row = parts_of(network)
 
-    def passed(part: Part, x: Tensor) -> Tensor:
+    def passed(part: LayerAt, x: Tensor) -> Tensor:
         if part.role == "dropout":
             return x  # nothing random: the start depends on the seed of the weights and on x alone
         return part.layer(x)[0] if part.role == "neurons" else apply_stateless(part.layer, x)

@@ -7,6 +7,7 @@ from snn_bp.errors import SnnError
 
 RENAMED = {  # kind of value, its old names, today's
     "Data": {"validation": "validation_fraction", "shift": "translate_px", "turn": "rotate_deg"},
+    "Delay": {"most": "max_steps"},
     "Dropout": {"share": "p"},
     "Train": {"settle": "freeze_norm"},
 }

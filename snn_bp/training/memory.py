@@ -14,7 +14,7 @@ import torch
 
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
-from snn_bp.model.blocks import Part, every_part, parts_of
+from snn_bp.model.blocks import LayerAt, every_part, parts_of
 from snn_bp.model.modules import Shape
 from snn_bp.model.network import Network
 from snn_bp.runs.experiment import Experiment
@@ -132,7 +132,7 @@ class _Sizes:
                 behind_dense = _axes(part) == 0
         return sizes
 
-    def _add(self, part: Part, behind_dense: bool) -> None:
+    def _add(self, part: LayerAt, behind_dense: bool) -> None:
         """Count one layer; `behind_dense`: its input is the sums of a dense layer."""
         count = math.prod(part.after)
         self.largest = max(self.largest, count)
@@ -152,6 +152,6 @@ class _Sizes:
             self.largest_passed = max(self.largest_passed, count)
 
 
-def _axes(part: Part) -> int | None:
+def _axes(part: LayerAt) -> int | None:
     """Over how many axes weights are shared: 0 by a dense layer, 1 or 2 by a convolution; None for other layers."""
     return cast(torch.Tensor, part.layer.weight).dim() - 2 if part.role == "weights" else None

@@ -217,7 +217,7 @@ def test_truncation_of_one_step_is_the_gradient_without_memory(noise):
 
 
 def test_a_learned_delay_is_left_out_of_the_differences(noise):
-    network = Network((Dense(5), LIF(beta=0.9), Delay(1.4, learn=True, most=4), Dense(3), LI(beta=0.8)), (4,))
+    network = Network((Dense(5), LIF(beta=0.9), Delay(1.4, learn=True, max_steps=4), Dense(3), LI(beta=0.8)), (4,))
 
     report = check_gradients(network, noise(6, 3, 4, scale=2), TARGETS, directions=1)
 

@@ -48,7 +48,7 @@ NETWORKS = {
         (Dense(32), Spiking(lif, learn=("beta", "threshold")), Dense(7), Spiking(cuba, learn=("alpha",))), (24,)
     ),
     "learned maps": ((Conv(3, 3), Spiking(lif, learn=("beta",)), *head), (2, 7, 9)),
-    "delays": ((Delay(2), Dense(16), Delay(tuple(range(0, 80, 5)), most=90), lif, Dense(5), lif), (24,)),
+    "delays": ((Delay(2), Dense(16), Delay(tuple(range(0, 80, 5)), max_steps=90), lif, Dense(5), lif), (24,)),
     "pool first": ((Pool(2, kind="sum"), lif, Pool(2), IF(threshold=0.75, reset="zero"), *head), (2, 12, 12)),
     "neurons first": ((LIF(beta=0.5, threshold=0.9, reset="zero"), Dropout(0.3), Dense(5), lif), (24,)),
     "LI": ((Dense(16), lif, Dense(5), LI(beta=0.9)), (24,)),

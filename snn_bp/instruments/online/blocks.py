@@ -16,7 +16,7 @@ from snn_bp.errors import SnnError
 from snn_bp.kernels import first_state, parameters_of
 from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.reference import torch_advance, torch_slope
-from snn_bp.model.blocks import Block, Part, blocks, convolve, fold
+from snn_bp.model.blocks import Block, LayerAt, blocks, convolve, fold
 from snn_bp.model.exact import check_exact, check_whole
 from snn_bp.model.modules import Neurons
 from snn_bp.model.network import Network
@@ -156,7 +156,7 @@ def online_blocks(network: Network, x: Tensor, rule: str) -> list[OnlineBlock]:
     raise SnnError(f"{rule}: the network should end in neurons, as (Dense(10), LI(beta=0.9)).")
 
 
-def _check(rule: str, name: str, part: Part, last: int) -> None:
+def _check(rule: str, name: str, part: LayerAt, last: int) -> None:
     """Raise unless the rule runs the layer behind one of the rank `last` in `ORDER`."""
     check_exact(rule, name, part.layer)
     rank, learns = ORDER.get(part.role), any(True for _ in part.layer.parameters())
