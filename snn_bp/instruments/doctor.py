@@ -203,9 +203,8 @@ def _activity(trace: Trace) -> list[Finding]:
             measure = "fraction of neurons that fire in 95 % of the steps"
             found.append(Finding("saturated", layer.name, measure, layer.saturated, MAX_SATURATED, advice, changes))
         if layer.window < MIN_WINDOW:
-            advice, changes = (
-                widen(layer, trace) if silent <= MAX_SILENT else ("It is silent, and far from its threshold.", ())
-            )
+            far = "It is silent, and far from its threshold."
+            advice, changes = widen(layer, trace) if silent <= MAX_SILENT else (far, ())
             measure = "fraction of neurons and steps inside the surrogate's window"
             found.append(Finding("dead window", layer.name, measure, layer.window, MIN_WINDOW, advice, changes))
     return found

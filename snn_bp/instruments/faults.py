@@ -90,19 +90,9 @@ def find_unrelated_labels(dataset: Dataset) -> list[Finding]:
     right, chance = int((predicted == wanted).sum()), best_constant(wanted.numpy())
     if not at_chance(right, len(wanted), chance):
         return []
-    advice = (
-        "Frames and labels look unrelated: see that both are in the same order, and that transforms keep the class."
-    )
-    return [
-        Finding(
-            "unrelated labels",
-            f"the {split} split",
-            "accuracy of the nearest class mean",
-            right / len(wanted),
-            chance,
-            advice,
-        )
-    ]
+    where, measure, accuracy = f"the {split} split", "accuracy of the nearest class mean", right / len(wanted)
+    advice = "Frames and labels look unrelated: see that both are in the same order, and transforms keep the class."
+    return [Finding("unrelated labels", where, measure, accuracy, chance, advice)]
 
 
 def find_stale_cache(dataset: Dataset) -> list[Finding]:

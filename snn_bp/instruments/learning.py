@@ -128,13 +128,9 @@ def find_chance_level(
     if causes:
         advice = "It has learned nothing: fix the other findings, each may be the cause."
     elif split == "train" or at_chance(round(learned * samples), samples, best_constant(labels["train"])):
-        advice = (
-            "It has learned nothing: train longer, at another train.lr, and see that frames differ between classes."
-        )
+        advice = "It has learned nothing: train longer, at another train.lr, and see that frames differ by class."
     else:
-        advice = (
-            f"It learned its training recordings ({learned:.2f}) and nothing that holds for others: see the labels."
-        )
+        advice = f"It learned its training recordings ({learned:.2f}), nothing that holds for others: see the labels."
     return [Finding("chance level", f"the {split} split", "accuracy of the best epoch", best, chance, advice)]
 
 

@@ -38,12 +38,11 @@ def trace_optimizer(optimizer: torch.optim.Optimizer, network: Network) -> list[
     if copies.keys() - {id(weight) for weight in network.parameters()}:
         raise SnnError("trace_optimizer: the optimizer holds weights that the network has not. Give it its network.")
     for name, weight in network.named_parameters():
-        if id(weight) in copies:
-            if weight.grad is None:
-                raise SnnError(
-                    f"trace_optimizer: {name} has no gradient. Call it between backward() and optimizer.step()."
-                )
-            copies[id(weight)].grad = weight.grad.detach().clone()
+        if id(weight) not in copies:
+            continue
+        if weight.grad is None:
+            raise SnnError(f"trace_optimizer: {name} has no gradient. Call it between backward() and optimizer.step().")
+        copies[id(weight)].grad = weight.grad.detach().clone()
     copied.step()
     rows = []
     for index, layer in enumerate(network.layers):
