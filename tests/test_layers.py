@@ -142,6 +142,23 @@ def test_a_recurrent_layer_without_weights_is_its_neuron(noise):
     assert_same(spikes=(network(x), simulate(LIF(beta=0.9, reset="zero"), x)[0]))
 
 
+def test_a_recurrent_layer_behind_a_norm_in_training_keeps_its_recurrence(noise):
+    neuron, x = LIF(beta=0.9, reset="zero"), noise(19, 3, 7)
+    network = Network((BatchNorm(), Recurrent(neuron)), (7,), seed=1).train()
+    norm, layer = network.layers
+    with torch.no_grad():
+        normed = F.batch_norm(x.flatten(0, 1), None, None, norm.weight, norm.bias, training=True).view_as(x)
+        state, spikes, steps = None, torch.zeros(3, 7), []
+        for x_t in normed:
+            (spikes,), state = simulate(neuron, (x_t + F.linear(spikes, layer.recurrence.weight))[None], state)
+            steps.append(spikes)
+
+        out = network(x)
+
+    assert_same(spikes=(out, torch.stack(steps)))
+    assert not torch.equal(out, simulate(neuron, normed)[0])  # what it would be without
+
+
 # Learned parameters
 
 

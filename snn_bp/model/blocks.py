@@ -156,7 +156,7 @@ def tree(row: Iterable[LayerAt]) -> tuple[Block | Fork, ...]:
     return (*found, *[Block(tuple(open_parts))] * bool(open_parts))
 
 
-def blocks(network: Layers, asker: str = "network") -> list[Block]:
+def blocks(network: Layers, asker: str) -> list[Block]:
     """The blocks of a network that is one row, in order; raises for `asker` where it has a joint."""
     found = []
     for each in tree(parts_of(network)):
