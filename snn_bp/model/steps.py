@@ -89,15 +89,10 @@ def on_rows(kernel: Callable, *layers: nn.Module) -> Run:
 
 
 def by_itself(rows: Tensor, layer: nn.Module) -> Tensor:
-    """A layer without state by its own forward."""
-    check_norm(rows, layer)
-    return layer(rows)
-
-
-def check_norm(rows: Tensor, layer: nn.Module) -> None:
-    """Raise where a batch norm would take the spread of one value."""
+    """A layer without state by its own forward; raises where a batch norm would take the spread of one value."""
     if role_of(layer) == "norm" and layer.training and 0 < rows.numel() == rows.shape[1]:
         raise SnnError(
             f"{type(layer).__name__} in training: each channel has one value in {list(rows.shape)}, which has no "
             "spread. Give it more recordings or more steps at once, or network.eval()."
         )
+    return layer(rows)
