@@ -97,7 +97,7 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
     Pool: {"size": COUNT, "kind": word("sum", "average", "max"), "stride": some(COUNT)},
     Flatten: {},
     Dropout: {"p": number(0, 0.99)},
-    Delay: {"steps": each(number(0)), "learn": flag, "most": COUNT},
+    Delay: {"steps": each(number(0)), "learn": flag, "max_steps": COUNT},
     BatchNorm: {"momentum": SHARE, "scale": POSITIVE},
     Spiking: LEARNING,
     Recurrent: LEARNING | {"bias": flag},

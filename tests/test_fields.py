@@ -227,7 +227,7 @@ def test_the_largest_seed_builds_a_network():
     "delay",
     [
         {"steps": 1.5}, {"steps": 63}, {"steps": (1, 2.5)}, {"steps": 0, "learn": True}, {"steps": 62, "learn": True},
-        {"steps": 5, "most": 4}, {"steps": 5.0, "most": 5, "learn": True},
+        {"steps": 5, "max_steps": 4}, {"steps": 5.0, "max_steps": 5, "learn": True},
     ],
     ids=str,
 )  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from snn_bp import cli
-from snn_bp.chip.rules import blocks as chip_blocks
+from snn_bp.chip.rules import chip_blocks
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
