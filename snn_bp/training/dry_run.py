@@ -21,9 +21,9 @@ def dry_run(experiment: Experiment, dataset: Dataset) -> None:
         print(note)
     print(f"input [time, batch, {', '.join(map(str, dataset.shape))}] = {experiment.data.steps} steps of "
           f"{experiment.data.step_ms} ms, batches of {experiment.data.batch}")  # fmt: skip
-    for layer, shape, spec in zip(network.layers, network.shapes, network.model, strict=True):
+    for index, (layer, shape) in enumerate(zip(network.layers, network.shapes, strict=True)):
         count = sum(weight.numel() for weight in layer.parameters())
-        print(f"  {list(shape)!s:16} {count:10,} parameters  {spec}")
+        print(f"  {list(shape)!s:16} {count:10,} parameters  {network.name(index)}")
     print(f"training takes {memory.estimate(experiment, dataset)}; {free()}")
     if config.target == "loihi":
         for found in check_chip(experiment, experiment.network(dataset.shape)):
