@@ -1,5 +1,8 @@
 """Layers: each against a formula or a loop that says the same in other words."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +47,60 @@ from snn_bp import (
 )
 def test_a_layer_without_state_is_torchs_own_module(layer, shape, wanted):
     assert type(layer.build(shape)) is wanted
+
+
+@pytest.mark.parametrize(
+    "layer, shape",
+    (
+        (Dense(5), (7,)),
+        (Conv(5, 3), (2, 7)),
+        (Conv(4, (3, 2), stride=2, padding=(1, 0), groups=2), (2, 7, 5)),
+        (Conv(3, (3, 2), stride=(1, 3), dilation=(2, 3)), (1, 9, 14)),
+        (Conv(3, 7, padding=1), (1, 5, 5)),
+        (Pool(2), (2, 7)),
+        (Pool(2, kind="max"), (2, 7, 5)),
+        (Pool(3, kind="sum", stride=2), (2, 8, 7)),
+        (Flatten(), (2, 7, 5)),
+        (Dropout(), (2, 7)),
+        (BatchNorm(), (7,)),
+        (BatchNorm(), (2, 7)),
+        (BatchNorm(), (2, 7, 5)),
+        (Delay(2), (2, 7)),
+    ),
+    ids=repr,
+)
+def test_the_shape_behind_a_layer_is_its_modules(layer, shape):
+    assert layer.after(shape) == layer.build(shape).eval()(torch.zeros(1, *shape)).shape[1:]
+
+
+@pytest.mark.parametrize("layer", (Conv(3, 6), Conv(3, 3, dilation=3), Pool(6), Conv(3, (1, 8), padding=1)), ids=repr)
+def test_a_window_larger_than_its_input_is_refused(layer):
+    with pytest.raises(SnnError, match=r"model\.0 .*window reaches over \d+ values, the input \[1, 5, 5\] has"):
+        Network((layer, LIF(beta=0.9)), (1, 5, 5))
+
+
+def test_a_network_built_to_be_counted_loads_no_compiler():
+    # torch's compiler, which takes 2 s to load, came in with any operation on the device "meta"
+    command = [sys.executable, "-c", COUNTED]
+
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+
+    assert told.split() == ["3"]
+
+
+COUNTED = """
+import sys, torch
+from snn_bp import LI, LIF, BatchNorm, Conv, Delay, Dense, Dropout, Flatten, Network, Pool, Recurrent, Spiking
+model = (
+    Conv(3, 3, padding=1), BatchNorm(), Spiking(LIF(beta=0.9), learn=("beta", "threshold")), Pool(2, kind="sum"),
+    Pool(2, kind="max"), Flatten(), Dense(4), Delay(2, learn=True), Delay(1), Dropout(), Recurrent(LIF(beta=0.9)),
+    Dense(3), LI(beta=0.9),
+)
+with torch.device("meta"):
+    network = Network(model, (2, 9, 9))
+assert all(p.device.type == "meta" for p in network.parameters())
+print(network.shapes[-1][0], *{"torch._dynamo", "sympy"} & set(sys.modules))
+"""
 
 
 @pytest.mark.parametrize("stride", (None, 1, 3))

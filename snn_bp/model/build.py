@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from snn_bp.errors import SnnError
-from snn_bp.model.blocks import role_of
 from snn_bp.model.layers import Recurrent, Spiking
 from snn_bp.model.modules import Joint, Shape
 from snn_bp.model.names import name_of
@@ -41,11 +40,11 @@ def _build(value: Any, shape: Shape, surrogate: Surrogate, path: tuple[int, ...]
     if isinstance(value, Spiking | Recurrent):
         return value.build(shape, surrogate), shape
     layer = value.build(shape)
-    if role_of(layer) in ("delay", "dropout"):
-        return layer, shape
+    if hasattr(value, "after"):
+        return layer, value.after(shape)
     training = layer.training
     with torch.no_grad():
-        out = layer.eval()(torch.zeros(1, *shape))  # the module itself knows its output's shape
+        out = layer.eval()(torch.zeros(1, *shape))  # the module knows its output's shape
     layer.train(training)
     return layer, tuple(out.shape[1:])
 

@@ -1,9 +1,11 @@
 """What a network is made of: frozen values that say what a layer is, and build it once the input's shape is known.
 
 A layer without state becomes torch's own module and sees `[time * batch, ...]` at once. Layers with state (`Spiking`,
-`Recurrent`) see `[time, batch, ...]` and take and return that state.
+`Recurrent`) see `[time, batch, ...]` and take and return that state. `after(shape)` is the shape of one step behind a
+layer that takes `shape`; a value without it is asked by running its module once.
 """
 
+import math
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -35,6 +37,10 @@ class Dense:
         if len(shape) != 1:
             raise SnnError(f"Dense({self.units}): it takes a flat input, found {list(shape)}. Put Flatten() before it.")
         return nn.Linear(shape[0], self.units, bias=self.bias)
+
+    def after(self, shape: Shape) -> Shape:
+        """One value for each unit."""
+        return (self.units,)
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,10 @@ class Conv:
             bias=self.bias,
         )
 
+    def after(self, shape: Shape) -> Shape:
+        """The channels, and the windows that fit along each spatial axis."""
+        return self.channels, *_windows(self, shape, self.kernel, self.stride, self.padding, self.dilation)
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -97,6 +107,10 @@ class Pool:
         kinds = {"average": (nn.AvgPool1d, nn.AvgPool2d), "max": (nn.MaxPool1d, nn.MaxPool2d)}
         return kinds[self.kind][dimensions - 1](self.size, self.stride)
 
+    def after(self, shape: Shape) -> Shape:
+        """The channels that came, and the windows that fit along each spatial axis."""
+        return shape[0], *_windows(self, shape, self.size, self.stride or self.size)
+
 
 @dataclass(frozen=True)
 class Flatten:
@@ -105,6 +119,10 @@ class Flatten:
     def build(self, shape: Shape) -> nn.Module:
         """A `nn.Flatten`."""
         return nn.Flatten(1)
+
+    def after(self, shape: Shape) -> Shape:
+        """All values on one axis."""
+        return (math.prod(shape),)
 
 
 @dataclass(frozen=True)
@@ -118,6 +136,10 @@ class Dropout:
     def build(self, shape: Shape) -> nn.Module:
         """The module; it draws from torch's generator."""
         return DropoutOverTime(self.p)
+
+    def after(self, shape: Shape) -> Shape:
+        """As it came."""
+        return shape
 
 
 @dataclass(frozen=True)
@@ -148,13 +170,17 @@ class Delay:
 
     def build(self, shape: Shape) -> nn.Module:
         """The module for an input of `shape`."""
-        start = torch.as_tensor(self.steps, dtype=torch.get_default_dtype())
+        start = torch.as_tensor(self.steps, dtype=torch.get_default_dtype(), device="cpu")
         try:
             start = start.expand(shape)
         except RuntimeError:
             told = f"Delay: {list(start.shape)} delays for neurons {list(shape)}. Give one, or each its own."
             raise SnnError(told) from None
         return Delays(start, self.max_steps, learn=self.learn)
+
+    def after(self, shape: Shape) -> Shape:
+        """As it came."""
+        return shape
 
 
 @dataclass(frozen=True)
@@ -172,9 +198,17 @@ class BatchNorm:
 
     def build(self, shape: Shape) -> nn.Module:
         """A `nn.BatchNorm1d` or `nn.BatchNorm2d`."""
+        if len(shape) not in (1, 2, 3):
+            raise SnnError(
+                f"BatchNorm: it takes [neurons], [channels, length] or [channels, height, width], found {list(shape)}."
+            )
         norm = (nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d)(shape[0], momentum=self.momentum)
         nn.init.constant_(norm.weight, self.scale)
         return norm
+
+    def after(self, shape: Shape) -> Shape:
+        """As it came."""
+        return shape
 
 
 @dataclass(frozen=True)
@@ -233,6 +267,24 @@ def spatial(layer: str, shape: Shape) -> int:
             "A Flatten() or Dense before it removes the space it works on."
         )
     return len(shape) - 1
+
+
+def _windows(
+    layer: Conv | Pool, shape: Shape, size: Sizes, stride: Sizes, padding: Sizes = 0, dilation: Sizes = 1
+) -> list[int]:
+    """How many windows fit along each spatial axis of `shape`, as torch counts them."""
+    axes = shape[1:]
+    each = [value if isinstance(value, tuple) else (value,) * len(axes) for value in (size, stride, padding, dilation)]
+    counts = []
+    for length, window, step, halo, apart in zip(axes, *each, strict=True):
+        reach, padded = apart * (window - 1) + 1, length + 2 * halo
+        if reach > padded:
+            raise SnnError(
+                f"{type(layer).__name__}: its window reaches over {reach} values, the input {list(shape)} has {padded} "
+                "with its padding. Make the window smaller, or the input larger."
+            )
+        counts.append((padded - reach) // step + 1)
+    return counts
 
 
 def with_step(model: Any, *, step_ms: float) -> Any:

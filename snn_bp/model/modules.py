@@ -41,7 +41,7 @@ class Neurons(nn.Module):
             if symbol == "kappa" and not bool((start > 0).all()):
                 raise SnnError(f"{type(neuron).__name__}: to be learned, kappa should start above 0, 0.1 for one.")
             raw = torch.logit(start) if symbol in DECAYS else start + torch.log(-torch.expm1(-start))
-            self.learned[symbol] = nn.Parameter(torch.empty(shape, dtype=raw.dtype).copy_(raw))  # on torch's own device
+            self.learned[symbol] = nn.Parameter(_placed(raw, shape))
         self.recurrence: nn.Linear | None = recurrence
 
     def parameters_now(self) -> dict[str, Tensor]:
@@ -137,9 +137,10 @@ class Delays(nn.Module):
         self.max_steps = max_steps
         self.learned = nn.ParameterDict()
         if learn:
-            self.learned["delay"] = nn.Parameter(torch.logit(start / max_steps))
+            raw = torch.logit(start / max_steps)
+            self.learned["delay"] = nn.Parameter(_placed(raw, tuple(start.shape)))
         else:
-            self.register_buffer("start", start.clone(), persistent=False)
+            self.register_buffer("start", _placed(start, tuple(start.shape)), persistent=False)
 
     def steps_now(self) -> Tensor:
         """The delay of each neuron in whole steps, `[*shape]`."""
@@ -183,3 +184,8 @@ def check_learned(neuron: Neuron, learn: tuple[str, ...]) -> None:
         if name not in known or learn.count(name) > 1:
             twice = " twice" if name in known else ""
             raise SnnError(f"{type(neuron).__name__}: cannot learn {name!r}{twice}. It has: {', '.join(known)}.")
+
+
+def _placed(values: Tensor, shape: Shape) -> Tensor:
+    """Values computed on the CPU, expanded to `shape` on the device that torch builds on."""
+    return torch.empty(shape, dtype=values.dtype).copy_(values)
