@@ -1,0 +1,67 @@
+"""What a network is asked for: a class, a vector, labels or spikes, for a recording or for every step.
+
+Targets are tensors that begin with the batch; the output of a network is `[time, batch, outputs]` for every kind. A
+mask `[time, batch]` is true where a recording has a step, None where every recording has all of them.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+from snn_bp.errors import SnnError, check_choice
+from snn_bp.errors.fields import Called, check_fields
+
+Kind: TypeAlias = Literal["class", "class per step", "vector", "vector per step", "labels", "spikes"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+PER_STEP: tuple[Kind, ...] = ("class per step", "vector per step", "spikes")
+UNLABELLED = -1  # the class of a step that has none: losses and metrics leave it out
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What recordings are labelled with, and the names of the network's outputs, one for each.
+
+    | kind | tensor |
+    |---|---|
+    | class | int64 [batch] |
+    | class per step | int64 [batch, time], -1 where a step has no label |
+    | vector | floats [batch, outputs] |
+    | vector per step | floats [batch, time, outputs] |
+    | labels | floats 0 or 1 [batch, outputs], several at once |
+    | spikes | floats 0 or 1 [batch, time, outputs] |
+    """
+
+    kind: Kind
+    names: Annotated[tuple[str, ...], Called("names of the outputs, as ('left', 'right')")]
+
+    def __post_init__(self) -> None:
+        check_choice("Targets: kind", self.kind, KINDS)
+        check_fields(self)
+        if not self.names:
+            raise SnnError("Targets: names is empty. Give the name of each class or output, as ('left', 'right').")
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs the network should have."""
+        return len(self.names)
+
+    @property
+    def is_per_step(self) -> bool:
+        """Whether every time step has a target of its own."""
+        return self.kind in PER_STEP
+
+    @property
+    def are_classes(self) -> bool:
+        """Whether one of several classes is asked for, in the end or at every step."""
+        return self.kind in ("class", "class per step")
+
+    def shape(self, batch: int, steps: int) -> tuple[int, ...]:
+        """The shape of the targets of a batch."""
+        rows = (batch, steps) if self.is_per_step else (batch,)
+        return rows if self.are_classes else (*rows, self.outputs)
+
+    def silence(self, batch: int, steps: int) -> Tensor:
+        """Targets of this kind that any loss can take: the first class, zeros."""
+        return torch.zeros(self.shape(batch, steps), dtype=torch.long if self.are_classes else torch.float32)
