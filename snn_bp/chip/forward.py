@@ -43,7 +43,7 @@ class Grid(NamedTuple):
 
 
 def run_chip(
-    network: Layers, x: Tensor, *, batch_statistics: bool = False
+    network: Layers, x: Tensor, *, batch_statistics: bool = False, mask: Tensor | None = None
 ) -> Iterator[tuple[Block, Tensor, Tensor, Grid]]:
     """Each block with its output and potentials on the chip, and its numbers; `x` `[time, batch, ...]`.
 
@@ -51,7 +51,8 @@ def run_chip(
     from empty registers, with its bias from the first of them on and nothing under way from before. On the chip a
     synapse takes a step, so step t of block n is row t + n + 1; a file clears the registers there
     (`chip/graph.py`). Potentials are in steps of a weight; a readout's output is in the network's own units. Norms take
-    their running statistics, or with `batch_statistics` those of `x`, which the running ones follow.
+    their running statistics, or with `batch_statistics` those of `x`, which the running ones follow; of the steps alone
+    that are True in `mask` `[time, batch]`, where it is given.
     """
     if not torch.equal(x, x.round().clamp(0, INPUT_HIGH)):
         raise SnnError(f"{LOIHI}: the input should be spikes or counts of events, integers. Transforms gave others.")
@@ -71,7 +72,8 @@ def run_chip(
             x = part.layer(x.unflatten(2, block.parts[0].before) if x.dim() == 3 else x)
         rows = x.flatten(0, 1)
         try:
-            grid = on_grid(block, rows if batch_statistics else None, like=rows)
+            there = rows if mask is None else rows[mask.flatten()]
+            grid = on_grid(block, there if batch_statistics and len(there) else None, like=rows)
         except SnnError as cause:
             raise SnnError(f"{LOIHI}, {name_of(network, block)}: {cause}") from cause
         x, potentials = _neurons(block, grid, rounded(grid.sum(rows)).unflatten(0, x.shape[:2]))

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from snn_bp.chip.forward import SLOPE_RESCALED, run_chip
 from snn_bp.chip.rules import LOIHI, chip_blocks, name_of, neurons_of
 from snn_bp.errors import SnnError
-from snn_bp.model.blocks import Path
+from snn_bp.model.blocks import Path, parts_of
+from snn_bp.model.masks import check_mask, mean_of
 from snn_bp.model.network import Activity, Network, NetworkState, check_network
 from snn_bp.model.plan import apply_stateless
 from snn_bp.neurons import State
@@ -37,20 +38,29 @@ class OnChip(nn.Module):
         chip_blocks(self)  # refuses what the chip cannot hold
         self.train(network.training)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The output of every step, from rest."""
-        return self.run(x)[0]
+        return self.run(x, mask=mask)[0]
 
-    def run(self, x: Tensor, state: NetworkState | None = None) -> tuple[Tensor, NetworkState]:
+    def run(
+        self, x: Tensor, state: NetworkState | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, NetworkState]:
         """The output of every step, and no state."""
-        out, _, after = self.rates(x, state)
+        out, _, after = self.rates(x, state, mask)
         return out, after
 
-    def rates(self, x: Tensor, state: NetworkState | None = None) -> tuple[Tensor, list[Tensor], NetworkState]:
-        """As `run`, and between its two values the mean output of each neuron of every layer but the last."""
-        outs = [(block, out) for block, out, _, _ in self._run(x, state)]
+    def rates(
+        self, x: Tensor, state: NetworkState | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor], NetworkState]:
+        """As `run`, and between its two values the mean output of each neuron of every layer but the last.
+
+        `mask` `[time, batch]` is True where a recording has a step; means and norms count those only.
+        """
+        if mask is not None:
+            check_mask(x, mask, parts_of(self), self.name)
+        outs = [(block, out) for block, out, _, _ in self._run(x, state, mask)]
         last = len(self.layers) - 1
-        return outs[-1][1], [out.mean((0, 1)) for block, out in outs if block.indexes[-1] != last], ()
+        return outs[-1][1], [mean_of(out, mask) for block, out in outs if block.indexes[-1] != last], ()
 
     @torch.no_grad()
     def plan(self, x: Tensor) -> list[str]:
@@ -86,10 +96,10 @@ class OnChip(nn.Module):
             x, membrane = out, membrane / grid.scale
             yield neurons_of(block), (out, State(v=membrane[-1], s=out[-1]), membrane)
 
-    def _run(self, x: Tensor, state: NetworkState | None = None) -> Iterator[tuple]:
+    def _run(self, x: Tensor, state: NetworkState | None = None, mask: Tensor | None = None) -> Iterator[tuple]:
         if state is not None and state != ():
             raise SnnError("network.run: on the chip a recording runs whole, spikes are under way between its steps.")
-        return run_chip(self, self.in_floats(x), batch_statistics=self.training and not self.freeze_norm)
+        return run_chip(self, self.in_floats(x), batch_statistics=self.training and not self.freeze_norm, mask=mask)
 
     def train(self, mode: bool = True) -> "OnChip":
         """Training or evaluation mode, of the network in floats too; training asks for surrogates that fit the grid."""

@@ -19,6 +19,7 @@ from snn_bp.model.build import build_row
 from snn_bp.model.exact import is_exact
 from snn_bp.model.inputs import check_input, check_states
 from snn_bp.model.layers import Layer, Shape
+from snn_bp.model.masks import check_mask, mean_of
 from snn_bp.model.modules import Neurons
 from snn_bp.model.names import name_of
 from snn_bp.model.plan import Input, apply_stateless, in_words, plan, reads_bytes
@@ -47,6 +48,7 @@ class Ran(NamedTuple):
     means: list[Tensor]  # mean output of each neuron, a layer each
     states: list[State]
     lines: list[str] | None  # in words how each step ran; None where nobody asks
+    mask: Tensor | None = None  # the steps that there are; None: all of them
 
 
 class Network(nn.Module):
@@ -88,22 +90,30 @@ class Network(nn.Module):
         """The network in floats that has these weights: itself, or what another kind of network is made of."""
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The output of every step, from rest."""
-        return self.run(x)[0]
+        return self.run(x, mask=mask)[0]
 
-    def run(self, x: Tensor, state: NetworkState | None = None) -> tuple[Tensor, NetworkState]:
+    def run(
+        self, x: Tensor, state: NetworkState | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, NetworkState]:
         """The output of every step and the state after the last one; `state` is what an earlier call returned."""
-        out, _, after = self.rates(x, state)
+        out, _, after = self.rates(x, state, mask)
         return out, after
 
-    def rates(self, x: Tensor, state: NetworkState | None = None) -> tuple[Tensor, list[Tensor], NetworkState]:
+    def rates(
+        self, x: Tensor, state: NetworkState | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor], NetworkState]:
         """As `run`, and between its two values the mean output of each neuron of every layer but the last.
 
         For neurons that spike that is their rate, in spikes per step over time and batch; gradients flow through it.
+        `mask` `[time, batch]` is True where a recording has a step, None where all have every step: means, and the
+        statistics that norms take in training, count those only. What comes out of the others means nothing.
         """
-        row, ran = parts_of(self), Ran([], [], None)
+        row, ran = parts_of(self), Ran([], [], None, mask)
         x, states = self._entered(x, row), self._states(state, row)
+        if mask is not None:
+            check_mask(x, mask, row, self.name)
         x = self._run(row, x, states, ran, final=True)
         hidden = sum(part.role == "neurons" for part in every_part(row)) - (row[-1].role == "neurons")
         return x, ran.means[:hidden], tuple(ran.states)
@@ -121,7 +131,7 @@ class Network(nn.Module):
         """The output of a row of layers, by its plan; `final`: the mean of its last neurons is not asked for."""
         at = 0
         while at < len(row):
-            for step in plan(row[at:], Input.of(x), self.memory):
+            for step in plan(row[at:], Input.of(x, ran.mask), self.memory):
                 at += len(step.parts)
                 if ran.lines is not None:
                     fraction, names = float((x != 0).float().mean()), [self.name(part.path) for part in step.parts]
@@ -132,8 +142,8 @@ class Network(nn.Module):
                     break
                 given = [next(states) for part in step.parts if part.role == "neurons"]
                 x, means, after = step.run(x, given)
-                if means is None:
-                    means = [] if final and at == len(row) else [x.mean((0, 1))]
+                if means is None or (means and ran.mask is not None):
+                    means = [] if final and at == len(row) else [mean_of(x, ran.mask)]
                 ran.means.extend(means)
                 ran.states.extend(after)
                 if not step.is_known or x.shape[2:] != step.parts[-1].after:

@@ -22,6 +22,7 @@ from snn_bp.kernels.cpu.sparse_ops import worth_events
 from snn_bp.model import steps
 from snn_bp.model.blocks import LayerAt, role_of
 from snn_bp.model.exact import has_all_parts, is_exact, runs_here
+from snn_bp.model.masks import is_training_norm, run_masked_norm
 from snn_bp.model.modules import Neurons, Shape
 from snn_bp.neurons import is_spiking
 
@@ -48,12 +49,13 @@ class Input(NamedTuple):
     shape: Shape  # one step of one sample
     dtype: torch.dtype  # in which a layer computes on it
     kernels: bool  # whether kernels on the CPU take it
+    mask: Tensor | None  # the steps that there are; None: all of them
 
     @classmethod
-    def of(cls, x: Tensor) -> "Input":
+    def of(cls, x: Tensor, mask: Tensor | None = None) -> "Input":
         """The input `x` `[time, batch, ...]`, in floats or bytes."""
         dtype = x.dtype if x.is_floating_point() else torch.float32
-        return cls(len(x), x.shape[1], tuple(x.shape[2:]), dtype, runs_compiled(x) and x.numel() > 0)
+        return cls(len(x), x.shape[1], tuple(x.shape[2:]), dtype, runs_compiled(x) and x.numel() > 0, mask)
 
 
 class Link(NamedTuple):
@@ -78,7 +80,7 @@ def plan(row: Sequence[LayerAt], entering: Input, memory: Memory) -> list[Step]:
         found.append(step)
         index += len(step.parts)
         if index < len(row):
-            entering = Input(entering.steps, entering.batch, step.parts[-1].after, entering.dtype, entering.kernels)
+            entering = entering._replace(shape=step.parts[-1].after)
     return found
 
 
@@ -122,8 +124,8 @@ def _chain(row: Sequence[LayerAt], index: int, given: Input, memory: Memory) -> 
         links.append(link)
         index += sum(layer is not None for layer in link)
         (inputs,) = link.neurons.shape
-        if not is_spiking(link.neurons.neuron):
-            break
+        if not is_spiking(link.neurons.neuron) or given.mask is not None:
+            break  # with a mask, each layer's spikes are there to be averaged over its steps
     if not links:
         return None
     return Step(tuple(row[first:index]), steps.CHAIN, partial(steps.run_chain, links, memory), True)
@@ -171,7 +173,8 @@ def _normed(row: Sequence[LayerAt], index: int, given: Input) -> Step | None:
     """The neurons at `index`, with the norm in front of them if it is in training."""
     if not given.shape:
         return None
-    norm = row[index].layer if row[index].role == "norm" and _averages(row[index].layer, given) else None
+    averages = row[index].role == "norm" and given.mask is None and _averages(row[index].layer, given)
+    norm = row[index].layer if averages else None
     found = row[index : index + 1 + (norm is not None)]
     if found[-1].role != "neurons" or not all(runs_here(part.layer, given.dtype) for part in found):
         return None
@@ -212,6 +215,8 @@ def _alone(part: LayerAt, given: Input) -> Step:
         words = steps.BY_EVENTS if part.role == "weights" else steps.AS_IT_IS
         return Step((part,), words, steps.on_rows(steps.KERNELS[type(layer)], layer), True)
     is_known = not given.kernels or runs_here(layer, given.dtype)
+    if given.mask is not None and is_training_norm(layer):
+        return Step((part,), steps.MASKED, partial(run_masked_norm, layer, given.mask), is_known)
     if part.role == "neurons":
         return Step((part,), steps.ONE_BY_ONE, partial(steps.run_neurons, layer), is_known)
     run = steps.over_time(layer) if part.role in ("delay", "dropout") else steps.on_rows(steps.by_itself, layer)

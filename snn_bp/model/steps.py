@@ -22,6 +22,7 @@ from snn_bp.neurons import Coefficients, State
 Run: TypeAlias = Callable[[Tensor, list[State | None]], tuple[Tensor, list[Tensor] | None, list[State]]]
 CHAIN, COMPILED, ONE_BY_ONE = "one event-driven operation", "one compiled operation", "one by one"
 BY_EVENTS, AS_IT_IS, JOINED = "by events", "as it is", "its branches joined"
+MASKED = "over the steps that there are"
 KERNELS: dict[type[nn.Module], Callable] = {nn.Linear: linear, nn.Conv2d: convolve, nn.MaxPool2d: max_pool}
 
 
