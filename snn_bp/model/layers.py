@@ -118,6 +118,8 @@ class Flatten:
 
     def build(self, shape: Shape) -> nn.Module:
         """A `nn.Flatten`."""
+        if not shape:
+            raise SnnError("Flatten: a step of the input has no axes, it is one number. Give it [1].")
         return nn.Flatten(1)
 
     def after(self, shape: Shape) -> Shape:
