@@ -13,6 +13,7 @@ end_in_silence()
 from snn_bp.chip.network import OnChip
 from snn_bp.cli import main
 from snn_bp.data import Data
+from snn_bp.data.formats import read_events
 from snn_bp.errors import SnnError
 from snn_bp.instruments import Trace, check_gradients, diagnose, trace
 from snn_bp.kernels import rest, simulate, use_backend
@@ -99,6 +100,7 @@ __all__ = [
     "evaluate",
     "export",
     "main",
+    "read_events",
     "report",
     "rest",
     "resume",
