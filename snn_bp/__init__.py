@@ -19,12 +19,16 @@ from snn_bp.instruments import Trace, check_gradients, diagnose, trace
 from snn_bp.kernels import rest, simulate, use_backend
 from snn_bp.model.layers import BatchNorm, Conv, Delay, Dense, Dropout, Flatten, Pool, Recurrent, Spiking
 from snn_bp.model.losses import (
+    TET,
+    BinaryCrossEntropy,
     CountCrossEntropy,
     CountSquaredError,
     FirstSpike,
     MaxCrossEntropy,
+    MeanSquaredPotential,
     MembraneCrossEntropy,
     RateBounds,
+    VanRossum,
 )
 from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
@@ -56,8 +60,10 @@ __all__ = [
     "IF",
     "LI",
     "LIF",
+    "TET",
     "ATan",
     "BatchNorm",
+    "BinaryCrossEntropy",
     "Boxcar",
     "Conv",
     "CountCrossEntropy",
@@ -74,6 +80,7 @@ __all__ = [
     "Flatten",
     "Gaussian",
     "MaxCrossEntropy",
+    "MeanSquaredPotential",
     "MembraneCrossEntropy",
     "MultiGaussian",
     "Network",
@@ -93,6 +100,7 @@ __all__ = [
     "Trace",
     "Train",
     "Triangular",
+    "VanRossum",
     "check_gradients",
     "compare",
     "decay",

@@ -13,8 +13,10 @@ from snn_bp import (
     IF,
     LI,
     LIF,
+    TET,
     ATan,
     BatchNorm,
+    BinaryCrossEntropy,
     Conv,
     CountCrossEntropy,
     CountSquaredError,
@@ -27,6 +29,7 @@ from snn_bp import (
     FirstSpike,
     Flatten,
     MaxCrossEntropy,
+    MeanSquaredPotential,
     MembraneCrossEntropy,
     Pool,
     RateBounds,
@@ -35,11 +38,22 @@ from snn_bp import (
     Surrogate,
     Tau,
     Train,
+    VanRossum,
 )  # fmt: skip
 from snn_bp.surrogates import SHAPES
 
 NEURONS = (IF, LIF, CubaLIF, ALIF, LI)
-LOSSES = (CountCrossEntropy, MembraneCrossEntropy, MaxCrossEntropy, CountSquaredError, FirstSpike)
+LOSSES = (
+    CountCrossEntropy,
+    MembraneCrossEntropy,
+    MaxCrossEntropy,
+    CountSquaredError,
+    FirstSpike,
+    TET,
+    MeanSquaredPotential,
+    BinaryCrossEntropy,
+    VanRossum,
+)
 LAYERS = (*NEURONS, Dense, Conv, Pool, Flatten, Dropout, Delay, BatchNorm, Spiking, Recurrent)
 
 
@@ -81,6 +95,10 @@ RESETTING = {
     "threshold": each(POSITIVE), "reset": word("subtract", "zero", "zero_all", "none"), "detach_reset": flag,
 }  # fmt: skip
 LEARNING = {"neuron": one(*NEURONS), "learn": lambda value: type(value) is tuple and all(map(word(), value))}
+SMOOTHED = {
+    "smoothing": SHARE,
+    "class_weights": some(lambda value: type(value) is tuple and all(map(number(0), value))),
+}
 LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
     Tau: {"ms": POSITIVE},
     IF: RESETTING,
@@ -101,11 +119,15 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
     BatchNorm: {"momentum": SHARE, "scale": POSITIVE},
     Spiking: LEARNING,
     Recurrent: LEARNING | {"bias": flag},
-    CountCrossEntropy: {},
-    MembraneCrossEntropy: {},
-    MaxCrossEntropy: {},
+    CountCrossEntropy: SMOOTHED,
+    MembraneCrossEntropy: SMOOTHED,
+    MaxCrossEntropy: SMOOTHED,
+    TET: {"weight": SHARE, "mean": number()} | SMOOTHED,
+    MeanSquaredPotential: {},
+    BinaryCrossEntropy: {},
+    VanRossum: {"tau": lambda value: POSITIVE(value) or type(value) is Tau},
     CountSquaredError: {"right": SHARE, "wrong": SHARE},
-    FirstSpike: {"scale": POSITIVE},
+    FirstSpike: {"scale": POSITIVE} | SMOOTHED,
     RateBounds: {"lower": each(SHARE), "upper": each(SHARE), "strength": number(0)},
     Data: {
         "name": word("digits", "nmnist", "dvs_gesture", "shd"), "step_ms": number(0.001, 1e6), "steps": COUNT,

@@ -18,8 +18,10 @@ from snn_bp import (
     IF,
     LI,
     LIF,
+    TET,
     ATan,
     BatchNorm,
+    BinaryCrossEntropy,
     Conv,
     CountCrossEntropy,
     CountSquaredError,
@@ -31,6 +33,7 @@ from snn_bp import (
     FirstSpike,
     Flatten,
     MaxCrossEntropy,
+    MeanSquaredPotential,
     MembraneCrossEntropy,
     Pool,
     RateBounds,
@@ -40,6 +43,7 @@ from snn_bp import (
     Surrogate,
     Tau,
     Train,
+    VanRossum,
 )  # fmt: skip
 from snn_bp.neurons import RESETS
 from snn_bp.runs.experiment import CONSTRUCTORS, _keys, from_json, override, parse, to_json
@@ -70,10 +74,15 @@ LAYERS = st.one_of(
     st.builds(Spiking, SPIKING, learn=LEARN),
     st.builds(Recurrent, SPIKING, learn=LEARN, bias=st.booleans()),
 )
+CLASS_WEIGHTS = st.none() | st.lists(st.floats(0, 9), min_size=1, max_size=3).map(tuple)
 LOSSES = st.one_of(
-    st.builds(CountCrossEntropy),
-    st.builds(MembraneCrossEntropy),
-    st.builds(MaxCrossEntropy),
+    st.builds(CountCrossEntropy, SHARES, CLASS_WEIGHTS),
+    st.builds(MembraneCrossEntropy, SHARES),
+    st.builds(MaxCrossEntropy, class_weights=CLASS_WEIGHTS),
+    st.builds(TET, SHARES, st.floats(-9, 9), SHARES, CLASS_WEIGHTS),
+    st.builds(MeanSquaredPotential),
+    st.builds(BinaryCrossEntropy),
+    st.builds(VanRossum, ABOVE | st.builds(Tau, ABOVE)),
     st.builds(CountSquaredError, SHARES, SHARES),
     st.builds(FirstSpike, ABOVE),
 )

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from snn_bp.errors import SnnError, check_choice, check_number
 from snn_bp.instruments.online import eprop, ottt
-from snn_bp.model.losses import CountCrossEntropy, Loss
+from snn_bp.model.losses import CountCrossEntropy, Loss, loss_of
 from snn_bp.model.network import Network, deep_copy
 from snn_bp.model.plan import has_chain
+from snn_bp.model.targets import pieces_of
 
 WAYS = ("full", "low", "truncated", "ottt", "eprop")
 MARK = "snn_bp: between forward and backward"
@@ -107,9 +108,10 @@ def measured_memory(gradient: Callable[[Callable[[], None]], None]) -> tuple[int
 def _bptt(network: Network, x: Tensor, targets: Tensor, loss: Loss, truncate: int, mark: Callable[[], None]) -> None:
     """Gradients of all weights; `mark` is called between each piece's forward and backward pass."""
     state = None
-    for piece in x.split(truncate):
+    pieces = x.split(truncate)
+    for piece, part in zip(pieces, pieces_of(targets, None, [len(piece) for piece in pieces]), strict=True):
         out, state = network.run(piece, state)
-        total = loss(out, targets) * (len(piece) / len(x))
+        total = loss_of(loss, out, part.targets) * part.fraction
         mark()
         total.backward()
         state = tuple(part.detach() for part in state)

@@ -21,8 +21,9 @@ from snn_bp.instruments.traces import forked
 from snn_bp.instruments.unroll import Variant, check_asked, copied, unroll
 from snn_bp.kernels import use_backend
 from snn_bp.model.blocks import parts_of
-from snn_bp.model.losses import CountCrossEntropy, Loss, smooth_loss
+from snn_bp.model.losses import CountCrossEntropy, Loss, loss_of, smooth_loss
 from snn_bp.model.network import Network, has_state, neuron_of
+from snn_bp.model.targets import pieces_of
 from snn_bp.neurons import Neuron, is_spiking
 
 ROUNDING = {"float32": 1e-5, "float64": 1e-13}  # over the largest potential: how far a sum in another order may lie
@@ -203,7 +204,9 @@ def _kernels(network: Network, x: Tensor, targets: Tensor, loss: Loss) -> Kernel
             out = work.rates(x)[0]
             if backend == "reference":
                 leaf = out.detach().requires_grad_()
-                (error,) = torch.autograd.grad(loss(leaf, targets), leaf, allow_unused=True, materialize_grads=True)
+                (error,) = torch.autograd.grad(
+                    loss_of(loss, leaf, targets), leaf, allow_unused=True, materialize_grads=True
+                )
             weights = list(work.parameters())
             found[backend] = torch.autograd.grad(out, weights, error, allow_unused=True, materialize_grads=True)
             outs[backend] = _outputs(network, x)
@@ -281,7 +284,7 @@ def _gradients(network: Network, x: Tensor, targets: Tensor, loss: Loss, variant
     with forked(x):
         torch.manual_seed(0)
         out, _ = unroll(network, x, variant=variant)
-    return _of(smooth_loss(loss, out, targets) if variant.smooth else loss(out, targets), network)
+    return _of(smooth_loss(loss, out, targets) if variant.smooth else loss_of(loss, out, targets), network)
 
 
 def _in_pieces(network: Network, x: Tensor, targets: Tensor, loss: Loss, cut: int) -> Gradients | None:
@@ -292,9 +295,10 @@ def _in_pieces(network: Network, x: Tensor, targets: Tensor, loss: Loss, cut: in
     work = copied(network)
     with use_backend("reference"), forked(x):
         torch.manual_seed(0)
-        for piece in x.split(cut):
+        pieces = x.split(cut)
+        for piece, part in zip(pieces, pieces_of(targets, None, [len(piece) for piece in pieces]), strict=True):
             out, _, state = work.rates(piece, state)
-            total = total + loss(out, targets) * (len(piece) / len(x))
+            total = total + loss_of(loss, out, part.targets) * part.fraction
             state = tuple(part.detach() for part in state)
     return _of(total, work)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snn_bp.errors import SnnError, check_flag, check_number, check_seed
 from snn_bp.instruments.unroll import Variant, check_asked, copied, unroll
-from snn_bp.model.losses import Loss
+from snn_bp.model.losses import Loss, loss_of
 from snn_bp.model.network import Network, deep_copy
 
 Direction = Mapping[str, Tensor]  # a tensor for each parameter that moves, under its name
@@ -60,7 +60,7 @@ def loss_slice(
                 moves = (distance * d[name] for distance, d in zip(at, found, strict=True) if name in d)
                 weight.copy_(weights[name] + sum(moves))
             out = unroll(work, x, variant=Variant(smooth=True))[0] if smoothed else work(x)
-            losses.append(float(loss(out, targets)))
+            losses.append(float(loss_of(loss, out, targets)))
     return Slice(grid, torch.tensor(losses, dtype=torch.float64).view([points] * len(found)), tuple(found))
 
 

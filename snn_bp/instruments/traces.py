@@ -16,7 +16,7 @@ from snn_bp.kernels.reference import torch_slope
 from snn_bp.model.activity import Activity
 from snn_bp.model.blocks import blocks
 from snn_bp.model.layers import Layer
-from snn_bp.model.losses import CountCrossEntropy, Loss
+from snn_bp.model.losses import CountCrossEntropy, Loss, loss_of
 from snn_bp.model.network import Network, NetworkState
 from snn_bp.neurons import DECAYS, Neuron, is_spiking
 from snn_bp.surrogates import Surrogate
@@ -134,7 +134,7 @@ def trace(
     work = copied(network)
     with forked(inputs), torch.enable_grad():
         out, layers = unroll(work, work.in_floats(inputs).detach().requires_grad_(), state)
-        value = loss(out, targets)
+        value = loss_of(loss, out, targets)
     named = dict(work.named_parameters())
     nodes = [node for steps in layers for node in (*steps.potentials, *steps.spikes)]
     gradients = torch.autograd.grad(value, [*named.values(), *nodes], allow_unused=True, materialize_grads=True)

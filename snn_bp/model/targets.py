@@ -4,8 +4,9 @@ Targets are tensors that begin with the batch; the output of a network is `[time
 mask `[time, batch]` is true where a recording has a step, None where every recording has all of them.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -65,3 +66,35 @@ class Targets:
     def silence(self, batch: int, steps: int) -> Tensor:
         """Targets of this kind that any loss can take: the first class, zeros."""
         return torch.zeros(self.shape(batch, steps), dtype=torch.long if self.are_classes else torch.float32)
+
+
+class Piece(NamedTuple):
+    """The targets of some steps of a batch that is trained in pieces, and what this piece counts for."""
+
+    targets: Tensor
+    mask: Tensor | None
+    fraction: float  # fractions of all pieces add up to 1, or to 0 where nothing has a label
+    rows: Tensor | None  # the recordings that have such steps, where others have ended; None: all
+
+
+def pieces_of(targets: Tensor, mask: Tensor | None, lengths: Sequence[int]) -> Iterator[Piece]:
+    """A batch's targets cut into pieces of so many steps.
+
+    A target for the whole recording goes with every piece in which that recording still has steps. Pieces count by
+    their steps, of classes for every step by the steps that have a label.
+    """
+    steps, start = sum(lengths), 0
+    per_step = targets.dim() == (3 if targets.is_floating_point() else 2)
+    counted = mask
+    if per_step and not targets.is_floating_point():
+        counted = (targets != UNLABELLED).t() if mask is None else (targets != UNLABELLED).t() & mask
+    total = None if counted is None else max(1, int(counted.sum()))
+    for length in lengths:
+        some = slice(start, start + length)
+        fraction = length / steps if counted is None or total is None else int(counted[some].sum()) / total
+        mine, there, rows = targets[:, some] if per_step else targets, None if mask is None else mask[some], None
+        if there is not None and not per_step and not bool(there.any(0).all()):
+            rows = there.any(0)
+            mine, there = mine[rows], there[:, rows]
+        yield Piece(mine, there, fraction, rows)
+        start += length

@@ -12,7 +12,7 @@ from snn_bp.errors import SnnError, check_kind
 from snn_bp.model.activity import Activity, slopes_and_height, threshold_distances
 from snn_bp.model.blocks import convolve, parts_of
 from snn_bp.model.exact import has_known_class, why_strange
-from snn_bp.model.losses import Loss
+from snn_bp.model.losses import Loss, loss_of, scores_of
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.neurons import is_spiking
 from snn_bp.runs.folder import Run
@@ -64,8 +64,8 @@ def evaluate_network(network: Network, dataset: Dataset, split: str, loss: Loss,
         x, targets = dataset.batch(split, ids, in_bytes=True)
         x = x.to(device)
         out = count_activity(network, x, spikes, operations) if counts else network(x)
-        total_loss += float(loss(out, targets.to(device))) * len(ids)
-        np.add.at(confusion, (targets.numpy(), loss.scores(out).argmax(1).cpu().numpy()), 1)
+        total_loss += float(loss_of(loss, out, targets.to(device))) * len(ids)
+        np.add.at(confusion, (targets.numpy(), scores_of(loss, out).argmax(1).cpu().numpy()), 1)
     network.train(was_training)
     correct = int(confusion.trace())
     low, high = wilson_interval(correct, samples)

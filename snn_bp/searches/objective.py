@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from torch import Tensor
 
 from snn_bp.errors import SnnError, check_choice, check_number
-from snn_bp.model.losses import Loss, RateBounds
+from snn_bp.model.losses import Loss, RateBounds, loss_of, scores_of
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.neurons import is_spiking
 from snn_bp.runs.experiment import Train
@@ -42,8 +42,8 @@ class OfOutput:
         """The value for an output and the mean outputs of the hidden layers' neurons, as `network.rates` gives them."""
         if self.kind == "loss":
             penalty = 0.0 if self.rates is None else self.rates(means)
-            return self.loss(out, targets) + penalty
-        wrong = (self.loss.scores(out).argmax(1) != targets).float().mean()
+            return loss_of(self.loss, out, targets) + penalty
+        wrong = (scores_of(self.loss, out).argmax(1) != targets).float().mean()
         if self.kind == "accuracy":
             return wrong
         layers = [layer for layer in network.layers if has_state(layer)]

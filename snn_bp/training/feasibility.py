@@ -10,7 +10,7 @@ from snn_bp.chip.quantize import quantize
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import every_part, parts_of
-from snn_bp.model.losses import check_loss
+from snn_bp.model.losses import check_loss, loss_of
 from snn_bp.model.network import Network
 from snn_bp.model.plan import has_chain
 from snn_bp.runs.experiment import Experiment
@@ -45,7 +45,7 @@ def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
         )
     with torch.no_grad():  # one step of silence: what no input can run is refused here, before a folder stands
         out, rates, _ = network.eval().rates(torch.zeros(1, 1, *dataset.shape))
-        config.loss(out, torch.zeros(1, dtype=torch.long))
+        loss_of(config.loss, out, torch.zeros(1, dtype=torch.long))
         if config.rates is not None:
             config.rates(rates)
 

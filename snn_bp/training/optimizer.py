@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from snn_bp.chip.network import OnChip
 from snn_bp.errors import SnnError
 from snn_bp.model.finite import first_nonfinite
+from snn_bp.model.losses import loss_of, scores_of
 from snn_bp.model.network import Network
+from snn_bp.model.targets import pieces_of
 from snn_bp.runs.experiment import Train
 from snn_bp.runtime.optimizers import without_compiler
 
@@ -24,23 +26,31 @@ class Step(NamedTuple):
     spike_rate: float
 
 
-def train_step(network: Network, optimizer: torch.optim.Optimizer, x: Tensor, targets: Tensor, config: Train) -> Step:
+def train_step(
+    network: Network, optimizer: torch.optim.Optimizer, x: Tensor, targets: Tensor, config: Train,
+    mask: Tensor | None = None,
+) -> Step:  # fmt: skip
     """One step of the optimizer on one batch: forward, loss, backward through time, clip, update.
 
     With `truncate=K` the state is carried over every K steps and the gradient is not; each piece counts in proportion
-    to its length. A loss or gradient that is not finite updates nothing.
+    to its length, of steps that have a label or lie within `mask` where that is not all. A loss or gradient that is
+    not finite updates nothing.
     """
     network.train()
     optimizer.zero_grad(set_to_none=True)
     state, outs, rates, total = None, [], [], 0.0
-    for piece in x.split(config.truncate or len(x)):
+    pieces = x.split(config.truncate or len(x))
+    start = 0
+    for piece, part in zip(pieces, pieces_of(targets, mask, [len(piece) for piece in pieces]), strict=True):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=config.autocast is not None):
-            out, hidden, state = network.rates(piece, state)
+            steps = () if mask is None else (mask[start : start + len(piece)],)
+            out, hidden, state = network.rates(piece, state, *steps)
+        start += len(piece)
         out = out if out.dtype in (torch.float32, torch.float64) else out.float()
-        loss: Tensor = config.loss(out, targets)
+        loss: Tensor = loss_of(config.loss, out if part.rows is None else out[:, part.rows], part.targets, part.mask)
         if config.rates is not None:
             loss = loss + config.rates(hidden)
-        loss = loss * (len(piece) / len(x))
+        loss = loss * part.fraction
         loss.backward()
         total += loss.item()
         state = tuple(part.detach() for part in state)
@@ -52,7 +62,7 @@ def train_step(network: Network, optimizer: torch.optim.Optimizer, x: Tensor, ta
     if math.isfinite(total) and math.isfinite(norm):  # else gradients stay as they are, to say which broke
         nn.utils.clip_grads_with_norm_(weights, config.clip or math.inf, size)
         optimizer.step()
-    correct = int((config.loss.scores(torch.cat(outs)).argmax(1) == targets).sum())
+    correct = int((scores_of(config.loss, torch.cat(outs)).argmax(1) == targets).sum())
     return Step(total, correct, len(targets), norm, float(torch.stack(rates).mean()) if rates else 0.0)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from snn_bp.errors import SnnError, check_choice
 from snn_bp.instruments.online.blocks import OnlineBlock, Step
-from snn_bp.model.losses import CountCrossEntropy, CountSquaredError, Loss, MembraneCrossEntropy
+from snn_bp.model.losses import CountCrossEntropy, CountSquaredError, Loss, MembraneCrossEntropy, loss_of
 
 Error: TypeAlias = Literal["step", "total"]
 ErrorAt: TypeAlias = Callable[[Tensor], Tensor]  # from the output of a step to the gradient there
@@ -22,8 +22,8 @@ def objective(out: Tensor, targets: Tensor, loss: Loss, error: Error) -> Tensor:
     """
     check_choice("objective: error", error, ("step", "total"))
     if error == "total":
-        return loss(out, targets)
-    return torch.stack([loss(out_t[None], targets) for out_t in out]).mean()
+        return loss_of(loss, out, targets)
+    return torch.stack([loss_of(loss, out_t[None], targets) for out_t in out]).mean()
 
 
 def error_of(rule: str, blocks: list[OnlineBlock], x: Tensor, targets: Tensor, loss: Loss, error: Error) -> ErrorAt:
