@@ -12,7 +12,7 @@ end_in_silence()
 
 from snn_bp.chip.network import OnChip
 from snn_bp.cli import main
-from snn_bp.data import Data
+from snn_bp.data import Current, Data, Dataset, Delta, Latency, Rate, Repeat
 from snn_bp.data.formats import read_events
 from snn_bp.errors import SnnError
 from snn_bp.instruments import Trace, check_gradients, diagnose, trace
@@ -32,6 +32,7 @@ from snn_bp.model.losses import (
 )
 from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
+from snn_bp.model.targets import Targets
 from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, State, Tau, decay
 from snn_bp.reports import compare, report
 from snn_bp.runs.evaluation import evaluate
@@ -69,8 +70,11 @@ __all__ = [
     "CountCrossEntropy",
     "CountSquaredError",
     "CubaLIF",
+    "Current",
     "Data",
+    "Dataset",
     "Delay",
+    "Delta",
     "Dense",
     "Dropout",
     "Experiment",
@@ -79,6 +83,7 @@ __all__ = [
     "FirstSpike",
     "Flatten",
     "Gaussian",
+    "Latency",
     "MaxCrossEntropy",
     "MeanSquaredPotential",
     "MembraneCrossEntropy",
@@ -86,8 +91,10 @@ __all__ = [
     "Network",
     "OnChip",
     "Pool",
+    "Rate",
     "RateBounds",
     "Recurrent",
+    "Repeat",
     "Run",
     "Search",
     "Sigmoid",
@@ -96,6 +103,7 @@ __all__ = [
     "State",
     "StraightThrough",
     "Surrogate",
+    "Targets",
     "Tau",
     "Trace",
     "Train",

@@ -21,28 +21,36 @@ from snn_bp import (
     CountCrossEntropy,
     CountSquaredError,
     CubaLIF,
+    Current,
     Data,
     Delay,
+    Delta,
     Dense,
     Dropout,
     Experiment,
     FirstSpike,
     Flatten,
+    Latency,
     MaxCrossEntropy,
     MeanSquaredPotential,
     MembraneCrossEntropy,
     Pool,
+    Rate,
     RateBounds,
     Recurrent,
+    Repeat,
     Spiking,
     Surrogate,
+    Targets,
     Tau,
     Train,
     VanRossum,
 )  # fmt: skip
+from snn_bp.model.targets import KINDS
 from snn_bp.surrogates import SHAPES
 
 NEURONS = (IF, LIF, CubaLIF, ALIF, LI)
+ENCODERS = (Current, Delta, Rate, Latency, Repeat)
 LOSSES = (
     CountCrossEntropy,
     MembraneCrossEntropy,
@@ -84,6 +92,10 @@ def word(*known: str) -> Callable[[Any], bool]:
 
 def flag(value: Any) -> bool:
     return type(value) is bool
+
+
+def words(value: Any) -> bool:
+    return type(value) is tuple and all(map(word(), value))
 
 
 def decay(value: Any) -> bool:
@@ -134,7 +146,15 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
         "batch": COUNT, "root": some(lambda value: type(value) is str and "\0" not in value), "downsample": COUNT,
         "binary": flag, "translate_px": whole(0), "rotate_deg": number(0, 180), "validation_fraction": number(0, 0.9),
         "split_seed": whole(0, 2**64 - 1), "transforms": lambda value: type(value) is tuple,
+        "source": lambda value: value is None, "encoder": some(one(*ENCODERS)), "split_by": word("recording", "group"),
+        "test_groups": words, "test_fraction": number(0, 0.9), "folds": some(whole(2)), "fold": whole(0),
     },
+    Targets: {"kind": word(*KINDS), "names": lambda value: words(value) and len(value) > 0},
+    Current: {},
+    Delta: {"threshold": POSITIVE},
+    Rate: {"steps": COUNT, "largest": POSITIVE},
+    Latency: {"steps": COUNT, "largest": POSITIVE},
+    Repeat: {"steps": COUNT},
     Train: {
         "epochs": COUNT, "lr": POSITIVE, "optimizer": word("adamw", "adam", "sgd"), "momentum": SHARE, "nesterov": flag,
         "weight_decay": SHARE, "schedule": word("constant", "cosine", "step"), "step_epochs": COUNT,
@@ -164,6 +184,11 @@ EXAMPLES: dict[type, dict[str, Any]] = {kind: {} for kind in LEGAL} | {
     Spiking: {"neuron": NEURON, "learn": ("beta",)},
     Recurrent: {"neuron": NEURON},
     Data: {"name": "digits"},
+    Targets: {"kind": "class", "names": ("left", "right")},
+    Delta: {"threshold": 0.1},
+    Rate: {"steps": 5},
+    Latency: {"steps": 5},
+    Repeat: {"steps": 5},
     Experiment: {"data": Data("digits"), "model": (Dense(10), NEURON), "train": Train(surrogate=ATan())},
 }
 

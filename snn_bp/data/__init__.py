@@ -1,14 +1,21 @@
-"""Event-camera recordings as frames: a description goes in, batches [time, batch, ...] come out."""
+"""Recordings as frames: a description goes in, batches [time, batch, ...] come out."""
 
 from snn_bp.data.dataset import Dataset
 from snn_bp.data.description import Data
+from snn_bp.data.encoders import Current, Delta, Encoder, Latency, Rate, Repeat
 from snn_bp.data.fingerprint import describe, first_difference
 from snn_bp.data.loading import load
 from snn_bp.data.transforms import transform_from_json, transform_to_json
 
 __all__ = [
+    "Current",
     "Data",
     "Dataset",
+    "Delta",
+    "Encoder",
+    "Latency",
+    "Rate",
+    "Repeat",
     "describe",
     "first_difference",
     "load",

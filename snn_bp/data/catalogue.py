@@ -1,6 +1,6 @@
 """The sets of recordings that `load` knows: what each is, where its files lie, and its usual window."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
@@ -14,7 +14,9 @@ GESTURES = (
     "left arm clockwise", "left arm counter-clockwise", "arm roll", "air drums", "air guitar", "other gestures",
 )  # fmt: skip
 SHD_CHANNELS, SHD_CLASSES = 700, 20  # the Heidelberg set itself; other files share its schema
-_ADDRESS_EVENT = np.dtype([("x", int), ("y", int), ("t", int), ("p", int)])
+ADDRESS_EVENT = np.dtype([("x", int), ("y", int), ("t", int), ("p", int)])
+ROW_EVENT = np.dtype([("t", int), ("x", int), ("p", int)])
+IN_MEMORY = "in memory"  # the name of data that are handed to `train`, see `Dataset.of`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,15 +24,16 @@ class DataSetInfo:
     """One set: facts fixed by those who recorded it, and the window we encode unless told otherwise."""
 
     name: str
-    sensor: Sensor | None  # None: a row of channels, whose number is read from the files
+    sensor: Sensor | None  # None: a row of channels, or no events at all
     class_names: tuple[str, ...]
-    window_ms: int
-    step_ms: int
-    totals: dict[str, int]  # recordings in a full copy of each part
+    window_ms: float
+    step_ms: float
+    totals: dict[str, int]  # recordings in a full copy of each part, where that is known
     event_dtype: np.dtype  # what transforms see: structured arrays with tonic's order of fields
     tonic_class: str = ""  # empty: made here, no files
-    parts: dict[str, str]  # below the set's folder: what tonic reads for each part
+    parts: dict[str, str] = field(default_factory=dict)  # below the set's folder: what tonic reads for each part
     suffix: str = ""
+    channels: int = 0  # where it is a row; 0: as many as the files hold
     clock: str = "of the recording"  # where a file's time 0 lies: see `recordings.from_start`
 
     @property
@@ -47,7 +50,7 @@ _INFOS = (
         window_ms=310,
         step_ms=10,
         totals={"train": 1437, "test": 360},
-        event_dtype=_ADDRESS_EVENT,
+        event_dtype=ADDRESS_EVENT,
         parts={},
     ),
     DataSetInfo(
@@ -57,7 +60,7 @@ _INFOS = (
         window_ms=310,
         step_ms=10,
         totals={"train": 60_000, "test": 10_000},
-        event_dtype=_ADDRESS_EVENT,
+        event_dtype=ADDRESS_EVENT,
         tonic_class="NMNIST",
         parts={"train": "Train", "test": "Test"},
         suffix=".bin",
@@ -83,7 +86,7 @@ _INFOS = (
         window_ms=1000,
         step_ms=10,
         totals={"train": 8156, "test": 2264},
-        event_dtype=np.dtype([("t", int), ("x", int), ("p", int)]),
+        event_dtype=ROW_EVENT,
         tonic_class="SHD",
         parts={"train": "shd_train.h5", "test": "shd_test.h5"},
         suffix=".h5",

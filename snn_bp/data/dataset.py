@@ -1,7 +1,8 @@
 """`Dataset`: recordings in three splits, given batch by batch as frames."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -9,40 +10,116 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.data.catalogue import DATA_SETS, Sensor
+from snn_bp.data.beside import of_steps
+from snn_bp.data.catalogue import IN_MEMORY, DataSetInfo, Sensor
 from snn_bp.data.description import Data
 from snn_bp.data.encode import Events, encode
+from snn_bp.data.frames import CachedFrames
+from snn_bp.data.in_memory import has_events, info_in_memory, listed_parts, parts_in_memory, targets_in_memory
+from snn_bp.data.notes import notes_of
+from snn_bp.data.splits import Pool, draw_splits
 from snn_bp.data.store import CachedEvents
-from snn_bp.data.transforms import apply_transforms, check_frames, flatten, structured
+from snn_bp.data.transforms import apply_transforms, check_frames, flatten, shape_after, structured
+from snn_bp.data.values import TRANSFORM, shape_of_values, values_of
 from snn_bp.data.window import Inside, inside
-from snn_bp.errors import SnnError, check_choice
+from snn_bp.errors import SnnError, check_choice, shown
+from snn_bp.model.targets import Targets
 from snn_bp.runtime.capacity import check_room
 
-_SHUFFLE, _SHIFT, _TRANSFORM, _TURN = 0, 1, 2, 3  # streams of random numbers drawn from one seed
+CachedPart = CachedEvents | CachedFrames
+_SHUFFLE, _SHIFT, _TURN = 0, 1, 3  # streams of random numbers drawn from one seed, as `TRANSFORM` is
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dataset:
-    """Recordings split in three, given as frames; `load` makes one.
+    """Recordings split in three, given as frames; `load` makes one, and `Dataset.of` from what lies in memory.
 
     The ids of "train" and "validation" number the recordings of the training part, those of "test" the test
-    part. "test" may be empty: nothing is taken from one part to fill another.
+    part. "test" may be empty: nothing is taken from one part to fill another, unless the description asks for it; both
+    parts are the same recordings then.
     """
 
     data: Data
+    info: DataSetInfo
     shape: tuple[int, ...]  # one time step: (C, H, W), or (N,) for a row of channels
-    classes: int
-    class_names: tuple[str, ...]
+    targets: Targets
     ids: dict[str, np.ndarray]
     notes: tuple[str, ...]
-    sensor: Sensor  # as the encoder sees it, after transforms and before downsampling
-    parts: dict[str, CachedEvents]  # "train" and "test"
+    sensor: Sensor  # as frames are counted, after transforms and before downsampling
+    parts: dict[str, CachedPart]  # "train" and "test"
     versions: dict[str, str]
+    recorded_steps: int = 0  # that the longest recording has, where all are frames
+
+    @classmethod
+    def of(
+        cls, train: Any, test: Any = None, *, targets: Targets | str | None = None, names: Any = None,
+        groups: Any = None, sensor: Any = None, **description: Any,
+    ) -> "Dataset":  # fmt: skip
+        """Recordings that lie in memory, to be handed to `train(experiment, out, dataset=...)`.
+
+        `train` and `test` are each `(x, y)` or `(x, y, lengths)`, x `[recordings, steps, ...]` as an array, a tensor or
+        a list of arrays; or a torch Dataset, a list or a generator of `(x, target)`. Events are structured arrays of x,
+        y, t (microseconds) and p, with their `sensor=(width, height, polarities)` and `steps=`. `targets` says what
+        they are asked for, by `Targets(...)` or one of its kinds; integers are classes. `names` and `groups` have an
+        entry for each training recording, or are dictionaries of "train" and "test". Everything else is a field of
+        `Data`: `step_ms=`, `batch=`, `encoder=`, `validation_fraction=`, ...
+
+        The experiment takes the description from here: `Experiment(dataset.data, ...)`. To go on with such a run,
+        hand the data set in again; that it is the same is checked by its hash.
+        """
+        content = listed_parts(train, test, names=names, groups=groups)
+        events, asked = has_events(content), targets_in_memory(targets, content)
+        info = info_in_memory(sensor, events=events)
+        parts = parts_in_memory(content, asked, info, events=events)
+        return assemble(Data(IN_MEMORY, **description), parts, asked, info)
+
+    def checked(self, data: Data) -> "Dataset":
+        """This data set; raises unless `data`, an experiment's, is its description."""
+        for field in fields(Data):
+            asked, mine = getattr(data, field.name), getattr(self.data, field.name)
+            if asked != mine:
+                raise SnnError(
+                    f"dataset: the experiment's data.{field.name} is {shown(asked)}, this data set's {shown(mine)}. "
+                    f"Make it by Dataset.of(..., {field.name}=...) as the experiment has it, and the experiment by "
+                    "Experiment(dataset.data, ...)."
+                )
+        return self
+
+    @property
+    def classes(self) -> int:
+        """How many outputs a network should have: one for each class, label or number."""
+        return self.targets.outputs
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each of them."""
+        return self.targets.names
+
+    @property
+    def steps(self) -> int:
+        """How many frames a recording becomes."""
+        return self.data.steps or self.recorded_steps
+
+    @property
+    def has_events(self) -> bool:
+        """Whether recordings are events that are counted, not values."""
+        return hasattr(self.parts["train"], "events")
+
+    @property
+    def in_bytes(self) -> bool:
+        """Whether frames are made as bytes."""
+        train = self.parts["train"]
+        plain = not self.data.transforms and self.data.encoder is None
+        return plain and (isinstance(train, CachedEvents) or train.frames.dtype == np.uint8)
 
     @cached_property
     def window(self) -> dict[str, Inside]:
-        """How much of each part lies in the window that is encoded, before transforms."""
-        return {part: inside(cached.events, self.data.window_us) for part, cached in self.parts.items()}
+        """How much of each part lies in the window that is encoded, before transforms; nothing where all are frames."""
+        return {
+            part: inside(cached.events, self.data.window_us)
+            for part, cached in self.parts.items()
+            if isinstance(cached, CachedEvents)
+        }
 
     def batches(self, split: str, *, seed: int | None = None) -> list[np.ndarray]:
         """Ids of each batch, the last one maybe short; in order, or shuffled by a seed."""
@@ -53,26 +130,21 @@ class Dataset:
         return [ids[start : start + self.data.batch] for start in range(0, len(ids), self.data.batch)]
 
     def batch(self, split: str, ids: Any, *, seed: int | None = None, in_bytes: bool = False) -> tuple[Tensor, Tensor]:
-        """Frames [steps, len(ids), *shape], floats or where asked for and possible bytes, and classes [len(ids)].
+        """Frames [steps, len(ids), *shape], floats or where asked for and possible bytes, and targets [len(ids), ...].
 
-        With a seed, training recordings are shifted and turned, and random transforms drawn anew. What a recording
-        becomes depends on its id and the seed alone, not on its neighbours in the batch.
+        With a seed, training recordings are shifted and turned, and random transforms and encoders drawn anew. What a
+        recording becomes depends on its id and the seed alone, not on its neighbours in the batch.
         """
-        events = self._events(split)
-        ids = np.asarray(ids)
-        if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):  # a mask would be read as ids 0 and 1
-            raise SnnError(
-                f"batch: ids should be a list of integers, found {ids.dtype} {list(ids.shape)}. "
-                f"batches({split!r}) gives those of the split."
-            )
-        ids = ids.astype(np.int64)
-        if len(ids) and (ids.min() < 0 or ids.max() >= len(events)):
-            raise SnnError(
-                f"batch: ids {ids.min()}..{ids.max()} asked of {split!r}, its part has 0..{len(events) - 1}. "
-                f"batches({split!r}) gives those of the split."
-            )
-        targets = torch.from_numpy(events.labels[ids])
-        moves = self._moves(split, ids, seed=seed)
+        part, ids = self._cached(split), self._checked_ids(split, ids)
+        targets = torch.from_numpy(of_steps(part.targets[ids], self.steps, self.targets))
+        if not isinstance(part, CachedEvents):
+            self._check_room(ids, in_bytes=in_bytes and part.frames.dtype == np.uint8)
+            frames = values_of(
+                self.data, part, ids, steps=self.steps, recorded=self.recorded_steps, shape=self.shape,
+                seed=seed if split == "train" else None, in_bytes=in_bytes, source=repr(split),
+            )  # fmt: skip
+            return frames, targets
+        events, moves = part.events, self._moves(split, ids, seed=seed)
         if not self.data.transforms or not len(ids):
             return self._encode(events, ids, moves=moves, in_bytes=in_bytes), targets
         changed = [self._transformed(events, sample, seed=seed) for sample in ids.tolist()]
@@ -83,25 +155,57 @@ class Dataset:
         flat = flatten(changed, events.labels[ids], like=events, sensor=self.sensor)
         return self._encode(flat, np.arange(len(ids)), moves=moves, in_bytes=in_bytes), targets
 
+    def mask(self, split: str, ids: Any) -> Tensor | None:
+        """Where recordings have a step, [steps, len(ids)]; None where all of the part have every one."""
+        lengths = self._cached(split).lengths(steps=self.steps, step_us=self.data.step_us)
+        if lengths is None:
+            return None
+        return torch.arange(self.steps)[:, None] < torch.from_numpy(lengths[self._checked_ids(split, ids)])
+
     def labels(self, split: str) -> np.ndarray:
-        """Classes of the split, in the order of its ids."""
-        return self._events(split).labels[self.ids[split]]
+        """Targets of the split, in the order of its ids: classes [recordings], or as `Targets` says."""
+        return of_steps(self._cached(split).targets[self.ids[split]], self.steps, self.targets)
+
+    def names(self, split: str) -> list[str]:
+        """The name of each recording of the split, in the order of its ids."""
+        names = self._cached(split).names
+        return [names[number] if names else f"recording {number}" for number in self.ids[split].tolist()]
+
+    def groups(self, split: str) -> list[str] | None:
+        """The group of each recording of the split (who spoke, which session), None where there are none."""
+        groups = self._cached(split).beside.groups
+        return [groups[number] for number in self.ids[split].tolist()] if groups else None
 
     def spread(self, split: str, count: int) -> np.ndarray:
         """Up to `count` ids of the split, evenly spread over all of them."""
         ids = self.ids[split]
         return ids[np.linspace(0, len(ids) - 1, min(len(ids), count)).astype(int)]
 
-    def _events(self, split: str) -> Events:
+    def _cached(self, split: str) -> CachedPart:
         check_choice("split", split, self.ids)
-        return self.parts["test" if split == "test" else "train"].events
+        return self.parts["test" if split == "test" else "train"]
+
+    def _checked_ids(self, split: str, ids: Any) -> np.ndarray:
+        ids, count = np.asarray(ids), len(self._cached(split))
+        if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):  # a mask would be read as ids 0 and 1
+            raise SnnError(
+                f"batch: ids should be a list of integers, found {ids.dtype} {list(ids.shape)}. "
+                f"batches({split!r}) gives those of the split."
+            )
+        ids = ids.astype(np.int64)
+        if len(ids) and (ids.min() < 0 or ids.max() >= count):
+            raise SnnError(
+                f"batch: ids {ids.min()}..{ids.max()} asked of {split!r}, its part has 0..{count - 1}. "
+                f"batches({split!r}) gives those of the split."
+            )
+        return ids
 
     def _moves(self, split: str, ids: np.ndarray, *, seed: int | None) -> dict[str, np.ndarray]:
         """The shifts and turns of the recordings, drawn for all of the part so that neighbours do not matter."""
         moves: dict[str, np.ndarray] = {}
         if seed is None or split != "train":
             return moves
-        reach, recordings = self.data.translate_px, len(self.parts["train"].events)
+        reach, recordings = self.data.translate_px, len(self.parts["train"])
         if reach:
             shifts = np.random.default_rng((seed, _SHIFT)).integers(-reach, reach + 1, (recordings, 2))[ids]
             moves["shifts"] = shifts * (1, 1 if self.sensor[1] > 1 else 0)  # a row of channels moves along itself
@@ -111,16 +215,12 @@ class Dataset:
         return moves
 
     def _transformed(self, events: Events, sample: int, *, seed: int | None) -> np.ndarray:
-        array = structured(events, sample, dtype=DATA_SETS[self.data.name].event_dtype)
+        array = structured(events, sample, dtype=self.info.event_dtype)
         drawn = 0 if seed is None else seed + 1
-        return apply_transforms(self.data.transforms, array, seed=(drawn, _TRANSFORM, sample))
+        return apply_transforms(self.data.transforms, array, seed=(drawn, TRANSFORM, sample))
 
     def _encode(self, events: Events, ids: np.ndarray, *, moves: dict[str, np.ndarray], in_bytes: bool) -> Tensor:
-        check_room(
-            (self.data.steps or 0) * len(ids) * math.prod(self.shape) * (1 if in_bytes else 4),
-            what=f"a batch of {len(ids)} recordings of {self.data.steps} steps",
-            remedy="Fewer recordings, fewer data.steps or data.downsample bring it down.",
-        )
+        self._check_room(ids, in_bytes=in_bytes)
         frames = encode(
             events,
             ids,
@@ -134,22 +234,50 @@ class Dataset:
         )
         return frames.view(*frames.shape[:2], *self.shape)
 
+    def _check_room(self, ids: np.ndarray, *, in_bytes: bool) -> None:
+        check_room(
+            self.steps * len(ids) * math.prod(self.shape) * (1 if in_bytes else 4),
+            what=f"a batch of {len(ids)} recordings of {self.steps} steps",
+            remedy="Fewer recordings, fewer data.steps or data.downsample bring it down.",
+        )
 
-def draw_validation(labels: np.ndarray, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """Ids for training, ids for validation, both ascending, and a note where classes could not be kept alike.
 
-    Each class of two or more gives `round(fraction * n)`, at least one and never all.
-    """
-    everything = np.arange(len(labels))
-    if fraction == 0:
-        return everything, everything[:0], ""
-    rng = np.random.default_rng(seed)
-    groups, note = [everything[labels == label] for label in np.unique(labels)], ""
-    alone = all(len(ids) == 1 for ids in groups)
-    if alone:
-        groups = [everything]
-    drawn = [rng.permutation(ids)[: min(max(1, round(fraction * len(ids))), len(ids) - 1)] for ids in groups]
-    validation = np.sort(np.concatenate(drawn))
-    if alone:
-        note = f"validation: every class has one recording, so {len(validation)} of {len(labels)} were drawn from all"
-    return np.setdiff1d(everything, validation), validation, note
+def assemble(
+    data: Data, parts: Mapping[str, CachedPart], targets: Targets, info: DataSetInfo, *,
+    sensor: Sensor | None = None, notes: Sequence[str] = (), versions: Mapping[str, str] | None = None,
+) -> Dataset:  # fmt: skip
+    """The data set of parts that are read: the shape of a frame, the splits, and what is worth a note."""
+    train, test, steps = parts["train"], parts["test"], 0
+    sensor = sensor or info.sensor or (max(info.channels, 1), 1, 1)
+    if isinstance(train, CachedEvents):
+        if data.steps is None:
+            raise SnnError(f"{data.name}: these are events, so say how many frames they become, as in steps=50.")
+        sensor, shape = shape_after(data, train.events, sensor, dtype=info.event_dtype)
+    else:
+        data.check_counting()
+        shape, steps = shape_of_values(data, train)
+        if test is not train and len(test) and isinstance(test, CachedFrames):
+            found, count = shape_of_values(data, test)
+            if found != shape:
+                raise SnnError(
+                    f"{data.name}: one step is {list(shape)} in the train part, {list(found)} in the test part."
+                )
+            steps = max(steps, count)
+    labels = train.targets if targets.kind == "class" else np.zeros(len(train), np.int64)
+    pool = Pool(labels=labels, beside=train.beside, source=data.name)
+    ids, drawn = draw_splits(data, pool, test=len(test))
+    if not len(test) and len(ids["test"]):
+        test = train
+    dataset = Dataset(
+        data=data,
+        info=info,
+        shape=tuple(shape),
+        targets=targets,
+        ids=ids,
+        notes=(*notes, *drawn),
+        sensor=sensor,
+        parts={"train": train, "test": test},
+        versions={} if versions is None else dict(versions),
+        recorded_steps=steps,
+    )
+    return replace(dataset, notes=(*dataset.notes, *notes_of(dataset)))

@@ -3,10 +3,12 @@
 from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
-from snn_bp.data.catalogue import DATA_SETS
-from snn_bp.errors import SnnError, check_choice, is_number, shown
+from snn_bp.data.catalogue import ADDRESS_EVENT, DATA_SETS, IN_MEMORY, DataSetInfo
+from snn_bp.data.encoders import Encoder
+from snn_bp.data.sources import FRAME_MS, gives_frames, info_of
+from snn_bp.errors import SnnError, is_number, nearest, shown
 from snn_bp.errors.fields import Called, Within, check_fields
 
 
@@ -28,11 +30,40 @@ class Data:
     tonic's, or any callables, and apply to every split: structured events in and out; the last one may return
     frames [time, ...], used as they are.
 
+    The recordings are those of a set by its name, `Data("shd")`, those of a source of one's own, `Data(Lab("/data"))`,
+    or those of `Dataset.of(...)`, handed to `train` beside the experiment. A
+    source of frames has steps of its own: `steps` cuts them or adds silence, and `encoder` makes frames of signals and
+    images (`Delta`, `Current`, `Rate`, `Latency`, `Repeat`, or a value of one's own that is called with a recording and
+    a generator of random numbers). What counts events (`downsample`, `binary`, `translate_px`, `rotate_deg`) is for
+    events only.
+
+    `split_by="group"` keeps the recordings of a group (a speaker, a session) on one side of every split. Where there is
+    no test part, the test split is drawn from the recordings that there are: `test_groups` by name, `test_fraction` of
+    each class (or of the groups), or number `fold` of `folds` equal parts. Where there is one, that fold is the
+    validation split.
+
+    A source is a frozen dataclass:
+
+        @dataclass(frozen=True)
+        class Lab:
+            folder: str
+            sensor, class_names, step_ms, window_ms = (346, 260, 2), ("left", "right"), 20, 400
+            def recordings(self, part):                # "train" or "test"
+                for file in sorted(Path(self.folder, part).glob("*.npy")):
+                    yield np.load(file), file.stem     # x, y, p, t (microseconds) of events, and their class
+
+    `(channels, 1, 1)` is the sensor of a row of channels. For other targets it has `targets = Targets("vector", ("x",
+    "y"))` in place of `class_names`; for frames, `frames(self, part)` in place of `recordings` and `sensor`, which
+    returns `(x, targets)` or `(x, targets, lengths)`, x `[recordings, steps, ...]`. A dictionary behind says more:
+    "name", "group", "split" and "duration_ms" of a recording, "names", "groups" and "splits" of all frames. A source is
+    read at every start and its hash compared with what a run has seen; where it has `made_from()`, which lists the
+    paths that it reads, it is read again only where these, its fields or its definition have changed.
+
     Files are looked for in `root`, else in the folder that the environment variable SNN_BP_DATA names,
     else in `~/.cache/snn_bp/data`. What is not there tonic downloads to the same place.
     """
 
-    name: str
+    name: Any  # a name; a source is moved to `source`, and its class gives the name
     _: KW_ONLY
     step_ms: float | None = None
     steps: Annotated[int | None, Within(low=1)] = None
@@ -45,25 +76,78 @@ class Data:
     validation_fraction: Annotated[float, Within(0, 0.9), Called("a fraction of the training part, 0..0.9")] = 0.1
     split_seed: Annotated[int, Within(0, 2**64 - 1)] = 0
     transforms: tuple[Any, ...] = ()  # callables; tonic's have no common type
+    source: Any = None  # a value of one's own
+    encoder: Any = None  # called with a recording and a generator, gives frames
+    split_by: Literal["recording", "group"] = "recording"
+    test_groups: Annotated[tuple[str, ...], Called("names of groups, as ('ann', 'bob')")] = ()
+    test_fraction: Annotated[float, Within(0, 0.9), Called("a fraction of the recordings, 0..0.9")] = 0.0
+    folds: Annotated[int | None, Within(low=2)] = None
+    fold: Annotated[int, Within(low=0)] = 0
 
     def __post_init__(self) -> None:
-        check_choice("Data: name", self.name, DATA_SETS)
-        info = DATA_SETS[self.name]
+        if self.source is None and not isinstance(self.name, str):
+            info_of(self.name)
+            object.__setattr__(self, "source", self.name)
+        if self.source is not None:
+            info_of(self.source)
+            object.__setattr__(self, "name", type(self.source).__name__)
+        elif self.name not in DATA_SETS and self.name != IN_MEMORY:
+            known = nearest(self.name, (*DATA_SETS, IN_MEMORY))
+            told = "" if known.startswith("Did") else f" {_YOUR_OWN}"
+            raise SnnError(f"Data: name={shown(self.name)} is not known. {known}{told}")
+        info = self.info
         if self.step_ms is None:
-            object.__setattr__(self, "step_ms", info.step_ms)
+            object.__setattr__(self, "step_ms", info.step_ms or None)
         if isinstance(self.root, PurePath):
             object.__setattr__(self, "root", str(self.root))
+        if self.step_ms is None:
+            raise SnnError(f"{self.name}: it states no step_ms, the width of a frame. Give Data(..., step_ms=10).")
         _check_step(self.step_ms)
-        check_fields(self, but=("transforms",))
-        if self.steps is None:
-            object.__setattr__(self, "steps", -(-info.window_ms * 1000 // self.step_us))  # rounded up
-        if self.rotate_deg and info.sensor is None:
+        check_fields(self, but=("name", "transforms", "source", "encoder"))
+        if self.steps is None and info.window_ms:
+            window = Fraction(str(info.window_ms)) * 1000
+            object.__setattr__(self, "steps", int(-(-window // self.step_us)))  # rounded up
+        _check_encoder(self.encoder)
+        if self.has_events and self.steps is None:
+            raise SnnError(f"{self.name}: it states no window_ms, how long a recording is. Give Data(..., steps=50).")
+        if self.has_events and self.encoder is not None:
+            raise SnnError(f"{self.name}: encoder={shown(self.encoder)} makes frames of values, and these are events.")
+        if self.source is not None and not self.has_events:
+            self.check_counting()
+        if self.folds is not None and self.fold >= self.folds:
+            raise SnnError(f"Data(fold={self.fold}): of {self.folds} folds it is one of 0..{self.folds - 1}.")
+        if self.folds is not None and (self.test_groups or self.test_fraction):
+            raise SnnError("Data(folds): a fold is the test split where nothing else is; leave the others out.")
+        if self.test_groups and self.test_fraction:
+            raise SnnError("Data(test_groups, test_fraction): both draw the test split. Give one of them.")
+        if self.rotate_deg and info.sensor is None and self.name != IN_MEMORY:
             raise SnnError(
                 f"{self.name}: rotate_deg={self.rotate_deg} turns images; a row of channels can only be shifted."
             )
         object.__setattr__(self, "transforms", _as_tuple(self.transforms))
         if info.sensor is not None and not self.transforms:
             check_downsample(self, info.sensor[:2])
+
+    @property
+    def info(self) -> DataSetInfo:
+        """What those who recorded the set, or a source of one's own, state of it."""
+        if self.source is not None:
+            return info_of(self.source)
+        return DATA_SETS.get(self.name, _IN_MEMORY)
+
+    @property
+    def has_events(self) -> bool:
+        """Whether recordings are events that are counted; where they are handed in, the data set knows."""
+        return self.name != IN_MEMORY if self.source is None else not gives_frames(self.source)
+
+    def check_counting(self) -> None:
+        """Raise where something is asked that acts on events only."""
+        for field, left_out in (("translate_px", 0), ("rotate_deg", 0), ("downsample", 1), ("binary", False)):
+            if getattr(self, field) != left_out:
+                raise SnnError(
+                    f"{self.name}: {field}={getattr(self, field)!r} acts on events, and these are frames. Leave "
+                    f"{field} out, or do it in a transform of your own."
+                )
 
     @property
     def step_us(self) -> int:
@@ -74,6 +158,33 @@ class Data:
     def window_us(self) -> int:
         """Length of what is encoded, from the start of a recording."""
         return (self.steps or 0) * self.step_us
+
+
+_IN_MEMORY = DataSetInfo(
+    name=IN_MEMORY,
+    sensor=None,
+    class_names=(),
+    window_ms=0,
+    step_ms=FRAME_MS,
+    totals={},
+    event_dtype=ADDRESS_EVENT,
+)
+_YOUR_OWN = (
+    "Your own recordings come as a source, a frozen dataclass with sensor = (346, 260, 2), class_names, step_ms, "
+    "window_ms and recordings(self, part), which yields (events, class): Data(Mine()), see help(snn_bp.Data); or as "
+    "arrays, by train(experiment, out, dataset=Dataset.of(train=(x, y)))."
+)
+
+
+def _check_encoder(encoder: Any) -> None:
+    if isinstance(encoder, type):
+        raise SnnError(f"Data(encoder): {encoder.__name__} is a class. Write {encoder.__name__}(...).")
+    ours = type(encoder).__module__.partition(".")[0] == "snn_bp"
+    if encoder is not None and (not callable(encoder) or (ours and type(encoder) not in get_args(Encoder))):
+        raise SnnError(
+            f"Data(encoder={shown(encoder)}): it should be an encoder, as Delta(threshold=0.1), or a value of your own "
+            "that is called with a recording and a generator of random numbers."
+        )
 
 
 def check_downsample(data: Data, size: tuple[int, ...]) -> None:

@@ -1,12 +1,14 @@
 """The fingerprint of a data set in a run's `data.json`: which recordings and which frames the run saw."""
 
+import hashlib
 import json
 from typing import Any
 
 import numpy as np
 
-from snn_bp.data.catalogue import DATA_SETS, READING_FORMAT
+from snn_bp.data.catalogue import READING_FORMAT
 from snn_bp.data.dataset import Dataset
+from snn_bp.data.store import CachedEvents
 from snn_bp.data.transforms import transform_to_json
 from snn_bp.files import json_sha256
 
@@ -20,7 +22,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     encoding = {
         "format": ENCODING_FORMAT,
         "step_us": data.step_us,
-        "steps": data.steps,
+        "steps": dataset.steps,
         "shape": list(dataset.shape),
         "downsample": data.downsample,
         "binary": data.binary,
@@ -28,9 +30,13 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "turn": data.rotate_deg,
         "transforms": [transform_to_json(transform) for transform in data.transforms],
     }
+    if data.encoder is not None:
+        encoding["encoder"] = f"{type(data.encoder).__name__} {_fields(data.encoder)}"
+    asked = {} if dataset.targets.kind == "class" else {"targets": dataset.targets.kind}
     return {
         "name": data.name,
         "sensor": list(dataset.sensor),
+        **asked,
         "classes": dataset.classes,
         "class_names": list(dataset.class_names),
         "encoding": encoding | {"sha256": json_sha256(encoding)},
@@ -53,13 +59,20 @@ def first_difference(described: Any, dataset: Dataset) -> str | None:
         before, now = (_at(each, "parts", part) for each in (described, today))
         if isinstance(before, dict) and before.get("sha256", now["sha256"]) != now["sha256"]:
             return f"{part} part: {_which_differs(before, now)}{_other_reading(before)}"
-    for key, what in (("name", "the set"), ("sensor", "the sensor"), ("class_names", "the classes")):
+    if (before := described.get("targets", "class")) != (now := today.get("targets", "class")):
+        return f"the targets: {_short(before)} then, {_short(now)} now"
+    outputs = "the classes" if dataset.targets.are_classes else "the outputs"
+    for key, what in (("name", "the set"), ("sensor", "the sensor"), ("class_names", outputs)):
         if key in described and described[key] != today[key]:
             return f"{what}: {_short(described[key])} then, {_short(today[key])} now"
     for split in dataset.ids:
         before, now = (_at(each, "splits", split, "sha256") for each in (described, today))
         if before not in (None, now):
             return f"{split} split: its recordings were drawn otherwise then"
+    if _at(described, "encoding", "steps") is not None:
+        before, now = (each["encoding"].get("encoder") for each in (described, today))
+        if before != now:
+            return f"frames: the encoder was {before} then, it is {now} now"
     for field, now in today["encoding"].items():
         before = _at(described, "encoding", field)
         if field != "sha256" and before is not None and before != now:
@@ -75,12 +88,14 @@ def _which_differs(before: dict[str, Any], now: dict[str, Any]) -> str:
             if name not in new:
                 return f"recording {number}, {name}, is not there any more"
             if new[name] != content:
-                differs = "its class" if new[name][1] == content[1] else "its events"
+                differs = "its events" if "events" in now else "its frames"
+                if new[name][1] == content[1]:
+                    differs = "its target" if content[0].startswith("#") else "its class"
                 return f"recording {number}, {name}, has changed in {differs}"
         for name in new:
             if name not in old:
                 return f"recording {name} was not there then"
-        return "the same recordings stand in another order"
+        return "the same recordings stand in another order" if list(old) != list(new) else "a recording ends elsewhere"
     counts = [
         f"{part.get('recordings', '?')} recordings with {part.get('events', '?')} events" for part in (before, now)
     ]
@@ -114,25 +129,47 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def _fields(value: Any) -> str:
+    """The fields of a frozen value of one's own, in their order."""
+    return ", ".join(f"{name}={each!r}" for name, each in getattr(value, "__dict__", {}).items())
+
+
 def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
     ids = dataset.ids[split]
-    counts = np.bincount(dataset.labels(split), minlength=dataset.classes)
-    return {"ids": ids.tolist(), "sha256": json_sha256(ids.tolist()), "class_counts": counts.tolist()}
+    described = {"ids": ids.tolist(), "sha256": json_sha256(ids.tolist())}
+    if dataset.targets.kind == "class":
+        described["class_counts"] = np.bincount(dataset.labels(split), minlength=dataset.classes).tolist()
+    if (groups := dataset.groups(split)) is not None:
+        described["groups"] = sorted(set(groups))
+    return described
 
 
 def _describe_part(dataset: Dataset, part: str) -> dict[str, Any]:
-    cached, found = dataset.parts[part], dataset.window[part]
-    each = zip(cached.names, cached.events.labels.tolist(), cached.hashes.tolist(), strict=True)
-    return {
-        "recordings": len(cached.events),
-        "recordings_in_full_copy": DATA_SETS[dataset.data.name].totals[part],
-        "events": found.events,
-        "share_of_events_in_window": found.fraction,
-        "recordings_without_event_in_window": found.recordings_without,
-        "recordings_without_event": found.recordings_empty,
-        "first_event_ms": found.first_ms,
-        "last_event_ms": found.last_ms,
+    cached = dataset.parts[part]
+    if part == "test" and cached is dataset.parts["train"]:
+        return {"recordings": len(cached), "sha256": cached.sha256, "same_as": "train"}
+    targets = cached.targets
+    labels = targets.tolist() if dataset.targets.kind == "class" else [_word(target) for target in targets]
+    each = zip(cached.names, labels, cached.hashes.tolist(), strict=True)
+    described: dict[str, Any] = {"recordings": len(cached)}
+    if isinstance(cached, CachedEvents):
+        found = dataset.window[part]
+        described |= {
+            "recordings_in_full_copy": dataset.info.totals.get(part),
+            "events": found.events,
+            "share_of_events_in_window": found.fraction,
+            "recordings_without_event_in_window": found.recordings_without,
+            "recordings_without_event": found.recordings_empty,
+            "first_event_ms": found.first_ms,
+            "last_event_ms": found.last_ms,
+        }
+    return described | {
         "reading_format": READING_FORMAT,
         "sha256": cached.sha256,
-        "each_recording": [f"{name} {label} {number:016x}" for name, label, number in each],  # name, class, events
+        "each_recording": [f"{name} {label} {number:016x}" for name, label, number in each],  # name, target, content
     }
+
+
+def _word(target: np.ndarray) -> str:
+    """A target that is no class as a word: its hash."""
+    return "#" + hashlib.sha256(np.ascontiguousarray(target).tobytes()).hexdigest()[:8]

@@ -2,23 +2,22 @@
 
 import importlib.metadata
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-
-import numpy as np
 
 from snn_bp.data import saccades
 from snn_bp.data.cache import cache_folder, file_sha256
-from snn_bp.data.catalogue import DATA_SETS, READING_FORMAT, SHD_CHANNELS, SHD_CLASSES, DataSetInfo, Sensor
-from snn_bp.data.dataset import Dataset, draw_validation
+from snn_bp.data.catalogue import DATA_SETS, IN_MEMORY, READING_FORMAT, SHD_CHANNELS, SHD_CLASSES, DataSetInfo, Sensor
+from snn_bp.data.dataset import CachedPart, Dataset, assemble
+from snn_bp.data.definition import made_from
 from snn_bp.data.description import Data, check_downsample
-from snn_bp.data.notes import notes_of
+from snn_bp.data.frames import store_frames
 from snn_bp.data.recordings import download, files_of, find_root, find_set, read_part
+from snn_bp.data.sources import frames_of, gives_frames, recordings_of, targets_of
 from snn_bp.data.spoken import read_keys
 from snn_bp.data.store import EMPTY, CachedEvents, Recording, store
-from snn_bp.data.transforms import shape_after
 from snn_bp.errors import SnnError
+from snn_bp.model.targets import Targets
 
 _Loaded = tuple[dict[str, CachedEvents], Sensor, tuple[str, ...], list[str]]  # parts, sensor, class names, notes
 _MOST_CHANNELS: Sensor = (2**16, 1, 1)  # the limit of a row whose length the files do not state
@@ -26,31 +25,53 @@ _MOST_CHANNELS: Sensor = (2**16, 1, 1)  # the limit of a row whose length the fi
 
 def load(data: Data, *, quiet: bool = False) -> Dataset:
     """The recordings that `data` describes, read or made once and then mapped from the cache."""
+    if data.name == IN_MEMORY:
+        raise SnnError(
+            "Data('in memory'): its recordings were handed to train, and are in no file. Hand the same ones in again: "
+            "train(experiment, out, dataset=Dataset.of(...)), resume(out, dataset=...), Run(out).hold(dataset)."
+        )
+    if data.source is not None:
+        return _load_source(data, quiet=quiet)
     info = DATA_SETS[data.name]
     if info.tonic_class:
         parts, sensor, class_names, notes = _load_files(info, data, quiet=quiet)
     else:
         parts, sensor, class_names, notes = _load_digits(info, quiet=quiet)
-    if any(cached.folder is None for part, cached in parts.items() if len(cached.events)):
+    packages = ("numpy", "tonic" if info.tonic_class else "scikit-learn")
+    return _dataset(data, parts, Targets("class", class_names), info, sensor, notes, packages)
+
+
+def _load_source(data: Data, *, quiet: bool) -> Dataset:
+    """A source of one's own: from the cache where it says what it reads, else read anew."""
+    source, info, targets = data.source, data.info, targets_of(data.source)
+    sensor = info.sensor or (info.channels, 1, 1)
+    parts: dict[str, CachedPart] = {}
+    for part in ("train", "test"):
+        name, key = f"{data.name}-{part}", made_from(source, part)
+        asked = None if key is None else [key, targets.kind, targets.names]
+        if gives_frames(source):
+            parts[part] = store_frames(name, lambda part=part: frames_of(source, part), made_from=asked)
+            continue
+        message = f"{data.name}: reading the {part} part" + ", once" * (key is not None)
+        recordings = _announced(recordings_of(source, part), message, None, quiet=quiet or key is None)
+        parts[part] = store(name, recordings, made_from=asked, sensor=sensor, classes=targets.outputs)
+    if not len(parts["train"]):
+        raise SnnError(
+            f"{data.name}: the source gives no recordings for the part 'train'. See that its files are there."
+        )
+    return _dataset(data, parts, targets, info, sensor, [], ("numpy",))
+
+
+def _dataset(
+    data: Data, parts: Mapping[str, CachedPart], targets: Targets, info: DataSetInfo, sensor: Sensor, notes: list[str],
+    packages: tuple[str, ...],
+) -> Dataset:  # fmt: skip
+    notes = [*notes]
+    if any(cached.folder is None for cached in parts.values() if len(cached)):
         notes.append(f"events are held in memory: the cache folder {cache_folder()} cannot be written")
     notes += [f"{part} part: {note}" for part, cached in parts.items() for note in cached.notes]
-    sensor, shape = shape_after(data, parts["train"].events, sensor, dtype=info.event_dtype)
-    labels = parts["train"].events.labels
-    train, validation, note = draw_validation(labels, fraction=data.validation_fraction, seed=data.split_seed)
-    ids = {"train": train, "validation": validation, "test": np.arange(len(parts["test"].events))}
-    packages = ("numpy", "tonic" if info.tonic_class else "scikit-learn")
-    dataset = Dataset(
-        data=data,
-        shape=shape,
-        classes=len(class_names),
-        class_names=class_names,
-        ids=ids,
-        notes=tuple([*notes, note] if note else notes),
-        sensor=sensor,
-        parts=parts,
-        versions={package: importlib.metadata.version(package) for package in packages},
-    )
-    return replace(dataset, notes=(*dataset.notes, *notes_of(dataset)))
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    return assemble(data, parts, targets, info, sensor=sensor, notes=notes, versions=versions)
 
 
 def _load_digits(info: DataSetInfo, *, quiet: bool) -> _Loaded:

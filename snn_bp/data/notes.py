@@ -4,12 +4,17 @@ Events outside the window, recordings without any inside, classes without record
 an error, but each is worth a line.
 """
 
+from __future__ import annotations
+
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from snn_bp.data.catalogue import DATA_SETS
-from snn_bp.data.dataset import Dataset
+from snn_bp.data.store import CachedEvents
+
+if TYPE_CHECKING:
+    from snn_bp.data.dataset import CachedPart, Dataset
 
 SAID_FROM = 0.01  # fraction of events outside the window; a smaller one is in data.json only
 FEW = 50  # a recording with so many times fewer events than the median is named
@@ -20,15 +25,17 @@ def notes_of(dataset: Dataset) -> list[str]:
     """What a run says of its recordings before it starts."""
     notes = []
     for part, cached in dataset.parts.items():
-        if len(cached.events):
-            notes += _of_window(dataset, part) + _of_counts(dataset, part)
-    return notes + _of_classes(dataset) + _of_copies(dataset)
+        if isinstance(cached, CachedEvents) and len(cached) and not _is_the_same(dataset, part):
+            notes += _of_window(dataset, part) + _of_counts(dataset, part, cached)
+    if dataset.targets.kind == "class":
+        notes += _of_classes(dataset)
+    return notes + _of_copies(dataset)
 
 
 def _of_window(dataset: Dataset, part: str) -> list[str]:
     found, data = dataset.window[part], dataset.data
     window = f"the window of {_ms(data.window_us / 1000)}" + (" (before transforms)" if data.transforms else "")
-    total = len(dataset.parts[part].events)
+    total = len(dataset.parts[part])
     notes = []
     if found.events and not found.events_inside:
         assert found.first_ms is not None and found.last_ms is not None
@@ -43,9 +50,9 @@ def _of_window(dataset: Dataset, part: str) -> list[str]:
         )
     if found.events_inside and 1 - (found.fraction or 0) >= SAID_FROM:
         notes.append(f"{part} part: {1 - (found.fraction or 0):.1%} of events lie outside {window}")
-    usual_ms = DATA_SETS[data.name].window_ms
+    usual_ms = dataset.info.window_ms
     last_ms = found.last_ms
-    if last_ms is not None and (last_ms > LONG * usual_ms or last_ms * LONG < usual_ms):
+    if usual_ms and last_ms is not None and (last_ms > LONG * usual_ms or last_ms * LONG < usual_ms):
         notes.append(
             f"{part} part: events up to {_ms(last_ms)}{' only' * (last_ms < usual_ms)}, where recordings of "
             f"{data.name} last about {_ms(usual_ms)}: the files may give times in another unit than the set's"
@@ -53,8 +60,7 @@ def _of_window(dataset: Dataset, part: str) -> list[str]:
     return notes
 
 
-def _of_counts(dataset: Dataset, part: str) -> list[str]:
-    cached = dataset.parts[part]
+def _of_counts(dataset: Dataset, part: str, cached: CachedEvents) -> list[str]:
     lengths = np.diff(cached.events.offsets)
     notes, median = [], float(np.median(lengths))
     empty, few = np.flatnonzero(lengths == 0), np.flatnonzero((lengths > 0) & (lengths * FEW < median))
@@ -75,9 +81,11 @@ def _of_counts(dataset: Dataset, part: str) -> list[str]:
 def _of_classes(dataset: Dataset) -> list[str]:
     notes = []
     for part, cached in dataset.parts.items():
-        counts = np.bincount(cached.events.labels, minlength=dataset.classes)
+        if _is_the_same(dataset, part):
+            continue
+        counts = np.bincount(cached.targets, minlength=dataset.classes)
         empty = [dataset.class_names[label] for label in np.flatnonzero(counts == 0)]
-        if empty and len(cached.events):
+        if empty and len(cached):
             notes.append(f"{part} part: no recording of {len(empty)} of {dataset.classes} classes: {_few(empty)}")
         usual, times = Counter(counts.tolist()).most_common(1)[0]
         odd = [label for label in range(dataset.classes) if counts[label] not in (0, usual)]
@@ -90,13 +98,15 @@ def _of_classes(dataset: Dataset) -> list[str]:
 def _of_copies(dataset: Dataset) -> list[str]:
     """Recordings, by their events, that stand in two places."""
     train, test = dataset.parts["train"], dataset.parts["test"]
-    if train.sha256 and train.sha256 == test.sha256:
-        return [f"training and test part are the same {len(train.events)} recordings: the test figure means nothing"]
+    if train.sha256 and train.sha256 == test.sha256 and train is not test:
+        return [f"training and test part are the same {len(train)} recordings: the test figure means nothing"]
     notes = []
-    hashes = {part: cached.hashes * (np.diff(cached.events.offsets) > 0).astype(np.uint64)
-              for part, cached in dataset.parts.items() if len(cached.hashes) == len(cached.events)}  # fmt: skip
+    hashes = {part: cached.hashes * _have_content(cached).astype(np.uint64)
+              for part, cached in dataset.parts.items() if len(cached.hashes) == len(cached)}  # fmt: skip
     if len(hashes) < len(dataset.parts):
         return []
+    if train is test:
+        hashes["test"] = hashes["test"][:0]  # one pool: what stands twice in it is said below
     shared = np.isin(hashes["test"], hashes["train"]) & (hashes["test"] != 0)
     if shared.any():
         first = int(shared.argmax())
@@ -110,6 +120,18 @@ def _of_copies(dataset: Dataset) -> list[str]:
         if copies:
             notes.append(f"{part} part: {copies} recordings equal an earlier one event for event")
     return notes
+
+
+def _is_the_same(dataset: Dataset, part: str) -> bool:
+    """Whether the test part is the training part, from which its recordings were drawn."""
+    return part == "test" and dataset.parts["test"] is dataset.parts["train"]
+
+
+def _have_content(cached: CachedPart) -> np.ndarray:
+    """Which recordings hold anything."""
+    if isinstance(cached, CachedEvents):
+        return np.diff(cached.events.offsets) > 0
+    return np.ones(len(cached), bool)
 
 
 def _name(dataset: Dataset, part: str, number: int) -> str:

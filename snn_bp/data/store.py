@@ -7,7 +7,6 @@ addresses. What the sensor cannot have seen is refused before it becomes one of 
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +14,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from snn_bp.data.cache import Damaged, begin_entry, cache_folder, open_entry, publish_entry, remove, seal_entry
+from snn_bp.data.beside import NOTHING_BESIDE, Beside, stacked
+from snn_bp.data.cache import Damaged, seal_entry
 from snn_bp.data.catalogue import Sensor
 from snn_bp.data.encode import Events
+from snn_bp.data.entries import kept
 from snn_bp.errors import SnnError
 from snn_bp.files import json_sha256
 
@@ -31,9 +32,13 @@ class Recording:
 
     source: str
     events: np.ndarray  # structured: x, t and, from a sensor with rows, y and p
-    label: int
+    label: int  # its class; 0 where it has another target
     name: str = ""  # the recording's within its part, short
     remark: str = ""  # what a reader should know of how it was read, in words that many recordings can share
+    target: np.ndarray | None = None  # where it is no class
+    group: str = ""  # speaker, subject, session
+    split: str = ""  # "train", "validation" or "test" where a table says it
+    duration_us: int | None = None  # where the recording ends before the window does
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,25 @@ class CachedEvents:
     """Events in the cache, or in memory where no cache can be written (`folder` is None)."""
 
     events: Events
-    sha256: str  # the hash of events and labels
+    sha256: str  # the hash of events and targets
     folder: Path | None
     names: tuple[str, ...] = ()  # one for each recording
     hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # one for the events of each recording
     notes: tuple[str, ...] = ()  # what was said while they were read, and what became of a damaged cache
+    beside: Beside = NOTHING_BESIDE
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The target of each recording, its class where nothing else is asked for."""
+        return self.events.labels if self.beside.targets is None else self.beside.targets
+
+    def lengths(self, *, steps: int, step_us: int) -> np.ndarray | None:
+        """How many steps each recording has; None where all of them fill the window."""
+        durations = self.beside.durations
+        return None if durations is None else np.clip(-(-durations // step_us), 1, steps)
 
 
 _NOTHING = np.empty(0, np.uint8)
@@ -54,49 +73,26 @@ EMPTY = CachedEvents(
 )
 
 
-def store(name: str, recordings: Iterable[Recording], *, made_from: Any, sensor: Sensor, classes: int) -> CachedEvents:
+def store(
+    name: str, recordings: Iterable[Recording], *, made_from: Any | None, sensor: Sensor, classes: int
+) -> CachedEvents:
     """The events of `recordings`, from the cache if they were made from the same before.
 
-    `made_from` is any value JSON can write. `recordings` is not touched when the cache has its events.
+    `made_from` is any value JSON can write. `recordings` is not touched when the cache has its events. None where
+    nobody knows what they were made from: they are read at every start, and the entry is found by its content.
     """
-    key = json_sha256([FORMAT, made_from, sensor, classes])
-    shared = cache_folder() / f"{name}-{key[:20]}"
-    said: list[str] = []
-    for folder in (shared, own := shared.with_name(f"{shared.name}-of-{_user()}")):
-        found = _opened(folder, sensor, said)
-        if found is not None:
-            return found
-    try:
-        building = begin_entry()
-    except OSError:
-        return _hold(recordings, sensor=sensor, classes=classes)
-    try:
-        _write(building, recordings, sensor=sensor, classes=classes)
-        try:
-            record = publish_entry(building, shared)
-            folder = shared
-        except PermissionError:  # another user's entry stands there, and this one may not read or replace it
-            record, folder = publish_entry(building, own), own
-        return _mapped(folder, record, sensor, tuple(said))
-    except (OSError, Damaged) as cause:
-        raise SnnError(
-            f"cache {cache_folder()}: writing {name} failed ({cause}). Make room there, or name another folder "
-            "in the environment variable SNN_BP_CACHE."
-        ) from cause
-    finally:
-        remove(building)
+    key = None if made_from is None else [FORMAT, made_from, sensor, classes]
 
+    def build(folder: Path) -> str:
+        return json_sha256([FORMAT, sensor, classes, _write(folder, recordings, sensor=sensor, classes=classes)])
 
-def _opened(folder: Path, sensor: Sensor, said: list[str]) -> CachedEvents | None:
-    """What the cache has at `folder`; None where it has nothing or something damaged, which is added to `said`."""
-    try:
-        record = open_entry(folder)
-        return None if record is None else _mapped(folder, record, sensor, ())
-    except Damaged as damaged:
-        said.append(f"the cache {folder} was damaged ({damaged}); its recordings were read again")
-    except PermissionError:  # made by another user, for nobody else
-        pass
-    return None
+    return kept(
+        name,
+        key,
+        build=build,
+        read=lambda folder, record, said: _mapped(folder, record, sensor, said),
+        hold=lambda: hold(recordings, sensor=sensor, classes=classes),
+    )
 
 
 def _mapped(folder: Path, record: dict[str, Any], sensor: Sensor, said: tuple[str, ...]) -> CachedEvents:
@@ -105,19 +101,19 @@ def _mapped(folder: Path, record: dict[str, Any], sensor: Sensor, said: tuple[st
         columns = {each: np.load(folder / f"{each}.npy", mmap_mode="r") for each in _dtypes(sensor)}
         lengths, labels, hashes = (np.load(folder / f"{each}.npy") for each in ("lengths", "labels", "hashes"))
         names = tuple(json.loads((folder / "names.json").read_text(encoding="utf-8")))
-        sha256, notes = record["sha256"], (*said, *record["notes"])
+        sha256, notes, beside = record["sha256"], (*said, *record["notes"]), Beside.read(folder, record)
     except PermissionError:
         raise
     except (OSError, ValueError, KeyError, TypeError, EOFError) as cause:
         raise Damaged(str(cause)) from cause
     whole = all(columns[each].dtype == dtype and columns[each].shape == (lengths.sum(),)
                 for each, dtype in _dtypes(sensor).items())  # fmt: skip
-    if not (whole and len(lengths) == len(labels) == len(hashes) == len(names)):
+    if not (whole and len(lengths) == len(labels) == len(hashes) == len(names) and beside.is_of(len(lengths))):
         raise Damaged("its arrays differ in length")
-    return CachedEvents(_events(columns, lengths, labels), sha256, folder, names, hashes, notes)
+    return CachedEvents(_events(columns, lengths, labels), sha256, folder, names, hashes, notes, beside)
 
 
-def _hold(recordings: Iterable[Recording], *, sensor: Sensor, classes: int) -> CachedEvents:
+def hold(recordings: Iterable[Recording], *, sensor: Sensor, classes: int) -> CachedEvents:
     """Events in memory."""
     columns: dict[str, list[bytes]] = {each: [] for each in _dtypes(sensor)}
     sinks = {each: parts.append for each, parts in columns.items()}
@@ -125,11 +121,11 @@ def _hold(recordings: Iterable[Recording], *, sensor: Sensor, classes: int) -> C
     arrays = {each: np.frombuffer(b"".join(columns[each]), dtype) for each, dtype in _dtypes(sensor).items()}
     events = _events(arrays, index.lengths, index.labels)
     hashes = np.array(index.hashes, dtype=np.uint64)
-    return CachedEvents(events, index.sha256, None, tuple(index.names), hashes, index.notes())
+    return CachedEvents(events, index.sha256, None, tuple(index.names), hashes, index.notes(), index.beside())
 
 
-def _write(folder: Path, recordings: Iterable[Recording], *, sensor: Sensor, classes: int) -> None:
-    """Events on disk, one recording at a time, so that the set need not fit into memory."""
+def _write(folder: Path, recordings: Iterable[Recording], *, sensor: Sensor, classes: int) -> str:
+    """Events on disk, one recording at a time, so that the set need not fit into memory; gives the hash of it all."""
     dtypes = _dtypes(sensor)
     with contextlib.ExitStack() as stack:
         files = {each: stack.enter_context(open(folder / f"{each}.npy", "wb")) for each in dtypes}
@@ -143,7 +139,9 @@ def _write(folder: Path, recordings: Iterable[Recording], *, sensor: Sensor, cla
     np.save(folder / "labels.npy", np.array(index.labels, dtype=np.int64))
     np.save(folder / "hashes.npy", np.array(index.hashes, dtype=np.uint64))
     (folder / "names.json").write_text(json.dumps(index.names), encoding="utf-8")
+    index.beside().write(folder)
     seal_entry(folder, {"sha256": index.sha256, "notes": index.notes()})
+    return json_sha256([index.sha256, index.names, index.groups, index.splits, index.notes()])
 
 
 def _write_header(file: BinaryIO, dtype: np.dtype, count: int) -> None:
@@ -162,7 +160,21 @@ class _Index:
     hashes: list[int] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     remarks: dict[str, tuple[int, str]] = field(default_factory=dict)  # how many recordings, and the first of them
+    targets: list[np.ndarray] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    durations: list[int | None] = field(default_factory=list)
     sha256: str = ""
+
+    def beside(self) -> Beside:
+        """What is there besides events and classes."""
+        whole = [LONGEST_US if each is None else each for each in self.durations]
+        return Beside(
+            targets=stacked(self.targets) if self.targets else None,
+            durations=np.array(whole, np.int64) if any(each is not None for each in self.durations) else None,
+            groups=tuple(self.groups) if any(self.groups) else (),
+            splits=tuple(self.splits) if any(self.splits) else (),
+        )
 
     def notes(self) -> tuple[str, ...]:
         return tuple(
@@ -188,10 +200,16 @@ def _stream_into(
         index.labels.append(recording.label)
         index.hashes.append(int.from_bytes(own.digest()[:8], "big"))
         index.names.append(name)
+        index.groups.append(recording.group)
+        index.splits.append(recording.split)
+        index.durations.append(recording.duration_us)
+        if recording.target is not None:
+            index.targets.append(recording.target)
         if recording.remark:
             count, first = index.remarks.get(recording.remark, (0, name))
             index.remarks[recording.remark] = (count + 1, first)
     digest.update(np.array([index.lengths, index.labels], dtype=np.int64).tobytes())
+    digest.update(index.beside().digest)  # nothing where recordings have classes alone
     index.sha256 = digest.hexdigest()
     return index
 
@@ -238,7 +256,3 @@ def _events(columns: dict[str, np.ndarray], lengths: Any, labels: Any) -> Events
     for array in arrays.values():
         array.flags.writeable = False
     return Events(**arrays)
-
-
-def _user() -> str:
-    return str(os.getuid()) if hasattr(os, "getuid") else "this-user"

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from snn_bp.data import Dataset
-from snn_bp.data.catalogue import DATA_SETS
 from snn_bp.data.encode import Events
 from snn_bp.data.recordings import find_root, find_set, read_part
 from snn_bp.data.saccades import TRAINING, digit_images, simulate_recordings
@@ -77,7 +76,7 @@ def find_unrelated_labels(dataset: Dataset) -> list[Finding]:
     At chance, labels belong to other recordings, or classes differ in nothing that a mean shows: a hint, not more.
     """
     split = next((name for name in ("validation", "test") if len(dataset.ids[name])), None)
-    if split is None:
+    if split is None or dataset.targets.kind != "class":
         return []
     (frames, labels), (others, wanted) = (_some(dataset, name) for name in ("train", split))
     known = torch.unique(labels)
@@ -98,8 +97,10 @@ def find_unrelated_labels(dataset: Dataset) -> list[Finding]:
 def find_stale_cache(dataset: Dataset) -> list[Finding]:
     """Whether the first recordings of each part, read or made again, give the frames that the cache gives."""
     found = []
+    if dataset.data.source is not None:  # found by its content, or by the files that it names
+        return found
     for part, stored in dataset.parts.items():
-        ids = np.arange(min(CHECKED, len(stored.events)))
+        ids = np.arange(min(CHECKED, len(stored)))
         if not len(ids) or stored.folder is None:  # held in memory: read at this start
             continue
         again = replace(dataset, parts={**dataset.parts, part: _read_again(dataset, part, len(ids))})
@@ -134,7 +135,7 @@ def _read_again(dataset: Dataset, part: str, count: int) -> CachedEvents:
 
 
 def _source(dataset: Dataset, part: str, count: int) -> Iterator[Recording]:
-    info = DATA_SETS[dataset.data.name]
+    info = dataset.info
     if info.tonic_class:
         folder = find_set(info, find_root(dataset.data.root))
         assert folder is not None, "the data set was loaded from there"

@@ -1,10 +1,13 @@
 """Faults of the recordings as a network sees them: events outside the window, one class, the same ones twice."""
 
+from typing import cast
+
 import numpy as np
 
 from snn_bp.data import Dataset
-from snn_bp.data.catalogue import DATA_SETS
+from snn_bp.data.store import CachedEvents
 from snn_bp.instruments.findings import Finding
+from snn_bp.model.targets import UNLABELLED
 from snn_bp.runs.folder import Run
 from snn_bp.runs.records import differing_data
 
@@ -18,7 +21,8 @@ FEW = 6  # steps at least of a proposed window
 
 def find_faults_of_recordings(dataset: Dataset) -> list[Finding]:
     """What is wrong with the recordings, whatever the network is."""
-    return [*find_window(dataset), *find_one_class(dataset), *find_shared_recordings(dataset)]
+    window = find_window(dataset) if dataset.has_events else find_empty_frames(dataset)
+    return [*window, *find_one_class(dataset), *find_shared_recordings(dataset)]
 
 
 def find_window(dataset: Dataset, *, inside: float = INSIDE) -> list[Finding]:
@@ -50,6 +54,17 @@ def find_window(dataset: Dataset, *, inside: float = INSIDE) -> list[Finding]:
     return [Finding("no input", where, "fraction of recordings with frames all zero", empty, EMPTY, advice, change)]
 
 
+def find_empty_frames(dataset: Dataset) -> list[Finding]:
+    """Whether recordings that are frames hold anything."""
+    ids = dataset.spread("train", LOOKED_AT)
+    if not len(ids):
+        return []
+    empty = 1.0 - float(np.mean([_has_input(dataset, part) for part in np.array_split(ids, max(1, len(ids) // 32))]))
+    advice = "They are zero at every step: see what the source gives, and what its encoder makes of that."
+    measure = "fraction of recordings with frames all zero"
+    return [Finding("no input", "the train split", measure, empty, EMPTY, advice)] if empty > EMPTY else []
+
+
 def find_changed_recordings(run: Run) -> list[Finding]:
     """Whether the recordings are those that the run's `data.json` holds."""
     file = run.path / "data.json"
@@ -62,7 +77,10 @@ def find_changed_recordings(run: Run) -> list[Finding]:
 
 def find_one_class(dataset: Dataset) -> list[Finding]:
     """Whether training has more than one class."""
+    if not dataset.targets.are_classes:
+        return []
     labels = dataset.labels("train")
+    labels = labels[labels != UNLABELLED]
     if len(np.unique(labels)) != 1 or len(labels) < 2:
         return []
     only = dataset.class_names[int(labels[0])]
@@ -91,7 +109,8 @@ def _window_change(dataset: Dataset, lasts: list[int]) -> tuple[tuple[str, ...],
     if not lasts:
         return (), ""
     end_us = int(np.percentile(lasts, COVERED)) + 1
-    end_us = min(end_us, max(DATA_SETS[dataset.data.name].window_ms * 1000, dataset.data.window_us))
+    if usual_us := round(dataset.info.window_ms * 1000):
+        end_us = min(end_us, max(usual_us, dataset.data.window_us))
     if min(lasts) >= end_us:  # the clock starts late: the set's usual window is of no help
         end_us = int(np.percentile(lasts, COVERED)) + 1
     if end_us <= dataset.data.window_us:
@@ -110,11 +129,11 @@ def _has_input(dataset: Dataset, ids: np.ndarray) -> float:
 
 def _times(dataset: Dataset, sample: int) -> np.ndarray:
     """Times of a training recording's events in microseconds, before transforms."""
-    events = dataset.parts["train"].events
+    events = cast(CachedEvents, dataset.parts["train"]).events
     return np.asarray(events.t[events.offsets[sample] : events.offsets[sample + 1]])
 
 
 def _hashes(dataset: Dataset, split: str) -> np.ndarray:
     """A number for the events of each recording of a split, 0 without any; empty where they are not known."""
     stored = dataset.parts["test" if split == "test" else "train"]
-    return stored.hashes[dataset.ids[split]] if len(stored.hashes) == len(stored.events) else stored.hashes[:0]
+    return stored.hashes[dataset.ids[split]] if len(stored.hashes) == len(stored) else stored.hashes[:0]

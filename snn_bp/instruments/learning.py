@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from snn_bp.data import Data
-from snn_bp.data.catalogue import DATA_SETS
 from snn_bp.instruments.findings import Finding
 from snn_bp.model.blocks import parts_of
 from snn_bp.model.layers import Dropout, Layer
@@ -157,9 +156,9 @@ def _against_overfitting(data: Data, model: tuple[Layer, ...], samples: int) -> 
     if data.validation_fraction > 0.3:
         advice = f"{samples} recordings are too few for the network: leave fewer to validation."
         return advice, ("data.validation_fraction=0.1",)
-    sensor = DATA_SETS[data.name].sensor
+    sensor = data.info.sensor
     reach = max(1, (140 if sensor is None else sensor[0]) // 12)
-    if data.translate_px < reach and not data.transforms:
+    if data.has_events and data.translate_px < reach and not data.transforms:
         advice = f"It knows its {samples} recordings by heart: take more, or move them anew in each epoch."
         return advice, (f"data.translate_px={reach}",) + (
             ("data.rotate_deg=10",) if sensor is not None and not data.rotate_deg else ()

@@ -12,13 +12,14 @@ from typing import Annotated, Any, Literal, cast
 from snn_bp import neurons, surrogates
 from snn_bp.chip.network import OnChip
 from snn_bp.chip.rules import Target
-from snn_bp.data import Data, transform_from_json, transform_to_json
+from snn_bp.data import Data, Encoder, transform_from_json, transform_to_json
 from snn_bp.errors import SnnError, is_number, nearest, shown
 from snn_bp.errors.fields import WORDS, Called, Within, check_fields, read_words
 from snn_bp.model import losses
 from snn_bp.model.layers import Layer, with_step
 from snn_bp.model.losses import CountCrossEntropy, Loss, RateBounds
 from snn_bp.model.network import Network
+from snn_bp.model.targets import Targets
 from snn_bp.runs.renamed import new_name, with_new_names
 from snn_bp.surrogates import ATan, Surrogate
 
@@ -101,9 +102,13 @@ class Experiment:
 
 
 CONSTRUCTORS = (
-    {kind.__name__: kind for kind in (Data, Train, Experiment, surrogates.Surrogate, neurons.Tau, losses.RateBounds)}
+    {
+        kind.__name__: kind
+        for kind in (Data, Train, Experiment, surrogates.Surrogate, neurons.Tau, losses.RateBounds, Targets)
+    }
     | {kind.__name__: kind for union in (Layer, Loss) for kind in union.__args__}
     | {name: getattr(surrogates, name) for name in surrogates.SHAPES}
+    | {kind.__name__: kind for kind in Encoder.__args__}
 )  # what a JSON file and an override may name; nothing else is ever constructed
 
 
@@ -112,8 +117,9 @@ def to_json(value: Any) -> Any:
     if is_dataclass(value) and CONSTRUCTORS.get(type(value).__name__) is type(value):
         content = {field.name: getattr(value, field.name) for field in fields(value)}
         if isinstance(value, Data):
-            content["transforms"] = [transform_to_json(transform) for transform in value.transforms]
-            return {"is": "Data", **content}
+            transforms = [transform_to_json(transform) for transform in value.transforms]
+            others = {name: to_json(part) for name, part in content.items() if name != "transforms"}
+            return {"is": "Data", **others, "transforms": transforms}
         return {"is": type(value).__name__, **{name: to_json(part) for name, part in content.items()}}
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]
@@ -194,9 +200,9 @@ def override(experiment: Experiment, changes: list[str]) -> tuple[Experiment, li
         value, path = parse(text, at=change), key.split(".")
         experiment, before, value = _changed(experiment, path, value, key, experiment)
         said.append(f"{key}={value!r} (was {before!r})")
-        if key == "data.step_ms" and not any(other.startswith("data.steps=") for other in changes):
-            data = experiment.data
-            assert data.step_ms and data.steps
+        data = experiment.data
+        if key == "data.step_ms" and data.steps and not any(other.startswith("data.steps=") for other in changes):
+            assert data.step_ms
             steps = max(1, round(before * data.steps / data.step_ms))
             experiment = replace(experiment, data=replace(data, steps=steps))
             said.append(f"data.steps={steps} (keeps the window)")

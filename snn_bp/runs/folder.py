@@ -132,7 +132,7 @@ class Run:
         return who and f"{self.path} is being trained by {who} and changes while it is read"
 
     def hold(self, dataset: Dataset) -> None:
-        """Use this data set, loaded already, instead of loading it."""
+        """Use this data set, loaded already or made by `Dataset.of`, instead of loading it."""
         self._dataset = dataset
 
     def dataset(self) -> Dataset:

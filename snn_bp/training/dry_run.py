@@ -19,7 +19,7 @@ def dry_run(experiment: Experiment, dataset: Dataset) -> None:
     ids = dataset.batches("train", seed=experiment.seed)
     for note in dataset.notes:
         print(note)
-    print(f"input [time, batch, {', '.join(map(str, dataset.shape))}] = {experiment.data.steps} steps of "
+    print(f"input [time, batch, {', '.join(map(str, dataset.shape))}] = {dataset.steps} steps of "
           f"{experiment.data.step_ms} ms, batches of {experiment.data.batch}")  # fmt: skip
     for index, (layer, shape) in enumerate(zip(network.layers, network.shapes, strict=True)):
         count = sum(weight.numel() for weight in layer.parameters())

@@ -52,7 +52,7 @@ def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
 
 def check_norms(experiment: Experiment, dataset: Dataset, network: Network) -> None:
     """Raise where a norm would meet a batch, or the last piece of one, with one value for each channel."""
-    steps, truncate = experiment.data.steps or 0, experiment.train.truncate
+    steps, truncate = experiment.data.steps or dataset.steps, experiment.train.truncate
     piece = (steps % truncate or truncate) if truncate else steps
     smallest = min(len(ids) for ids in dataset.batches("train"))
     for part in every_part(parts_of(network)):

@@ -46,18 +46,19 @@ SAVE_SECONDS = 20.0
 def train(
     experiment: Experiment, out: Path | str, *,
     command: str = "snn_bp.train", changes: Sequence[str] = (), quiet: bool = False,
-    save_seconds: float = SAVE_SECONDS, numbered: bool = False,
+    save_seconds: float = SAVE_SECONDS, numbered: bool = False, dataset: Dataset | None = None,
 ) -> Run:  # fmt: skip
     """Run `experiment` into the new folder `out`, the test split at the end included, and give the finished run.
 
     `command` and `changes` are recorded with the run; `quiet` leaves out all printing. A checkpoint is written after
     every epoch, and within one whenever `save_seconds` of work are not yet saved. `numbered`: where `out` is taken,
-    the first free number is put behind it.
+    the first free number is put behind it. `dataset`: recordings in memory, from `Dataset.of`, for an experiment with
+    its description, `Experiment(dataset.data, ...)`.
     """
     check_kind("train: the experiment", experiment, Experiment, "As in Experiment(data=..., model=..., train=...).")
     if not numbered:
         Run.check_free(out)
-    dataset = load(experiment.data, quiet=quiet)
+    dataset = load(experiment.data, quiet=quiet) if dataset is None else dataset.checked(experiment.data)
     check_trainable(experiment, dataset)
     to_json(experiment)  # what cannot be written is refused before a folder stands
     with Run.claim(out, numbered=numbered) as path:
@@ -72,14 +73,18 @@ def train(
 
 
 def resume(
-    out: Path | str, *, quiet: bool = False, save_seconds: float = SAVE_SECONDS, restart: bool = False
+    out: Path | str, *, quiet: bool = False, save_seconds: float = SAVE_SECONDS, restart: bool = False,
+    dataset: Dataset | None = None,
 ) -> Run:  # fmt: skip
     """Go on with a run from its newest good checkpoint; a finished run is given as it is.
 
     A run that was trained and has no checkpoint to go on from is refused. `restart=True` starts it anew: what was
-    trained is moved into the folder `before-1` (or the next number) within the run's.
+    trained is moved into the folder `before-1` (or the next number) within the run's. `dataset`: the one that `train`
+    was given, where it was given one; it is compared with what the run has seen.
     """
     run = Run(out)
+    if dataset is not None:
+        run.hold(dataset.checked(run.experiment.data))
     if run.is_search() and (restart or run.results() is None):
         raise SnnError(f"{run.path}: it holds a search, no training. `snn-bp resume {run.path}` goes on with it.")
     if not restart and run.results() is not None and run.problem_of("best") is None:
@@ -88,7 +93,7 @@ def resume(
     with run.locked():
         progress = Progress(run, quiet=quiet)
         if restart:
-            run.hold(dataset := load(run.experiment.data, quiet=quiet))
+            dataset = _held(run, dataset, quiet=quiet)
             check_trainable(run.experiment, dataset)  # refused before anything is moved
             aside = run.start_again()
             progress.say(f"started anew; what was trained before lies in {aside}" if aside else "started anew")
@@ -99,7 +104,7 @@ def resume(
             if lost:
                 progress.say(f"{lost} No other checkpoint holds its weights; `--restart` trains them again.")
             return run
-        run.hold(dataset := load(run.experiment.data, quiet=quiet))
+        dataset = _held(run, dataset, quiet=quiet)
         check_trainable(run.experiment, dataset)
         run.check_data(dataset)
         where = f"epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}" if checkpoint else "the beginning"
@@ -107,6 +112,13 @@ def resume(
         if note := run.note_version():
             progress.say(note)
         return _run_epochs(run, checkpoint, progress, save_seconds)
+
+
+def _held(run: Run, dataset: Dataset | None, *, quiet: bool) -> Dataset:
+    """The recordings of a run that goes on: those that were handed in, or loaded."""
+    if dataset is None:
+        run.hold(dataset := load(run.experiment.data, quiet=quiet))
+    return dataset
 
 
 def _run_epochs(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float) -> Run:

@@ -8,7 +8,7 @@ hold the ratios).
 import math
 import sys
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -51,14 +51,15 @@ class Estimate:
 def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
     """What training `experiment` on `dataset` takes at its peak, in the memory of the machine (not of a GPU)."""
     data, config = experiment.data, experiment.train
-    rows = (data.steps or 0) * min(data.batch, max((len(ids) for ids in dataset.ids.values()), default=0))
+    steps = data.steps or dataset.steps
+    rows = steps * min(data.batch, max((len(ids) for ids in dataset.ids.values()), default=0))
     inputs = math.prod(dataset.shape)
-    width = 1 + _FLOAT if data.transforms else 1  # frames are bytes; what transforms make passes through floats
+    width = 1 if dataset.in_bytes else 1 + _FLOAT  # what transforms and encoders make passes through floats
     frames = 2 * rows * inputs * width
     sizes = _Sizes.of(experiment, dataset.shape)
     if config.device not in ("auto", "cpu"):
         return Estimate(frames, 0, 0, 0)
-    piece = rows * min(1.0, (config.truncate or math.inf) / max(1, data.steps or 1))
+    piece = rows * min(1.0, (config.truncate or math.inf) / max(1, steps))
     if config.target == "loihi":
         step = piece * _FLOAT * (13 * sizes.neurons + 2 * inputs)
     else:
@@ -85,17 +86,18 @@ def check_memory(experiment: Experiment, dataset: Dataset) -> Estimate:
         return found
     told = f"memory: training would take {found}; this process can have {size(there)}."
     if found.total > SPARE * there:
-        raise SnnError(f"{told} {_remedy(found, experiment.data)} To try it all the same: SNN_BP_CHECK_MEMORY=0.")
-    print(f"{told} It may be killed. {_remedy(found, experiment.data)}", file=sys.stderr)
+        raise SnnError(f"{told} {_remedy(found, dataset)} To try it all the same: SNN_BP_CHECK_MEMORY=0.")
+    print(f"{told} It may be killed. {_remedy(found, dataset)}", file=sys.stderr)
     return found
 
 
-def _remedy(estimate: Estimate, data: Any) -> str:
+def _remedy(estimate: Estimate, dataset: Dataset) -> str:
+    data = dataset.data
     if estimate.weights > estimate.total / 2:
         return "Most of it is weights: fewer units or channels do, or data.downsample in front of a Dense."
     return (
-        f"It grows with steps x batch x neurons: a data.batch below {data.batch}, fewer data.steps than {data.steps} "
-        f"(with a data.step_ms above {data.step_ms:g}), data.downsample or fewer neurons bring it down."
+        f"It grows with steps x batch x neurons: a data.batch below {data.batch}, fewer data.steps than "
+        f"{dataset.steps} (with a data.step_ms above {data.step_ms:g}), data.downsample or fewer neurons bring it down."
     )
 
 

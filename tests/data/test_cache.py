@@ -153,7 +153,7 @@ def test_an_entry_that_another_user_keeps_to_himself_is_no_reason_to_stop(cache,
         return real(folder)
 
     monkeypatch.setattr(cache_files, "open_entry", private)
-    monkeypatch.setattr("snn_bp.data.store.open_entry", private)
+    monkeypatch.setattr("snn_bp.data.entries.open_entry", private)
 
     mine = keep()
 

@@ -9,7 +9,7 @@ import torch
 from encode_reference import encode_reference
 
 from snn_bp.data import Data, describe, load
-from snn_bp.data.dataset import draw_validation
+from snn_bp.data.splits import draw_validation
 from snn_bp.errors import SnnError
 
 

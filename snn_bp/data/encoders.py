@@ -1,0 +1,132 @@
+"""From values to frames: how analog signals and images become the input of a network.
+
+An encoder is a frozen value that is called with one recording, an array of numbers, and a generator of random numbers,
+and gives frames `[steps, ...]`. Of one's own, any such value will do. What it draws depends on the seed, the epoch and
+the recording alone: training recordings are drawn anew in every epoch, others are always the same.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+import numpy as np
+
+from snn_bp.errors import SnnError
+from snn_bp.errors.fields import Within, check_fields
+from snn_bp.kernels.cpu.compile import kernel
+
+Count = Annotated[int, Within(low=1)]
+Above = Annotated[float, Within(above=0)]
+
+
+@dataclass(frozen=True)
+class Current:
+    """A signal `[steps, ...]` as it is, the input current of the first layer."""
+
+    def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The same values."""
+        return x
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Level crossings of a signal `[steps, channels]`: frames `[steps, 2 * channels]`, those upwards first.
+
+    Levels lie `threshold` apart, in the signal's unit, the first value of each channel upon one. A frame counts the
+    levels that its step has crossed since the last one crossed, upwards or downwards, as a delta modulator sends them.
+    """
+
+    threshold: Above
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Counts of levels."""
+        if x.ndim != 2:
+            raise SnnError(f"Delta: a signal is [steps, channels], found {list(x.shape)}.")
+        signal = np.ascontiguousarray(x, np.float64)
+        counts = np.zeros((len(x), 2 * x.shape[1]), np.float32)
+        _cross(signal, float(self.threshold), counts)
+        return counts
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Spikes of an image (or any array) for `steps` steps, independent of each other, as likely as the value is large.
+
+    A value of `largest` spikes at every step, 0 at none; others in between, in proportion.
+    """
+
+    steps: Count
+    largest: Above = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Zeros and ones `[steps, ...]`."""
+        return (rng.random((self.steps, *x.shape)) < _fractions(self, x, self.largest)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One spike for each value of an image, the sooner the larger it is: `largest` at the first of `steps`.
+
+    The time falls linearly with the value, to the last step for the smallest above 0; a value of 0 is silent.
+    """
+
+    steps: Count
+    largest: Above = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Zeros and ones `[steps, ...]`."""
+        fractions = _fractions(self, x, self.largest)
+        times = np.floor((1 - fractions) * (self.steps - 1) + 0.5)
+        steps = np.arange(self.steps).reshape(-1, *(1,) * x.ndim)
+        return ((steps == times) & (fractions > 0)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """The same image as input current at each of `steps` steps."""
+
+    steps: Count
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Values `[steps, ...]`."""
+        return np.broadcast_to(x, (self.steps, *x.shape))
+
+
+Encoder: TypeAlias = Current | Delta | Rate | Latency | Repeat
+
+
+def _fractions(encoder: Rate | Latency, x: np.ndarray, largest: float) -> np.ndarray:
+    """The values as fractions of the largest; raises where one lies outside 0..1."""
+    fractions = x.astype(np.float64) / largest
+    if fractions.size and (fractions.min() < 0 or fractions.max() > 1):
+        raise SnnError(
+            f"{encoder}: values lie in 0..{largest:g}, found {x.min():g}..{x.max():g}. Give largest={x.max():g}, or "
+            "shift the values above 0."
+        )
+    return fractions
+
+
+@kernel
+def _cross(signal, threshold, counts):
+    steps, channels = signal.shape
+    for channel in range(channels):
+        start, level = signal[0, channel], 0.0
+        for step in range(1, steps):
+            crossed = (signal[step, channel] - start) / threshold - level
+            if crossed >= 1:
+                counts[step, channel] = np.floor(crossed)
+                level += np.floor(crossed)
+            elif crossed <= -1:
+                counts[step, channels + channel] = np.floor(-crossed)
+                level -= np.floor(-crossed)
