@@ -17,6 +17,7 @@ from snn_bp.data.formats import read_events
 from snn_bp.errors import SnnError
 from snn_bp.instruments import Trace, check_gradients, diagnose, trace
 from snn_bp.kernels import rest, simulate, use_backend
+from snn_bp.model.joints import Parallel, Residual
 from snn_bp.model.layers import BatchNorm, Conv, Delay, Dense, Dropout, Flatten, Pool, Recurrent, Spiking
 from snn_bp.model.losses import (
     TET,
@@ -90,11 +91,13 @@ __all__ = [
     "MultiGaussian",
     "Network",
     "OnChip",
+    "Parallel",
     "Pool",
     "Rate",
     "RateBounds",
     "Recurrent",
     "Repeat",
+    "Residual",
     "Run",
     "Search",
     "Sigmoid",

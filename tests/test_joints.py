@@ -19,7 +19,6 @@ from snn_bp import (
     Tau,
     decay,
     simulate,
-    start_alive,
 )
 from snn_bp.kernels import use_backend
 from snn_bp.model.blocks import Block, Fork, blocks, every_part, parts_of, tree
@@ -153,13 +152,11 @@ def test_the_parse_of_a_model_with_joints_is_a_tree():
     assert block.weights.path == (3, 0, 1) and recurrent.neurons is network.layers[3].branches[1][0]
 
 
-def test_what_knows_rows_only_refuses_a_joint_by_name(coin):
+def test_what_knows_rows_only_refuses_a_joint_by_name():
     network = Network(MODEL, (7,))
 
     with pytest.raises(SnnError, match=r"^export: model\.2 Residual\(.* joins branches"):
         blocks(network, "export")
-    with pytest.raises(SnnError, match=r"^start_alive: model\.2 Residual"):
-        start_alive(network, coin(9, 4, 7, probability=0.4))
 
 
 def test_where_a_nan_stands_within_a_joint_is_said(coin):

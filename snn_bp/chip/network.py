@@ -10,7 +10,7 @@ from snn_bp.chip.rules import LOIHI, chip_blocks, name_of, neurons_of
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import Path, parts_of
 from snn_bp.model.masks import check_mask, mean_of
-from snn_bp.model.network import Activity, Network, NetworkState, check_network
+from snn_bp.model.network import Activity, Network, NetworkState, Visited, check_network
 from snn_bp.model.plan import apply_stateless
 from snn_bp.neurons import State
 
@@ -86,15 +86,21 @@ class OnChip(nn.Module):
 
         Layers without state give what they do in floats, from the spikes that reach them on the chip.
         """
+        for part, _, out in self.visit(x, state, potentials=potentials):
+            yield part.layer, out
+
+    def visit(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[Visited]:
+        """As `walk`: each layer where it stands, with what enters it and its output."""
         x = self.in_floats(x)
         for block, out, membrane, grid in self._run(x, state):
             for part in block.parts[:-1]:
-                training = part.layer.training
+                training, entering = part.layer.training, x
                 x = apply_stateless(part.layer.eval(), x)  # norms have followed this input already
                 part.layer.train(training)
-                yield part.layer, x
-            x, membrane = out, membrane / grid.scale
-            yield neurons_of(block), (out, State(v=membrane[-1], s=out[-1]), membrane)
+                yield Visited(part, entering, x)
+            membrane = membrane / grid.scale
+            yield Visited(block.parts[-1], x, (out, State(v=membrane[-1], s=out[-1]), membrane))
+            x = out
 
     def _run(self, x: Tensor, state: NetworkState | None = None, mask: Tensor | None = None) -> Iterator[tuple]:
         if state is not None and state != ():

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from snn_bp.errors import SnnError, check_choice, check_number
 from snn_bp.instruments.online import eprop, ottt
+from snn_bp.model.blocks import parts_of
 from snn_bp.model.losses import CountCrossEntropy, Loss, loss_of
 from snn_bp.model.network import Network, deep_copy
 from snn_bp.model.plan import has_chain
@@ -57,7 +58,7 @@ def cost_of_bptt(
     for way in ways:
         work = deep_copy(network)
         if way == "low":
-            if not has_chain(work.layers):
+            if not has_chain(parts_of(work)):
                 raise SnnError(
                     "cost_of_bptt: 'low' spares the potentials of dense layers that their neurons follow directly, "
                     f"this network has none. Leave it out: ways={tuple(other for other in ways if other != 'low')}."

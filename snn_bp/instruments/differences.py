@@ -17,7 +17,7 @@ from torch import Tensor
 from snn_bp.instruments.smooth import piece
 from snn_bp.instruments.traces import forked
 from snn_bp.instruments.unroll import Steps, Variant, unroll
-from snn_bp.model.blocks import parts_of
+from snn_bp.model.blocks import every_part, parts_of
 from snn_bp.model.losses import Loss, smooth_loss
 from snn_bp.model.network import Network
 
@@ -104,8 +104,9 @@ def largest(errors: Iterable[float]) -> float:
 
 def smooth_parameters(network: Network) -> dict[str, Tensor]:
     """The parameters in which the smoothed network is differentiable."""
-    delays = [name for part in parts_of(network) if part.role == "delay" for name in network.parameters_of(part.index)]
-    return {name: weight for name, weight in network.named_parameters() if name not in delays}
+    delays = [part for part in every_part(parts_of(network)) if part.role == "delay"]
+    moved = {name for part in delays for name in network.parameters_of(part.path)}
+    return {name: weight for name, weight in network.named_parameters() if name not in moved}
 
 
 def _slope(

@@ -25,6 +25,7 @@ from snn_bp.instruments.learning import (
 from snn_bp.instruments.remedies import calm, carry, hold, remember, shrink, wake, widen
 from snn_bp.instruments.traces import LayerTrace, Trace, trace
 from snn_bp.model.activity import in_window, silent_fraction
+from snn_bp.model.blocks import module_at
 from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
 from snn_bp.neurons import is_spiking
@@ -177,8 +178,8 @@ def _not_finite(trace: Trace) -> Finding | None:
 
 def _frozen(trace: Trace) -> list[Finding]:
     found = []
-    for index, name in trace.frozen.items():
-        layer = f"network.layers[{index}]"
+    for path, name in trace.frozen.items():
+        layer = module_at(path)
         advice = f"No gradient is asked for its weights. Unless they are to stay: {layer}.requires_grad_(True)."
         found.append(Finding("frozen layer", name, "fraction of its parameters that learn", 0.0, 0.0, advice))
     return found

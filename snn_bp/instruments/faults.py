@@ -17,6 +17,7 @@ from snn_bp.instruments.findings import Finding
 from snn_bp.instruments.learning import at_chance, best_constant
 from snn_bp.instruments.unroll import copied
 from snn_bp.kernels import use_backend
+from snn_bp.model.blocks import every_part, parts_of
 from snn_bp.model.network import Network
 from snn_bp.runs.interval import wilson_interval
 
@@ -33,7 +34,7 @@ def find_leaked_state(network: Network, x: Tensor) -> list[Finding]:
     measure = "fraction of outputs that differ when the same batch is seen again"
     with use_backend("reference"):
         first, second = ([out[0] if isinstance(out, tuple) else out for _, out in work.walk(x)] for _ in range(2))
-    names = [work.name(index) for index in range(len(work.layers))]
+    names = [work.name(part.path) for part in every_part(parts_of(work))]
     first.append(work(x))
     second.append(work(x))
     for name, one, other in zip([*names, "the network"], first, second, strict=False):

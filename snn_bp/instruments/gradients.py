@@ -5,7 +5,7 @@ how far a surrogate gradient lies from the smoothed network's, what `detach_rese
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from snn_bp.instruments.smooth import at_edges
 from snn_bp.instruments.traces import forked
 from snn_bp.instruments.unroll import Variant, check_asked, copied, unroll
 from snn_bp.kernels import use_backend
-from snn_bp.model.blocks import parts_of
+from snn_bp.model.blocks import LayerAt, Path, every_part, parts_of
 from snn_bp.model.losses import CountCrossEntropy, Loss, loss_of, smooth_loss
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.model.targets import pieces_of
@@ -227,13 +227,22 @@ def _kernels(network: Network, x: Tensor, targets: Tensor, loss: Loss) -> Kernel
 def _outputs(network: Network, x: Tensor) -> list[tuple[Neuron, Tensor]]:
     """What every layer of neurons sends, by the backend in force: what stands behind it is left off."""
     found = []
-    for index, layer in enumerate(network.layers):
-        if has_state(layer):
+    for part in every_part(parts_of(network)):
+        if has_state(part.layer):
             work = copied(network)
-            work.layers, work.shapes = work.layers[: index + 1], work.shapes[: index + 1]
+            row = list(_row_to(parts_of(work), part.path))
+            work.layers, work.shapes = nn.ModuleList(each.layer for each in row), [each.after for each in row]
             torch.manual_seed(0)
-            found.append((neuron_of(layer), work.rates(x)[0].detach()))
+            found.append((neuron_of(part.layer), work.rates(x)[0].detach()))
     return found
+
+
+def _row_to(row: list[LayerAt], path: Path) -> Iterator[LayerAt]:
+    """The layers in front of the one at a path, and itself, one after the other; a joint before them is one."""
+    index, *within = path
+    yield from row[: index + (not within)]
+    if within:
+        yield from _row_to(row[index].branches[within[0]], tuple(within[1:]))
 
 
 def _apart(mine: list[tuple[Neuron, Tensor]], other: list[tuple[Neuron, Tensor]]) -> int:
@@ -253,15 +262,15 @@ def _jumps(network: Network, x: Tensor) -> int:
         _, layers = unroll(copied(network), x)
         torch.manual_seed(0)
         with use_backend("reference"):
-            walked = [out[0] if isinstance(out, tuple) else out for _, out in copied(network).walk(x)]
+            visited = list(copied(network).visit(x))
     count = sum(
         at_edges(torch.stack(steps.distances), steps.theta, steps.neurons.surrogate, rounding=rounding)
         for steps in layers
         if steps.distances
     )
-    for layer, entering in zip(network.layers, [network.in_floats(x), *walked], strict=False):
-        if isinstance(layer, nn.MaxPool1d | nn.MaxPool2d):
-            count += near_ties(layer, entering.flatten(0, 1), rounding=rounding)
+    for part, entering, _ in visited:
+        if isinstance(part.layer, nn.MaxPool1d | nn.MaxPool2d):
+            count += near_ties(part.layer, entering.flatten(0, 1), rounding=rounding)
     return count
 
 
@@ -289,7 +298,7 @@ def _gradients(network: Network, x: Tensor, targets: Tensor, loss: Loss, variant
 
 def _in_pieces(network: Network, x: Tensor, targets: Tensor, loss: Loss, cut: int) -> Gradients | None:
     """As `train_step` adds it up with `truncate`; None where a delay needs recordings whole."""
-    if any(part.role == "delay" for part in parts_of(network)):
+    if any(part.role == "delay" for part in every_part(parts_of(network))):
         return None
     state, total = None, torch.zeros((), dtype=x.dtype, device=x.device)
     work = copied(network)

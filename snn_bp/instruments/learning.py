@@ -14,7 +14,8 @@ from torch import Tensor
 
 from snn_bp.data import Data
 from snn_bp.instruments.findings import Finding
-from snn_bp.model.blocks import parts_of
+from snn_bp.model.blocks import every_part, module_at, parts_of
+from snn_bp.model.joints import every_value
 from snn_bp.model.layers import Dropout, Layer
 from snn_bp.model.names import path_of
 from snn_bp.model.network import Network
@@ -94,7 +95,7 @@ def diagnose_updates(rows: Sequence[dict[str, Any]], config: Train | None = None
         measure = "largest |update| / |weight| of a step"
         if ratio == 0 and any(largest.values()):
             advice = (
-                f"Its weights never moved while others did: network.layers[{path_of(layer)[0]}].requires_grad_(True), "
+                f"Its weights never moved while others did: {module_at(path_of(layer))}.requires_grad_(True), "
                 "and see that the optimizer has them, at a rate above 0."
             )
             found.append(Finding("frozen layer", layer, measure, ratio, UPDATE_LOW, advice))
@@ -163,7 +164,7 @@ def _against_overfitting(data: Data, model: tuple[Layer, ...], samples: int) -> 
         return advice, (f"data.translate_px={reach}",) + (
             ("data.rotate_deg=10",) if sensor is not None and not data.rotate_deg else ()
         )
-    if not any(isinstance(layer, Dropout) for layer in model):
+    if not any(isinstance(layer, Dropout) for layer in every_value(model)):
         return f"It knows its {samples} recordings by heart: take more, or put Dropout(0.3) in front of its Dense.", ()
     return f"It knows its {samples} recordings by heart: take more, or a smaller network.", ()
 
@@ -173,12 +174,12 @@ def _steps_over_weights(network: Network, config: Train, gradients: dict[str, fl
     total = math.sqrt(sum(size * size for size in gradients.values()))
     clipped = min(1.0, (config.clip or math.inf) / total) if total > 0 else 1.0
     found = {}
-    for part in parts_of(network):
+    for part in every_part(parts_of(network)):
         if part.role != "weights":
             continue
         weight: Tensor = part.layer.weight.detach()  # type: ignore[operator]
         size = float(torch.linalg.vector_norm(weight))
-        name = network.name(part.index)
+        name = network.name(part.path)
         if config.optimizer == "sgd":
             step = config.lr * clipped * gradients.get(name, 0.0) / max(1 - config.momentum, 1e-3)
         else:

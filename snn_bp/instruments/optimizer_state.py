@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.errors import SnnError
+from snn_bp.model.blocks import every_part, own_weights, parts_of
 from snn_bp.model.network import Network, check_network
 
 
@@ -45,10 +46,10 @@ def trace_optimizer(optimizer: torch.optim.Optimizer, network: Network) -> list[
         copies[id(weight)].grad = weight.grad.detach().clone()
     copied.step()
     rows = []
-    for index, layer in enumerate(network.layers):
-        weights = [weight for weight in layer.parameters() if id(weight) in copies]
+    for part in every_part(parts_of(network)):
+        weights = [weight for weight in own_weights(part).values() if id(weight) in copies]
         if weights:
-            rows.append(_row(network.name(index), weights, [copies[id(weight)] for weight in weights], copied))
+            rows.append(_row(network.name(part.path), weights, [copies[id(weight)] for weight in weights], copied))
     return rows
 
 

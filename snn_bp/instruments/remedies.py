@@ -4,11 +4,12 @@ Changes are written as the command line takes them. Potentials and thresholds ar
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from snn_bp.instruments.traces import LayerTrace, Trace
+from snn_bp.model.blocks import Path
 from snn_bp.model.layers import BatchNorm, Conv, Dense, Layer
 from snn_bp.model.losses import CountCrossEntropy
 from snn_bp.neurons import Neuron, coefficients, has_adaptation, is_spiking
@@ -28,7 +29,7 @@ def wake(layer: LayerTrace, trace: Trace) -> Remedy:
     """For neurons that nothing brings to their threshold."""
     if not layer.normed:
         advice = "Put BatchNorm() in front of it, or scale its weights to its input by start_alive(network, x)."
-        return Remedy(advice, _with_norms(trace.model, layer.index))
+        return Remedy(advice, _with_norms(trace.model, layer.path))
     size = _digits(float(layer.potentials.float().square().mean().sqrt()))
     if 0 < size < _threshold(layer):
         advice = f"Behind its BatchNorm potentials are about {size:g}, and its threshold is {_threshold(layer):g}."
@@ -38,7 +39,7 @@ def wake(layer: LayerTrace, trace: Trace) -> Remedy:
 
 def calm(layer: LayerTrace, trace: Trace) -> Remedy:
     """For neurons that fire at every step."""
-    if not layer.normed and (changes := _with_norms(trace.model, layer.index)):
+    if not layer.normed and (changes := _with_norms(trace.model, layer.path)):
         return Remedy("Put BatchNorm() in front of it, or set train.rates=RateBounds(upper=0.5).", changes)
     rise = max(2 * _threshold(layer), float(layer.inputs.float().square().mean().sqrt()) * 2)
     advice = "Raise its threshold, or set train.rates=RateBounds(upper=0.5)."
@@ -112,16 +113,25 @@ def _norms_for_bare(trace: Trace) -> tuple[str, ...]:
     return _with_norms(trace.model) if bare else ()
 
 
-def _with_norms(model: tuple[Layer, ...], index: int | None = None) -> tuple[str, ...]:
-    """The model with a norm in front of the neurons at `index`, or of all that spike; empty where none fits."""
-    layers: list[Layer] = []
-    for at, layer in enumerate(model):
-        neuron = getattr(layer, "neuron", layer)
-        chosen = isinstance(neuron, Neuron) and is_spiking(neuron) and index in (None, at)
+def _with_norms(model: tuple[Layer, ...], path: Path | None = None) -> tuple[str, ...]:
+    """The model with a norm in front of the neurons at `path`, or of all that spike; empty where none fits."""
+    layers = _row_with_norms(model, path, ())
+    return (f"model={layers!r}",) if layers != tuple(model) else ()
+
+
+def _row_with_norms(row: tuple[Any, ...], path: Path | None, at: Path) -> tuple[Any, ...]:
+    """A row of layers, joints among them, with norms likewise; `at` is the path of the row."""
+    layers: list[Any] = []
+    for index, layer in enumerate(row):
+        here, neuron = (*at, index), getattr(layer, "neuron", layer)
+        chosen = isinstance(neuron, Neuron) and is_spiking(neuron) and path in (None, here)
         if chosen and layers and isinstance(layers[-1], Dense | Conv):
             layers.append(BatchNorm())
+        if hasattr(layer, "with_branches"):
+            rows = enumerate(layer.branches())
+            layer = layer.with_branches([_row_with_norms(inner, path, (*here, n)) for n, inner in rows])
         layers.append(layer)
-    return (f"model={tuple(layers)!r}",) if len(layers) > len(model) else ()
+    return tuple(layers)
 
 
 def _threshold(layer: LayerTrace) -> float:
@@ -129,11 +139,15 @@ def _threshold(layer: LayerTrace) -> float:
 
 
 def _change(layer: LayerTrace, trace: Trace, name: str, number: float) -> tuple[str, ...]:
-    if layer.index >= len(trace.model):
+    row: Any = trace.model
+    for index, branch in zip(layer.path[::2], layer.path[1::2], strict=False):
+        if not hasattr(row[index], "with_branches"):
+            return ()
+        row = row[index].branches()[branch]
+    if layer.path[-1] >= len(row):
         return ()
-    value = trace.model[layer.index]
-    inside = "neuron." if hasattr(value, "neuron") else ""
-    return (f"model.{layer.index}.{inside}{name}={number:g}",)
+    inside = "neuron." if hasattr(row[layer.path[-1]], "neuron") else ""
+    return (f"model.{'.'.join(map(str, layer.path))}.{inside}{name}={number:g}",)
 
 
 def _digits(number: float, *, up: bool = False) -> float:

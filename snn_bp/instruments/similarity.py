@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from snn_bp.model.blocks import every_part, own_weights, parts_of
 from snn_bp.model.network import Network
 
 
@@ -35,8 +36,8 @@ def similarity_by_layer(
     """For each layer with parameters among `mine`; both gradients go by the names of `network.named_parameters()`."""
     names = {id(weight): name for name, weight in network.named_parameters()}  # layers may share weights
     rows = {}
-    for index, layer in enumerate(network.layers):
-        here = [name for weight in layer.parameters() if (name := names[id(weight)]) in mine]
+    for part in every_part(parts_of(network)):
+        here = [name for weight in own_weights(part).values() if (name := names[id(weight)]) in mine]
         if here:
-            rows[network.name(index)] = similarity([mine[name] for name in here], [other[name] for name in here])
+            rows[network.name(part.path)] = similarity([mine[name] for name in here], [other[name] for name in here])
     return rows

@@ -14,7 +14,7 @@ from torch import Tensor
 from snn_bp.instruments.unroll import Steps, check_asked, copied, unroll
 from snn_bp.kernels.reference import torch_slope
 from snn_bp.model.activity import Activity
-from snn_bp.model.blocks import blocks
+from snn_bp.model.blocks import Path, every_block, every_part, own_weights, parts_of
 from snn_bp.model.layers import Layer
 from snn_bp.model.losses import CountCrossEntropy, Loss, loss_of
 from snn_bp.model.network import Network, NetworkState
@@ -38,7 +38,7 @@ class LayerTrace:
     slopes: Tensor | None  # the surrogate's derivative at every step
     height: Tensor  # the surrogate's derivative at threshold; one number, or one for each neuron
     decays: dict[str, Tensor]  # learned ones, in 0..1
-    index: int  # the layer's in the network, its value's in the model
+    path: Path  # the layer's in the network, its value's in the model
     normed: bool  # whether a batch norm stands between its weights and the neurons
     recurrent: bool  # whether its neurons get each other's spikes
 
@@ -76,7 +76,7 @@ class Trace:
     layers: tuple[LayerTrace, ...]
     gradients: dict[str, float]  # |dL/dw| of each layer that has weights
     weights: dict[str, float]  # |w| of the same
-    frozen: dict[int, str]  # layers with no weight that asks for a gradient, by their index
+    frozen: dict[Path, str]  # layers with no weight that asks for a gradient, by their path
     model: tuple[Layer, ...]  # what the network was made of
     criterion: Loss
 
@@ -140,18 +140,18 @@ def trace(
     gradients = torch.autograd.grad(value, [*named.values(), *nodes], allow_unused=True, materialize_grads=True)
     by_weight = dict(zip(map(id, named.values()), gradients, strict=False))  # layers that share one have one gradient
     gradient_norms, weight_norms, frozen = {}, {}, {}
-    for index, (layer, original) in enumerate(zip(work.layers, network.layers, strict=True)):
-        if weights := list(layer.parameters()):
-            gradient_norms[work.name(index)] = _norm([by_weight[id(weight)] for weight in weights])
-            weight_norms[work.name(index)] = _norm(weights)
-            if not any(weight.requires_grad for weight in original.parameters()):
-                frozen[index] = work.name(index)
+    for part, original in zip(*(every_part(parts_of(each)) for each in (work, network.floats)), strict=True):
+        if weights := list(own_weights(part).values()):
+            gradient_norms[work.name(part.path)] = _norm([by_weight[id(weight)] for weight in weights])
+            weight_norms[work.name(part.path)] = _norm(weights)
+            if not any(weight.requires_grad for weight in own_weights(original).values()):
+                frozen[part.path] = work.name(part.path)
     normed, errors = _normed(work), iter(gradients[len(named) :])
     traces = []
     for steps in layers:
         error = torch.stack([next(errors) for _ in steps.potentials])
         spike_error = torch.stack([next(errors) for _ in steps.spikes]) if steps.spikes else None
-        traces.append(_layer(work.name(steps.index), steps, error, spike_error, normed=steps.index in normed))
+        traces.append(_layer(work.name(steps.path), steps, error, spike_error, normed=steps.path in normed))
     return Trace(value.item(), tuple(traces), gradient_norms, weight_norms, frozen, network.model, loss)
 
 
@@ -165,16 +165,16 @@ def ratio(above: float, below: float) -> float:
     return above / below if below else (math.inf if above else 1.0)
 
 
-def _normed(network: Network) -> set[int]:
+def _normed(network: Network) -> set[Path]:
     """The layers of neurons with a batch norm between them and the weights or neurons before."""
     found = set()
-    for block in blocks(network, "trace"):
+    for block in every_block(parts_of(network)):
         learned = [
             part.role for part in block.parts
             if part.role == "norm" or (part.role != "neurons" and any(True for _ in part.layer.parameters()))
         ]  # fmt: skip
         if learned[-1:] == ["norm"]:
-            found.add(block.parts[-1].index)
+            found.add(block.parts[-1].path)
     return found
 
 
@@ -194,7 +194,7 @@ def _layer(name: str, steps: Steps, error: Tensor, spike_error: Tensor | None, *
         slopes=None if distances is None else slope_at(distances, steps.theta),
         height=slope_at(torch.zeros_like(steps.theta), steps.theta),
         decays={name: value.detach() for name, value in neurons.parameters_now().items() if name in DECAYS},
-        index=steps.index,
+        path=steps.path,
         normed=normed,
         recurrent=neurons.recurrence is not None,
     )

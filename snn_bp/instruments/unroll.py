@@ -16,10 +16,10 @@ from snn_bp.instruments.smooth import SmoothSpike
 from snn_bp.kernels import first_state, parameters_of, use_backend
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.reference import Spike, torch_advance, torch_slope
-from snn_bp.model.blocks import blocks
+from snn_bp.model.blocks import LayerAt, Path, joined, parts_of
 from snn_bp.model.exact import check_exact, check_whole
 from snn_bp.model.modules import Neurons
-from snn_bp.model.network import Network, NetworkState, check_network, deep_copy, has_state
+from snn_bp.model.network import Network, NetworkState, check_network, deep_copy
 from snn_bp.model.plan import apply_stateless
 from snn_bp.neurons import FullState, State, is_spiking
 
@@ -28,7 +28,7 @@ from snn_bp.neurons import FullState, State, is_spiking
 class Steps:
     """One layer of neurons, step by step: nodes of the graph, each `[batch, *neurons]`."""
 
-    index: int  # the layer's in the network
+    path: Path  # the layer's in the network
     neurons: Neurons
     theta: Tensor
     inputs: list[Tensor] = field(default_factory=list)  # synaptic input, recurrence included
@@ -61,17 +61,22 @@ def unroll(
 ) -> tuple[Tensor, list[Steps]]:
     """The output on `x` `[time, batch, ...]` from `state` (None: rest), and the steps of each layer of neurons."""
     check_whole("trace", network, Network)
-    blocks(network, "trace")  # refuses joints
     layers: list[Steps] = []
     states = iter(state or ())
-    with use_backend("reference"):
-        for index, layer in enumerate(network.layers):
-            if has_state(layer):
-                layers.append(_steps(network, index, x, next(states, None), variant, len(layers)))
+
+    def run(row: list[LayerAt], x: Tensor) -> Tensor:
+        for part in row:
+            if part.role == "neurons":
+                layers.append(_steps(network, part, x, next(states, None), variant, len(layers)))
                 x = layers[-1].out
+            elif part.role == "joint":
+                x = joined(network, part, x, run)
             else:
-                x = apply_stateless(layer, x)
-    return x, layers
+                x = apply_stateless(part.layer, x)
+        return x
+
+    with use_backend("reference"):
+        return run(parts_of(network), x), layers
 
 
 def check_asked(asker: str, network: Network, inputs: Any, loss: object) -> None:
@@ -95,17 +100,16 @@ def copied(network: Network, *, double: bool = False) -> Network:
     return network.double() if double else network
 
 
-def _steps(network: Network, index: int, x: Tensor, state: State | None, variant: Variant, count: int) -> Steps:
-    layer = network.layers[index]
-    check_exact("trace", network.name(index), layer)
-    assert isinstance(layer, Neurons)
-    neurons, recurrence = layer, layer.recurrence
+def _steps(network: Network, part: LayerAt, x: Tensor, state: State | None, variant: Variant, count: int) -> Steps:
+    check_exact("trace", network.name(part.path), part.layer)
+    neurons: Neurons = part.layer  # type: ignore[assignment]
+    recurrence = neurons.recurrence
     x = x if x.dtype in (torch.float32, torch.float64) else x.float()
     constants = Constants.of(neurons.neuron)
     if variant.detach is not None:
         constants = replace(constants, detach=variant.detach)
     parameters = parameters_of(neurons.neuron, x, neurons.parameters_now())
-    steps = Steps(index, neurons, theta=parameters.theta.detach())
+    steps = Steps(part.path, neurons, theta=parameters.theta.detach())
     held = variant.held[count] if variant.held else None
     scale, surrogate = (held or steps).theta, neurons.surrogate
     slope_at = torch_slope(surrogate)

@@ -139,6 +139,34 @@ def every_part(row: Iterable[LayerAt]) -> Iterator[LayerAt]:
         yield part
 
 
+def module_at(path: Path) -> str:
+    """How one writes the module at a path: `network.layers[2].branches[0][1]`."""
+    ends = zip(path[1::2], path[2::2], strict=True)
+    return f"network.layers[{path[0]}]" + "".join(f".branches[{branch}][{index}]" for branch, index in ends)
+
+
+def own_weights(at: LayerAt) -> dict[str, nn.Parameter]:
+    """The parameters of a layer by their names in it; of a joint those that lie in none of its branches."""
+    named = at.layer.named_parameters()
+    return {name: weight for name, weight in named if at.role != "joint" or not name.startswith("branches.")}
+
+
+def joined(network: Layers, joint: LayerAt, x: Tensor, run: Callable[[list[LayerAt], Tensor], Tensor]) -> Tensor:
+    """The output of a joint on `x` `[time, batch, ...]`, whose branches run one after the other, each once."""
+    branches = iter(enumerate(joint.branches))
+
+    def next_branch(n: int, x: Tensor) -> Tensor:
+        index, branch = next(branches, (None, []))
+        if index != n:
+            raise SnnError(f"{network.name(joint.path)}: its forward should run each branch once and in order.")
+        return run(branch, x) if branch else x
+
+    out = joint.layer(x, next_branch)
+    if next(branches, None) is not None:
+        raise SnnError(f"{network.name(joint.path)}: its forward should run each branch once and in order.")
+    return out
+
+
 def tree(row: Iterable[LayerAt]) -> tuple[Block | Fork, ...]:
     """The blocks and joints of a row, in order."""
     found: list[Block | Fork] = []
@@ -154,6 +182,16 @@ def tree(row: Iterable[LayerAt]) -> tuple[Block | Fork, ...]:
             found.append(Block(tuple(open_parts)))
             open_parts = []
     return (*found, *[Block(tuple(open_parts))] * bool(open_parts))
+
+
+def every_block(row: Iterable[LayerAt]) -> Iterator[Block]:
+    """The blocks of a row in the order in which they compute, those within joints too; a joint is in none."""
+    for each in tree(row):
+        if isinstance(each, Fork):
+            for branch in each.joint.branches:
+                yield from every_block(branch)
+        else:
+            yield each
 
 
 def blocks(network: Layers, asker: str) -> list[Block]:

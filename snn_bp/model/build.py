@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, check_choice
+from snn_bp.model.joints import COMBINES
 from snn_bp.model.layers import Recurrent, Spiking
 from snn_bp.model.modules import Joint, Shape
 from snn_bp.model.names import name_of
@@ -50,7 +51,11 @@ def _build(value: Any, shape: Shape, surrogate: Surrogate, path: tuple[int, ...]
 
 
 def _joint(value: Any, shape: Shape, surrogate: Surrogate, path: tuple[int, ...]) -> tuple[Joint, Shape]:
-    """The joint of a value that has `branches()`, a row of layers each, and `combine(outputs)`."""
+    """The joint of a value that has `branches()`, a row of layers each, and `combine`: its own, or a name of ours."""
     rows = [build_row(row, shape, surrogate, (*path, n)) for n, row in enumerate(value.branches())]
-    out = value.combine([torch.zeros(1, 1, *(shapes[-1] if shapes else shape)) for _, shapes in rows])
-    return Joint([row for row, _ in rows], [shapes for _, shapes in rows], value.combine), tuple(out.shape[2:])
+    combine, kind = value.combine, None
+    if isinstance(combine, str):
+        check_choice("combine", combine, COMBINES)
+        combine, kind = COMBINES[combine], combine
+    out = combine([torch.zeros(1, 1, *(shapes[-1] if shapes else shape)) for _, shapes in rows])
+    return Joint([row for row, _ in rows], [shapes for _, shapes in rows], combine, kind), tuple(out.shape[2:])

@@ -14,6 +14,7 @@ from torch import nn
 
 from snn_bp.errors import SnnError, shown
 from snn_bp.errors.fields import Called, Within, check_fields
+from snn_bp.model.joints import Parallel, Residual
 from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, Shape, SumPool, check_learned
 from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, Neuron, at_step, is_spiking
 from snn_bp.surrogates import Surrogate
@@ -257,7 +258,22 @@ class Recurrent:
 
 
 Layer: TypeAlias = (
-    Dense | Conv | Pool | Flatten | Dropout | Delay | BatchNorm | Spiking | Recurrent | IF | LIF | CubaLIF | ALIF | LI
+    Dense
+    | Conv
+    | Pool
+    | Flatten
+    | Dropout
+    | Delay
+    | BatchNorm
+    | Spiking
+    | Recurrent
+    | Residual
+    | Parallel
+    | IF
+    | LIF
+    | CubaLIF
+    | ALIF
+    | LI
 )
 
 

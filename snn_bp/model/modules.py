@@ -162,15 +162,16 @@ class Joint(nn.Module):
     """Rows of layers that see the same input, and `combine`, which makes one output of theirs.
 
     `shapes` has the shape of one step behind each layer of each branch. A branch without layers hands its input on.
+    `kind` is the name of a `combine` of ours, as "add".
     """
 
     def __init__(
         self, branches: Iterable[Iterable[nn.Module]], shapes: list[list[Shape]],
-        combine: Callable[[list[Tensor]], Tensor],
+        combine: Callable[[list[Tensor]], Tensor], kind: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.branches = nn.ModuleList(nn.ModuleList(layers) for layers in branches)
-        self.shapes, self.combine = shapes, combine
+        self.shapes, self.combine, self.kind = shapes, combine, kind
 
     def forward(self, x: Tensor, run: Callable[[int, Tensor], Tensor]) -> Tensor:
         """The joined output, `[time, batch, ...]`; `run(n, x)` is the output of branch `n`, which the network runs."""

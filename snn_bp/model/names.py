@@ -42,7 +42,11 @@ def in_short(value: Any) -> str:
     for field in fields(value):
         default = field.default if field.default_factory is MISSING else field.default_factory()
         content = getattr(value, field.name)
-        if not field.init or (type(content) is type(default) and content == default):
+        if field.metadata.get("spread"):
+            ends = [in_short(content[0]), "...", in_short(content[-1])] if len(content) > LONGEST else None
+            written += ends or map(in_short, content)
+            by_name = True
+        elif not field.init or (type(content) is type(default) and content == default):
             by_name = True
         else:
             by_name = by_name or field.kw_only is True

@@ -4,8 +4,8 @@ Nothing is held between calls. `network(x)` starts from rest; `network.run(x, st
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from snn_bp.errors import SnnError, check_choice, check_kind, check_seed, shown
 from snn_bp.kernels import runs_compiled
 from snn_bp.kernels.around import has_hooks_on_every_module
 from snn_bp.kernels.cpu.chain import Memory
-from snn_bp.model.blocks import LayerAt, Path, every_part, parts_of, role_of
+from snn_bp.model.blocks import LayerAt, Path, every_part, joined, parts_of, role_of
 from snn_bp.model.build import build_row
 from snn_bp.model.exact import is_exact
 from snn_bp.model.inputs import check_input, check_states
@@ -40,6 +40,22 @@ class Activity(NamedTuple):
     neuron: Neuron
     spikes: Tensor  # the output; of a neuron that does not spike, its potentials
     potentials: Tensor
+
+
+class Visited(NamedTuple):
+    """One layer as it ran: where it stands, what entered it, and its output; (output, state[, potentials]) of neurons.
+
+    An output is `[time, batch, ...]`.
+    """
+
+    at: LayerAt
+    entering: Tensor
+    out: Any
+
+    @property
+    def spikes(self) -> Tensor:
+        """The output alone."""
+        return self.out[0] if isinstance(self.out, tuple) else self.out
 
 
 class Ran(NamedTuple):
@@ -138,7 +154,7 @@ class Network(nn.Module):
                     words = in_words(step, fraction)
                     ran.lines.append(f"{' - '.join(names)}: {words}; {fraction:.1%} of its input is not zero")
                 if step.run is None:
-                    x = self._joined(step.parts[0], x, lambda branch, x: self._run(branch, x, states, ran))
+                    x = joined(self, step.parts[0], x, lambda branch, x: self._run(branch, x, states, ran))
                     break
                 given = [next(states) for part in step.parts if part.role == "neurons"]
                 x, means, after = step.run(x, given)
@@ -149,21 +165,6 @@ class Network(nn.Module):
                 if not step.is_known or x.shape[2:] != step.parts[-1].after:
                     break
         return x
-
-    def _joined(self, part: LayerAt, x: Tensor, run: Callable[[list[LayerAt], Tensor], Tensor]) -> Tensor:
-        """The output of a joint, whose branches run one after the other, each once."""
-        branches = iter(enumerate(part.branches))
-
-        def next_branch(n: int, x: Tensor) -> Tensor:
-            index, branch = next(branches, (None, []))
-            if index != n:
-                raise SnnError(f"{self.name(part.path)}: its forward should run each branch once and in order.")
-            return run(branch, x) if branch else x
-
-        out = part.layer(x, next_branch)
-        if next(branches, None) is not None:
-            raise SnnError(f"{self.name(part.path)}: its forward should run each branch once and in order.")
-        return out
 
     def observe(self, x: Tensor, state: NetworkState | None = None) -> tuple[list[Activity], NetworkState]:
         """What every layer of neurons did, potentials included; the last one's spikes are the output."""
@@ -202,29 +203,36 @@ class Network(nn.Module):
 
     def walk(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[tuple]:
         """Each layer with its output, (output, state[, potentials]) where it has state; a joint behind its branches."""
+        for part, _, out in self.visit(x, state, potentials=potentials):
+            yield part.layer, out
+
+    def visit(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[Visited]:
+        """As `walk`: each layer where it stands, with what enters it and its output."""
         x, row = self.in_floats(x), parts_of(self)
-        yield from self._walk(row, x, self._states(state, row), potentials)
+        yield from self._visit(row, x, self._states(state, row), potentials)
 
-    def _walk(self, row: list[LayerAt], x: Tensor, states: Iterator[State | None], potentials: bool) -> Iterator[tuple]:
+    def _visit(
+        self, row: list[LayerAt], x: Tensor, states: Iterator[State | None], potentials: bool
+    ) -> Iterator[Visited]:
         for part in row:
-            inner: list[tuple] = []
+            inner: list[Visited] = []
 
-            def run(branch: list[LayerAt], x: Tensor, inner: list[tuple] = inner) -> Tensor:
-                walked = list(self._walk(branch, x, states, potentials))
-                inner.extend(walked)
-                return walked[-1][1][0] if isinstance(walked[-1][1], tuple) else walked[-1][1]
+            def run(branch: list[LayerAt], x: Tensor, inner: list[Visited] = inner) -> Tensor:
+                visited = list(self._visit(branch, x, states, potentials))
+                inner.extend(visited)
+                return visited[-1].spikes
 
-            layer = part.layer
+            entering = x
             if part.role == "neurons":
                 given = next(states)
-                out = self._observed(part, x, given) if potentials else layer(x, given)
-                x = out[0]
+                out = self._observed(part, x, given) if potentials else part.layer(x, given)
             elif part.role == "joint":
-                out = x = self._joined(part, x, run)
+                out = joined(self, part, x, run)
             else:
-                out = x = apply_stateless(layer, x)
+                out = apply_stateless(part.layer, x)
             yield from inner
-            yield layer, out
+            yield (visited := Visited(part, entering, out))
+            x = visited.spikes
 
     def _observed(self, part: LayerAt, x: Tensor, state: State | None) -> tuple[Tensor, State, Tensor]:
         """Output, state and potentials of neurons; of a forward of their own only where they agree."""

@@ -92,11 +92,12 @@ def reads_bytes(row: Iterable[LayerAt]) -> bool:
     return runs_here(first.layer, torch.float32)
 
 
-def has_chain(layers: Iterable[nn.Module]) -> bool:
-    """Whether any layers can run as a chain, in the mode they are in."""
-    row = [LayerAt(index, layer, role_of(layer), (), (), (index,)) for index, layer in enumerate(layers)]
+def has_chain(row: Sequence[LayerAt]) -> bool:
+    """Whether any layers can run as a chain, in the mode they are in; those within joints too."""
     found = (_link(row, index, first=True) for index in range(len(row)))
-    return any(link is not None and all(is_exact(layer) for layer in link if layer is not None) for link in found)
+    if any(link is not None and all(is_exact(layer) for layer in link if layer is not None) for link in found):
+        return True
+    return any(has_chain(branch) for part in row for branch in part.branches)
 
 
 def apply_stateless(layer: nn.Module, x: Tensor) -> Tensor:

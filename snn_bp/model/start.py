@@ -1,5 +1,6 @@
 """`start_alive`: weights scaled so that neurons fluctuate about threshold, also if a mask or function makes them."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn.utils import parametrize
 from snn_bp.errors import SnnError, check_number
 from snn_bp.errors.fields import LARGEST
 from snn_bp.kernels import simulate
-from snn_bp.model.blocks import LayerAt, blocks, parts_of, role_of
+from snn_bp.model.blocks import LayerAt, Path, every_part, joined, own_weights, parts_of, role_of
 from snn_bp.model.exact import has_known_class, is_exact
 from snn_bp.model.network import Network, check_network, neuron_of
 from snn_bp.model.plan import apply_stateless
@@ -24,12 +25,12 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
 
     The fluctuation-driven initialisation of Rossbroich et al. 2022, with the spread measured on a batch instead of
     estimated from assumed Poisson rates: layer by layer the weights are scaled and biases set to zero, then the
-    spikes go on to the next. Layers behind a batch norm, readouts that do not spike and layers of classes that are not
+    spikes go on to the next, into every branch of a joint and on behind it. Layers behind a batch norm, neurons that
+    follow a joint without weights between, readouts that do not spike and layers of classes that are not
     ours are left as they are; batch norms take over the statistics of the batch, so that evaluation means something
     before the first step. Weights that are pruned or parametrised are scaled where they come from.
     """
     check_network("start_alive", network)
-    blocks(network, "start_alive")  # which refuses joints
     check_number("start_alive: spread", spread, above=0, high=LARGEST)
     found, x = fronts(network), network.in_floats(x)
     norms: list[Any] = [layer for layer in network.modules() if role_of(layer) == "norm"]
@@ -39,8 +40,8 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
         norm.momentum = 1.0
     try:
         for synapse in found.values():
-            clear_bias(network.name(synapse), network.layers[synapse])
-        if not found and all(part.role != "dropout" for part in parts_of(network)):
+            clear_bias(network.name(synapse.path), synapse.layer)
+        if not found and all(part.role != "dropout" for part in every_part(parts_of(network))):
             network.rates(x)  # nothing to scale: the statistics alone, by the kernels that training uses
         else:
             _scale_fronts(network, found, x, spread)
@@ -50,31 +51,36 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
         network.train(was_training)
 
 
-def _scale_fronts(network: Network, found: dict[int, int], x: Tensor, spread: float) -> None:
-    """Layer by layer, the weights at the indexes that `found` gives for each layer of neurons."""
-    entered: dict[int, Tensor] = {}  # what came to weights of which the class may not be linear in them
-
-    row = parts_of(network)
+def _scale_fronts(network: Network, found: dict[Path, LayerAt], x: Tensor, spread: float) -> None:
+    """Layer by layer, the weights that `found` gives for the path of each layer of neurons."""
+    entered: dict[Path, Tensor] = {}  # what came to weights of which the class may not be linear in them
+    scaled = {weights.path for weights in found.values()}
 
     def passed(part: LayerAt, x: Tensor) -> Tensor:
+        if part.role == "joint":
+            return joined(network, part, x, run)
         if part.role == "dropout":
             return x  # nothing random: the start depends on the seed of the weights and on x alone
         return part.layer(x)[0] if part.role == "neurons" else apply_stateless(part.layer, x)
 
-    for index, part in enumerate(row):
-        if index in found.values() and not is_exact(part.layer):
-            entered[index] = x
-        if index in found:
-            size, weights = _size(part.layer, x), found[index]
-            if size > 0:
-                scale_weight(network.name(weights), network.layers[weights], spread / size)
-                x = x * (spread / size)
-            if size > 0 and weights in entered:
-                x = entered[weights]
-                for between in row[weights:index]:
-                    x = passed(between, x)
-                check_scaled(network.name(weights), float(_size(part.layer, x)), spread)
-        x = passed(part, x)
+    def run(row: list[LayerAt], x: Tensor) -> Tensor:
+        for part in row:
+            if part.path in scaled and not is_exact(part.layer):
+                entered[part.path] = x
+            if part.path in found:
+                size, weights = _size(part.layer, x), found[part.path]
+                if size > 0:
+                    scale_weight(network.name(weights.path), weights.layer, spread / size)
+                    x = x * (spread / size)
+                if size > 0 and weights.path in entered:
+                    x = entered[weights.path]
+                    for between in row[weights.index : part.index]:
+                        x = passed(between, x)
+                    check_scaled(network.name(weights.path), float(_size(part.layer, x)), spread)
+            x = passed(part, x)
+        return x
+
+    run(parts_of(network), x)
 
 
 def _size(layer: nn.Module, x: Tensor) -> Tensor:
@@ -84,32 +90,39 @@ def _size(layer: nn.Module, x: Tensor) -> Tensor:
     return (free / torch.as_tensor(values["theta"], dtype=x.dtype, device=x.device)).square().mean().sqrt()
 
 
-def fronts(network: Network) -> dict[int, int]:
-    """The index of the weights in front of each spiking layer, by its own, where no norm or unknown layer is between.
+def fronts(network: Network) -> dict[Path, LayerAt]:
+    """The weights in front of each spiking layer, by its path, where no norm, joint or unknown layer is between.
 
     Raises where such weights are used elsewhere too: one scale cannot serve two layers.
     """
-    found, weights = {}, None
-    for index, layer, role, *_ in parts_of(network):
-        if role == "neurons":
-            if weights is not None and is_spiking(neuron_of(layer)):
-                found[index] = weights
-            weights = None
-        elif role == "weights":
-            weights = index
-        elif role == "norm" or not has_known_class(layer):
-            weights = None
-    users: dict[int, list[int]] = {}
-    for index, layer in enumerate(network.layers):
-        for weight in layer.parameters():
-            users.setdefault(id(weight), []).append(index)
+    found = dict(_fronts(parts_of(network)))
+    users: dict[int, list[Path]] = {}
+    for part in every_part(parts_of(network)):
+        for weight in own_weights(part).values():
+            users.setdefault(id(weight), []).append(part.path)
+    scaled = {weights.path for weights in found.values()}
     for shared in users.values():
-        if len(shared) > 1 and set(found.values()) & set(shared):
+        if len(shared) > 1 and scaled & set(shared):
             raise SnnError(
                 f"start_alive: {' and '.join(map(network.name, shared))} share weights, one scale cannot serve them "
                 "all. Share them after start_alive, or put BatchNorm() in front of their neurons."
             )
     return found
+
+
+def _fronts(row: Iterable[LayerAt]) -> Iterator[tuple[Path, LayerAt]]:
+    weights = None
+    for part in row:
+        for branch in part.branches:
+            yield from _fronts(branch)
+        if part.role == "neurons":
+            if weights is not None and is_spiking(neuron_of(part.layer)):
+                yield part.path, weights
+            weights = None
+        elif part.role == "weights":
+            weights = part
+        elif part.role == "norm" or not has_known_class(part.layer):
+            weights = None
 
 
 def scale_weight(name: str, layer: nn.Module, factor: Tensor) -> None:

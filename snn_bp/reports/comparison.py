@@ -189,7 +189,9 @@ def written(value: Any) -> str:
     for field in fields(value):
         default = field.default if field.default_factory is MISSING else field.default_factory()
         part = getattr(value, field.name)
-        if field.init and (default is MISSING or part != default):
+        if field.metadata.get("spread"):
+            shown += map(written, part)
+        elif field.init and (default is MISSING or part != default):
             shown.append(f"{field.name}={written(part)}")
     return f"{type(value).__name__}({', '.join(shown)})"
 

@@ -1,7 +1,7 @@
 """The sections of a run's page, each from what the run folder holds; what is missing is said in a sentence."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def configuration(run: Run) -> Section:
     """The experiment, and where it differs from the defaults."""
     experiment = run.experiment
     wanted, usual = settings(experiment), settings(replace(experiment, data=Data(experiment.data.name), train=Train()))
-    layers = [(str(index), written(layer)) for index, layer in enumerate(experiment.model)]
+    layers = [(path, written(layer)) for path, layer in _listed(experiment.model)]
     rest = [(key, value) for key, value in wanted.items() if not key.startswith("model.")]
     always = ("data.name", "data.step_ms", "data.steps", "train.epochs", "train.lr", "seed")
     changed = [(key, value) for key, value in rest if key in always or usual[key] != value]
@@ -87,6 +87,14 @@ def configuration(run: Run) -> Section:
         ],
         folded=[Table("Settings at their defaults", ("setting", "value"), same, numbers=False)],
     )
+
+
+def _listed(row: Iterable[Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value of a model by its path; a joint, and then what lies in its branches."""
+    for index, value in enumerate(row):
+        yield f"{at}{index}", value
+        for number, branch in enumerate(value.branches() if hasattr(value, "branches") else ()):
+            yield from _listed(branch, f"{at}{index}.{number}.")
 
 
 def training(run: Run) -> Section:

@@ -10,7 +10,7 @@ from torch import Tensor
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError, check_kind
 from snn_bp.model.activity import Activity, slopes_and_height, threshold_distances
-from snn_bp.model.blocks import convolve, parts_of
+from snn_bp.model.blocks import convolve, own_weights
 from snn_bp.model.exact import has_known_class, why_strange
 from snn_bp.model.losses import Loss, loss_of, scores_of
 from snn_bp.model.network import Network, has_state, neuron_of
@@ -90,12 +90,13 @@ def layer_activity(network: Network, x: Tensor) -> list[dict[str, Any]]:
     The figures are those of `Activity`, a row for each layer that spikes.
     """
     was_training, rows = network.training, []
-    for index, (layer, out) in enumerate(network.eval().walk(x, potentials=True)):
+    for part, _, out in network.eval().visit(x, potentials=True):
+        layer: Any = part.layer
         if has_state(layer) and is_spiking(neuron_of(layer)):
             spikes, _, potentials = out
             slopes, height = slopes_and_height(layer, *threshold_distances(layer, potentials, spikes))
             activity = Activity.of(spikes.float().mean((0, 1)), slopes, height)
-            rows.append({"layer": network.name(index), **activity._asdict()})
+            rows.append({"layer": network.name(part.path), **activity._asdict()})
     network.train(was_training)
     return rows
 
@@ -106,8 +107,9 @@ def count_activity(network: Network, x: Tensor, spikes: dict[str, float], operat
     A neuron that is read out sends no spikes. An operation is a weight that an input other than zero meets.
     """
     x = network.in_floats(x)
-    for part, (layer, out) in zip(parts_of(network), network.walk(x), strict=True):
-        name = network.name(part.index)
+    for part, entering, out in network.visit(x):
+        layer: Any = part.layer
+        name = network.name(part.path)
         if has_state(layer):
             out = out[0]
             if is_spiking(neuron_of(layer)):
@@ -116,8 +118,8 @@ def count_activity(network: Network, x: Tensor, spikes: dict[str, float], operat
                 recurrent = float(out[:-1].sum()) * layer.recurrence.out_features
                 operations[name] = operations.get(name, 0.0) + recurrent
         elif part.role == "weights":
-            operations[name] = operations.get(name, 0.0) + _operations(layer, x)
-        elif not has_known_class(layer) and any(True for _ in layer.parameters()):
+            operations[name] = operations.get(name, 0.0) + _operations(layer, entering)
+        elif not has_known_class(layer) and own_weights(part):
             raise SnnError(
                 f"evaluate: {name} {why_strange(layer)} Its operations are not counted; counts=False asks none."
             )

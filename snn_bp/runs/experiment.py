@@ -254,10 +254,11 @@ def _construct(name: str, arguments: Any, keywords: dict[str, Any]) -> Any:
             hint = new_name(name, key) or nearest(key, signature.parameters)
             raise SnnError(f"{name}: there is no {key!r}. {hint}")
     try:
-        given = signature.bind(*arguments, **keywords).arguments
+        given = signature.bind(*arguments, **keywords)
     except TypeError as cause:
         raise SnnError(f"{name}: {cause}.") from None
-    return kind(**read_words(kind, given))
+    given.arguments.update(read_words(kind, given.arguments))
+    return kind(*given.args, **given.kwargs)
 
 
 def _changed(value: Any, path: list[str], new: Any, key: str, whole: Experiment) -> tuple[Any, Any, Any]:
@@ -267,12 +268,17 @@ def _changed(value: Any, path: list[str], new: Any, key: str, whole: Experiment)
     head, *rest = path
     if isinstance(value, tuple):
         if not (head.isascii() and head.isdigit()) or len(head) > 9 or int(head) >= len(value):
-            raise SnnError(f"{key}: {head!r} is no index in 0..{len(value) - 1}.")
+            within = f"no index in 0..{len(value) - 1}" if value else "an index into a row without layers"
+            raise SnnError(f"{key}: {head!r} is {within}.")
         part, before, new = _changed(value[int(head)], rest, new, key, whole)
         return (*value[: int(head)], part, *value[int(head) + 1 :]), before, new
     if not is_dataclass(value) or isinstance(value, type):
         raise SnnError(f"{key}: there is no {head!r}, {value!r} has no parts.")
     known = [field.name for field in fields(value)]
+    if hasattr(value, "with_branches") and head.isdigit():  # by the path of a layer within a joint
+        joint = cast(Any, value)
+        rows, before, new = _changed(tuple(joint.branches()), path, new, key, whole)
+        return joint.with_branches(rows), before, new
     if head not in known:
         hint = new_name(type(value).__name__, head) or _nearest_key(head, known, whole)
         raise SnnError(f"{key}: there is no {head!r}. {hint}")

@@ -3,6 +3,7 @@
 import time
 
 from snn_bp.data import Dataset
+from snn_bp.model.blocks import every_part, own_weights, parts_of
 from snn_bp.model.start import start_alive
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runtime.capacity import free
@@ -21,9 +22,10 @@ def dry_run(experiment: Experiment, dataset: Dataset) -> None:
         print(note)
     print(f"input [time, batch, {', '.join(map(str, dataset.shape))}] = {dataset.steps} steps of "
           f"{experiment.data.step_ms} ms, batches of {experiment.data.batch}")  # fmt: skip
-    for index, (layer, shape) in enumerate(zip(network.layers, network.shapes, strict=True)):
-        count = sum(weight.numel() for weight in layer.parameters())
-        print(f"  {list(shape)!s:16} {count:10,} parameters  {network.name(index)}")
+    for part in every_part(parts_of(network)):
+        count = sum(weight.numel() for weight in own_weights(part).values())
+        indent = "  " * (len(part.path) // 2)  # a layer within a joint, which comes behind its branches
+        print(f"  {list(part.after)!s:16} {count:10,} parameters  {indent}{network.name(part.path)}")
     print(f"training takes {memory.estimate(experiment, dataset)}; {free()}")
     if config.target == "loihi":
         for found in check_chip(experiment, experiment.network(dataset.shape)):

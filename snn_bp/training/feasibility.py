@@ -38,7 +38,7 @@ def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
         raise SnnError("train.truncate: with a Delay a recording runs whole, spikes are under way between its pieces.")
     if config.target == "loihi":
         check_chip(experiment, network)
-    if config.memory == "low" and not has_chain(network.train().layers):
+    if config.memory == "low" and not has_chain(parts_of(network.train())):
         raise SnnError(
             "train.memory='low': it spares the potentials of dense layers that their neurons follow directly, this "
             "model has none (a BatchNorm between them needs the weighted sums of all steps). Use 'full'."

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from snn_bp.model.blocks import every_part, own_weights, parts_of
 from snn_bp.model.network import Network
 from snn_bp.runs.folder import Run
 from snn_bp.training.optimizer import Step
@@ -131,16 +132,16 @@ def layer_updates(network: Network, before: list[Tensor]) -> list[dict[str, Any]
     """
     old = dict(zip(map(id, network.parameters()), before, strict=True))  # layers may share weights
     rows = []
-    for index, layer in enumerate(network.layers):
+    for part in every_part(parts_of(network)):
         grad = update = size = 0.0
-        for name, weight in layer.named_parameters():
+        for name, weight in own_weights(part).items():
             was = old[id(weight)]
             grad += 0.0 if weight.grad is None else float(weight.grad.square().sum())
             update += float((weight.detach() - was).square().sum())
             size += float((was.square().clamp_min(1) if "learned." in name else was.square()).sum())
         if size > 0:
             ratio = math.sqrt(update / size)
-            rows.append({"layer": network.name(index), "grad": math.sqrt(grad), "update_over_weight": ratio})
+            rows.append({"layer": network.name(part.path), "grad": math.sqrt(grad), "update_over_weight": ratio})
     return rows
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from snn_bp.errors import SnnError, shown
 from snn_bp.model.blocks import LayerAt, Layers, parts_of, role_of
+from snn_bp.model.joints import KEEP_SPIKES
 from snn_bp.model.losses.checks import mean_over_time, text_of
 from snn_bp.model.losses.classes import (
     TET,
@@ -155,7 +156,7 @@ def smooth_loss(loss: Any, out: Tensor, targets: Tensor, mask: Tensor | None = N
 def _check_output(loss: Any, network: Layers, means: tuple[Output, ...]) -> None:
     last = next((part.layer for part in reversed(parts_of(network)) if not _keeps_spikes(part)), None)
     neuron: Any = last.neuron if last is not None and role_of(last) == "neurons" else None
-    output: Output = "spikes" if neuron is not None and is_spiking(neuron) else "potentials"
+    output: Output = "spikes" if _gives_spikes(parts_of(network)) else "potentials"
     if output in means:
         return
     name = type(neuron or last).__name__
@@ -173,6 +174,19 @@ def _check_output(loss: Any, network: Layers, means: tuple[Output, ...]) -> None
         f"{loss}: it needs neurons that spike, and the last layer ({name}) does not. End the model with one that does, "
         f"as LIF(beta=0.9){other}."
     )
+
+
+def _gives_spikes(row: list[LayerAt], enters: bool = False) -> bool:
+    """Whether a row of layers gives nothing but spikes, where spikes enter it or not."""
+    for part in row:
+        if part.role == "joint":
+            branches = [_gives_spikes(branch, enters) for branch in part.branches]
+            enters = part.layer.kind in KEEP_SPIKES and all(branches)
+        elif part.role == "neurons":
+            enters = is_spiking(part.layer.neuron)  # type: ignore[arg-type]
+        else:
+            enters = enters and _keeps_spikes(part)
+    return enters
 
 
 def _keeps_spikes(part: LayerAt) -> bool:

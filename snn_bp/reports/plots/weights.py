@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from snn_bp.errors import SnnError, check_number
-from snn_bp.model.blocks import parts_of
+from snn_bp.model.blocks import every_part, own_weights, parts_of
 from snn_bp.model.exact import check_exact, has_known_class
 from snn_bp.model.network import Network
 from snn_bp.reports.plots.style import LINES, SEQUENTIAL, figure, styled
@@ -92,16 +92,15 @@ def _mosaic(kernels: np.ndarray) -> tuple[np.ndarray, int]:
 
 def _first_weights(network: Network) -> tuple[str, np.ndarray]:
     """The name and weights of the first layer that has some; of dense ones `[units, *shape]` where that is an image."""
-    row = parts_of(network)
-    for part in row:
+    parts = list(every_part(parts_of(network)))
+    for at, part in enumerate(parts):
         if part.role == "weights":
             weight: np.ndarray = part.layer.weight.detach().cpu().numpy()  # type: ignore[operator, union-attr]
-            first = part.index
-            while first and row[first - 1].role == "flatten":
-                first -= 1
-            shape = row[first].before
+            while at and parts[at - 1].role == "flatten" and parts[at - 1].path[:-1] == parts[at].path[:-1]:
+                at -= 1
+            shape = parts[at].before
             is_image = weight.ndim == 2 and len(shape) == 3
-            return network.name(part.index), weight.reshape(-1, *shape) if is_image else weight
-        if not has_known_class(part.layer) and any(True for _ in part.layer.parameters()):
-            check_exact("weight_filters", network.name(part.index), part.layer)
+            return network.name(part.path), weight.reshape(-1, *shape) if is_image else weight
+        if not has_known_class(part.layer) and own_weights(part):
+            check_exact("weight_filters", network.name(part.path), part.layer)
     raise SnnError("weight_filters: the network has no layer of weights.")
