@@ -12,7 +12,7 @@ end_in_silence()
 
 from snn_bp.chip.network import OnChip
 from snn_bp.cli import main
-from snn_bp.data import Current, Data, Dataset, Delta, Latency, Rate, Repeat
+from snn_bp.data import Current, Data, Dataset, Delta, Folder, Latency, Rate, Repeat
 from snn_bp.data.formats import read_events
 from snn_bp.errors import SnnError
 from snn_bp.instruments import Trace, check_gradients, diagnose, trace
@@ -83,6 +83,7 @@ __all__ = [
     "FastSigmoid",
     "FirstSpike",
     "Flatten",
+    "Folder",
     "Gaussian",
     "Latency",
     "MaxCrossEntropy",

@@ -30,6 +30,7 @@ from snn_bp import (
     Experiment,
     FirstSpike,
     Flatten,
+    Folder,
     Latency,
     MaxCrossEntropy,
     MeanSquaredPotential,
@@ -46,6 +47,9 @@ from snn_bp import (
     Train,
     VanRossum,
 )  # fmt: skip
+from snn_bp.data import TonicSet
+from snn_bp.data.formats import FORMATS
+from snn_bp.data.tonic_sets import SETS
 from snn_bp.model.targets import KINDS
 from snn_bp.surrogates import SHAPES
 
@@ -98,6 +102,14 @@ def words(value: Any) -> bool:
     return type(value) is tuple and all(map(word(), value))
 
 
+def path(value: Any) -> bool:
+    return type(value) is str and "\0" not in value
+
+
+def camera(value: Any) -> bool:
+    return type(value) is tuple and len(value) == 3 and all(map(whole(1, 2**16), value)) and value[1] > 1
+
+
 def decay(value: Any) -> bool:
     return type(value) is Tau or each(number(0, 1))(value)
 
@@ -143,12 +155,19 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
     RateBounds: {"lower": each(SHARE), "upper": each(SHARE), "strength": number(0)},
     Data: {
         "name": word("digits", "nmnist", "dvs_gesture", "shd"), "step_ms": number(0.001, 1e6), "steps": COUNT,
-        "batch": COUNT, "root": some(lambda value: type(value) is str and "\0" not in value), "downsample": COUNT,
+        "batch": COUNT, "root": some(path), "sensor": lambda value: value is None, "downsample": COUNT,
         "binary": flag, "translate_px": whole(0), "rotate_deg": number(0, 180), "validation_fraction": number(0, 0.9),
         "split_seed": whole(0, 2**64 - 1), "transforms": lambda value: type(value) is tuple,
         "source": lambda value: value is None, "encoder": some(one(*ENCODERS)), "split_by": word("recording", "group"),
         "test_groups": words, "test_fraction": number(0, 0.9), "folds": some(whole(2)), "fold": whole(0),
     },
+    Folder: {
+        "root": path, "sensor": camera, "table": some(path), "suffix": some(word(*FORMATS)),
+        "columns": some(lambda value: type(value) is str and sorted(value) == list("ptxy")),
+        "unit": some(word("us", "ms", "s")), "entry": some(word()), "sort": flag, "start": word("first event", "clock"),
+        "masked": flag, "step_ms": some(POSITIVE), "window_ms": some(POSITIVE),
+    },
+    TonicSet: {"name": word(*SETS), "root": some(path)},
     Targets: {"kind": word(*KINDS), "names": lambda value: words(value) and len(value) > 0},
     Current: {},
     Delta: {"threshold": POSITIVE},
@@ -184,6 +203,8 @@ EXAMPLES: dict[type, dict[str, Any]] = {kind: {} for kind in LEGAL} | {
     Spiking: {"neuron": NEURON, "learn": ("beta",)},
     Recurrent: {"neuron": NEURON},
     Data: {"name": "digits"},
+    Folder: {"root": "/data/lab", "sensor": (346, 260, 2)},
+    TonicSet: {"name": "SHD"},
     Targets: {"kind": "class", "names": ("left", "right")},
     Delta: {"threshold": 0.1},
     Rate: {"steps": 5},

@@ -4,7 +4,9 @@ from snn_bp.data.dataset import Dataset
 from snn_bp.data.description import Data
 from snn_bp.data.encoders import Current, Delta, Encoder, Latency, Rate, Repeat
 from snn_bp.data.fingerprint import describe, first_difference
+from snn_bp.data.folder import Folder
 from snn_bp.data.loading import load
+from snn_bp.data.tonic_sets import TonicSet
 from snn_bp.data.transforms import transform_from_json, transform_to_json
 
 __all__ = [
@@ -13,9 +15,11 @@ __all__ = [
     "Dataset",
     "Delta",
     "Encoder",
+    "Folder",
     "Latency",
     "Rate",
     "Repeat",
+    "TonicSet",
     "describe",
     "first_difference",
     "load",

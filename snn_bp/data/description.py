@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from snn_bp.data.catalogue import ADDRESS_EVENT, DATA_SETS, IN_MEMORY, DataSetInfo
 from snn_bp.data.encoders import Encoder
+from snn_bp.data.folder import Folder
 from snn_bp.data.sources import FRAME_MS, gives_frames, info_of
+from snn_bp.data.tonic_sets import TonicSet
 from snn_bp.errors import SnnError, is_number, nearest, shown
 from snn_bp.errors.fields import Called, Within, check_fields
 
@@ -30,9 +32,11 @@ class Data:
     tonic's, or any callables, and apply to every split: structured events in and out; the last one may return
     frames [time, ...], used as they are.
 
-    The recordings are those of a set by its name, `Data("shd")`, those of a source of one's own, `Data(Lab("/data"))`,
-    or those of `Dataset.of(...)`, handed to `train` beside the experiment. A
-    source of frames has steps of its own: `steps` cuts them or adds silence, and `encoder` makes frames of signals and
+    The recordings are those of a set by its name, `Data("shd")`, of files, `Data("folder", root="/data/lab",
+    sensor=(346, 260, 2), step_ms=10, steps=40)`, where `Data(Folder(...))` says more, of any set of classes that tonic
+    has, `Data("tonic:NCALTECH101")`, those of a source of one's own, `Data(Lab("/data"))`, or those of
+    `Dataset.of(...)`, handed to `train` beside the experiment. A source of frames has steps of its own: `steps` cuts
+    them or adds silence, and `encoder` makes frames of signals and
     images (`Delta`, `Current`, `Rate`, `Latency`, `Repeat`, or a value of one's own that is called with a recording and
     a generator of random numbers). What counts events (`downsample`, `binary`, `translate_px`, `rotate_deg`) is for
     events only.
@@ -69,6 +73,7 @@ class Data:
     steps: Annotated[int | None, Within(low=1)] = None
     batch: Annotated[int, Within(low=1)] = 64
     root: str | None = None
+    sensor: tuple[int, ...] | None = None  # width, height and polarities of what a folder's files were recorded by
     downsample: Annotated[int, Within(low=1)] = 1
     binary: bool = False
     translate_px: Annotated[int, Within(low=0)] = 0
@@ -88,18 +93,22 @@ class Data:
         if self.source is None and not isinstance(self.name, str):
             info_of(self.name)
             object.__setattr__(self, "source", self.name)
+        if isinstance(self.root, PurePath):
+            object.__setattr__(self, "root", str(self.root))
+        if isinstance(self.sensor, list):
+            object.__setattr__(self, "sensor", tuple(self.sensor))
         if self.source is not None:
             info_of(self.source)
             object.__setattr__(self, "name", type(self.source).__name__)
-        elif self.name not in DATA_SETS and self.name != IN_MEMORY:
-            known = nearest(self.name, (*DATA_SETS, IN_MEMORY))
+        elif source_of(self) is None and self.name not in DATA_SETS and self.name != IN_MEMORY:
+            known = nearest(self.name, (*DATA_SETS, IN_MEMORY, FOLDER))
             told = "" if known.startswith("Did") else f" {_YOUR_OWN}"
             raise SnnError(f"Data: name={shown(self.name)} is not known. {known}{told}")
         info = self.info
         if self.step_ms is None:
             object.__setattr__(self, "step_ms", info.step_ms or None)
-        if isinstance(self.root, PurePath):
-            object.__setattr__(self, "root", str(self.root))
+        if self.sensor is not None and self.name != FOLDER:
+            raise SnnError(f"{self.name}: sensor={shown(self.sensor)} is for Data('folder'); a source states its own.")
         if self.step_ms is None:
             raise SnnError(f"{self.name}: it states no step_ms, the width of a frame. Give Data(..., step_ms=10).")
         _check_step(self.step_ms)
@@ -112,7 +121,7 @@ class Data:
             raise SnnError(f"{self.name}: it states no window_ms, how long a recording is. Give Data(..., steps=50).")
         if self.has_events and self.encoder is not None:
             raise SnnError(f"{self.name}: encoder={shown(self.encoder)} makes frames of values, and these are events.")
-        if self.source is not None and not self.has_events:
+        if source_of(self) is not None and not self.has_events:
             self.check_counting()
         if self.folds is not None and self.fold >= self.folds:
             raise SnnError(f"Data(fold={self.fold}): of {self.folds} folds it is one of 0..{self.folds - 1}.")
@@ -131,14 +140,14 @@ class Data:
     @property
     def info(self) -> DataSetInfo:
         """What those who recorded the set, or a source of one's own, state of it."""
-        if self.source is not None:
-            return info_of(self.source)
-        return DATA_SETS.get(self.name, _IN_MEMORY)
+        source = source_of(self)
+        return DATA_SETS.get(self.name, _IN_MEMORY) if source is None else info_of(source)
 
     @property
     def has_events(self) -> bool:
         """Whether recordings are events that are counted; where they are handed in, the data set knows."""
-        return self.name != IN_MEMORY if self.source is None else not gives_frames(self.source)
+        source = source_of(self)
+        return self.name != IN_MEMORY if source is None else not gives_frames(source)
 
     def check_counting(self) -> None:
         """Raise where something is asked that acts on events only."""
@@ -160,6 +169,20 @@ class Data:
         return (self.steps or 0) * self.step_us
 
 
+def source_of(data: Data) -> Any:
+    """What gives the recordings: a source of one's own, or that which the name stands for; None for sets read here."""
+    if data.source is not None:
+        return data.source
+    if data.name == FOLDER:
+        if data.root is None:
+            raise SnnError("Data('folder'): root is missing. As in Data('folder', root='/data', sensor=(346, 260, 2)).")
+        return Folder(data.root, sensor=data.sensor or ())
+    if data.name.startswith(TONIC):
+        return TonicSet(data.name.removeprefix(TONIC), data.root)
+    return None
+
+
+FOLDER, TONIC = "folder", "tonic:"  # the names of sets in files of one's own, and how those of tonic's begin
 _IN_MEMORY = DataSetInfo(
     name=IN_MEMORY,
     sensor=None,

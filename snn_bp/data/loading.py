@@ -4,13 +4,14 @@ import importlib.metadata
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from snn_bp.data import saccades
 from snn_bp.data.cache import cache_folder, file_sha256
 from snn_bp.data.catalogue import DATA_SETS, IN_MEMORY, READING_FORMAT, SHD_CHANNELS, SHD_CLASSES, DataSetInfo, Sensor
 from snn_bp.data.dataset import CachedPart, Dataset, assemble
 from snn_bp.data.definition import made_from
-from snn_bp.data.description import Data, check_downsample
+from snn_bp.data.description import Data, check_downsample, source_of
 from snn_bp.data.frames import store_frames
 from snn_bp.data.recordings import download, files_of, find_root, find_set, read_part
 from snn_bp.data.sources import frames_of, gives_frames, recordings_of, targets_of
@@ -30,8 +31,8 @@ def load(data: Data, *, quiet: bool = False) -> Dataset:
             "Data('in memory'): its recordings were handed to train, and are in no file. Hand the same ones in again: "
             "train(experiment, out, dataset=Dataset.of(...)), resume(out, dataset=...), Run(out).hold(dataset)."
         )
-    if data.source is not None:
-        return _load_source(data, quiet=quiet)
+    if (source := source_of(data)) is not None:
+        return _load_source(data, source, quiet=quiet)
     info = DATA_SETS[data.name]
     if info.tonic_class:
         parts, sensor, class_names, notes = _load_files(info, data, quiet=quiet)
@@ -41,13 +42,13 @@ def load(data: Data, *, quiet: bool = False) -> Dataset:
     return _dataset(data, parts, Targets("class", class_names), info, sensor, notes, packages)
 
 
-def _load_source(data: Data, *, quiet: bool) -> Dataset:
-    """A source of one's own: from the cache where it says what it reads, else read anew."""
-    source, info, targets = data.source, data.info, targets_of(data.source)
+def _load_source(data: Data, source: Any, *, quiet: bool) -> Dataset:
+    """A source's recordings: from the cache where it says what it reads, else read anew."""
+    info, targets = data.info, targets_of(source)
     sensor = info.sensor or (info.channels, 1, 1)
     parts: dict[str, CachedPart] = {}
     for part in ("train", "test"):
-        name, key = f"{data.name}-{part}", made_from(source, part)
+        name, key = f"{data.name.replace(':', '-')}-{part}", made_from(source, part)
         asked = None if key is None else [key, targets.kind, targets.names]
         if gives_frames(source):
             parts[part] = store_frames(name, lambda part=part: frames_of(source, part), made_from=asked)
@@ -59,7 +60,8 @@ def _load_source(data: Data, *, quiet: bool) -> Dataset:
         raise SnnError(
             f"{data.name}: the source gives no recordings for the part 'train'. See that its files are there."
         )
-    return _dataset(data, parts, targets, info, sensor, [], ("numpy",))
+    notes = source.notes() if callable(getattr(source, "notes", None)) else []
+    return _dataset(data, parts, targets, info, sensor, notes, ("numpy", *getattr(source, "packages", ())))
 
 
 def _dataset(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.data import Dataset
+from snn_bp.data.description import source_of
 from snn_bp.data.encode import Events
 from snn_bp.data.recordings import find_root, find_set, read_part
 from snn_bp.data.saccades import TRAINING, digit_images, simulate_recordings
@@ -98,7 +99,7 @@ def find_unrelated_labels(dataset: Dataset) -> list[Finding]:
 def find_stale_cache(dataset: Dataset) -> list[Finding]:
     """Whether the first recordings of each part, read or made again, give the frames that the cache gives."""
     found = []
-    if dataset.data.source is not None:  # found by its content, or by the files that it names
+    if source_of(dataset.data) is not None:  # found by its content, or by the files that it names
         return found
     for part, stored in dataset.parts.items():
         ids = np.arange(min(CHECKED, len(stored)))

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, cast
 from snn_bp import neurons, surrogates
 from snn_bp.chip.network import OnChip
 from snn_bp.chip.rules import Target
-from snn_bp.data import Data, Encoder, transform_from_json, transform_to_json
+from snn_bp.data import Data, Encoder, Folder, TonicSet, transform_from_json, transform_to_json
 from snn_bp.errors import SnnError, is_number, nearest, shown
 from snn_bp.errors.fields import WORDS, Called, Within, check_fields, read_words
 from snn_bp.model import losses
@@ -104,7 +104,17 @@ class Experiment:
 CONSTRUCTORS = (
     {
         kind.__name__: kind
-        for kind in (Data, Train, Experiment, surrogates.Surrogate, neurons.Tau, losses.RateBounds, Targets)
+        for kind in (
+            Data,
+            Folder,
+            TonicSet,
+            Train,
+            Experiment,
+            surrogates.Surrogate,
+            neurons.Tau,
+            losses.RateBounds,
+            Targets,
+        )
     }
     | {kind.__name__: kind for union in (Layer, Loss) for kind in union.__args__}
     | {name: getattr(surrogates, name) for name in surrogates.SHAPES}
