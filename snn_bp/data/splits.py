@@ -106,7 +106,9 @@ def _of_groups(pool: Pool, wanted: Sequence[str]) -> np.ndarray:
     groups = _groups(pool)
     for name in wanted:
         if name not in groups:
-            raise SnnError(f"data.test_groups: there is no group {shown(name)}. {nearest(name, np.unique(groups))}")
+            raise SnnError(
+                f"data.test_groups: there is no group {shown(name)}. {nearest(name, sorted(set(pool.beside.groups)))}"
+            )
     held = np.flatnonzero(np.isin(groups, list(wanted)))
     if len(held) == len(groups):
         raise SnnError(f"data.test_groups={tuple(wanted)}: nothing is left to train on. Name fewer groups.")

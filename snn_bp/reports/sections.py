@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ def evaluation_of(run: Run, split: str) -> dict[str, Any] | None:
 def configuration(run: Run) -> Section:
     """The experiment, and where it differs from the defaults."""
     experiment = run.experiment
-    wanted, usual = settings(experiment), settings(replace(experiment, data=Data(experiment.data.name), train=Train()))
+    plain = replace(experiment, data=_at_defaults(experiment.data), train=Train())
+    wanted, usual = settings(experiment), settings(plain)
     layers = [(path, written(layer)) for path, layer in _listed(experiment.model)]
     rest = [(key, value) for key, value in wanted.items() if not key.startswith("model.")]
     always = ("data.name", "data.step_ms", "data.steps", "train.epochs", "train.lr", "seed")
@@ -247,6 +248,12 @@ def origin(run: Run) -> Section:
             Table("Recordings of each split", ("split", "recordings", "hash of their numbers"), counted, False)
         )
     return Section("Where it comes from", sentences, tables=tables)
+
+
+def _at_defaults(data: Data) -> Data:
+    """The same recordings at the same steps, and everything else that is not said."""
+    kept = ("name", "source", "step_ms", "steps")
+    return replace(data, **{field.name: field.default for field in fields(data) if field.name not in kept})
 
 
 def _export_table(result: Mapping[str, Any]) -> Table:
