@@ -18,8 +18,9 @@ from snn_bp.model.start import start_alive
 from snn_bp.reports.comparison import state_of
 from snn_bp.runs.evaluation import evaluate as evaluate_run
 from snn_bp.runs.experiment import Experiment, override
-from snn_bp.runs.experiment_file import is_read, read_file
+from snn_bp.runs.experiment_file import is_read, read_file, read_names
 from snn_bp.runs.folder import Run
+from snn_bp.runs.own_code import own_kinds_in
 from snn_bp.runtime.console import guarded, open_streams
 from snn_bp.runtime.process import leave
 from snn_bp.runtime.signals import end_with_interrupt
@@ -51,19 +52,24 @@ Checkpoint = Annotated[str, typer.Option(help="best or last.")]
 Restart = Annotated[
     bool, typer.Option("--restart", help="Train anew from the start; what was trained is kept in a folder aside.")
 ]
+Trust = Annotated[bool, typer.Option("--trust-code", help="Run the code that came with the folder of another's run.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show shapes, parameters, memory and time; train nothing.")]
 
 
 @app.command()
-def train(file: File, changes: Changes = None, out: Out = None, dry_run: DryRun = False) -> None:
+def train(
+    file: File, changes: Changes = None, out: Out = None, dry_run: DryRun = False, trust_code: Trust = False
+) -> None:
     """Train an experiment into a new run folder, and evaluate it on the test split at the end."""
-    _train(read_file(file), file.parent.name if file.stem == "experiment" else file.stem, changes or [], out, dry_run)
+    experiment, own = read_names(file, trust_code=trust_code)
+    name = file.parent.name if file.stem == "experiment" else file.stem
+    _train(experiment, own, name, changes or [], out, dry_run)
 
 
 @app.command()
-def resume(run: Folder, restart: Restart = False) -> None:
+def resume(run: Folder, restart: Restart = False, trust_code: Trust = False) -> None:
     """Go on with a run that was stopped or killed, exactly as if it had not been."""
-    opened = Run(run)
+    opened = Run(run, trust_code=trust_code)
     finished = None if restart else opened.results()
     if finished is None and opened.is_search():
         if restart:
@@ -76,9 +82,9 @@ def resume(run: Folder, restart: Restart = False) -> None:
 
 
 @app.command()
-def clean(run: Folder) -> None:
+def clean(run: Folder, trust_code: Trust = False) -> None:
     """Remove from a run's folder what killed processes left: files half written, and nothing else."""
-    opened = Run(run)
+    opened = Run(run, trust_code=trust_code)
     with opened.locked():
         found = list(opened.leftovers())
         for file in found:
@@ -108,9 +114,10 @@ def evaluate(
     split: Split = "test",
     checkpoint: Checkpoint = "best",
     as_json: AsJson = False,
+    trust_code: Trust = False,
 ) -> None:
     """Figures of a run's network on a split: accuracy and its interval, spikes and operations of each inference."""
-    figures = evaluate_run(_opened(run), split, checkpoint=checkpoint)
+    figures = evaluate_run(_opened(run, trust_code), split, checkpoint=checkpoint)
     if as_json:
         print(json.dumps(figures.record(), indent=2))
         return
@@ -120,6 +127,8 @@ def evaluate(
         print(f"  {name}: {count:.1f} spikes for each inference")
     for name, count in figures.operations.items():
         print(f"  {name}: {count:.0f} synaptic operations for each inference")
+    for name in figures.not_counted:
+        print(f"  {name}: what it computes is its own, and its operations are not counted")
 
 
 @app.command()
@@ -128,13 +137,14 @@ def export(
     verification: Annotated[bool, typer.Option("--verify/--no-verify", help="Replay recordings.")] = True,
     step: Annotated[float | None, typer.Option(help="Of a .nir file: seconds of a time step (1e-4).")] = None,
     compatible: Annotated[str | None, typer.Option(help="Of a .nir file: 1.0.4, for NIR up to that version.")] = None,
+    trust_code: Trust = False,
 ) -> None:  # fmt: skip
     """Write a run's network to FILE.net (Lava netx, for Loihi) or FILE.nir, and verify that the file does the same."""
     from snn_bp.verification.replayed import export as export_run  # h5py and nir, only where they are asked for
 
     if compatible not in (None, "1.0.4"):
         raise SnnError(f"--compatible {compatible}: it should be 1.0.4. Newer versions read the file without it.")
-    found = export_run(_opened(run), file, split=split, samples=samples, checkpoint=checkpoint,
+    found = export_run(_opened(run, trust_code), file, split=split, samples=samples, checkpoint=checkpoint,
                        verification=verification, step_s=step, compatible=compatible)  # fmt: skip
     print(f"{file} is written" if found is None else found)
     if compatible:
@@ -149,20 +159,23 @@ def verify(
     lava: Annotated[int, typer.Option(help="Replay so many recordings in Lava's real client too.")] = 0,
     step: Annotated[float | None, typer.Option(help="Of a .nir file of others: seconds of a time step.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    trust_code: Trust = False,
 ) -> None:  # fmt: skip
     """Replay recordings through a run's network and through an exported file, and name the first difference."""
     from snn_bp.verification.replayed import verify as verify_run  # h5py and nir, only where they are asked for
 
-    found = verify_run(_opened(run), file, split=split, samples=samples, checkpoint=checkpoint, lava=lava, step_s=step)
+    found = verify_run(
+        _opened(run, trust_code), file, split=split, samples=samples, checkpoint=checkpoint, lava=lava, step_s=step
+    )
     _print(found, as_json)
     if not found.holds:
         raise SnnError(f"{file}: it does not do what the network does: {found.difference}")
 
 
 @app.command()
-def doctor(subject: Subject, as_json: AsJson = False) -> None:
+def doctor(subject: Subject, as_json: AsJson = False, trust_code: Trust = False) -> None:
     """Why a network does not learn, in words, with the change to make; exit code 1 where something is found."""
-    report = diagnose(_opened(subject) if subject.is_dir() else read_file(subject))
+    report = diagnose(_opened(subject, trust_code) if subject.is_dir() else read_file(subject, trust_code=trust_code))
     _print(report, as_json)
     if not report.ok:
         raise typer.Exit(1)
@@ -173,14 +186,15 @@ def gradcheck(
     subject: Subject,
     recordings: Annotated[int, typer.Option(help="How many recordings of the first training batch to take.")] = 4,
     as_json: AsJson = False,
+    trust_code: Trust = False,
 ) -> None:
     """Check every gradient: kernels, finite differences, surrogate, reset, truncation; exit code 1 if one is wrong."""
     check_number("--recordings", recordings, integer=True, low=1)
     if subject.is_dir():
-        run = _opened(subject)
+        run = _opened(subject, trust_code)
         experiment, dataset, network = run.experiment, run.dataset(), run.network("last").train()
     else:
-        experiment = read_file(subject)
+        experiment = read_file(subject, trust_code=trust_code)
         dataset = load(experiment.data)
         network = experiment.network(dataset.shape)
         start_alive(network, dataset.batch("train", dataset.batches("train")[0])[0])
@@ -201,9 +215,11 @@ def search(
     spike_penalty: Annotated[float, typer.Option(help="The price of a spike, for the objective spikes.")] = 1e-4,
     population: Annotated[int | None, typer.Option(help="Points of a generation.")] = None,
     out: Out = None,
+    trust_code: Trust = False,
 ) -> None:
     """Search for weights by a genetic algorithm, particle swarm, evolution strategy or backpropagation."""
-    experiment, said = override(read_file(file), changes or [])
+    read, own = read_names(file, trust_code=trust_code)
+    experiment, said = override(read, changes or [], own)
     for line in said:
         print(line)
     search_weights(
@@ -217,12 +233,13 @@ def search(
 def report(
     run: Folder, split: Split = "test",
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Write the pictures into plots/ too.")] = True,
+    trust_code: Trust = False,
 ) -> None:  # fmt: skip
     """Write a run's page, RUN/report.html: results, curves, doctor, error map, spikes and verified exports."""
     from snn_bp.reports import report as report_run
     from snn_bp.reports.plots import save_plots  # matplotlib, only where it is asked for
 
-    opened = _opened(run)
+    opened = _opened(run, trust_code)
     print(report_run(opened, split=split))
     if plots:
         save_plots(opened)
@@ -233,10 +250,13 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="Write it to FILE.csv or FILE.json too.")] = None,
+    trust_code: Trust = False,
 ) -> None:
     """Runs side by side: mean and deviation over seeds, and the settings in which they differ."""
     from snn_bp.reports.comparison import compare as compare_runs
 
+    for run in runs if trust_code else ():
+        Run(run, trust_code=True)
     found = compare_runs(runs)
     _print(found, as_json)
     if out is not None:
@@ -265,13 +285,14 @@ def list_runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = P
 
 def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None:
     """Turn an experiment file into a script: `python FILE [--out DIR] [--dry-run] [key=value ...]`."""
-    if is_read(sys._getframe(1).f_globals):
+    names = sys._getframe(1).f_globals
+    if is_read(names):
         return  # a file that `snn-bp` reads to get at its experiment is no program
     script = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
     @script.command(help=(sys.modules["__main__"].__doc__ or "").strip() or None)
     def command(changes: Changes = None, out: Out = None, dry_run: DryRun = False) -> None:
-        _train(experiment, Path(sys.argv[0]).stem, changes or [], out, dry_run)
+        _train(experiment, own_kinds_in(names), Path(sys.argv[0]).stem, changes or [], out, dry_run)
 
     guarded(script, arguments)
 
@@ -294,8 +315,10 @@ def _print(found: Any, as_json: bool) -> None:
     print(json.dumps(found.record(), indent=2) if as_json else found)
 
 
-def _train(experiment: Experiment, name: str, changes: list[str], out: Path | None, dry_run: bool) -> None:
-    experiment, said = override(experiment, changes)
+def _train(
+    experiment: Experiment, own: dict[str, type], name: str, changes: list[str], out: Path | None, dry_run: bool
+) -> None:
+    experiment, said = override(experiment, changes, own)
     for line in said:
         print(line)
     if dry_run:
@@ -305,9 +328,9 @@ def _train(experiment: Experiment, name: str, changes: list[str], out: Path | No
     train_run(experiment, out or Path("runs") / name, command=command, changes=said, numbered=out is None)
 
 
-def _opened(path: Path) -> Run:
+def _opened(path: Path, trust_code: bool) -> Run:
     """The run, to read only; says on standard error where a process trains it at this moment."""
-    run = Run(path)
+    run = Run(path, trust_code=trust_code)
     if note := run.note():
         print(f"note: {note}", file=sys.stderr)
     return run

@@ -32,7 +32,7 @@ from snn_bp import (
     Train,
 )  # fmt: skip
 from snn_bp.runs.experiment import from_json, from_json_text, to_json
-from snn_bp.runs.folder import read_experiment
+from snn_bp.runs.records import read_experiment
 
 EXPERIMENT = Experiment(
     Data(

@@ -43,7 +43,8 @@ from snn_bp.instruments.online import eprop, ottt
 from snn_bp.model.finite import first_nonfinite
 from snn_bp.model.modules import Neurons
 from snn_bp.runs.evaluation import count_activity, layer_activity
-from snn_bp.runs.experiment import to_json
+from snn_bp.runs.experiment import from_json, to_json
+from snn_bp.runs.own_code import Code
 from snn_bp.searches.objective import OfOutput
 from snn_bp.searches.population import value_points
 
@@ -151,7 +152,7 @@ CONSUMERS = {
     "netx": lambda network: (quantize(network), None),
     "NIR": lambda network: (write_nir(network.eval(), "unwritten.nir", step_s=1e-3), None),
     "snntorch": lambda network: (to_snntorch(network), None),
-    "experiment": lambda network: (to_json(Experiment(DIGITS, network.model)), None),
+    "experiment": lambda network: (came_back(Experiment(DIGITS, network.model)), True),
 }
 # where a stranger may pass without a number to compare: they run the network's own forward for all they say
 BY_OWN_FORWARD = {"diagnose", "check_gradients", "first_nonfinite", "cost", "start_alive"}
@@ -161,6 +162,12 @@ NOT_IN_VALUES = {("experiment", "neurons")}  # neurons of a class of their own a
 def rates(network):
     activities, _ = network.observe(X)
     return [float(activity.spikes.detach().mean()) for activity in activities if isinstance(activity.neuron, LIF)]
+
+
+def came_back(experiment):
+    """Whether an experiment with code of its own is the same behind JSON and the copy of that code."""
+    content, code = to_json(experiment), Code.of(experiment)
+    return to_json(from_json(content, code and code.load(ROOT / "tests"))) == content
 
 
 def middle(network):

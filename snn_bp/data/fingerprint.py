@@ -9,7 +9,7 @@ import numpy as np
 from snn_bp.data.catalogue import READING_FORMAT
 from snn_bp.data.dataset import Dataset
 from snn_bp.data.store import CachedEvents
-from snn_bp.data.transforms import transform_to_json
+from snn_bp.data.transforms import transform_record
 from snn_bp.files import json_sha256
 
 ENCODING_FORMAT = 1  # raised when the same events would give other frames
@@ -28,7 +28,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "binary": data.binary,
         "shift": data.translate_px,
         "turn": data.rotate_deg,
-        "transforms": [transform_to_json(transform) for transform in data.transforms],
+        "transforms": [transform_record(transform) for transform in data.transforms],
     }
     if data.encoder is not None:
         encoding["encoder"] = f"{type(data.encoder).__name__} {_fields(data.encoder)}"

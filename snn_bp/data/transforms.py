@@ -169,6 +169,18 @@ def _numpy_seeded(seed: tuple[int, ...]) -> Iterator[None]:
             np.random.set_state(before)
 
 
+def transform_record(transform: Any) -> dict[str, Any]:
+    """What `data.json` says of a transform; `experiment.json` says what one of the user's own is made of."""
+    is_own = not isinstance(transform, type) and dataclasses.is_dataclass(transform) and not _of_tonic(transform)
+    if is_own or isinstance(transform, types.FunctionType):
+        return {"own": repr(transform) if is_own else getattr(transform, "__qualname__", "")}
+    return transform_to_json(transform)
+
+
+def _of_tonic(transform: Any) -> bool:
+    return type(transform).__module__.partition(".")[0] == "tonic"
+
+
 def transform_to_json(transform: Any) -> dict[str, Any]:
     """Class name and fields of one of tonic's transforms, as values JSON can hold."""
     kind = type(transform).__name__

@@ -3,10 +3,11 @@
 An annotation says what a field holds: `int`, `float | None`, `Literal["a", "b"]`, `tuple[int, ...]`, a type of ours.
 `Annotated` adds bounds, `Annotated[float, Within(0, 1)]`, and words, `Annotated[Loss, Called("a loss, as ...")]`.
 Numbers of NumPy become Python's; a list becomes a tuple; a subclass of a type of ours is not that type.
+`OrOwn` opens a field: a frozen dataclass of the user's that has the methods asked for fits too.
 """
 
 import types
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -34,6 +35,36 @@ class Called:
     """What a message calls the values that fit."""
 
     words: str
+
+
+@dataclass(frozen=True)
+class OrOwn:
+    """A frozen dataclass of the user's fits as well, where it has all methods of one of these groups."""
+
+    methods: tuple[tuple[str, ...], ...]
+
+    def problem_of(self, value: Any) -> str | None:
+        """Why a value is no such dataclass, in a sentence; None where it is one."""
+        kind = type(value)
+        name = kind.__name__
+        if isinstance(value, type) or not is_dataclass(value):
+            return f"{name} is no dataclass: write @dataclass(frozen=True) above its class."
+        parent = next((each.__name__ for each in kind.__mro__ if _is_ours(each)), None)
+        if parent is not None:
+            return f"{name} is a class of its own on top of {parent}; write one that stands on none of ours."
+        parameters = vars(kind).get("__dataclass_params__")
+        if parameters is None or not parameters.frozen:
+            return f"{name} can change: write @dataclass(frozen=True) above its class."
+        if not any(all(callable(getattr(value, each, None)) for each in group) for group in self.methods):
+            return f"{name} lacks {self}."
+        return None
+
+    def __str__(self) -> str:
+        return ", or ".join(" and ".join(f"{name}()" for name in group) for group in self.methods)
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "snn_bp"
 
 
 def check_fields(value: Any, *, but: tuple[str, ...] = ()) -> None:
@@ -75,6 +106,8 @@ def read_value(value: Any, hint: Any) -> tuple[bool, Any]:
     bare, within = _bare(hint), _bounds(hint)
     if bare is Any:
         return True, value
+    if (own := _or_own(hint)) is not None and own.problem_of(value) is None:
+        return True, value
     if bare is None or bare is type(None):
         return value is None, None
     if bare is bool:
@@ -109,7 +142,7 @@ def called(hint: Any) -> str:
     """What a message calls the values that fit an annotation."""
     for extra in getattr(hint, "__metadata__", ()):
         if isinstance(extra, Called):
-            return extra.words
+            return extra.words + (f", or a frozen dataclass of yours with {own}" if (own := _or_own(hint)) else "")
     bare, within = _bare(hint), _bounds(hint)
     if bare in (None, type(None)):
         return "None"
@@ -153,6 +186,8 @@ def _advice(found: Any, hint: Any) -> str:
     if isinstance(found, type | types.FunctionType):
         return f" That is what makes one: write {found.__name__}(...)."
     parent = next((kind for kind in kinds if kind not in (int, float, str, bool) and isinstance(found, kind)), None)
+    if (own := _or_own(hint)) is not None and hasattr(found, "__dict__"):
+        return f" {own.problem_of(found)}"
     if parent is not None:
         return f" {type(found).__name__} is a class of its own on top of {parent.__name__}; snn_bp knows its own only."
     largest = LARGEST_INTEGER if int in kinds else LARGEST
@@ -169,6 +204,10 @@ def _bare(hint: Any) -> Any:
 
 def _bounds(hint: Any) -> Within | None:
     return next((extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Within)), None)
+
+
+def _or_own(hint: Any) -> OrOwn | None:
+    return next((extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, OrOwn)), None)
 
 
 @cache

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from snn_bp.errors import SnnError
 from snn_bp.files import is_there, write_csv, write_json
-from snn_bp.runs.experiment import Experiment, to_json
-from snn_bp.runs.folder import Run
+from snn_bp.runs.experiment import Experiment
+from snn_bp.runs.folder import Run, content_of
+from snn_bp.runs.own_code import Code
 from snn_bp.surrogates import Surrogate
 
 MEASURES = {
@@ -146,7 +147,7 @@ def compare(runs: Sequence[Run | Path | str]) -> Comparison:
         if results is None:
             unfinished[str(run.path)] = state_of(run)
             continue
-        content = to_json(replace(run.experiment, seed=0, data=replace(run.experiment.data, root=None)))
+        content, _ = content_of(replace(run.experiment, seed=0, data=replace(run.experiment.data, root=None)))
         if content not in contents:
             contents.append(content)
             members.append([])
@@ -170,12 +171,17 @@ def compare(runs: Sequence[Run | Path | str]) -> Comparison:
 
 
 def settings(experiment: Experiment) -> dict[str, str]:
-    """What an experiment asks, by the keys that change it: "train.lr" is "0.002", "model.1" is "LIF(beta=0.9)"."""
+    """What an experiment asks, by the keys that change it: "train.lr" is "0.002", "model.1" is "LIF(beta=0.9)".
+
+    Definitions of the user's stand there as the first digits of their hashes, `code.mine.py:TET`.
+    """
     found = {}
     for part in ("data", "train"):
         value = getattr(experiment, part)
         found |= {f"{part}.{field.name}": written(getattr(value, field.name)) for field in fields(value)}
     found |= {f"model.{index}": written(layer) for index, layer in enumerate(experiment.model)}
+    code = Code.of(experiment)
+    found |= {f"code.{name}": digest[:8] for name, digest in (code.hashes if code else {}).items()}
     return {**found, "seed": str(experiment.seed)}
 
 
@@ -212,7 +218,11 @@ def _figures(results: Mapping[str, Any]) -> dict[str, float]:
     for split in ("validation", "test"):
         if part := results.get(split):
             found |= {f"{split}_accuracy": part["accuracy"], f"{split}_loss": part["loss"]}
-            found |= {name: math.fsum(part[name].values()) for name in ("spikes", "operations") if part.get(name)}
+            found |= {
+                name: math.fsum(part[name].values())
+                for name in ("spikes", "operations")
+                if part.get(name) and not (name == "operations" and part.get("not_counted"))
+            }
     if "train_seconds" in results:
         found["train_seconds"] = results["train_seconds"]
     return {name: figure for name, figure in found.items() if math.isfinite(figure)}  # a loss may have overflown

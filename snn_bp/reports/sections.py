@@ -37,8 +37,10 @@ def results(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Secti
         facts.append(Fact(f"{split} loss", f"{evaluation['loss']:.4f}"))
         spikes, operations = (sum(evaluation.get(name, {}).values()) for name in ("spikes", "operations"))
         if operations:
+            strange = ", ".join(evaluation.get("not_counted", ()))
+            layers = f"without those of {strange}, which are not known" if strange else "all layers"
             facts.append(Fact("spikes", f"{spikes:,.0f}", "for each inference, all layers"))
-            facts.append(Fact("synaptic operations", f"{operations:,.0f}", "for each inference, all layers"))
+            facts.append(Fact("synaptic operations", f"{operations:,.0f}", f"for each inference, {layers}"))
     if "parameters" in found:
         facts.append(Fact("parameters", f"{found['parameters']:,}"))
     if "train_seconds" in found:

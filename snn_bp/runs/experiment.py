@@ -1,12 +1,18 @@
-"""An experiment as a value: what to train, on what, and how; to and from JSON, changed by `key=value`."""
+"""An experiment as a value: what to train, on what, and how; to and from JSON, changed by `key=value`.
+
+Layers, joints, losses and transforms may be the user's own: frozen dataclasses, which JSON names by their file and name
+(`own_code.py`).
+"""
 
 import ast
 import difflib
 import inspect
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from types import FunctionType
 from typing import Annotated, Any, Literal, cast
 
 from snn_bp import neurons, surrogates
@@ -14,12 +20,13 @@ from snn_bp.chip.network import OnChip
 from snn_bp.chip.rules import Target
 from snn_bp.data import Data, Encoder, Folder, TonicSet, transform_from_json, transform_to_json
 from snn_bp.errors import SnnError, is_number, nearest, shown
-from snn_bp.errors.fields import WORDS, Called, Within, check_fields, read_words
+from snn_bp.errors.fields import WORDS, Called, OrOwn, Within, check_fields, read_words
 from snn_bp.model import losses
 from snn_bp.model.layers import Layer, with_step
 from snn_bp.model.losses import CountCrossEntropy, Loss, RateBounds
 from snn_bp.model.network import Network
 from snn_bp.model.targets import Targets
+from snn_bp.runs.own_code import Loaded, is_own_dataclass, name_of_kind
 from snn_bp.runs.renamed import new_name, with_new_names
 from snn_bp.surrogates import ATan, Surrogate
 
@@ -27,6 +34,8 @@ Fraction = Annotated[float, Within(0, 1)]
 Positive = Annotated[float, Within(above=0)]
 Count = Annotated[int, Within(low=1)]
 Seed = Annotated[int, Within(0, 2**64 - 1)]  # what torch and NumPy both take
+OwnLoss = OrOwn((("__call__",),))
+OwnLayer = OrOwn((("build",), ("branches", "combine")))
 DEEPEST = 50  # levels of JSON; an experiment has a dozen, its transforms more
 
 
@@ -45,7 +54,7 @@ class Train:
     step_factor: Positive = 0.1  # by this factor
     warmup: Fraction = 0.1  # in this first fraction of all steps the rate climbs from 0
     clip: Annotated[float | None, Within(above=0)] = 1.0  # largest norm of the whole gradient; None leaves it
-    loss: Annotated[Loss, Called("a loss, as CountCrossEntropy()")] = CountCrossEntropy()
+    loss: Annotated[Loss, Called("a loss, as CountCrossEntropy()"), OwnLoss] = CountCrossEntropy()
     surrogate: Annotated[Surrogate, Called("a surrogate, as ATan(slope=2)")] = ATan()
     rates: Annotated[RateBounds | None, Called("bounds, as RateBounds(lower=0.01, upper=0.5), or None")] = None
     truncate: Annotated[int | None, Within(low=1)] = None  # backpropagate so many steps at a time; None: through all
@@ -76,7 +85,7 @@ class Experiment:
     """Data, model, training and seed: everything that a run depends on."""
 
     data: Annotated[Data, Called("a Data, as Data('digits')")]
-    model: tuple[Annotated[Layer, Called("a layer, as Dense(128) or LIF(beta=0.9)")], ...]
+    model: tuple[Annotated[Layer, Called("a layer, as Dense(128) or LIF(beta=0.9)"), OwnLayer], ...]
     train: Annotated[Train, Called("a Train, as Train(epochs=20)")] = Train()
     seed: Seed = 0
 
@@ -123,41 +132,74 @@ CONSTRUCTORS = (
 
 
 def to_json(value: Any) -> Any:
-    """The value as JSON holds it: a dataclass becomes an object whose "is" names its kind."""
-    if is_dataclass(value) and CONSTRUCTORS.get(type(value).__name__) is type(value):
+    """The value as JSON holds it: a dataclass becomes an object whose "is" names its kind.
+
+    A class or function becomes {"named": ...}; those of the user's, "mine.py:TET", come back with `own_code.Loaded`.
+    """
+    if isinstance(value, type | FunctionType) and not value.__module__.startswith("snn_bp."):
+        return {"named": name_of_kind(value)}
+    kind = type(value)
+    if is_dataclass(value) and CONSTRUCTORS.get(kind.__name__) is kind:
         content = {field.name: getattr(value, field.name) for field in fields(value)}
+        transforms = {}
         if isinstance(value, Data):
-            transforms = [transform_to_json(transform) for transform in value.transforms]
-            others = {name: to_json(part) for name, part in content.items() if name != "transforms"}
-            return {"is": "Data", **others, "transforms": transforms}
-        return {"is": type(value).__name__, **{name: to_json(part) for name, part in content.items()}}
+            transforms = {"transforms": [_transform_to_json(each) for each in content.pop("transforms")]}
+        return {"is": kind.__name__, **{name: to_json(part) for name, part in content.items()}, **transforms}
+    if is_dataclass(value) and is_own_dataclass(kind):
+        name = name_of_kind(kind)
+        parts = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
+        return {
+            "is": name,
+            **{field: _own_part(part, f"{kind.__name__}({field}=...)") for field, part in parts.items()},
+        }
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]
     if value is None or isinstance(value, str | int | float | bool):
         return value
-    own = type(value).__name__ in CONSTRUCTORS and not isinstance(value, type)
+    own = kind.__name__ in CONSTRUCTORS
     raise SnnError(
         f"{shown(value)} cannot be written to JSON; an experiment holds numbers, text and the types of snn_bp."
-        + f" This {type(value).__name__} is another's ({type(value).__module__}): it would come back as ours." * own
+        + f" This {kind.__name__} is another's ({kind.__module__}): it would come back as ours." * own
     )
 
 
-def from_json(content: Any) -> Any:
-    """The value that `to_json` wrote; words such as "no" are read where a truth value belongs."""
-    return _from_json(content, ())
+def _own_part(value: Any, where: str) -> Any:
+    """A field of a value of the user's as JSON; what would come back as another value is refused."""
+    if isinstance(value, list | dict | set) or (isinstance(value, float) and not math.isfinite(value)):
+        raise SnnError(
+            f"{where}: {shown(value)} would not come back from JSON as it is. Use a finite number or a tuple."
+        )
+    return to_json(value)
 
 
-def from_json_text(text: str) -> Any:
+def _transform_to_json(transform: Any) -> Any:
+    own = isinstance(transform, FunctionType) or is_own_dataclass(type(transform))
+    return to_json(transform) if own else transform_to_json(transform)
+
+
+def from_json(content: Any, code: Loaded | None = None) -> Any:
+    """The value that `to_json` wrote; words such as "no" are read where a truth value belongs.
+
+    `code` holds the definitions of the user's that the JSON names.
+    """
+    return _from_json(content, (), code or Loaded({}))
+
+
+def from_json_text(text: str, code: Loaded | None = None) -> Any:
     """As `from_json`, from the text of a file: strict JSON, in which a key stands once."""
+    return from_json(strict_json(text), code)
+
+
+def strict_json(text: str) -> Any:
+    """What a JSON text holds, with finite numbers alone, in which a key stands once."""
     try:
-        content = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
     except SnnError:
         raise
     except RecursionError:
         raise SnnError(f"its JSON is nested too deep, an experiment has {DEEPEST} levels at most.") from None
     except ValueError as cause:  # also a number of more digits than Python reads
         raise SnnError(f"it is not JSON ({cause}).") from None
-    return from_json(content)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -173,20 +215,26 @@ def _refuse_constant(name: str) -> Any:
     raise SnnError(f"its JSON holds {name}; JSON has finite numbers, and so has an experiment.")
 
 
-def _from_json(content: Any, path: tuple[str, ...]) -> Any:
+def _from_json(content: Any, path: tuple[str, ...], own: Loaded) -> Any:
     where = f"{'.'.join(path)}: " if path else ""
     if len(path) > DEEPEST:
         raise SnnError(f"{where[:60]}... is nested too deep, an experiment has {DEEPEST} levels at most.")
     if isinstance(content, list):
-        return tuple(_from_json(item, (*path, str(index))) for index, item in enumerate(content))
+        return tuple(_from_json(item, (*path, str(index)), own) for index, item in enumerate(content))
     if not isinstance(content, dict):
         return content
     arguments = dict(content)
+    if arguments.keys() == {"named"} and isinstance(arguments["named"], str):
+        try:
+            return own.find(arguments["named"])
+        except SnnError as cause:
+            raise SnnError(f"{where}{cause}") from None
     name = arguments.pop("is", None)
-    if not isinstance(name, str) or name not in CONSTRUCTORS:
+    is_own = isinstance(name, str) and ":" in name
+    if not isinstance(name, str) or not (is_own or name in CONSTRUCTORS):
         raise SnnError(f'{where}"is": {shown(name)} is not a type of snn_bp. {nearest(str(name), CONSTRUCTORS)}')
     described = arguments.pop("transforms", []) if name == "Data" else []
-    parts = {key: _from_json(item, (*path, key)) for key, item in arguments.items()}
+    parts = {key: _from_json(item, (*path, key), own) for key, item in arguments.items()}
     if not isinstance(described, list):
         raise SnnError(
             f"{where}transforms: {shown(described)} should be a list of objects that each name a transform of tonic."
@@ -194,20 +242,39 @@ def _from_json(content: Any, path: tuple[str, ...]) -> Any:
     try:
         parts = with_new_names(name, parts)
         if name == "Data":
-            parts["transforms"] = tuple(transform_from_json(item) for item in described)
-        return _construct(name, (), parts)
+            parts["transforms"] = tuple(_transform_from_json(item, path, own) for item in described)
+        if is_own:
+            return _construct(name.partition(":")[2], (), parts, _own_kind(own, name))
+        return _construct(name, (), parts, CONSTRUCTORS[name])
     except SnnError as cause:
         raise SnnError(f"{where}{cause}") from None
 
 
-def override(experiment: Experiment, changes: list[str]) -> tuple[Experiment, list[str]]:
-    """The experiment after changes such as `train.lr=1e-3` or `model.1=LIF(beta=0.8)`, and what they changed."""
+def _own_kind(own: Loaded, name: str) -> type:
+    kind = own.find(name)
+    if not (isinstance(kind, type) and is_own_dataclass(kind)):
+        raise SnnError(f"{shown(name)} is no frozen dataclass of the user's; a value is made of those alone.")
+    return kind
+
+
+def _transform_from_json(described: Any, path: tuple[str, ...], own: Loaded) -> Any:
+    is_own = isinstance(described, dict) and described.keys() & {"is", "named"}
+    return _from_json(described, (*path, "transforms"), own) if is_own else transform_from_json(described)
+
+
+def override(
+    experiment: Experiment, changes: list[str], own_kinds: Mapping[str, type] | None = None
+) -> tuple[Experiment, list[str]]:
+    """The experiment after changes such as `train.lr=1e-3` or `model.1=LIF(beta=0.8)`, and what they changed.
+
+    `own_kinds`: classes of the user's that a change may name beside the types of snn_bp.
+    """
     said = []
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals or not key:
             raise SnnError(f"{change!r}: a change is written key=value, as train.lr=1e-3.")
-        value, path = parse(text, at=change), key.split(".")
+        value, path = parse(text, at=change, own_kinds=own_kinds), key.split(".")
         experiment, before, value = _changed(experiment, path, value, key, experiment)
         said.append(f"{key}={value!r} (was {before!r})")
         data = experiment.data
@@ -219,14 +286,14 @@ def override(experiment: Experiment, changes: list[str]) -> tuple[Experiment, li
     return experiment, said
 
 
-def parse(text: str, *, at: str) -> Any:
+def parse(text: str, *, at: str, own_kinds: Mapping[str, type] | None = None) -> Any:
     """A number, text, True, None, a tuple, or a value of snn_bp such as `ATan(slope=3)`, from text."""
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):  # also null bytes, and brackets without end
         return text
     try:
-        return _evaluate(tree)
+        return _evaluate(tree, CONSTRUCTORS | dict(own_kinds or {}))
     except RecursionError:
         raise SnnError(f"{shown(at)}: it is nested too deep.") from None
     except LookupError as cause:
@@ -235,29 +302,28 @@ def parse(text: str, *, at: str) -> Any:
         raise SnnError(f"{at}: {cause.args[0]}") from None
 
 
-def _evaluate(tree: ast.AST) -> Any:
+def _evaluate(tree: ast.AST, known: Mapping[str, Any]) -> Any:
     if isinstance(tree, ast.Constant):
         return tree.value
     if isinstance(tree, ast.Name) and tree.id.lower() in WORDS:
         return tree.id  # a truth value in words; refused where none belongs
     if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
-        value = _evaluate(tree.operand)
+        value = _evaluate(tree.operand, known)
         if isinstance(value, int | float):
             return -value
     if isinstance(tree, ast.Tuple | ast.List):
-        return tuple(_evaluate(item) for item in tree.elts)
+        return tuple(_evaluate(item, known) for item in tree.elts)
     if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
-        if tree.func.id not in CONSTRUCTORS:
-            raise LookupError(f"{tree.func.id} is not a type of snn_bp. {nearest(tree.func.id, CONSTRUCTORS)}")
+        if tree.func.id not in known:
+            raise LookupError(f"{tree.func.id} is not a type of snn_bp. {nearest(tree.func.id, known)}")
         if any(item.arg is None for item in tree.keywords):
             raise LookupError(f"{ast.unparse(tree)}: write each argument out; ** is not read.")
-        keywords = {str(item.arg): _evaluate(item.value) for item in tree.keywords}
-        return _construct(tree.func.id, [_evaluate(item) for item in tree.args], keywords)
+        keywords = {str(item.arg): _evaluate(item.value, known) for item in tree.keywords}
+        return _construct(tree.func.id, [_evaluate(item, known) for item in tree.args], keywords, known[tree.func.id])
     raise LookupError(f"{ast.unparse(tree)} is neither a number, a text, a tuple nor a value such as ATan(slope=2).")
 
 
-def _construct(name: str, arguments: Any, keywords: dict[str, Any]) -> Any:
-    kind = CONSTRUCTORS[name]
+def _construct(name: str, arguments: Any, keywords: dict[str, Any], kind: Any) -> Any:
     signature = inspect.signature(kind)
     for key in keywords:
         if key not in signature.parameters:

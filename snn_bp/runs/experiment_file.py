@@ -1,44 +1,63 @@
 """The experiment that a file of the user's defines: Python, which is run for it, or JSON, which is only read."""
 
-import runpy
+import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from snn_bp.errors import SnnError
 from snn_bp.files import is_there
 from snn_bp.runs.experiment import Experiment
-from snn_bp.runs.records import read_experiment
+from snn_bp.runs.own_code import own_kinds_in
+from snn_bp.runs.own_modules import READ_AS, is_own_module
+from snn_bp.runs.records import read_with_code
 from snn_bp.runs.renamed import new_name_in
 from snn_bp.runtime.signals import Stopped
 
-_NAME = "experiment file"  # the `__name__` under which a file is run, so that it is no program
 
-
-def read_file(file: Path) -> Experiment:
+def read_file(file: Path, *, trust_code: bool = False) -> Experiment:
     """The experiment that a Python file defines, or that a JSON file holds."""
+    return read_names(file, trust_code=trust_code)[0]
+
+
+def read_names(file: Path, *, trust_code: bool = False) -> tuple[Experiment, dict[str, type]]:
+    """The same, with the frozen dataclasses of the user's that stand in it, by name.
+
+    Code in the folder of somebody else's run is run with `trust_code` alone.
+    """
     if file.is_dir():
         file = file / "experiment.json"
     if not file.is_file():
         found = "it is no regular file" if is_there(file) else "there is no such file"
         raise SnnError(f"{file}: {found}. experiments/digits.py is the default experiment.")
     if file.suffix == ".json":
-        return read_experiment(file)
-    experiment = _run(file).get("experiment")
+        experiment, own = read_with_code(file, trust_code=trust_code)
+        return experiment, own.kinds()
+    names = _run(file)
+    experiment = names.get("experiment")
     if not isinstance(experiment, Experiment):
         raise SnnError(f"{file}: it should define `experiment = Experiment(...)`, found {type(experiment).__name__}.")
-    return experiment
+    return experiment, own_kinds_in(names)
 
 
 def is_read(names: dict[str, Any]) -> bool:
     """Whether the module with these global names is a file that `read_file` runs at this moment."""
-    return names.get("__name__") == _NAME
+    return str(names.get("__name__")).startswith(READ_AS)
 
 
 def _run(file: Path) -> dict[str, Any]:
     """The names that a Python file defines. It is the user's own code, and may end in any way at all."""
     try:
-        return runpy.run_path(str(file), run_name=_NAME)
+        code = compile(file.read_bytes(), str(file), "exec", dont_inherit=True)
+        module = ModuleType(f"{READ_AS} {file.absolute()}")
+        module.__file__ = str(file.absolute())
+        sys.modules[module.__name__] = module  # where Python looks for the module of a class
+        with _beside(file):
+            exec(code, vars(module))
+        return vars(module)
     except SnnError as problem:
         raise SnnError(f"{file}: {problem}") from problem
     except (KeyboardInterrupt, Stopped):
@@ -54,3 +73,23 @@ def _run(file: Path) -> dict[str, Any]:
         raise SnnError(
             f"{file}: {type(problem).__name__}: {problem}{new_name_in(problem)} ({line.filename}, line {line.lineno})"
         ) from problem
+
+
+@contextmanager
+def _beside(file: Path) -> Iterator[None]:
+    """Within the block, modules beside a file are found, as in a program, and `sys.argv` begins with its name.
+
+    A module that an earlier file imported from beside itself makes room for the one of the same name here.
+    """
+    folder, first = file.absolute().parent, sys.argv[:1]
+    for name in [each.stem for each in folder.glob("*.py")]:
+        known = sys.modules.get(name)
+        if known is not None and is_own_module(known) and Path(str(known.__file__)).parent != folder:
+            del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    sys.argv[:1] = [str(file)]
+    try:
+        yield
+    finally:
+        sys.argv[:1] = first
+        sys.path.remove(str(folder))

@@ -40,8 +40,9 @@ from snn_bp.model.names import name_today
 from snn_bp.model.network import Network
 from snn_bp.runs.checkpoint import Checkpoint, checkpoint_bytes, read_checkpoint
 from snn_bp.runs.experiment import Experiment, to_json
-from snn_bp.runs.provenance import provenance, version
-from snn_bp.runs.records import check_results, differing_data, read_experiment, shape_of
+from snn_bp.runs.own_code import FOLDER, Code, is_copied
+from snn_bp.runs.provenance import note_resumed, provenance, version
+from snn_bp.runs.records import check_results, differing_data, read_with_code, shape_of
 
 CHECKPOINTS = ("last", "previous", "best")
 METRICS = (
@@ -53,15 +54,18 @@ TRAINED = ("checkpoints", "results.json", "search.json", "metrics.csv", "layers.
 
 
 class Run:
-    """A run folder, to read and to go on from. `Run(path)` opens one; `Run.create` makes one."""
+    """A run folder, to read and to go on from. `Run(path)` opens one; `Run.create` makes one.
 
-    def __init__(self, path: Path | str) -> None:
+    Code in it that this user's `train` did not write is refused; `trust_code=True` runs it, now and from now on.
+    """
+
+    def __init__(self, path: Path | str, *, trust_code: bool = False) -> None:
         self.path = as_path("Run: the folder", path)
         file = self.path / "experiment.json"
         if not is_there(file):
             raise SnnError(f"{self.path}: no run is here, experiment.json is missing. `snn-bp list` shows the runs.")
         try:
-            self.experiment = read_experiment(file)
+            self.experiment, _ = read_with_code(file, trust_code=trust_code)
         except SnnError as cause:
             raise SnnError(f"{cause}{self._versions()}") from cause
         self.identity = json_sha256(read_json(file))  # the file's: other types or defaults of the day change nothing
@@ -76,14 +80,17 @@ class Run:
     def create(cls, experiment: Experiment, path: Path | str, *, command: str, changes: Sequence[str]) -> "Run":
         """Start a run folder; refused where one stands already."""
         cls.check_free(path)
-        path, content = Path(path), to_json(experiment)
+        path, (content, code) = Path(path), content_of(experiment)
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except OSError as cause:
             raise SnnError(f"{path}: the folder cannot be made ({cause.strerror}). Name another --out.") from None
         write_object(path / "provenance.json", provenance(experiment, command=command, changes=changes))
+        if code is not None:
+            code.write(path / FOLDER)
+            code.trust(path)
         write_json(path / "experiment.json", content)  # last: its presence says that a run is here
-        return cls(path)
+        return cls(path, trust_code=True)
 
     @staticmethod
     def check_free(path: Path | str) -> None:
@@ -348,23 +355,7 @@ class Run:
 
     def note_version(self) -> str | None:
         """Add to `provenance.json` that the run goes on, where program or machine are others; says it in a sentence."""
-        file = self.path / "provenance.json"
-        now = provenance(self.experiment, command="snn-bp resume", changes=())
-        if not is_there(file):
-            return None
-        try:
-            recorded = read_object(file)
-        except SnnError as problem:
-            return f"{problem} It is left as it is."
-        resumed = recorded.get("resumed")
-        resumed = resumed if isinstance(resumed, list) else []
-        before = resumed[-1] if resumed and isinstance(resumed[-1], dict) else recorded
-        changed = [key for key in ("versions", "commit", "machine") if before.get(key) != now[key]]
-        if not changed:
-            return None
-        entry = {"started": now["started"], **{key: now[key] for key in ("versions", "commit", "machine")}}
-        write_object(file, recorded | {"resumed": [*resumed, entry]})
-        return f"resumed with other {', '.join(changed)} than before; provenance.json says which"
+        return note_resumed(self.path / "provenance.json", self.experiment)
 
     def _lines(self, file: Path) -> list[str]:
         """The lines of a file of rows; one that is being written, or was when the run was killed, is not there yet."""
@@ -392,8 +383,16 @@ class Run:
         return "" if theirs in (None, ours) else f" The run was made by snn_bp {theirs!s:.40}, this is {ours}."
 
 
+def content_of(experiment: Experiment) -> tuple[dict[str, Any], Code | None]:
+    """What `experiment.json` holds, and the code of the user's own in it; raises where either cannot be written."""
+    content, code = to_json(experiment), Code.of(experiment)
+    return content | ({} if code is None else {"code": code.hashes}), code
+
+
 def _is_left_by_a_start(entry: Path) -> bool:
     """Whether a run that was killed before its folder was whole left this, or one that begins just now."""
+    if entry.name == FOLDER:
+        return is_copied(entry)
     if entry.name == "checkpoints":
         return entry.is_dir() and not entry.is_symlink() and not any(entry.iterdir())
     return entry.name in (LOCK, SEARCH_FILE, "provenance.json") or entry.name.endswith(UNFINISHED)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from snn_bp.errors import SnnError
-from snn_bp.files import is_there, read_bytes, read_text
+from snn_bp.files import is_there, read_bytes, read_object, read_text, write_object
 from snn_bp.runs.experiment import Experiment
 
 PACKAGES = ("snn_bp", "torch", "numpy", "numba", "tonic", "snntorch", "scikit-learn", "safetensors")
@@ -32,6 +32,26 @@ def provenance(experiment: Experiment, *, command: str, changes: Sequence[str]) 
         "machine": machine(),
         "seeds": {"experiment": experiment.seed, "split": experiment.data.split_seed},
     }
+
+
+def note_resumed(file: Path, experiment: Experiment) -> str | None:
+    """Add to `provenance.json` that a run goes on, where program or machine are others; says it in a sentence."""
+    now = provenance(experiment, command="snn-bp resume", changes=())
+    if not is_there(file):
+        return None
+    try:
+        recorded = read_object(file)
+    except SnnError as problem:
+        return f"{problem} It is left as it is."
+    resumed = recorded.get("resumed")
+    resumed = resumed if isinstance(resumed, list) else []
+    before = resumed[-1] if resumed and isinstance(resumed[-1], dict) else recorded
+    changed = [key for key in ("versions", "commit", "machine") if before.get(key) != now[key]]
+    if not changed:
+        return None
+    entry = {"started": now["started"], **{key: now[key] for key in ("versions", "commit", "machine")}}
+    write_object(file, recorded | {"resumed": [*resumed, entry]})
+    return f"resumed with other {', '.join(changed)} than before; provenance.json says which"
 
 
 def machine() -> dict[str, Any]:

@@ -8,7 +8,8 @@ from snn_bp.data import Dataset
 from snn_bp.data.fingerprint import first_difference
 from snn_bp.errors import SnnError, is_number
 from snn_bp.files import json_sha256, read_object, read_text
-from snn_bp.runs.experiment import Experiment, from_json_text
+from snn_bp.runs.experiment import Experiment, from_json, strict_json
+from snn_bp.runs.own_code import FOLDER, Loaded, open_code
 
 FRACTIONS = ("accuracy", "low", "high")
 COUNTS = ("correct", "samples")
@@ -28,14 +29,25 @@ FIELDS: dict[str, Callable[[Any], bool]] = {  # what results.json holds beside t
 
 def read_experiment(file: Path) -> Experiment:
     """The experiment in a JSON file."""
+    return read_with_code(file)[0]
+
+
+def read_with_code(file: Path, *, trust_code: bool = False) -> tuple[Experiment, Loaded]:
+    """The experiment in a JSON file, and the definitions of the user's that it stands on, from the folder beside it.
+
+    Those that this user's `train` did not write are run with `trust_code` alone.
+    """
     text = read_text(file)
     try:
-        experiment = from_json_text(text)
+        content, own = strict_json(text), Loaded({})
+        if isinstance(content, dict) and "code" in content:
+            own = open_code(file.parent / FOLDER, content.pop("code"), trust=trust_code)
+        experiment = from_json(content, own)
     except SnnError as cause:
         raise SnnError(f"{file}: {cause}") from cause
     if not isinstance(experiment, Experiment):
         raise SnnError(f'{file}: it holds no experiment; an experiment\'s JSON starts with {{"is": "Experiment"}}.')
-    return experiment
+    return experiment, own
 
 
 def check_results(file: Path) -> dict[str, Any]:

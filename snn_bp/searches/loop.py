@@ -17,8 +17,8 @@ from snn_bp.files import is_there, write_object
 from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
 from snn_bp.runs.evaluation import Evaluation, evaluate_network
-from snn_bp.runs.experiment import Experiment, Train, to_json
-from snn_bp.runs.folder import SEARCH_FILE, Run
+from snn_bp.runs.experiment import Experiment, Train
+from snn_bp.runs.folder import SEARCH_FILE, Run, content_of
 from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runtime.signals import Stopped, noted_signals
 from snn_bp.searches.methods import METHODS
@@ -91,7 +91,7 @@ def search(
         if before is not None and before.results() is None:
             with before.locked():
                 return _keep(task, before, quiet, save_seconds)
-        to_json(experiment)  # what cannot be written is refused before a folder stands
+        content_of(experiment)  # what cannot be written is refused before a folder stands
         with Run.claim(out, numbered=numbered) as path:
             write_object(path / SEARCH_FILE, asked)
             run = Run.create(experiment, path, command=command, changes=())

@@ -23,8 +23,8 @@ from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.evaluation import evaluate_network, layer_activity
-from snn_bp.runs.experiment import Experiment, Train, to_json
-from snn_bp.runs.folder import Run
+from snn_bp.runs.experiment import Experiment, Train
+from snn_bp.runs.folder import Run, content_of
 from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runtime.signals import Stopped as Stopped
 from snn_bp.runtime.signals import noted_signals
@@ -58,9 +58,9 @@ def train(
     check_kind("train: the experiment", experiment, Experiment, "As in Experiment(data=..., model=..., train=...).")
     if not numbered:
         Run.check_free(out)
+    content_of(experiment)  # what cannot be written is refused before a folder stands
     dataset = load(experiment.data, quiet=quiet) if dataset is None else dataset.checked(experiment.data)
     check_trainable(experiment, dataset)
-    to_json(experiment)  # what cannot be written is refused before a folder stands
     with Run.claim(out, numbered=numbered) as path:
         run = Run.create(experiment, path, command=command, changes=changes)
         run.hold(dataset)
