@@ -39,6 +39,7 @@ from snn_bp.reports import compare, report
 from snn_bp.runs.evaluation import evaluate
 from snn_bp.runs.experiment import Experiment, Train
 from snn_bp.runs.folder import Run
+from snn_bp.runs.prediction import predict
 from snn_bp.searches import Search, search
 from snn_bp.surrogates import (
     ATan,
@@ -120,6 +121,7 @@ __all__ = [
     "evaluate",
     "export",
     "main",
+    "predict",
     "read_events",
     "report",
     "rest",

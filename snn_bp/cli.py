@@ -21,6 +21,7 @@ from snn_bp.runs.experiment import Experiment, override
 from snn_bp.runs.experiment_file import is_read, read_file, read_names
 from snn_bp.runs.folder import Run
 from snn_bp.runs.own_code import own_kinds_in
+from snn_bp.runs.prediction import predict as predict_recordings
 from snn_bp.runtime.console import guarded, open_streams
 from snn_bp.runtime.process import leave
 from snn_bp.runtime.signals import end_with_interrupt
@@ -129,6 +130,22 @@ def evaluate(
         print(f"  {name}: {count:.0f} synaptic operations for each inference")
     for name in figures.not_counted:
         print(f"  {name}: what it computes is its own, and its operations are not counted")
+
+
+@app.command()
+def predict(
+    run: Folder,
+    files: Annotated[list[Path], typer.Argument(help="Files of events, of any format that `read_events` knows.")],
+    checkpoint: Checkpoint = "best",
+    as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(help="Write it to FILE.csv or FILE.json too.")] = None,
+    trust_code: Trust = False,
+) -> None:
+    """What a run's network says of recordings that nobody labelled: the class of each file, with scores."""
+    found = predict_recordings(_opened(run, trust_code), files, checkpoint=checkpoint)
+    _print(found, as_json)
+    if out is not None:
+        found.write(out)
 
 
 @app.command()

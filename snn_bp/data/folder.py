@@ -104,9 +104,7 @@ class Folder:
             events = self.read(one.file, polarity)
             target = _zeros_and_ones(one.label, names) if several else one.label
             split = "" if part_name == "test" else one.split
-            facts: dict[str, Any] = {"name": one.name, "group": one.group or None, "split": split or None}
-            if self.masked:
-                facts["duration_ms"] = (int(events["t"].max()) + 1) / 1000
+            facts = {"name": one.name, "group": one.group or None, "split": split or None} | self.facts(events)
             yield events, target, facts
 
     def read(self, file: Path, polarity: Polarity | None = None) -> np.ndarray:
@@ -118,6 +116,10 @@ class Folder:
         if self.start == "first event":
             events["t"] -= events["t"].min()
         return events
+
+    def facts(self, events: np.ndarray) -> dict[str, Any]:
+        """What is said of a recording besides its events: when it ends, where that counts."""
+        return {"duration_ms": (int(events["t"].max()) + 1) / 1000} if self.masked else {}
 
     def made_from(self) -> list[Any]:
         """The names, sizes and times of all files, and of the table."""

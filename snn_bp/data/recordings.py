@@ -74,14 +74,19 @@ def read_part(info: DataSetInfo, folder: Path, part_name: str) -> Iterator[Recor
         return
     for file in files_of(info, folder, part_name):
         label = label_of(info, file, path)
-        with naming(str(file)):
-            if info.suffix == ".bin":
-                events = events_of_bytes(np.fromfile(file, np.uint8), source=str(file))
-            else:
-                events = events_of_table(_table(file), unit_us=1000, polarity=polarity, source=str(file))
-        events, late = from_start(info, events)
-        remarks = "; ".join(filter(None, (late, order_of(events))))
+        events, remarks = read_one(info, file, polarity)
         yield Recording(str(file), events, label, file.relative_to(path).as_posix(), remarks)
+
+
+def read_one(info: DataSetInfo, file: Path, polarity: Polarity) -> tuple[np.ndarray, str]:
+    """The events of one file, with times from the start of the recording, and what a reader should know of them."""
+    with naming(str(file)):
+        if info.suffix == ".bin":
+            events = events_of_bytes(np.fromfile(file, np.uint8), source=str(file))
+        else:
+            events = events_of_table(_table(file), unit_us=1000, polarity=polarity, source=str(file))
+    events, late = from_start(info, events)
+    return events, "; ".join(filter(None, (late, order_of(events))))
 
 
 def label_of(info: DataSetInfo, file: Path, path: Path) -> int:

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from snn_bp.data import Dataset
+from snn_bp.data.catalogue import Sensor
 from snn_bp.data.fingerprint import first_difference
 from snn_bp.errors import SnnError, is_number
 from snn_bp.files import json_sha256, read_object, read_text
+from snn_bp.model.targets import Targets
 from snn_bp.runs.experiment import Experiment, from_json, strict_json
 from snn_bp.runs.own_code import FOLDER, Loaded, open_code
 
@@ -79,6 +81,21 @@ def shape_of(file: Path) -> tuple[int, ...]:
             f"{file}: its encoding is damaged or was altered. Put it back, or move it away where the data are."
         )
     return tuple(shape or ())
+
+
+def description_of(file: Path) -> tuple[Targets, Sensor, bool]:
+    """What a run was asked for, its sensor, and whether its recordings are events, by its `data.json`."""
+    content = read_object(file)
+    names, sensor, kind = (content.get(key) for key in ("class_names", "sensor", "targets"))
+    train = content["parts"].get("train") if isinstance(content.get("parts"), dict) else None
+    try:
+        if not isinstance(train, dict) or not (isinstance(sensor, list) and all(map(_is_count, sensor))):
+            raise SnnError("no sensor or no training part")
+        width, height, polarities = sensor
+        targets = Targets("class" if kind is None else kind, tuple(names))  # type: ignore[arg-type] - checked there
+        return targets, (width, height, polarities), "events" in train
+    except (SnnError, TypeError, ValueError) as cause:
+        raise SnnError(f"{file}: its description of the recordings is damaged or was altered ({cause}).") from None
 
 
 def differing_data(file: Path, dataset: Dataset) -> str | None:

@@ -1,0 +1,122 @@
+"""What a trained network says of recordings that nobody labelled: classes with scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snn_bp.data.unlabelled import unlabelled
+from snn_bp.errors import SnnError, check_kind
+from snn_bp.files import write_csv, write_json
+from snn_bp.model.losses import scores_of
+from snn_bp.model.targets import Targets
+from snn_bp.runs.folder import Run
+from snn_bp.runs.records import description_of
+
+_SCORES_SHOWN = 5  # scores in a line
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The answers of a network, an entry a recording in each field."""
+
+    names: tuple[str, ...]
+    targets: Targets  # what the network was asked for, and the names of its outputs
+    scores: Tensor  # [recordings, outputs]; of targets for every step [recordings, time, outputs]
+    steps: tuple[int, ...]  # how many of `time` each recording has
+    threshold: float = 0.0  # a label is predicted where its score is above
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def answers(self) -> list[Any]:
+        """Of classes the name of the one with the highest score, for every step a list; of labels those above the
+        threshold; of anything else the numbers themselves.
+        """
+        outputs, found = self.targets.names, []
+        for scores, steps in zip(self.scores, self.steps, strict=True):
+            if self.targets.kind == "class":
+                found.append(outputs[int(scores.argmax())])
+            elif self.targets.kind == "class per step":
+                found.append([outputs[index] for index in scores[:steps].argmax(1).tolist()])
+            elif self.targets.kind == "labels":
+                found.append(
+                    [name for name, score in zip(outputs, scores.tolist(), strict=True) if score > self.threshold]
+                )
+            else:
+                found.append((scores[:steps] if self.targets.is_per_step else scores).tolist())
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """The answers and scores as JSON holds them."""
+        each = zip(self.names, self.answers, self.scores, self.steps, strict=True)
+        rows = [
+            {
+                "recording": name,
+                "prediction": answer,
+                "scores": (scores[:steps] if self.targets.is_per_step else scores).tolist(),
+            }
+            for name, answer, scores, steps in each
+        ]
+        return {"kind": self.targets.kind, "outputs": list(self.targets.names), "predictions": rows}
+
+    def write(self, file: Path | str) -> None:
+        """Write them to `file`: `.json`, or `.csv`, a row for each recording with the score of each output."""
+        file = Path(file)
+        if file.suffix == ".json":
+            return write_json(file, self.record())
+        if file.suffix != ".csv" or self.targets.is_per_step:
+            least = " of targets for every step" * self.targets.is_per_step
+            raise SnnError(f"{file}: the ending says the format, .json{'' if least else ' or .csv'}{least}.")
+        rows = [
+            {"recording": name, "prediction": answer if isinstance(answer, str) else ";".join(map(str, answer))}
+            | {f"score {output}": score for output, score in zip(self.targets.names, scores.tolist(), strict=True)}
+            for name, answer, scores in zip(self.names, self.answers, self.scores, strict=True)
+        ]
+        write_csv(file, ["recording", "prediction", *(f"score {output}" for output in self.targets.names)], rows)
+
+    def __str__(self) -> str:
+        width = max(map(len, self.names), default=0)
+        lines = []
+        for name, answer, scores in zip(self.names, self.answers, self.scores, strict=True):
+            told = (
+                answer if isinstance(answer, str) else ", ".join(str(one) for one in answer[:_SCORES_SHOWN]) or "none"
+            )
+            told += ", ..." * (not isinstance(answer, str) and len(answer) > _SCORES_SHOWN)
+            if self.targets.kind in ("class", "labels"):
+                best = scores.argsort(descending=True)[:_SCORES_SHOWN].tolist()
+                told += "  (" + ", ".join(f"{self.targets.names[n]} {float(scores[n]):.4g}" for n in best) + ")"
+            lines.append(f"{name:{width}}  {told}")
+        return "\n".join(lines)
+
+
+@torch.inference_mode()
+def predict(run: Run, recordings: Any, *, checkpoint: str = "best", names: Sequence[str] | None = None) -> Predictions:
+    """What the run's network says of recordings that nobody labelled: a class, or whatever it was trained for.
+
+    `recordings` are files of events of any format that `read_events` knows; or events, structured arrays with the
+    fields x, y, p and t in microseconds from the start of the recording (t and x of a row of channels); or for a run on
+    frames an array or tensor `[recordings, steps, ...]`, a list of arrays `[steps, ...]`, or `.npy` files of one each.
+    They are encoded as the run's own are, without shifts or turns. `names` call them otherwise than by file or number.
+    The run's recordings need not be here. Raises where they are of another sensor or shape.
+    """
+    check_kind("predict: the run", run, Run, "As in predict(Run('runs/mine'), ['a.npy']).")
+    experiment, network = run.experiment, run.network(checkpoint)
+    targets, sensor, events = description_of(run.path / "data.json")
+    dataset = unlabelled(experiment.data, recordings, targets=targets, sensor=sensor, events=events, names=names)
+    if tuple(dataset.shape) != run.shape():
+        raise SnnError(
+            f"predict: one step of these recordings is {list(dataset.shape)}, the network of {run.path} takes "
+            f"{list(run.shape())}. Give recordings of the sensor that it was trained on."
+        )
+    found, steps = [], []
+    for ids in dataset.batches("train"):
+        x, mask = dataset.batch("train", ids, in_bytes=True)[0], dataset.mask("train", ids)
+        found.append(scores_of(experiment.train.loss, network(x, mask), mask, targets.kind))
+        steps += [dataset.steps] * len(ids) if mask is None else mask.sum(0).tolist()
+    threshold = getattr(getattr(experiment.train, "metric", None), "threshold", 0.0)
+    return Predictions(tuple(dataset.names("train")), targets, torch.cat(found), tuple(steps), threshold)
