@@ -32,8 +32,10 @@ from snn_bp.model.losses import (
     VanRossum,
 )
 from snn_bp.model.network import Network
+from snn_bp.model.spatial import ConvTranspose, LayerNorm, Unflatten, Upsample
 from snn_bp.model.start import start_alive
 from snn_bp.model.targets import Targets
+from snn_bp.model.temporal import DelayedDense, TemporalConv
 from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, State, Tau, decay
 from snn_bp.reports import compare, report
 from snn_bp.runs.evaluation import evaluate
@@ -69,6 +71,7 @@ __all__ = [
     "BinaryCrossEntropy",
     "Boxcar",
     "Conv",
+    "ConvTranspose",
     "CountCrossEntropy",
     "CountSquaredError",
     "CubaLIF",
@@ -76,6 +79,7 @@ __all__ = [
     "Data",
     "Dataset",
     "Delay",
+    "DelayedDense",
     "Delta",
     "Dense",
     "Dropout",
@@ -87,6 +91,7 @@ __all__ = [
     "Folder",
     "Gaussian",
     "Latency",
+    "LayerNorm",
     "MaxCrossEntropy",
     "MeanSquaredPotential",
     "MembraneCrossEntropy",
@@ -110,9 +115,12 @@ __all__ = [
     "Surrogate",
     "Targets",
     "Tau",
+    "TemporalConv",
     "Trace",
     "Train",
     "Triangular",
+    "Unflatten",
+    "Upsample",
     "VanRossum",
     "check_gradients",
     "compare",

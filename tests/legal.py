@@ -18,12 +18,14 @@ from snn_bp import (
     BatchNorm,
     BinaryCrossEntropy,
     Conv,
+    ConvTranspose,
     CountCrossEntropy,
     CountSquaredError,
     CubaLIF,
     Current,
     Data,
     Delay,
+    DelayedDense,
     Delta,
     Dense,
     Dropout,
@@ -32,6 +34,7 @@ from snn_bp import (
     Flatten,
     Folder,
     Latency,
+    LayerNorm,
     MaxCrossEntropy,
     MeanSquaredPotential,
     MembraneCrossEntropy,
@@ -44,7 +47,10 @@ from snn_bp import (
     Surrogate,
     Targets,
     Tau,
+    TemporalConv,
     Train,
+    Unflatten,
+    Upsample,
     VanRossum,
 )  # fmt: skip
 from snn_bp.data import TonicSet
@@ -66,7 +72,10 @@ LOSSES = (
     BinaryCrossEntropy,
     VanRossum,
 )
-LAYERS = (*NEURONS, Dense, Conv, Pool, Flatten, Dropout, Delay, BatchNorm, Spiking, Recurrent)
+LAYERS = (
+    *NEURONS, Dense, Conv, Pool, Flatten, Dropout, Delay, BatchNorm, Spiking, Recurrent, LayerNorm,
+    ConvTranspose, Upsample, Unflatten, TemporalConv, DelayedDense,
+)  # fmt: skip
 
 
 def whole(low: int, high: int = 2**31 - 1) -> Callable[[Any], bool]:
@@ -118,7 +127,13 @@ COUNT, SHARE, POSITIVE = whole(1), number(0, 1), number(above=0)
 RESETTING = {
     "threshold": each(POSITIVE), "reset": word("subtract", "zero", "zero_all", "none"), "detach_reset": flag,
 }  # fmt: skip
-LEARNING = {"neuron": one(*NEURONS), "learn": lambda value: type(value) is tuple and all(map(word(), value))}
+LEARNING = {
+    "neuron": one(*NEURONS), "learn": lambda value: type(value) is tuple and all(map(word(), value)),
+    "per": word("neuron", "channel", "layer"),
+}  # fmt: skip
+CONSTRAINED = {
+    "density": some(number(above=0, high=1)), "sign": some(word("positive", "negative", "dale")), "excitatory": SHARE,
+}  # fmt: skip
 SMOOTHED = {
     "smoothing": SHARE,
     "class_weights": some(lambda value: type(value) is tuple and all(map(number(0), value))),
@@ -131,7 +146,7 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
     ALIF: RESETTING | {"alpha": decay, "beta": decay, "rho": decay, "kappa": each(number(0))},
     LI: {"alpha": decay, "beta": decay},
     Surrogate: {"shape": word(*SHAPES), "slope": POSITIVE, "per": word("threshold", "potential")},
-    Dense: {"units": COUNT, "bias": flag},
+    Dense: {"units": COUNT, "bias": flag} | CONSTRAINED,
     Conv: {
         "channels": COUNT, "kernel": each(COUNT), "stride": each(COUNT), "padding": each(whole(0)),
         "dilation": each(COUNT), "groups": COUNT, "bias": flag,
@@ -142,7 +157,19 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
     Delay: {"steps": each(number(0)), "learn": flag, "max_steps": COUNT},
     BatchNorm: {"momentum": SHARE, "scale": POSITIVE},
     Spiking: LEARNING,
-    Recurrent: LEARNING | {"bias": flag},
+    Recurrent: LEARNING | {"bias": flag} | CONSTRAINED,
+    LayerNorm: {"scale": POSITIVE},
+    ConvTranspose: {
+        "channels": COUNT, "kernel": each(COUNT), "stride": each(COUNT), "padding": each(whole(0)),
+        "output_padding": each(whole(0)), "bias": flag,
+    },
+    Upsample: {"factor": COUNT},
+    Unflatten: {"shape": lambda value: type(value) is tuple and all(map(COUNT, value))},
+    TemporalConv: {
+        "channels": COUNT, "steps": COUNT, "kernel": each(COUNT), "stride": each(COUNT), "padding": each(whole(0)),
+        "dilation": COUNT, "groups": COUNT, "bias": flag,
+    },
+    DelayedDense: {"units": COUNT, "max_steps": COUNT, "spread": some(number(0.5)), "bias": flag},
     CountCrossEntropy: SMOOTHED,
     MembraneCrossEntropy: SMOOTHED,
     MaxCrossEntropy: SMOOTHED,
@@ -201,6 +228,11 @@ EXAMPLES: dict[type, dict[str, Any]] = {kind: {} for kind in LEGAL} | {
     Conv: {"channels": 4, "kernel": (3, 3)},
     Pool: {"size": 2},
     Spiking: {"neuron": NEURON, "learn": ("beta",)},
+    ConvTranspose: {"channels": 4, "kernel": (3, 3)},
+    Upsample: {"factor": 2},
+    Unflatten: {"shape": (2, 3)},
+    TemporalConv: {"channels": 4, "steps": 3},
+    DelayedDense: {"units": 4},
     Recurrent: {"neuron": NEURON},
     Data: {"name": "digits"},
     Folder: {"root": "/data/lab", "sensor": (346, 260, 2)},

@@ -9,7 +9,7 @@ import runs
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import DIGITS, evaluation, few, loading
+from runs import DIGITS, few, loading
 from torch import nn
 
 from snn_bp import (
@@ -33,6 +33,7 @@ from snn_bp import (
     trace,
     use_backend,
 )  # fmt: skip
+from snn_bp.model.operations import operations
 from snn_bp.runs.evaluation import evaluate_network, layer_activity
 from snn_bp.runs.interval import wilson_interval
 
@@ -164,7 +165,7 @@ def test_operations_of_a_convolution_are_those_counted_by_hand(options, coin):
     layer = nn.Conv2d(4, 8, (3, 2), **options)
     x = coin(3, 2, 4, 7, 6, probability=0.3) * 2.5  # a graded input costs what a spike costs
 
-    assert evaluation._operations(layer, x) == by_hand(layer, x)
+    assert operations(layer, x) == by_hand(layer, x)
 
 
 def test_operations_of_a_convolution_along_one_axis_are_those_of_a_flat_one(coin):
@@ -172,13 +173,13 @@ def test_operations_of_a_convolution_along_one_axis_are_those_of_a_flat_one(coin
     flat = nn.Conv2d(4, 6, (1, 3), stride=(1, 2), padding=(0, 1), groups=2)
     x = coin(3, 2, 4, 9, probability=0.3)
 
-    assert evaluation._operations(layer, x) == by_hand(flat, x.unsqueeze(3))
+    assert operations(layer, x) == by_hand(flat, x.unsqueeze(3))
 
 
 def test_operations_of_a_dense_layer_are_active_inputs_times_outputs(coin):
     x = coin(5, 3, 7, probability=0.4)
 
-    assert evaluation._operations(nn.Linear(7, 11), x) == int((x != 0).sum()) * 11
+    assert operations(nn.Linear(7, 11), x) == int((x != 0).sum()) * 11
 
 
 def test_spikes_and_operations_are_those_of_the_layers_outputs():

@@ -17,6 +17,7 @@ LOIHI = "for Loihi"  # how refusals of the target and of .net files begin
 NEURONS = (IF, LIF, CubaLIF, LI)  # the neurons of the chip; a subclass is another neuron
 NO_MAXIMUM = "a maximum cannot be a weighted sum. Use Pool(2, kind='sum') or a Conv with a stride."
 IMAGES_ONLY = "the file has convolutions and pools of images only. Use Dense on a row of channels."
+KNOWN = "Known: Dense, Conv, Pool(kind='sum' or 'average'), BatchNorm, Flatten, Dropout, Delay and neurons."
 REFUSED = {
     nn.MaxPool1d: NO_MAXIMUM,
     nn.MaxPool2d: NO_MAXIMUM,
@@ -38,7 +39,9 @@ def chip_blocks(network: Layers) -> list[Block]:
             )
         for part in block.parts:
             check_exact(LOIHI, network.name(part.index), part.layer)
-            if why := RULES.get(part.role, _unknown)(block, part):
+            if part.role not in RULES:
+                raise SnnError(f"{LOIHI}, {network.name(part.index)}: the chip has nothing like it. {KNOWN}")
+            if why := RULES[part.role](block, part):
                 raise SnnError(f"{LOIHI}, {name_of(network, block)}: {why}")
     return found
 
@@ -78,8 +81,11 @@ def _neurons(block: Block, part: LayerAt) -> str | None:
         return f"the chip's neuron has no adaptation and is no {type(neuron).__name__}. It is one of {known}."
     if reset != "zero":
         return f'it resets by {reset!r}, the chip clears the membrane. Train with reset="zero".'
-    if len(neurons.shape) == 3 and len(neurons.learned):
-        return "each neuron of a map would learn its own decay or threshold, a file holds one for each channel."
+    if len(neurons.shape) == 3 and any(raw[0].numel() > 1 for raw in neurons.learned.values()):
+        return (
+            "each neuron of a map would learn its own decay or threshold, a file holds one for each channel. Use "
+            'per="channel".'
+        )
     if not block.of("weights", "pool") and block.parts[0].index:  # at the input each neuron has a pixel of its own
         return "no synapses lead to it. Put a Dense or Conv in front."
     return None
@@ -129,10 +135,6 @@ def _delay(block: Block, part: LayerAt) -> str | None:
     if any(other.index < part.index or len(other.after) > 1 for other in block.of("weights", "pool")):
         return "a Delay stands right behind neurons (or the input), in front of a Dense; a convolution has none."
     return None
-
-
-def _unknown(block: Block, part: LayerAt) -> str:
-    return f"the chip has nothing like a {type(part.layer).__name__}. Known: {', '.join(RULES)}."
 
 
 def _is_behind_weights(block: Block, part: LayerAt) -> bool:

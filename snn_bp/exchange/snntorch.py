@@ -20,6 +20,7 @@ from snn_bp.chip.network import OnChip
 from snn_bp.errors import SnnError
 from snn_bp.kernels.around import is_untouched
 from snn_bp.model.blocks import role_of
+from snn_bp.model.constrained import ConstrainedLinear
 from snn_bp.model.exact import check_whole, why_strange
 from snn_bp.model.layers import BatchNorm, Conv, Dense, Dropout, Flatten, Layer, Pool, Recurrent, Shape, Spiking
 from snn_bp.model.modules import DropoutOverTime, Neurons, SumPool
@@ -260,6 +261,17 @@ def _check_shared(module: Any, shape: Shape) -> None:
 def _theirs(layer: nn.Module, shape: Shape, surrogate: Surrogate, last: bool) -> nn.Module:
     """Their module for a layer of ours."""
     _plain(layer)
+    return copy.deepcopy(layer)
+
+
+@_theirs.register(ConstrainedLinear)
+@_theirs.register(nn.LayerNorm)
+@_theirs.register(nn.ConvTranspose1d)
+@_theirs.register(nn.ConvTranspose2d)
+@_theirs.register(nn.Upsample)
+@_theirs.register(nn.Unflatten)
+def _as_it_is(layer: nn.Module, shape: Shape, surrogate: Surrogate, last: bool) -> nn.Module:
+    """The module itself, which sees a step as theirs do; `from_snntorch` has no layer for it."""
     return copy.deepcopy(layer)
 
 

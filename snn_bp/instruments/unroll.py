@@ -71,6 +71,8 @@ def unroll(
                 x = layers[-1].out
             elif part.role == "joint":
                 x = joined(network, part, x, run)
+            elif part.role == "stateful":
+                x, _ = part.layer(x, next(states, None))
             else:
                 x = apply_stateless(part.layer, x)
         return x

@@ -12,17 +12,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError
+from snn_bp.model.constrained import ConstrainedLinear
 from snn_bp.model.modules import Delays, DropoutOverTime, Joint, Neurons, Shape, SumPool
+from snn_bp.model.own_module import OverTime, Stateful
+from snn_bp.model.temporal import CausalConv, DelayedLinear
 
-Role: TypeAlias = Literal["weights", "norm", "pool", "flatten", "delay", "dropout", "neurons", "joint", "other"]
+Role: TypeAlias = Literal[
+    "weights", "norm", "pool", "flatten", "delay", "dropout", "neurons", "joint", "over time", "stateful", "other"
+]
 Norm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d
 Path: TypeAlias = tuple[int, ...]  # the index of a layer; within a joint: its index, the branch's, the layer's there
 ROLES: dict[type[nn.Module], Role] = {
-    nn.Linear: "weights", nn.Conv1d: "weights", nn.Conv2d: "weights",
+    nn.Linear: "weights", ConstrainedLinear: "weights", nn.Conv1d: "weights", nn.Conv2d: "weights",
     nn.BatchNorm1d: "norm", nn.BatchNorm2d: "norm",
     SumPool: "pool", nn.AvgPool1d: "pool", nn.AvgPool2d: "pool", nn.MaxPool1d: "pool", nn.MaxPool2d: "pool",
     nn.Flatten: "flatten", Delays: "delay", DropoutOverTime: "dropout", Neurons: "neurons", Joint: "joint",
+    OverTime: "over time", Stateful: "stateful", CausalConv: "stateful", DelayedLinear: "stateful",
 }  # fmt: skip
+WITH_STATE: tuple[Role, ...] = ("neurons", "stateful")  # a `State` each in that of a network, or a `Carried`
 
 
 class Layers(Protocol):

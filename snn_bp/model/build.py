@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from snn_bp.errors import SnnError, check_choice
+from snn_bp.model.blocks import role_of
 from snn_bp.model.joints import COMBINES
 from snn_bp.model.layers import Recurrent, Spiking
 from snn_bp.model.modules import Joint, Shape
@@ -23,7 +24,7 @@ def build_row(
     for index, value in enumerate(model):
         try:
             layer, after = _build(value, shape, surrogate, (*path, index))
-        except (SnnError, RuntimeError, AttributeError, TypeError, IndexError) as cause:
+        except (SnnError, RuntimeError, AttributeError, TypeError, IndexError, ValueError, AssertionError) as cause:
             if str(cause).startswith("Network: "):
                 raise  # a layer within a joint has said it
             name = name_of((*path, index), value)
@@ -40,14 +41,28 @@ def _build(value: Any, shape: Shape, surrogate: Surrogate, path: tuple[int, ...]
         value = Spiking(value)
     if isinstance(value, Spiking | Recurrent):
         return value.build(shape, surrogate), shape
-    layer = value.build(shape)
     if hasattr(value, "after"):
-        return layer, value.after(shape)
-    training = layer.training
-    with torch.no_grad():
-        out = layer.eval()(torch.zeros(1, *shape))  # the module knows its output's shape
+        return value.build(shape), value.after(shape)
+    device = torch.get_default_device()
+    with torch.device("cpu"):  # not every module runs on the device "meta"
+        layer = value.build(shape)
+        return layer.to(device), _shape_behind(layer, shape)
+
+
+@torch.no_grad()
+def _shape_behind(layer: nn.Module, shape: Shape) -> Shape:
+    """The shape of one step behind a layer, which the module itself knows: it is run once, on zeros."""
+    training, role = layer.training, role_of(layer)
+    layer.eval()
+    if role in ("over time", "stateful"):
+        out = layer(torch.zeros(2, 3, *shape))
+        out = (out[0] if role == "stateful" else out).flatten(0, 1)
+    else:
+        out = layer(torch.zeros(6, *shape))
     layer.train(training)
-    return layer, tuple(out.shape[1:])
+    if len(out) != 6:
+        raise SnnError(f"its module gives {len(out)} rows for 6 rows of {list(shape)}; each row is for itself.")
+    return tuple(out.shape[1:])
 
 
 def _joint(value: Any, shape: Shape, surrogate: Surrogate, path: tuple[int, ...]) -> tuple[Joint, Shape]:

@@ -12,19 +12,23 @@ from torch.nn.utils import parametrize
 
 from snn_bp.errors import SnnError, shown
 from snn_bp.kernels.around import PLAIN, holds_plain_numbers, is_untouched
+from snn_bp.model.constrained import ConstrainedLinear
 from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, SumPool
+from snn_bp.model.temporal import CausalConv, DelayedLinear
 
 # what each class computes, as it was when this file was read; a class of torch may be patched later
 FORWARDS: dict[type, Callable] = {
     kind: kind.forward
     for kind in (
-        nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool1d, nn.AvgPool2d, nn.MaxPool1d, nn.MaxPool2d, SumPool,
-        nn.BatchNorm1d, nn.BatchNorm2d, nn.Flatten, DropoutOverTime, Delays, Neurons,
+        nn.Linear, ConstrainedLinear, nn.Conv1d, nn.Conv2d, nn.AvgPool1d, nn.AvgPool2d, nn.MaxPool1d, nn.MaxPool2d,
+        SumPool, nn.BatchNorm1d, nn.BatchNorm2d, nn.Flatten, DropoutOverTime, Delays, Neurons,
+        nn.LayerNorm, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Upsample, nn.Unflatten, CausalConv, DelayedLinear,
         nn.ParameterDict,
     )
 }  # fmt: skip
 
 
+COUNTS = (torch.int64, torch.bool)  # types of buffers that no kernel computes with
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -60,7 +64,7 @@ def runs_here(layer: nn.Module, dtype: torch.dtype) -> bool:
         if tensor is not None and not holds_plain_numbers(tensor, dtype):
             return False
     for tensor in own["_buffers"].values():
-        if tensor is not None and not (holds_plain_numbers(tensor, dtype) or tensor.dtype == torch.int64):
+        if tensor is not None and not (holds_plain_numbers(tensor, dtype) or tensor.dtype in COUNTS):
             return False
     return not own["_modules"] or all(runs_here(part, dtype) for part in own["_modules"].values())
 

@@ -51,7 +51,7 @@ def _refuse_device(x: Tensor, weight: Tensor | None) -> None:
 
 
 def check_states(state: Any, count: int) -> None:
-    """Raise unless `state` is a `State` for each of `count` layers of neurons."""
+    """Raise unless `state` has a part for each of `count` layers with state."""
     if not isinstance(state, tuple | list) or isinstance(state, State):
         raise SnnError(
             f"network.run: the state should be a tuple of a State for each layer of neurons, found {shown(state)}. "

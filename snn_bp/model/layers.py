@@ -14,30 +14,41 @@ from torch import nn
 
 from snn_bp.errors import SnnError, shown
 from snn_bp.errors.fields import Called, Within, check_fields
+from snn_bp.model.constrained import Density, Excitatory, Sign, dense
 from snn_bp.model.joints import Parallel, Residual
-from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, Shape, SumPool, check_learned
+from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, Per, Shape, SumPool, check_learned
+from snn_bp.model.sizes import Count, Sizes, check_sizes, spatial, windows
+from snn_bp.model.spatial import ConvTranspose, LayerNorm, Unflatten, Upsample
+from snn_bp.model.temporal import DelayedDense, TemporalConv
 from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, Neuron, at_step, is_spiking
 from snn_bp.surrogates import Surrogate
-
-Count: TypeAlias = Annotated[int, Within(low=1)]
-Sizes: TypeAlias = Annotated[int | tuple[int, ...], Within(low=1)]  # one for all axes, or one for each
 
 
 @dataclass(frozen=True)
 class Dense:
-    """Every neuron of the layer before to each of `units`."""
+    """Every neuron of the layer before to each of `units`, or the fraction `density` of them.
+
+    With a density each unit gets as many inputs, drawn from the seed. `sign` keeps all weights "positive", "negative",
+    or by Dale's principle ("dale") those of each input: the first `excitatory` fraction of the inputs excites, the
+    others inhibit, in balance at the start. The weight is then |raw| times the sign (Song et al. 2016 rectify; here no
+    weight can get stuck at zero). Trains, exports and goes on the chip as other weights do.
+    """
 
     units: Count
     _: KW_ONLY
     bias: bool = True
+    density: Density = None
+    sign: Sign | None = None
+    excitatory: Excitatory = 0.8
 
     __post_init__ = check_fields
 
     def build(self, shape: Shape) -> nn.Module:
-        """A `nn.Linear` for an input of `shape`."""
+        """A `nn.Linear` for an input of `shape`, constrained where that is asked for."""
         if len(shape) != 1:
             raise SnnError(f"Dense({self.units}): it takes a flat input, found {list(shape)}. Put Flatten() before it.")
-        return nn.Linear(shape[0], self.units, bias=self.bias)
+        options = {"density": self.density, "sign": self.sign, "excitatory": self.excitatory}
+        return dense(shape[0], self.units, bias=self.bias, **options)  # type: ignore[arg-type]
 
     def after(self, shape: Shape) -> Shape:
         """One value for each unit."""
@@ -62,12 +73,7 @@ class Conv:
     def build(self, shape: Shape) -> nn.Module:
         """A `nn.Conv1d` or `nn.Conv2d` for an input of `shape`."""
         dimensions = spatial("Conv", shape)
-        for name in ("kernel", "stride", "padding", "dilation"):
-            size = getattr(self, name)
-            if isinstance(size, tuple) and len(size) != dimensions:
-                raise SnnError(
-                    f"Conv({name}={size}): the input {list(shape)} has {dimensions} spatial axes, one for each."
-                )
+        check_sizes(self, shape, "kernel", "stride", "padding", "dilation")
         if shape[0] % self.groups or self.channels % self.groups:
             raise SnnError(
                 f"Conv(groups={self.groups}): the groups should divide the {shape[0]} channels in, {self.channels} out."
@@ -86,7 +92,7 @@ class Conv:
 
     def after(self, shape: Shape) -> Shape:
         """The channels, and the windows that fit along each spatial axis."""
-        return self.channels, *_windows(self, shape, self.kernel, self.stride, self.padding, self.dilation)
+        return self.channels, *windows(self, shape, self.kernel, self.stride, self.padding, self.dilation)
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ class Pool:
 
     def after(self, shape: Shape) -> Shape:
         """The channels that came, and the windows that fit along each spatial axis."""
-        return shape[0], *_windows(self, shape, self.size, self.stride or self.size)
+        return shape[0], *windows(self, shape, self.size, self.stride or self.size)
 
 
 @dataclass(frozen=True)
@@ -218,12 +224,15 @@ class BatchNorm:
 class Spiking:
     """A neuron of which parameters are learned, one value for each neuron: `Spiking(LIF(beta=0.9), learn=("beta",))`.
 
-    Decays stay in 0..1 (as a logistic function of what is learned), thresholds and `kappa` above 0 (softplus).
+    `per` "channel" learns one value for all neurons of a map, "layer" one for all neurons (as PLIF, Fang et al. 2021);
+    in a flat layer each neuron is a channel. Decays stay in 0..1 (as a logistic function of what is learned),
+    thresholds and `kappa` above 0 (softplus).
     """
 
     neuron: Annotated[Neuron, Called("a neuron, as LIF(beta=0.9)")]
     _: KW_ONLY
     learn: Annotated[tuple[str, ...], Called('names of parameters, as ("beta",)')] = ()
+    per: Per = "neuron"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -231,17 +240,25 @@ class Spiking:
 
     def build(self, shape: Shape, surrogate: Surrogate) -> Neurons:
         """The layer of neurons for an input of `shape`."""
-        return Neurons(self.neuron, shape, surrogate, learn=self.learn)
+        return Neurons(self.neuron, shape, surrogate, learn=self.learn, per=self.per)
 
 
 @dataclass(frozen=True)
 class Recurrent:
-    """A neuron with dense recurrence: its input is x[t] + V s[t-1] + c, before anything else."""
+    """A neuron with dense recurrence: its input is x[t] + V s[t-1] + c, before anything else.
+
+    `density`, `sign` and `excitatory` constrain V as in `Dense`, where the first neurons excite: the same ones as in a
+    `Dense` behind them. `sign="negative"` is lateral inhibition. `per` is as in `Spiking`.
+    """
 
     neuron: Annotated[Neuron, Called("a neuron, as LIF(beta=0.9)")]
     _: KW_ONLY
     learn: Annotated[tuple[str, ...], Called('names of parameters, as ("beta",)')] = ()
     bias: bool = False
+    per: Per = "neuron"
+    density: Density = None
+    sign: Sign | None = None
+    excitatory: Excitatory = 0.8
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -253,8 +270,9 @@ class Recurrent:
         """The recurrent layer for an input of `shape`."""
         if len(shape) != 1:
             raise SnnError(f"Recurrent: it takes a flat input, found {list(shape)}. Put Flatten() before it.")
-        recurrence = nn.Linear(shape[0], shape[0], bias=self.bias)
-        return Neurons(self.neuron, shape, surrogate, learn=self.learn, recurrence=recurrence)
+        options = {"density": self.density, "sign": self.sign, "excitatory": self.excitatory}
+        recurrence = dense(shape[0], shape[0], bias=self.bias, **options)  # type: ignore[arg-type]
+        return Neurons(self.neuron, shape, surrogate, learn=self.learn, recurrence=recurrence, per=self.per)
 
 
 Layer: TypeAlias = (
@@ -265,44 +283,22 @@ Layer: TypeAlias = (
     | Dropout
     | Delay
     | BatchNorm
-    | Spiking
-    | Recurrent
+    | LayerNorm
+    | ConvTranspose
+    | Upsample
+    | Unflatten
+    | TemporalConv
+    | DelayedDense
     | Residual
     | Parallel
+    | Spiking
+    | Recurrent
     | IF
     | LIF
     | CubaLIF
     | ALIF
     | LI
 )
-
-
-def spatial(layer: str, shape: Shape) -> int:
-    """How many spatial dimensions `shape` has, 1 or 2."""
-    if len(shape) not in (2, 3):
-        raise SnnError(
-            f"{layer}: it takes [channels, length] or [channels, height, width], found {list(shape)}. "
-            "A Flatten() or Dense before it removes the space it works on."
-        )
-    return len(shape) - 1
-
-
-def _windows(
-    layer: Conv | Pool, shape: Shape, size: Sizes, stride: Sizes, padding: Sizes = 0, dilation: Sizes = 1
-) -> list[int]:
-    """How many windows fit along each spatial axis of `shape`, as torch counts them."""
-    axes = shape[1:]
-    each = [value if isinstance(value, tuple) else (value,) * len(axes) for value in (size, stride, padding, dilation)]
-    counts = []
-    for length, window, step, halo, apart in zip(axes, *each, strict=True):
-        reach, padded = apart * (window - 1) + 1, length + 2 * halo
-        if reach > padded:
-            raise SnnError(
-                f"{type(layer).__name__}: its window reaches over {reach} values, the input {list(shape)} has {padded} "
-                "with its padding. Make the window smaller, or the input larger."
-            )
-        counts.append((padded - reach) // step + 1)
-    return counts
 
 
 def with_step(model: Any, *, step_ms: float) -> Any:

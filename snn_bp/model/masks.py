@@ -32,6 +32,11 @@ def check_mask(x: Tensor, mask: Any, row: Iterable[LayerAt], name: Callable[[int
                 f"network: {name(part.path)} takes statistics over all steps while training, and with a mask some are "
                 "not there. BatchNorm() counts those that are; LayerNorm() takes none over steps."
             )
+        if part.role == "over time" and not part.layer.takes_mask:  # type: ignore[operator]
+            raise SnnError(
+                f"network: {name(part.path)} sees all steps, and with a mask some are not there. Its forward can ask "
+                "for it, as forward(self, x, mask=None)."
+            )
 
 
 def takes_statistics(layer: nn.Module) -> bool:

@@ -1,6 +1,7 @@
 """The torch modules that layers build: neurons with their state, pools of sums, dropout over time, delays."""
 
 from collections.abc import Callable, Iterable
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +12,12 @@ from snn_bp.kernels import rest, runs_reference, simulate
 from snn_bp.kernels.around import is_untouched
 from snn_bp.kernels.delay import delayed
 from snn_bp.kernels.gpu.recurrent import serves_recurrent, simulate_recurrent_gpu
+from snn_bp.model.constrained import ConstrainedLinear
 from snn_bp.neurons import DECAYS, Neuron, State, coefficients
 from snn_bp.surrogates import Surrogate, check_surrogate
 
 Shape = tuple[int, ...]
+Per: TypeAlias = Literal["neuron", "channel", "layer"]  # for which neurons a value is learned
 SMALLEST_LEARNED = 1e-6  # threshold or kappa: softplus underflows to 0, which is no threshold
 
 
@@ -23,7 +26,7 @@ class Neurons(nn.Module):
 
     def __init__(
         self, neuron: Neuron, shape: Shape, surrogate: Surrogate, *,
-        learn: tuple[str, ...] = (), recurrence: nn.Linear | None = None,
+        learn: tuple[str, ...] = (), recurrence: nn.Linear | None = None, per: Per = "neuron",
     ) -> None:  # fmt: skip
         super().__init__()
         check_surrogate(surrogate)
@@ -41,7 +44,7 @@ class Neurons(nn.Module):
             if symbol == "kappa" and not bool((start > 0).all()):
                 raise SnnError(f"{type(neuron).__name__}: to be learned, kappa should start above 0, 0.1 for one.")
             raw = torch.logit(start) if symbol in DECAYS else start + torch.log(-torch.expm1(-start))
-            self.learned[symbol] = nn.Parameter(_placed(raw, shape))
+            self.learned[symbol] = nn.Parameter(_placed(raw, _shape_of_learned(name, raw, shape, per)))
         self.recurrence: nn.Linear | None = recurrence
 
     def parameters_now(self) -> dict[str, Tensor]:
@@ -82,7 +85,7 @@ class Neurons(nn.Module):
             raise SnnError(
                 f"Recurrent: input should be [time, batch, ...] with a step at least, found {list(x.shape)}."
             )
-        plain = type(recurrence) is nn.Linear and is_untouched(recurrence)
+        plain = type(recurrence) in (nn.Linear, ConstrainedLinear) and is_untouched(recurrence)
         if plain and serves_recurrent(x) and not runs_reference():
             return simulate_recurrent_gpu(
                 neuron, x, recurrence.weight, recurrence.bias, state, surrogate, parameters=learned
@@ -185,6 +188,18 @@ def check_learned(neuron: Neuron, learn: tuple[str, ...]) -> None:
         if name not in known or learn.count(name) > 1:
             twice = " twice" if name in known else ""
             raise SnnError(f"{type(neuron).__name__}: cannot learn {name!r}{twice}. It has: {', '.join(known)}.")
+
+
+def _shape_of_learned(name: str, start: Tensor, shape: Shape, per: Per) -> Shape:
+    """`shape` with 1 for each axis along which neurons learn one value together."""
+    learned = {"neuron": shape, "channel": (*shape[:1], *(1,) * len(shape[1:])), "layer": (1,) * len(shape)}[per]
+    given = (1,) * (len(shape) - start.dim()) + tuple(start.shape)
+    if any(have not in (1, want) for have, want in zip(given, learned, strict=False)):
+        raise SnnError(
+            f"per={per!r}: {name} is given as {list(start.shape)}, and one value is learned for {list(learned)} of the "
+            f"neurons {list(shape)}. Give one number to start from."
+        )
+    return learned
 
 
 def _placed(values: Tensor, shape: Shape) -> Tensor:

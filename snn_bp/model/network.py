@@ -14,7 +14,7 @@ from snn_bp.errors import SnnError, check_choice, check_kind, check_seed, shown
 from snn_bp.kernels import runs_compiled
 from snn_bp.kernels.around import has_hooks_on_every_module
 from snn_bp.kernels.cpu.chain import Memory
-from snn_bp.model.blocks import LayerAt, Path, every_part, joined, parts_of, role_of
+from snn_bp.model.blocks import WITH_STATE, LayerAt, Path, every_part, joined, parts_of, role_of
 from snn_bp.model.build import build_row
 from snn_bp.model.exact import is_exact
 from snn_bp.model.inputs import check_input, check_states
@@ -27,7 +27,7 @@ from snn_bp.neurons import Neuron, State
 from snn_bp.runtime.process import keep_freed_memory
 from snn_bp.surrogates import ATan, Surrogate, check_surrogate
 
-NetworkState: TypeAlias = tuple[State, ...]  # one for each layer of neurons, in order
+NetworkState: TypeAlias = tuple[State, ...]  # one for each layer with state, in order; a `Carried` of other layers
 
 
 SMALL = "As in Network((Dense(10), LIF(beta=0.9)), (700,))."
@@ -62,7 +62,7 @@ class Ran(NamedTuple):
     """What the steps of a plan leave beside the output."""
 
     means: list[Tensor]  # mean output of each neuron, a layer each
-    states: list[State]
+    states: list[Any]
     lines: list[str] | None  # in words how each step ran; None where nobody asks
     mask: Tensor | None = None  # the steps that there are; None: all of them
 
@@ -142,7 +142,13 @@ class Network(nn.Module):
         return ran.lines or []
 
     def _run(
-        self, row: Sequence[LayerAt], x: Tensor, states: Iterator[State | None], ran: Ran, *, final: bool = False
+        self,
+        row: Sequence[LayerAt],
+        x: Tensor,
+        states: Iterator[Any],
+        ran: Ran,
+        *,
+        final: bool = False,
     ) -> Tensor:
         """The output of a row of layers, by its plan; `final`: the mean of its last neurons is not asked for."""
         at = 0
@@ -156,7 +162,7 @@ class Network(nn.Module):
                 if step.run is None:
                     x = joined(self, step.parts[0], x, lambda branch, x: self._run(branch, x, states, ran))
                     break
-                given = [next(states) for part in step.parts if part.role == "neurons"]
+                given = [next(states) for part in step.parts if part.role in WITH_STATE]
                 x, means, after = step.run(x, given)
                 if means is None or (means and ran.mask is not None):
                     means = [] if final and at == len(row) else [mean_of(x, ran.mask)]
@@ -168,12 +174,13 @@ class Network(nn.Module):
 
     def observe(self, x: Tensor, state: NetworkState | None = None) -> tuple[list[Activity], NetworkState]:
         """What every layer of neurons did, potentials included; the last one's spikes are the output."""
-        activities, after = [], []
-        walked = self.walk(x, state, potentials=True)
-        for part, (layer, out) in zip(every_part(parts_of(self)), walked, strict=True):
-            if isinstance(out, tuple):
-                activities.append(Activity(self.name(part.path), neuron_of(layer), out[0], out[2]))
-                after.append(out[1])
+        row, after = parts_of(self), []
+        visited = self._visit(row, self.in_floats(x), self._states(state, row), True, after)
+        activities = [
+            Activity(self.name(part.path), neuron_of(part.layer), out[0], out[2])
+            for part, _, out in visited
+            if part.role == "neurons"
+        ]
         return activities, tuple(after)
 
     def name(self, where: int | Path) -> str:
@@ -196,29 +203,30 @@ class Network(nn.Module):
         return {
             name
             for part in every_part(parts_of(self))
-            if part.role in ("neurons", "delay")
+            if part.role in ("neurons", "delay", "stateful")
             for name in self.parameters_of(part.path)
             if ".learned." in name
         }
 
     def walk(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[tuple]:
-        """Each layer with its output, (output, state[, potentials]) where it has state; a joint behind its branches."""
+        """Each layer with its output, (output, state[, potentials]) of neurons; a joint behind its branches."""
         for part, _, out in self.visit(x, state, potentials=potentials):
             yield part.layer, out
 
     def visit(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[Visited]:
         """As `walk`: each layer where it stands, with what enters it and its output."""
         x, row = self.in_floats(x), parts_of(self)
-        yield from self._visit(row, x, self._states(state, row), potentials)
+        yield from self._visit(row, x, self._states(state, row), potentials, [])
 
     def _visit(
-        self, row: list[LayerAt], x: Tensor, states: Iterator[State | None], potentials: bool
+        self, row: list[LayerAt], x: Tensor, states: Iterator[Any], potentials: bool, after: list[Any]
     ) -> Iterator[Visited]:
+        """As `visit`, of a row; `after` takes in the states after the last step."""
         for part in row:
             inner: list[Visited] = []
 
             def run(branch: list[LayerAt], x: Tensor, inner: list[Visited] = inner) -> Tensor:
-                visited = list(self._visit(branch, x, states, potentials))
+                visited = list(self._visit(branch, x, states, potentials, after))
                 inner.extend(visited)
                 return visited[-1].spikes
 
@@ -226,6 +234,10 @@ class Network(nn.Module):
             if part.role == "neurons":
                 given = next(states)
                 out = self._observed(part, x, given) if potentials else part.layer(x, given)
+                after.append(out[1])
+            elif part.role == "stateful":
+                out, carried = part.layer(x, next(states))
+                after.append(carried)
             elif part.role == "joint":
                 out = joined(self, part, x, run)
             else:
@@ -248,9 +260,9 @@ class Network(nn.Module):
             )
         return ran, after, potentials
 
-    def _states(self, state: NetworkState | None, row: list[LayerAt]) -> Iterator[State | None]:
+    def _states(self, state: NetworkState | None, row: list[LayerAt]) -> Iterator[Any]:
         roles = [part.role for part in every_part(row)]
-        count = roles.count("neurons")
+        count = sum(map(roles.count, WITH_STATE))
         if state is not None and state != () and "delay" in roles:
             raise SnnError("network.run: with a Delay a recording runs whole, spikes are under way between its steps.")
         if state is not None:

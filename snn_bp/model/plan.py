@@ -156,7 +156,8 @@ def _fits(link: Link, inputs: int, dtype: torch.dtype) -> bool:
         if not runs_here(weights, dtype):
             return False
         given = weights._parameters
-        if _misfits(given["weight"], (*shape, inputs)) or _misfits(given["bias"], shape):
+        weight = given["weight"] if "weight" in given else given["raw"]  # a constrained one is made of it
+        if _misfits(weight, (*shape, inputs)) or _misfits(given["bias"], shape):
             return False
     elif shape != (inputs,):
         return False
@@ -220,6 +221,10 @@ def _alone(part: LayerAt, given: Input) -> Step:
         return Step((part,), steps.MASKED, partial(run_masked_norm, layer, given.mask), is_known)
     if part.role == "neurons":
         return Step((part,), steps.ONE_BY_ONE, partial(steps.run_neurons, layer), is_known)
+    if part.role == "stateful":
+        return Step((part,), steps.AS_IT_IS, partial(steps.run_stateful, layer), is_known)
+    if part.role == "over time":
+        return Step((part,), steps.AS_IT_IS, steps.over_time(partial(layer, mask=given.mask)), is_known)
     run = steps.over_time(layer) if part.role in ("delay", "dropout") else steps.on_rows(steps.by_itself, layer)
     return Step((part,), steps.AS_IT_IS, run, is_known)
 

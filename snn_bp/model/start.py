@@ -11,6 +11,7 @@ from snn_bp.errors import SnnError, check_number
 from snn_bp.errors.fields import LARGEST
 from snn_bp.kernels import simulate
 from snn_bp.model.blocks import LayerAt, Path, every_part, joined, own_weights, parts_of, role_of
+from snn_bp.model.constrained import ConstrainedLinear
 from snn_bp.model.exact import has_known_class, is_exact
 from snn_bp.model.network import Network, check_network, neuron_of
 from snn_bp.model.plan import apply_stateless
@@ -121,7 +122,7 @@ def _fronts(row: Iterable[LayerAt]) -> Iterator[tuple[Path, LayerAt]]:
             weights = None
         elif part.role == "weights":
             weights = part
-        elif part.role == "norm" or not has_known_class(part.layer):
+        elif part.role in ("norm", "other", "stateful", "over time") or not has_known_class(part.layer):
             weights = None
 
 
@@ -164,6 +165,8 @@ def _source(layer: nn.Module, name: str) -> nn.Parameter | None:
     own = layer._parameters
     if own.get(name) is not None:
         return own[name]
+    if name == "weight" and type(layer) is ConstrainedLinear:
+        return layer.raw
     if own.get(f"{name}_orig") is not None and f"{name}_mask" in layer._buffers:  # torch.nn.utils.prune
         return own[f"{name}_orig"]
     return own.get(f"{name}_g")  # torch.nn.utils.weight_norm

@@ -15,6 +15,7 @@ from snn_bp.kernels.cpu.pool import max_pool
 from snn_bp.kernels.cpu.sparse_ops import convolve, linear
 from snn_bp.kernels.layout import CHANNELS_FIRST, CHANNELS_LAST, lies_channels_last, permuted
 from snn_bp.model.blocks import fold, follow, role_of
+from snn_bp.model.constrained import ConstrainedLinear
 from snn_bp.model.modules import Neurons
 from snn_bp.neurons import Coefficients, State
 
@@ -23,7 +24,9 @@ Run: TypeAlias = Callable[[Tensor, list[State | None]], tuple[Tensor, list[Tenso
 CHAIN, COMPILED, ONE_BY_ONE = "one event-driven operation", "one compiled operation", "one by one"
 BY_EVENTS, AS_IT_IS, JOINED = "by events", "as it is", "its branches joined"
 MASKED = "over the steps that there are"
-KERNELS: dict[type[nn.Module], Callable] = {nn.Linear: linear, nn.Conv2d: convolve, nn.MaxPool2d: max_pool}
+KERNELS: dict[type[nn.Module], Callable] = {
+    nn.Linear: linear, ConstrainedLinear: linear, nn.Conv2d: convolve, nn.MaxPool2d: max_pool
+}  # fmt: skip
 
 
 def run_chain(links, memory: chain.Memory, x: Tensor, states: list[State | None]):
@@ -79,7 +82,13 @@ def run_neurons(layer: nn.Module, x: Tensor, states: list[State | None]):
     return out, None, [state]
 
 
-def over_time(layer: nn.Module) -> Run:
+def run_stateful(layer: nn.Module, x: Tensor, states: list):
+    """A layer with a state that is no neuron, by its own forward; without states from its start."""
+    out, state = layer(x, *states)
+    return out, [], [state]
+
+
+def over_time(layer: Callable[[Tensor], Tensor]) -> Run:
     """A layer without state that sees all steps as they are."""
     return lambda x, _: (layer(x), [], [])
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError, check_kind
 from snn_bp.model.activity import Activity, slopes_and_height, threshold_distances
-from snn_bp.model.blocks import convolve, own_weights
-from snn_bp.model.exact import has_known_class, why_strange
 from snn_bp.model.losses import Loss, loss_of, scores_of
 from snn_bp.model.network import Network, has_state, neuron_of
+from snn_bp.model.operations import fan_out, why_uncounted
+from snn_bp.model.operations import operations as operations_of
 from snn_bp.neurons import is_spiking
 from snn_bp.runs.folder import Run
 from snn_bp.runs.interval import wilson_interval
@@ -125,24 +125,13 @@ def count_activity(
             if is_spiking(neuron_of(layer)):
                 spikes[name] = spikes.get(name, 0.0) + float(out.sum())
             if layer.recurrence is not None:  # spikes of the last step are not propagated
-                recurrent = float(out[:-1].sum()) * layer.recurrence.out_features
+                recurrent = float((out[:-1].sum((0, 1)) * fan_out(layer.recurrence)).sum())
                 operations[name] = operations.get(name, 0.0) + recurrent
-        elif part.role == "weights":
-            operations[name] = operations.get(name, 0.0) + _operations(layer, entering)
-        elif not has_known_class(layer) and own_weights(part):
+        elif (why := why_uncounted(part)) is not None:
             if not_counted is None:
-                raise SnnError(
-                    f"evaluate: {name} {why_strange(layer)} Its operations are not counted; counts=False asks none."
-                )
+                raise SnnError(f"evaluate: {name} {why} Its operations are not counted; counts=False asks none.")
             not_counted.add(name)
+        elif (count := operations_of(layer, entering)) is not None:
+            operations[name] = operations.get(name, 0.0) + count
         x = out
     return x
-
-
-def _operations(layer: Any, x: Tensor) -> float:
-    """How many weights the inputs of `x` that are not zero meet."""
-    active = (x != 0).flatten(0, 1)
-    if layer.weight.dim() == 2:
-        return float(active.sum()) * layer.out_features
-    met = convolve(layer, active.to(x.dtype), torch.ones_like(layer.weight[: layer.groups]))
-    return float(met.double().sum()) * layer.out_channels / layer.groups

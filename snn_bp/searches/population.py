@@ -65,7 +65,10 @@ def runs_together(network: Network) -> bool:
     weights = list(network.parameters())
     small = sum(weight.numel() for weight in weights) <= MAX_WEIGHTS
     unshared = len(weights) == sum(1 for layer in network.layers for _ in layer.parameters())
-    plain = all(part.role in ("weights", "norm") or not list(part.layer.parameters()) for part in parts_of(network))
+    plain = all(
+        (part.role in ("weights", "norm") and not hasattr(part.layer, "raw")) or not list(part.layer.parameters())
+        for part in parts_of(network)
+    )
     return small and unshared and plain and network.floats is network and all(map(is_exact, network.layers))
 
 

@@ -14,7 +14,14 @@ from snn_bp.runs.experiment import Train
 from snn_bp.searches.methods import Method
 from snn_bp.searches.objective import Objective
 from snn_bp.searches.population import load_point, norms_of, value_points
-from snn_bp.training.optimizer import explain_nonfinite, freeze_norm, learning_rate, make_optimizer, train_step
+from snn_bp.training.optimizer import (
+    explain_nonfinite,
+    freeze_norm,
+    learning_rate,
+    make_optimizer,
+    sharpen_delays,
+    train_step,
+)
 
 
 class Population:
@@ -85,6 +92,7 @@ class Backpropagation:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, step=self.taken, steps=self.steps, batches=self.batches)
         freeze_norm(self.network, config, self.taken, of=self.steps)
+        sharpen_delays(self.network, self.taken, of=self.steps)
         step = train_step(self.network, self.optimizer, x, targets, config)
         if not (math.isfinite(step.loss) and math.isfinite(step.grad_norm)):
             epoch, batch = divmod(self.taken, self.batches)

@@ -36,6 +36,7 @@ from snn_bp.training.optimizer import (
     learning_rate,
     make_device,
     make_optimizer,
+    sharpen_delays,
     train_step,
 )
 from snn_bp.training.progress import Progress, Tally, layer_updates, results_line
@@ -160,6 +161,7 @@ def _run_epochs(run: Run, checkpoint: Checkpoint | None, progress: Progress, sav
     with noted_signals() as stop, torch.random.fork_rng(devices=[]), bar:
         while at.epoch < config.epochs:
             freeze_norm(network, config, at.epoch, of=config.epochs)
+            sharpen_delays(network, at.epoch, of=config.epochs)
             tally, order = Tally(**at.sums), dataset.batches("train", seed=_draw(seed, at.epoch))
             before, lr = [], 0.0
             while at.batch < batches:

@@ -109,6 +109,13 @@ def freeze_norm(network: Network, config: Train, done: int, *, of: int) -> None:
         network.freeze_norm = done >= of * (1 - config.freeze_norm)
 
 
+def sharpen_delays(network: Network, done: int, *, of: int) -> None:
+    """Reduce the spread of delays that are learned to what it is when so much of a training is done."""
+    for layer in network.modules():
+        if hasattr(layer, "sharpen"):
+            layer.sharpen(done / of)  # type: ignore[operator]
+
+
 def learning_rate(config: Train, *, step: int, steps: int, batches: int) -> float:
     """The rate at one of all `steps`, `batches` of them an epoch: a climb from 0, then the schedule."""
     climb = math.ceil(config.warmup * steps)

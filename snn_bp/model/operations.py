@@ -1,0 +1,64 @@
+"""How many synaptic operations a layer does: an operation is a weight that an input other than zero meets."""
+
+from functools import singledispatch
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snn_bp.model.blocks import LayerAt, convolve, own_weights
+from snn_bp.model.constrained import ConstrainedLinear
+from snn_bp.model.exact import has_known_class, why_strange
+from snn_bp.model.temporal import CausalConv, DelayedLinear
+
+
+def why_uncounted(at: LayerAt) -> str | None:
+    """Why the operations of a layer are not known, in a sentence about it; None where they are."""
+    if at.role in ("weights", "neurons") or has_known_class(at.layer) or not own_weights(at):
+        return None
+    return why_strange(at.layer)
+
+
+@singledispatch
+def operations(layer: nn.Module, x: Tensor) -> float | None:
+    """The operations of a layer of a known class on `x` `[time, batch, ...]`; None where it has no synapses."""
+    return None
+
+
+def fan_out(layer: Any) -> Tensor | int:
+    """How many weights lead on from each input of a dense layer, `[inputs]`, or the one number of all."""
+    return layer.fan_out() if hasattr(layer, "fan_out") else layer.out_features
+
+
+@operations.register
+def _dense(layer: nn.Linear, x: Tensor) -> float:
+    return float((x != 0).sum()) * layer.out_features
+
+
+@operations.register
+def _constrained(layer: ConstrainedLinear, x: Tensor) -> float:
+    return float(((x != 0).flatten(0, -2).sum(0) * layer.fan_out()).sum())
+
+
+@operations.register(nn.Conv1d)
+@operations.register(nn.Conv2d)
+def _conv(layer: Any, x: Tensor) -> float:
+    active = (x != 0).flatten(0, 1).to(x.dtype)
+    met = convolve(layer, active, torch.ones_like(layer.weight[: layer.groups]))
+    return float(met.double().sum()) * layer.out_channels / layer.groups
+
+
+@operations.register(nn.ConvTranspose1d)
+@operations.register(nn.ConvTranspose2d)
+def _transposed(layer: Any, x: Tensor) -> float:
+    function = F.conv_transpose1d if layer.weight.dim() == 3 else F.conv_transpose2d
+    active, ones = (x != 0).flatten(0, 1).to(x.dtype), torch.ones_like(layer.weight[:, :1])
+    met = function(active, ones, None, layer.stride, layer.padding, layer.output_padding)
+    return float(met.double().sum()) * layer.out_channels
+
+
+@operations.register(CausalConv)
+@operations.register(DelayedLinear)
+def _over_time(layer: Any, x: Tensor) -> float:
+    return layer.operations(x)
