@@ -1,7 +1,11 @@
 """What torch does around an operation: derivatives of derivatives, transforms, buffers written again, counters."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
+from catalogue import NEURON_COUNT, NEURONS, assert_same
 from torch import nn
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vmap
@@ -28,7 +32,11 @@ from snn_bp import (
 )
 from snn_bp.chip.folding import folded
 from snn_bp.chip.rules import chip_blocks
+from snn_bp.kernels.arguments import parameters_of
+from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu.conv import MAX_TABLES, footprints
+from snn_bp.kernels.operator import neuron as operator
+from snn_bp.kernels.operator import run_differentiable
 
 # torch itself loads its decompositions for forward mode by what it has since deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")
@@ -99,6 +107,39 @@ def test_a_batch_of_gradients_is_refused_in_one_sentence(name):
         torch.autograd.grad(
             out, [x, *network.parameters()], torch.eye(2).double(), is_grads_batched=True, allow_unused=True
         )
+
+
+@pytest.mark.parametrize("neuron", NEURONS, ids=repr)
+def test_the_operator_gives_what_autograd_alone_gives(neuron, noise):
+    constants = Constants.of(neuron)
+    shapes = [(5, 3, NEURON_COUNT), *[(3, NEURON_COUNT)] * 4]
+    x, *state = (noise(*shape, seed=n).requires_grad_() for n, shape in enumerate(shapes))
+    values = [value.detach().clone().requires_grad_() for value in parameters_of(neuron, x, {})]
+    leaves, pull = (x, *state, *values), noise(5, 3, NEURON_COUNT, seed=9)
+    equation = (constants.key, "ATan", 2.0, "threshold", True, constants.needs_current(True))
+
+    def outcome(run):
+        out = run(x, state, values, *equation)
+        pulled = sum(
+            (pull[: len(each)] * each).sum() for each in (*out[:2], *out[4:]) if each.numel() and each.requires_grad
+        )
+        return [*out, *torch.autograd.grad(pulled, leaves, allow_unused=True)]
+
+    pairs = zip(outcome(run_differentiable), outcome(operator), strict=True)
+    assert_same(**{str(n): pair for n, pair in enumerate(pairs) if pair[1] is not None})
+
+
+def test_a_first_gradient_leaves_torchs_compiler_alone():
+    program = (
+        "import sys, torch; from snn_bp import *; x = torch.ones(3, 2, 4, requires_grad=True);"
+        "simulate(LIF(beta=0.5), x)[0].sum().backward();"
+        "OnChip(Network((Dense(2), LIF(beta=0.5, reset='zero')), (4,)))(x).sum().backward();"
+        "print('torch._dynamo' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("neuron", [LIF(beta=0.9, reset="zero"), CubaLIF(alpha=0.5, beta=0.9), LI(beta=0.9)], ids=repr)

@@ -16,10 +16,10 @@ from snn_bp.chip.folding import Sum, folded
 from snn_bp.chip.graph import BIAS_HIGH, THRESHOLD_HIGH
 from snn_bp.chip.rules import LOIHI, chip_blocks, name_of, neurons_of
 from snn_bp.errors import SnnError
-from snn_bp.kernels.around import first_derivatives, has_hooks_on_every_module, is_transformed
+from snn_bp.kernels.around import first_derivatives, has_hooks_on_every_module, is_plain, is_transformed
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.fixed import ONE, simulate_fixed
-from snn_bp.kernels.operator import neuron_adjoint
+from snn_bp.kernels.operator import neuron_adjoint, run_adjoint
 from snn_bp.model.blocks import Block, Layers
 from snn_bp.neurons import coefficients, has_current, is_spiking
 from snn_bp.surrogates import Surrogate
@@ -206,7 +206,8 @@ class _IntegerNeurons(torch.autograd.Function):
         learns = any(ctx.needs_input_grad[5:8])
         reset, nothing = "zero" if spiking else "none", potentials.new_empty(0)
         constants = Constants(current=current, adapts=False, spiking=spiking, reset=reset, detach=ctx.detach)
-        gx, gi0, _, gv0, gs0, g_alpha, g_beta, _, _, g_theta = neuron_adjoint(
+        adjoint = run_adjoint if is_plain(potentials) else neuron_adjoint
+        gx, gi0, _, gv0, gs0, g_alpha, g_beta, _, _, g_theta = adjoint(
             [potentials, nothing, currents if learns else nothing], [u, zero, v, s],
             [alpha.contiguous(), beta.contiguous(), zero, zero, threshold.expand(v.shape).contiguous()],
             [g_spikes if spiking else None, g_potentials],

@@ -1,5 +1,6 @@
 """What a caller hands to `simulate`, checked: the input, coefficients in place of the neuron's own, and a state."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.errors import SnnError, is_number, shown
+from snn_bp.kernels.around import is_plain
 from snn_bp.kernels.bind import Constants
 from snn_bp.neurons import (
     Coefficients,
@@ -51,7 +53,7 @@ def parameters_of(neuron: Neuron, x: Tensor, replacements: Mapping[str, Tensor])
     values = {**coefficients(neuron), **replacements}
     tensors = [
         _parameter(f"{type(neuron).__name__}: {name}", values[name], x) if name in replacements
-        else torch.as_tensor(values[name], dtype=x.dtype, device=x.device)
+        else number(values[name], x)
         for name in Coefficients._fields
     ]  # fmt: skip
     if all(tensor.dim() == 0 for tensor in tensors):
@@ -85,6 +87,24 @@ def first_state(neuron: Neuron, x: Tensor, state: State | None, constants: Const
             for name, need in needed.items()
         )
     )
+
+
+def number(value: Any, x: Tensor) -> Tensor:
+    """A number, or numbers, as a tensor in the type of `x` and on its device.
+
+    On a GPU a number is copied once and kept: each copy waits for all that runs there.
+    """
+    if not (x.is_cuda and isinstance(value, int | float) and is_plain(x)):
+        return torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    if torch.cuda.is_current_stream_capturing():  # nothing can be copied from here, and what is made stays the graph's
+        return x.new_full((), value)
+    return _kept(float(value), x.dtype, x.device)
+
+
+@functools.lru_cache(maxsize=4096)
+def _kept(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(value, dtype=dtype, device=device)
 
 
 def _parameter(what: str, value: Any, x: Tensor) -> Tensor:

@@ -46,6 +46,11 @@ def is_watched() -> bool:
     )
 
 
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether these are tensors that compute by torch's own rules, and nothing traces or sees what is done to them."""
+    return all(type(each) in PLAIN for each in tensors) and not torch.compiler.is_compiling() and not is_watched()
+
+
 def has_hooks_on_every_module() -> bool:
     """Whether torch calls a hook around every module."""
     return bool(BEFORE or AFTER or BEFORE_BACKWARD or AFTER_BACKWARD)

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from snn_bp.errors import check_choice, check_flag
 from snn_bp.kernels.arguments import check_input, first_state, parameters_of
-from snn_bp.kernels.around import PLAIN, is_transformed, is_watched
+from snn_bp.kernels.around import PLAIN, is_plain, is_transformed, is_watched
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.layout import CHANNELS_FIRST, CHANNELS_LAST, lies_channels_last, permuted
-from snn_bp.kernels.operator import is_compiled, run_neuron
+from snn_bp.kernels.operator import is_compiled, run_differentiable, run_neuron
 from snn_bp.kernels.operator import neuron as compiled_neuron
 from snn_bp.kernels.reference import simulate_reference
 from snn_bp.kernels.state import state_of
@@ -75,9 +75,10 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
         graded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (y, *first, *values))
         saves_current = graded and constants.needs_current(values.alpha.requires_grad)
         record = graded or potentials or not constants.spiking
-        # a function where nothing is differentiated or traced: an operator's first call loads torch's compiler
-        alone = not graded and type(y) is Tensor and not torch.compiler.is_compiling() and not is_watched()
-        run: Callable = run_neuron if alone else compiled_neuron
+        # an operator where something looks on: its first call loads torch's compiler, and every call takes longer
+        run: Callable = compiled_neuron
+        if is_plain(y, *first, *values):
+            run = run_differentiable if graded else run_neuron
         spikes, v, _, _, *last = run(
             y, list(first), list(values), constants.key, surrogate.shape, float(surrogate.slope), surrogate.per,
             record, saves_current,

@@ -1,5 +1,6 @@
 """The compiled kernels as one torch operator, forward and adjoint: autograd, `torch.compile` and autocast know it.
 
+Where nothing looks on, `run_differentiable` is the same for autograd alone, and takes less time around small kernels.
 State, coefficients and gradients come as lists in the order of `FullState` and `Coefficients`, the constants of the
 equation as their `key`. Tensors choose the kernel: `cpu/neuron.py` or `gpu/neuron.py`.
 """
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.kernels.around import check_backward
+from snn_bp.kernels.around import check_backward, first_derivatives
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu import neuron as cpu_neuron
 from snn_bp.kernels.cpu.aligned import aligned_empty
@@ -71,14 +72,31 @@ def run_adjoint(
 
     `traces` are v, a, i; `g_out` the gradients of spikes and potentials, `g_last` those of the last state.
     """
-    run = gpu_neuron.run_backward if gpu_neuron.serves(traces[0]) else _backward_on_cpu
-    gx, first, sums = run(
-        traces, state, coefficients, Constants.of_key(key), (shape, "threshold" if per == "threshold" else "potential"),
-        slope, g_out, g_last, saves_current=saves_current, learns=learns,
-    )  # fmt: skip
+    gx, first, sums = _run_backward(
+        traces, state, coefficients, g_out, g_last, key, shape, slope, per, saves_current, learns
+    )
     if not learns:
         return [gx, *first, *map(torch.zeros_like, coefficients)]
-    return [gx, *first, *(total.sum() if coefficients[0].dim() == 0 else total for total in sums)]
+    return [gx, *first, *(_over_neurons(total, coefficients) for total in sums)]
+
+
+def _run_backward(
+    traces: Sequence[Tensor], state: Sequence[Tensor], coefficients: Sequence[Tensor],
+    g_out: Sequence[Tensor | None], g_last: Sequence[Tensor | None],
+    key: str, shape: str, slope: float, per: str, saves_current: bool, learns: bool,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:  # fmt: skip
+    """As `run_adjoint`, with the gradients of the coefficients at each neuron, undefined unless `learns`."""
+    run = gpu_neuron.run_backward if gpu_neuron.serves(traces[0]) else _backward_on_cpu
+    unit: Unit = "threshold" if per == "threshold" else "potential"
+    return run(
+        traces, state, coefficients, Constants.of_key(key), (shape, unit), slope, g_out, g_last,
+        saves_current=saves_current, learns=learns,
+    )  # fmt: skip
+
+
+def _over_neurons(total: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
+    """The gradient of a coefficient, of which `total` is the part of each neuron."""
+    return total.sum() if coefficients[0].dim() == 0 else total
 
 
 neuron_adjoint = torch.library.custom_op(
@@ -116,6 +134,42 @@ def _backward(ctx, gradients):
 
 
 neuron.register_autograd(_backward, setup_context=_setup_context)
+
+
+def run_differentiable(
+    x: Tensor, state: Sequence[Tensor], coefficients: Sequence[Tensor],
+    key: str, shape: str, slope: float, per: str, record: bool, saves_current: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """As `run_neuron`, with gradients."""
+    assert record, "simulate() records whenever a gradient can be asked for"
+    return _Neuron.apply((key, shape, slope, per), saves_current, x, *state, *coefficients)
+
+
+class _Neuron(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, equation: tuple[str, str, float, str], saves_current: bool, x: Tensor, *tensors: Tensor):
+        out = run_neuron(x, tensors[:4], tensors[4:], *equation, True, saves_current)
+        ctx.equation, ctx.saves_current = equation, saves_current
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*out[1:4], *tensors)
+        ctx.mark_non_differentiable(*out[2:4])
+        return tuple(out)
+
+    @staticmethod
+    @first_derivatives("neurons")
+    def backward(ctx, g_spikes, g_potentials, _, __, *g_last):
+        needs, saved = ctx.needs_input_grad[2:], ctx.saved_tensors
+        traces, state, coefficients = saved[:3], saved[3:7], saved[7:]
+        key, shape, slope, per = ctx.equation
+        gx, first, sums = _run_backward(
+            traces, state, coefficients, (g_spikes, g_potentials), g_last,
+            key, shape, slope, per, ctx.saves_current, any(needs[5:]),
+        )  # fmt: skip
+        given = [g if need else None for g, need in zip((gx, *first), needs[:5], strict=True)]
+        learned = [
+            _over_neurons(total, coefficients) if need else None for total, need in zip(sums, needs[5:], strict=True)
+        ]
+        return None, None, *given, *learned
 
 
 def _forward_on_cpu(

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from snn_bp import equations
+from snn_bp.kernels.arguments import number
 from snn_bp.kernels.bind import Constants, bind, slope_functions
 from snn_bp.surrogates import Unit
 
@@ -75,12 +76,13 @@ def run_backward(
         SAVES_CURRENT=saves_current, LEARNS=learns,
     )  # fmt: skip
     empty = potentials.new_empty(0)
-    slope_now = potentials.new_full((), slope)  # a number would reach the kernel in single precision
+    slope_now = number(float(slope), potentials)  # as a plain one it would reach the kernel in single precision
     optional = [empty if each is None else each for each in (matrix, *g_out)]
-    g_last = [torch.zeros_like(v) if g is None else g for g in g_last]
+    zero = torch.zeros_like(v) if any(g is None for g in g_last) else empty
+    g_last = [zero if g is None else g for g in g_last]
     gx = torch.empty_like(potentials)
     g_first = [torch.empty_like(v, memory_format=torch.contiguous_format) for _ in first]
-    sums = [torch.empty_like(v if learns else empty, memory_format=torch.contiguous_format) for _ in coefficients]
+    sums = [torch.empty_like(v, memory_format=torch.contiguous_format) if learns else empty for _ in coefficients]
     inputs = [*traces, *first, *coefficients, slope_now, *optional, *g_last]
     _launch(kernel, inputs, [gx, *g_first, *sums], potentials, recurrent, (len(potentials) - 1) * v.numel())
     return gx, g_first, sums

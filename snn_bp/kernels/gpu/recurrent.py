@@ -4,13 +4,13 @@ A program owns a few samples and all their neurons. Their spikes of the step bef
 multiplied with tiles of V: equal to the layer's own loop up to the order of a sum.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from snn_bp.kernels.arguments import first_state, parameters_of
-from snn_bp.kernels.around import check_backward
+from snn_bp.kernels.around import check_backward, first_derivatives, is_plain
 from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.gpu import neuron as gpu_neuron
 from snn_bp.kernels.operator import SURROGATE, TENSORS
@@ -44,10 +44,12 @@ def simulate_recurrent_gpu(
     values = [value[0] if value.dim() else value for value in parameters_of(neuron, y, parameters)]
     first = first_state(neuron, y, state, constants)
     constant = y.new_zeros(y.shape[2]) if bias is None else bias.to(y.dtype)
-    spikes, v, _, _, *last = recurrent(
-        y, weight.to(y.dtype), constant, list(first), values,
-        constants.key, surrogate.shape, float(surrogate.slope), surrogate.per,
-    )  # fmt: skip
+    given = (y, weight.to(y.dtype), constant, *first, *values)
+    equation = constants.key, surrogate.shape, float(surrogate.slope), surrogate.per
+    if is_plain(y, *given[2:]):
+        spikes, v, _, _, *last = _Recurrent.apply(equation, *given)
+    else:
+        spikes, v, _, _, *last = recurrent(*given[:3], list(first), values, *equation)
     return spikes.to(x.dtype), state_of(FullState(*last), constants), v
 
 
@@ -114,30 +116,58 @@ def _(traces, weight, state, coefficients, *_):
 
 def _setup_context(ctx, inputs, output) -> None:
     _, weight, _, state, coefficients, *ctx.equation = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*output[:4], weight, *state, *coefficients)
-    ctx.mark_non_differentiable(*output[2:4])
+    _keep(ctx, output, weight, *state, *coefficients)
 
 
 def _backward(ctx, gradients):
-    g_spikes, g_potentials, _, _, *g_last = gradients
-    check_backward("Recurrent", (g_spikes, g_potentials, *g_last))
-    spikes, *traces = ctx.saved_tensors[:4]
-    weight, state, coefficients = ctx.saved_tensors[4], ctx.saved_tensors[5:9], ctx.saved_tensors[9:]
-    needs_state, needs_coefficients = ctx.needs_input_grad[3:5]
-    gx, *others = recurrent_adjoint(
-        traces, weight, state, coefficients, [g_spikes, g_potentials], g_last, *ctx.equation, any(needs_coefficients)
+    check_backward("Recurrent", tuple(gradients[:2]) + tuple(gradients[4:]))
+    needs_x, needs_weight, needs_bias, needs_state, needs_coefficients = ctx.needs_input_grad[:5]
+    found = _gradients(
+        ctx, recurrent_adjoint, gradients, needs_x, needs_weight, needs_bias, *needs_state, *needs_coefficients
     )
-    g_weight = gx[0].t() @ state[3] + gx[1:].flatten(0, 1).t() @ spikes[:-1].flatten(0, 1)
-    inputs = [
-        g if need else None for g, need in zip((gx, g_weight, gx.sum((0, 1))), ctx.needs_input_grad, strict=False)
-    ]
-    first = [g if need else None for g, need in zip(others[:4], needs_state, strict=True)]
-    learned = [g if need else None for g, need in zip(others[4:], needs_coefficients, strict=True)]
-    return *inputs, first, learned, *(None for _ in ctx.equation)
+    return *found[:3], found[3:7], found[7:], *(None for _ in ctx.equation)
 
 
 recurrent.register_autograd(_backward, setup_context=_setup_context)
+
+
+class _Recurrent(torch.autograd.Function):
+    """As `recurrent` where nothing looks on: an operator's machinery takes longer than a small kernel."""
+
+    @staticmethod
+    def forward(ctx, equation: tuple[str, str, float, str], x: Tensor, weight: Tensor, bias: Tensor, *tensors: Tensor):
+        out = _run(x, weight, bias, tensors[:4], tensors[4:], *equation)
+        ctx.equation = equation
+        _keep(ctx, out, weight, *tensors)
+        return tuple(out)
+
+    @staticmethod
+    @first_derivatives("Recurrent")
+    def backward(ctx, *gradients):
+        return None, *_gradients(ctx, _run_adjoint, gradients, *ctx.needs_input_grad[1:])
+
+
+def _keep(ctx, output: Sequence[Tensor], *tensors: Tensor) -> None:
+    """What the backward pass reads: spikes and traces, weight, first state and coefficients."""
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*output[:4], *tensors)
+    ctx.mark_non_differentiable(*output[2:4])
+
+
+def _gradients(ctx, adjoint: Callable, gradients: Sequence[Tensor | None], *needs: bool) -> list[Tensor | None]:
+    """Gradients of x, weight, bias, first state and coefficients, None where none is needed."""
+    g_spikes, g_potentials, _, _, *g_last = gradients
+    spikes, *traces = ctx.saved_tensors[:4]
+    weight, state, coefficients = ctx.saved_tensors[4], ctx.saved_tensors[5:9], ctx.saved_tensors[9:]
+    gx, *others = adjoint(
+        traces, weight, state, coefficients, [g_spikes, g_potentials], g_last, *ctx.equation, any(needs[7:])
+    )
+    g_weight = g_bias = None
+    if needs[1]:
+        g_weight = gx[0].t() @ state[3] + gx[1:].flatten(0, 1).t() @ spikes[:-1].flatten(0, 1)
+    if needs[2]:
+        g_bias = gx.sum((0, 1))
+    return [g if need else None for g, need in zip((gx, g_weight, g_bias, *others), needs, strict=True)]
 
 
 def _like(x: Tensor, exists: bool) -> Tensor:
