@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from snn_bp.runtime.gpu import convolve_exactly
 from snn_bp.runtime.optimizers import without_compiler
 from snn_bp.runtime.process import keep_freed_memory
 from snn_bp.runtime.signals import noted_signals
@@ -22,7 +23,7 @@ def test_every_switch_is_in_readme_and_readme_names_no_other():
     switches = set(re.findall(r'is_on\("(\w+)"\)', source))
 
     assert switches == set(re.findall(r"^\| `SNN_BP_(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
-    assert len(switches) == 6
+    assert len(switches) == 7
 
 
 def test_waiting_threads_spin_where_the_switch_is_off():
@@ -70,3 +71,13 @@ def test_a_command_runs_exit_functions_and_says_its_code_either_way(switch):
     )
 
     assert (done.returncode, done.stdout.strip()) == (3, "last")
+
+
+def test_cudnn_stays_as_torch_has_it_where_the_switch_is_off(monkeypatch):
+    with torch.backends.cudnn.flags(allow_tf32=True, deterministic=False):
+        convolve_exactly.cache_clear()
+        monkeypatch.setenv("SNN_BP_EXACT_CONVOLUTIONS", "0")
+        assert not convolve_exactly() and torch.backends.cudnn.allow_tf32
+        convolve_exactly.cache_clear()
+        monkeypatch.delenv("SNN_BP_EXACT_CONVOLUTIONS")
+        assert convolve_exactly() and not torch.backends.cudnn.allow_tf32 and torch.backends.cudnn.deterministic

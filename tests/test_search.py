@@ -212,7 +212,7 @@ def test_all_methods_meet_the_same_mini_batches(monkeypatch):
 
 
 def test_backpropagation_is_the_step_of_training():
-    asked = Experiment(DATA, MODEL, Train(lr=0.01, warmup=0, schedule="constant"), seed=5)
+    asked = Experiment(DATA, MODEL, Train(lr=0.01, warmup=0, schedule="constant", device="cpu"), seed=5)
     dataset = runs.few(DATA)
     network = asked.network(dataset.shape)
     found = search(asked, method="bptt", budget=24, quiet=True)

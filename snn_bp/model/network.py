@@ -24,6 +24,7 @@ from snn_bp.model.modules import Neurons
 from snn_bp.model.names import name_of
 from snn_bp.model.plan import Input, apply_stateless, in_words, plan, reads_bytes
 from snn_bp.neurons import Neuron, State
+from snn_bp.runtime.gpu import convolve_exactly
 from snn_bp.runtime.process import keep_freed_memory
 from snn_bp.surrogates import ATan, Surrogate, check_surrogate
 
@@ -82,6 +83,7 @@ class Network(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         keep_freed_memory()
+        convolve_exactly()
         check_choice("Network: memory", memory, ("full", "low"))
         if not isinstance(model, tuple | list) or not isinstance(input_shape, tuple | list):
             given = model if not isinstance(model, tuple | list) else input_shape
