@@ -71,6 +71,16 @@ def test_times_in_the_table_are_those_of_the_result_file(row):
     assert peers == [f"{ms[name] / ms['snn_bp']:.1f}x" for name in names]
 
 
+@pytest.mark.parametrize("row", re.findall(r"^\| W\d, GPU.*", README, flags=re.MULTILINE), ids=lambda row: row[2:4])
+def test_times_on_a_gpu_are_those_of_the_result_file(row):
+    work, (ours, *peers) = row[2:4], [cell.strip() for cell in row.strip("|").split("|")[1:]]
+    found = json.loads((ROOT / "experiments/results/gpu.json").read_text())["step_rows"]
+    ms = {line["library"]: line["ms"] for line in found if line["work"] == work}
+
+    assert ours == f"{ms['snn_bp']:.1f} ms"
+    assert peers == [f"{ms[name] / ms['snn_bp']:.1f}x" for name in ("snntorch", "spikingjelly")]
+
+
 @pytest.mark.parametrize(
     "row", re.findall(r"^\| `\w+.py`, \d+ .*", README, flags=re.MULTILINE), ids=lambda row: row[3:20]
 )

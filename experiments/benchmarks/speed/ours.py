@@ -20,16 +20,18 @@ def ours(
     detach: bool = True,
     detach_recurrent: bool = True,
     memory: Literal["full", "low"] = "full",
+    device: str = "cpu",
 ) -> Step:
     """A step of ours; the neurons of a recurrent layer may treat the gradient of their reset differently."""
     lif = LIF(beta=BETA, threshold=THETA, reset=reset, detach_reset=detach)
     recurrent = LIF(beta=BETA, threshold=THETA, reset=reset, detach_reset=detach_recurrent)
-    network = Network(_model(work, lif, recurrent), work.shape, surrogate=FastSigmoid(SLOPE), memory=memory).to(dtype)
+    network = Network(_model(work, lif, recurrent), work.shape, surrogate=FastSigmoid(SLOPE), memory=memory)
+    network = network.to(device, dtype)
     weights = list(network.parameters())
     with torch.no_grad():
         for parameter, weight in zip(weights, material.weights, strict=True):
             parameter.copy_(torch.from_numpy(weight))
-    return torch_step(network, weights, work, material, dtype)
+    return torch_step(network, weights, work, material, dtype, device=device)
 
 
 def _model(work: Work, lif: LIF, recurrent: LIF) -> tuple[Layer, ...]:

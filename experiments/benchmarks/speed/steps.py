@@ -30,6 +30,7 @@ def torch_layers(
     lif: Callable[[], nn.Module],
     recurrent: Callable[[Tensor], nn.Module],
     scale: float = 1.0,
+    device: str = "cpu",
 ) -> list[nn.Module]:
     """The layers of a work as torch modules; `recurrent` gets its weights. All weights are `scale` times ours."""
     weights = (scale * torch.from_numpy(weight).to(dtype) for weight in material.weights)
@@ -42,7 +43,7 @@ def torch_layers(
         "lif": lif,
         "recurrent": lambda: recurrent(next(weights)),
     }
-    return [make[layer]() for layer in work.plan]
+    return [make[layer]().to(device) for layer in work.plan]
 
 
 def dense(weight: Tensor) -> nn.Linear:
@@ -73,17 +74,18 @@ def torch_step(
     *,
     scale: float = 1.0,
     batch_first: bool = False,
+    device: str = "cpu",
 ) -> Step:
     """The step of a torch library; `forward` takes and gives `[time, batch, ...]`, or `[batch, time, ...]`."""
 
     def given(array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(array).to(dtype)
+        tensor = torch.from_numpy(array).to(dtype).to(device)
         return tensor.transpose(0, 1).contiguous() if batch_first else tensor
 
     def back(tensor: Tensor) -> np.ndarray:
-        return (tensor.transpose(0, 1) if batch_first else tensor).detach().numpy()
+        return (tensor.transpose(0, 1) if batch_first else tensor).detach().cpu().numpy()
 
-    x, targets = given(material.x), torch.from_numpy(material.targets)
+    x, targets = given(material.x), torch.from_numpy(material.targets).to(device)
     if work.units:
 
         def run() -> Outcome:
@@ -93,7 +95,7 @@ def torch_step(
             F.cross_entropy(out.sum(1 if batch_first else 0), targets).backward()
             return out, [weight.grad for weight in weights]
 
-        return Step(run, lambda done: (back(done[0]), [scale * gradient.numpy() for gradient in done[1]]))
+        return Step(run, lambda done: (back(done[0]), [scale * gradient.cpu().numpy() for gradient in done[1]]))
 
     currents, pull = (scale * x).requires_grad_(), given(material.pull)
 

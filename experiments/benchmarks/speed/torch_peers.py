@@ -18,7 +18,9 @@ GAIN = 10.0  # 1 / (1 - BETA)
 State: TypeAlias = tuple[tuple[Tensor, ...], ...]  # of each layer
 
 
-def snntorch(work: Work, material: Material, dtype: torch.dtype, *, compiled: bool = False) -> Step:
+def snntorch(
+    work: Work, material: Material, dtype: torch.dtype, *, compiled: bool = False, device: str = "cpu"
+) -> Step:
     """The loop over time that its tutorials show, or the same with the body of the loop compiled by torch."""
     import snntorch as snn
     from snntorch import surrogate
@@ -34,7 +36,7 @@ def snntorch(work: Work, material: Material, dtype: torch.dtype, *, compiled: bo
         layer.recurrent = dense(weight)
         return layer
 
-    layers = torch_layers(work, material, dtype, lif=lambda: snn.Leaky(**numbers), recurrent=recurrent)
+    layers = torch_layers(work, material, dtype, lif=lambda: snn.Leaky(**numbers), recurrent=recurrent, device=device)
 
     def advance(x: Tensor, states: State) -> tuple[Tensor, State]:
         after: list[tuple[Tensor, ...]] = []
@@ -60,7 +62,7 @@ def snntorch(work: Work, material: Material, dtype: torch.dtype, *, compiled: bo
         return torch.stack(spikes)
 
     weights = [weight for layer in layers for weight in layer.parameters()]
-    return torch_step(forward, weights, work, material, dtype)
+    return torch_step(forward, weights, work, material, dtype, device=device)
 
 
 def _rest(layer: nn.Module) -> tuple[Tensor, ...]:
@@ -71,7 +73,7 @@ def _rest(layer: nn.Module) -> tuple[Tensor, ...]:
     return rest if isinstance(rest, tuple) else (rest,)
 
 
-def spikingjelly(work: Work, material: Material, dtype: torch.dtype) -> Step:
+def spikingjelly(work: Work, material: Material, dtype: torch.dtype, *, device: str = "cpu") -> Step:
     """Multi-step modules: hard reset to 0, input not decayed. Its SuperSpike has slope 1: potentials in tenths."""
     from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
@@ -85,7 +87,7 @@ def spikingjelly(work: Work, material: Material, dtype: torch.dtype) -> Step:
         container.recurrence = recurrence
         return container
 
-    layers = torch_layers(work, material, dtype, lif=lif, recurrent=recurrent, scale=TENTHS)
+    layers = torch_layers(work, material, dtype, lif=lif, recurrent=recurrent, scale=TENTHS, device=device)
     timed = neuron.LIFNode | layer.ElementWiseRecurrentContainer
     network = nn.Sequential(*(one if isinstance(one, timed) else layer.SeqToANNContainer(one) for one in layers))
 
@@ -93,7 +95,7 @@ def spikingjelly(work: Work, material: Material, dtype: torch.dtype) -> Step:
         functional.reset_net(network)
         return network(x)
 
-    return torch_step(forward, list(network.parameters()), work, material, dtype, scale=TENTHS)
+    return torch_step(forward, list(network.parameters()), work, material, dtype, scale=TENTHS, device=device)
 
 
 def norse(work: Work, material: Material, dtype: torch.dtype) -> Step:
