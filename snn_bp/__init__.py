@@ -32,6 +32,7 @@ from snn_bp.model.losses import (
     VanRossum,
 )
 from snn_bp.model.network import Network
+from snn_bp.model.own_module import Module
 from snn_bp.model.spatial import ConvTranspose, LayerNorm, Unflatten, Upsample
 from snn_bp.model.start import start_alive
 from snn_bp.model.targets import Targets
@@ -95,6 +96,7 @@ __all__ = [
     "MaxCrossEntropy",
     "MeanSquaredPotential",
     "MembraneCrossEntropy",
+    "Module",
     "MultiGaussian",
     "Network",
     "OnChip",

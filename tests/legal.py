@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from torch import nn
+
 from snn_bp import (
     ALIF,
     IF,
@@ -38,11 +40,14 @@ from snn_bp import (
     MaxCrossEntropy,
     MeanSquaredPotential,
     MembraneCrossEntropy,
+    Module,
+    Parallel,
     Pool,
     Rate,
     RateBounds,
     Recurrent,
     Repeat,
+    Residual,
     Spiking,
     Surrogate,
     Targets,
@@ -74,7 +79,8 @@ LOSSES = (
 )
 LAYERS = (
     *NEURONS, Dense, Conv, Pool, Flatten, Dropout, Delay, BatchNorm, Spiking, Recurrent, LayerNorm,
-    ConvTranspose, Upsample, Unflatten, TemporalConv, DelayedDense,
+    ConvTranspose, Upsample, Unflatten, TemporalConv, DelayedDense, Module, Residual,
+    Parallel,
 )  # fmt: skip
 
 
@@ -131,6 +137,7 @@ LEARNING = {
     "neuron": one(*NEURONS), "learn": lambda value: type(value) is tuple and all(map(word(), value)),
     "per": word("neuron", "channel", "layer"),
 }  # fmt: skip
+ROW = lambda value: type(value) is tuple and all(type(each) in LAYERS for each in value)  # noqa: E731
 CONSTRAINED = {
     "density": some(number(above=0, high=1)), "sign": some(word("positive", "negative", "dale")), "excitatory": SHARE,
 }  # fmt: skip
@@ -168,6 +175,18 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
     TemporalConv: {
         "channels": COUNT, "steps": COUNT, "kernel": each(COUNT), "stride": each(COUNT), "padding": each(whole(0)),
         "dilation": COUNT, "groups": COUNT, "bias": flag,
+    },
+    Module: {
+        "kind": lambda value: isinstance(value, type) and issubclass(value, nn.Module),
+        "args": lambda value: type(value) is tuple, "over": word("rows", "time"), "stateful": flag,
+        "options": lambda value: type(value) is tuple and all(len(pair) == 2 and word()(pair[0]) for pair in value),
+    },
+    Residual: {
+        "layers": lambda value: ROW(value) and len(value) > 0, "combine": word("add", "and", "iand"), "shortcut": ROW,
+    },
+    Parallel: {
+        "rows": lambda value: type(value) is tuple and len(value) > 1 and all(map(ROW, value)),
+        "combine": word("concat", "add"),
     },
     DelayedDense: {"units": COUNT, "max_steps": COUNT, "spread": some(number(0.5)), "bias": flag},
     CountCrossEntropy: SMOOTHED,
@@ -233,6 +252,9 @@ EXAMPLES: dict[type, dict[str, Any]] = {kind: {} for kind in LEGAL} | {
     Unflatten: {"shape": (2, 3)},
     TemporalConv: {"channels": 4, "steps": 3},
     DelayedDense: {"units": 4},
+    Module: {"kind": nn.LayerNorm, "args": (6,), "options": (("elementwise_affine", False),)},
+    Residual: {"layers": (Dense(4),)},
+    Parallel: {"rows": ((Dense(4),), ())},
     Recurrent: {"neuron": NEURON},
     Data: {"name": "digits"},
     Folder: {"root": "/data/lab", "sensor": (346, 260, 2)},

@@ -35,6 +35,7 @@ class Residual:
     shortcut: Annotated[Row, Called("a tuple of layers, as (Conv(32, 1), BatchNorm())")] = ()
 
     def __init__(self, *row: Any, layers: Sequence[Any] = (), combine: str = "add", shortcut: Row = ()) -> None:
+        _check_tuple("Residual", "layers", layers)
         _fill(self, layers=(*row, *layers), combine=combine, shortcut=shortcut)
         check_row(self, "layers", self.layers)
         check_row(self, "shortcut", self.shortcut)
@@ -68,6 +69,7 @@ class Parallel:
     combine: Literal["concat", "add"] = "concat"
 
     def __init__(self, *row: Row, rows: Sequence[Row] = (), combine: str = "concat") -> None:
+        _check_tuple("Parallel", "rows", rows)
         _fill(self, rows=(*row, *rows), combine=combine)
         for number, branch in enumerate(self.rows):
             check_row(self, f"branch {number}", branch)
@@ -140,6 +142,11 @@ def _check_alike(combine: str, outs: list[Tensor]) -> None:
 
 def _listed(shapes: list[list[int]]) -> str:
     return f"{', '.join(map(str, shapes[:-1]))} and {shapes[-1]}"
+
+
+def _check_tuple(kind: str, name: str, given: Any) -> None:
+    if not isinstance(given, tuple | list):
+        raise SnnError(f"{kind}({name}={shown(given)}): it should be a tuple, of {name}.")
 
 
 def _fill(value: Any, **content: Any) -> None:

@@ -17,6 +17,7 @@ from snn_bp.errors.fields import Called, Within, check_fields
 from snn_bp.model.constrained import Density, Excitatory, Sign, dense
 from snn_bp.model.joints import Parallel, Residual
 from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, Per, Shape, SumPool, check_learned
+from snn_bp.model.own_module import Module
 from snn_bp.model.sizes import Count, Sizes, check_sizes, spatial, windows
 from snn_bp.model.spatial import ConvTranspose, LayerNorm, Unflatten, Upsample
 from snn_bp.model.temporal import DelayedDense, TemporalConv
@@ -289,6 +290,7 @@ Layer: TypeAlias = (
     | Unflatten
     | TemporalConv
     | DelayedDense
+    | Module
     | Residual
     | Parallel
     | Spiking

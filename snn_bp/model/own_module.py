@@ -63,12 +63,14 @@ class Module:
             "kind": kind,
             "args": tuple(_plain("args", each) for each in (*arguments, *args)),
             "options": tuple((name, _plain(name, each)) for name, each in (_pairs(options) | named).items()),
-            "over": "time" if stateful is True else over,
+            "over": over,
             "stateful": stateful,
         }
         for name, value in content.items():
             object.__setattr__(self, name, value)
         check_fields(self, but=("kind", "args", "options"))
+        if self.stateful:
+            object.__setattr__(self, "over", "time")
         parameters = inspect.signature(kind).parameters.values()
         if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
             return
