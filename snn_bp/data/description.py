@@ -193,9 +193,10 @@ _IN_MEMORY = DataSetInfo(
     event_dtype=ADDRESS_EVENT,
 )
 _YOUR_OWN = (
-    "Your own recordings come as a source, a frozen dataclass with sensor = (346, 260, 2), class_names, step_ms, "
-    "window_ms and recordings(self, part), which yields (events, class): Data(Mine()), see help(snn_bp.Data); or as "
-    "arrays, by train(experiment, out, dataset=Dataset.of(train=(x, y)))."
+    "Your own recordings come as files, Data('folder', root='/data', sensor=(346, 260, 2), step_ms=10, steps=40); as a "
+    "source, Data(Mine()), a frozen dataclass with sensor = (346, 260, 2), class_names, step_ms, window_ms and "
+    "recordings(self, part), which yields (events, class), see help(snn_bp.Data); or as arrays, by train(experiment, "
+    "out, dataset=Dataset.of(train=(x, y)))."
 )
 
 
