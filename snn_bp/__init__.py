@@ -31,6 +31,15 @@ from snn_bp.model.losses import (
     RateBounds,
     VanRossum,
 )
+from snn_bp.model.metrics import (
+    F1,
+    R2,
+    Accuracy,
+    BalancedAccuracy,
+    MeanAbsoluteError,
+    StepAccuracy,
+    VanRossumDistance,
+)
 from snn_bp.model.network import Network
 from snn_bp.model.own_module import Module
 from snn_bp.model.spatial import ConvTranspose, LayerNorm, Unflatten, Upsample
@@ -63,11 +72,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIF",
+    "F1",
     "IF",
     "LI",
     "LIF",
+    "R2",
     "TET",
     "ATan",
+    "Accuracy",
+    "BalancedAccuracy",
     "BatchNorm",
     "BinaryCrossEntropy",
     "Boxcar",
@@ -94,6 +107,7 @@ __all__ = [
     "Latency",
     "LayerNorm",
     "MaxCrossEntropy",
+    "MeanAbsoluteError",
     "MeanSquaredPotential",
     "MembraneCrossEntropy",
     "Module",
@@ -113,6 +127,7 @@ __all__ = [
     "SnnError",
     "Spiking",
     "State",
+    "StepAccuracy",
     "StraightThrough",
     "Surrogate",
     "Targets",
@@ -124,6 +139,7 @@ __all__ = [
     "Unflatten",
     "Upsample",
     "VanRossum",
+    "VanRossumDistance",
     "check_gradients",
     "compare",
     "decay",

@@ -22,6 +22,7 @@ from snn_bp.runs.experiment_file import is_read, read_file, read_names
 from snn_bp.runs.folder import Run
 from snn_bp.runs.own_code import own_kinds_in
 from snn_bp.runs.prediction import predict as predict_recordings
+from snn_bp.runs.records import figure_in_words
 from snn_bp.runtime.console import guarded, open_streams
 from snn_bp.runtime.process import leave
 from snn_bp.runtime.signals import end_with_interrupt
@@ -122,8 +123,7 @@ def evaluate(
     if as_json:
         print(json.dumps(figures.record(), indent=2))
         return
-    print(f"{split} accuracy {figures.accuracy:.4f} ({figures.correct} of {figures.samples}, 95 % interval "
-          f"{figures.low:.3f} .. {figures.high:.3f}), loss {figures.loss:.4f}")  # fmt: skip
+    print(f"{split} {figure_in_words(figures.record())}, loss {figures.loss:.4f}")
     for name, count in figures.spikes.items():
         print(f"  {name}: {count:.1f} spikes for each inference")
     for name, count in figures.operations.items():

@@ -67,7 +67,7 @@ def with_old_names(content):
 
 @pytest.mark.usefixtures("few_digits")
 def test_a_run_whose_folder_has_old_names_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    def stop(rows):
+    def stop(rows, metric):
         raise InterruptedError
 
     experiment = replace(

@@ -676,7 +676,7 @@ def test_best_is_the_highest_accuracy_then_the_later_epoch():
 
 
 def test_keep_last_evaluates_the_last_epoch(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "is_best", lambda rows: len(rows) == 1)
+    monkeypatch.setattr(training, "is_best", lambda rows, *rest: len(rows) == 1)
 
     best = train(tiny(), tmp_path / "best", quiet=True).results()
     last = train(tiny(keep="last"), tmp_path / "last", quiet=True).results()

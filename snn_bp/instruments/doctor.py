@@ -107,7 +107,7 @@ def _diagnose_run(run: Run) -> Report:
     found = [*rate, *_without_echoes(inputs, found), *updates]
     if len(dataset.ids["validation"]):
         seen = evaluate_network(network, dataset, "validation", experiment.train.loss, counts=False)
-        found += find_shifted_labels(seen.confusion, where="the validation split")
+        found += find_shifted_labels(seen.confusion, where="the validation split") if seen.confusion else []
     named = {finding.kind for finding in found}
     course = diagnose_course(rows, dataset, experiment, finished=run.results() is not None, causes=bool(found))
     kinds = {finding.kind for finding in course}

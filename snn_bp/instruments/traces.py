@@ -123,8 +123,10 @@ class Trace:
 def trace(
     network: Network, inputs: Tensor, targets: Tensor, *,
     loss: Loss = CountCrossEntropy(), state: NetworkState | None = None,  # noqa: B008 - frozen
+    mask: Tensor | None = None,
 ) -> Trace:  # fmt: skip
-    """One backward pass of `network` on `inputs` `[time, batch, ...]` and `targets` `[batch]`, in the mode it is in.
+    """One backward pass of `network` on `inputs` `[time, batch, ...]` and `targets` `[batch, ...]`, in the mode it is
+    in. `mask` `[time, batch]`, true where a recording has a step, is the loss's; norms in training see all steps.
 
     It runs in the torch reference, on a copy: weights, gradients, norm statistics and random numbers stay as they
     are. The copy holds a few tensors for each neuron and step: take a batch of a few dozen. A network for a chip is
@@ -134,7 +136,7 @@ def trace(
     work = copied(network)
     with forked(inputs), torch.enable_grad():
         out, layers = unroll(work, work.in_floats(inputs).detach().requires_grad_(), state)
-        value = loss_of(loss, out, targets)
+        value = loss_of(loss, out, targets, mask)
     named = dict(work.named_parameters())
     nodes = [node for steps in layers for node in (*steps.potentials, *steps.spikes)]
     gradients = torch.autograd.grad(value, [*named.values(), *nodes], allow_unused=True, materialize_grads=True)

@@ -10,20 +10,18 @@ from typing import Any, NamedTuple
 
 from snn_bp.errors import SnnError
 from snn_bp.files import is_there, write_csv, write_json
+from snn_bp.reports.paired import Pair, pair_of
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runs.folder import Run, content_of
 from snn_bp.runs.own_code import Code
+from snn_bp.runs.records import figure_of
 from snn_bp.surrogates import Surrogate
 
-MEASURES = {
-    "test_accuracy": "test accuracy",
-    "test_loss": "test loss",
-    "validation_accuracy": "validation accuracy",
-    "validation_loss": "validation loss",
+TITLES = {
     "train_seconds": "seconds of training",
     "spikes": "spikes / inference",
     "operations": "operations / inference",
-}
+}  # figures beside those on the test and the validation split
 
 
 class Spread(NamedTuple):
@@ -46,7 +44,7 @@ class Group:
     paths: tuple[str, ...]
     seeds: tuple[int, ...]
     settings: dict[str, str]  # those in which the groups differ; "-" where this one has none
-    figures: dict[str, Spread]  # by the names in `MEASURES`; those that no run has are left out
+    figures: dict[str, Spread]  # as "test_accuracy", "test_loss", "spikes"; those that no run has are left out
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,17 @@ class Comparison:
 
     groups: tuple[Group, ...]
     unfinished: dict[str, str]
+    pair: Pair | str | None = None  # two runs on the same test recordings, or why not; None of others
+
+    @property
+    def measures(self) -> list[str]:
+        """The names of the figures, in the order of the table."""
+        found = [name for group in self.groups for name in group.figures]
+        splits = ("test", "validation")
+        metrics = dict.fromkeys(
+            name.partition("_")[2] for name in found if name.startswith(splits) and not name.endswith("_loss")
+        )
+        return [f"{split}_{name}" for split in splits for name in (*(metrics or ["accuracy"]), "loss")] + [*TITLES]
 
     @property
     def notes(self) -> list[str]:
@@ -68,10 +77,8 @@ class Comparison:
                     )
             for name, spread in group.figures.items():
                 if spread.runs < len(group.paths):
-                    sentences.append(
-                        f"group {number}: {spread.runs} of {len(group.paths)} runs have a {MEASURES[name]}"
-                    )
-        return sentences
+                    sentences.append(f"group {number}: {spread.runs} of {len(group.paths)} runs have a {_title(name)}")
+        return sentences + ([f"no pair: {self.pair}"] if isinstance(self.pair, str) else [])
 
     def record(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -80,7 +87,8 @@ class Comparison:
             | {name: spread._asdict() for name, spread in group.figures.items()}
             for group in self.groups
         ]
-        return {"groups": groups, "unfinished": self.unfinished, "notes": self.notes}
+        paired = {"pair": self.pair.record()} if isinstance(self.pair, Pair) else {}
+        return {"groups": groups, "unfinished": self.unfinished, "notes": self.notes} | paired
 
     def write(self, file: Path | str) -> None:
         """Write the table to `file`: `.csv`, a row for each group, or `.json`, unfinished runs included."""
@@ -96,15 +104,15 @@ class Comparison:
                 row |= {f"{name}_mean": spread.mean, f"{name}_deviation": spread.deviation}
             rows.append({**row, "paths": _listed(group.paths)})
         settings = list(self.groups[0].settings) if self.groups else []
-        measured = [f"{name}_{kind}" for name in MEASURES for kind in ("mean", "deviation")]
+        measured = [f"{name}_{kind}" for name in self.measures for kind in ("mean", "deviation")]
         write_csv(file, [*settings, "runs", "seeds", *measured, "paths"], rows)
 
     def __str__(self) -> str:
         lines = []
         if self.groups:
-            measured = [name for name in MEASURES if any(name in group.figures for group in self.groups)]
+            measured = [name for name in self.measures if any(name in group.figures for group in self.groups)]
             settings = list(self.groups[0].settings)
-            table = [["group", "runs", *(MEASURES[name] for name in measured)]]
+            table = [["group", "runs", *map(_title, measured)]]
             for number, group in enumerate(self.groups, 1):
                 figures = [str(group.figures.get(name, "-")) for name in measured]
                 table.append([str(number), str(len(group.paths)), *figures])
@@ -112,6 +120,7 @@ class Comparison:
             for number, group in enumerate(self.groups, 1):
                 lines.append(f"group {number}: seeds {_listed(group.seeds)} ({_listed(group.paths)})")
                 lines += [f"  {key} = {group.settings[key]}" for key in settings]
+        lines += [str(self.pair)] if isinstance(self.pair, Pair) else []
         lines += [f"{path}: {state}" for path, state in self.unfinished.items()]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
@@ -167,7 +176,9 @@ def compare(runs: Sequence[Run | Path | str]) -> Comparison:
                 figures=_spreads([figures for _, figures in group]),
             )
         )
-    return Comparison(tuple(groups), unfinished)
+    tested = [run for group in members for run, figures in group if any(name.startswith("test_") for name in figures)]
+    pair = pair_of(tested[0], tested[1]) if len(tested) == sum(map(len, members)) == 2 else None
+    return Comparison(tuple(groups), unfinished, pair)
 
 
 def settings(experiment: Experiment) -> dict[str, str]:
@@ -217,7 +228,9 @@ def _figures(results: Mapping[str, Any]) -> dict[str, float]:
     found: dict[str, float] = {}
     for split in ("validation", "test"):
         if part := results.get(split):
-            found |= {f"{split}_accuracy": part["accuracy"], f"{split}_loss": part["loss"]}
+            name, value = figure_of(part)
+            found |= {f"{split}_{name}": value, f"{split}_loss": part["loss"]}
+            found |= {f"{split}_accuracy": part["accuracy"]} if "accuracy" in part and name != "step_accuracy" else {}
             found |= {
                 name: math.fsum(part[name].values())
                 for name in ("spikes", "operations")
@@ -230,12 +243,16 @@ def _figures(results: Mapping[str, Any]) -> dict[str, float]:
 
 def _spreads(figures: list[dict[str, float]]) -> dict[str, Spread]:
     spreads = {}
-    for name in MEASURES:
+    for name in dict.fromkeys(name for each in figures for name in each):
         values = [each[name] for each in figures if name in each]
         if values:
             deviation = statistics.stdev(values) if len(values) > 1 else None
             spreads[name] = Spread(statistics.fmean(values), deviation, len(values))
     return spreads
+
+
+def _title(name: str) -> str:
+    return TITLES.get(name, name.replace("_", " "))
 
 
 def _listed(values: Sequence[Any]) -> str:

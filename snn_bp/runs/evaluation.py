@@ -1,5 +1,6 @@
-"""What a trained network does on a split: accuracy with its uncertainty, spikes and operations of each inference."""
+"""What a trained network does on a split: its metric with the uncertainty, spikes and operations of each inference."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,88 +11,150 @@ from torch import Tensor
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError, check_kind
 from snn_bp.model.activity import Activity, slopes_and_height, threshold_distances
-from snn_bp.model.losses import Loss, loss_of, scores_of
+from snn_bp.model.losses import Loss, amount_of, loss_of, scores_of
+from snn_bp.model.metrics import Meter, StepAccuracy, counted, joined, metrics_for, usual_metric
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.model.operations import fan_out, why_uncounted
 from snn_bp.model.operations import operations as operations_of
+from snn_bp.model.targets import Targets
 from snn_bp.neurons import is_spiking
 from snn_bp.runs.folder import Run
-from snn_bp.runs.interval import wilson_interval
+from snn_bp.runs.interval import ratio_interval, wilson_interval
+from snn_bp.runs.predictions import Predictions
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures on `samples` recordings of a split."""
+    """Figures on `samples` recordings of a split; those of classes are None where the targets are no classes."""
 
     split: str
     samples: int
-    correct: int
-    accuracy: float
-    low: float  # 95 % interval of the accuracy, Wilson 1927
-    high: float
     loss: float
-    confusion: list[list[int]]  # [true class][predicted class]
+    metric: str  # the one in force, a name of `metrics`
+    metrics: dict[str, float]  # and those of ours that fit the targets
     spikes: dict[str, float]  # by layer of neurons, for one inference
     operations: dict[str, float]  # synaptic: weights added for an input that is not zero, for one inference
+    correct: int | None = None
+    accuracy: float | None = None  # with a class for every step: over the steps that have a label
+    low: float | None = None  # 95 % interval of the accuracy: Wilson 1927; of steps, by how recordings differ
+    high: float | None = None
+    confusion: list[list[int]] | None = None  # [true class][predicted class]
+    steps: int | None = None  # with a label, where every step may have one
     not_counted: tuple[str, ...] = ()  # layers of the user's own: what they compute, and so its operations, is unknown
 
+    @property
+    def value(self) -> float:
+        """The figure of the metric in force."""
+        return self.metrics[self.metric]
+
     def record(self) -> dict[str, Any]:
-        """The figures as JSON holds them."""
-        record = asdict(self)
-        if not self.not_counted:
-            del record["not_counted"]
-        return record
+        """The figures as JSON holds them; those that there are none of are left out."""
+        content = asdict(self) | {"not_counted": self.not_counted or None}
+        first = ("split", "samples", "correct", "accuracy", "low", "high", "loss", "confusion", "spikes", "operations")
+        return {name: content[name] for name in dict.fromkeys((*first, *content)) if content[name] is not None}
 
 
 def evaluate(run: Run, split: str = "test", *, checkpoint: str = "best") -> Evaluation:
     """The run's network at its best (or last) checkpoint, on the "test", "validation" or "train" split."""
     check_kind("evaluate: the run", run, Run, "As in evaluate(Run('runs/mine')).")
-    return evaluate_network(run.network(checkpoint), run.dataset(), split, run.experiment.train.loss)
+    train = run.experiment.train_at_step()
+    return evaluate_network(run.network(checkpoint), run.dataset(), split, train.loss, metric=train.metric)
+
+
+def evaluate_network(
+    network: Network, dataset: Dataset, split: str, loss: Loss, *, metric: Any = None, counts: bool = True
+) -> Evaluation:
+    """A network on a split, every recording once; leaves the network in the mode it was in.
+
+    `metric` None: what is usual for the targets. `counts=False` leaves out spikes and operations, which cost time.
+    """
+    return evaluate_and_keep(network, dataset, split, loss, metric=metric, counts=counts, keep=False)[0]
 
 
 @torch.inference_mode()
-def evaluate_network(network: Network, dataset: Dataset, split: str, loss: Loss, *, counts: bool = True) -> Evaluation:
-    """A network on a split, every recording once; leaves the network in the mode it was in.
-
-    `counts=False` leaves out spikes and operations, which cost time.
-    """
+def evaluate_and_keep(
+    network: Network, dataset: Dataset, split: str, loss: Loss, *, metric: Any = None, counts: bool = True,
+    keep: bool = True,
+) -> tuple[Evaluation, Predictions | None]:  # fmt: skip
+    """As `evaluate_network`, and the scores of every recording beside their targets; None where `keep` is False."""
     batches = dataset.batches(split)
     if not batches:
         raise SnnError(f"evaluate: the {split!r} split of {dataset.data.name} is empty here. {' '.join(dataset.notes)}")
     was_training, device = network.training, next(network.parameters()).device
     network.eval()
-    confusion = np.zeros((dataset.classes, dataset.classes), np.int64)
+    tally = _Tally(dataset.targets, loss, metric, keep=keep)
     spikes: dict[str, float] = {}
     operations: dict[str, float] = {}
     not_counted: set[str] = set()
-    total_loss, samples = 0.0, sum(len(ids) for ids in batches)
+    samples = sum(len(ids) for ids in batches)
     for ids in batches:
         x, targets = dataset.batch(split, ids, in_bytes=True)
-        x = x.to(device)
-        out = count_activity(network, x, spikes, operations, not_counted) if counts else network(x)
-        total_loss += float(loss_of(loss, out, targets.to(device))) * len(ids)
-        np.add.at(confusion, (targets.numpy(), scores_of(loss, out).argmax(1).cpu().numpy()), 1)
+        x, mask = x.to(device), dataset.mask(split, ids)
+        mask = None if mask is None else mask.to(device)
+        out = count_activity(network, x, spikes, operations, not_counted, mask) if counts else network(x)
+        tally.add(out, targets.to(device), mask)
     network.train(was_training)
-    correct = int(confusion.trace())
-    low, high = wilson_interval(correct, samples)
-    return Evaluation(
+    found = Evaluation(
         split=split,
         samples=samples,
-        correct=correct,
-        accuracy=correct / samples,
-        low=low,
-        high=high,
-        loss=total_loss / samples,
-        confusion=confusion.tolist(),
         spikes={name: count / samples for name, count in spikes.items()},
         operations={name: count / samples for name, count in operations.items()},
         not_counted=tuple(sorted(not_counted)),
+        **tally.figures(),
     )
+    names = tuple(dataset.names(split)) if keep else ()
+    return found, Predictions(dataset.targets, names, *joined(tally.kept)) if keep else None
+
+
+class _Tally:
+    """Loss, metrics and confusion, added up batch by batch."""
+
+    def __init__(self, targets: Targets, loss: Loss, metric: Any, *, keep: bool) -> None:
+        self.targets, self.loss, self.keep = targets, loss, keep
+        metric = usual_metric(loss, targets) if metric is None else metric
+        self.metrics = {each.name: Meter(each) for each in metrics_for(metric, targets)}
+        self.confusion = np.zeros((targets.outputs, targets.outputs) if targets.are_classes else (0, 0), np.int64)
+        self.total, self.amount = 0.0, 0
+        self.of_each: list[Tensor] = []  # recording: how many steps are right, and have a label
+        self.kept: list[tuple[Tensor, Tensor, Tensor | None]] = []
+
+    def add(self, out: Tensor, targets: Tensor, mask: Tensor | None) -> None:
+        kind = self.targets.kind
+        amount = amount_of(targets, mask, kind)
+        self.total += float(loss_of(self.loss, out, targets, mask)) * amount
+        self.amount += amount
+        scores = scores_of(self.loss, out, mask, kind)
+        for meter in self.metrics.values():
+            meter.add(scores, targets, mask)
+        if self.targets.are_classes:
+            true, predicted = targets.cpu(), scores.argmax(-1).cpu()
+            if kind == "class per step":
+                self.of_each.append(StepAccuracy().parts(scores, targets, mask).cpu())
+                labelled = counted(targets, mask).cpu()
+                true, predicted = true[labelled], predicted[labelled]
+            np.add.at(self.confusion, (true.numpy(), predicted.numpy()), 1)
+        if self.keep:
+            self.kept.append((scores.cpu(), targets.cpu(), None if mask is None else mask.cpu()))
+
+    def figures(self) -> dict[str, Any]:
+        metrics = {name: meter.value() for name, meter in self.metrics.items()}
+        found: dict[str, Any] = {"loss": self.total / self.amount if self.amount else math.nan}
+        found |= {"metric": next(iter(metrics)), "metrics": metrics}
+        if not self.targets.are_classes:
+            return found
+        correct, total = int(self.confusion.trace()), int(self.confusion.sum())
+        found |= {"correct": correct, "accuracy": correct / max(1, total), "confusion": self.confusion.tolist()}
+        if self.of_each:
+            right, labelled = torch.cat(self.of_each).unbind(1)
+            low, high = ratio_interval(right.numpy(), labelled.numpy())
+            return found | {"low": low, "high": high, "steps": total}
+        low, high = wilson_interval(correct, total)
+        return found | {"low": low, "high": high}
 
 
 @torch.no_grad()
-def layer_activity(network: Network, x: Tensor) -> list[dict[str, Any]]:
-    """How alive each layer of neurons is on `x`, in evaluation mode.
+def layer_activity(network: Network, x: Tensor, mask: Tensor | None = None) -> list[dict[str, Any]]:
+    """How alive each layer of neurons is on `x`, in evaluation mode, at the steps that recordings have.
 
     The figures are those of `Activity`, a row for each layer that spikes.
     """
@@ -101,7 +164,8 @@ def layer_activity(network: Network, x: Tensor) -> list[dict[str, Any]]:
         if has_state(layer) and is_spiking(neuron_of(layer)):
             spikes, _, potentials = out
             slopes, height = slopes_and_height(layer, *threshold_distances(layer, potentials, spikes))
-            activity = Activity.of(spikes.float().mean((0, 1)), slopes, height)
+            rates = spikes.float().mean((0, 1)) if mask is None else spikes.float()[mask].mean(0)
+            activity = Activity.of(rates, slopes if mask is None else slopes[mask], height)
             rows.append({"layer": network.name(part.path), **activity._asdict()})
     network.train(was_training)
     return rows
@@ -109,11 +173,12 @@ def layer_activity(network: Network, x: Tensor) -> list[dict[str, Any]]:
 
 def count_activity(
     network: Network, x: Tensor, spikes: dict[str, float], operations: dict[str, float],
-    not_counted: set[str] | None = None,
+    not_counted: set[str] | None = None, mask: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """The output for `x`, with spikes and operations of every layer added to the two counts.
 
-    A neuron that is read out sends no spikes. An operation is a weight that an input other than zero meets.
+    A neuron that is read out sends no spikes. An operation is a weight that an input other than zero meets. Steps that
+    a recording does not have are left out.
     Layers with weights of which it is not known what they compute are added to `not_counted`, or else refused.
     """
     x = network.in_floats(x)
@@ -123,15 +188,20 @@ def count_activity(
         if has_state(layer):
             out = out[0]
             if is_spiking(neuron_of(layer)):
-                spikes[name] = spikes.get(name, 0.0) + float(out.sum())
+                spikes[name] = spikes.get(name, 0.0) + float(_present(out, mask).sum())
             if layer.recurrence is not None:  # spikes of the last step are not propagated
-                recurrent = float((out[:-1].sum((0, 1)) * fan_out(layer.recurrence)).sum())
+                recurrent = float((_present(out, mask)[:-1].sum((0, 1)) * fan_out(layer.recurrence)).sum())
                 operations[name] = operations.get(name, 0.0) + recurrent
         elif (why := why_uncounted(part)) is not None:
             if not_counted is None:
                 raise SnnError(f"evaluate: {name} {why} Its operations are not counted; counts=False asks none.")
             not_counted.add(name)
-        elif (count := operations_of(layer, entering)) is not None:
+        elif (count := operations_of(layer, _present(entering, mask))) is not None:
             operations[name] = operations.get(name, 0.0) + count
         x = out
     return x
+
+
+def _present(x: Tensor, mask: Tensor | None) -> Tensor:
+    """What a layer sends, zero at steps that a recording does not have."""
+    return x if mask is None else x * mask.view(*mask.shape, *(1,) * (x.dim() - 2))

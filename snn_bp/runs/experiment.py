@@ -24,6 +24,7 @@ from snn_bp.errors.fields import WORDS, Called, OrOwn, Within, check_fields, rea
 from snn_bp.model import losses
 from snn_bp.model.layers import Layer, with_step
 from snn_bp.model.losses import CountCrossEntropy, Loss, RateBounds
+from snn_bp.model.metrics import Metric
 from snn_bp.model.network import Network
 from snn_bp.model.targets import Targets
 from snn_bp.runs.own_code import Loaded, is_own_dataclass, name_of_kind
@@ -66,6 +67,8 @@ class Train:
         0.25  # target loihi: in this last fraction of all epochs norms keep their running statistics
     )
     device: str = "auto"  # auto: a GPU where there is one
+    # what `keep` and the results go by; None: what is usual for the kind of the targets
+    metric: Annotated[Metric | None, Called("a metric, as BalancedAccuracy(), or None")] = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -100,6 +103,14 @@ class Experiment:
         """The model with time constants turned into decays of the bin width of the data."""
         return with_step(self.model, step_ms=self.data.step_ms or 1.0)
 
+    def train_at_step(self) -> Train:
+        """The training, with time constants of its loss and metric turned into steps of the bin width of the data."""
+        step_ms, parts = self.data.step_ms or 1.0, {"loss": self.train.loss, "metric": self.train.metric}
+        turned: dict[str, Any] = {
+            name: part.at_step(step_ms) for name, part in parts.items() if hasattr(part, "at_step")
+        }
+        return replace(self.train, **turned) if turned else self.train
+
     def network(self, input_shape: tuple[int, ...]) -> Network:
         """The network as the run starts it, decays computed from the bin width of the data.
 
@@ -125,7 +136,7 @@ CONSTRUCTORS = (
             Targets,
         )
     }
-    | {kind.__name__: kind for union in (Layer, Loss) for kind in union.__args__}
+    | {kind.__name__: kind for union in (Layer, Loss, Metric) for kind in union.__args__}
     | {name: getattr(surrogates, name) for name in surrogates.SHAPES}
     | {kind.__name__: kind for kind in Encoder.__args__}
 )  # what a JSON file and an override may name; nothing else is ever constructed

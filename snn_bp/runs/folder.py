@@ -41,16 +41,15 @@ from snn_bp.model.network import Network
 from snn_bp.runs.checkpoint import Checkpoint, checkpoint_bytes, read_checkpoint
 from snn_bp.runs.experiment import Experiment, to_json
 from snn_bp.runs.own_code import FOLDER, Code, is_copied
+from snn_bp.runs.predictions import FOLDER as PREDICTIONS
 from snn_bp.runs.provenance import note_resumed, provenance, version
-from snn_bp.runs.records import check_results, differing_data, read_with_code, shape_of
+from snn_bp.runs.records import check_results, columns_of_rows, differing_data, read_with_code, shape_of
 
 CHECKPOINTS = ("last", "previous", "best")
-METRICS = (
-    "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "lr", "spike_rate",
-    "grad_norm", "seconds", "samples_per_s", "peak_memory_mb",
-)  # fmt: skip
 SEARCH_FILE = "asked.json"  # method, budget, objective of a search
-TRAINED = ("checkpoints", "results.json", "search.json", "metrics.csv", "layers.jsonl", "data.json")  # by a run
+TRAINED = (  # by a run
+    "checkpoints", "results.json", "search.json", "metrics.csv", "layers.jsonl", "data.json", PREDICTIONS,
+)  # fmt: skip
 
 
 class Run:
@@ -70,7 +69,7 @@ class Run:
             raise SnnError(f"{cause}{self._versions()}") from cause
         self.identity = json_sha256(read_json(file))  # the file's: other types or defaults of the day change nothing
         self.tables = {name: Table(self.path / name) for name in ("metrics.csv", "layers.jsonl")}
-        self._columns: Sequence[str] = METRICS
+        self._columns: Sequence[str] = ()  # in metrics.csv
         self._dataset: Dataset | None = None
 
     def __repr__(self) -> str:
@@ -227,8 +226,9 @@ class Run:
 
     def begin_tables(self, metrics: Sequence[dict[str, Any]] = (), layers: Sequence[dict[str, Any]] = ()) -> None:
         """Make the files of rows anew, with these rows."""
-        header: dict[str, Any] = {name: name for name in METRICS}
-        self.tables["metrics.csv"].begin(csv_lines(METRICS, [header, *metrics]))
+        self._columns = columns_of_rows(self.experiment.train, self.dataset().targets)
+        header: dict[str, Any] = {name: name for name in self._columns}
+        self.tables["metrics.csv"].begin(csv_lines(self._columns, [header, *metrics]))
         self.tables["layers.jsonl"].begin(json_lines(layers))
 
     def cut_tables(self, checkpoint: Checkpoint) -> None:

@@ -9,16 +9,26 @@ from snn_bp.data.catalogue import Sensor
 from snn_bp.data.fingerprint import first_difference
 from snn_bp.errors import SnnError, is_number
 from snn_bp.files import json_sha256, read_object, read_text
+from snn_bp.model.metrics import columns_of, metric_for
 from snn_bp.model.targets import Targets
-from snn_bp.runs.experiment import Experiment, from_json, strict_json
+from snn_bp.runs.experiment import Experiment, Train, from_json, strict_json
 from snn_bp.runs.own_code import FOLDER, Loaded, open_code
 
-FRACTIONS = ("accuracy", "low", "high")
-COUNTS = ("correct", "samples")
+FRACTIONS = ("accuracy", "low", "high")  # where there are classes
+COUNTS = ("correct", "samples", "steps")
 
 
 def _is_count(value: Any) -> bool:
     return is_number(value, integer=True) and value >= 0
+
+
+def _is_fraction(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= 1
+
+
+def _is_figure(value: Any) -> bool:
+    """A number that may be infinite or NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 FIELDS: dict[str, Callable[[Any], bool]] = {  # what results.json holds beside the splits
@@ -70,6 +80,41 @@ def check_results(file: Path) -> dict[str, Any]:
     return results
 
 
+def columns_of_rows(train: Train, targets: Targets) -> tuple[str, ...]:
+    """The columns of `metrics.csv`: of classes and their accuracy those of every version."""
+    figures = ("loss", *columns_of(metric_for(train, targets), targets))
+    splits = [f"{split}_{name}" for split in ("train", "validation") for name in figures]
+    return ("epoch", *splits, "lr", "spike_rate", "grad_norm", "seconds", "samples_per_s", "peak_memory_mb")
+
+
+def figure_of(evaluation: Mapping[str, Any]) -> tuple[str, float]:
+    """The name and value of the metric in force in an evaluation's record; versions before 0.2 knew accuracy alone."""
+    name = evaluation.get("metric", "accuracy")
+    return name, evaluation["metrics"][name] if "metrics" in evaluation else evaluation["accuracy"]
+
+
+def figure_in_words(evaluation: Mapping[str, Any]) -> str:
+    """The metric in force with what else says how far it can be trusted, as "accuracy 0.9500 (19 of 20, ...)"."""
+    name, value = figure_of(evaluation)
+    text = f"{name.replace('_', ' ')} {digits(value)}"
+    samples = evaluation["samples"]
+    if "correct" not in evaluation:
+        others = [f"{other} {digits(figure)}" for other, figure in evaluation["metrics"].items() if other != name]
+        return f"{text} ({', '.join([*others, f'{samples} recordings'])})"
+    counted = f"{evaluation['correct']} of {samples}"
+    if "steps" in evaluation:
+        counted = f"{evaluation['correct']} of {evaluation['steps']} steps of {samples} recordings"
+    interval = f"95 % interval {evaluation['low']:.3f} .. {evaluation['high']:.3f}"
+    if name in ("accuracy", "step_accuracy"):
+        return f"{text} ({counted}, {interval})"
+    return f"{text} (accuracy {evaluation['accuracy']:.4f}: {counted}, {interval})"
+
+
+def digits(value: float) -> str:
+    """Four digits behind the point, more where the figure is small."""
+    return f"{value:.4f}" if not value or abs(value) >= 0.01 else f"{value:.3g}"
+
+
 def shape_of(file: Path) -> tuple[int, ...]:
     """The shape of an input in a `data.json`."""
     encoding = read_object(file).get("encoding")
@@ -115,13 +160,21 @@ def _wrong_in(evaluation: Any) -> str | None:
     """The name of the first wrong part of an evaluation's record, "" for the record itself; None if all is right."""
     if not isinstance(evaluation, dict):
         return ""
+    metrics = evaluation.get("metrics")
+    needed = ["samples"]
+    if metrics is None:  # written before there was a choice
+        needed += [*FRACTIONS, "correct"]
+    elif not isinstance(metrics, dict) or not all(map(_is_figure, metrics.values())):
+        return "metrics"
+    elif evaluation.get("metric") not in metrics:
+        return "metric"
     for name in FRACTIONS:
-        if not (is_number(evaluation.get(name)) and 0 <= evaluation[name] <= 1):
+        if (name in evaluation or name in needed) and not _is_fraction(evaluation.get(name)):
             return name
     for name in COUNTS:
-        if not _is_count(evaluation.get(name)):
+        if (name in evaluation or name in needed) and not _is_count(evaluation.get(name)):
             return name
-    if not isinstance(evaluation.get("loss"), int | float) or isinstance(evaluation["loss"], bool):
+    if not _is_figure(evaluation.get("loss")):
         return "loss"
     for name in ("spikes", "operations"):
         figures = evaluation.get(name, {})

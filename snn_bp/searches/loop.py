@@ -111,6 +111,7 @@ def resume_search(run: Run, *, quiet: bool = False) -> Search:
 
 def _keep(task: "_Task", run: Run, quiet: bool, save_seconds: float) -> Search:
     """Search within a run folder, from where it stands."""
+    run.hold(task.dataset)
     run.check_data(task.dataset)
     at = position_of(run, task.network, task.searcher)
     if not at.generation:

@@ -10,7 +10,8 @@ from snn_bp.chip.quantize import quantize
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import every_part, parts_of
-from snn_bp.model.losses import check_loss, loss_of
+from snn_bp.model.losses import LOSSES, check_loss, loss_of, try_loss
+from snn_bp.model.metrics import check_metric, metric_for
 from snn_bp.model.network import Network
 from snn_bp.model.plan import has_chain
 from snn_bp.runs.experiment import Experiment
@@ -23,14 +24,18 @@ def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
     if len(dataset.ids["train"]) == 0:
         raise SnnError(f"train: the training split of {experiment.data.name} is empty. {' '.join(dataset.notes)}")
     check_memory(experiment, dataset)
-    network, config = experiment.network(dataset.shape), experiment.train
+    network, config = experiment.network(dataset.shape), experiment.train_at_step()
     outputs = network.output_shape
     if outputs != (dataset.classes,):
+        asked = "classes" if dataset.targets.are_classes else f"outputs, targets of the kind {dataset.targets.kind!r}"
         raise SnnError(
-            f"model: its output has the shape {list(outputs)}, {experiment.data.name} has {dataset.classes} classes. "
+            f"model: its output has the shape {list(outputs)}, {experiment.data.name} has {dataset.classes} {asked}. "
             f"End it with Dense({dataset.classes}) and a neuron."
         )
-    check_loss(config.loss, network)
+    masked = dataset.mask("train", dataset.ids["train"][:1]) is not None
+    check_loss(config.loss, network, dataset.targets)
+    try_loss(config.loss, dataset.targets, steps=dataset.steps, masked=masked)
+    check_metric(metric_for(config, dataset.targets), dataset.targets, steps=dataset.steps, masked=masked)
     make_device(config)
     make_optimizer(network, config)
     check_norms(experiment, dataset, network)
@@ -45,7 +50,8 @@ def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
         )
     with torch.no_grad():  # one step of silence: what no input can run is refused here, before a folder stands
         out, rates, _ = network.eval().rates(torch.zeros(1, 1, *dataset.shape))
-        loss_of(config.loss, out, torch.zeros(1, dtype=torch.long))
+        if type(config.loss) in LOSSES:
+            loss_of(config.loss, out, dataset.targets.silence(1, 1))
         if config.rates is not None:
             config.rates(rates)
 

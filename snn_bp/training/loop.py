@@ -19,10 +19,11 @@ from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError, check_kind
 from snn_bp.files import write_object
 from snn_bp.instruments import diagnose, diagnose_course, diagnose_rate, only_new, trace
+from snn_bp.model.metrics import Accuracy, columns_of, metric_for
 from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
 from snn_bp.runs.checkpoint import Checkpoint
-from snn_bp.runs.evaluation import evaluate_network, layer_activity
+from snn_bp.runs.evaluation import evaluate_and_keep, evaluate_network, layer_activity
 from snn_bp.runs.experiment import Experiment, Train
 from snn_bp.runs.folder import Run, content_of
 from snn_bp.runs.provenance import peak_memory_mb
@@ -124,7 +125,9 @@ def _held(run: Run, dataset: Dataset | None, *, quiet: bool) -> Dataset:
 
 def _run_epochs(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float) -> Run:
     """Train from a checkpoint, or from the start, to the last epoch."""
-    config, seed, dataset = run.experiment.train, run.experiment.seed, run.dataset()
+    config, seed, dataset = run.experiment.train_at_step(), run.experiment.seed, run.dataset()
+    metric, kind = metric_for(config, dataset.targets), dataset.targets.kind
+    measured = None if type(metric) is Accuracy else metric  # the accuracy of classes is counted anyhow
     run.check_data(dataset)
     for note in dataset.notes:
         progress.say(note)
@@ -134,7 +137,7 @@ def _run_epochs(run: Run, checkpoint: Checkpoint | None, progress: Progress, sav
         for each in may_fire_alone(run.experiment.network(dataset.shape)):
             progress.say(each)
     device = make_device(config)
-    probe, targets_of_probe = (tensor.to(device) for tensor in _probe(dataset))
+    probe, targets_of_probe, mask_of_probe = _probe(dataset, device)
     already_reported: set[tuple[str, str]] = set()
     network = run.experiment.network(dataset.shape).to(device)
     optimizer = make_optimizer(network, config)
@@ -142,8 +145,9 @@ def _run_epochs(run: Run, checkpoint: Checkpoint | None, progress: Progress, sav
     if checkpoint is None:
         start_alive(network, probe)
         _report_findings(
-            network, probe, targets_of_probe, config, progress, already_reported, batches=len(dataset.batches("train"))
-        )
+            network, probe, targets_of_probe, mask_of_probe, config, progress, already_reported,
+            batches=len(dataset.batches("train")),
+        )  # fmt: skip
         run.save(_filled(at, run, network, optimizer))
         run.begin_tables()  # behind a checkpoint: where there are tables and no checkpoint, it was taken away
     else:
@@ -168,6 +172,9 @@ def _run_epochs(run: Run, checkpoint: Checkpoint | None, progress: Progress, sav
                 began, drawn = time.monotonic(), _draw(seed, at.epoch, at.batch)
                 batch = dataset.batch("train", order[at.batch], seed=drawn, in_bytes=True)
                 x, targets = (tensor.to(device) for tensor in batch)
+                mask = dataset.mask("train", order[at.batch])
+                plain = mask is None and kind == "class" and measured is None
+                more: Any = () if plain else (None if mask is None else mask.to(device), kind, measured)
                 torch.manual_seed(drawn)
                 done = at.epoch * batches + at.batch
                 lr = learning_rate(config, step=done, steps=config.epochs * batches, batches=batches)
@@ -175,12 +182,12 @@ def _run_epochs(run: Run, checkpoint: Checkpoint | None, progress: Progress, sav
                     group["lr"] = lr
                 if at.batch == batches - 1:
                     before = [weight.detach().clone() for weight in network.parameters()]
-                step = train_step(network, optimizer, x, targets, config)
+                step = train_step(network, optimizer, x, targets, config, *more)
                 if not (math.isfinite(step.loss) and math.isfinite(step.grad_norm)):
                     raise SnnError(explain_nonfinite(step, network, x, epoch=at.epoch + 1, batch=at.batch + 1))
                 at.batch += 1
                 tally.add(step, time.monotonic() - began)
-                progress.step(step, tally)
+                progress.step(step, tally, metric, dataset.targets)
                 if at.batch < batches and (stop or time.monotonic() - saved > save_seconds):
                     at.sums = tally.record()
                     run.save(_filled(at, run, network, optimizer))
@@ -188,23 +195,29 @@ def _run_epochs(run: Run, checkpoint: Checkpoint | None, progress: Progress, sav
                     if stop:
                         raise Stopped(run.path, stop[0])
 
-            layers = layer_activity(network, probe)
+            layers = layer_activity(network, probe, mask_of_probe)
             at.epoch, at.batch, at.sums = at.epoch + 1, 0, {}
-            row = {"epoch": at.epoch, **tally.row(), "lr": lr, "peak_memory_mb": peak_memory_mb(device)}
+            row = {
+                "epoch": at.epoch,
+                **tally.row(metric, dataset.targets),
+                "lr": lr,
+                "peak_memory_mb": peak_memory_mb(device),
+            }
             row["spike_rate"] = float(np.mean([layer["rate"] for layer in layers])) if layers else 0.0
             if len(dataset.ids["validation"]):
-                validation = evaluate_network(network, dataset, "validation", config.loss, counts=False)
-                row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
+                seen = evaluate_network(network, dataset, "validation", config.loss, metric=metric, counts=False)
+                named = columns_of(metric, dataset.targets)
+                row |= {"validation_loss": seen.loss} | {f"validation_{name}": seen.metrics[name] for name in named}
             run.add_rows(row, [{"epoch": at.epoch, **layer} for layer in (*layers, *layer_updates(network, before))])
             at.seconds, best = at.seconds + row["seconds"], at.metrics[:1]
             at.metrics = [*best, row]
-            if config.keep == "last" or is_best(at.metrics):
+            if config.keep == "last" or is_best(at.metrics, metric):
                 at.metrics = [row]
                 run.save_best(_filled(at, run, network, optimizer))
             run.save(_filled(at, run, network, optimizer))
             saved = time.monotonic()
-            progress.epoch(row)
-            _report_findings(network, probe, targets_of_probe, config, progress, already_reported)
+            progress.epoch(row, metric.name)
+            _report_findings(network, probe, targets_of_probe, mask_of_probe, config, progress, already_reported)
             if stop and at.epoch < config.epochs:
                 raise Stopped(run.path, stop[0])
     _finish(run, at, progress)
@@ -251,13 +264,15 @@ def repair_best(run: Run, at: Checkpoint, progress: Progress) -> str | None:
     return problem
 
 
-def is_best(rows: list[dict[str, Any]]) -> bool:
-    """Whether the last epoch has the highest validation accuracy so far; of equal epochs the later is better.
+def is_best(rows: list[dict[str, Any]], metric: Any = Accuracy()) -> bool:  # noqa: B008 - frozen
+    """Whether the last epoch is the best so far in validation, by the metric; of equal epochs the later is better.
 
     The later one has been trained at the lower rate, while the loss of a network that is right mostly measures how
-    sure it is.
+    sure it is. A figure that is no number is worse than any.
     """
-    return all(row.get("validation_accuracy", 0) <= rows[-1].get("validation_accuracy", 0) for row in rows)
+    values = [row.get(f"validation_{metric.name}", 0.0) * (1 if metric.higher_is_better else -1) for row in rows]
+    values = [-math.inf if math.isnan(value) else value for value in values]
+    return max(values) <= values[-1]
 
 
 def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
@@ -267,7 +282,7 @@ def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
         notes.append(f"{lost} Evaluated: the last epoch, in its place.")
         progress.say(notes[-1])
         run.save_best(run.load("last"))
-    network, dataset, loss = run.network("best"), run.dataset(), run.experiment.train.loss
+    network, dataset, config = run.network("best"), run.dataset(), run.experiment.train_at_step()
     results: dict[str, Any] = {
         "epochs": at.epoch,
         "best_epoch": run.load("best").epoch,
@@ -278,7 +293,10 @@ def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
     }
     for split in ("validation", "test"):
         if len(dataset.ids[split]):
-            results[split] = evaluate_network(network, dataset, split, loss).record()
+            found, kept = evaluate_and_keep(network, dataset, split, config.loss, metric=config.metric)
+            results[split] = found.record()
+            if kept is not None:
+                kept.write(run.path, split)
     write_object(run.path / "results.json", results)
     progress.say(results_line(results))
     for finding in diagnose_course(run.metrics(), dataset, run.experiment, finished=True):
@@ -287,22 +305,25 @@ def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
 
 
 def _report_findings(
-    network: Network, x: Tensor, targets: Tensor, config: Train, progress: Progress,
+    network: Network, x: Tensor, targets: Tensor, mask: Tensor | None, config: Train, progress: Progress,
     already_reported: set[tuple[str, str]], *, batches: int | None = None,
 ) -> None:  # fmt: skip
     """Say what the doctor finds in a backward pass on a few recordings, each finding once.
 
     Before the first step, with the `batches` of an epoch, also whether the learning rate fits the weights.
     """
-    traced = trace(network.train(), x[:, :TRACED], targets[:TRACED], loss=config.loss)
+    there = None if mask is None else mask[:, :TRACED]
+    traced = trace(network.train(), x[:, :TRACED], targets[:TRACED], loss=config.loss, mask=there)
     rate = [] if batches is None else diagnose_rate(network, traced, config, batches=batches)
     for finding in only_new([*rate, *diagnose(traced).findings], already_reported):
         progress.say(f"doctor: {finding}")
 
 
-def _probe(dataset: Dataset) -> tuple[Tensor, Tensor]:
-    """Training recordings spread over the split, with their classes, on which layers are looked at."""
-    return dataset.batch("train", dataset.spread("train", min(dataset.data.batch, PROBED)), in_bytes=True)
+def _probe(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Training recordings spread over the split, their targets and mask, on which layers are looked at."""
+    ids = dataset.spread("train", min(dataset.data.batch, PROBED))
+    (x, targets), mask = dataset.batch("train", ids, in_bytes=True), dataset.mask("train", ids)
+    return x.to(device), targets.to(device), None if mask is None else mask.to(device)
 
 
 def _draw(*words: int) -> int:

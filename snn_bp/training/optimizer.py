@@ -1,7 +1,7 @@
 """One step of training, and what it needs: the optimizer, its learning rate, the device."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,9 @@ from snn_bp.chip.network import OnChip
 from snn_bp.errors import SnnError
 from snn_bp.model.finite import first_nonfinite
 from snn_bp.model.losses import loss_of, scores_of
+from snn_bp.model.metrics import parts_of_batch
 from snn_bp.model.network import Network
-from snn_bp.model.targets import pieces_of
+from snn_bp.model.targets import Kind, pieces_of
 from snn_bp.runs.experiment import Train
 from snn_bp.runtime.optimizers import without_compiler
 
@@ -24,17 +25,18 @@ class Step(NamedTuple):
     samples: int
     grad_norm: float
     spike_rate: float
+    parts: tuple[float, ...] = ()  # what the batch adds to a metric other than the accuracy
 
 
 def train_step(
     network: Network, optimizer: torch.optim.Optimizer, x: Tensor, targets: Tensor, config: Train,
-    mask: Tensor | None = None,
+    mask: Tensor | None = None, kind: Kind = "class", metric: Any = None,
 ) -> Step:  # fmt: skip
     """One step of the optimizer on one batch: forward, loss, backward through time, clip, update.
 
     With `truncate=K` the state is carried over every K steps and the gradient is not; each piece counts in proportion
     to its length, of steps that have a label or lie within `mask` where that is not all. A loss or gradient that is
-    not finite updates nothing.
+    not finite updates nothing. `metric` None: none is asked beside the accuracy of classes.
     """
     network.train()
     optimizer.zero_grad(set_to_none=True)
@@ -62,8 +64,11 @@ def train_step(
     if math.isfinite(total) and math.isfinite(norm):  # else gradients stay as they are, to say which broke
         nn.utils.clip_grads_with_norm_(weights, config.clip or math.inf, size)
         optimizer.step()
-    correct = int((scores_of(config.loss, torch.cat(outs)).argmax(1) == targets).sum())
-    return Step(total, correct, len(targets), norm, float(torch.stack(rates).mean()) if rates else 0.0)
+    rate = float(torch.stack(rates).mean()) if rates else 0.0
+    scores = scores_of(config.loss, torch.cat(outs), mask, kind)
+    correct = int((scores.argmax(1) == targets).sum()) if kind == "class" else 0
+    parts = () if metric is None else tuple(parts_of_batch(metric, scores, targets, mask))
+    return Step(total, correct, len(targets), norm, rate, parts)
 
 
 def explain_nonfinite(step: Step, network: Network, x: Tensor, *, epoch: int, batch: int) -> str:

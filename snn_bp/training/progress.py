@@ -4,15 +4,19 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from snn_bp.model.blocks import every_part, own_weights, parts_of
+from snn_bp.model.metrics import columns_of, value_of_parts
 from snn_bp.model.network import Network
+from snn_bp.model.targets import Targets
 from snn_bp.runs.folder import Run
+from snn_bp.runs.records import figure_in_words, figure_of
 from snn_bp.training.optimizer import Step
 
 
@@ -25,6 +29,7 @@ class Tally:
     samples: int = 0
     grad_norm: float = 0.0
     seconds: float = 0.0
+    parts: list[float] = field(default_factory=list)  # what batches add to a metric other than the accuracy
 
     def add(self, step: Step, seconds: float) -> None:
         """Count one step that took `seconds`, its batch's loading included."""
@@ -33,12 +38,17 @@ class Tally:
         self.samples += step.samples
         self.grad_norm += step.grad_norm * step.samples
         self.seconds += seconds
+        self.parts = [a + b for a, b in zip_longest(self.parts, step.parts, fillvalue=0.0)]
 
-    def row(self) -> dict[str, float]:
-        """The means, under the names of the columns in `metrics.csv`."""
+    def row(self, metric: Any, targets: Targets) -> dict[str, float]:
+        """The means, under the names of the columns in `metrics.csv`; the metric is that of the batches together."""
+        figures = {
+            f"train_{name}": self.correct / self.samples if name == "accuracy" else value_of_parts(metric, self.parts)
+            for name in columns_of(metric, targets)
+        }
         return {
             "train_loss": self.loss / self.samples,
-            "train_accuracy": self.correct / self.samples,
+            **figures,
             "grad_norm": self.grad_norm / self.samples,
             "seconds": round(self.seconds, 3),
             "samples_per_s": round(self.samples / self.seconds, 1),
@@ -68,14 +78,14 @@ class Progress:
                 self.bar.close()
                 self.bar = None
 
-    def step(self, step: Step, tally: Tally) -> None:
+    def step(self, step: Step, tally: Tally, metric: Any, targets: Targets) -> None:
         """Move the bar by one batch."""
         if self.bar is None:
             return
-        row = tally.row()
+        row = tally.row(metric, targets)
         shown = {
             "loss": f"{row['train_loss']:.3f}",
-            "accuracy": f"{row['train_accuracy']:.3f}",
+            metric.name: _three(row[f"train_{metric.name}"]),
             "samples/s": f"{row['samples_per_s']:.0f}",
             "spikes": f"{step.spike_rate:.3f}",
             "grad": f"{step.grad_norm:.2g}",
@@ -105,12 +115,12 @@ class Progress:
             self.bar = None
         self.run.log(f"nothing can be printed any more ({cause}); the run goes on, its lines stand here")
 
-    def epoch(self, row: dict[str, Any]) -> None:
-        """Say how an epoch went."""
-        validation = f"  validation {row['validation_accuracy']:.3f}" if "validation_accuracy" in row else ""
+    def epoch(self, row: dict[str, Any], name: str = "accuracy") -> None:
+        """Say how an epoch went, by the metric of this name."""
+        validation = f"  validation {_three(row[f'validation_{name}'])}" if f"validation_{name}" in row else ""
         self.say(
             f"epoch {row['epoch']:3d}/{self.run.experiment.train.epochs}  loss {row['train_loss']:.4f}  "
-            f"accuracy {row['train_accuracy']:.3f}{validation}  spikes {row['spike_rate']:.3f}  "
+            f"{name.replace('_', ' ')} {_three(row[f'train_{name}'])}{validation}  spikes {row['spike_rate']:.3f}  "
             f"grad {row['grad_norm']:.2g}  {row['samples_per_s']:.0f} samples/s"
         )
 
@@ -149,8 +159,10 @@ def results_line(results: dict[str, Any]) -> str:
     """The results of a finished run in one line."""
     test, epochs = results.get("test"), results["epochs"]
     if test is None:
-        return f"finished after {epochs} epochs; there is no test split, so no test accuracy"
-    return (
-        f"test accuracy {test['accuracy']:.4f} ({test['correct']} of {test['samples']}, 95 % interval "
-        f"{test['low']:.3f} .. {test['high']:.3f}) at epoch {results['best_epoch']} of {epochs}"
-    )
+        name = figure_of(results.get("validation") or {"accuracy": 0.0})[0].replace("_", " ")
+        return f"finished after {epochs} epochs; there is no test split, so no test {name}"
+    return f"test {figure_in_words(test)} at epoch {results['best_epoch']} of {epochs}"
+
+
+def _three(value: float) -> str:
+    return f"{value:.3f}" if not value or abs(value) >= 0.01 else f"{value:.2g}"

@@ -1,8 +1,5 @@
 """How losses are called: ours and those of users, with a mask or without, and what is asked of one beforehand."""
 
-import inspect
-from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, TypeAlias
 
 import torch
@@ -23,6 +20,7 @@ from snn_bp.model.losses.classes import (
     check_weights,
 )
 from snn_bp.model.losses.values import BinaryCrossEntropy, MeanSquaredPotential, VanRossum
+from snn_bp.model.signatures import called, takes
 from snn_bp.model.targets import PER_STEP, UNLABELLED, Kind, Targets
 from snn_bp.neurons import is_spiking
 
@@ -53,11 +51,11 @@ def loss_of(loss: Any, out: Tensor, targets: Tensor, mask: Tensor | None = None)
     """The loss of a batch, by a loss of ours or of the user's; one that takes no mask is refused where there is one."""
     if type(loss) in LOSSES:
         return loss(out, targets, mask)
-    if "mask" in _arguments(_function(loss)):
+    if takes(loss, "mask"):
         return loss(out, targets, mask=mask)
     if mask is not None:
         raise SnnError(
-            f"{_name(loss)}: recordings have different lengths, and it takes no mask. Let it be called with "
+            f"{called(loss)}: recordings have different lengths, and it takes no mask. Let it be called with "
             "(self, out, targets, mask): mask is bool [time, batch], true where a recording has a step."
         )
     return loss(out, targets)
@@ -73,19 +71,18 @@ def scores_of(loss: Any, out: Tensor, mask: Tensor | None = None, kind: Kind = "
     scores = getattr(loss, "scores", None)
     if scores is None:
         return out.transpose(0, 1) if kind in PER_STEP else mean_over_time(out, mask)
-    taken = _arguments(_function(scores))
-    if mask is not None and "mask" not in taken:
+    if mask is not None and not takes(scores, "mask"):
         raise SnnError(
-            f"{_name(loss)}: recordings have different lengths, and its scores take no mask. Let them be called with "
+            f"{called(loss)}: recordings have different lengths, and its scores take no mask. Let them be called with "
             "(self, out, mask): mask is bool [time, batch], true where a recording has a step."
         )
-    found = scores(out, **{name: value for name, value in (("mask", mask), ("kind", kind)) if name in taken})
+    found = scores(out, **{name: value for name, value in (("mask", mask), ("kind", kind)) if takes(scores, name)})
     steps, batch, _ = out.shape
     wanted = (batch, steps) if kind in PER_STEP else (batch,)
     if not isinstance(found, Tensor) or found.shape[:-1] != wanted or not found.is_floating_point():
         shape = "[batch, time, outputs]" if kind in PER_STEP else "[batch, outputs]"
         raise SnnError(
-            f"{_name(loss)}: of targets of the kind {kind!r} its scores should be floats {shape}, batch and time "
+            f"{called(loss)}: of targets of the kind {kind!r} its scores should be floats {shape}, batch and time "
             f"{list(wanted)} here, found {text_of(found)}."
         )
     return found
@@ -140,12 +137,12 @@ def try_loss(loss: Any, targets: Targets, *, steps: int, masked: bool) -> None:
             raise
         except Exception as cause:  # whatever a user's code may raise
             raise SnnError(
-                f"{_name(loss)}: it breaks on an output [time, batch, outputs] of zeros {list(out.shape)} and targets "
+                f"{called(loss)}: it breaks on an output [time, batch, outputs] of zeros {list(out.shape)} and targets "
                 f"of the kind {targets.kind!r} {list(targets.shape(TRIED, steps))}: {type(cause).__name__}: {cause}"
             ) from cause
     if not isinstance(value, Tensor) or value.dim() or not value.requires_grad:
         found = text_of(value) if not isinstance(value, Tensor) or value.dim() else "a number without a gradient"
-        raise SnnError(f"{_name(loss)}: it should give a tensor [] that depends on the output, found {found}.")
+        raise SnnError(f"{called(loss)}: it should give a tensor [] that depends on the output, found {found}.")
 
 
 def smooth_loss(loss: Any, out: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -192,23 +189,3 @@ def _gives_spikes(row: list[LayerAt], enters: bool = False) -> bool:
 def _keeps_spikes(part: LayerAt) -> bool:
     """Whether a layer makes spikes of spikes."""
     return part.role in ("flatten", "delay") or isinstance(part.layer, nn.MaxPool1d | nn.MaxPool2d)
-
-
-def _name(loss: Any) -> str:
-    return getattr(loss, "__name__", type(loss).__name__)
-
-
-def _function(value: Any) -> Callable[..., Any]:
-    """What a call of a value runs; the same object for all values of a class."""
-    if inspect.isfunction(value) or inspect.ismethod(value):
-        return value.__func__ if inspect.ismethod(value) else value
-    return type(value).__call__
-
-
-@lru_cache
-def _arguments(function: Callable[..., Any]) -> frozenset[str]:
-    """The names of what a function takes."""
-    try:
-        return frozenset(inspect.signature(function).parameters)
-    except ValueError:  # some that are written in C do not say
-        return frozenset()
