@@ -12,11 +12,15 @@ from torch import nn
 
 from snn_bp import (
     ALIF,
+    F1,
     IF,
     LI,
     LIF,
+    R2,
     TET,
+    Accuracy,
     ATan,
+    BalancedAccuracy,
     BatchNorm,
     BinaryCrossEntropy,
     Conv,
@@ -38,6 +42,7 @@ from snn_bp import (
     Latency,
     LayerNorm,
     MaxCrossEntropy,
+    MeanAbsoluteError,
     MeanSquaredPotential,
     MembraneCrossEntropy,
     Module,
@@ -49,6 +54,7 @@ from snn_bp import (
     Repeat,
     Residual,
     Spiking,
+    StepAccuracy,
     Surrogate,
     Targets,
     Tau,
@@ -57,6 +63,7 @@ from snn_bp import (
     Unflatten,
     Upsample,
     VanRossum,
+    VanRossumDistance,
 )  # fmt: skip
 from snn_bp.data import TonicSet
 from snn_bp.data.formats import FORMATS
@@ -77,6 +84,7 @@ LOSSES = (
     BinaryCrossEntropy,
     VanRossum,
 )
+METRICS = (Accuracy, StepAccuracy, BalancedAccuracy, F1, MeanAbsoluteError, R2, VanRossumDistance)
 LAYERS = (
     *NEURONS, Dense, Conv, Pool, Flatten, Dropout, Delay, BatchNorm, Spiking, Recurrent, LayerNorm,
     ConvTranspose, Upsample, Unflatten, TemporalConv, DelayedDense, Module, Residual,
@@ -195,6 +203,9 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
     TET: {"weight": SHARE, "mean": number()} | SMOOTHED,
     MeanSquaredPotential: {},
     BinaryCrossEntropy: {},
+    **{kind: {} for kind in (Accuracy, StepAccuracy, BalancedAccuracy, MeanAbsoluteError, R2)},
+    F1: {"threshold": number()},
+    VanRossumDistance: {"tau": lambda value: POSITIVE(value) or type(value) is Tau},
     VanRossum: {"tau": lambda value: POSITIVE(value) or type(value) is Tau},
     CountSquaredError: {"right": SHARE, "wrong": SHARE},
     FirstSpike: {"scale": POSITIVE} | SMOOTHED,
@@ -224,7 +235,8 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
         "epochs": COUNT, "lr": POSITIVE, "optimizer": word("adamw", "adam", "sgd"), "momentum": SHARE, "nesterov": flag,
         "weight_decay": SHARE, "schedule": word("constant", "cosine", "step"), "step_epochs": COUNT,
         "step_factor": POSITIVE, "warmup": SHARE, "clip": some(POSITIVE), "loss": one(*LOSSES),
-        "surrogate": one(Surrogate), "rates": some(one(RateBounds)), "truncate": some(COUNT),
+        "surrogate": one(Surrogate), "metric": some(one(*METRICS)), "rates": some(one(RateBounds)),
+        "truncate": some(COUNT),
         "keep": word("best", "last"), "autocast": some(word("bfloat16")), "memory": word("full", "low"),
         "target": word("float", "loihi"), "freeze_norm": SHARE,
         "device": lambda value: type(value) is str and value.partition(":")[0].isalpha(),

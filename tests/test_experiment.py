@@ -15,11 +15,15 @@ from runs import tiny
 import snn_bp
 from snn_bp import (
     ALIF,
+    F1,
     IF,
     LI,
     LIF,
+    R2,
     TET,
+    Accuracy,
     ATan,
+    BalancedAccuracy,
     BatchNorm,
     BinaryCrossEntropy,
     Conv,
@@ -33,6 +37,7 @@ from snn_bp import (
     FirstSpike,
     Flatten,
     MaxCrossEntropy,
+    MeanAbsoluteError,
     MeanSquaredPotential,
     MembraneCrossEntropy,
     Pool,
@@ -40,10 +45,12 @@ from snn_bp import (
     Recurrent,
     SnnError,
     Spiking,
+    StepAccuracy,
     Surrogate,
     Tau,
     Train,
     VanRossum,
+    VanRossumDistance,
 )  # fmt: skip
 from snn_bp.neurons import RESETS
 from snn_bp.runs.experiment import CONSTRUCTORS, _keys, from_json, override, parse, to_json
@@ -86,6 +93,11 @@ LOSSES = st.one_of(
     st.builds(CountSquaredError, SHARES, SHARES),
     st.builds(FirstSpike, ABOVE),
 )
+METRICS = st.one_of(
+    st.builds(F1, st.floats(-9, 9)),
+    st.builds(VanRossumDistance, ABOVE | st.builds(Tau, ABOVE)),
+    *map(st.builds, (Accuracy, StepAccuracy, BalancedAccuracy, MeanAbsoluteError, R2)),
+)
 SURROGATES = st.builds(Surrogate, st.sampled_from(list(SHAPES)), ABOVE, st.sampled_from(["threshold", "potential"]))
 LOWER, UPPER = st.floats(0, 0.5), st.floats(0.5, 1)
 BOUNDS = st.builds(RateBounds, LOWER | st.tuples(LOWER, LOWER), UPPER | st.tuples(UPPER, UPPER), ABOVE)
@@ -121,6 +133,7 @@ TRAIN = st.builds(
     schedule=st.sampled_from(["constant", "cosine", "step"]),
     clip=st.none() | ABOVE,
     loss=LOSSES,
+    metric=st.none() | METRICS,
     surrogate=SURROGATES,
     rates=st.none() | BOUNDS,
     truncate=st.none() | COUNTS,
@@ -138,7 +151,7 @@ def test_an_experiment_returns_from_json_as_it_was(experiment):
 
 
 @settings(max_examples=300)
-@given(st.one_of(LAYERS, LOSSES, SURROGATES, BOUNDS))
+@given(st.one_of(LAYERS, LOSSES, METRICS, SURROGATES, BOUNDS))
 def test_the_text_of_a_value_is_the_value(value):
     assert parse(repr(value), at="test") == value
 

@@ -36,6 +36,7 @@ Positive = Annotated[float, Within(above=0)]
 Count = Annotated[int, Within(low=1)]
 Seed = Annotated[int, Within(0, 2**64 - 1)]  # what torch and NumPy both take
 OwnLoss = OrOwn((("__call__",),))
+OwnMetric = OrOwn((("__call__",),))
 OwnLayer = OrOwn((("build",), ("branches", "combine")))
 DEEPEST = 50  # levels of JSON; an experiment has a dozen, its transforms more
 
@@ -68,7 +69,7 @@ class Train:
     )
     device: str = "auto"  # auto: a GPU where there is one
     # what `keep` and the results go by; None: what is usual for the kind of the targets
-    metric: Annotated[Metric | None, Called("a metric, as BalancedAccuracy(), or None")] = None
+    metric: Annotated[Metric | None, Called("a metric, as BalancedAccuracy(), or None"), OwnMetric] = None
 
     def __post_init__(self) -> None:
         check_fields(self)
