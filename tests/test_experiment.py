@@ -336,6 +336,7 @@ NONSENSE = {
     "clip": (0, -1, "x", float("nan"), True),
     "loss": (None, "CountCrossEntropy", CountCrossEntropy, ATan()),
     "surrogate": (None, "ATan", ATan, CountCrossEntropy()),
+    "metric": ("f1", F1, CountCrossEntropy(), 0.5),
     "rates": (0.1, "low", RateBounds, (0.1, 0.2)),
     "truncate": (0, -1, 2.5, "x", True),
     "autocast": ("float16", True, 16),

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from snn_bp.model.metrics import METRICS, metric_for, usual_metric, value_of
+from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
 from snn_bp.runs.interval import mcnemar
-from snn_bp.runs.predictions import Predictions
 from snn_bp.runs.records import digits
 
 DRAWS, DRAWS_OF_OWN = 2000, 200  # samples of recordings; a metric of the user's is called for each
@@ -57,7 +57,7 @@ class Pair:
 
 def pair_of(first: Run, second: Run, split: str = "test") -> Pair | str:
     """The pair of two finished runs; why there is none, in a sentence, where they have not met the same recordings."""
-    found = [Predictions.read(run.path, split) for run in (first, second)]
+    found = [Answers.read(run.path, split) for run in (first, second)]
     for run, predictions in zip((first, second), found, strict=True):
         if predictions is None:
             return (
@@ -82,7 +82,7 @@ def pair_of(first: Run, second: Run, split: str = "test") -> Pair | str:
     return Pair(**(asdict(pair) | {"first_alone": alone[0], "second_alone": alone[1], "p": mcnemar(*alone)}))
 
 
-def _in_the_order_of(mine: Predictions, other: Predictions) -> Predictions | None:
+def _in_the_order_of(mine: Answers, other: Answers) -> Answers | None:
     """The other's recordings in the order of the first's; None where recordings or targets are not the same."""
     if sorted(mine.names) != sorted(other.names) or mine.targets != other.targets:
         return None
@@ -92,14 +92,14 @@ def _in_the_order_of(mine: Predictions, other: Predictions) -> Predictions | Non
         index = {name: row for row, name in enumerate(other.names)}
         rows = torch.tensor([index[name] for name in mine.names])
         mask = None if other.mask is None else other.mask[:, rows]
-        other = Predictions(other.targets, mine.names, other.scores[rows], other.values[rows], mask)
+        other = Answers(other.targets, mine.names, other.scores[rows], other.values[rows], mask)
     same = torch.equal(mine.values, other.values) and (mine.mask is None) == (other.mask is None)
     if not same or (mine.mask is not None and other.mask is not None and not torch.equal(mine.mask, other.mask)):
         return None
     return other
 
 
-def _differences(metric: Any, mine: Predictions, other: Predictions) -> np.ndarray:
+def _differences(metric: Any, mine: Answers, other: Answers) -> np.ndarray:
     """The second run's figure less the first's, on recordings drawn with replacement."""
     draw, count = np.random.default_rng(0), len(mine.names)
     figures: list[Callable[[np.ndarray], float]] = []
@@ -116,7 +116,7 @@ def _differences(metric: Any, mine: Predictions, other: Predictions) -> np.ndarr
     return np.array(found)
 
 
-def _drawn(metric: Any, predictions: Predictions, times: np.ndarray) -> float:
+def _drawn(metric: Any, predictions: Answers, times: np.ndarray) -> float:
     rows = torch.from_numpy(np.repeat(np.arange(len(times)), times))
     mask = None if predictions.mask is None else predictions.mask[:, rows]
     return value_of(metric, predictions.scores[rows], predictions.values[rows], mask)

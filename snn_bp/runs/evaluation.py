@@ -18,9 +18,9 @@ from snn_bp.model.operations import fan_out, why_uncounted
 from snn_bp.model.operations import operations as operations_of
 from snn_bp.model.targets import Targets
 from snn_bp.neurons import is_spiking
+from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
 from snn_bp.runs.interval import ratio_interval, wilson_interval
-from snn_bp.runs.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def evaluate_network(
 def evaluate_and_keep(
     network: Network, dataset: Dataset, split: str, loss: Loss, *, metric: Any = None, counts: bool = True,
     keep: bool = True,
-) -> tuple[Evaluation, Predictions | None]:  # fmt: skip
+) -> tuple[Evaluation, Answers | None]:  # fmt: skip
     """As `evaluate_network`, and the scores of every recording beside their targets; None where `keep` is False."""
     batches = dataset.batches(split)
     if not batches:
@@ -103,7 +103,7 @@ def evaluate_and_keep(
         **tally.figures(),
     )
     names = tuple(dataset.names(split)) if keep else ()
-    return found, Predictions(dataset.targets, names, *joined(tally.kept)) if keep else None
+    return found, Answers(dataset.targets, names, *joined(tally.kept)) if keep else None
 
 
 class _Tally:

@@ -38,10 +38,10 @@ from snn_bp.files.lock import LOCK, holder, locked
 from snn_bp.files.tables import Table
 from snn_bp.model.names import name_today
 from snn_bp.model.network import Network
+from snn_bp.runs.answers import FOLDER as PREDICTIONS
 from snn_bp.runs.checkpoint import Checkpoint, checkpoint_bytes, read_checkpoint
 from snn_bp.runs.experiment import Experiment, to_json
 from snn_bp.runs.own_code import FOLDER, Code, is_copied
-from snn_bp.runs.predictions import FOLDER as PREDICTIONS
 from snn_bp.runs.provenance import note_resumed, provenance, version
 from snn_bp.runs.records import check_results, columns_of_rows, differing_data, read_with_code, shape_of
 

@@ -23,7 +23,7 @@ FOLDER = "predictions"
 
 
 @dataclass(frozen=True, eq=False)
-class Predictions:
+class Answers:
     """Scores of recordings beside their targets; tensors begin with the batch, but for the mask `[time, batch]`."""
 
     targets: Targets
@@ -44,7 +44,7 @@ class Predictions:
         write_csv(run / FOLDER / f"{split}.csv", list(rows[0]), rows)
 
     @classmethod
-    def read(cls, run: Path, split: str) -> "Predictions | None":
+    def read(cls, run: Path, split: str) -> "Answers | None":
         """Those of a run folder; None where an older version, or a run that is not finished, has none."""
         file = run / FOLDER / f"{split}.safetensors"
         if not is_there(file):
@@ -123,12 +123,12 @@ _ROWS = dict(
     zip(
         KINDS,
         (
-            Predictions._classes,
-            Predictions._classes_of_steps,
-            Predictions._vectors,
-            Predictions._vectors_of_steps,
-            Predictions._labels,
-            Predictions._vectors_of_steps,
+            Answers._classes,
+            Answers._classes_of_steps,
+            Answers._vectors,
+            Answers._vectors_of_steps,
+            Answers._labels,
+            Answers._vectors_of_steps,
         ),
         strict=True,
     )
