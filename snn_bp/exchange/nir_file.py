@@ -12,7 +12,7 @@ import numpy as np
 
 from snn_bp.errors import SnnError, is_number
 from snn_bp.exchange.nir_flat import flat, without_batch
-from snn_bp.exchange.nir_node import KEY, NEURONS, Edge, Node, Value, offset_key
+from snn_bp.exchange.nir_node import KEY, Edge, Node, Value, offset_key
 from snn_bp.files.hdf5 import Entry, read_hdf5
 
 FORMAT = 1  # version of what snn_bp writes into the metadata
@@ -54,41 +54,6 @@ def open_nir(path: Path | str) -> NirFile:
         return _graph(entries)
     except SnnError as cause:
         raise SnnError(f"{path}: {cause}") from cause
-
-
-def chain_of(file: NirFile) -> tuple[list[str], dict[str, str]]:
-    """The nodes from input to output, and the node through which neurons are recurrent."""
-    ends = {kind: [name for name, node in file.nodes.items() if node.kind == kind] for kind in ("Input", "Output")}
-    for kind, names in ends.items():
-        if len(names) != 1:
-            raise SnnError(f"it should have one {kind}, found {len(names)}.")
-    into: dict[str, list[str]] = {name: [] for name in file.nodes}
-    out: dict[str, list[str]] = {name: [] for name in file.nodes}
-    for start, end in file.edges:
-        out[start].append(end)
-        into[end].append(start)
-    loops = {}
-    for name, node in file.nodes.items():
-        if node.kind in ("Linear", "Affine") and len(out[name]) == 1 and out[name] == into[name]:
-            neurons = out[name][0]
-            if file.nodes[neurons].kind not in NEURONS or neurons in loops:
-                raise node.refuse(f"it feeds {neurons!r} back, which is no neuron or has a recurrence already.")
-            loops[neurons] = name
-            out[neurons].remove(name)
-            into[neurons].remove(name)
-    chain = [ends["Input"][0]]
-    while file.nodes[chain[-1]].kind != "Output":
-        node = file.nodes[chain[-1]]
-        if len(out[node.name]) != 1:
-            raise node.refuse(f"it leads to {out[node.name]}; snn_bp reads chains, one after the other.")
-        (name,) = out[node.name]
-        if into[name] != [node.name]:
-            raise file.nodes[name].refuse(f"{into[name]} lead to it; snn_bp reads chains, one after the other.")
-        chain.append(name)
-    left = set(file.nodes) - set(chain) - set(loops.values())
-    if left:
-        raise file.nodes[min(left)].refuse("no way leads from the input over it to the output.")
-    return chain, loops
 
 
 def _graph(entries: dict[str, Entry]) -> NirFile:

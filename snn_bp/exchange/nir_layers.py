@@ -40,6 +40,7 @@ class Context(NamedTuple):
     block: Block  # from one weighted sum to the next, or to the neurons
     step_s: float
     compatible: str | None
+    spikes: int = 1  # that may reach one neuron at once, where there are no weights in front of it
 
 
 class Nodes(NamedTuple):
@@ -265,7 +266,7 @@ def _spiking(layer: Neurons, at: Context) -> tuple[dict[str, Any], dict[str, Any
     )
     if at.block.weights is not None:
         return {"v_threshold": theta, "v_reset": _each(0, layer, at)}, {}
-    moved = off_ties(alpha, beta, theta, _inputs(at.block), step=at.step_s)
+    moved = off_ties(alpha, beta, theta, _inputs(at), step=at.step_s)
     exact = simple(np.broadcast_to(np.asarray(values["theta"], np.float64), layer.shape))
     return {"v_threshold": moved, "v_reset": _each(0, layer, at)}, {"threshold": exact}
 
@@ -284,10 +285,10 @@ def _each(value: Any, layer: Neurons, at: Context) -> np.ndarray:
     return np.broadcast_to(np.asarray(value, np.float64 if exact else np.float32), layer.shape).copy()
 
 
-def _inputs(block: Block) -> tuple[float, ...]:
+def _inputs(at: Context) -> tuple[float, ...]:
     """The smallest inputs of neurons without weights in front: counts of spikes, or what windows make of them."""
-    unit, count = 1.0, 1 if block.parts[0].index else 2  # the network's own input may count
-    for part in reversed(block.of("pool")):
+    unit, count = 1.0, at.spikes
+    for part in reversed(at.block.of("pool")):
         values, divisor = _window(part.layer)
         unit, count = unit / divisor, count * values
     return tuple(unit * number for number in range(min(count, 4) + 1))

@@ -3,6 +3,7 @@
 The input gain of neurons goes into the weights before them; where no weights take it, into their threshold.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -11,14 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from snn_bp.errors import SnnError, as_path
-from snn_bp.exchange.nir_file import MAX_NEURONS, MAX_PRODUCTS, NO_STEP, NirFile, chain_of, open_nir
+from snn_bp.exchange.nir_file import MAX_NEURONS, MAX_PRODUCTS, NO_STEP, NirFile, open_nir
+from snn_bp.exchange.nir_forks import Branches, Row, tree_of
 from snn_bp.exchange.nir_neurons import KINDS, dynamics, threshold
 from snn_bp.exchange.nir_node import Node, offset_key, simple
 from snn_bp.exchange.nir_step import spikes_by_step
 from snn_bp.exchange.nir_weights import by_channel, load, row_gains, scaled, ulp_offsets, unsquared
 from snn_bp.model.blocks import Role
+from snn_bp.model.joints import Parallel, Residual
 from snn_bp.model.layers import Conv, Delay, Dense, Flatten, Layer, Pool, Recurrent, Shape
 from snn_bp.model.network import Network
 from snn_bp.neurons import LIF, Neuron
@@ -30,8 +34,9 @@ def read_nir(path: Path | str, *, step_s: float | None = None) -> Network:
     `step_s` is the length of a time step in seconds; a file that snn_bp wrote has its own, and without both the error
     says at which steps the layers fire. A leak and a reset to one and the same value shift the threshold by it, from
     rest there; the bias of a recurrence is there from the first step, as in snnTorch; a batch axis of one in the
-    shapes is taken off. What our neurons cannot say is refused with the node's name: other leaks and resets, branches,
-    unknown nodes, and leaky neurons from before NIR 1.0.6, where a spike took the threshold off.
+    shapes is taken off. Branches that start from one signal and are added again come back as `Residual` and `Parallel`.
+    What our neurons cannot say is refused with the node's name: other leaks and resets, other graphs, unknown nodes,
+    and leaky neurons from before NIR 1.0.6, where a spike took the threshold off.
     """
     file = open_nir(path := as_path("read_nir: path", path))
     try:
@@ -44,14 +49,15 @@ def read_nir(path: Path | str, *, step_s: float | None = None) -> Network:
 
 
 class _Reading:
-    """The chain of a file, node by node, as layers with their weights."""
+    """The rows of a file, node by node, as layers with their weights."""
 
     def __init__(self, file: NirFile, step: float) -> None:
         self.file, self.step = file, step
-        self.chain, self.loops = chain_of(file)
+        self.row, self.loops = tree_of(file.nodes, file.edges)
         self.model: list[Layer] = []
         self.weights: list[dict[str, np.ndarray]] = []  # a layer each, in double precision until all gains are in
         self.offsets: list[dict[str, np.ndarray]] = []  # units in the last place that the rounded weights are off
+        self.branches: list[list[_Reading]] = []  # those of a joint
         self.shape: Shape = ()
         self.gain: np.ndarray | float = 1.0  # what a Scale leaves to the weights or thresholds behind it
         self.synapse: int | None = None  # the last one, no neurons since
@@ -59,23 +65,67 @@ class _Reading:
 
     def network(self) -> Network:
         """The network with its weights."""
-        first, *nodes, last = (self.file.nodes[name] for name in self.chain)
+        first = next(node for node in self.file.nodes.values() if node.kind == "Input")
+        last = next(node for node in self.file.nodes.values() if node.kind == "Output")
         input_shape = self.shape = first.shape()
-        for node in nodes:
-            READERS.get(node.kind, _Reading._unknown)(self, node)
-            if not self.shape or np.prod(self.shape, dtype=float) > MAX_NEURONS:
-                raise node.refuse(f"it gives {list(self.shape)}, between 1 and {MAX_NEURONS} values are read.")
+        self._read(self.row)
         if last.shape() != self.shape:
             raise last.refuse(f"its shape is {list(last.shape())}, what reaches it has {list(self.shape)}.")
-        if not self._into_weights(self._take_gain()):
-            raise last.refuse("a Scale at the end has no weights that take it.")
+        self._end(last, "a Scale at the end")
         if not self.model:
             raise SnnError("it has no nodes but its input and output.")
         network = Network(tuple(self.model), input_shape)
         with torch.no_grad():
-            for layer, arrays, offsets in zip(network.layers, self.weights, self.offsets, strict=True):
-                load(layer, arrays, offsets)
+            self._load(network.layers)
         return network.eval()
+
+    def _read(self, row: Row) -> None:
+        for each in row:
+            if isinstance(each, Branches):
+                self._fork(each)
+                continue
+            node = self.file.nodes[each]
+            READERS.get(node.kind, _Reading._unknown)(self, node)
+            if not self.shape or np.prod(self.shape, dtype=float) > MAX_NEURONS:
+                raise node.refuse(f"it gives {list(self.shape)}, between 1 and {MAX_NEURONS} values are read.")
+
+    def _fork(self, fork: Branches) -> None:
+        """Add a joint, whose branches are read each by itself."""
+        node = self.file.nodes[fork.start[0]]
+        self._end(node, "a Scale before branches")
+        found = []
+        for row in fork.rows:
+            branch = copy.copy(self)
+            branch.model, branch.weights, branch.offsets, branch.branches = [], [], [], []
+            branch.synapse, branch.between = None, []
+            branch._read(row)
+            branch._end(node, "a Scale at the end of a branch from it")
+            found.append(branch)
+        rows = tuple(tuple(branch.model) for branch in found)
+        if fork.combine == "add" and len(rows) == 2 and rows[0] and not rows[1]:
+            self._add(Residual(*rows[0]))
+        else:
+            self._add(Parallel(*rows, combine=fork.combine))
+        self.branches[-1] = found
+        shapes = [branch.shape for branch in found]
+        if any(shape[fork.combine == "concat" :] != shapes[0][fork.combine == "concat" :] for shape in shapes):
+            raise node.refuse(
+                f"the branches behind it give {', '.join(map(str, map(list, shapes)))}; one shape is read."
+            )
+        channels = sum(shape[0] for shape in shapes) if fork.combine == "concat" else shapes[0][0]
+        self.shape, self.synapse, self.between = (channels, *shapes[0][1:]), None, []
+
+    def _end(self, node: Node, scale: str) -> None:
+        """Put what a Scale left into the weights before it, where nothing behind them takes it."""
+        if not self._into_weights(self._take_gain()):
+            raise node.refuse(f"{scale} has no weights before it that take it.")
+
+    def _load(self, layers: nn.ModuleList) -> None:
+        each = zip(layers, self.weights, self.offsets, self.branches, strict=True)
+        for layer, arrays, offsets, branches in each:
+            load(layer, arrays, offsets)
+            for branch, row in zip(branches, getattr(layer, "branches", ()), strict=True):
+                branch._load(row)
 
     def _unknown(self, node: Node) -> None:
         raise node.refuse(f"snn_bp has no such layer. Known: {', '.join(READERS)}.")
@@ -84,6 +134,7 @@ class _Reading:
         self.model.append(layer)
         self.weights.append(weights or {})
         self.offsets.append({} if node is None else ulp_offsets(node, self.weights[-1]))
+        self.branches.append([])
 
     def _dense(self, node: Node) -> None:
         weight = node.numbers("weight")

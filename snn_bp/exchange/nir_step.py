@@ -9,7 +9,7 @@ import torch
 from snn_bp.errors import SnnError
 from snn_bp.exchange.nir_file import NirFile
 from snn_bp.exchange.nir_node import NEURONS
-from snn_bp.model.blocks import LayerAt, parts_of
+from snn_bp.model.blocks import LayerAt, every_part, own_weights, parts_of
 from snn_bp.model.network import Network
 from snn_bp.neurons import is_spiking
 
@@ -59,7 +59,7 @@ def _spikes(read: Callable[[float], Network], step: float) -> list[float] | str:
         network = read(step)
     except SnnError as cause:
         return f"refused, {cause}"
-    if sum(_products(part) for part in parts_of(network)) > MAX_PRODUCTS:
+    if sum(_products(part) for part in every_part(parts_of(network))) > MAX_PRODUCTS:
         return "too large to try"
     generator = torch.Generator().manual_seed(0)
     x = (torch.rand(STEPS, SAMPLES, *network.input_shape, generator=generator) < FRACTION).float()
@@ -71,4 +71,4 @@ def _spikes(read: Callable[[float], Network], step: float) -> list[float] | str:
 def _products(part: LayerAt) -> float:
     """How many products one step of a sample takes in a layer, at most."""
     positions = math.prod(part.after[1:]) if part.role == "weights" else 1
-    return sum(each.numel() for each in part.layer.parameters()) * positions + math.prod(part.before)
+    return sum(each.numel() for each in own_weights(part).values()) * positions + math.prod(part.before)

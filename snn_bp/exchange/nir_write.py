@@ -16,12 +16,14 @@ import torch
 from snn_bp.chip.network import OnChip
 from snn_bp.errors import SnnError, as_path, check_number
 from snn_bp.exchange.nir_file import FORMAT, digest_of
+from snn_bp.exchange.nir_forks import Signal, check_joint, move
 from snn_bp.exchange.nir_layers import Context, Nodes, nodes_of
 from snn_bp.exchange.nir_node import KEY
 from snn_bp.files import replace_file, write_json
 from snn_bp.files.hdf5 import entries_of
 from snn_bp.kernels.around import is_untouched
-from snn_bp.model.blocks import Block, parts_of, tree
+from snn_bp.model.blocks import Block, LayerAt, parts_of, tree
+from snn_bp.model.blocks import Path as LayerPath
 from snn_bp.model.exact import why_strange
 from snn_bp.model.network import Network
 from snn_bp.runs.provenance import version
@@ -45,12 +47,10 @@ def write_nir(
     if compatible not in (None, "1.0.4"):
         raise SnnError(f"write_nir: compatible={compatible!r}; it is None or '1.0.4'.")
     try:
-        layers = _layers(network, step_s, compatible)
+        graph = _graph(network, step_s, compatible)
     except SnnError as cause:
         raise SnnError(f"export to {path.name}: {cause}") from cause
     check_writable(path, metadata_path(path))
-    nodes: dict[str, nir.NIRNode] = {"input": nir.Input(input_type={"input": np.array(network.input_shape)})}
-    edges, last = [], "input"
     metadata: dict[str, Any] = {
         "format": FORMAT,
         "snn_bp": version("snn_bp"),
@@ -62,39 +62,20 @@ def write_nir(
         "spike": "v > v_threshold",
         "reset": "v <- v_reset in the step of the spike" if compatible is None else RESET_UNSAID,
         "recurrence": "one step late, 0 in the first step",
-        "neurons": {},
-        "kernels": {},
-        "folded_or_left_out": [  # named so in all files of this format
-            f"layer {index} ({type(network.layers[index]).__name__})"
-            for index, layer in enumerate(layers)
-            if layer is None
-        ],
+        "neurons": graph.neurons,
+        "kernels": graph.kernels,
+        "folded_or_left_out": graph.left_out,  # named so in all files of this format
     }
-    for index, layer in enumerate(layers):
-        if layer is None:
-            continue
-        name = f"layer{index:0{len(str(len(layers) - 1))}}_{type(layer.node).__name__.lower()}"
-        nodes[name] = layer.node
-        edges.append((last, name))
-        if layer.recurrence is not None:  # its edges first: norse returns the output of the last one
-            back = f"{name}_recurrent"
-            nodes[back] = layer.recurrence
-            edges += [(name, back), (back, name)]
-        metadata["neurons"] |= {} if layer.neurons is None else {name: layer.neurons}
-        metadata["kernels"] |= {} if layer.kernel is None else {name: layer.kernel}
-        last = name
-    nodes["output"] = nir.Output(output_type={"output": np.array(network.output_shape)})
-    edges.append((last, "output"))
     if not metadata["kernels"]:
         del metadata["kernels"]
-    content = _bytes(nodes, edges, metadata, compatible)
+    content = _bytes(graph.nodes, graph.edges, metadata, compatible)
     replace_file(path, content)
     write_json(metadata_path(path), {**metadata, "sha256": hashlib.sha256(content).hexdigest()})
     return metadata
 
 
-def _layers(network: Network, step_s: float, compatible: str | None) -> list[Nodes | None]:
-    """What the file holds for each layer; raises with every reason for which NIR cannot say what the network does."""
+def _graph(network: Network, step_s: float, compatible: str | None) -> "_Graph":
+    """What the file holds for a network; raises with every reason for which NIR cannot say what it does."""
     if type(network) is OnChip:
         raise SnnError("this network computes in Loihi's integers, which NIR does not round to. Write a .net file.")
     if type(network) is not Network:
@@ -105,29 +86,106 @@ def _layers(network: Network, step_s: float, compatible: str | None) -> list[Nod
         )
     if any(parameter.dtype != torch.float32 for parameter in network.parameters()):
         raise SnnError("its weights are not in single precision. Use network.float().")
-    written: dict[int, Nodes | None] = {}
-    refused: dict[int, str] = {}
-    for block in _sums(network):
+    graph = _Graph(network, step_s, compatible)
+    last = graph.row(parts_of(network), ("input",))
+    if graph.refused:
+        raise SnnError("\n".join(graph.refused[path] for path in sorted(graph.refused)))
+    graph.nodes["output"] = nir.Output(output_type={"output": np.array(network.output_shape)})
+    graph.lead(last, "output")
+    return graph
+
+
+class _Graph:
+    """Nodes and edges as they are put together, what the metadata says of them, and why layers were refused."""
+
+    def __init__(self, network: Network, step_s: float, compatible: str | None) -> None:
+        self.network, self.step_s, self.compatible = network, step_s, compatible
+        self.nodes: dict[str, nir.NIRNode] = {"input": nir.Input(input_type={"input": np.array(network.input_shape)})}
+        self.edges: list[tuple[str, str]] = []
+        self.neurons: dict[str, Any] = {}
+        self.kernels: dict[str, Any] = {}
+        self.left_out: list[str] = []
+        self.refused: dict[LayerPath, str] = {}
+
+    def row(self, row: list[LayerAt], enters: Signal) -> Signal:
+        """Put in a row of layers that a signal enters; gives the signal behind it."""
+        for each in tree(row):
+            if isinstance(each, Block):
+                for block in _sums(each):
+                    enters = self._block(block, enters)
+            else:
+                enters = self._joint(each.joint, enters)
+        return enters
+
+    def lead(self, signal: Signal, end: str) -> None:
+        """Put in the edges from a signal to a node."""
+        for start in signal:
+            self.edges.append((start, end))
+
+    def _block(self, block: Block, enters: Signal) -> Signal:
+        written: dict[LayerPath, Nodes | None] = {}
+        spikes = sum(2 if name == "input" else 1 for name in enters)  # the network's own input may count
         for part in reversed(block.parts):  # a weighted sum last, as it takes in what stands behind it
-            alone = part.role == "weights" and not refused.keys().isdisjoint(block.indexes)
+            alone = part.role == "weights" and any(each.path in self.refused for each in block.parts)
             try:
                 if (strange := why_strange(part.layer)) is not None:
                     raise SnnError(strange)
-                at = Context(part, Block((part,)) if alone else block, step_s, compatible)
-                written[part.index] = nodes_of(part.layer, at)
+                at = Context(part, Block((part,)) if alone else block, self.step_s, self.compatible, spikes)
+                written[part.path] = nodes_of(part.layer, at)
             except SnnError as cause:
-                refused[part.index] = f"{network.name(part.index)} {cause}"
-    if refused:
-        raise SnnError("\n".join(refused[index] for index in sorted(refused)))
-    return [written[index] for index in range(len(network.layers))]
+                self.refused[part.path] = f"{self.network.name(part.path)} {cause}"
+        for part in block.parts:
+            layer = written.get(part.path)
+            if layer is not None:
+                enters = (self._put(part.path, layer, enters),)
+            elif part.path not in self.refused:
+                number = ".".join(map(str, part.path))
+                self.left_out.append(f"layer {number} ({type(part.layer).__name__})")
+        return enters
+
+    def _put(self, path: LayerPath, layer: Nodes, enters: Signal) -> str:
+        name = self._name(path, layer.node)
+        self.nodes[name] = layer.node
+        self.lead(enters, name)
+        if layer.recurrence is not None:  # its edges before those that lead on: norse returns the output of the last
+            back = f"{name}_recurrent"
+            self.nodes[back] = layer.recurrence
+            self.edges += [(name, back), (back, name)]
+        self.neurons |= {} if layer.neurons is None else {name: layer.neurons}
+        self.kernels |= {} if layer.kernel is None else {name: layer.kernel}
+        return name
+
+    def _joint(self, joint: LayerAt, enters: Signal) -> Signal:
+        try:
+            combine = check_joint(joint.layer)
+        except SnnError as cause:
+            self.refused[joint.path] = f"{self.network.name(joint.path)} {cause}"
+            combine = "add"
+        signals: dict[str, None] = {}
+        first = 0
+        for number, branch in enumerate(joint.branches):
+            signal, shape = self.row(branch, enters), branch[-1].after if branch else joint.before
+            if combine == "concat":
+                signal = (self._put((*joint.path, number), Nodes(move(shape, first, joint.after[0])), signal),)
+                first += shape[0]
+            elif not signals.keys().isdisjoint(
+                signal
+            ):  # an edge stands there once: what is added twice has a node more
+                copy = Nodes(nir.Scale(scale=np.ones(shape, np.float32)))
+                signal = (self._put((*joint.path, number), copy, signal),)
+            signals |= dict.fromkeys(signal)
+        return tuple(signals)
+
+    def _name(self, path: LayerPath, node: nir.NIRNode) -> str:
+        digits = len(str(len(self.network.layers) - 1))
+        numbers = "_".join((f"{path[0]:0{digits}}", *map(str, path[1:])))
+        return f"layer{numbers}_{type(node).__name__.lower()}"
 
 
-def _sums(network: Network) -> Iterator[Block]:
-    """The blocks of a network, cut in front of every weighted sum; a joint alone."""
-    for each in tree(parts_of(network)):
-        parts = each.parts if isinstance(each, Block) else (each.joint,)
-        sums = [at for at, part in enumerate(parts) if at and part.role == "weights"]
-        yield from (Block(parts[start:end]) for start, end in pairwise([0, *sums, len(parts)]))
+def _sums(block: Block) -> Iterator[Block]:
+    """A block cut in front of every weighted sum."""
+    sums = [at for at, part in enumerate(block.parts) if at and part.role == "weights"]
+    yield from (Block(block.parts[start:end]) for start, end in pairwise([0, *sums, len(block.parts)]))
 
 
 def _bytes(

@@ -210,13 +210,6 @@ def test_a_leaky_neuron_from_before_reset_values_is_refused(tmp_path):
         read_nir(tmp_path / "net.nir", step_s=STEP)
 
 
-def skip():
-    """Two ways from the input."""
-    graph = chain(affine(24, 24), leaky(24))
-    graph.edges.append(("in", "n1"))
-    return graph
-
-
 def nested():
     """A graph inside the graph, with two ways out."""
     graph, inside = chain(affine(5, 24), leaky(5)), chain(leaky(5), shape=(5,))
@@ -232,7 +225,6 @@ REFUSED = {
     "v_reset": (lambda: chain(affine(5, 24), leaky(5, v_reset=-0.3)), r"node 'n1' \(LIF\): its v_reset is not 0"),
     "tau below a step": (lambda: chain(affine(5, 24), leaky(5, tau=5e-5)), "below the step"),
     "threshold": (lambda: chain(affine(5, 24), leaky(5, threshold=0)), "node 'n1'.*threshold"),
-    "skip": (skip, "node 'in'.*chains"),
     "nested": (nested, "the graph 'n1' inside it has 2 nodes Output"),
     "reset without a leak": (
         lambda: chain(affine(5, 24), nir.IF(full(1e4, 5), full(3, 5), full(0.5, 5))), "its v_reset is not 0"
