@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from snn_bp.data import Dataset, load
+from snn_bp.data.catalogue import IN_MEMORY
 from snn_bp.data.fingerprint import describe
 from snn_bp.errors import SnnError, as_path
 from snn_bp.files import (
@@ -138,20 +139,26 @@ class Run:
         return who and f"{self.path} is being trained by {who} and changes while it is read"
 
     def hold(self, dataset: Dataset) -> None:
-        """Use this data set, loaded already or made by `Dataset.of`, instead of loading it."""
+        """Use this data set, loaded already or made by `Dataset.of`, instead of loading it.
+
+        Warns where recordings in memory are not what the run has seen.
+        """
         self._dataset = dataset
+        if dataset.data.name == IN_MEMORY:
+            self._warn_of_difference(dataset)
 
     def dataset(self) -> Dataset:
         """The data of the run, loaded at the first call; warns where they are not what the run has seen."""
         if self._dataset is None:
             self._dataset = load(self.experiment.data)
-            file = self.path / "data.json"
-            difference = differing_data(file, self._dataset) if is_there(file) else None
-            if difference is not None:
-                warnings.warn(
-                    f"{self.path}: its recordings are not those it was trained on: {difference}", stacklevel=2
-                )
+            self._warn_of_difference(self._dataset)
         return self._dataset
+
+    def _warn_of_difference(self, dataset: Dataset) -> None:
+        file = self.path / "data.json"
+        difference = differing_data(file, dataset) if is_there(file) else None
+        if difference is not None:
+            warnings.warn(f"{self.path}: its recordings are not those it was trained on: {difference}", stacklevel=3)
 
     def shape(self) -> tuple[int, ...]:
         """The shape of one step of an input: as `data.json` has it, so that recordings need not be here."""

@@ -118,6 +118,10 @@ def test_a_run_on_them_stops_and_goes_on_bit_for_bit(tmp_path, monkeypatch):
     reopened = Run(tmp_path / "part")
     with pytest.raises(SnnError, match=r"Hand the same ones in again"):
         evaluate(reopened, "test")
+    with pytest.warns(UserWarning, match="recording 3, has changed in its class"):
+        reopened.hold(
+            Dataset.of(train=(X, np.where(np.arange(40) == 3, 2, Y)), test=(X[:10], Y[:10]), batch=8, step_ms=4)
+        )
     reopened.hold(made())
     assert evaluate(reopened, "test").record() == whole.results()["test"]
 
@@ -129,7 +133,7 @@ def test_other_recordings_are_noticed_by_name_when_a_run_goes_on(tmp_path):
     changed = X.copy()
     changed[17, 3] += 1
 
-    with pytest.raises(SnnError, match="recording 17, has changed in its frames"):
+    with pytest.warns(UserWarning), pytest.raises(SnnError, match="recording 17, has changed in its frames"):
         resume(tmp_path / "run", quiet=True, dataset=Dataset.of(train=(changed, Y), batch=8))
     with pytest.raises(SnnError, match=r"data\.batch is 8, this data set's 16"):
         resume(tmp_path / "run", quiet=True, dataset=Dataset.of(train=(X, Y), batch=16))

@@ -1,6 +1,8 @@
 """Sources of one's own: recordings of events and frames, every kind of target, lengths, groups, and a true cache."""
 
+import importlib
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from snn_bp import LIF, Dense, Experiment, Flatten, Pool
 from snn_bp.data import Data, describe, first_difference, load
 from snn_bp.errors import SnnError
 from snn_bp.model.targets import UNLABELLED, Targets
+from snn_bp.training.memory import estimate
 
 EVENT = [("x", np.int16), ("y", np.int16), ("p", np.int8), ("t", np.int64)]
 
@@ -292,3 +296,101 @@ def test_a_sensor_of_a_million_pixels_keeps_every_event(cache):
 
     assert x.shape == (2, 1, 2, 720, 1280) and x.sum() == 500 and x[:, 0, :, 719, 1279].sum() == 1
     assert dataset.parts["train"].events.x.dtype == np.uint16
+
+
+def test_events_may_have_a_class_for_every_step(cache):
+    @dataclass(frozen=True)
+    class PerStep(Lab):
+        targets = Targets("class per step", ("rest", "move"))
+
+        def recordings(self, part):
+            for number, (found, _, named) in enumerate(Lab.recordings(self, part)):
+                yield found, np.arange(7 + number % 5) % 2, named
+
+    dataset = load(Data(PerStep()), quiet=True)
+
+    _, targets = dataset.batch("train", [0, 4, 9])
+
+    assert targets.dtype == torch.int64
+    assert targets.tolist() == [
+        [0, 1, 0, 1, 0, 1, 0, -1, -1, -1],
+        [0, 1, 0, 1, 0, 1, 0, 1, 0, 1],
+        [0, 1, 0, 1, 0, 1, 0, 1, 0, 1],
+    ]
+    assert describe(dataset)["targets"] == "class per step"
+
+
+def test_the_memory_of_a_large_sensor_is_estimated_by_its_pixels(cache):
+    @dataclass(frozen=True)
+    class Large(Lab):
+        sensor = (1280, 720, 2)
+
+    dataset = load(Data(Large(), batch=4, steps=3), quiet=True)
+    model = (Pool(16), Flatten(), Dense(3), LIF(beta=0.9))
+
+    found = estimate(Experiment(dataset.data, model), dataset)
+
+    x, _ = dataset.batch("train", dataset.batches("train")[0], in_bytes=True)
+    assert x.dtype == torch.uint8 and found.frames == 2 * x.numel() == 2 * 3 * 4 * 2 * 720 * 1280
+
+
+@pytest.mark.parametrize("folder", (True, False))
+def test_without_a_cache_recordings_are_held_in_memory(tmp_path, monkeypatch, folder):
+    monkeypatch.setenv("SNN_BP_CACHE", str(tmp_path / "cache"))
+    if not folder:
+        (tmp_path / "cache").write_text("a file where the folder should be")
+
+    frames, found = (load(Data(source), quiet=True) for source in (Series("vector", lengths=True), Lab()))
+
+    for dataset in (frames, found):
+        assert (dataset.parts["train"].folder is not None) == folder
+        assert any("cannot be written" in note for note in dataset.notes) == (not folder)
+    assert frames.mask("train", [0]).sum() == 13 and found.batch("train", [0])[0].sum() == 50
+
+
+def test_a_damaged_entry_of_frames_is_made_again(cache):
+    @dataclass(frozen=True)
+    class Kept(Series):
+        def made_from(self):
+            return [1, "one"]
+
+    first = load(Data(Kept()), quiet=True)
+    file = first.parts["train"].folder / "frames.npy"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+
+    again = load(Data(Kept()), quiet=True)
+
+    assert again.parts["train"].sha256 == first.parts["train"].sha256
+    assert any("was damaged" in note for note in again.notes)
+    expected = torch.from_numpy(Series().frames("train")[0]).float().transpose(0, 1)
+    assert torch.equal(again.batch("train", range(8))[0], expected)
+
+
+def test_a_source_whose_definition_changes_is_read_again_and_no_other(cache, tmp_path, monkeypatch):
+    text = """
+import numpy as np
+from dataclasses import dataclass
+HEIGHT = {height}
+LEARNING_RATE = {rate}
+def scaled(x): return {scale} * x
+@dataclass(frozen=True)
+class Written:
+    log: str
+    class_names = ("a",)
+    def frames(self, part):
+        with open(self.log, "a") as file: file.write(part[0])
+        return (scaled(HEIGHT * np.ones((2, 3, 1))), [0, 0]) if part == "train" else None
+    def made_from(self): return []
+"""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    seen, log = [], tmp_path / "log"
+    for change in ({}, {}, {"rate": 2}, {"height": 2}, {"scale": 3}):
+        (tmp_path / "written.py").write_text(text.format(**({"height": 1, "scale": 1, "rate": 1} | change)))
+        written = importlib.reload(importlib.import_module("written"))
+        dataset = load(Data(written.Written(str(log)), validation_fraction=0), quiet=True)
+        seen.append((dataset.batch("train", [0])[0].sum().item(), log.read_text()))
+
+    assert seen == [(3, "tt"), (3, "tt"), (3, "tt"), (6, "tttt"), (9, "tttttt")]
