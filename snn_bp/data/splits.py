@@ -47,7 +47,7 @@ def draw_splits(data: Any, pool: Pool, *, test: int) -> tuple[dict[str, np.ndarr
         held = _of_groups(pool, data.test_groups)
     elif data.test_fraction:
         held, note = _drawn(pool, everything, data, fraction=data.test_fraction, seed=(data.split_seed, _TEST))
-        notes += [f"test split: {note}"] if note else []
+        notes += [f"test split: {note}"] * bool(note)
     folded = _fold(pool, everything, data) if data.folds else None
     if folded is not None and not test and not len(held):
         held, folded = folded, None
@@ -59,7 +59,8 @@ def draw_splits(data: Any, pool: Pool, *, test: int) -> tuple[dict[str, np.ndarr
     else:
         validation, note = _drawn(pool, rest, data, fraction=data.validation_fraction, seed=data.split_seed)
     ids = {"train": np.setdiff1d(rest, validation), "validation": validation}
-    return ids | {"test": held if not test else np.arange(test)}, [*notes, *([note] if note else [])]
+    notes += [f"validation: {note}"] * bool(note)
+    return ids | {"test": held if not test else np.arange(test)}, notes
 
 
 def draw_validation(labels: np.ndarray, *, fraction: float, seed: Any) -> tuple[np.ndarray, np.ndarray, str]:
@@ -78,7 +79,7 @@ def draw_validation(labels: np.ndarray, *, fraction: float, seed: Any) -> tuple[
     drawn = [rng.permutation(ids)[: min(max(1, round(fraction * len(ids))), len(ids) - 1)] for ids in groups]
     validation = np.sort(np.concatenate(drawn))
     if alone:
-        note = f"validation: every class has one recording, so {len(validation)} of {len(labels)} were drawn from all"
+        note = f"every class has one recording, so {len(validation)} of {len(labels)} were drawn from all"
     return np.setdiff1d(everything, validation), validation, note
 
 
