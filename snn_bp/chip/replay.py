@@ -85,6 +85,8 @@ def _checked(graph: Graph, x: Tensor | np.ndarray) -> np.ndarray:
     if not fits:
         found = f"values in {x.min()}..{x.max()}" if x.dtype.kind in "buif" else f"{x.dtype}"
         hint = "Counts need a graph of input_bits=8." if graph.input_bits == 0 else "Bin in shorter steps."
+        if x.dtype.kind == "f" and bool((x != np.trunc(x)).any()):
+            hint = "The chip counts spikes: make some of these values, by data.encoder=Delta(0.1), Rate or Latency."
         raise SnnError(f"simulate: this graph takes integers in 0..{most}, found {found} ({x.dtype}). {hint}")
     return x.astype(np.uint8)
 
