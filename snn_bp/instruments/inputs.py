@@ -21,12 +21,13 @@ FEW = 6  # steps at least of a proposed window
 
 def find_faults_of_recordings(dataset: Dataset) -> list[Finding]:
     """What is wrong with the recordings, whatever the network is."""
-    window = find_window(dataset) if dataset.has_events else find_empty_frames(dataset)
-    return [*window, *find_one_class(dataset), *find_shared_recordings(dataset)]
+    return [*find_window(dataset), *find_one_class(dataset), *find_shared_recordings(dataset)]
 
 
 def find_window(dataset: Dataset, *, inside: float = INSIDE) -> list[Finding]:
-    """Whether events of the training recordings lie in the window that becomes frames."""
+    """Whether events of the training recordings lie in the window that becomes frames, or frames hold anything."""
+    if not dataset.has_events:
+        return find_empty_frames(dataset)
     ids = dataset.spread("train", LOOKED_AT)
     if not len(ids):
         return []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import runs
 
-from snn_bp import Data
+from snn_bp import Data, Dataset, Targets
 from snn_bp.data import load
 from snn_bp.instruments.inputs import (
     find_changed_recordings,
@@ -15,6 +15,7 @@ from snn_bp.instruments.inputs import (
     find_shared_recordings,
     find_window,
 )
+from snn_bp.model.targets import UNLABELLED
 from snn_bp.runs.experiment import override
 
 finished = runs.finished
@@ -122,3 +123,24 @@ def test_a_gesture_window_of_a_quarter_of_the_recordings_is_no_fault():
     assert Data("dvs_gesture").window_us == 1_500_000
     dataset = load(runs.DIGITS, quiet=True)
     assert find_window(with_data(dataset, step_ms=310 / 4, steps=1)) == []
+
+
+def test_frames_that_are_zero_are_no_input_and_others_are():
+    frames, labels = np.random.default_rng(0).random((30, 8, 4)), np.arange(30) % 3
+    frames[: len(frames) // 3] = 0
+
+    (found,) = find_faults_of_recordings(Dataset.of(train=(frames, labels), validation_fraction=0))
+
+    assert (found.kind, found.value) == ("no input", pytest.approx(1 / 3))
+    assert find_window(Dataset.of(train=(frames + 1, labels))) == []
+
+
+def test_one_class_is_looked_for_where_there_are_classes():
+    frames = np.random.default_rng(0).random((12, 5, 2))
+    steps = np.full((12, 5), 1)
+    steps[:, 3] = UNLABELLED
+
+    (found,) = find_one_class(Dataset.of(train=(frames, steps), targets=Targets("class per step", ("a", "b"))))
+
+    assert "All are 'b'" in found.advice
+    assert find_one_class(Dataset.of(train=(frames, np.ones(12)), targets="vector")) == []
