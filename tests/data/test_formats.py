@@ -9,6 +9,7 @@ import pytest
 from event_files import SIZE, WRITERS, some_events, write_evt3
 
 from snn_bp.data.formats import FORMATS, read_events, read_file
+from snn_bp.data.formats.matlab import read_arrays
 from snn_bp.errors import SnnError
 
 
@@ -222,6 +223,51 @@ def test_a_file_that_is_cut_short_is_refused(name, tmp_path):
 
     with pytest.raises(SnnError, match=f"{path.name}.*(cut short|copy it anew)"):
         read_events(path)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_damaged_file_is_refused_in_a_line_or_holds_events_that_can_be(name, tmp_path):
+    path, _ = written(tmp_path, name, some_events(40, size=WRITERS[name][2]))
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    for number in range(60):
+        changed, at = bytearray(content), int(rng.integers(len(content)))
+        if number % 3 == 0:
+            changed[at : at + 3] = rng.bytes(3)
+        elif number % 3 == 1:
+            changed = changed[:at]
+        else:
+            changed[at:at] = rng.bytes(int(rng.integers(1, 20)))
+        path.write_bytes(changed)
+        try:
+            events = read_events(path)
+        except SnnError as refusal:
+            assert str(path) in str(refusal) and "\n" not in str(refusal)
+            continue
+        assert len(events) and events["p"].max() <= 1 and (np.diff(events["t"]) >= 0).all()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_matlab_files_are_what_scipy_reads(compressed, tmp_path):
+    import scipy.io
+
+    rng = np.random.default_rng(0)
+    arrays = {
+        "wide": rng.random((3, 4)),
+        "bytes": np.arange(5, dtype=np.uint8),
+        "large": rng.integers(-(2**62), 2**62, (2, 3)),
+        "one": np.array([[1]], np.int16),
+        "events": {"x": np.arange(7.0), "p": np.arange(3, dtype=np.uint16), "told": "text"},
+        "text": "left out",
+    }
+    scipy.io.savemat(path := tmp_path / "a.mat", arrays, do_compression=compressed)
+
+    found, theirs = read_arrays(path), scipy.io.loadmat(path)
+
+    assert set(found) == {"wide", "bytes", "large", "one", "events"}
+    struct_of_scipy = theirs.pop("events").reshape(-1)[0]
+    pairs = [(found[name], theirs[name]) for name in ("wide", "bytes", "large", "one")]
+    pairs += [(found["events"][field], struct_of_scipy[field]) for field in ("x", "p")]
+    assert all(mine.dtype == other.dtype and np.array_equal(mine, other) for mine, other in pairs)
 
 
 @pytest.mark.parametrize("name", ["npy", "npz", "h5", "mat", "aedat3", "es"])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from snn_bp.data.formats.columns import Columns, Layout, by_name, columns_of_array, columns_of_mapping
+from snn_bp.data.formats.matlab import read_arrays
 from snn_bp.errors import SnnError, nearest, shown
 
 _TAXELS = 10  # ST-MNIST's sensor is 10 x 10
@@ -20,15 +21,15 @@ _TAXELS = 10  # ST-MNIST's sensor is 10 x 10
 
 def read_npy(path: Path, layout: Layout) -> Columns:
     """Events of one array."""
-    array = np.load(path, allow_pickle=False)
-    return columns_of_array(np.asarray(array), str(path), layout)
+    with path.open("rb") as file:
+        return columns_of_array(np.asarray(np.load(file, allow_pickle=False)), str(path), layout)
 
 
 def read_npz(path: Path, layout: Layout) -> Columns:
     """Events of an archive of arrays."""
     if not zipfile.is_zipfile(path):
         raise SnnError(f"{path}: it is no archive, or cut short. Copy it anew.")
-    with np.load(path, allow_pickle=False) as content:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
         return _among({name: content[name] for name in content.files}, path, layout)
 
 
@@ -53,15 +54,13 @@ def read_h5(path: Path, layout: Layout) -> Columns:
 def read_mat(path: Path, layout: Layout) -> Columns:
     """Events of a MATLAB file; those of version 7.3 are HDF5 files."""
     with path.open("rb") as file:
-        if file.read(8) == b"\x89HDF\r\n\x1a\n" or _version_of_mat(path) == 2:
-            return read_h5(path, layout)
-    import scipy.io  # only these files need it
-
-    found = scipy.io.loadmat(str(path), squeeze_me=False, struct_as_record=True)
-    content = {name: value for name, value in found.items() if not name.startswith("__")}
-    if set(content) == {"spiketrain"}:
+        begin = file.read(1024)
+    if b"\x89HDF\r\n\x1a\n" in (begin[:8], begin[512:520]):  # MATLAB leaves 512 bytes to text
+        return read_h5(path, layout)
+    content = read_arrays(path)
+    if set(content) == {"spiketrain"} and isinstance(content["spiketrain"], np.ndarray):
         return _of_taxels(content["spiketrain"], path)
-    return _among({name: _unwrapped(value) for name, value in content.items()}, path, layout)
+    return _among(content, path, layout)
 
 
 def _among(content: Mapping[str, Any], path: Path, layout: Layout) -> Columns:
@@ -101,20 +100,6 @@ def _chosen(groups: Mapping[str, Mapping[str, Any]], arrays: Mapping[str, Any], 
 
 def _arrays_in(group: Mapping[str, Any]) -> dict[str, None]:
     return {name: None for name in group if hasattr(group[name], "shape") and not hasattr(group[name], "keys")}
-
-
-def _unwrapped(value: Any) -> Any:
-    """A MATLAB struct as a mapping of its fields; anything else as it is."""
-    if isinstance(value, np.ndarray) and value.dtype.names and value.size == 1:
-        record = value.reshape(-1)[0]
-        return {name: np.asarray(record[name]) for name in value.dtype.names}
-    return value
-
-
-def _version_of_mat(path: Path) -> int:
-    from scipy.io.matlab import matfile_version
-
-    return int(matfile_version(str(path))[0])
 
 
 def _of_taxels(matrix: np.ndarray, path: Path) -> Columns:
