@@ -14,28 +14,44 @@ from runs import DIGITS, cli, few, loading, tiny, training
 
 from snn_bp import (
     LI,
+    LIF,
+    BinaryCrossEntropy,
+    CountCrossEntropy,
     Data,
     Dataset,
     Dense,
     Experiment,
     Flatten,
     Folder,
+    MeanSquaredPotential,
     Run,
     SnnError,
     Targets,
+    Tau,
     Train,
+    VanRossum,
     evaluate,
     predict,
     train,
 )
 from snn_bp.data import load
 from snn_bp.model.losses import scores_of
+from snn_bp.model.targets import KINDS
+from snn_bp.runs.answers import Answers
 from snn_bp.runs.prediction import Predictions
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 from event_files import some_events, write_evt3, write_h5
 
 finished = runs.finished
+LOSSES = {
+    "class": CountCrossEntropy(),
+    "class per step": CountCrossEntropy(),
+    "vector": MeanSquaredPotential(),
+    "vector per step": MeanSquaredPotential(),
+    "labels": BinaryCrossEntropy(),
+    "spikes": VanRossum(tau=Tau(20)),
+}
 SENSOR = (20, 16, 2)
 MODEL = (Flatten(), Dense(2), LI(beta=0.9))
 
@@ -212,6 +228,35 @@ def test_answers_are_of_the_kind_that_was_asked_for(tmp_path):
     assert str(found).splitlines()[1].startswith("b  none  (car -0.2, bus -0.3)")
     with pytest.raises(SnnError, match=r"\.json of targets for every step"):
         Predictions(("a", "b"), Targets("spikes", ("car", "bus")), by_step, (3, 2)).write(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_target_is_predicted_as_it_was_evaluated(kind, tmp_path):
+    rng, targets = np.random.default_rng(0), Targets(kind, ("car", "bus"))
+    x = [rng.random((length, 3)).astype(np.float32) for length in (4, 6, 5, 6, 4, 6)]
+    each = [targets.shape(1, len(one))[1:] for one in x]
+    whole = not kind.startswith("vector")
+    y = [rng.integers(0, 2, shape) if whole else rng.random(shape) for shape in each]
+    dataset = Dataset.of(
+        train=(x[:4], y[:4]), test=(x[4:], y[4:]), targets=targets, step_ms=10, validation_fraction=0.2
+    )
+    last = LIF(beta=0.9) if kind in ("class", "class per step", "spikes") else LI(beta=0.9)
+    experiment = Experiment(dataset.data, (Dense(2), last), Train(epochs=1, loss=LOSSES[kind]))
+    run = train(experiment, tmp_path / "run", dataset=dataset, quiet=True)
+
+    found = predict(Run(run.path), x[4:])
+
+    kept = Answers.read(run.path, "test")
+    assert torch.allclose(found.scores[0, : found.steps[0]], kept.scores[0, : found.steps[0]], atol=1e-6)
+    assert torch.allclose(found.scores[1], kept.scores[1], atol=1e-6) and found.steps == (4, 6)
+    found.write(tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text())["kind"] == kind
+    if not targets.is_per_step:
+        found.write(tmp_path / "a.csv")
+        with (tmp_path / "a.csv").open() as table:
+            rows = list(csv.DictReader(table))
+        word = "score" if kind in ("class", "labels") else "prediction"
+        assert [float(row[f"{word} bus"]) for row in rows] == pytest.approx(found.scores[:, 1].tolist())
 
 
 def test_files_of_tonics_sets_are_refused(lab, tmp_path):

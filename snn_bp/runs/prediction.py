@@ -12,6 +12,7 @@ from snn_bp.data.unlabelled import unlabelled
 from snn_bp.errors import SnnError, check_kind
 from snn_bp.files import write_csv, write_json
 from snn_bp.model.losses import scores_of
+from snn_bp.model.metrics import usual_metric
 from snn_bp.model.targets import Targets
 from snn_bp.runs.folder import Run
 from snn_bp.runs.records import description_of
@@ -72,12 +73,14 @@ class Predictions:
         if file.suffix != ".csv" or self.targets.is_per_step:
             least = " of targets for every step" * self.targets.is_per_step
             raise SnnError(f"{file}: the ending says the format, .json{'' if least else ' or .csv'}{least}.")
-        rows = [
-            {"recording": name, "prediction": answer if isinstance(answer, str) else ";".join(map(str, answer))}
-            | {f"score {output}": score for output, score in zip(self.targets.names, scores.tolist(), strict=True)}
-            for name, answer, scores in zip(self.names, self.answers, self.scores, strict=True)
-        ]
-        write_csv(file, ["recording", "prediction", *(f"score {output}" for output in self.targets.names)], rows)
+        names = self.targets.names
+        told = [f"score {name}" for name in names] if self.targets.kind in ("class", "labels") else []
+        told = told or [f"prediction {name}" for name in names]
+        rows: list[dict[str, Any]] = []
+        for name, answer, scores in zip(self.names, self.answers, self.scores.tolist(), strict=True):
+            row = {"recording": name, **dict(zip(told, scores, strict=True))}
+            rows.append(row | {"prediction": answer if isinstance(answer, str) else ";".join(map(str, answer))})
+        write_csv(file, ["recording", *["prediction"] * (self.targets.kind in ("class", "labels")), *told], rows)
 
     def __str__(self) -> str:
         width = max(map(len, self.names), default=0)
@@ -105,7 +108,7 @@ def predict(run: Run, recordings: Any, *, checkpoint: str = "best", names: Seque
     The run's recordings need not be here. Raises where they are of another sensor or shape.
     """
     check_kind("predict: the run", run, Run, "As in predict(Run('runs/mine'), ['a.npy']).")
-    experiment, network = run.experiment, run.network(checkpoint)
+    experiment, network, train = run.experiment, run.network(checkpoint), run.experiment.train_at_step()
     targets, sensor, events = description_of(run.path / "data.json")
     dataset = unlabelled(experiment.data, recordings, targets=targets, sensor=sensor, events=events, names=names)
     if tuple(dataset.shape) != run.shape():
@@ -116,7 +119,8 @@ def predict(run: Run, recordings: Any, *, checkpoint: str = "best", names: Seque
     found, steps = [], []
     for ids in dataset.batches("train"):
         x, mask = dataset.batch("train", ids, in_bytes=True)[0], dataset.mask("train", ids)
-        found.append(scores_of(experiment.train.loss, network(x, mask), mask, targets.kind))
+        found.append(scores_of(train.loss, network(x, mask), mask, targets.kind))
         steps += [dataset.steps] * len(ids) if mask is None else mask.sum(0).tolist()
-    threshold = getattr(getattr(experiment.train, "metric", None), "threshold", 0.0)
+    metric = usual_metric(train.loss, targets) if train.metric is None else train.metric
+    threshold = getattr(metric, "threshold", 0.0)
     return Predictions(tuple(dataset.names("train")), targets, torch.cat(found), tuple(steps), threshold)
