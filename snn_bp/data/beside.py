@@ -77,6 +77,8 @@ def checked_target(value: Any, targets: Targets, *, source: str) -> np.ndarray:
             raise SnnError(f"{source}: its class is {value!r}. {nearest(value, targets.names)}")
         return np.asarray(targets.names.index(value), np.int64)
     array = np.asarray(value)
+    if targets.kind == "class" and not array.ndim and array.dtype.kind in "iu" and 0 <= array < targets.outputs:
+        return array.astype(np.int64)  # nearly always
     wanted = _in_words(targets)
     axes = targets.is_per_step + (not targets.are_classes)
     if targets.kind == "class" and array.ndim == 1 and len(array) == 1:

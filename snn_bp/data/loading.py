@@ -53,8 +53,8 @@ def _load_source(data: Data, source: Any, *, quiet: bool) -> Dataset:
         if gives_frames(source):
             parts[part] = store_frames(name, lambda part=part: frames_of(source, part), made_from=asked)
             continue
-        message = f"{data.name}: reading the {part} part" + ", once" * (key is not None)
-        recordings = _announced(recordings_of(source, part), message, None, quiet=quiet or key is None)
+        message = f"{data.name}: reading the {part} part"
+        recordings = _announced(recordings_of(source, part), message, None, quiet=quiet, once=key is not None)
         parts[part] = store(name, recordings, made_from=asked, sensor=sensor, classes=targets.outputs)
     if not len(parts["train"]):
         raise SnnError(
@@ -88,7 +88,7 @@ def _load_digits(info: DataSetInfo, *, quiet: bool) -> _Loaded:
     parts = {}
     for part, (first, last) in spans.items():
         count, made_here = last - first, [made_from, first, last]
-        message = f"digits: simulating {count} recordings, once"
+        message = f"digits: simulating {count} recordings"
         recordings = _announced(_simulated(first, last), message, count, quiet=quiet)
         parts[part] = store(f"digits-{part}", recordings, made_from=made_here, sensor=info.sensor, classes=10)
     return parts, info.sensor, info.class_names, []
@@ -130,7 +130,7 @@ def _store_part(info: DataSetInfo, folder: Path, part: str, classes: int, *, qui
     except OSError as cause:
         raise SnnError(f"{cause.filename}: it vanished while the set was being read. Start again.") from None
     sizes = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    message = f"{info.name}: reading the {part} part in {folder}, once"
+    message = f"{info.name}: reading the {part} part in {folder}"
     total = len(files) if info.suffix != ".h5" else None
     return store(
         f"{info.name}-{part}",
@@ -165,12 +165,17 @@ def _count_notes(info: DataSetInfo, parts: dict[str, CachedEvents]) -> list[str]
     return [f"partial copy: {train} training and {test} test recordings"]
 
 
-def _announced(recordings: Iterable[Recording], message: str, total: int | None, *, quiet: bool) -> Iterator[Recording]:
-    """The same recordings; says on standard error, when the first is asked for, what takes the time."""
+def _announced(
+    recordings: Iterable[Recording], message: str, total: int | None, *, quiet: bool, once: bool = True
+) -> Iterator[Recording]:
+    """The same recordings; says on standard error what takes the time: when the first is asked for, if that is once."""
     if quiet:
         yield from recordings
         return
     from tqdm import tqdm  # only when there is something to wait for
 
-    print(message, file=sys.stderr)
-    yield from tqdm(recordings, total=total, delay=1, leave=False, disable=None, file=sys.stderr)
+    if once:
+        print(f"{message}, once", file=sys.stderr)
+    yield from tqdm(
+        recordings, None if once else message, total=total, delay=1, leave=False, disable=None, file=sys.stderr
+    )

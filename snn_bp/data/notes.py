@@ -100,7 +100,7 @@ def _of_copies(dataset: Dataset) -> list[str]:
     train, test = dataset.parts["train"], dataset.parts["test"]
     if train.sha256 and train.sha256 == test.sha256 and train is not test:
         return [f"training and test part are the same {len(train)} recordings: the test figure means nothing"]
-    notes = []
+    notes, unit = [], "event" if dataset.has_events else "value"
     hashes = {part: cached.hashes * _have_content(cached).astype(np.uint64)
               for part, cached in dataset.parts.items() if len(cached.hashes) == len(cached)}  # fmt: skip
     if len(hashes) < len(dataset.parts):
@@ -112,13 +112,13 @@ def _of_copies(dataset: Dataset) -> list[str]:
         first = int(shared.argmax())
         copy = int(np.flatnonzero(hashes["train"] == hashes["test"][first])[0])
         notes.append(
-            f"{int(shared.sum())} of {len(shared)} test recordings stand in the training part too, event for event; "
+            f"{int(shared.sum())} of {len(shared)} test recordings stand in the training part too, {unit} for {unit}; "
             f"the first is {_name(dataset, 'test', first)}, there {_name(dataset, 'train', copy)}"
         )
     for part, each in hashes.items():
         copies = len(each[each != 0]) - len(np.unique(each[each != 0]))
         if copies:
-            notes.append(f"{part} part: {copies} recordings equal an earlier one event for event")
+            notes.append(f"{part} part: {copies} recordings equal an earlier one {unit} for {unit}")
     return notes
 
 

@@ -165,11 +165,14 @@ def checked_frames(
             if not 1 <= lengths[number] <= len(array):
                 raise SnnError(f"{where}: its length is {lengths[number]}, it has {len(array)} steps.")
             array = array[: lengths[number]]
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise SnnError(f"{where}: its frames hold NaN or infinity. Leave such recordings out, or repair them.")
-        each[number] = (
-            array if array.dtype == np.uint8 else array.astype(np.uint8 if array.dtype == bool else np.float32)
-        )
+        with np.errstate(over="ignore"):
+            array = array.astype(np.uint8 if array.dtype in (bool, np.uint8) else np.float32, copy=False)
+        if array.dtype == np.float32 and not np.isfinite(array).all():
+            raise SnnError(
+                f"{where}: its frames hold NaN, infinity or what single precision cannot hold. Leave such recordings "
+                "out, or repair them."
+            )
+        each[number] = array
     return Frames(
         each,
         [checked_target(one, targets, source=f"{source}, {name}") for name, one in zip(names, wanted, strict=True)],

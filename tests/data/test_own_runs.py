@@ -72,19 +72,24 @@ EXPERIMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_a_run_stops_in_an_epoch_and_goes_on_bit_for_bit(name, cache, tmp_path, monkeypatch):
-    whole = train(EXPERIMENTS[name], tmp_path / "whole", quiet=True)
+def stop_at(count: int, patch: pytest.MonkeyPatch) -> None:
+    """Let so many batches of training be asked for, and none more."""
     real, seen = Dataset.batch, []
 
-    def stopping(self, split, ids, **how):
+    def batch(self, split, ids, **how):
         seen.append(how.get("seed"))
-        if sum(seed is not None for seed in seen) == 7:
+        if sum(seed is not None for seed in seen) == count:
             raise KeyboardInterrupt
         return real(self, split, ids, **how)
 
+    patch.setattr(Dataset, "batch", batch)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_run_stops_in_an_epoch_and_goes_on_bit_for_bit(name, cache, tmp_path, monkeypatch):
+    whole = train(EXPERIMENTS[name], tmp_path / "whole", quiet=True)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Dataset, "batch", stopping)
+        stop_at(7, patch)
         train(EXPERIMENTS[name], tmp_path / "stopped", quiet=True, save_seconds=0)
     stopped = resume(tmp_path / "stopped", quiet=True)
 
@@ -125,3 +130,18 @@ def test_targets_may_be_fields_of_a_source(cache, tmp_path):
             return np.ones((6, 4, 2)), np.arange(6) % 3
 
     assert Data(Any3(Targets("class", ("a", "b", "c")))).name == "Any3"
+
+
+def test_recordings_in_memory_go_on_with_an_encoder_of_ones_own(cache, tmp_path, monkeypatch):
+    def made() -> Dataset:
+        return Dataset.of(train=Signals().frames("train"), batch=8, encoder=Noisy(0.3), test_fraction=0.2)
+
+    def training(out):
+        return train(Experiment(made().data, MODEL, HOW), out, quiet=True, dataset=made(), save_seconds=0)
+
+    whole = training(tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_at(7, patch)
+        training(tmp_path / "stopped")
+
+    runs.assert_same_run(resume(tmp_path / "stopped", quiet=True, dataset=made()), whole)
