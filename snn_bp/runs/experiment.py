@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from types import FunctionType
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
 from snn_bp import neurons, surrogates
 from snn_bp.chip.network import OnChip
@@ -35,6 +35,12 @@ Fraction = Annotated[float, Within(0, 1)]
 Positive = Annotated[float, Within(above=0)]
 Count = Annotated[int, Within(low=1)]
 Seed = Annotated[int, Within(0, 2**64 - 1)]  # what torch and NumPy both take
+if TYPE_CHECKING:  # which cannot say "or a dataclass of the user's"
+    AnyLoss: TypeAlias = Any
+    AnyMetric: TypeAlias = Any
+    AnyLayer: TypeAlias = Any
+else:
+    AnyLoss, AnyMetric, AnyLayer = Loss, Metric, Layer
 OwnLoss = OrOwn((("__call__",),))
 OwnMetric = OrOwn((("__call__",),))
 OwnLayer = OrOwn((("build",), ("branches", "combine")))
@@ -56,7 +62,7 @@ class Train:
     step_factor: Positive = 0.1  # by this factor
     warmup: Fraction = 0.1  # in this first fraction of all steps the rate climbs from 0
     clip: Annotated[float | None, Within(above=0)] = 1.0  # largest norm of the whole gradient; None leaves it
-    loss: Annotated[Loss, Called("a loss, as CountCrossEntropy()"), OwnLoss] = CountCrossEntropy()
+    loss: Annotated[AnyLoss, Called("a loss, as CountCrossEntropy()"), OwnLoss] = CountCrossEntropy()
     surrogate: Annotated[Surrogate, Called("a surrogate, as ATan(slope=2)")] = ATan()
     rates: Annotated[RateBounds | None, Called("bounds, as RateBounds(lower=0.01, upper=0.5), or None")] = None
     truncate: Annotated[int | None, Within(low=1)] = None  # backpropagate so many steps at a time; None: through all
@@ -69,7 +75,7 @@ class Train:
     )
     device: str = "auto"  # auto: a GPU where there is one
     # what `keep` and the results go by; None: what is usual for the kind of the targets
-    metric: Annotated[Metric | None, Called("a metric, as BalancedAccuracy(), or None"), OwnMetric] = None
+    metric: Annotated[AnyMetric | None, Called("a metric, as BalancedAccuracy(), or None"), OwnMetric] = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -89,7 +95,7 @@ class Experiment:
     """Data, model, training and seed: everything that a run depends on."""
 
     data: Annotated[Data, Called("a Data, as Data('digits')")]
-    model: tuple[Annotated[Layer, Called("a layer, as Dense(128) or LIF(beta=0.9)"), OwnLayer], ...]
+    model: tuple[Annotated[AnyLayer, Called("a layer, as Dense(128) or LIF(beta=0.9)"), OwnLayer], ...]
     train: Annotated[Train, Called("a Train, as Train(epochs=20)")] = Train()
     seed: Seed = 0
 
