@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 import snn_bp.runtime.capacity as capacity
 import snn_bp.training.memory as memory
@@ -20,6 +21,7 @@ from snn_bp import (
     Dropout,
     Experiment,
     Flatten,
+    Module,
     Network,
     Pool,
     Recurrent,
@@ -38,6 +40,7 @@ LEARNS = (
     Flatten(), Dense(5), Spiking(ALIF(beta=0.7, rho=0.9, kappa=0.2), learn=("beta", "kappa")),
     Delay(2.5, learn=True), Dense(3), Recurrent(LIF(beta=0.9), learn=("threshold",)), Delay(1), Dense(2), LI(beta=0.9),
 )  # fmt: skip
+OWN = (Dense(8), Module(nn.GroupNorm, 2, 8), NEURON, Module(nn.RReLU), Dense(2), LI(beta=0.9))
 ROW = (Conv(4, 5, groups=2), NEURON, Pool(3, kind="sum"), Flatten(), Dense(10), NEURON)
 
 
@@ -58,8 +61,8 @@ def refused(asked: Experiment, digits) -> str:
 
 @pytest.mark.parametrize(
     ("model", "shape"),
-    [(DENSE, (2, 34, 34)), (CONV, (2, 34, 34)), (ROW, (2, 50)), (LEARNS, (2, 8, 8))],
-    ids=["dense", "conv", "row", "learns"],
+    [(DENSE, (2, 34, 34)), (CONV, (2, 34, 34)), (ROW, (2, 50)), (LEARNS, (2, 8, 8)), (OWN, (6,))],
+    ids=["dense", "conv", "row", "learns", "own"],
 )
 def test_parameters_are_those_of_the_network(model, shape):
     sizes = memory._Sizes.of(experiment(model), shape)

@@ -46,7 +46,8 @@ def _build(value: Any, shape: Shape, surrogate: Surrogate, path: tuple[int, ...]
     device = torch.get_default_device()
     with torch.device("cpu"):  # not every module runs on the device "meta"
         layer = value.build(shape)
-        return layer.to(device), _shape_behind(layer, shape)
+        after = _shape_behind(layer, shape)
+        return layer.to(device), after
 
 
 @torch.no_grad()
