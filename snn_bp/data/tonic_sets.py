@@ -36,7 +36,7 @@ class _Facts:
     parts: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {"train": {"train": True}, "test": {"train": False}}
     )
-    totals: dict[str, int]
+    totals: dict[str, int]  # recordings in a whole copy of each part; empty where that is not known
     window_ms: float | None = None
     step_ms: float | None = None
     is_cut: bool = False  # out of longer recordings: each starts at its first event
@@ -151,7 +151,7 @@ class TonicSet:
         """Of how many recordings the copy is, where it is partial."""
         totals, opened = SETS[self.name].totals, {part: self._opened(part) for part in SETS[self.name].parts}
         counts = {part: 0 if found is None else len(found) for part, found in opened.items()}
-        if counts == totals:
+        if not totals or counts == totals:
             return []
         return ["partial copy: " + ", ".join(f"{counts[part]} of {totals[part]} {part} recordings" for part in totals)]
 

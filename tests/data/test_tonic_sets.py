@@ -5,6 +5,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 from event_files import some_events, write_bin
 
 from snn_bp.data import Data, TonicSet, load
@@ -96,6 +97,72 @@ def test_three_parts_of_a_set_are_its_splits(cache, tmp_path):
     assert [len(dataset.ids[split]) for split in ("train", "validation", "test")] == [4, 2, 3]
     assert dataset.class_names == ("yes", "no") and dataset.shape == (700,)
     assert dataset.groups("train") == [f"speaker {number}" for number in range(4)]
+
+
+def put_events(file: Path, seed: int, size: tuple[int, int]) -> np.ndarray:
+    """Events for a set that keeps them as arrays; saved in the order of fields that tonic's class wants."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return some_events(40, size=size, seed=seed, until_us=9000)
+
+
+def test_signs_in_matlab_files(cache, tmp_path):
+    for letter in "ca":
+        for number in range(2):
+            file = tmp_path / "ASLDVS" / letter / f"{letter}_{number:04}.mat"
+            events = put_events(file, number, (240, 180))
+            columns = {
+                name: events[field][:, None] for name, field in zip(("ts", "x", "y", "pol"), "txyp", strict=True)
+            }
+            scipy.io.savemat(file, columns)
+
+    dataset = load_set("ASLDVS", tmp_path, step_ms=1, steps=10)
+
+    assert dataset.class_names == tuple("abcdefghijklmnopqrstuvwxyz")
+    assert dataset.names("train") == ["a/a_0000.mat", "a/a_0001.mat", "c/c_0000.mat", "c/c_0001.mat"]
+    assert dataset.labels("train").tolist() == [0, 0, 2, 2]
+    assert float(dataset.batch("train", range(4))[0].sum()) == 160
+
+
+def test_lips_in_structured_arrays(cache, tmp_path):
+    for part in ("train", "test"):
+        for number, word in enumerate(("young", "accused")):
+            file = tmp_path / "DVSLip" / "DVS-Lip" / part / word / f"{number}.npy"
+            np.save(file, put_events(file, number, (128, 128)))
+
+    dataset = load_set("DVSLip", tmp_path, step_ms=1, steps=10)
+
+    assert [dataset.class_names[label] for label in dataset.labels("test")] == ["accused", "young"]
+    assert any("2 of 14896 train recordings, 2 of 4975 test recordings" in note for note in dataset.notes)
+
+
+def test_cards_in_plain_arrays(cache, tmp_path):
+    for part in ("train", "test"):
+        for number, suit in enumerate(("sp", "cl")):
+            file = tmp_path / "POKERDVS" / f"pips_{part}" / suit / f"{number}.npy"
+            events = put_events(file, number, (35, 35))
+            np.save(file, np.stack([events[field].astype(np.int64) for field in "txyp"], 1))
+
+    dataset = load_set("POKERDVS", tmp_path)
+
+    assert dataset.class_names == ("cl", "he", "di", "sp") and sorted(dataset.labels("train")) == [0, 3]
+    assert dataset.shape == (2, 35, 35) and float(dataset.batch("test", [0, 1])[0].sum()) == 80
+
+
+def test_spoken_digits_of_a_cochlea(cache, tmp_path):
+    (tmp_path / "NTIDIGITS18").mkdir()
+    with h5py.File(tmp_path / "NTIDIGITS18" / "n-tidigits.hdf5", "w") as file:
+        for part, samples in (("train", ("ann-a-1", "bob-a-z", "ann-b-12")), ("test", ("cyd-a-o",))):
+            file[f"{part}_labels"] = np.array([sample.encode() for sample in samples])
+            for sample in samples:
+                file[f"{part}_addresses/{sample}"] = np.array([3, 63])
+                file[f"{part}_timestamps/{sample}"] = np.array([0.25, 0.5])
+
+    dataset = load_set("NTIDIGITS18", tmp_path, step_ms=10, steps=100)
+
+    assert dataset.labels("train").tolist() == [1, 10] and dataset.labels("test").tolist() == [0]
+    assert dataset.groups("train") == ["ann", "bob"]  # sequences of several digits are no class
+    frames = dataset.batch("train", [0])[0]
+    assert frames.shape == (100, 1, 64) and frames[25, 0, 3] == frames[50, 0, 63] == 1 and frames.sum() == 2
 
 
 def test_a_file_that_vanished_or_changed_is_read_anew(cache, tmp_path):
