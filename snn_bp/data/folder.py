@@ -125,7 +125,12 @@ class Folder:
         """The names, sizes and times of all files, and of the table."""
         listed, _ = self._listed()
         table = [Path(self.root).expanduser() / self.table] if self.table else []
-        states = [(str(file), file.stat()) for file in (*table, *(one.file for one in listed))]
+        try:
+            states = [(str(file), os.stat(file)) for file in (*table, *(one.file for one in listed))]
+        except OSError as cause:
+            raise SnnError(
+                f"{cause.filename}: it cannot be read ({cause.strerror}). See that the set is whole."
+            ) from None
         root = str(Path(self.root).expanduser().resolve())
         return [READING_FORMAT, root, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in states)]
 
@@ -134,8 +139,8 @@ class Folder:
         if self.table is None:
             return []
         root = Path(self.root).expanduser()
-        below, listed = {file for file in _files(root) if file.suffix.lower() in FORMATS}, self._listed()[0]
-        rest = sorted(below - {root / self.table} - {one.file for one in listed})
+        below = {root.joinpath(*parts) for parts in _files(root) if _ending(parts) in FORMATS}
+        rest = sorted(below - {root / self.table} - {one.file for one in self._listed()[0]})
         if not rest:
             return []
         return [f"{len(rest)} files below {root} are not in {self.table}; the first is {rest[0].relative_to(root)}"]
@@ -167,15 +172,14 @@ class Folder:
     def _of_folders(self, root: Path) -> list[Listed]:
         files, parts, listed = _of_one_ending(_files(root), root, self.suffix), self._part_folders(), []
         for file in files:
-            name = file.relative_to(root)
-            inner = name.parts[1:] if parts else name.parts
+            inner = file[1:] if parts else file
             if len(inner) < 2:
                 raise SnnError(
-                    f"{file}: a recording lies in a folder that is named by its class, "
-                    f"{'train/' * bool(parts)}left/{file.name}. Move it there, or name it in a table."
+                    f"{root.joinpath(*file)}: a recording lies in a folder that is named by its class, "
+                    f"{'train/' * bool(parts)}left/{file[-1]}. Move it there, or name it in a table."
                 )
-            split = parts[name.parts[0]] if parts else ""
-            listed.append(Listed(file, name.as_posix(), inner[0], split, "/".join(inner[1:-1])))
+            split = parts[file[0]] if parts else ""
+            listed.append(Listed(root.joinpath(*file), "/".join(file), inner[0], split, "/".join(inner[1:-1])))
         return listed
 
     def _of_table(self, root: Path, table: str) -> tuple[list[Listed], bool]:
@@ -211,30 +215,34 @@ class Folder:
         return listed, several
 
 
-def _files(root: Path) -> Iterator[Path]:
-    """Every file below a folder whose name and folders begin with no dot, links followed, in the order of the names."""
+def _files(root: Path) -> list[tuple[str, ...]]:
+    """Folders and name of every file below a folder, links followed, those that begin with a dot left out, in order."""
     seen: set[tuple[int, int]] = set()
-    found = []
+    found: list[tuple[str, ...]] = []
     for folder, folders, files in os.walk(root, followlinks=True, onerror=_refuse):
         stat = os.stat(folder)
         if (stat.st_dev, stat.st_ino) in seen:
             raise SnnError(f"{folder}: this link leads back to a folder that was read already. Remove it.")
         seen.add((stat.st_dev, stat.st_ino))
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-        found += [Path(folder, name) for name in files if not name.startswith(".")]
-    yield from sorted(found, key=lambda file: file.relative_to(root).parts)
+        inner = Path(folder).relative_to(root).parts
+        found += [(*inner, name) for name in files if not name.startswith(".")]
+    return sorted(found)
 
 
 def _refuse(cause: OSError) -> None:
     raise SnnError(f"{cause.filename}: this folder cannot be read ({cause.strerror}). Give the right to read it.")
 
 
-def _of_one_ending(files: Iterator[Path], root: Path, suffix: str | None) -> list[Path]:
+def _ending(parts: tuple[str, ...]) -> str:
+    return os.path.splitext(parts[-1])[1].lower()
+
+
+def _of_one_ending(files: list[tuple[str, ...]], root: Path, suffix: str | None) -> list[tuple[str, ...]]:
     """The files with `suffix`; without it all, which then have one ending that is a format of events."""
-    every = list(files)
     if suffix is not None:
-        return [file for file in every if file.suffix.lower() == suffix]
-    endings = Counter(file.suffix.lower() for file in every)
+        return [parts for parts in files if _ending(parts) == suffix]
+    endings = Counter(map(_ending, files))
     if len(endings) > 1 or any(ending not in FORMATS for ending in endings):
         few = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in endings.most_common(5))
         known = [ending for ending, _ in endings.most_common() if ending in FORMATS]
@@ -242,7 +250,7 @@ def _of_one_ending(files: Iterator[Path], root: Path, suffix: str | None) -> lis
             f"{root}: its files should have one ending, found {few}. "
             + (f"suffix={known[0]!r} reads those alone." if known else f"Known: {' '.join(FORMATS)}.")
         )
-    return every
+    return files
 
 
 def _is_number(label: str) -> bool:
