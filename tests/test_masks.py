@@ -5,7 +5,23 @@ import torch
 import torch.nn.functional as F
 from catalogue import assert_same
 
-from snn_bp import LI, LIF, BatchNorm, Conv, Delay, Dense, Flatten, Network, OnChip, Pool, Recurrent, SnnError, simulate
+from snn_bp import (
+    LI,
+    LIF,
+    BatchNorm,
+    Conv,
+    Delay,
+    Dense,
+    Dropout,
+    Flatten,
+    Network,
+    OnChip,
+    Pool,
+    Recurrent,
+    SnnError,
+    simulate,
+    start_alive,
+)
 
 LENGTHS = (9, 4, 7)
 MASK = torch.arange(9)[:, None] < torch.tensor(LENGTHS)
@@ -143,3 +159,17 @@ def test_a_norm_that_nobody_knows_is_refused_with_a_mask_in_training_only(coin):
         network.train()(x, MASK)
 
     assert network.eval()(x, MASK).shape == (9, 3, 4)
+
+
+def test_start_alive_measures_what_is_there(coin):
+    model = (Dense(6), LIF(beta=0.9), Dense(5), BatchNorm(), LIF(beta=0.8), Dropout(0.3))
+    network, x = Network(model, (4,), seed=1), padded(coin, 4)
+
+    start_alive(network, x, mask=MASK)
+
+    first, norm = network.layers[0], network.layers[3]
+    free = torch.cat([simulate(LI(beta=0.9), first(each))[0][:, 0] for each in alone(x)]).detach()
+    assert float(free.square().mean().sqrt()) == pytest.approx(1.0, rel=1e-4)
+    spikes = [simulate(LIF(beta=0.9), first(each))[0] for each in alone(x)]
+    sums = torch.cat([network.layers[2](each)[:, 0] for each in spikes]).detach()
+    assert_same(atol=1e-5, mean=(norm.running_mean, sums.mean(0)), variance=(norm.running_var, sums.var(0)))

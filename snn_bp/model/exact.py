@@ -81,6 +81,7 @@ def why_strange(layer: nn.Module) -> str | None:
             "plain."
         )
     if kind not in FORWARDS:
+        kind = type(getattr(layer, "inner", layer))  # a `Module` over time is called through a wrapper
         known = next((f", which is not the {base.__name__} below it" for base in kind.__mro__ if base in FORWARDS), "")
         return (
             f"is of the class {kind.__module__}.{kind.__qualname__}{known}, and what that computes is not known here."

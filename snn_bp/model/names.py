@@ -35,7 +35,9 @@ def in_short(value: Any) -> str:
     if isinstance(value, tuple | list):
         ends = [value[0], value[-1]] if len(value) > LONGEST else value
         return f"({(', ..., ' if len(value) > LONGEST else ', ').join(map(in_short, ends))}{',' * (len(value) == 1)})"
-    if isinstance(value, type) or not is_dataclass(value):
+    if isinstance(value, type):
+        return value.__name__
+    if not is_dataclass(value):
         own = type(value).__repr__ is object.__repr__  # which has an address in memory, another one in each process
         return f"{type(value).__name__}()" if own else shown(value)
     written, by_name = [], False
@@ -45,6 +47,9 @@ def in_short(value: Any) -> str:
         if field.metadata.get("spread"):
             ends = [in_short(content[0]), "...", in_short(content[-1])] if len(content) > LONGEST else None
             written += ends or map(in_short, content)
+            by_name = True
+        elif field.metadata.get("named"):
+            written += [f"{name}={in_short(each)}" for name, each in content]
             by_name = True
         elif not field.init or (type(content) is type(default) and content == default):
             by_name = True

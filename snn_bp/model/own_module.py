@@ -28,7 +28,7 @@ class Module:
     |---|---|---|
     | "rows" | `forward(x)` | `[time * batch, ...]`: every step of every recording is a row |
     | "time" | `forward(x)`, or `forward(x, mask)` | `[time, batch, ...]`, as many steps out as in |
-    | "time", `stateful=True` | `forward(x, state)` | as "time", and returns output and state |
+    | `stateful=True` | `forward(x, state)` | as "time", and returns output and state |
 
     A state is made of tensors, in tuples or dictionaries; it is None at the start of a recording, `network.run` hands
     it on, and truncated training cuts its gradient. `mask` `[time, batch]` is True where a recording has a step, None
@@ -42,7 +42,7 @@ class Module:
         default=(), metadata={"spread": True}
     )
     options: Annotated[tuple[tuple[str, Any], ...], Called("named arguments of the class")] = field(
-        default=(), metadata={"spread": True}
+        default=(), metadata={"named": True}
     )
     over: Literal["rows", "time"] = "rows"
     stateful: bool = False
@@ -69,8 +69,6 @@ class Module:
         for name, value in content.items():
             object.__setattr__(self, name, value)
         check_fields(self, but=("kind", "args", "options"))
-        if self.stateful:
-            object.__setattr__(self, "over", "time")
         parameters = inspect.signature(kind).parameters.values()
         if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
             return
@@ -86,13 +84,13 @@ class Module:
                 module = self.kind(*self.args, **dict(self.options))
             except TypeError as cause:
                 raise SnnError(f"{cause}.") from cause
-        if self.over == "rows":
-            return module
-        return (Stateful if self.stateful else OverTime)(module)
+        if self.stateful:
+            return Stateful(module)
+        return OverTime(module) if self.over == "time" else module
 
     def __repr__(self) -> str:
         parts = [self.kind.__name__, *map(repr, self.args), *(f"{name}={value!r}" for name, value in self.options)]
-        parts += ["stateful=True"] if self.stateful else ["over='time'"] * (self.over == "time")
+        parts += ["over='time'"] * (self.over == "time") + ["stateful=True"] * self.stateful
         return f"Module({', '.join(parts)})"
 
 

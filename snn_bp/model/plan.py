@@ -100,9 +100,9 @@ def has_chain(row: Sequence[LayerAt]) -> bool:
     return any(has_chain(branch) for part in row for branch in part.branches)
 
 
-def apply_stateless(layer: nn.Module, x: Tensor) -> Tensor:
+def apply_stateless(layer: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
     """A layer without state on `[time, batch, ...]`: one call for all steps."""
-    given = Input.of(x)
+    given = Input.of(x, mask)
     return _alone(LayerAt(0, layer, role_of(layer), given.shape, (), (0,)), given).run(x, [])[0]  # type: ignore[misc]
 
 

@@ -13,6 +13,7 @@ from snn_bp.kernels import simulate
 from snn_bp.model.blocks import LayerAt, Path, every_part, joined, own_weights, parts_of, role_of
 from snn_bp.model.constrained import ConstrainedLinear
 from snn_bp.model.exact import has_known_class, is_exact
+from snn_bp.model.masks import check_mask
 from snn_bp.model.network import Network, check_network, neuron_of
 from snn_bp.model.plan import apply_stateless
 from snn_bp.neurons import LI, coefficients, is_spiking
@@ -21,7 +22,7 @@ CLOSE = 0.05  # a weight that is rounded on its way misses the spread that is as
 
 
 @torch.no_grad()
-def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
+def start_alive(network: Network, x: Tensor, *, spread: float = 1.0, mask: Tensor | None = None) -> None:
     """Scale the weights in front of each neuron so that its free membrane fluctuates by `spread` thresholds on `x`.
 
     The fluctuation-driven initialisation of Rossbroich et al. 2022, with the spread measured on a batch instead of
@@ -29,11 +30,14 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
     spikes go on to the next, into every branch of a joint and on behind it. Layers behind a batch norm, neurons that
     follow a joint without weights between, readouts that do not spike and layers of classes that are not
     ours are left as they are; batch norms take over the statistics of the batch, so that evaluation means something
-    before the first step. Weights that are pruned or parametrised are scaled where they come from.
+    before the first step. Weights that are pruned or parametrised are scaled where they come from. What layers of your
+    own draw is the same in every call. `mask` `[time, batch]` is True where a recording has a step.
     """
     check_network("start_alive", network)
     check_number("start_alive: spread", spread, above=0, high=LARGEST)
     found, x = fronts(network), network.in_floats(x)
+    if mask is not None:
+        check_mask(x, mask, parts_of(network), network.name)
     norms: list[Any] = [layer for layer in network.modules() if role_of(layer) == "norm"]
     momenta, was_training = [norm.momentum for norm in norms], network.training
     network.train()
@@ -42,17 +46,19 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0) -> None:
     try:
         for synapse in found.values():
             clear_bias(network.name(synapse.path), synapse.layer)
-        if not found and all(part.role != "dropout" for part in every_part(parts_of(network))):
-            network.rates(x)  # nothing to scale: the statistics alone, by the kernels that training uses
-        else:
-            _scale_fronts(network, found, x, spread)
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            torch.manual_seed(0)
+            if not found and all(part.role != "dropout" for part in every_part(parts_of(network))):
+                network.rates(x, mask=mask)  # nothing to scale: the statistics alone, by the kernels of training
+            else:
+                _scale_fronts(network, found, x, spread, mask)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         network.train(was_training)
 
 
-def _scale_fronts(network: Network, found: dict[Path, LayerAt], x: Tensor, spread: float) -> None:
+def _scale_fronts(network: Network, found: dict[Path, LayerAt], x: Tensor, spread: float, mask: Tensor | None) -> None:
     """Layer by layer, the weights that `found` gives for the path of each layer of neurons."""
     entered: dict[Path, Tensor] = {}  # what came to weights of which the class may not be linear in them
     scaled = {weights.path for weights in found.values()}
@@ -62,14 +68,14 @@ def _scale_fronts(network: Network, found: dict[Path, LayerAt], x: Tensor, sprea
             return joined(network, part, x, run)
         if part.role == "dropout":
             return x  # nothing random: the start depends on the seed of the weights and on x alone
-        return part.layer(x)[0] if part.role == "neurons" else apply_stateless(part.layer, x)
+        return part.layer(x)[0] if part.role == "neurons" else apply_stateless(part.layer, x, mask)
 
     def run(row: list[LayerAt], x: Tensor) -> Tensor:
         for part in row:
             if part.path in scaled and not is_exact(part.layer):
                 entered[part.path] = x
             if part.path in found:
-                size, weights = _size(part.layer, x), found[part.path]
+                size, weights = _size(part.layer, x, mask), found[part.path]
                 if size > 0:
                     scale_weight(network.name(weights.path), weights.layer, spread / size)
                     x = x * (spread / size)
@@ -77,17 +83,18 @@ def _scale_fronts(network: Network, found: dict[Path, LayerAt], x: Tensor, sprea
                     x = entered[weights.path]
                     for between in row[weights.index : part.index]:
                         x = passed(between, x)
-                    check_scaled(network.name(weights.path), float(_size(part.layer, x)), spread)
+                    check_scaled(network.name(weights.path), float(_size(part.layer, x, mask)), spread)
             x = passed(part, x)
         return x
 
     run(parts_of(network), x)
 
 
-def _size(layer: nn.Module, x: Tensor) -> Tensor:
+def _size(layer: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
     """How far the free membrane of a layer of neurons fluctuates under `x`, in thresholds."""
     values = coefficients(neuron_of(layer))
     free, _ = simulate(LI(alpha=values["alpha"], beta=values["beta"]), x)
+    free = free if mask is None else free[mask]
     return (free / torch.as_tensor(values["theta"], dtype=x.dtype, device=x.device)).square().mean().sqrt()
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from snn_bp.kernels.around import first_derivatives
 from snn_bp.kernels.bind import Constants
+from snn_bp.kernels.cpu.aligned import aligned_empty
 from snn_bp.kernels.cpu.chain_shard import Shard
 from snn_bp.kernels.cpu.compile import array
 from snn_bp.kernels.cpu.packed_layer import COUNT, Gradients, LayerTensors, PackedLayer, widened
@@ -66,7 +67,9 @@ class _Chain(torch.autograd.Function):
         ]
         steps, batch = x.shape[:2]
         rows, dtype = array(x), layers[0].bias.dtype
-        out = np.empty((steps, batch, layers[-1].units), dtype)
+        # products of torch's, behind what computes by a forward of its own, differ with where their input begins
+        units = layers[-1].units
+        out = aligned_empty(steps * batch * units, dtype).reshape(steps, batch, units)
         shards = [
             Shard(layers, steps, batch, *ends, graded=graded, recompute=_recomputed_layers(layers, n, chain.memory))
             for n, ends in enumerate(split_rows(batch))
@@ -104,7 +107,8 @@ class _Chain(torch.autograd.Function):
         count, (steps, batch, inputs) = len(layers), ctx.shape
         g_rates, g_states = others[:count], _states(others[count:])
         dtype = layers[0].bias.dtype
-        g_x = np.empty((steps, batch, inputs), dtype) if ctx.needs_input_grad[2] else None
+        needs_x = ctx.needs_input_grad[2]
+        g_x = aligned_empty(steps * batch * inputs, dtype).reshape(steps, batch, inputs) if needs_x else None
         if g_out is None:
             g_last = np.zeros((1, batch, layers[-1].units), dtype)
         else:  # behind a sum or mean over time every step has the same gradient

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from snn_bp.kernels.around import first_derivatives
 from snn_bp.kernels.bind import Constants
-from snn_bp.kernels.cpu.aligned import kernel_zeros
+from snn_bp.kernels.cpu.aligned import aligned_empty, kernel_zeros
 from snn_bp.kernels.cpu.compile import array, compiled_plain, flat_or_scalar, inner, specialised
 from snn_bp.kernels.cpu.threads import parallel_for, split_rows
 from snn_bp.neurons import Coefficients, FullState
@@ -83,7 +83,7 @@ class _Layer(torch.autograd.Function):
             affine = [spread_channels(part, sample, axis, dtype) for part in (scale, array(bias) - mean * scale)]
         first = [np.empty(0, dtype) if part is None else array(part).reshape(-1) for part in tensors[:4]]
         given = [flat_or_scalar(value) for value in tensors[4:] if value is not None]
-        out = np.empty_like(x)
+        out = aligned_empty(x.size, dtype).reshape(x.shape)  # torch's products differ with where their input begins
         exists = (constants.current, constants.adapts, True, constants.spiking)
         last = [np.empty(size if each else 0, dtype) for each in exists]
         counts = np.zeros((len(shards), neurons), dtype)
@@ -121,7 +121,8 @@ class _Layer(torch.autograd.Function):
             np.zeros(part.size if need else 0, dtype) if g is None else array(g).reshape(-1).copy()
             for g, part, need in zip(others[:4], first, ctx.needs_input_grad[4:8], strict=True)
         ]
-        gz, sums = np.empty_like(x), np.zeros((len(shards), 7 if learns else 2, neurons), dtype)
+        gz = aligned_empty(x.size, dtype).reshape(x.shape)
+        sums = np.zeros((len(shards), 7 if learns else 2, neurons), dtype)
         kernel = specialised(
             backward, constants, dtype, uniform=given[0].ndim == 0, adjoint=(surrogate.shape, surrogate.per),
             helpers=(load_parameters,), LEARNS=learns, GIVEN=g_out is not None,
