@@ -52,6 +52,7 @@ from snn_bp.runs.evaluation import evaluate
 from snn_bp.runs.experiment import Experiment, Train
 from snn_bp.runs.folder import Run
 from snn_bp.runs.prediction import predict
+from snn_bp.runs.training_options import Patience, Start
 from snn_bp.searches import Search, search
 from snn_bp.surrogates import (
     ATan,
@@ -65,7 +66,7 @@ from snn_bp.surrogates import (
     Surrogate,
     Triangular,
 )
-from snn_bp.training.loop import resume, train
+from snn_bp.training.loop import finish, resume, train, training
 
 if TYPE_CHECKING:
     from snn_bp.verification.replayed import export, verify
@@ -115,6 +116,7 @@ __all__ = [
     "Network",
     "OnChip",
     "Parallel",
+    "Patience",
     "Pool",
     "Rate",
     "RateBounds",
@@ -126,6 +128,7 @@ __all__ = [
     "Sigmoid",
     "SnnError",
     "Spiking",
+    "Start",
     "State",
     "StepAccuracy",
     "StraightThrough",
@@ -146,6 +149,7 @@ __all__ = [
     "diagnose",
     "evaluate",
     "export",
+    "finish",
     "main",
     "predict",
     "read_events",
@@ -157,6 +161,7 @@ __all__ = [
     "start_alive",
     "trace",
     "train",
+    "training",
     "use_backend",
     "verify",
 ]

@@ -47,6 +47,7 @@ from snn_bp import (
     MembraneCrossEntropy,
     Module,
     Parallel,
+    Patience,
     Pool,
     Rate,
     RateBounds,
@@ -54,6 +55,7 @@ from snn_bp import (
     Repeat,
     Residual,
     Spiking,
+    Start,
     StepAccuracy,
     Surrogate,
     Targets,
@@ -127,6 +129,12 @@ def words(value: Any) -> bool:
 
 def path(value: Any) -> bool:
     return type(value) is str and "\0" not in value
+
+
+def layer_keys(value: Any) -> bool:
+    return type(value) is tuple and all(
+        (type(key) is int and key >= 0) or (type(key) is str and all(map(str.isdigit, key.split(".")))) for key in value
+    )
 
 
 def camera(value: Any) -> bool:
@@ -240,7 +248,14 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
         "keep": word("best", "last"), "autocast": some(word("bfloat16")), "memory": word("full", "low"),
         "target": word("float", "loihi"), "freeze_norm": SHARE,
         "device": lambda value: type(value) is str and value.partition(":")[0].isalpha(),
+        "start": some(one(Start)), "freeze": layer_keys, "accumulate": COUNT, "average": some(number(0, 0.999999)),
+        "lr_of": lambda value: (
+            type(value) is tuple and all(len(pair) == 2 and layer_keys(pair[:1]) and pair[1] > 0 for pair in value)
+        ),
+        "stop": some(one(Patience)), "sampler": word("shuffled", "balanced"), "test": word("at end", "never"),
     },
+    Start: {"run": path, "checkpoint": word("best", "last"), "but": layer_keys},
+    Patience: {"epochs": COUNT, "margin": number(0)},
     Experiment: {
         "data": one(Data), "model": lambda value: type(value) is tuple and all(map(one(*LAYERS), value)),
         "train": one(Train), "seed": whole(0, 2**64 - 1),
@@ -250,6 +265,7 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
 NEURON = LIF(beta=0.9)
 EXAMPLES: dict[type, dict[str, Any]] = {kind: {} for kind in LEGAL} | {
     Tau: {"ms": 20},
+    Start: {"run": "runs/a"},
     LIF: {"beta": 0.9},
     CubaLIF: {"alpha": 0.5, "beta": Tau(20)},
     ALIF: {"beta": (0.8, 0.9), "rho": 0.9, "kappa": 0.1},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from snn_bp import cli
+from snn_bp import Run, cli
 from snn_bp.chip.rules import chip_blocks
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +27,16 @@ def test_the_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     assert names["run"].results()["test"]["samples"] == 360
     assert names["potentials"].shape == (100, 8, 50)
     assert len(chip_blocks(names["network"])) == 2  # what the table exports can be exported
+
+
+def test_the_experiment_with_code_of_its_own_trains(tmp_path, monkeypatch):
+    monkeypatch.setenv("SNN_BP_CACHE", str(tmp_path / "cache"))
+    (text,) = blocks("py")
+    (tmp_path / "mine.py").write_text(text)
+
+    cli.train(tmp_path / "mine.py", ["train.loss.penalty=0.1", "train.epochs=1"], out=tmp_path / "run")
+
+    assert Run(tmp_path / "run").experiment.train.loss.penalty == 0.1
 
 
 def test_every_command_is_named_and_every_name_is_a_command():

@@ -76,7 +76,8 @@ def test_a_run_whose_folder_has_old_names_resumes_to_the_same_weights(tmp_path, 
     )
     whole = training.train(experiment, tmp_path / "whole", quiet=True)
     with monkeypatch.context() as patch:
-        patch.setattr(importlib.import_module("snn_bp.runs.folder"), "to_json", lambda e: with_old_names(to_json(e)))
+        folder = importlib.import_module("snn_bp.runs.folder")
+        patch.setattr(folder, "content_of", lambda e: (with_old_names(to_json(e)), None))
         patch.setattr(training, "is_best", stop)
         with pytest.raises(InterruptedError):
             training.train(experiment, tmp_path / "stopped", quiet=True, save_seconds=0)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from snn_bp.data import Data
 from snn_bp.instruments.findings import Finding
-from snn_bp.model.blocks import every_part, module_at, parts_of
+from snn_bp.model.blocks import Path, every_part, module_at, parts_of
 from snn_bp.model.joints import every_value
 from snn_bp.model.layers import Dropout, Layer
 from snn_bp.model.names import path_of
@@ -88,11 +88,18 @@ def largest_updates(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return largest
 
 
+def _is_frozen(path: Path, config: Train) -> bool:
+    """Whether an experiment asks that a layer stays as it begins."""
+    return any(path[: key.count(".") + 1] == tuple(map(int, key.split("."))) for key in map(str, config.freeze))
+
+
 def diagnose_updates(rows: Sequence[dict[str, Any]], config: Train | None = None) -> list[Finding]:
     """What the rows of `layers.jsonl` say of the updates; each layer by its largest, for schedules end near zero."""
     largest, found = largest_updates(rows), []
     for layer, ratio in largest.items():
         measure = "largest |update| / |weight| of a step"
+        if config is not None and ratio == 0 and _is_frozen(path_of(layer), config):
+            continue
         if ratio == 0 and any(largest.values()):
             advice = (
                 f"Its weights never moved while others did: {module_at(path_of(layer))}.requires_grad_(True), "

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from snn_bp.errors import SnnError
 from snn_bp.files import is_there, write_csv, write_json
 from snn_bp.reports.paired import Pair, pair_of
-from snn_bp.runs.experiment import Experiment
-from snn_bp.runs.folder import Run, content_of
+from snn_bp.runs.experiment import Experiment, content_of
+from snn_bp.runs.folder import Run
 from snn_bp.runs.own_code import Code
 from snn_bp.runs.records import figure_of
 from snn_bp.surrogates import Surrogate

@@ -34,6 +34,7 @@ class Checkpoint:
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Any] = field(default_factory=dict)  # torch's state_dict; empty in "best"
+    averaged: dict[str, Tensor] = field(default_factory=dict)  # by train.average; in "best" they are its weights
     epoch: int = 0  # complete epochs
     batch: int = 0  # complete batches of the next one
     sums: dict[str, Any] = field(default_factory=dict)  # over the batches of the epoch under way
@@ -43,10 +44,16 @@ class Checkpoint:
     rows: list[dict[str, Any]] = field(default_factory=list)  # format 1 alone: all rows of metrics.csv
     layers: list[dict[str, Any]] = field(default_factory=list)  # format 1 alone: all rows of layers.jsonl
 
+    @property
+    def evaluated(self) -> dict[str, Tensor]:
+        """The weights that are evaluated: the averaged ones where there are."""
+        return self.averaged or self.weights
+
 
 def checkpoint_bytes(checkpoint: Checkpoint, experiment: str) -> bytes:
     """The checkpoint as a safetensors file; `experiment` is the `json_sha256` of the run's."""
     tensors = {f"weights/{name}": tensor for name, tensor in checkpoint.weights.items()}
+    tensors |= {f"averaged/{name}": tensor for name, tensor in checkpoint.averaged.items()}
     state = checkpoint.optimizer.get("state", {})
     plain: dict[str, Any] = {}  # what of the optimizer's state is not a tensor
     for index, entries in state.items():
@@ -138,11 +145,14 @@ def _content(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 
 def _checkpoint(content: dict[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoint:
     weights: dict[str, Tensor] = {}
+    averaged: dict[str, Tensor] = {}
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition("/")
         if kind == "weights":
             weights[rest] = tensor
+        elif kind == "averaged":
+            averaged[rest] = tensor
         else:
             index, _, entry = rest.partition("/")
             state.setdefault(int(index), {})[entry] = tensor
@@ -156,4 +166,4 @@ def _checkpoint(content: dict[str, Any], tensors: Mapping[str, Tensor]) -> Check
         rest["seconds"] = float(sum(row.get("seconds", 0.0) for row in rows))
         best = max(rows, key=lambda row: (row.get("validation_accuracy", 0), row["epoch"]), default=None)
         rest["metrics"] = [row for row in rows if row is best or row is rows[-1]]
-    return Checkpoint(weights=weights, optimizer=optimizer, **rest)
+    return Checkpoint(weights=weights, optimizer=optimizer, averaged=averaged, **rest)

@@ -9,85 +9,33 @@ import difflib
 import inspect
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from types import FunctionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
 from snn_bp import neurons, surrogates
 from snn_bp.chip.network import OnChip
-from snn_bp.chip.rules import Target
 from snn_bp.data import Data, Encoder, Folder, TonicSet, transform_from_json, transform_to_json
 from snn_bp.errors import SnnError, is_number, nearest, shown
 from snn_bp.errors.fields import WORDS, Called, OrOwn, Within, check_fields, read_words
 from snn_bp.model import losses
 from snn_bp.model.layers import Layer, with_step
-from snn_bp.model.losses import CountCrossEntropy, Loss, RateBounds
+from snn_bp.model.losses import Loss
 from snn_bp.model.metrics import Metric
 from snn_bp.model.network import Network
 from snn_bp.model.targets import Targets
-from snn_bp.runs.own_code import Loaded, is_own_dataclass, name_of_kind
+from snn_bp.runs.own_code import Code, Loaded, is_own_dataclass, name_of_kind
 from snn_bp.runs.renamed import new_name, with_new_names
-from snn_bp.surrogates import ATan, Surrogate
+from snn_bp.runs.training_options import Patience, Start, Train
 
-Fraction = Annotated[float, Within(0, 1)]
-Positive = Annotated[float, Within(above=0)]
-Count = Annotated[int, Within(low=1)]
 Seed = Annotated[int, Within(0, 2**64 - 1)]  # what torch and NumPy both take
 if TYPE_CHECKING:  # which cannot say "or a dataclass of the user's"
-    AnyLoss: TypeAlias = Any
-    AnyMetric: TypeAlias = Any
     AnyLayer: TypeAlias = Any
 else:
-    AnyLoss, AnyMetric, AnyLayer = Loss, Metric, Layer
-OwnLoss = OrOwn((("__call__",),))
-OwnMetric = OrOwn((("__call__",),))
+    AnyLayer = Layer
 OwnLayer = OrOwn((("build",), ("branches", "combine")))
 DEEPEST = 50  # levels of JSON; an experiment has a dozen, its transforms more
-
-
-@dataclass(frozen=True)
-class Train:
-    """How a network learns. The schedule runs over all steps of all epochs, so a resumed run follows the same one."""
-
-    epochs: Count = 15
-    lr: Positive = 2e-3
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    momentum: Fraction = 0.9  # sgd alone has one
-    nesterov: bool = False
-    weight_decay: Fraction = 1e-4  # synaptic weights alone decay; biases, norms and neuron parameters do not
-    schedule: Literal["constant", "cosine", "step"] = "cosine"
-    step_epochs: Count = 10  # schedule "step": every so many epochs the rate falls
-    step_factor: Positive = 0.1  # by this factor
-    warmup: Fraction = 0.1  # in this first fraction of all steps the rate climbs from 0
-    clip: Annotated[float | None, Within(above=0)] = 1.0  # largest norm of the whole gradient; None leaves it
-    loss: Annotated[AnyLoss, Called("a loss, as CountCrossEntropy()"), OwnLoss] = CountCrossEntropy()
-    surrogate: Annotated[Surrogate, Called("a surrogate, as ATan(slope=2)")] = ATan()
-    rates: Annotated[RateBounds | None, Called("bounds, as RateBounds(lower=0.01, upper=0.5), or None")] = None
-    truncate: Annotated[int | None, Within(low=1)] = None  # backpropagate so many steps at a time; None: through all
-    keep: Literal["best", "last"] = "best"  # what is evaluated in the end: best on validation, or the last epoch
-    autocast: Literal["bfloat16"] | None = None
-    memory: Literal["full", "low"] = "full"  # low: dense layers keep no potentials and compute them again
-    target: Target = "float"  # loihi: the forward pass is the chip's, in integers
-    freeze_norm: Fraction = (
-        0.25  # target loihi: in this last fraction of all epochs norms keep their running statistics
-    )
-    device: str = "auto"  # auto: a GPU where there is one
-    # what `keep` and the results go by; None: what is usual for the kind of the targets
-    metric: Annotated[AnyMetric | None, Called("a metric, as BalancedAccuracy(), or None"), OwnMetric] = None
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.target != "float" and (self.truncate or self.autocast or self.memory == "low"):
-            raise SnnError(
-                f"train.target={self.target!r}: recordings run whole, in integers. Leave train.truncate, "
-                "train.autocast and train.memory as they are."
-            )
-        if self.nesterov and self.optimizer == "sgd" and self.momentum == 0:
-            raise SnnError("train.nesterov=True with train.momentum=0: Nesterov's step needs a momentum, 0.9 for one.")
-        if not re.fullmatch("[a-z]+(:[0-9]{1,3})?", self.device):
-            raise SnnError(f"Train(device={shown(self.device)}): it should be a device, as 'auto', 'cpu' or 'cuda:0'.")
 
 
 @dataclass(frozen=True)
@@ -141,6 +89,8 @@ CONSTRUCTORS = (
             neurons.Tau,
             losses.RateBounds,
             Targets,
+            Start,
+            Patience,
         )
     }
     | {kind.__name__: kind for union in (Layer, Loss, Metric) for kind in union.__args__}
@@ -179,6 +129,12 @@ def to_json(value: Any) -> Any:
         f"{shown(value)} cannot be written to JSON; an experiment holds numbers, text and the types of snn_bp."
         + f" This {kind.__name__} is another's ({kind.__module__}): it would come back as ours." * own
     )
+
+
+def content_of(experiment: Experiment) -> tuple[dict[str, Any], Code | None]:
+    """What `experiment.json` holds, and the code of the user's own in it; raises where either cannot be written."""
+    content, code = to_json(experiment), Code.of(experiment)
+    return content | ({} if code is None else {"code": code.hashes}), code
 
 
 def _own_part(value: Any, where: str) -> Any:
@@ -331,6 +287,9 @@ def _evaluate(tree: ast.AST, known: Mapping[str, Any]) -> Any:
             return -value
     if isinstance(tree, ast.Tuple | ast.List):
         return tuple(_evaluate(item, known) for item in tree.elts)
+    if isinstance(tree, ast.Dict) and all(key is not None for key in tree.keys):
+        pairs = zip(tree.keys, tree.values, strict=True)
+        return tuple((_evaluate(key, known), _evaluate(item, known)) for key, item in pairs if key is not None)
     if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
         if tree.func.id not in known:
             raise LookupError(f"{tree.func.id} is not a type of snn_bp. {nearest(tree.func.id, known)}")

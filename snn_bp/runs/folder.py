@@ -41,8 +41,8 @@ from snn_bp.model.names import name_today
 from snn_bp.model.network import Network
 from snn_bp.runs.answers import FOLDER as PREDICTIONS
 from snn_bp.runs.checkpoint import Checkpoint, checkpoint_bytes, read_checkpoint
-from snn_bp.runs.experiment import Experiment, to_json
-from snn_bp.runs.own_code import FOLDER, Code, is_copied
+from snn_bp.runs.experiment import Experiment, content_of
+from snn_bp.runs.own_code import FOLDER, is_copied
 from snn_bp.runs.provenance import note_resumed, provenance, version
 from snn_bp.runs.records import check_results, columns_of_rows, differing_data, read_with_code, shape_of
 
@@ -177,7 +177,7 @@ class Run:
 
     def network(self, checkpoint: str = "best") -> Network:
         """The trained network, in evaluation mode; `checkpoint` is "best" or "last". Needs no recordings."""
-        weights = self.load(checkpoint).weights
+        weights = self.load(checkpoint).evaluated
         network = self.experiment.network(self.shape())
         try:
             network.load_state_dict(weights)
@@ -270,8 +270,8 @@ class Run:
         replace_file(folder / "last.safetensors", content, keep=folder / "previous.safetensors")
 
     def save_best(self, checkpoint: Checkpoint) -> None:
-        """Write the checkpoint "best": weights only."""
-        best = Checkpoint(checkpoint.weights, epoch=checkpoint.epoch, metrics=checkpoint.metrics[-1:])
+        """Write the checkpoint "best": the weights that are evaluated, and nothing else."""
+        best = Checkpoint(checkpoint.evaluated, epoch=checkpoint.epoch, metrics=checkpoint.metrics[-1:])
         make_folder(self.path / "checkpoints")
         replace_file(self.path / "checkpoints" / "best.safetensors", checkpoint_bytes(best, self.identity))
 
@@ -388,12 +388,6 @@ class Run:
         theirs = versions.get("snn_bp") if isinstance(versions, dict) else None
         ours = version("snn_bp")
         return "" if theirs in (None, ours) else f" The run was made by snn_bp {theirs!s:.40}, this is {ours}."
-
-
-def content_of(experiment: Experiment) -> tuple[dict[str, Any], Code | None]:
-    """What `experiment.json` holds, and the code of the user's own in it; raises where either cannot be written."""
-    content, code = to_json(experiment), Code.of(experiment)
-    return content | ({} if code is None else {"code": code.hashes}), code
 
 
 def _is_left_by_a_start(entry: Path) -> bool:

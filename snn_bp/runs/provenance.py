@@ -54,6 +54,12 @@ def note_resumed(file: Path, experiment: Experiment) -> str | None:
     return f"resumed with other {', '.join(changed)} than before; provenance.json says which"
 
 
+def note_start(file: Path, record: dict[str, Any]) -> None:
+    """Add to `provenance.json` from which weights of another run a training began."""
+    if is_there(file):
+        write_object(file, read_object(file) | {"start": record})
+
+
 def machine() -> dict[str, Any]:
     """What the run runs on."""
     return {

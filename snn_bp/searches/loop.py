@@ -17,8 +17,8 @@ from snn_bp.files import is_there, write_object
 from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
 from snn_bp.runs.evaluation import Evaluation, evaluate_network
-from snn_bp.runs.experiment import Experiment, Train
-from snn_bp.runs.folder import SEARCH_FILE, Run, content_of
+from snn_bp.runs.experiment import Experiment, Train, content_of
+from snn_bp.runs.folder import SEARCH_FILE, Run
 from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runtime.signals import Stopped, noted_signals
 from snn_bp.searches.methods import METHODS
@@ -76,12 +76,14 @@ def search(
     if out is not None and not numbered and all(is_there(Path(out) / name) for name in names):
         before = Run(out)
     if before is not None and before.results() is None:
-        if read_asked(before) != asked or before.experiment != experiment:
+        if read_asked(before) != asked or content_of(before.experiment) != content_of(experiment):
             raise SnnError(
                 f"{out}: another search is here already, as {SEARCH_FILE} and experiment.json say. Name another --out."
             )
     elif out is not None and not numbered:
         Run.check_free(out)
+    if only := experiment.train.beyond_steps:
+        raise SnnError(f"search: train.{only[0]} is for `train`, a search has no epochs. Leave it as it is by default.")
     dataset = load(experiment.data, quiet=quiet)
     check_trainable(experiment, dataset)
     with torch.random.fork_rng(devices=[]):

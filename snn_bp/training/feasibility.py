@@ -15,8 +15,11 @@ from snn_bp.model.metrics import check_metric, metric_for
 from snn_bp.model.network import Network
 from snn_bp.model.plan import has_chain
 from snn_bp.runs.experiment import Experiment
+from snn_bp.runs.training_options import Train
 from snn_bp.training.memory import check_memory
 from snn_bp.training.optimizer import make_device, make_optimizer
+from snn_bp.training.sampling import class_chances
+from snn_bp.training.weights import freeze_layers
 
 
 def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
@@ -37,6 +40,7 @@ def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
     try_loss(config.loss, dataset.targets, steps=dataset.steps, masked=masked)
     check_metric(metric_for(config, dataset.targets), dataset.targets, steps=dataset.steps, masked=masked)
     make_device(config)
+    check_options(config, dataset, network)
     make_optimizer(network, config)
     check_norms(experiment, dataset, network)
     if config.truncate and any(part.role == "delay" for part in every_part(parts_of(network))):
@@ -54,6 +58,22 @@ def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
             loss_of(config.loss, out, dataset.targets.silence(1, 1))
         if config.rates is not None:
             config.rates(rates)
+
+
+def check_options(config: Train, dataset: Dataset, network: Network) -> None:
+    """Raise where early stopping, balanced draws or frozen layers ask for what is not there."""
+    if config.stop is not None and not len(dataset.ids["validation"]):
+        raise SnnError(
+            f"train.stop={config.stop}: it follows the validation split, and there is none. Give data a "
+            "validation_fraction above 0, or leave train.stop out."
+        )
+    if config.sampler == "balanced":
+        class_chances(dataset)
+    if freeze_layers(network, config.freeze) and config.target == "loihi":
+        raise SnnError(
+            "train.freeze: for target 'loihi' norms stay together or not at all. Leave the norm's index out of "
+            "train.freeze; train.freeze_norm=1 keeps them all."
+        )
 
 
 def check_norms(experiment: Experiment, dataset: Dataset, network: Network) -> None:

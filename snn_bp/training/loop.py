@@ -6,43 +6,48 @@ are all that a resumed run needs to go on as if it had never stopped.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from snn_bp.chip.quantize import may_fire_alone
 from snn_bp.data import Dataset, load
-from snn_bp.errors import SnnError, check_kind
-from snn_bp.files import write_object
-from snn_bp.instruments import diagnose, diagnose_course, diagnose_rate, only_new, trace
-from snn_bp.model.metrics import Accuracy, columns_of, metric_for
+from snn_bp.errors import SnnError, as_path, check_kind
+from snn_bp.files import is_there, write_object
+from snn_bp.instruments import diagnose_course
+from snn_bp.model.metrics import Accuracy, columns_of
 from snn_bp.model.network import Network
-from snn_bp.model.start import start_alive
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.evaluation import evaluate_and_keep, evaluate_network, layer_activity
-from snn_bp.runs.experiment import Experiment, Train
-from snn_bp.runs.folder import Run, content_of
+from snn_bp.runs.experiment import Experiment, content_of
+from snn_bp.runs.folder import Run
 from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runtime.signals import Stopped as Stopped
 from snn_bp.runtime.signals import noted_signals
-from snn_bp.training.feasibility import check_chip, check_trainable
-from snn_bp.training.memory import PROBED, TRACED
-from snn_bp.training.optimizer import (
-    explain_nonfinite,
-    freeze_norm,
-    learning_rate,
-    make_device,
-    make_optimizer,
-    sharpen_delays,
-    train_step,
-)
+from snn_bp.training.course import Course
+from snn_bp.training.feasibility import check_trainable
+from snn_bp.training.optimizer import Step, explain_nonfinite, freeze_norm, joined, sharpen_delays, train_step
+from snn_bp.training.optimizer import learning_rate as learning_rate
+from snn_bp.training.optimizer import make_optimizer as make_optimizer
 from snn_bp.training.progress import Progress, Tally, layer_updates, results_line
+from snn_bp.training.saving import newest_checkpoint, repair_best
+from snn_bp.training.weights import start_from
 
 SAVE_SECONDS = 20.0
+
+
+class Event(NamedTuple):
+    """Where a training stands behind a step of the optimizer, or behind an epoch."""
+
+    epoch: int  # 1 is the first
+    batch: int  # batches of the epoch so far, `batches` of them in all
+    batches: int
+    step: Step  # figures of the last step: loss, correct, samples, grad_norm, spike_rate
+    row: dict[str, Any] | None  # behind an epoch: its row of metrics.csv
+    network: Network  # as it trains
+    run: Run
 
 
 def train(
@@ -57,21 +62,12 @@ def train(
     the first free number is put behind it. `dataset`: recordings in memory, from `Dataset.of`, for an experiment with
     its description, `Experiment(dataset.data, ...)`.
     """
-    check_kind("train: the experiment", experiment, Experiment, "As in Experiment(data=..., model=..., train=...).")
-    if not numbered:
-        Run.check_free(out)
-    content_of(experiment)  # what cannot be written is refused before a folder stands
-    dataset = load(experiment.data, quiet=quiet) if dataset is None else dataset.checked(experiment.data)
-    check_trainable(experiment, dataset)
-    with Run.claim(out, numbered=numbered) as path:
-        run = Run.create(experiment, path, command=command, changes=changes)
-        run.hold(dataset)
-        progress = Progress(run, quiet=quiet)
-        if numbered:
-            if path != Path(out):
-                progress.say(f"{out} holds a run already; `snn-bp resume {out}` goes on with it")
-            progress.say(f"run folder {path}")
-        return _run_epochs(run, None, progress, save_seconds)
+    return _to_the_end(
+        _begun(
+            experiment, out, command=command, changes=changes, quiet=quiet, save_seconds=save_seconds,
+            numbered=numbered, dataset=dataset,
+        )
+    )  # fmt: skip
 
 
 def resume(
@@ -84,7 +80,112 @@ def resume(
     trained is moved into the folder `before-1` (or the next number) within the run's. `dataset`: the one that `train`
     was given, where it was given one; it is compared with what the run has seen.
     """
-    run = Run(out)
+    return _to_the_end(_resumed(Run(out), quiet=quiet, save_seconds=save_seconds, restart=restart, dataset=dataset))
+
+
+def training(
+    experiment: Experiment, out: Path | str, *, resume: bool = False, quiet: bool = False,
+    save_seconds: float = SAVE_SECONDS, dataset: Dataset | None = None,
+) -> Iterator[Event]:  # fmt: skip
+    """The same as `train`, as a loop of your own: an `Event` behind every step of the optimizer and every epoch.
+
+        for event in training(experiment, "runs/a"):
+            if event.row is not None and event.row["validation_accuracy"] < 0.3:
+                break
+        finish(event.run, why="no hope")
+
+    An event has `epoch`, `batch`, `batches`, `step` (loss, grad_norm, ...), `row` (of `metrics.csv`; None within an
+    epoch), `network` and `run`. After `break` the run is saved, and `resume` goes on with it to the same bits, unless
+    the body changed the network: what it does is not repeated. `finish` evaluates it as it is. A loop that ends by
+    itself has finished the run. `resume=True` goes on with the run in `out` where one of this experiment is.
+    """
+    content_of(experiment)
+    if resume and is_there(as_path("training: the folder", out) / "experiment.json"):
+        run = Run(out)
+        if content_of(run.experiment) != content_of(experiment):
+            raise SnnError(f"{run.path}: the run there is of another experiment. Name another folder.")
+        events = _resumed(run, quiet=quiet, save_seconds=save_seconds, dataset=dataset)
+    else:
+        events = _begun(
+            experiment, out, command="snn_bp.training", quiet=quiet, save_seconds=save_seconds, dataset=dataset
+        )
+    ours = torch.get_rng_state()
+    try:
+        while True:
+            theirs = torch.get_rng_state()  # the caller's random numbers go on as if nothing were between
+            torch.set_rng_state(ours)
+            try:
+                event = next(events)
+            except StopIteration:
+                return
+            finally:
+                ours = torch.get_rng_state()
+                torch.set_rng_state(theirs)
+            yield event
+    finally:
+        events.close()
+
+
+def finish(run: Run, why: str = "", *, quiet: bool = False) -> Run:
+    """End a training where it stands: evaluate its best checkpoint and write `results.json`, with `why` it ended.
+
+    A run that has results already is given as it is.
+    """
+    check_kind("finish: the run", run, Run, "As in finish(event.run), or finish(Run('runs/a')).")
+    if run.results() is not None:
+        return run
+    with run.locked():
+        progress = Progress(run, quiet=quiet)
+        at = newest_checkpoint(run, progress)
+        if at is None:
+            raise SnnError(f"{run.path}: nothing was trained yet, there is nothing to evaluate.")
+        run.check_data(run.dataset())
+        run.cut_tables(at)
+        if not at.metrics:
+            progress.say("no epoch is complete; the weights of the last step are evaluated")
+            run.save_best(at)
+        _finish(run, at, progress, why)
+    return run
+
+
+def _to_the_end(events: Generator[Event, None, Run]) -> Run:
+    """The run that a training leaves, torch's random numbers as they were."""
+    with torch.random.fork_rng(devices=[]):
+        while True:
+            try:
+                next(events)
+            except StopIteration as end:
+                return end.value
+
+
+def _begun(
+    experiment: Experiment, out: Path | str, *, command: str, changes: Sequence[str] = (), quiet: bool,
+    save_seconds: float, numbered: bool = False, dataset: Dataset | None,
+) -> Generator[Event, None, Run]:  # fmt: skip
+    """A run from its start, event by event."""
+    check_kind("train: the experiment", experiment, Experiment, "As in Experiment(data=..., model=..., train=...).")
+    if not numbered:
+        Run.check_free(out)
+    content_of(experiment)  # what cannot be written is refused before a folder stands
+    dataset = load(experiment.data, quiet=quiet) if dataset is None else dataset.checked(experiment.data)
+    check_trainable(experiment, dataset)
+    if experiment.train.start is not None:
+        start_from(experiment.network(dataset.shape), experiment.train.start)
+    with Run.claim(out, numbered=numbered) as path:
+        run = Run.create(experiment, path, command=command, changes=changes)
+        run.hold(dataset)
+        progress = Progress(run, quiet=quiet)
+        if numbered:
+            if path != Path(out):
+                progress.say(f"{out} holds a run already; `snn-bp resume {out}` goes on with it")
+            progress.say(f"run folder {path}")
+        return (yield from _run_epochs(run, None, progress, save_seconds))
+
+
+def _resumed(
+    run: Run, *, quiet: bool, save_seconds: float, restart: bool = False, dataset: Dataset | None
+) -> Generator[Event, None, Run]:
+    """A run from its newest checkpoint, event by event."""
     if dataset is not None:
         run.hold(dataset.checked(run.experiment.data))
     if run.is_search() and (restart or run.results() is None):
@@ -99,7 +200,7 @@ def resume(
             check_trainable(run.experiment, dataset)  # refused before anything is moved
             aside = run.start_again()
             progress.say(f"started anew; what was trained before lies in {aside}" if aside else "started anew")
-            return _run_epochs(run, None, progress, save_seconds)
+            return (yield from _run_epochs(run, None, progress, save_seconds))
         checkpoint = newest_checkpoint(run, progress)
         if run.results() is not None:
             lost = repair_best(run, checkpoint, progress) if checkpoint else run.problem_of("best")
@@ -113,7 +214,7 @@ def resume(
         progress.say(f"resumed at {where}")
         if note := run.note_version():
             progress.say(note)
-        return _run_epochs(run, checkpoint, progress, save_seconds)
+        return (yield from _run_epochs(run, checkpoint, progress, save_seconds))
 
 
 def _held(run: Run, dataset: Dataset | None, *, quiet: bool) -> Dataset:
@@ -123,89 +224,62 @@ def _held(run: Run, dataset: Dataset | None, *, quiet: bool) -> Dataset:
     return dataset
 
 
-def _run_epochs(run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float) -> Run:
+def _run_epochs(
+    run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float
+) -> Generator[Event, None, Run]:
     """Train from a checkpoint, or from the start, to the last epoch."""
-    config, seed, dataset = run.experiment.train_at_step(), run.experiment.seed, run.dataset()
-    metric, kind = metric_for(config, dataset.targets), dataset.targets.kind
-    measured = None if type(metric) is Accuracy else metric  # the accuracy of classes is counted anyhow
-    run.check_data(dataset)
-    for note in dataset.notes:
-        progress.say(note)
-    if config.target == "loihi" and checkpoint is None:
-        for each in check_chip(run.experiment, run.experiment.network(dataset.shape)):
-            progress.say(f"{sum(each.cores)} cores of {each.chip} at least. {' '.join(each.problems)}".rstrip())
-        for each in may_fire_alone(run.experiment.network(dataset.shape)):
-            progress.say(each)
-    device = make_device(config)
-    probe, targets_of_probe, mask_of_probe = _probe(dataset, device)
-    already_reported: set[tuple[str, str]] = set()
-    network = run.experiment.network(dataset.shape).to(device)
-    optimizer = make_optimizer(network, config)
-    at = checkpoint or Checkpoint(weights={})
-    if checkpoint is None:
-        start_alive(network, probe)
-        _report_findings(
-            network, probe, targets_of_probe, mask_of_probe, config, progress, already_reported,
-            batches=len(dataset.batches("train")),
-        )  # fmt: skip
-        run.save(_filled(at, run, network, optimizer))
-        run.begin_tables()  # behind a checkpoint: where there are tables and no checkpoint, it was taken away
-    else:
-        try:
-            network.load_state_dict(at.weights)
-            optimizer.load_state_dict(at.optimizer)
-        except (RuntimeError, ValueError, KeyError):
-            raise SnnError(f"{run.path}: its checkpoint does not fit the model in experiment.json.") from None
-        run.cut_tables(at)
-        if lost := repair_best(run, at, progress):
-            progress.say(f"{lost} Unless a later epoch is better, the last one will be evaluated in its place.")
-
-    batches, saved = len(dataset.batches("train")), time.monotonic()
+    course = Course(run, checkpoint, progress)
+    config, dataset, at, network, metric = course.config, course.dataset, course.at, course.network, course.metric
+    batches, saved, why = course.batches, time.monotonic(), ""
     bar = progress.showing(at.epoch * batches + at.batch, config.epochs * batches)
-    with noted_signals() as stop, torch.random.fork_rng(devices=[]), bar:
-        while at.epoch < config.epochs:
+    with noted_signals() as stop, bar:
+        while at.epoch < config.epochs and not (why := course.why_enough()):
             freeze_norm(network, config, at.epoch, of=config.epochs)
             sharpen_delays(network, at.epoch, of=config.epochs)
-            tally, order = Tally(**at.sums), dataset.batches("train", seed=_draw(seed, at.epoch))
-            before, lr = [], 0.0
+            tally, order = Tally(**at.sums), course.order()
+            before, lr, step = [], 0.0, Step(0.0, 0, 0, 0.0, 0.0)
             while at.batch < batches:
-                began, drawn = time.monotonic(), _draw(seed, at.epoch, at.batch)
-                batch = dataset.batch("train", order[at.batch], seed=drawn, in_bytes=True)
-                x, targets = (tensor.to(device) for tensor in batch)
-                mask = dataset.mask("train", order[at.batch])
-                plain = mask is None and kind == "class" and measured is None
-                more: Any = () if plain else (None if mask is None else mask.to(device), kind, measured)
-                torch.manual_seed(drawn)
-                done = at.epoch * batches + at.batch
-                lr = learning_rate(config, step=done, steps=config.epochs * batches, batches=batches)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-                if at.batch == batches - 1:
+                began, group = time.monotonic(), order[at.batch : at.batch + config.accumulate]
+                lr = course.set_rates(done=at.epoch * batches + at.batch + len(group) - 1)
+                if at.batch + len(group) == batches:
                     before = [weight.detach().clone() for weight in network.parameters()]
-                step = train_step(network, optimizer, x, targets, config, *more)
-                if not (math.isfinite(step.loss) and math.isfinite(step.grad_norm)):
-                    raise SnnError(explain_nonfinite(step, network, x, epoch=at.epoch + 1, batch=at.batch + 1))
-                at.batch += 1
+                steps = []
+                for ids in group:
+                    x, targets, more, options = course.batch(ids, group)
+                    each = train_step(network, course.optimizer, x, targets, config, *more, **options)
+                    if not (math.isfinite(each.loss) and math.isfinite(each.grad_norm)):
+                        raise SnnError(explain_nonfinite(each, network, x, epoch=at.epoch + 1, batch=at.batch + 1))
+                    at.batch += 1
+                    steps.append(each)
+                step = joined(steps)
+                course.follow()
                 tally.add(step, time.monotonic() - began)
-                progress.step(step, tally, metric, dataset.targets)
-                if at.batch < batches and (stop or time.monotonic() - saved > save_seconds):
-                    at.sums = tally.record()
-                    run.save(_filled(at, run, network, optimizer))
+                progress.step(step, tally, metric, dataset.targets, batches=len(group))
+                if at.batch == batches:
+                    break
+                if stop or time.monotonic() - saved > save_seconds:
+                    course.save(tally)
                     saved = time.monotonic()
                     if stop:
                         raise Stopped(run.path, stop[0])
+                try:
+                    yield Event(at.epoch + 1, at.batch, batches, step, None, network, run)
+                except GeneratorExit:
+                    course.save(tally)
+                    raise
 
-            layers = layer_activity(network, probe, mask_of_probe)
+            layers = layer_activity(network, course.probe, course.mask_of_probe)
             at.epoch, at.batch, at.sums = at.epoch + 1, 0, {}
             row = {
                 "epoch": at.epoch,
                 **tally.row(metric, dataset.targets),
                 "lr": lr,
-                "peak_memory_mb": peak_memory_mb(device),
+                "peak_memory_mb": peak_memory_mb(course.device),
             }
             row["spike_rate"] = float(np.mean([layer["rate"] for layer in layers])) if layers else 0.0
             if len(dataset.ids["validation"]):
-                seen = evaluate_network(network, dataset, "validation", config.loss, metric=metric, counts=False)
+                with course.averaged():
+                    seen = evaluate_network(network, dataset, "validation", config.loss, metric=metric, counts=False)
                 named = columns_of(metric, dataset.targets)
                 row |= {"validation_loss": seen.loss} | {f"validation_{name}": seen.metrics[name] for name in named}
             run.add_rows(row, [{"epoch": at.epoch, **layer} for layer in (*layers, *layer_updates(network, before))])
@@ -213,55 +287,16 @@ def _run_epochs(run: Run, checkpoint: Checkpoint | None, progress: Progress, sav
             at.metrics = [*best, row]
             if config.keep == "last" or is_best(at.metrics, metric):
                 at.metrics = [row]
-                run.save_best(_filled(at, run, network, optimizer))
-            run.save(_filled(at, run, network, optimizer))
+                run.save_best(course.filled())
+            course.save()
             saved = time.monotonic()
             progress.epoch(row, metric.name)
-            _report_findings(network, probe, targets_of_probe, mask_of_probe, config, progress, already_reported)
+            course.report_findings()
             if stop and at.epoch < config.epochs:
                 raise Stopped(run.path, stop[0])
-    _finish(run, at, progress)
+            yield Event(at.epoch, batches, batches, step, row, network, run)
+    _finish(run, at, progress, why)
     return run
-
-
-def newest_checkpoint(run: Run, progress: Progress) -> Checkpoint | None:
-    """The checkpoint to resume from; None if nothing was trained yet. Raises if something was, and none can be read."""
-    checkpoint, problems = run.latest()
-    if checkpoint is None and run.results() is None:
-        remedy = f"start anew with `snn-bp resume {run.path} --restart`, which keeps what is there in a folder aside"
-        check_nothing_trained(run, problems, remedy=remedy)
-    for problem in problems:
-        progress.say(problem + " The one before it is used." * (checkpoint is not None))
-    return checkpoint
-
-
-def check_nothing_trained(run: Run, problems: list[str], *, remedy: str) -> None:
-    """Raise if a run has trained although no checkpoint of it can be read; `problems` says what is wrong with each."""
-    if problems or run.has_trained():
-        why = " ".join(problems) or f"{run.path / 'checkpoints'}: the checkpoints of what was trained are missing."
-        raise SnnError(f"{why} Nothing was changed. Repair that, or {remedy}.")
-
-
-def repair_best(run: Run, at: Checkpoint, progress: Progress) -> str | None:
-    """Write the checkpoint "best" anew if it is damaged and "last" or "previous" holds its epoch.
-
-    Gives what is wrong with it, in a sentence, if no other checkpoint has its weights; else None.
-    """
-    if not at.metrics:
-        return None
-    best = at.metrics[-1] if run.experiment.train.keep == "last" else at.metrics[0]
-    problem = run.problem_of("best")
-    if problem is None and run.load("best").epoch >= best["epoch"]:  # later: saved just before the run was killed
-        return None
-    problem = problem or f"{run.path}: its checkpoint 'best' is older than epoch {best['epoch']}."
-    for name in ("last", "previous"):
-        whole = run.problem_of(name) is None
-        if whole and ((found := run.load(name)).epoch, found.batch) == (best["epoch"], 0):
-            found.metrics = [best]
-            run.save_best(found)
-            progress.say(f"{problem} It was made anew from {name!r}, which holds the same epoch.")
-            return None
-    return problem
 
 
 def is_best(rows: list[dict[str, Any]], metric: Any = Accuracy()) -> bool:  # noqa: B008 - frozen
@@ -275,8 +310,11 @@ def is_best(rows: list[dict[str, Any]], metric: Any = Accuracy()) -> bool:  # no
     return max(values) <= values[-1]
 
 
-def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
-    """Evaluate the best checkpoint, on the test split for the only time, and write `results.json`."""
+def _finish(run: Run, at: Checkpoint, progress: Progress, why: str = "") -> None:
+    """Evaluate the best checkpoint, on the test split for the only time, and write `results.json`.
+
+    `why`: what ended the training before its last epoch.
+    """
     notes = list(run.dataset().notes)
     if lost := repair_best(run, at, progress):
         notes.append(f"{lost} Evaluated: the last epoch, in its place.")
@@ -291,8 +329,13 @@ def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
         "notes": notes,
         "tables": run.marks(),
     }
+    if why:
+        results["ended"] = why
+    untouched = ["test"] if config.test == "never" and len(dataset.ids["test"]) else []
+    if untouched:
+        results["untouched"] = untouched
     for split in ("validation", "test"):
-        if len(dataset.ids[split]):
+        if len(dataset.ids[split]) and split not in untouched:
             found, kept = evaluate_and_keep(network, dataset, split, config.loss, metric=config.metric)
             results[split] = found.record()
             if kept is not None:
@@ -302,35 +345,3 @@ def _finish(run: Run, at: Checkpoint, progress: Progress) -> None:
     for finding in diagnose_course(run.metrics(), dataset, run.experiment, finished=True):
         progress.say(f"doctor: {finding}")
     progress.say(f"pictures and page: snn-bp report {run.path}")
-
-
-def _report_findings(
-    network: Network, x: Tensor, targets: Tensor, mask: Tensor | None, config: Train, progress: Progress,
-    already_reported: set[tuple[str, str]], *, batches: int | None = None,
-) -> None:  # fmt: skip
-    """Say what the doctor finds in a backward pass on a few recordings, each finding once.
-
-    Before the first step, with the `batches` of an epoch, also whether the learning rate fits the weights.
-    """
-    there = None if mask is None else mask[:, :TRACED]
-    traced = trace(network.train(), x[:, :TRACED], targets[:TRACED], loss=config.loss, mask=there)
-    rate = [] if batches is None else diagnose_rate(network, traced, config, batches=batches)
-    for finding in only_new([*rate, *diagnose(traced).findings], already_reported):
-        progress.say(f"doctor: {finding}")
-
-
-def _probe(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Training recordings spread over the split, their targets and mask, on which layers are looked at."""
-    ids = dataset.spread("train", min(dataset.data.batch, PROBED))
-    (x, targets), mask = dataset.batch("train", ids, in_bytes=True), dataset.mask("train", ids)
-    return x.to(device), targets.to(device), None if mask is None else mask.to(device)
-
-
-def _draw(*words: int) -> int:
-    """A seed that depends on all the given numbers."""
-    return int(np.random.SeedSequence(words).generate_state(1)[0])
-
-
-def _filled(at: Checkpoint, run: Run, network: Network, optimizer: torch.optim.Optimizer) -> Checkpoint:
-    at.weights, at.optimizer, at.tables = network.state_dict(), optimizer.state_dict(), run.marks()
-    return at

@@ -1,6 +1,7 @@
 """One step of training, and what it needs: the optimizer, its learning rate, the device."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from snn_bp.model.network import Network
 from snn_bp.model.targets import Kind, pieces_of
 from snn_bp.runs.experiment import Train
 from snn_bp.runtime.optimizers import without_compiler
+from snn_bp.training.weights import rate_factors
 
 
 class Step(NamedTuple):
@@ -30,16 +32,22 @@ class Step(NamedTuple):
 
 def train_step(
     network: Network, optimizer: torch.optim.Optimizer, x: Tensor, targets: Tensor, config: Train,
-    mask: Tensor | None = None, kind: Kind = "class", metric: Any = None,
+    mask: Tensor | None = None, kind: Kind = "class", metric: Any = None, *,
+    frozen: Sequence[nn.Module] = (), fraction: float = 1.0, first: bool = True, last: bool = True,
 ) -> Step:  # fmt: skip
     """One step of the optimizer on one batch: forward, loss, backward through time, clip, update.
 
     With `truncate=K` the state is carried over every K steps and the gradient is not; each piece counts in proportion
     to its length, of steps that have a label or lie within `mask` where that is not all. A loss or gradient that is
-    not finite updates nothing. `metric` None: none is asked beside the accuracy of classes.
+    not finite updates nothing. `metric` None: none is asked beside the accuracy of classes. Norms in `frozen` keep
+    their statistics. Of several batches that make one step each counts by its `fraction`; the `first` clears the
+    gradients, the `last` takes the step.
     """
     network.train()
-    optimizer.zero_grad(set_to_none=True)
+    for norm in frozen:
+        norm.eval()
+    if first:
+        optimizer.zero_grad(set_to_none=True)
     state, outs, rates, total = None, [], [], 0.0
     pieces = x.split(config.truncate or len(x))
     start = 0
@@ -53,22 +61,43 @@ def train_step(
         if config.rates is not None:
             loss = loss + config.rates(hidden)
         loss = loss * part.fraction
-        loss.backward()
+        (loss if fraction == 1.0 else loss * fraction).backward()
         total += loss.item()
         state = tuple(part.detach() for part in state)
         outs.append(out.detach())
         rates += [rate.detach().mean(dtype=torch.float32) for rate in hidden]
+    norm = _update(network, optimizer, config, total) if last else 0.0
+    rate = float(torch.stack(rates).mean()) if rates else 0.0
+    scores = scores_of(config.loss, torch.cat(outs), mask, kind)
+    correct = int((scores.argmax(1) == targets).sum()) if kind == "class" else 0
+    parts = () if metric is None else tuple(parts_of_batch(metric, scores, targets, mask))
+    return Step(total, correct, len(targets), norm, rate, parts)
+
+
+def joined(steps: Sequence[Step]) -> Step:
+    """One step that was taken on several batches."""
+    if len(steps) == 1:
+        return steps[0]
+    samples = sum(step.samples for step in steps)
+    return Step(
+        loss=sum(step.loss * step.samples for step in steps) / samples,
+        correct=sum(step.correct for step in steps),
+        samples=samples,
+        grad_norm=steps[-1].grad_norm,
+        spike_rate=sum(step.spike_rate * step.samples for step in steps) / samples,
+        parts=tuple(map(sum, zip(*(step.parts for step in steps), strict=True))),
+    )
+
+
+def _update(network: Network, optimizer: torch.optim.Optimizer, config: Train, total: float) -> float:
+    """Clip the gradient and take a step; gives the gradient's norm ahead of it."""
     weights = list(network.parameters())
     size = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
     norm = float(size)
     if math.isfinite(total) and math.isfinite(norm):  # else gradients stay as they are, to say which broke
         nn.utils.clip_grads_with_norm_(weights, config.clip or math.inf, size)
         optimizer.step()
-    rate = float(torch.stack(rates).mean()) if rates else 0.0
-    scores = scores_of(config.loss, torch.cat(outs), mask, kind)
-    correct = int((scores.argmax(1) == targets).sum()) if kind == "class" else 0
-    parts = () if metric is None else tuple(parts_of_batch(metric, scores, targets, mask))
-    return Step(total, correct, len(targets), norm, rate, parts)
+    return norm
 
 
 def explain_nonfinite(step: Step, network: Network, x: Tensor, *, epoch: int, batch: int) -> str:
@@ -96,16 +125,35 @@ def make_device(config: Train) -> torch.device:
 
 
 def make_optimizer(network: Network, config: Train) -> torch.optim.Optimizer:
-    """The optimizer; only the weights of synapses decay, not biases, norms or parameters of neurons."""
+    """The optimizer; only the weights of synapses decay, not biases, norms or parameters of neurons.
+
+    Weights that `config.freeze` keeps are left out; those with a rate of their own have its factor in their group.
+    """
     learned, decaying, others = network.learned_by_neurons(), [], []
     for name, weight in network.named_parameters():
-        (decaying if weight.dim() > 1 and name not in learned else others).append(weight)
-    groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        if weight.requires_grad or not config.freeze:
+            (decaying if weight.dim() > 1 and name not in learned else others).append(weight)
+    groups: list[dict[str, Any]] = [
+        {"params": decaying, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if config.lr_of:
+        groups = _with_factors(groups, rate_factors(network, config))
     if config.optimizer == "sgd":
         kind = without_compiler(torch.optim.SGD)
         return kind(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=True)
     kind = without_compiler(torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam)
     return kind(groups, lr=config.lr, fused=True)
+
+
+def _with_factors(groups: list[dict[str, Any]], factors: dict[int, float]) -> list[dict[str, Any]]:
+    """The groups, parted by the factor of the learning rate."""
+    parted = []
+    for group in groups:
+        for factor in dict.fromkeys(factors.get(id(weight), 1.0) for weight in group["params"]):
+            weights = [weight for weight in group["params"] if factors.get(id(weight), 1.0) == factor]
+            parted.append({**group, "params": weights, "lr_factor": factor})
+    return parted
 
 
 def freeze_norm(network: Network, config: Train, done: int, *, of: int) -> None:

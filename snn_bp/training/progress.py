@@ -78,8 +78,8 @@ class Progress:
                 self.bar.close()
                 self.bar = None
 
-    def step(self, step: Step, tally: Tally, metric: Any, targets: Targets) -> None:
-        """Move the bar by one batch."""
+    def step(self, step: Step, tally: Tally, metric: Any, targets: Targets, *, batches: int = 1) -> None:
+        """Move the bar by the batches of a step."""
         if self.bar is None:
             return
         row = tally.row(metric, targets)
@@ -92,7 +92,7 @@ class Progress:
         }
         try:
             self.bar.set_postfix(shown, refresh=False)
-            self.bar.update()
+            self.bar.update(batches)
         except (OSError, ValueError) as cause:
             self._go_on_quietly(cause)
 
@@ -160,6 +160,10 @@ def results_line(results: dict[str, Any]) -> str:
     test, epochs = results.get("test"), results["epochs"]
     if test is None:
         name = figure_of(results.get("validation") or {"accuracy": 0.0})[0].replace("_", " ")
+        if results.get("untouched"):
+            validation = results.get("validation")
+            seen = f", validation {figure_in_words(validation)}" if validation else ""
+            return f"finished after {epochs} epochs{seen}; the test split was left alone, `snn-bp evaluate` looks at it"
         return f"finished after {epochs} epochs; there is no test split, so no test {name}"
     return f"test {figure_in_words(test)} at epoch {results['best_epoch']} of {epochs}"
 

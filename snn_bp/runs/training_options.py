@@ -1,0 +1,169 @@
+"""How a network learns, as values: `Train`, where weights come from (`Start`), and when it is enough (`Patience`)."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from snn_bp.chip.rules import Target
+from snn_bp.errors import SnnError, as_path, is_number, shown
+from snn_bp.errors.fields import Called, OrOwn, Within, check_fields
+from snn_bp.model.losses import CountCrossEntropy, Loss, RateBounds
+from snn_bp.model.metrics import Metric
+from snn_bp.surrogates import ATan, Surrogate
+
+Fraction = Annotated[float, Within(0, 1)]
+Positive = Annotated[float, Within(above=0)]
+Count = Annotated[int, Within(low=1)]
+OwnLoss = OrOwn((("__call__",),))
+OwnMetric = OrOwn((("__call__",),))
+OwnStop = OrOwn((("__call__",),))
+LayerKeys: TypeAlias = Annotated[tuple[int | str, ...], Called('indexes of layers, as (0, 1), or keys as "3.0.1"')]
+
+
+@dataclass(frozen=True)
+class Start:
+    """The weights of another run, norm statistics included, from which a training begins: all of them, in place of
+    drawn ones.
+
+    Those of layers in `but`, an index or a key as "3.0.1" within joints, begin as they would without: a readout for
+    other classes. The run's path and a hash of its weights stand in `provenance.json`.
+    """
+
+    run: str
+    checkpoint: Literal["best", "last"] = "best"
+    but: LayerKeys = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "run", str(as_path("Start(run)", self.run)))
+        check_fields(self)
+        check_keys("Start(but)", self.but)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Stops a training once the figure that `keep` follows has not been better, by more than `margin`, for so many
+    epochs.
+
+    A rule of your own is a frozen dataclass called with that figure of every epoch so far, larger is better, that says
+    whether to stop: `__call__(self, history)`; with `__call__(self, history, rows)` it sees the rows of `metrics.csv`.
+    """
+
+    epochs: Count = 5
+    margin: Annotated[float, Within(low=0)] = 0.0
+
+    __post_init__ = check_fields
+
+    def __call__(self, history: Sequence[float]) -> bool:
+        """Whether to stop behind these epochs."""
+        best, at = -math.inf, 0
+        for epoch, value in enumerate(history):
+            if value > best + self.margin:
+                best, at = value, epoch
+        return len(history) - 1 - at >= self.epochs
+
+
+if TYPE_CHECKING:  # which cannot say "or a dataclass of the user's", nor that a path becomes a `Start`
+    AnyLoss: TypeAlias = Any
+    AnyMetric: TypeAlias = Any
+    AnyStop: TypeAlias = Any
+    AnyStart: TypeAlias = Any
+else:
+    AnyLoss, AnyMetric, AnyStop, AnyStart = Loss, Metric, Patience, Start
+
+
+@dataclass(frozen=True)
+class Train:
+    """How a network learns. The schedule runs over all steps of all epochs, so a resumed run follows the same one."""
+
+    epochs: Count = 15
+    lr: Positive = 2e-3
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    momentum: Fraction = 0.9  # sgd alone has one
+    nesterov: bool = False
+    weight_decay: Fraction = 1e-4  # synaptic weights alone decay; biases, norms and neuron parameters do not
+    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    step_epochs: Count = 10  # schedule "step": every so many epochs the rate falls
+    step_factor: Positive = 0.1  # by this factor
+    warmup: Fraction = 0.1  # in this first fraction of all steps the rate climbs from 0
+    clip: Annotated[float | None, Within(above=0)] = 1.0  # largest norm of the whole gradient; None leaves it
+    loss: Annotated[AnyLoss, Called("a loss, as CountCrossEntropy()"), OwnLoss] = CountCrossEntropy()
+    surrogate: Annotated[Surrogate, Called("a surrogate, as ATan(slope=2)")] = ATan()
+    rates: Annotated[RateBounds | None, Called("bounds, as RateBounds(lower=0.01, upper=0.5), or None")] = None
+    truncate: Annotated[int | None, Within(low=1)] = None  # backpropagate so many steps at a time; None: through all
+    keep: Literal["best", "last"] = "best"  # what is evaluated in the end: best on validation, or the last epoch
+    autocast: Literal["bfloat16"] | None = None
+    memory: Literal["full", "low"] = "full"  # low: dense layers keep no potentials and compute them again
+    target: Target = "float"  # loihi: the forward pass is the chip's, in integers
+    freeze_norm: Fraction = (
+        0.25  # target loihi: in this last fraction of all epochs norms keep their running statistics
+    )
+    device: str = "auto"  # auto: a GPU where there is one
+    # what `keep` and the results go by; None: what is usual for the kind of the targets
+    metric: Annotated[AnyMetric | None, Called("a metric, as BalancedAccuracy(), or None"), OwnMetric] = None
+    start: Annotated[AnyStart | None, Called("the folder of a run, Start('runs/a', but=(6,)), or None")] = None
+    freeze: LayerKeys = ()  # layers whose weights, and norms' statistics, stay as they begin
+    lr_of: Any = ()  # layers and the factor of their learning rate: {3: 0.1}, kept as ((3, 0.1),)
+    accumulate: Count = 1  # batches to a step of the optimizer; the last step of an epoch may have fewer
+    average: Annotated[float | None, Within(0, 0.999999)] = None  # decay of a running average of the weights, which is
+    # what validation sees and the best checkpoint holds
+    stop: Annotated[AnyStop | None, Called("when to stop early, as Patience(epochs=5), or None"), OwnStop] = None
+    sampler: Literal["shuffled", "balanced"] = "shuffled"  # balanced: recordings drawn anew, each class as often
+    test: Literal["at end", "never"] = "at end"  # never: the test split is left for later, as in a sweep
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lr_of", _rates_of_layers(self.lr_of))
+        if isinstance(self.start, str | PurePath):
+            try:
+                object.__setattr__(self, "start", Start(str(self.start)))
+            except SnnError as cause:
+                raise SnnError(f"Train(start): {cause}") from None
+        check_fields(self)
+        check_keys("Train(freeze)", self.freeze)
+        if self.target != "float" and (self.truncate or self.autocast or self.memory == "low"):
+            raise SnnError(
+                f"train.target={self.target!r}: recordings run whole, in integers. Leave train.truncate, "
+                "train.autocast and train.memory as they are."
+            )
+        if self.nesterov and self.optimizer == "sgd" and self.momentum == 0:
+            raise SnnError("train.nesterov=True with train.momentum=0: Nesterov's step needs a momentum, 0.9 for one.")
+        if not re.fullmatch("[a-z]+(:[0-9]{1,3})?", self.device):
+            raise SnnError(f"Train(device={shown(self.device)}): it should be a device, as 'auto', 'cpu' or 'cuda:0'.")
+
+    @property
+    def beyond_steps(self) -> list[str]:
+        """Which fields are asked for that only the training loop knows, in which epochs follow each other."""
+        only = ("start", "freeze", "lr_of", "accumulate", "average", "stop", "sampler", "test")
+        usual = type(self)()
+        return [name for name in only if getattr(self, name) != getattr(usual, name)]
+
+
+def check_keys(asker: str, keys: Sequence[int | str]) -> None:
+    """Raise unless each is the index of a layer, or a key of one within joints."""
+    for key in keys:
+        if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6}\.[0-9]{1,6})*", str(key)):
+            raise SnnError(
+                f"{asker}: {shown(key)} is no layer. It should be an index from 0 up, or a key as '3.0.1': within the "
+                "joint 3, of branch 0 the layer 1."
+            )
+
+
+def _rates_of_layers(value: Any) -> tuple[tuple[int | str, float], ...]:
+    pairs = value.items() if isinstance(value, dict) else value
+    told = f"Train(lr_of={shown(value)}): it should have layers and factors above 0, as {{3: 0.1}} or ((3, 0.1),)."
+    if not isinstance(pairs, tuple | list) and not isinstance(value, dict):
+        raise SnnError(told)
+    found = []
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise SnnError(told)
+        key, factor = pair
+        if isinstance(key, bool) or not isinstance(key, int | str) or not is_number(factor) or not factor > 0:
+            raise SnnError(told)
+        check_keys("Train(lr_of)", (key,))
+        found.append((key, float(factor)))
+    if len({str(key) for key, _ in found}) < len(found):
+        raise SnnError(f"{told} A layer stands there twice.")
+    return tuple(found)

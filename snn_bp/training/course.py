@@ -1,0 +1,189 @@
+"""What a training holds while it runs: network, optimizer, position, and all that its options ask for."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snn_bp.chip.quantize import may_fire_alone
+from snn_bp.data import Dataset
+from snn_bp.errors import SnnError
+from snn_bp.instruments import diagnose, diagnose_rate, only_new, trace
+from snn_bp.model.metrics import Accuracy, metric_for
+from snn_bp.model.signatures import takes
+from snn_bp.model.start import start_alive
+from snn_bp.runs.checkpoint import Checkpoint
+from snn_bp.runs.folder import Run
+from snn_bp.runs.provenance import note_start
+from snn_bp.training.feasibility import check_chip
+from snn_bp.training.memory import PROBED, TRACED
+from snn_bp.training.optimizer import learning_rate, make_device, make_optimizer
+from snn_bp.training.progress import Progress, Tally
+from snn_bp.training.sampling import batches_of_epoch
+from snn_bp.training.saving import repair_best
+from snn_bp.training.weights import Average, freeze_layers, start_from
+
+
+class Course:
+    """A training under way. Every batch depends on (seed, epoch, batch) alone, so its position is all there is to save
+    beside weights and optimizer."""
+
+    def __init__(self, run: Run, checkpoint: Checkpoint | None, progress: Progress) -> None:
+        self.run, self.progress, self.at = run, progress, checkpoint or Checkpoint(weights={})
+        self.config, self.dataset = run.experiment.train_at_step(), run.dataset()
+        config, dataset = self.config, self.dataset
+        self.metric = metric_for(config, dataset.targets)
+        run.check_data(dataset)
+        for note in dataset.notes:
+            progress.say(note)
+        if config.target == "loihi" and checkpoint is None:
+            self._say_placement()
+        self.device = make_device(config)
+        self.probe, self.targets_of_probe, self.mask_of_probe = _probe(dataset, self.device)
+        self.network = run.experiment.network(dataset.shape).to(self.device)
+        self.frozen = freeze_layers(self.network, config.freeze)  # norms that keep their statistics
+        self.optimizer = make_optimizer(self.network, config)
+        self.batches = len(dataset.batches("train"))
+        self._average: Average | None = None
+        self._reported: set[tuple[str, str]] = set()
+        if checkpoint is None:
+            self._begin()
+        else:
+            self._go_on()
+
+    def order(self) -> list[np.ndarray]:
+        """The ids of each batch of the epoch under way."""
+        return batches_of_epoch(self.dataset, self.config, seed=_draw(self.run.experiment.seed, self.at.epoch))
+
+    def batch(
+        self, ids: np.ndarray, group: Sequence[np.ndarray]
+    ) -> tuple[Tensor, Tensor, tuple[Any, ...], dict[str, Any]]:
+        """Inputs and targets of the next batch, of the group that makes one step, and what `train_step` is told more.
+
+        Its random numbers are seeded.
+        """
+        drawn, kind = _draw(self.run.experiment.seed, self.at.epoch, self.at.batch), self.dataset.targets.kind
+        x, targets = self.dataset.batch("train", ids, seed=drawn, in_bytes=True)
+        mask = self.dataset.mask("train", ids)
+        measured = None if type(self.metric) is Accuracy else self.metric  # the accuracy of classes is counted anyhow
+        plain = mask is None and kind == "class" and measured is None
+        more = () if plain else (None if mask is None else mask.to(self.device), kind, measured)
+        options: dict[str, Any] = {"frozen": self.frozen} if self.frozen else {}
+        if len(group) > 1:
+            options |= {"fraction": len(ids) / sum(map(len, group)), "first": ids is group[0], "last": ids is group[-1]}
+        x, targets = x.to(self.device), targets.to(self.device)
+        torch.manual_seed(drawn)
+        return x, targets, more, options
+
+    def set_rates(self, *, done: int) -> float:
+        """The learning rate behind so many batches, put into the optimizer."""
+        total = self.config.epochs * self.batches
+        lr = learning_rate(self.config, step=done, steps=total, batches=self.batches)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_factor", 1.0)
+        return lr
+
+    def follow(self) -> None:
+        """Let the averaged weights follow the step that was just taken."""
+        if self._average is not None:
+            steps = -(-self.batches // self.config.accumulate)
+            self._average.follow(self.network, self.at.epoch * steps + (self.at.batch - 1) // self.config.accumulate)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within the block, the network has the weights that are evaluated."""
+        return nullcontext() if self._average is None else self._average.within(self.network)
+
+    def why_enough(self) -> str:
+        """Why the training ends behind the epochs that there are, in words; empty where it goes on."""
+        stop = self.config.stop
+        if stop is None or self.at.batch or not self.at.epoch:
+            return ""
+        rows, sign = self.run.metrics(), 1 if self.metric.higher_is_better else -1
+        history = [sign * row[f"validation_{self.metric.name}"] for row in rows]
+        said: Any = stop  # ours take no rows
+        enough = said(history, rows) if takes(stop, "rows") else said(history)
+        return f"stopped early behind epoch {self.at.epoch} by {stop}" if enough else ""
+
+    def filled(self) -> Checkpoint:
+        """The checkpoint of this moment."""
+        at = self.at
+        at.weights, at.optimizer, at.tables = self.network.state_dict(), self.optimizer.state_dict(), self.run.marks()
+        at.averaged = {} if self._average is None else self._average.weights
+        return at
+
+    def save(self, tally: Tally | None = None) -> None:
+        """Write the checkpoint of this moment; `tally`: the sums of an epoch under way."""
+        if tally is not None:
+            self.at.sums = tally.record()
+        self.run.save(self.filled())
+
+    def report_findings(self, *, first: bool = False) -> None:
+        """Say what the doctor finds in a backward pass on a few recordings, each finding once.
+
+        `first`: before the first step, also whether the learning rate fits the weights.
+        """
+        mask = None if self.mask_of_probe is None else self.mask_of_probe[:, :TRACED]
+        self.network.train()
+        for norm in self.frozen:
+            norm.eval()
+        traced = trace(
+            self.network, self.probe[:, :TRACED], self.targets_of_probe[:TRACED], loss=self.config.loss, mask=mask
+        )
+        rate = diagnose_rate(self.network, traced, self.config, batches=self.batches) if first else []
+        found = [each for each in (*rate, *diagnose(traced).findings) if not self._is_asked_for(each.kind)]
+        for finding in only_new(found, self._reported):
+            self.progress.say(f"doctor: {finding}")
+
+    def _is_asked_for(self, kind: str) -> bool:
+        """Whether a finding is what the experiment asks for: layers that are frozen."""
+        return kind == "frozen layer" and bool(self.config.freeze)
+
+    def _begin(self) -> None:
+        """The weights before the first step, saved."""
+        if self.config.start is None:
+            start_alive(self.network, self.probe)
+        else:
+            record = start_from(self.network, self.config.start)
+            note_start(self.run.path / "provenance.json", record)
+            self.progress.say(f"begins with the weights of {record['run']}, checkpoint {record['checkpoint']!r}")
+        if self.config.average is not None:
+            self._average = Average(self.network, self.config.average)
+        self.report_findings(first=True)
+        self.save()
+        self.run.begin_tables()  # behind a checkpoint: where there are tables and no checkpoint, it was taken away
+
+    def _go_on(self) -> None:
+        """The weights of the checkpoint; what was written behind it is taken away."""
+        at = self.at
+        try:
+            self.network.load_state_dict(at.weights)
+            self.optimizer.load_state_dict(at.optimizer)
+            if self.config.average is not None:
+                self._average = Average(self.network, self.config.average, at.averaged)
+        except (RuntimeError, ValueError, KeyError):
+            raise SnnError(f"{self.run.path}: its checkpoint does not fit the model in experiment.json.") from None
+        self.run.cut_tables(at)
+        if lost := repair_best(self.run, at, self.progress):
+            self.progress.say(f"{lost} Unless a later epoch is better, the last one will be evaluated in its place.")
+
+    def _say_placement(self) -> None:
+        experiment, shape = self.run.experiment, self.dataset.shape
+        for each in check_chip(experiment, experiment.network(shape)):
+            self.progress.say(f"{sum(each.cores)} cores of {each.chip} at least. {' '.join(each.problems)}".rstrip())
+        for each in may_fire_alone(experiment.network(shape)):
+            self.progress.say(each)
+
+
+def _probe(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Training recordings spread over the split, their targets and mask, on which layers are looked at."""
+    ids = dataset.spread("train", min(dataset.data.batch, PROBED))
+    (x, targets), mask = dataset.batch("train", ids, in_bytes=True), dataset.mask("train", ids)
+    return x.to(device), targets.to(device), None if mask is None else mask.to(device)
+
+
+def _draw(*words: int) -> int:
+    """A seed that depends on all the given numbers."""
+    return int(np.random.SeedSequence(words).generate_state(1)[0])

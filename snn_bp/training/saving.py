@@ -1,0 +1,46 @@
+"""Which checkpoint of a run to trust: the newest to go on from, and the best, made anew where another holds it."""
+
+from snn_bp.errors import SnnError
+from snn_bp.runs.checkpoint import Checkpoint
+from snn_bp.runs.folder import Run
+from snn_bp.training.progress import Progress
+
+
+def newest_checkpoint(run: Run, progress: Progress) -> Checkpoint | None:
+    """The checkpoint to resume from; None if nothing was trained yet. Raises if something was, and none can be read."""
+    checkpoint, problems = run.latest()
+    if checkpoint is None and run.results() is None:
+        remedy = f"start anew with `snn-bp resume {run.path} --restart`, which keeps what is there in a folder aside"
+        check_nothing_trained(run, problems, remedy=remedy)
+    for problem in problems:
+        progress.say(problem + " The one before it is used." * (checkpoint is not None))
+    return checkpoint
+
+
+def check_nothing_trained(run: Run, problems: list[str], *, remedy: str) -> None:
+    """Raise if a run has trained although no checkpoint of it can be read; `problems` says what is wrong with each."""
+    if problems or run.has_trained():
+        why = " ".join(problems) or f"{run.path / 'checkpoints'}: the checkpoints of what was trained are missing."
+        raise SnnError(f"{why} Nothing was changed. Repair that, or {remedy}.")
+
+
+def repair_best(run: Run, at: Checkpoint, progress: Progress) -> str | None:
+    """Write the checkpoint "best" anew if it is damaged and "last" or "previous" holds its epoch.
+
+    Gives what is wrong with it, in a sentence, if no other checkpoint has its weights; else None.
+    """
+    if not at.metrics:
+        return None
+    best = at.metrics[-1] if run.experiment.train.keep == "last" else at.metrics[0]
+    problem = run.problem_of("best")
+    if problem is None and run.load("best").epoch >= best["epoch"]:  # later: saved just before the run was killed
+        return None
+    problem = problem or f"{run.path}: its checkpoint 'best' is older than epoch {best['epoch']}."
+    for name in ("last", "previous"):
+        whole = run.problem_of(name) is None
+        if whole and ((found := run.load(name)).epoch, found.batch) == (best["epoch"], 0):
+            found.metrics = [best]
+            run.save_best(found)
+            progress.say(f"{problem} It was made anew from {name!r}, which holds the same epoch.")
+            return None
+    return problem
