@@ -38,11 +38,31 @@ from snn_bp.data import load
 from snn_bp.model.losses import scores_of
 from snn_bp.model.targets import KINDS
 from snn_bp.runs.answers import Answers
+from snn_bp.runs.experiment_file import read_file
 from snn_bp.runs.prediction import Predictions
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 from event_files import some_events, write_evt3, write_h5
 
+OWN_SOURCE = """
+from dataclasses import dataclass
+from pathlib import Path
+import numpy as np
+from snn_bp import LI, Data, Dense, Experiment, Flatten, Train
+
+@dataclass(frozen=True)
+class Lab:
+    folder: str
+    sensor, class_names, step_ms, window_ms = (20, 16, 2), ("left", "right"), 10, 60
+    def recordings(self, part):
+        if part == "train":
+            for file in sorted(Path(self.folder).rglob("*.npy")):
+                yield np.load(file), file.parent.name
+
+experiment = Experiment(
+    Data(Lab(str(Path(__file__).parent / "set"))), (Flatten(), Dense(2), LI(beta=0.9)), Train(epochs=1)
+)
+"""
 finished = runs.finished
 LOSSES = {
     "class": CountCrossEntropy(),
@@ -286,6 +306,27 @@ def test_a_source_with_read_says_how_files_are_read(tmp_path):
     with torch.inference_mode():
         theirs = run.network()(dataset.batch("train", ids)[0])
     assert predict(run, files).scores.equal(scores_of(run.experiment.train.loss, theirs))
+
+
+def test_files_for_a_source_of_ones_own_are_read_by_their_format(tmp_path):
+    for name in ("left", "right"):
+        for number in range(4):
+            file = tmp_path / "set" / name / f"{number}.npy"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.save(file, some_events(30, size=SENSOR[:2], seed=number))
+    (tmp_path / "mine.py").write_text(OWN_SOURCE)
+    experiment = read_file(tmp_path / "mine.py")
+    run = train(experiment, tmp_path / "run", quiet=True)
+
+    files = sorted((tmp_path / "set").rglob("*.npy"))
+
+    dataset = run.dataset()
+    with torch.inference_mode():
+        theirs = run.network()(dataset.batch("train", range(8))[0])
+    scores = scores_of(run.experiment.train.loss, theirs)
+    assert predict(Run(run.path), files).scores.equal(scores)
+    write_h5(tmp_path / "a.h5", np.load(files[5]))
+    assert predict(run, tmp_path / "a.h5").scores.equal(scores[5:6])
 
 
 def test_the_command_prints_a_line_for_each_file_and_writes_tables(lab, capsys, tmp_path):
