@@ -31,6 +31,7 @@ from snn_bp.exchange.nir_read import read_nir
 from snn_bp.exchange.nir_replay import replay_nir
 from snn_bp.exchange.nir_write import write_nir
 from snn_bp.files import write_json
+from snn_bp.model.joints import Parallel, Residual
 from snn_bp.model.layers import BatchNorm, Conv, Delay, Dense, Flatten, Pool, Recurrent, Spiking
 from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
@@ -67,6 +68,17 @@ NETWORKS: dict[str, tuple[tuple, tuple[int, ...]]] = {
     "IF alone": ((IF(threshold=3, reset="zero"),), (200,)),
     "CubaLIF alone": ((CubaLIF(alpha=0.5, beta=0.75, threshold=2, reset="zero"),), (200,)),
     "sum pool, then LIF": ((*conv, Pool(2, kind="sum"), LIF(beta=0.5, reset="zero"), *head), (2, 12, 12)),
+    "residual": ((Dense(32), lif, Residual(Dense(32), lif), Residual(Dense(32), lif), Dense(8), lif), (24,)),
+    "residual, convolutions": ((*conv, Residual(*conv, *conv), Residual(*conv), *head), (2, 12, 12)),
+    "residual, shortcut": (
+        (*conv, Residual(Conv(8, 3, stride=2, padding=1), lif, shortcut=(Conv(8, 1, stride=2), lif)), *head),
+        (2, 12, 12),
+    ),
+    "residual, into neurons": ((Dense(32), lif, Residual(Dense(32)), lif, Dense(8), lif), (24,)),
+    "concat": ((Dense(32), lif, Parallel((Dense(16), lif), (), (Dense(8), lif, Dense(8), lif)), Dense(8), lif), (24,)),
+    "concat, convolutions": ((*conv, Parallel((), conv, (Conv(4, 5, padding=2), lif)), *conv, *head), (2, 12, 12)),
+    "dense skips": ((*conv, Parallel((), conv), Parallel((), conv), *head), (2, 12, 12)),
+    "U": ((*conv, Parallel((), (*conv, Parallel((), (*conv, *conv)), *conv)), *conv, *head), (2, 12, 12)),
 }  # fmt: skip
 cuba_read = CubaLIF(alpha=0.5, beta=0.8, reset="zero")
 read = (Dense(10), BatchNorm(), LIF(beta=0.8, reset="zero"))
@@ -79,6 +91,7 @@ TRAINED: dict[str, tuple] = {
 }
 RECORDINGS = 24  # of each family
 SINGLE = "1 + 0.5**23 is the next number after a threshold of 1: in single precision > needs another one than >="
+WALKS = "it runs nodes in the order of a walk from the input: what adds up two branches runs before the second one"
 # why a reader cannot hold a network: what its source does, from the table of its faults
 CANNOT = {
     ("snntorch", "recurrent LIF"): "its importer leads the input into the recurrent weights",
@@ -103,6 +116,8 @@ CANNOT = {
     ("snntorch", "IF alone"): "it reads an IF as a leaky neuron of decay 0.9 and wants r = 1",
     **{("norse", f"LIF alone, decay {beta}"): "it ignores the r of a LIF" for beta in (0.5, 0.8, 0.9)},
     ("norse", "sum pool, then LIF"): "it ignores the r of a LIF",
+    ("norse", "residual, into neurons"): "it ignores the r of a LIF",
+    **{("norse", name): WALKS for name in ("residual, shortcut", "concat", "concat, convolutions", "dense skips", "U")},
     ("snntorch", "recurrent, trained"): "its importer leads the input into the recurrent weights",
     **{(reader, "delays, trained"): "it has no Delay, or drops it" for reader in ("snntorch", "norse", "spikingjelly")},
     ("spikingjelly", "LI readout"): "it has no LI",
