@@ -32,13 +32,16 @@ from snn_bp import (
     Train,
     check_gradients,
     diagnose,
+    export,
     report,
     resume,
+    search,
     simulate,
     start_alive,
     trace,
     train,
 )
+from snn_bp.exchange.snntorch import to_snntorch
 from snn_bp.instruments.cost import cost_of_bptt
 from snn_bp.instruments.faults import find_leaked_state
 from snn_bp.instruments.landscape import loss_slice
@@ -278,11 +281,11 @@ def test_a_search_minimises_what_a_network_with_joints_gives():
 
 
 def residual(**how) -> Experiment:
-    spiking = LIF(beta=Tau(200))
+    spiking = LIF(beta=Tau(200), reset="zero")
     body = (Conv(3, 3, padding=1), BatchNorm(), spiking)
     model = (
         *(Conv(3, 5, stride=3), BatchNorm(), spiking, Residual(*body, *body)),
-        *(Parallel((Conv(2, 1), spiking), (), (Residual(*body, combine="iand"),)), Dropout(0.1)),
+        *(Parallel((Conv(2, 1), spiking), (), (Residual(*body),)), Dropout(0.1)),
         *(Flatten(), Dense(10), BatchNorm(), spiking),
     )
     return Experiment(DIGITS, model, Train(**({"epochs": 2, "lr": 5e-3} | how)))
@@ -337,6 +340,31 @@ def test_the_page_and_the_pictures_of_a_residual_run_show_its_layers(finished):
 
     assert {"error_map.png", "raster.png", "surrogate.png", "filters.png", "layers.png", "confusion.png"} <= pictures
     assert "model.4.2.0.0.2 LIF" in page and "4.2.0.0.0" in page
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_residual_run_is_exported_and_verified_where_the_file_can_hold_it(finished, tmp_path):
+    found = export(finished, tmp_path / "net.nir")
+
+    assert found.holds and found.difference is None and set(found.accuracy) == {"trained", "read back", "equations"}
+    with pytest.raises(SnnError, match=r"model\.3 Residual.* joins branches"):
+        export(finished, tmp_path / "net.net")
+    with pytest.raises(SnnError, match=r"to_snntorch: model\.3 Residual.* joins branches"):
+        to_snntorch(finished.network())
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_search_goes_over_the_weights_within_joints(tmp_path):
+    experiment = residual()
+
+    found = search(experiment, method="es", budget=1792, out=tmp_path / "search", quiet=True)
+
+    first = experiment.network(found.network().input_shape)
+    moved = {
+        name for (name, a), b in zip(first.named_parameters(), found.network().parameters(), strict=True)
+        if not torch.equal(a, b)
+    }  # fmt: skip
+    assert {"layers.3.branches.0.0.weight", "layers.4.branches.2.0.branches.0.0.weight"} <= moved
 
 
 @pytest.mark.usefixtures("few_digits")

@@ -19,7 +19,7 @@ from torch import nn
 from snn_bp.chip.network import OnChip
 from snn_bp.errors import SnnError
 from snn_bp.kernels.around import is_untouched
-from snn_bp.model.blocks import role_of
+from snn_bp.model.blocks import blocks, role_of
 from snn_bp.model.constrained import ConstrainedLinear
 from snn_bp.model.exact import check_whole, why_strange
 from snn_bp.model.layers import BatchNorm, Conv, Dense, Dropout, Flatten, Layer, Pool, Recurrent, Shape, Spiking
@@ -131,6 +131,7 @@ def to_snntorch(network: Network) -> nn.Sequential:
             "to_snntorch: this network computes in Loihi's integers, snnTorch in floats. Give network.floats."
         )
     check_whole("to_snntorch", network, Network)
+    blocks(network, "to_snntorch")  # which refuses joints
     _check_own(network.layers, lambda index, _: f"to_snntorch: {network.name(index)}")
     for index, (layer, shape) in enumerate(zip(network.layers, network.shapes, strict=True)):
         try:
