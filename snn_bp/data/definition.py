@@ -3,6 +3,8 @@
 import ast
 import dataclasses
 import hashlib
+import importlib
+import importlib.util
 import inspect
 import sys
 import textwrap
@@ -30,54 +32,89 @@ def made_from(source: Any, part_name: str) -> Any | None:
         raise SnnError(
             f"{type(source).__name__}.made_from(): it should return a list of paths and values, found {shown(given)}."
         )
-    text = definition_of(type(source))
+    values = {field.name: getattr(source, field.name) for field in dataclasses.fields(source) if field.compare}
+    text = definition_of(type(source), *map(type, values.values()))
     if text is None:  # typed in where no source is kept
         return None
-    fields = [(field.name, repr(getattr(source, field.name))) for field in dataclasses.fields(source) if field.compare]
+    fields = [(name, repr(value)) for name, value in values.items()]
     return ["source", part_name, text, fields, [_state(each) for each in given]]
 
 
-def definition_of(kind: type) -> str | None:
-    """The hash of a class's text and of what it uses of its own file and of others; None where no text is kept."""
+def definition_of(*kinds: type) -> str | None:
+    """The hash of the text of classes and of what they use of their own files; None where no text is kept."""
     seen: dict[str, str] = {}
     try:
-        for each in kind.__mro__:
-            if each is not object and not _is_installed(each.__module__):
+        for each in (each for kind in kinds for each in kind.__mro__):
+            if not _is_installed(each.__module__):
                 _add(each, seen)
-    except (OSError, TypeError, SyntaxError):
+    except (OSError, TypeError, SyntaxError, ImportError):
         return None
     return hashlib.sha256(repr(sorted(seen.items())).encode()).hexdigest()
 
 
 def _add(thing: type | FunctionType, seen: dict[str, str]) -> None:
-    name = f"{thing.__module__}.{thing.__qualname__}"
+    """The text of a class or function, and all that it names at the top of its file or imports."""
+    module = sys.modules.get(thing.__module__)
+    if module is None:
+        raise OSError(f"{thing.__module__} is no module that can be read")
+    file = _file_of(module)
+    name = f"{file.stem}.{thing.__qualname__}"  # not the module's name: that of a copy in a run folder is another
     if name in seen:
         return
     seen[name] = text = textwrap.dedent(inspect.getsource(thing))
-    module = sys.modules.get(thing.__module__)
-    names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
-    for used in sorted(names & vars(module).keys() if module else ()):
+    nodes = list(ast.walk(ast.parse(text)))
+    for used in sorted({node.id for node in nodes if isinstance(node, ast.Name)} & vars(module).keys()):
         value = getattr(module, used)
         if isinstance(value, type | FunctionType):
             if not _is_installed(value.__module__):
                 _add(value, seen)
         elif isinstance(value, ModuleType):
-            if not _is_installed(value.__name__) and (file := getattr(value, "__file__", None)):
-                seen[value.__name__] = file_sha256(Path(file))
+            _add_module(value.__name__, seen)
         else:
-            seen[f"{thing.__module__}.{used} ="] = repr(value)
+            seen[f"{file.stem}.{used} ="] = repr(value)
+            if not _is_installed(type(value).__module__):
+                _add(type(value), seen)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                _add_module(alias.name, seen)
+        elif isinstance(node, ast.ImportFrom):
+            package = module.__name__ if hasattr(module, "__path__") else module.__name__.rpartition(".")[0]
+            _add_module(importlib.util.resolve_name("." * node.level + (node.module or ""), package or None), seen)
+
+
+def _add_module(name: str, seen: dict[str, str]) -> None:
+    """The text of a whole module of one's own, and of those that it holds things of."""
+    if _is_installed(name):
+        return
+    module = importlib.import_module(name)
+    file = _file_of(module)
+    if str(file) in seen:
+        return
+    seen[str(file)] = file_sha256(file)
+    for value in list(vars(module).values()):
+        other = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        if isinstance(other, str) and other in sys.modules and other != "__main__":
+            _add_module(other, seen)
+
+
+def _file_of(module: ModuleType) -> Path:
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str):
+        raise OSError(f"{module.__name__} comes from no file")
+    return Path(file)
 
 
 def _is_installed(name: str) -> bool:
-    """Whether a module is Python's, or of an installed package: its version is part of a run's record."""
+    """Whether a module is Python's, ours, or of an installed package, whose version is part of a run's record."""
     top = name.partition(".")[0]
-    module = sys.modules.get(top)
-    file = getattr(module, "__file__", None)
     if top in sys.stdlib_module_names or top == "snn_bp":
-        return True
-    return name != "__main__" and (
-        file is None or any(part in ("site-packages", "dist-packages") for part in Path(file).parts)
-    )
+        return name != "__main__"
+    module = sys.modules.get(name) or sys.modules.get(top)
+    file = getattr(module, "__file__", None)
+    if module is None and (found := importlib.util.find_spec(top)) is not None:
+        file = found.origin
+    return isinstance(file, str) and bool({"site-packages", "dist-packages"} & set(Path(file).parts))
 
 
 def _state(given: Any) -> Any:

@@ -14,6 +14,7 @@ from snn_bp import LIF, Dense, Experiment, Flatten, Pool
 from snn_bp.data import Data, describe, first_difference, load
 from snn_bp.errors import SnnError
 from snn_bp.model.targets import UNLABELLED, Targets
+from snn_bp.runs.experiment_file import read_file
 from snn_bp.training.memory import estimate
 
 EVENT = [("x", np.int16), ("y", np.int16), ("p", np.int8), ("t", np.int64)]
@@ -368,10 +369,20 @@ def test_a_damaged_entry_of_frames_is_made_again(cache):
     assert torch.equal(again.batch("train", range(8))[0], expected)
 
 
-def test_a_source_whose_definition_changes_is_read_again_and_no_other(cache, tmp_path, monkeypatch):
+def from_module(file: Path):
+    return importlib.reload(importlib.import_module(file.stem)).Written
+
+
+def from_experiment_file(file: Path):
+    return type(read_file(file).data.source)
+
+
+@pytest.mark.parametrize("found_in", (from_module, from_experiment_file))
+def test_a_source_whose_definition_changes_is_read_again_and_no_other(cache, tmp_path, monkeypatch, found_in):
     text = """
 import numpy as np
 from dataclasses import dataclass
+from snn_bp import Data, Dense, Experiment, LIF
 HEIGHT = {height}
 LEARNING_RATE = {rate}
 def scaled(x): return {scale} * x
@@ -380,17 +391,22 @@ class Written:
     log: str
     class_names = ("a",)
     def frames(self, part):
+        import beside
         with open(self.log, "a") as file: file.write(part[0])
-        return (scaled(HEIGHT * np.ones((2, 3, 1))), [0, 0]) if part == "train" else None
+        return (beside.ADDED + scaled(HEIGHT * np.ones((2, 3, 1))), [0, 0]) if part == "train" else None
     def made_from(self): return []
+experiment = Experiment(Data(Written("")), (Dense(1), LIF(beta=0.5)))
 """
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     seen, log = [], tmp_path / "log"
-    for change in ({}, {}, {"rate": 2}, {"height": 2}, {"scale": 3}):
-        (tmp_path / "written.py").write_text(text.format(**({"height": 1, "scale": 1, "rate": 1} | change)))
-        written = importlib.reload(importlib.import_module("written"))
-        dataset = load(Data(written.Written(str(log)), validation_fraction=0), quiet=True)
+    for change in ({}, {}, {"rate": 2}, {"height": 2}, {"scale": 3}, {"added": 1}):
+        settings = {"height": 1, "scale": 1, "rate": 1, "added": 0} | change
+        (tmp_path / "beside.py").write_text(f"ADDED = {settings['added']}")
+        (tmp_path / "written.py").write_text(text.format(**settings))
+        monkeypatch.delitem(sys.modules, "beside", raising=False)
+        source = found_in(tmp_path / "written.py")(str(log))
+        dataset = load(Data(source, validation_fraction=0), quiet=True)
         seen.append((dataset.batch("train", [0])[0].sum().item(), log.read_text()))
 
-    assert seen == [(3, "tt"), (3, "tt"), (3, "tt"), (6, "tttt"), (9, "tttttt")]
+    assert seen == [(3, "tt"), (3, "tt"), (3, "tt"), (6, "tttt"), (9, "tttttt"), (6, "tttttttt")]
