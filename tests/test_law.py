@@ -22,11 +22,14 @@ from snn_bp import (
     LIF,
     CountCrossEntropy,
     Data,
+    DelayedDense,
     Dense,
     Experiment,
+    Module,
     Network,
     OnChip,
     SnnError,
+    TemporalConv,
     Train,
     diagnose,
     start_alive,
@@ -63,6 +66,22 @@ class Doubling(nn.Module):
 
     def forward(self, x):
         return 2 * x
+
+
+class Cumulated(nn.Module):
+    """What came so far, over all steps at once."""
+
+    def forward(self, x):
+        return x.cumsum(0)
+
+
+class Ticking(nn.Module):
+    """Every second step, whichever piece of a recording it is in."""
+
+    def forward(self, x, state):
+        first = 0 if state is None else state
+        steps = torch.arange(first, first + len(x)) % 2
+        return x * steps.view(-1, *[1] * (x.dim() - 1)).to(x), first + len(x)
 
 
 @dataclass(frozen=True)
@@ -109,6 +128,11 @@ def with_neurons():
 STRANGERS = {  # a network with one, and the words of which a refusal has one at least
     "layer": (lambda: network_of(Double()), r"Doubl"),
     "neurons": (with_neurons, r"Inverted|model\.1 LIF"),
+    "module": (lambda: network_of(Module(Doubling)), r"Module\(Doubling\)"),
+    "module over time": (lambda: network_of(Module(Cumulated, over="time")), r"Module\(Cumulated, over='time'\)"),
+    "module with state": (lambda: network_of(Module(Ticking, stateful=True)), r"Module\(Ticking, stateful=True\)"),
+    "convolution over time": (lambda: network_of(TemporalConv(6, 2)), r"TemporalConv\(6, 2\)"),
+    "delays of synapses": (lambda: network_of(DelayedDense(6, 3)).eval(), r"DelayedDense\(6, 3\)"),
     "joint": (lambda: network_of(Residual((Dense(6, bias=False), NEURON))), r"Residual|Joint|joint"),
 }
 
@@ -121,7 +145,8 @@ def one_by_one(network, x):
                 inner, _ = layer.branches[0][1](layer.branches[0][0](x))
                 x = x + inner
             else:
-                x = layer(x)[0] if isinstance(layer, Neurons) else layer(x)
+                out = layer(x)
+                x = out[0] if isinstance(out, tuple) else out  # of what has a state
     return x
 
 

@@ -144,7 +144,7 @@ class Course:
     def _begin(self) -> None:
         """The weights before the first step, saved."""
         if self.config.start is None:
-            start_alive(self.network, self.probe)
+            start_alive(self.network, self.probe, mask=self.mask_of_probe)
         else:
             record = start_from(self.network, self.config.start)
             note_start(self.run.path / "provenance.json", record)

@@ -31,11 +31,12 @@ def dry_run(experiment: Experiment, dataset: Dataset) -> None:
         for found in check_chip(experiment, experiment.network(dataset.shape)):
             print(found)
     x, targets = dataset.batch("train", ids[0], seed=experiment.seed)
-    start_alive(network, x)
+    mask, kind = dataset.mask("train", ids[0]), dataset.targets.kind
+    start_alive(network, x, mask=mask)
     optimizer = make_optimizer(network, config)
-    train_step(network, optimizer, x, targets, config)  # the first one compiles
+    train_step(network, optimizer, x, targets, config, mask, kind)  # the first one compiles
     began = time.monotonic()
-    train_step(network, optimizer, x, targets, config)
+    train_step(network, optimizer, x, targets, config, mask, kind)
     seconds = (time.monotonic() - began) * len(ids)
     total = sum(weight.numel() for weight in network.parameters())
     print(f"{total:,} parameters")
