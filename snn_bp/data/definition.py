@@ -9,12 +9,17 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Iterable
-from pathlib import Path
+from enum import Enum
+from pathlib import Path, PurePath
 from types import FunctionType, ModuleType
 from typing import Any
 
+import numpy as np
+
 from snn_bp.data.cache import file_sha256
 from snn_bp.errors import SnnError, shown
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, range, slice, PurePath, Enum, np.generic, np.dtype)
 
 
 def made_from(source: Any, part_name: str) -> Any | None:
@@ -36,8 +41,10 @@ def made_from(source: Any, part_name: str) -> Any | None:
     text = definition_of(type(source), *map(type, values.values()))
     if text is None:  # typed in where no source is kept
         return None
-    fields = [(name, repr(value)) for name, value in values.items()]
-    return ["source", part_name, text, fields, [_state(each) for each in given]]
+    try:
+        return ["source", part_name, text, _whole(values), [_state(each) for each in given]]
+    except TypeError:  # what shows only part of itself
+        return None
 
 
 def definition_of(*kinds: type) -> str | None:
@@ -71,7 +78,7 @@ def _add(thing: type | FunctionType, seen: dict[str, str]) -> None:
         elif isinstance(value, ModuleType):
             _add_module(value.__name__, seen)
         else:
-            seen[f"{file.stem}.{used} ="] = repr(value)
+            seen[f"{file.stem}.{used} ="] = _whole(value)
             if not _is_installed(type(value).__module__):
                 _add(type(value), seen)
     for node in nodes:
@@ -117,10 +124,33 @@ def _is_installed(name: str) -> bool:
     return isinstance(file, str) and bool({"site-packages", "dist-packages"} & set(Path(file).parts))
 
 
+def _whole(value: Any) -> str:
+    """A value as text that no other value has; raises TypeError where nobody knows that of its kind."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufcSUmM":
+        content = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        return f"array {value.dtype.str} {value.shape} {content}"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return f"{type(value).__qualname__} {_whole(fields)}"
+    if isinstance(value, dict):
+        return f"{type(value).__name__} {[(_whole(key), _whole(item)) for key, item in value.items()]}"
+    if isinstance(value, tuple | list):
+        return f"{type(value).__name__} {[_whole(item) for item in value]}"
+    if isinstance(value, set | frozenset):
+        return f"{type(value).__name__} {sorted(map(_whole, value))}"
+    if isinstance(value, _PLAIN) or type(value).__module__ == "typing":
+        return f"{type(value).__name__} {value!r}"
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    raise TypeError(f"a {type(value).__name__} may hold more than it shows")
+
+
 def _state(given: Any) -> Any:
     """A path with the sizes and times of its file, or of all files below it; any other value as it is."""
     if not isinstance(given, Path):
-        return repr(given)
+        return _whole(given)
     files: Iterable[Path] = sorted(file for file in given.rglob("*") if file.is_file()) if given.is_dir() else (given,)
     try:
         states = [(str(file), file.stat()) for file in files]

@@ -12,6 +12,7 @@ import torch
 
 from snn_bp import LIF, Dense, Experiment, Flatten, Pool
 from snn_bp.data import Data, describe, first_difference, load
+from snn_bp.data.definition import made_from
 from snn_bp.errors import SnnError
 from snn_bp.model.targets import UNLABELLED, Targets
 from snn_bp.runs.experiment_file import read_file
@@ -410,3 +411,26 @@ experiment = Experiment(Data(Written("")), (Dense(1), LIF(beta=0.5)))
         seen.append((dataset.batch("train", [0])[0].sum().item(), log.read_text()))
 
     assert seen == [(3, "tt"), (3, "tt"), (3, "tt"), (6, "tttt"), (9, "tttttt"), (6, "tttttttt")]
+
+
+@dataclass(frozen=True, eq=False)
+class Holding:
+    """A source with a value that is long, or that nobody can look through."""
+
+    value: object
+
+    def made_from(self):
+        return []
+
+
+def test_values_are_told_apart_by_all_that_they_hold():
+    long = np.zeros(5000)
+    values = [long, long + (np.arange(5000) == 2500), long + 1e-12, torch.zeros(5000, 1), long.astype(np.float32)]
+    values += [[long], {"a": long}, "x", 1, 1.0, True, None, (1, 2), (1, (2,)), Path("a"), "a", Lab(), Lab(3)]
+
+    keys = [json.dumps(made_from(Holding(value), "train")) for value in values]
+
+    assert len(set(keys)) == len(values) and "null" not in keys
+    assert keys[0] == json.dumps(made_from(Holding(np.zeros(5000)), "train"))
+    assert made_from(Holding(object()), "train") is None
+    assert made_from(Holding(np.array([object()])), "train") is None
