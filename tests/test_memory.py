@@ -8,7 +8,6 @@ import pytest
 from torch import nn
 
 import snn_bp.runtime.capacity as capacity
-import snn_bp.training.memory as memory
 from snn_bp import (
     ALIF,
     LI,
@@ -29,6 +28,7 @@ from snn_bp import (
 )
 from snn_bp.data import load
 from snn_bp.errors import SnnError
+from snn_bp.training import memory  # as an attribute of the package, `training` is the function
 from snn_bp.training.loop import check_trainable
 
 NEURON = LIF(beta=0.9, reset="zero")
