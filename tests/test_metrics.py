@@ -221,7 +221,7 @@ def own(**parts):
         (own(__call__=lambda self, s, t: s[99]), "Mine: it breaks on scores of zeros .* IndexError"),
         (StepAccuracy(), "StepAccuracy.*'class per step'.*'class'"),
     ),
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else getattr(type(given), "__name__", ""),
 )  # fmt: skip
 def test_what_is_no_metric_or_does_not_fit_is_refused(metric, message):
     with pytest.raises(SnnError, match=message):
