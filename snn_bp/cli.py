@@ -216,7 +216,7 @@ def gradcheck(
         network = experiment.network(dataset.shape)
         start_alive(network, dataset.batch("train", dataset.batches("train")[0])[0])
     x, targets = dataset.batch("train", dataset.batches("train")[0][:recordings])
-    report = check_gradients(network, x, targets, loss=experiment.train.loss)
+    report = check_gradients(network, x, targets, loss=experiment.train_at_step().loss)
     _print(report, as_json)
     if not report.ok:
         raise typer.Exit(1)

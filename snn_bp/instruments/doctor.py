@@ -12,6 +12,7 @@ from torch import Tensor
 
 from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError
+from snn_bp.instruments.constant import accuracies, answers_well, find_constant_answer
 from snn_bp.instruments.faults import find_leaked_state, find_shifted_labels, find_stale_cache, find_unrelated_labels
 from snn_bp.instruments.findings import Finding, Report
 from snn_bp.instruments.inputs import find_changed_recordings, find_faults_of_recordings, find_window
@@ -20,7 +21,6 @@ from snn_bp.instruments.learning import (
     find_chance_level,
     find_learning_rate,
     find_overfitting,
-    has_learned,
 )
 from snn_bp.instruments.remedies import calm, carry, hold, remember, shrink, wake, widen
 from snn_bp.instruments.traces import LayerTrace, Trace, trace
@@ -75,11 +75,16 @@ def diagnose_trace(trace: Trace) -> list[Finding]:
 def diagnose_course(
     rows: list[dict[str, float]], dataset: Dataset, experiment: Experiment, *, finished: bool, causes: bool = False
 ) -> list[Finding]:  # fmt: skip
-    """What the rows of `metrics.csv` say: chance level, or overfitting; `causes` stand in other findings."""
-    labels = {split: dataset.labels(split) for split in ("train", "validation")}
-    if chance := find_chance_level(rows, labels, finished=finished, causes=causes):
+    """What the rows of `metrics.csv` say: chance level, or overfitting; `causes` stand in other findings.
+
+    Overfitting is looked for where targets are classes: of other metrics nobody knows how large a gap is usual.
+    """
+    if not dataset.targets.are_classes:
+        return find_constant_answer(rows, dataset, experiment.train_at_step(), finished=finished, causes=causes)
+    rows, labels, counts = accuracies(rows, dataset)
+    if chance := find_chance_level(rows, labels, finished=finished, causes=causes, counts=counts):
         return chance
-    return find_overfitting(rows, labels, experiment.data, experiment.model)
+    return find_overfitting(rows, labels, experiment.data, experiment.model, counts=counts)
 
 
 def diagnose_rate(network: Network, trace: Trace, config: Train, *, batches: int) -> list[Finding]:
@@ -90,15 +95,16 @@ def diagnose_rate(network: Network, trace: Trace, config: Train, *, batches: int
 def _diagnose_run(run: Run) -> Report:
     dataset, experiment = run.dataset(), run.experiment
     network, rows = run.network("last"), run.metrics()
-    learned = has_learned(rows, {split: dataset.labels(split) for split in ("train", "validation")})
+    learned = answers_well(rows, dataset, experiment.train_at_step())
     inputs = [*find_changed_recordings(run), *find_faults_of_recordings(dataset)]
-    if not learned and not any(finding.kind in NOTHING_IN for finding in inputs):
+    if not learned and dataset.has_events and not any(finding.kind in NOTHING_IN for finding in inputs):
         inputs += find_window(dataset, inside=HALF_INSIDE)
     found, _ = _diagnose_network(network, dataset, experiment)
     found = [finding for finding in found if not (learned and finding.kind in BEARABLE)]
     first = experiment.network(dataset.shape)
     start_alive(first, _batch(dataset)[0])
-    start = trace(first.train(), *_batch(dataset), loss=experiment.train.loss)
+    (x, targets, mask), loss = _batch(dataset), experiment.train_at_step().loss
+    start = trace(first.train(), x, targets, loss=loss, mask=mask)
     rate = diagnose_rate(first, start, experiment.train, batches=len(dataset.batches("train")))
     updates = diagnose_updates(run.layers(), experiment.train)
     if rate:  # the rate explains what it did
@@ -106,7 +112,7 @@ def _diagnose_run(run: Run) -> Report:
         updates = [finding for finding in updates if finding.kind not in ("update too small", "update too large")]
     found = [*rate, *_without_echoes(inputs, found), *updates]
     if len(dataset.ids["validation"]):
-        seen = evaluate_network(network, dataset, "validation", experiment.train.loss, counts=False)
+        seen = evaluate_network(network, dataset, "validation", loss, counts=False)
         found += find_shifted_labels(seen.confusion, where="the validation split") if seen.confusion else []
     named = {finding.kind for finding in found}
     course = diagnose_course(rows, dataset, experiment, finished=run.results() is not None, causes=bool(found))
@@ -133,9 +139,9 @@ def _diagnose_start(experiment: Experiment) -> Report:
 
 
 def _diagnose_network(network: Network, dataset: Dataset, experiment: Experiment) -> tuple[list[Finding], Trace]:
-    x, targets = _batch(dataset)
+    x, targets, mask = _batch(dataset)
     found = [*find_leaked_state(network, x), *find_stale_cache(dataset)]
-    traced = trace(network.train(), x, targets, loss=experiment.train.loss)
+    traced = trace(network.train(), x, targets, loss=experiment.train_at_step().loss, mask=mask)
     return [*diagnose_trace(traced), *found], traced
 
 
@@ -146,9 +152,10 @@ def _without_echoes(inputs: list[Finding], found: list[Finding]) -> list[Finding
     return [*inputs, *found]
 
 
-def _batch(dataset: Dataset) -> tuple[Tensor, Tensor]:
-    """Training recordings spread over the split."""
-    return dataset.batch("train", dataset.spread("train", SAMPLES))
+def _batch(dataset: Dataset) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Training recordings spread over the split, their targets and mask."""
+    ids = dataset.spread("train", SAMPLES)
+    return *dataset.batch("train", ids), dataset.mask("train", ids)
 
 
 def _not_finite(trace: Trace) -> Finding | None:

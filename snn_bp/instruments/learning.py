@@ -117,21 +117,26 @@ def diagnose_updates(rows: Sequence[dict[str, Any]], config: Train | None = None
 
 
 def find_chance_level(
-    rows: Sequence[dict[str, float]], labels: dict[str, np.ndarray], *, finished: bool, causes: bool
+    rows: Sequence[dict[str, float]], labels: dict[str, np.ndarray], *, finished: bool, causes: bool,
+    counts: dict[str, int] | None = None,
 ) -> list[Finding]:  # fmt: skip
-    """Whether the best epoch answers no better than one answer for all; `causes` stand in other findings."""
+    """Whether the best epoch answers no better than one answer for all; `causes` stand in other findings.
+
+    `counts`: how many recordings there are, where they have several labels each, which are not independent.
+    """
     if not rows or (len(rows) < EARLY and not finished):
         return []
     split = "validation" if len(labels["validation"]) else "train"
     accuracies = [row[f"{split}_accuracy"] for row in rows if f"{split}_accuracy" in row]
-    count = len(labels[split])
-    if not accuracies or not count:
+    counts = counts or {name: len(each) for name, each in labels.items()}
+    count = counts[split]
+    if not accuracies or not len(labels[split]):
         return []
     best, chance = max(accuracies), best_constant(labels[split])
     if not at_chance(round(best * count), count, chance):
         return []
     learned = rows[-1]["train_accuracy"]
-    samples = len(labels["train"])
+    samples = counts["train"]
     if causes:
         advice = "It has learned nothing: fix the other findings, each may be the cause."
     elif split == "train" or at_chance(round(learned * samples), samples, best_constant(labels["train"])):
@@ -142,11 +147,13 @@ def find_chance_level(
 
 
 def find_overfitting(
-    rows: Sequence[dict[str, float]], labels: dict[str, np.ndarray], data: Data, model: tuple[Layer, ...]
+    rows: Sequence[dict[str, float]], labels: dict[str, np.ndarray], data: Data, model: tuple[Layer, ...], *,
+    counts: dict[str, int] | None = None,
 ) -> list[Finding]:  # fmt: skip
     """Whether training recordings are known by heart while validation lags by more than its few recordings explain."""
     seen = [row for row in rows if "validation_accuracy" in row]
-    count = len(labels["validation"])
+    counts = counts or {name: len(each) for name, each in labels.items()}
+    count = counts["validation"]
     if not seen or count < FEWEST:
         return []
     learned, best = seen[-1]["train_accuracy"], max(row["validation_accuracy"] for row in seen)
@@ -155,7 +162,7 @@ def find_overfitting(
     if learned - high <= gap:
         return []
     measure = f"training accuracy is {learned:.3f}, that of the best epoch in validation"
-    advice, changes = _against_overfitting(data, model, len(labels["train"]))
+    advice, changes = _against_overfitting(data, model, counts["train"])
     return [Finding("overfitting", "the validation split", measure, best, learned - gap, advice, changes)]
 
 

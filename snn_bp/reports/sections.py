@@ -14,12 +14,21 @@ from snn_bp.instruments.learning import largest_updates
 from snn_bp.model.names import path_of
 from snn_bp.reports.comparison import settings, written
 from snn_bp.reports.page import Fact, Image, Section, Table
-from snn_bp.reports.plots.pictures import Picture, Scene, confusion_picture, has_checkpoint, training_pictures
+from snn_bp.reports.plots.pictures import (
+    Picture,
+    Scene,
+    confusion_picture,
+    has_checkpoint,
+    scatter_picture,
+    training_pictures,
+)
 from snn_bp.reports.plots.style import svg_bytes
 from snn_bp.reports.plots.weights import weight_histogram
+from snn_bp.runs.answers import FOLDER, Answers
 from snn_bp.runs.evaluation import evaluate
 from snn_bp.runs.experiment import Train
 from snn_bp.runs.folder import Run
+from snn_bp.runs.records import digits, figure_note, figure_of
 
 NO_CHECKPOINT = "The run has no checkpoint yet: there is no trained network to look at."
 # what any verification holds
@@ -30,9 +39,9 @@ def results(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Secti
     """Figures to see at once."""
     found, facts = run.results() or {}, []
     if evaluation:
-        facts.append(_accuracy(evaluation))
+        facts.append(_figure(evaluation))
     if split != "validation" and (validation := found.get("validation")):
-        facts.append(_accuracy(validation))
+        facts.append(_figure(validation))
     if evaluation:
         facts.append(Fact(f"{split} loss", f"{evaluation['loss']:.4f}"))
         spikes, operations = (sum(evaluation.get(name, {}).values()) for name in ("spikes", "operations"))
@@ -105,7 +114,7 @@ def training(run: Run) -> Section:
     drawn = training_pictures(run)
     if not drawn:
         return Section("Training", sentences=["No epoch is complete yet."])
-    captions = {"training": "Loss, accuracy, spike rate and gradient norm of every epoch",
+    captions = {"training": "Loss, metric, spike rate and gradient norm of every epoch",
                 "layers": "Every layer of neurons, on training recordings at the end of each epoch"}  # fmt: skip
     return Section("Training", images=[_image(picture, captions[name]) for name, picture in drawn.items()])
 
@@ -181,11 +190,31 @@ def confusion(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Sec
     title = "Confusion"
     if evaluation is None:
         return Section(title, sentences=[f"There are no results on the {split} split yet."])
+    if "confusion" not in evaluation:
+        return _predictions(run, split)
     names = run.dataset().class_names
     rows = [(names[true], *map(str, counts)) for true, counts in enumerate(evaluation["confusion"])]
     table = Table("The confusion matrix as a table: true classes down, predictions across", ("true", *names), rows)
     picture = confusion_picture(evaluation, names)
     return Section(title, images=[_image(picture, f"Predictions on the {split} split")], folded=[table])
+
+
+def _predictions(run: Run, split: str) -> Section:
+    """What was predicted of targets that are no classes."""
+    title, kept = "Predictions", Answers.read(run.path, split)
+    if kept is None:
+        return Section(title, sentences=[f"The run keeps no predictions of the {split} split."])
+    sentences = [f"Of every recording they stand in {FOLDER}/{split}.csv."]
+    if kept.targets.kind == "labels":
+        said, true = kept.scores > 0, kept.values > 0.5
+        columns = (true & said, ~true & said, true & ~said, ~true & ~said)
+        rows = list(zip(kept.targets.names, *(map(str, each.sum(0).tolist()) for each in columns), strict=True))
+        heads = ("label", "rightly said", "wrongly said", "missed", "rightly left out")
+        return Section(title, sentences, tables=[Table(f"Labels of the {split} split", heads, rows)])
+    if kept.targets.kind == "spikes":
+        return Section(title, sentences)
+    image = _image(scatter_picture(kept), f"Predictions on the {split} split against their targets")
+    return Section(title, sentences, images=[image])
 
 
 def activity(evaluation: Mapping[str, Any] | None, split: str) -> Section:
@@ -275,10 +304,9 @@ def _export_table(result: Mapping[str, Any]) -> Table:
     )  # fmt: skip
 
 
-def _accuracy(evaluation: Mapping[str, Any]) -> Fact:
-    note = f"{evaluation['correct']} of {evaluation['samples']}, 95 % interval "
-    note += f"{evaluation['low']:.3f} .. {evaluation['high']:.3f}"
-    return Fact(f"{evaluation['split']} accuracy", f"{evaluation['accuracy']:.4f}", note)
+def _figure(evaluation: Mapping[str, Any]) -> Fact:
+    name, value = figure_of(evaluation)
+    return Fact(f"{evaluation['split']} {name.replace('_', ' ')}", digits(value), figure_note(evaluation))
 
 
 def _image(picture: Picture, caption: str) -> Image:

@@ -1,6 +1,6 @@
 """Checks of the JSON files in a run folder, made whenever one is read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,20 +94,28 @@ def figure_of(evaluation: Mapping[str, Any]) -> tuple[str, float]:
 
 
 def figure_in_words(evaluation: Mapping[str, Any]) -> str:
-    """The metric in force with what else says how far it can be trusted, as "accuracy 0.9500 (19 of 20, ...)"."""
+    """The metric in force with what says how far it can be trusted, as "accuracy 0.9500 (19 of 20, ...)"."""
     name, value = figure_of(evaluation)
-    text = f"{name.replace('_', ' ')} {digits(value)}"
-    samples = evaluation["samples"]
+    return f"{name.replace('_', ' ')} {digits(value)} ({figure_note(evaluation)})"
+
+
+def figure_note(evaluation: Mapping[str, Any]) -> str:
+    """What says how far the figure can be trusted: counts and their interval, other metrics."""
+    (name, _), samples = figure_of(evaluation), evaluation["samples"]
     if "correct" not in evaluation:
         others = [f"{other} {digits(figure)}" for other, figure in evaluation["metrics"].items() if other != name]
-        return f"{text} ({', '.join([*others, f'{samples} recordings'])})"
+        return ", ".join([*others, f"{samples} recordings"])
     counted = f"{evaluation['correct']} of {samples}"
     if "steps" in evaluation:
         counted = f"{evaluation['correct']} of {evaluation['steps']} steps of {samples} recordings"
-    interval = f"95 % interval {evaluation['low']:.3f} .. {evaluation['high']:.3f}"
-    if name in ("accuracy", "step_accuracy"):
-        return f"{text} ({counted}, {interval})"
-    return f"{text} (accuracy {evaluation['accuracy']:.4f}: {counted}, {interval})"
+    note = f"{counted}, 95 % interval {evaluation['low']:.3f} .. {evaluation['high']:.3f}"
+    return note if name in ("accuracy", "step_accuracy") else f"accuracy {evaluation['accuracy']:.4f}: {note}"
+
+
+def metric_of_rows(rows: Sequence[Mapping[str, float]]) -> str:
+    """The name of the metric in force in rows of `metrics.csv`."""
+    named = [name.removeprefix("train_") for name in (rows[0] if rows else ()) if name.startswith("train_")]
+    return next((name for name in reversed(named) if name != "loss"), "accuracy")
 
 
 def digits(value: float) -> str:

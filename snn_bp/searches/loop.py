@@ -86,6 +86,13 @@ def search(
         raise SnnError(f"search: train.{only[0]} is for `train`, a search has no epochs. Leave it as it is by default.")
     dataset = load(experiment.data, quiet=quiet)
     check_trainable(experiment, dataset)
+    if dataset.targets.kind != "class" or any(
+        dataset.mask(split, ids[:1]) is not None for split, ids in dataset.ids.items()
+    ):
+        raise SnnError(
+            f"search: it knows classes of recordings of one length, {experiment.data.name} has targets of the kind "
+            f"{dataset.targets.kind!r} or recordings that differ in length. `snn-bp train` learns those."
+        )
     with torch.random.fork_rng(devices=[]):
         task = _Task.of(experiment, dataset, method, budget, function, population, quiet)
         if out is None:

@@ -29,9 +29,10 @@ from snn_bp.kernels.fixed import UNIT
 from snn_bp.model.network import Network
 from snn_bp.runs.evaluation import count_activity
 from snn_bp.runs.folder import Run
+from snn_bp.verification.decisions import decisions, differing, right_of
 from snn_bp.verification.result import Verification, first_difference
 
-Batches = Sequence[tuple[Tensor, Tensor]]
+Batches = Sequence[tuple[Tensor, Tensor, Tensor | None]]  # inputs, targets, mask
 CLASSES_APART = 0.1  # fraction of recordings that rounding a network trained in floats may classify otherwise
 SPIKES_APART = 2.0  # how many times as often, or as seldom, a layer may fire after it
 
@@ -63,22 +64,25 @@ def verify_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Veri
         shapes = [(each.input_shape, *(population.shape for population in each.populations)) for each in (graph, held)]
         if shapes[0] != shapes[1]:  # nothing can be replayed beside each other
             raise SnnError(f"{file}: {difference}. Export the run again, or name the run that the file is of.")
-    scores = run.experiment.train.loss.scores
+    loss, kind = run.experiment.train.loss, run.dataset().targets.kind
     right, others, compared, total = {"float": 0, "quantised": 0, "integer": 0}, 0, 0, 0
     counts: dict[str, tuple[dict[str, float], dict[str, float]]] = {"float": ({}, {}), "quantised": ({}, {})}
     overflows = [Overflow(0)] * len(held.populations)
     names: list[str] = []
-    for x, targets in batches:
+    labelled = 0
+    for x, targets, mask in batches:
         replay = in_a_row(held, x)
         with torch.no_grad():
-            outs = {"float": count_activity(chip.floats, x, *counts["float"])}
+            outs = {"float": count_activity(chip.floats, x, *counts["float"], mask=mask)}
             ran = list(run_chip(chip, x))
-            outs["quantised"] = count_activity(chip, x, *counts["quantised"])
+            outs["quantised"] = count_activity(chip, x, *counts["quantised"], mask=mask)
         outs["integer"] = torch.from_numpy(replay.out).reshape(outs["quantised"].shape)
-        said = {name: scores(out.to(x.dtype)).argmax(1) for name, out in outs.items()}
+        said = {name: decisions(loss, out.to(x.dtype), mask, kind) for name, out in outs.items()}
         for name, classes in said.items():
-            right[name] += int((classes == targets).sum())
-        others += int((said["float"] != said["quantised"]).sum())
+            correct, count = right_of(classes, targets, mask)
+            right[name] += correct
+        labelled += count
+        others += differing(said["float"], said["quantised"])
         names = [name_of(chip, block) for block, *_ in ran]
         for index, (population, (_, out, potentials, _)) in enumerate(zip(held.populations, ran, strict=True)):
             mine, theirs = replay.spikes[index], out
@@ -106,7 +110,7 @@ def verify_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Veri
         difference = " ".join((difference + ".", *going_on))  # what in the graph may be the cause of it
     return Verification(
         file=str(file), split="", samples=total, difference=difference, compared=compared,
-        accuracy={name: count / total for name, count in right.items()},
+        accuracy={name: count / labelled for name, count in right.items()} if labelled else {},
         spikes=per["quantised"][0], operations=per["quantised"][1],
         weights={name: _histogram(population.weight) for name, population in zip(names, held.populations, strict=True)},
         chips={name: " ".join((f"{sum(on.cores)} cores at least.", *on.problems)) for name, on in fits.items()},

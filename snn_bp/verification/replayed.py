@@ -30,6 +30,7 @@ from snn_bp.neurons import is_spiking
 from snn_bp.reports.plots import weight_histogram
 from snn_bp.reports.plots.style import png_bytes
 from snn_bp.runs.folder import Run
+from snn_bp.verification.decisions import decisions, right_of
 from snn_bp.verification.netx import Batches, ask_client, for_chip, verify_netx
 from snn_bp.verification.result import Verification, first_difference
 
@@ -112,7 +113,8 @@ def _verified(
     run: Run, file: Path, split: str, samples: int, checkpoint: str, step_s: float | None = None
 ) -> Verification:
     ids = _recordings(run, split, samples)
-    batches = [run.dataset().batch(split, ids[start : start + 64]) for start in range(0, len(ids), 64)]
+    dataset, pieces = run.dataset(), [ids[start : start + 64] for start in range(0, len(ids), 64)]
+    batches = [(*dataset.batch(split, some), dataset.mask(split, some)) for some in pieces]
     verify_file = verify_netx if kind_of(file) == "netx" else partial(_verify_nir, step_s=step_s)
     return replace(verify_file(run, checkpoint, file, batches), split=split, samples=len(ids))
 
@@ -174,16 +176,17 @@ def _nir_only(file: Path, kind: str, **given: Any) -> None:
 
 def _verify_nir(run: Run, checkpoint: str, file: Path, batches: Batches, step_s: float | None) -> Verification:
     network, back = run.network(checkpoint), read_nir(file, step_s=step_s).eval()
-    scores, last = run.experiment.train.loss.scores, network.layers[-1]
+    loss, kind, last = run.experiment.train.loss, run.dataset().targets.kind, network.layers[-1]
     spiking = has_state(last) and is_spiking(neuron_of(last))
     right = {"trained": 0, "read back": 0, "equations": 0}
-    difference, compared, total = None, 0, 0
-    for x, targets in batches:
+    difference, compared, total, labelled = None, 0, 0, 0
+    for x, targets, mask in batches:
         with torch.no_grad():
             outs = {"trained": network(x), "read back": back(x)}
         outs["equations"] = replay_nir(file, x, step_s=step_s)
         for name, out in outs.items():
-            right[name] += int((scores(out).argmax(1) == targets).sum())
+            correct, count = right_of(decisions(loss, out, mask, kind), targets, mask)
+            right[name] += correct
             if name == "equations" and not spiking and np.allclose(out, outs["trained"], rtol=1e-4, atol=1e-5):
                 compared += out.numel()  # potentials, summed in another order
             elif name != "trained":
@@ -191,10 +194,10 @@ def _verify_nir(run: Run, checkpoint: str, file: Path, batches: Batches, step_s:
                     out.numpy(), outs["trained"].numpy(), layer=f"output, {name}", first=total
                 )
                 compared += out.numel()
-        total += len(targets)
+        total, labelled = total + len(targets), labelled + count
     return Verification(
         file=str(file), split="", samples=total, difference=difference, compared=compared,
-        accuracy={name: count / total for name, count in right.items()},
+        accuracy={name: count / labelled for name, count in right.items()} if labelled else {},
         note="Compared: the network, the network read back, and NIR's equations, in double precision, on the file. "
         "Other readers may differ.",
     )  # fmt: skip

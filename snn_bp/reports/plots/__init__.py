@@ -8,6 +8,7 @@ from snn_bp.reports.plots.events import event_strip as event_strip
 from snn_bp.reports.plots.pictures import Picture as Picture
 from snn_bp.reports.plots.pictures import save_plots as save_plots
 from snn_bp.reports.plots.results import confusion_matrix as confusion_matrix
+from snn_bp.reports.plots.results import prediction_scatter as prediction_scatter
 from snn_bp.reports.plots.training import layer_curves as layer_curves
 from snn_bp.reports.plots.training import training_curves as training_curves
 from snn_bp.reports.plots.weights import weight_filters as weight_filters

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.errors import SnnError, check_number
-from snn_bp.model.losses import CountCrossEntropy, Loss
+from snn_bp.model.losses import CountCrossEntropy, Loss, scores_of
 from snn_bp.reports.plots.style import LINES, figure, styled
 
 if TYPE_CHECKING:
@@ -21,16 +21,16 @@ NAMED = 4  # classes whose scores are told apart; the others are thin lines
 
 @styled
 def event_strip(
-    x: Tensor, out: Tensor, *, target: int, sample: int = 0, loss: Loss = CountCrossEntropy(),  # noqa: B008 - frozen
+    x: Tensor, out: Tensor, *, target: int | None, sample: int = 0, loss: Loss = CountCrossEntropy(),  # noqa: B008 - frozen
     class_names: Sequence[str] = (), step_ms: float | None = None,
 ) -> "Figure":  # fmt: skip
-    """Frames of a recording, and below the scores of the output up to each step.
+    """Frames of a recording, and below the scores of the output up to each step, without a `target` the output itself.
 
     `x` is `[time, batch, C, H, W]` or `[time, batch, N]`, `out` `[time, batch, classes]`, longer than `x` where the
     network answers late, as a chip does. Of two channels (OFF, ON) ON is white and OFF black on grey; a row of channels
     is one picture, channel over time.
     """
-    frames, scores, names = _recording(x, out, sample, loss, class_names)
+    frames, scores, names = _recording(x, out, sample, None if target is None else loss, class_names)
     images = frames.ndim == 3
     shown = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), STRIP_FRAMES)).astype(int)) if images else [0]
     drawn = figure(8, 4.6)
@@ -44,14 +44,14 @@ def event_strip(
 
 @styled
 def event_movie(
-    x: Tensor, out: Tensor, *, target: int, sample: int = 0, loss: Loss = CountCrossEntropy(),  # noqa: B008 - frozen
+    x: Tensor, out: Tensor, *, target: int | None, sample: int = 0, loss: Loss = CountCrossEntropy(),  # noqa: B008 - frozen
     class_names: Sequence[str] = (), step_ms: float | None = None,
 ) -> bytes:  # fmt: skip
     """An animated GIF of what `event_strip` shows, in the recording's own time but 5 pictures a second at most."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image  # comes with matplotlib
 
-    frames, scores, names = _recording(x, out, sample, loss, class_names)
+    frames, scores, names = _recording(x, out, sample, None if target is None else loss, class_names)
     drawn = figure(8, 2.9)
     drawn.set_dpi(100)
     canvas = FigureCanvasAgg(drawn)
@@ -80,7 +80,7 @@ def event_movie(
 
 @torch.no_grad()
 def _recording(
-    x: Tensor, out: Tensor, sample: int, loss: Loss, class_names: Sequence[str]
+    x: Tensor, out: Tensor, sample: int, loss: Loss | None, class_names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Frames `[time, H, W]` or `[time, N]`, scores up to each step `[time, classes]`, and names of the classes."""
     if x.dim() not in (3, 5) or out.dim() != 3 or len(x) > len(out) or x.shape[1] != out.shape[1]:
@@ -93,7 +93,10 @@ def _recording(
     if frames.dim() == 4:
         frames = frames[:, 1] - frames[:, 0] if frames.shape[1] == 2 else frames.sum(1)
     mine = out[:, sample : sample + 1].detach().cpu()
-    scores = torch.cat([loss.scores(mine[: step + 1]) for step in range(len(mine))]).numpy()
+    if loss is None:
+        scores = mine[:, 0].numpy()
+    else:
+        scores = torch.cat([scores_of(loss, mine[: step + 1]) for step in range(len(mine))]).numpy()
     return frames.numpy(), scores, list(class_names) or [str(index) for index in range(scores.shape[1])]
 
 
@@ -113,7 +116,7 @@ def _show(axis, frame: np.ndarray, frames: np.ndarray):
     return picture
 
 
-def _draw_scores(axis, scores: np.ndarray, names: list[str], target: int, step_ms: float | None) -> None:
+def _draw_scores(axis, scores: np.ndarray, names: list[str], target: int | None, step_ms: float | None) -> None:
     """Scores up to each step: the true class and the strongest others as thick lines of their own, the rest thin."""
     order = sorted(range(len(names)), key=lambda index: (index != target, -scores[-1, index]))
     steps = range(len(scores))
@@ -121,17 +124,19 @@ def _draw_scores(axis, scores: np.ndarray, names: list[str], target: int, step_m
     for index in order[NAMED:]:
         axis.plot(steps, scores[:, index], color="#8c8c8c", linewidth=0.7, label="_")
     for index, (color, dash, marker) in reversed(list(zip(order[:NAMED], LINES, strict=False))):
-        true, winner = index == target, index == int(scores[-1].argmax())
-        note = f"class {names[index]}" + ", true" * true + ", predicted" * winner
+        true, winner = index == target, target is not None and index == int(scores[-1].argmax())
+        note = f"class {names[index]}" if target is not None else names[index]
+        note += ", true" * true + ", predicted" * winner
         axis.plot(steps, scores[:, index], color=color, linestyle=dash, marker=marker, markersize=4, markevery=every,
                   linewidth=2.2 if true else 1.5, label=note)  # fmt: skip
     others = len(order) - NAMED
     if others > 0:
-        axis.plot([], [], color="#8c8c8c", linewidth=0.7, label=f"{others} other class{'es' * (others > 1)}")
+        several = ("output", "outputs") if target is None else ("class", "classes")
+        axis.plot([], [], color="#8c8c8c", linewidth=0.7, label=f"{others} other {several[others > 1]}")
     handles, labels = axis.get_legend_handles_labels()
     first = len(order[:NAMED])  # drawn last, named first
     handles, labels = handles[:first][::-1] + handles[first:], labels[:first][::-1] + labels[first:]
     axis.legend(handles, labels, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     axis.set_xlabel("time step" + (f" of {step_ms:g} ms" if step_ms else ""))
-    axis.set_ylabel("scores up to here")
+    axis.set_ylabel("output" if target is None else "scores up to here")
     axis.xaxis.get_major_locator().set_params(integer=True)

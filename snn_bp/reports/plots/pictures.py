@@ -10,15 +10,18 @@ from torch import Tensor
 
 from snn_bp.files import is_there, make_folder, replace_file
 from snn_bp.instruments.traces import Trace, trace
+from snn_bp.model.losses import scores_of
 from snn_bp.model.network import Network
 from snn_bp.neurons import is_spiking
 from snn_bp.reports.plots.backward import error_map, raster, surrogate_window
 from snn_bp.reports.plots.events import event_movie, event_strip
-from snn_bp.reports.plots.results import confusion_matrix
+from snn_bp.reports.plots.results import confusion_matrix, prediction_scatter
 from snn_bp.reports.plots.style import png_bytes
 from snn_bp.reports.plots.training import layer_curves, training_curves
 from snn_bp.reports.plots.weights import weight_filters
+from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
+from snn_bp.runs.records import metric_of_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,8 +42,12 @@ def save_plots(run: Run) -> list[Path]:
     A run that is not finished gives those it has something for.
     """
     drawn = training_pictures(run)
-    if test := (run.results() or {}).get("test"):
+    test = (run.results() or {}).get("test")
+    if test and "confusion" in test:
         drawn["confusion"] = confusion_picture(test, run.dataset().class_names)
+    kept = Answers.read(run.path, "test") if test else None
+    if kept is not None and kept.targets.kind in ("vector", "vector per step"):
+        drawn["predictions"] = scatter_picture(kept)
     files = {}
     if has_checkpoint(run):
         scene = Scene.of(run)
@@ -63,10 +70,11 @@ def training_pictures(run: Run) -> dict[str, Picture]:
         first, last = metrics[0], metrics[-1]
         alt = f"Over {len(metrics)} epochs the training loss goes from {first['train_loss']:.3g}"
         alt += f" to {last['train_loss']:.3g}"
-        if "validation_accuracy" in last:
-            began, ended = (row["validation_accuracy"] for row in (first, last))
-            alt += f", the validation accuracy from {began:.3f} to {ended:.3f}"
-        drawn["training"] = Picture(training_curves(metrics), alt + ".")
+        name = metric_of_rows(metrics)
+        if f"validation_{name}" in last and f"validation_{name}" in first:
+            began, ended = (row[f"validation_{name}"] for row in (first, last))
+            alt += f", the validation {name.replace('_', ' ')} from {began:.3f} to {ended:.3f}"
+        drawn["training"] = Picture(training_curves(metrics, name), alt + ".")
     if rows := [row for row in layers if "rate" in row]:
         ends = {row["layer"]: row["rate"] for row in rows}
         alt = "Rates in the last epoch: " + ", ".join(f"{name} {rate:.3f}" for name, rate in ends.items()) + "."
@@ -83,6 +91,17 @@ def confusion_picture(evaluation: Mapping[str, Any], names: tuple[str, ...]) -> 
         true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
         alt += f" Most often wrong: class {names[true]} taken for {names[predicted]}, {wrong.max()} times."
     return Picture(confusion_matrix(evaluation["confusion"], names), alt)
+
+
+def scatter_picture(kept: Answers) -> Picture:
+    """Predictions of numbers against their targets, at the steps that recordings have."""
+    scores, wanted = kept.scores, kept.values
+    if kept.targets.is_per_step:
+        there = torch.ones(wanted.shape[:2], dtype=torch.bool) if kept.mask is None else kept.mask.t()
+        scores, wanted = scores[there], wanted[there]
+    away = float((scores - wanted).abs().mean())
+    alt = f"{len(wanted)} predictions of {', '.join(kept.targets.names)} over their targets, {away:.3g} off on average."
+    return Picture(prediction_scatter(wanted.numpy(), scores.float().numpy(), kept.targets.names), alt)
 
 
 def has_checkpoint(run: Run) -> bool:
@@ -102,14 +121,16 @@ class Scene(NamedTuple):
     @classmethod
     def of(cls, run: Run) -> "Scene":
         """Raises where the run has no checkpoint yet, or its data are not here."""
-        dataset, loss, network = run.dataset(), run.experiment.train.loss, run.network("best")
+        dataset, loss, network = run.dataset(), run.experiment.train_at_step().loss, run.network("best")
         split = "validation" if len(dataset.ids["validation"]) else "train"
-        x, targets = dataset.batch(split, dataset.spread(split, RECORDINGS))
+        ids = dataset.spread(split, RECORDINGS)
+        (x, targets), mask = dataset.batch(split, ids), dataset.mask(split, ids)
         with torch.no_grad():
             out = network(x)
-        options = {"target": int(targets[0]), "loss": loss, "class_names": dataset.class_names}
+        target = int(targets[0]) if dataset.targets.kind == "class" else None
+        options = {"target": target, "loss": loss, "class_names": dataset.class_names}
         options["step_ms"] = run.experiment.data.step_ms
-        return cls(network, trace(network, x, targets, loss=loss), x, out, options)
+        return cls(network, trace(network, x, targets, loss=loss, mask=mask), x, out, options)
 
     def pictures(self) -> dict[str, Picture]:
         """Pictures of the backward pass, of the events and of the weights."""
@@ -119,7 +140,6 @@ class Scene(NamedTuple):
         fired = ", ".join(
             f"{layer.name} {int(layer.spikes[:, 0].sum())}" for layer in trace.layers if is_spiking(layer.neuron)
         )
-        predicted = int(options["loss"].scores(self.out)[0].argmax())
         names = options["class_names"]
         drawn = {
             "error_map": Picture(error_map(trace), f"Norm of dL/dv over all steps of each layer: {listed}."),
@@ -129,8 +149,11 @@ class Scene(NamedTuple):
             inside = ", ".join(f"{layer.name} {layer.window:.0%}" for layer in trace.layers if layer.rates is not None)
             drawn["surrogate"] = Picture(surrogate_window(trace), f"Fraction inside the surrogate's window: {inside}.")
         if self.x.dim() in (3, 5):
-            true = names[options["target"]]
-            alt = f"One recording of class {true}; the network predicts {names[predicted]} at its end."
+            alt = "One recording, and the network's output at each step."
+            if options["target"] is not None:
+                predicted = int(scores_of(options["loss"], self.out)[0].argmax())
+                true = names[options["target"]]
+                alt = f"One recording of class {true}; the network predicts {names[predicted]} at its end."
             drawn["events"] = Picture(event_strip(self.x, self.out, **options), alt)
         drawn["filters"] = Picture(weight_filters(self.network), "Weights of the first layer, filter by filter.")
         return drawn

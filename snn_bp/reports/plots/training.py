@@ -9,13 +9,15 @@ if TYPE_CHECKING:
 
 
 @styled
-def training_curves(metrics: list[dict[str, float]]) -> "Figure":
-    """Loss, accuracy, spike rate and gradient norm of every epoch."""
+def training_curves(metrics: list[dict[str, float]], name: str = "accuracy") -> "Figure":
+    """Loss, the metric of this name, spike rate and gradient norm of every epoch."""
+    words = name.replace("_", " ")
+    unit_of_metric = "fraction of recordings" if name == "accuracy" else words
     drawn = figure(8, 5.2)
     axes = drawn.subplots(2, 2, sharex=True)
     panels = (
         ("loss", "loss", {"train_loss": "training", "validation_loss": "validation"}),
-        ("accuracy", "fraction of recordings", {"train_accuracy": "training", "validation_accuracy": "validation"}),
+        (words, unit_of_metric, {f"train_{name}": "training", f"validation_{name}": "validation"}),
         ("spike rate", "spikes per neuron and step", {"spike_rate": "mean of all layers"}),
         ("gradient norm, before clipping", "|dL/dw|", {"grad_norm": "mean of the epoch"}),
     )
