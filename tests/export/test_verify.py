@@ -45,6 +45,7 @@ from snn_bp.chip.quantize import quantize
 from snn_bp.chip.replay import simulate
 from snn_bp.cli import app, guarded
 from snn_bp.files.hdf5 import read_hdf5
+from snn_bp.model.targets import Targets
 from snn_bp.training.loop import train
 from snn_bp.verification.netx import apart, verify_netx
 from snn_bp.verification.replayed import export, verify
@@ -179,7 +180,10 @@ def untrained(*model, target="float", weights=None, shape=(1,), data=runs.DIGITS
                 built.get_parameter(name).fill_(value)
         return built
 
-    return SimpleNamespace(path=Path("run"), experiment=experiment, network=network, shape=lambda: shape)
+    dataset = SimpleNamespace(targets=Targets("class", ("a", "b")))
+    return SimpleNamespace(
+        path=Path("run"), experiment=experiment, network=network, shape=lambda: shape, dataset=lambda: dataset
+    )
 
 
 LOUD = {
@@ -204,7 +208,7 @@ def test_spikes_from_before_the_recording_are_differences(through, target, tmp_p
     write_netx(graph, tmp_path / "x.net")
 
     with pytest.warns(UserWarning, match="fires without input"):
-        result = verify_netx(run, "best", tmp_path / "x.net", [(torch.zeros(6, 2, 1), torch.zeros(2).long())])
+        result = verify_netx(run, "best", tmp_path / "x.net", [(torch.zeros(6, 2, 1), torch.zeros(2).long(), None)])
 
     assert not result.holds
     assert "in the file" in str(result.difference) and "fires without input" in str(result.difference)
@@ -231,7 +235,7 @@ def test_what_an_outlier_rounds_to_zero_is_counted_warned_of_and_an_error():
     with tempfile.TemporaryDirectory() as folder:
         write_netx(graph, Path(folder) / "x.net")
         with pytest.warns(UserWarning, match="round to 0"):
-            result = verify_netx(run, "best", Path(folder) / "x.net", [(x, torch.zeros(2).long())])
+            result = verify_netx(run, "best", Path(folder) / "x.net", [(x, torch.zeros(2).long(), None)])
     name = run.network().name(1)
     assert result.lost == {name: 23}
     assert f"rounding: {name} sends 40.0 spikes" in str(result.difference)
@@ -242,7 +246,7 @@ def test_sums_beyond_16_bits_are_counted_and_warned_of(tmp_path):
     run = untrained(Dense(1, bias=False), ZERO, weights={"layers.0.weight": 0.01}, target="loihi", shape=(600,))
     write_netx(quantize(run.network()), tmp_path / "x.net")
 
-    result = verify_netx(run, "best", tmp_path / "x.net", [(torch.ones(3, 2, 600), torch.zeros(2).long())])
+    result = verify_netx(run, "best", tmp_path / "x.net", [(torch.ones(3, 2, 600), torch.zeros(2).long(), None)])
 
     assert result.holds
     name = run.network().name(1)
