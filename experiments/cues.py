@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from snn_bp import ALIF, LI, Data, Dense, Experiment, MembraneCrossEntropy, Recurrent, Targets, Tau, Train, main
-from snn_bp.model.targets import UNLABELLED
 
 CUES, CUE, BETWEEN, RECALL = 7, 10, 5, 15  # how many; steps of 10 ms
 
@@ -44,18 +43,18 @@ class Cues:
                 hertz[start : start + CUE, int(side)] = 40
             hertz[recall:, 2], hertz[:, 3] = 40, 10
             frames.append(rng.poisson(np.repeat(hertz, 10, axis=1) * self.step_ms / 1000).astype(np.uint8))
-            targets.append(np.full(len(hertz), UNLABELLED))
+            targets.append(np.full(len(hertz), -1))  # no label
             targets[-1][recall:] = sides.sum() > CUES / 2
         return frames, targets
 
 
 experiment = Experiment(
-    data=Data(Cues(), batch=64),
+    data=Data(Cues(), batch=16),
     model=(
         *(Dense(100), Recurrent(ALIF(beta=Tau(20), rho=Tau(1500), kappa=0.05))),
         *(Dense(2), LI(beta=Tau(20))),
     ),
-    train=Train(epochs=20, lr=5e-3, loss=MembraneCrossEntropy()),
+    train=Train(epochs=12, lr=5e-3, loss=MembraneCrossEntropy()),
 )
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
 
 FOLDER holds fsdd/shd_train.h5 and fsdd/shd_test.h5: 2,700 and 300 recordings, 140 channels. These are not the
 Heidelberg digits (SHD), and no figure of SHD is to be held against them. The first run takes the files' own test part,
-in which every speaker is known; the second holds out whole speakers, which is the harder and the more useful question.
+in which every speaker is known; the second holds out a whole speaker, the harder and the more useful question. The last
+epoch is kept, not the best on validation.
 """
 
 import os
@@ -49,13 +50,13 @@ class FSDD:
 
 
 experiment = Experiment(
-    data=Data(FSDD(), batch=64, translate_px=4),
+    data=Data(FSDD(), batch=32, translate_px=4),
     model=(
-        *(Dense(128), BatchNorm(), ALIF(beta=Tau(20), rho=Tau(150), kappa=0.1), Dropout(0.3)),
-        *(Dense(128), BatchNorm(), ALIF(beta=Tau(20), rho=Tau(150), kappa=0.1), Dropout(0.3)),
+        *(Dense(128), BatchNorm(), ALIF(beta=Tau(20), rho=Tau(150), kappa=0.1), Dropout(0.2)),
+        *(Dense(128), BatchNorm(), ALIF(beta=Tau(20), rho=Tau(150), kappa=0.1), Dropout(0.2)),
         *(Dense(10), LI(beta=Tau(100))),
     ),
-    train=Train(epochs=25, lr=4e-3, loss=MembraneCrossEntropy()),
+    train=Train(epochs=20, lr=4e-3, loss=MembraneCrossEntropy(), keep="last"),
 )
 
 if __name__ == "__main__":

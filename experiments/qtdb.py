@@ -21,8 +21,20 @@ from typing import Any
 import numpy as np
 from scipy.io import loadmat
 
-from snn_bp import ALIF, LI, BatchNorm, Data, Dense, Experiment, MembraneCrossEntropy, Spiking, Targets, Train, main
-from snn_bp.model.targets import UNLABELLED
+from snn_bp import (
+    ALIF,
+    LI,
+    BatchNorm,
+    Data,
+    Dense,
+    Dropout,
+    Experiment,
+    MembraneCrossEntropy,
+    Spiking,
+    Targets,
+    Train,
+    main,
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,7 @@ class QTDB:
     """Level crossings [recordings, 1301, 4], and a class for every step."""
 
     root: str = ""
-    unlabelled: int = UNLABELLED  # the class of steps without a label
+    unlabelled: int = -1  # the class of steps without a label; -1 is none
     step_ms = 1.0
     targets = Targets("class per step", ("P", "PQ", "QR", "RS", "ST", "TP"))
 
@@ -58,13 +70,14 @@ def adaptive(neurons: int, *, seed: int) -> Spiking:
 
 
 experiment = Experiment(
-    data=Data(QTDB(), batch=32),
+    data=Data(QTDB(), batch=8),
     model=(
-        *(Dense(128), BatchNorm(), adaptive(128, seed=0)),
-        *(Dense(128), BatchNorm(), adaptive(128, seed=2)),
+        *(Dense(128), BatchNorm(), adaptive(128, seed=0), Dropout(0.1)),
+        *(Dense(128), BatchNorm(), adaptive(128, seed=2), Dropout(0.1)),
+        *(Dense(128), BatchNorm(), adaptive(128, seed=4), Dropout(0.1)),
         *(Dense(6), Spiking(LI(beta=0.8), learn=("beta",))),
     ),
-    train=Train(epochs=20, lr=5e-3, loss=MembraneCrossEntropy()),
+    train=Train(epochs=12, lr=5e-3, loss=MembraneCrossEntropy()),
 )
 
 if __name__ == "__main__":

@@ -49,9 +49,9 @@ class Randman:
 
 
 experiment = Experiment(
-    data=Data(Randman(), batch=64),
+    data=Data(Randman(), batch=32),
     model=(Dense(128), BatchNorm(), LIF(beta=Tau(20)), Dense(10), LI(beta=Tau(20))),
-    train=Train(epochs=20, lr=5e-3, loss=MaxCrossEntropy()),
+    train=Train(epochs=12, lr=5e-3, loss=MaxCrossEntropy()),
 )
 
 if __name__ == "__main__":

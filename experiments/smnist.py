@@ -42,13 +42,13 @@ class SequentialMNIST:
 
 
 experiment = Experiment(
-    data=Data(SequentialMNIST(), batch=64),
+    data=Data(SequentialMNIST(), batch=32),
     model=(
         *(Dense(128), BatchNorm(), ALIF(beta=Tau(5), rho=Tau(20), kappa=0.1), Dropout(0.2)),
         *(Dense(128), BatchNorm(), ALIF(beta=Tau(5), rho=Tau(20), kappa=0.1), Dropout(0.2)),
         *(Dense(10), LI(beta=Tau(10))),
     ),
-    train=Train(epochs=15, lr=4e-3, loss=MembraneCrossEntropy()),
+    train=Train(epochs=10, lr=4e-3, loss=MembraneCrossEntropy()),
 )
 
 if __name__ == "__main__":

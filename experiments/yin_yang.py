@@ -4,8 +4,9 @@
 
 A point (x, y) becomes four spikes, of x, y, 1 - x and 1 - y, each the later the larger the value is, and one spike at
 the first of 100 steps. 5,000 points to train, 1,000 for the test, as many of each class as of the others; a test point
-whose times, in whole steps, equal those of a training point is not taken out, and a run says how many there are. A
-linear classifier fails (`experiments/benchmarks/beside.py`).
+whose times, in whole steps, equal those of a training point is not taken out, and a run says how many there are. No
+line separates the classes in the plane; in the 500 frames laid flat it nearly does (logistic regression: 98.7 %,
+`experiments/benchmarks/beside.py`), so what is asked here is the use of spike times, not a hard problem.
 """
 
 from dataclasses import dataclass
@@ -50,9 +51,9 @@ def which(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 experiment = Experiment(
-    data=Data(YinYang(), batch=64),
+    data=Data(YinYang(), batch=32),
     model=(Dense(120), CubaLIF(alpha=Tau(15), beta=Tau(50)), Dense(3), LI(beta=Tau(50), alpha=Tau(15))),
-    train=Train(epochs=40, lr=5e-3, loss=MaxCrossEntropy()),
+    train=Train(epochs=20, lr=5e-3, loss=MaxCrossEntropy()),
 )
 
 if __name__ == "__main__":

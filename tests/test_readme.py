@@ -67,7 +67,7 @@ def test_accuracies_in_the_table_are_those_of_the_result_files(row):
 
     results = json.loads((ROOT / file[1]).read_text())
 
-    assert f"{results['mean_accuracy']:.3f}" == shown[1]
+    assert f"{next(value for name, value in results.items() if name.startswith('mean_')):.3f}" == shown[1]
 
 
 @pytest.mark.parametrize("row", re.findall(r"^\| W\d: .*", README, flags=re.MULTILINE), ids=lambda row: row[2:4])
