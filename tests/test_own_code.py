@@ -1,6 +1,7 @@
 """Own code in an experiment: named in JSON, copied by definitions, run where it is trusted, and nowhere else."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import torch
 from runs import assert_same_run, few_digits, json_of
 from typer.testing import CliRunner
 
-from snn_bp import Run, SnnError, resume, train
+from snn_bp import Run, SnnError, resume, train, training
 from snn_bp.cli import app
 from snn_bp.runs.definitions import hashes
 from snn_bp.runs.experiment import from_json, override, to_json
@@ -342,3 +343,130 @@ def test_modules_of_torch_are_named_and_nothing_else_of_it():
     for name in ("torch:load", "torch.nn:init", "os:system", "torch.nn.functional:torch", "torch.nn:Module.apply"):
         with pytest.raises(SnnError):
             Loaded({}).find(name)
+
+
+EVERYTHING = '''from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from snn_bp import LI, LIF, Data, Dense, Experiment, Module, Residual, Tau, Train
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Rising and falling lines, a source of frames."""
+
+    count: int = 40
+    class_names = ("up", "down")
+    step_ms = 2
+
+    def frames(self, part):
+        draw, labels = np.random.default_rng(3 if part == "train" else 4), np.arange(self.count) % 2
+        ramp = np.where(labels == 0, 1, -1)[:, None, None] * np.linspace(-1, 1, 12)[None, :, None] * np.ones((1, 1, 5))
+        return (ramp + draw.normal(0, 0.3, ramp.shape)).astype(np.float32), labels
+
+
+@dataclass(frozen=True)
+class Sign:
+    level: float = 0.2
+
+    def __call__(self, x, rng):
+        return (np.abs(x) > self.level) * np.sign(x) + rng.normal(0, 0.01, x.shape)
+
+
+@dataclass(frozen=True)
+class Soft:
+    def __call__(self, out, targets):
+        return F.cross_entropy(out.mean(0), targets)
+
+
+@dataclass(frozen=True)
+class Brier:
+    name = "brier"
+    higher_is_better = False
+
+    def __call__(self, scores, targets):
+        return float((scores.softmax(1) - F.one_hot(targets, scores.shape[1])).square().sum(1).mean())
+
+
+@dataclass(frozen=True)
+class Late:
+    epoch: int = 3
+
+    def __call__(self, history):
+        return len(history) >= self.epoch
+
+
+class Gate(torch.nn.Module):
+    def __init__(self, units):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(units))
+
+    def forward(self, x):
+        return x * torch.sigmoid(self.weight)
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A layer with a time constant of its own."""
+
+    tau: Tau = Tau(20)
+    decay: float = 0.0
+
+    def at_step(self, step_ms):
+        return replace(self, decay=float(np.exp(-step_ms / self.tau.ms)))
+
+    def build(self, shape):
+        return Scale(self.decay)
+
+
+class Scale(torch.nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return self.factor * x
+
+
+experiment = Experiment(
+    Data(Lines(), encoder=Sign(0.3), batch=8, validation_fraction=0.25),
+    (Dense(8), Module(Gate, 8), Leak(), LIF(beta=0.9), Residual(Dense(8), LIF(beta=0.8)), Dense(2), LI(beta=Tau(20))),
+    Train(epochs=5, loss=Soft(), metric=Brier(), stop=Late(), lr=1e-2),
+)
+'''
+
+
+def test_a_run_in_which_all_is_ones_own_resumes_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setenv("SNN_BP_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "all.py"
+    file.write_text(EVERYTHING)
+    experiment = read_file(file)
+    whole = train(experiment, tmp_path / "whole", quiet=True)
+
+    for number, _ in enumerate(training(experiment, tmp_path / "left", quiet=True)):
+        if number == 6:
+            break
+    file.unlink()
+    resumed = resume(tmp_path / "left", quiet=True)
+
+    assert_same_run(resumed, whole)
+    assert whole.results()["epochs"] == 3 and "Late(epoch=3)" in whole.results()["ended"]
+    assert whole.results()["test"]["metric"] == "brier"
+    names = {name.partition(":")[2] for name in json_of(whole.path / "experiment.json")["code"]}
+    assert {"Lines", "Sign", "Soft", "Brier", "Late", "Gate", "Leak", "Scale"} <= names
+    assert whole.network().layers[2].factor == pytest.approx(math.exp(-2 / 20))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("def f(:", "does not parse"), ("(" * 5000, "does not parse"), ("x = 1\n" * 300_000, "more than")],
+)
+def test_code_that_train_never_wrote_is_refused_before_it_is_run(text, told, tmp_path):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/mine.py").write_text(text)
+
+    with pytest.raises(SnnError, match=told):
+        Code.read(tmp_path / "code", {})

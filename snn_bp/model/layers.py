@@ -304,7 +304,12 @@ Layer: TypeAlias = (
 
 
 def with_step(model: Any, *, step_ms: float) -> Any:
-    """The model with every time constant turned into the decay of a step of `step_ms`, within joints too."""
+    """The model with every time constant turned into the decay of a step of `step_ms`, within joints too.
+
+    A layer of the user's with a method `at_step(step_ms)` gives its own.
+    """
+    if hasattr(model, "at_step"):
+        return model.at_step(step_ms)
     if isinstance(model, tuple):
         return tuple(with_step(layer, step_ms=step_ms) for layer in model)
     if isinstance(model, Neuron):

@@ -73,9 +73,11 @@ class Code:
             if not file.is_symlink()
         }
         code = Code(files)
+        if sum(map(len, files.values())) > LARGEST:
+            raise SnnError(f"{folder}: it holds more than {LARGEST} characters; `train` writes no more than that.")
         try:
             found = code.hashes
-        except (SyntaxError, ValueError) as cause:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as cause:
             raise SnnError(f"{folder}: its code does not parse ({cause}). Put back what `train` wrote.") from None
         recorded = recorded if isinstance(recorded, dict) else {}
         differing = sorted(name for name in recorded.keys() | found.keys() if recorded.get(name) != found.get(name))

@@ -158,14 +158,16 @@ def layer_updates(network: Network, before: list[Tensor]) -> list[dict[str, Any]
 def results_line(results: dict[str, Any]) -> str:
     """The results of a finished run in one line."""
     test, epochs = results.get("test"), results["epochs"]
+    ended = f" ({results['ended']})" if results.get("ended") else ""
     if test is None:
         name = figure_of(results.get("validation") or {"accuracy": 0.0})[0].replace("_", " ")
         if results.get("untouched"):
             validation = results.get("validation")
             seen = f", validation {figure_in_words(validation)}" if validation else ""
-            return f"finished after {epochs} epochs{seen}; the test split was left alone, `snn-bp evaluate` looks at it"
-        return f"finished after {epochs} epochs; there is no test split, so no test {name}"
-    return f"test {figure_in_words(test)} at epoch {results['best_epoch']} of {epochs}"
+            left = "the test split was left alone, `snn-bp evaluate` looks at it"
+            return f"finished after {epochs} epochs{ended}{seen}; {left}"
+        return f"finished after {epochs} epochs{ended}; there is no test split, so no test {name}"
+    return f"test {figure_in_words(test)} at epoch {results['best_epoch']} of {epochs}{ended}"
 
 
 def _three(value: float) -> str:
