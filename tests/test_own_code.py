@@ -191,6 +191,17 @@ def test_a_changed_definition_in_the_run_is_named(mine, few_digits, tmp_path):
         Run(run.path)
 
 
+def test_a_run_stands_where_another_of_the_same_code_is_removed(mine, few_digits, tmp_path):
+    experiment = override(read_file(mine), ["train.epochs=1"])[0]
+    first, second = (train(experiment, tmp_path / name, quiet=True) for name in ("first", "second"))
+    shutil.rmtree(first.path)
+
+    again = Run(second.path)
+
+    assert Code.of(again.experiment).hashes == Code.of(experiment).hashes
+    assert to_json(again.experiment) == to_json(experiment)
+
+
 def test_code_of_anothers_run_is_run_only_when_trusted(mine, few_digits, tmp_path, monkeypatch):
     run = train(override(read_file(mine), ["train.epochs=1"])[0], tmp_path / "run", quiet=True)
     theirs = tmp_path / "theirs"

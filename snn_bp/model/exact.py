@@ -83,9 +83,9 @@ def why_strange(layer: nn.Module) -> str | None:
     if kind not in FORWARDS:
         kind = type(getattr(layer, "inner", layer))  # a `Module` over time is called through a wrapper
         known = next((f", which is not the {base.__name__} below it" for base in kind.__mro__ if base in FORWARDS), "")
-        return (
-            f"is of the class {kind.__module__}.{kind.__qualname__}{known}, and what that computes is not known here."
-        )
+        module = kind.__module__  # a run's copy of the user's code has a prefix, which tells runs apart
+        module = module.partition(".")[2] if module.startswith("snn_bp_code_") else module
+        return f"is of the class {module}.{kind.__qualname__}{known}, and what that computes is not known here."
     if any((layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)):
         return (
             "has hooks, which may change what it computes. Take them off; a pruned weight is made permanent by "

@@ -262,6 +262,10 @@ class _Files(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             return importlib.util.spec_from_loader(fullname, self, is_package=True)
         return None
 
+    def get_source(self, fullname: str) -> str:
+        """The text of a module that was run."""
+        return self.code.files[self.files[fullname.removeprefix(f"{self.prefix}.")]]
+
     def create_module(self, spec: Any) -> None:
         """Python's own."""
         return

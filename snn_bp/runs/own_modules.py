@@ -70,7 +70,9 @@ def source_of_module(module: ModuleType) -> Source:
                 "or run that."
             )
         return Source(NOTEBOOK, "the notebook", "\n\n".join(cells), module)
-    return Source(file_name(module), str(file), read_text(Path(file)), module)
+    copied = module.__name__.startswith(COPIED_AS)  # it was run from this text, and its run's folder may be gone
+    text = module.__loader__.get_source(module.__name__) if copied else read_text(Path(file))  # type: ignore[union-attr]
+    return Source(file_name(module), str(file), text, module)
 
 
 def is_own_module(module: ModuleType) -> bool:
