@@ -13,7 +13,7 @@ import pytest
 import runs
 from runs import assert_same_run, cli, damage, json_of, tiny, training
 
-from snn_bp import Run, train
+from snn_bp import Dense, Run, train
 from snn_bp.files import write_json
 from snn_bp.runs.experiment import to_json
 
@@ -83,7 +83,7 @@ def test_an_override_is_printed_trained_and_saved(call, file):
     code, printed, _ = call("train", file, "train.epochs=1", "model.1=Dense(7)", "--out", "here")
 
     run = Run("here")
-    said = ["train.epochs=1 (was 2)", f"model.1=Dense(units=7, bias=True) (was {tiny().model[1]!r})"]
+    said = ["train.epochs=1 (was 2)", f"model.1={Dense(7)!r} (was {tiny().model[1]!r})"]
     assert code == 0 and printed.splitlines()[:2] == said
     assert json_of(run.path / "provenance.json")["changes"] == said
     assert run.experiment.train.epochs == 1 and run.load("best").weights["layers.1.weight"].shape[0] == 7

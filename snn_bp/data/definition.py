@@ -42,7 +42,7 @@ def made_from(source: Any, part_name: str) -> Any | None:
     if text is None:  # typed in where no source is kept
         return None
     try:
-        return ["source", part_name, text, _whole(values), [_state(each) for each in given]]
+        return ["source", part_name, text, _text_of(values), [_state(each) for each in given]]
     except TypeError:  # what shows only part of itself
         return None
 
@@ -78,7 +78,7 @@ def _add(thing: type | FunctionType, seen: dict[str, str]) -> None:
         elif isinstance(value, ModuleType):
             _add_module(value.__name__, seen)
         else:
-            seen[f"{file.stem}.{used} ="] = _whole(value)
+            seen[f"{file.stem}.{used} ="] = _text_of(value)
             if not _is_installed(type(value).__module__):
                 _add(type(value), seen)
     for node in nodes:
@@ -124,7 +124,7 @@ def _is_installed(name: str) -> bool:
     return isinstance(file, str) and bool({"site-packages", "dist-packages"} & set(Path(file).parts))
 
 
-def _whole(value: Any) -> str:
+def _text_of(value: Any) -> str:
     """A value as text that no other value has; raises TypeError where nobody knows that of its kind."""
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
@@ -133,13 +133,13 @@ def _whole(value: Any) -> str:
         return f"array {value.dtype.str} {value.shape} {content}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return f"{type(value).__qualname__} {_whole(fields)}"
+        return f"{type(value).__qualname__} {_text_of(fields)}"
     if isinstance(value, dict):
-        return f"{type(value).__name__} {[(_whole(key), _whole(item)) for key, item in value.items()]}"
+        return f"{type(value).__name__} {[(_text_of(key), _text_of(item)) for key, item in value.items()]}"
     if isinstance(value, tuple | list):
-        return f"{type(value).__name__} {[_whole(item) for item in value]}"
+        return f"{type(value).__name__} {[_text_of(item) for item in value]}"
     if isinstance(value, set | frozenset):
-        return f"{type(value).__name__} {sorted(map(_whole, value))}"
+        return f"{type(value).__name__} {sorted(map(_text_of, value))}"
     if isinstance(value, _PLAIN) or type(value).__module__ == "typing":
         return f"{type(value).__name__} {value!r}"
     if isinstance(value, type):
@@ -150,7 +150,7 @@ def _whole(value: Any) -> str:
 def _state(given: Any) -> Any:
     """A path with the sizes and times of its file, or of all files below it; any other value as it is."""
     if not isinstance(given, Path):
-        return _whole(given)
+        return _text_of(given)
     files: Iterable[Path] = sorted(file for file in given.rglob("*") if file.is_file()) if given.is_dir() else (given,)
     try:
         states = [(str(file), file.stat()) for file in files]
