@@ -277,6 +277,23 @@ def test_a_search_minimises_what_a_network_with_joints_gives():
     assert float(OfOutput("spikes", CountCrossEntropy())(network, X, TARGETS)) == pytest.approx(wrong + 1e-4 * spikes)
 
 
+def test_readouts_side_by_side_have_no_rates():
+    ends = Parallel((Dense(4), LI(beta=0.9)), (Dense(3), N, Parallel((Dense(2), LI(beta=0.8)), (Dense(1), N))))
+    network = Network((Dense(8), N, ends), (6,), seed=3)
+    x = (torch.rand(9, 3, 6, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+
+    out, means, _ = network.rates(x)
+
+    spiking = [each for each in network.observe(x)[0] if isinstance(each.neuron, LIF)]
+    assert out.shape == (9, 3, 7) and len(means) == len(spiking) == 3
+    for mean, activity in zip(means, spiking, strict=True):
+        assert_near(share=1e-6, rate=(mean, activity.spikes.mean((0, 1))))
+    wrong = float((CountCrossEntropy().scores(out).argmax(1) != torch.arange(3)).float().mean())
+    spikes = sum(float(activity.spikes.detach().sum()) for activity in spiking) / 3
+    found = OfOutput("spikes", CountCrossEntropy())(network, x, torch.arange(3))
+    assert found.item() == pytest.approx(wrong + 1e-4 * spikes)
+
+
 # Runs
 
 

@@ -4,7 +4,7 @@ Every consumer reads this: kernels' dispatch, chip, exporters, online rules, sea
 layer says what it is for; whether it computes exactly what its class does is `model/exact.py`'s question.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -16,6 +16,7 @@ from snn_bp.model.constrained import ConstrainedLinear
 from snn_bp.model.modules import Delays, DropoutOverTime, Joint, Neurons, Shape, SumPool
 from snn_bp.model.own_module import OverTime, Stateful
 from snn_bp.model.temporal import CausalConv, DelayedLinear
+from snn_bp.neurons import is_spiking
 
 Role: TypeAlias = Literal[
     "weights", "norm", "pool", "flatten", "delay", "dropout", "neurons", "joint", "over time", "stateful", "other"
@@ -172,6 +173,21 @@ def joined(network: Layers, joint: LayerAt, x: Tensor, run: Callable[[list[Layer
     if next(branches, None) is not None:
         raise SnnError(f"{network.name(joint.path)}: its forward should run each branch once and in order.")
     return out
+
+
+def rated_neurons(row: Sequence[LayerAt]) -> list[LayerAt]:
+    """The layers of neurons in order, without readouts side by side: those that end the branches of a last joint."""
+    readouts = {part.path for part in _ends(row[-1]) if not is_spiking(part.layer.neuron)}  # type: ignore[arg-type]
+    return [part for part in every_part(row) if part.role == "neurons" and part.path not in readouts]
+
+
+def _ends(part: LayerAt) -> Iterator[LayerAt]:
+    """The neurons that end the branches of a joint, or the joints that do."""
+    for branch in part.branches:
+        if branch and branch[-1].role == "neurons":
+            yield branch[-1]
+        elif branch:
+            yield from _ends(branch[-1])
 
 
 def tree(row: Iterable[LayerAt]) -> tuple[Block | Fork, ...]:

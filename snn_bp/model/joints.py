@@ -60,7 +60,8 @@ class Parallel:
 
     "concat" puts them one behind the other along the first axis of a step, that of neurons or channels; the other axes
     agree. "add" takes outputs of one shape. A branch `()` hands the input on: `Parallel((), (Conv(8, 3, padding=1),))`
-    is a dense skip. `rows=` takes the branches as one tuple.
+    is a dense skip, and `Parallel((Dense(10), LI(beta=0.9)), (Dense(3), LI(beta=0.8)))` in the end is two readouts.
+    `rows=` takes the branches as one tuple.
     """
 
     rows: tuple[Annotated[Row, Called("a tuple of layers, as (Dense(10), LIF(beta=0.9))")], ...] = field(

@@ -14,7 +14,7 @@ from snn_bp.errors import SnnError, check_choice, check_kind, check_seed, shown
 from snn_bp.kernels import runs_compiled
 from snn_bp.kernels.around import has_hooks_on_every_module
 from snn_bp.kernels.cpu.chain import Memory
-from snn_bp.model.blocks import WITH_STATE, LayerAt, Path, every_part, joined, parts_of, role_of
+from snn_bp.model.blocks import WITH_STATE, LayerAt, Path, every_part, joined, parts_of, rated_neurons, role_of
 from snn_bp.model.build import build_row
 from snn_bp.model.exact import is_exact
 from snn_bp.model.inputs import check_input, check_states
@@ -124,7 +124,8 @@ class Network(nn.Module):
     ) -> tuple[Tensor, list[Tensor], NetworkState]:
         """As `run`, and between its two values the mean output of each neuron of every layer but the last.
 
-        For neurons that spike that is their rate, in spikes per step over time and batch; gradients flow through it.
+        Readouts side by side, at the end of the branches of a last joint, are the last layer too. For neurons that
+        spike that is their rate, in spikes per step over time and batch; gradients flow through it.
         `mask` `[time, batch]` is True where a recording has a step, None where all have every step: means, and the
         statistics that norms take in training, count those only. What comes out of the others means nothing.
         """
@@ -133,6 +134,11 @@ class Network(nn.Module):
         if mask is not None:
             check_mask(x, mask, row, self.name)
         x = self._run(row, x, states, ran, final=True)
+        if row[-1].role == "joint":
+            rated = {part.path for part in rated_neurons(row)}
+            neurons = (part.path for part in every_part(row) if part.role == "neurons")
+            means = [mean for path, mean in zip(neurons, ran.means, strict=True) if path in rated]
+            return x, means, tuple(ran.states)
         hidden = sum(part.role == "neurons" for part in every_part(row)) - (row[-1].role == "neurons")
         return x, ran.means[:hidden], tuple(ran.states)
 

@@ -7,9 +7,9 @@ from typing import Literal, TypeAlias
 from torch import Tensor
 
 from snn_bp.errors import SnnError, check_choice, check_number
-from snn_bp.model.blocks import every_part, parts_of
+from snn_bp.model.blocks import parts_of, rated_neurons
 from snn_bp.model.losses import Loss, RateBounds, loss_of, scores_of
-from snn_bp.model.network import Network, has_state, neuron_of
+from snn_bp.model.network import Network, neuron_of
 from snn_bp.neurons import is_spiking
 from snn_bp.runs.experiment import Train
 
@@ -47,7 +47,7 @@ class OfOutput:
         wrong = (scores_of(self.loss, out).argmax(1) != targets).float().mean()
         if self.kind == "accuracy":
             return wrong
-        layers = [part.layer for part in every_part(parts_of(network)) if has_state(part.layer)]
+        layers = [part.layer for part in rated_neurons(parts_of(network))]
         every = [*means, out.mean((0, 1))][: len(layers)]
         spikes = [mean.sum() for mean, layer in zip(every, layers, strict=True) if is_spiking(neuron_of(layer))]
         return wrong + self.spike_penalty * len(out) * sum(spikes)
