@@ -5,6 +5,7 @@ layers adds what it starts from. Outputs side by side are a sum too: each passes
 it to its place among all neurons or channels, which is exact, and which readers know.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple, TypeAlias
@@ -21,7 +22,7 @@ from snn_bp.model.layers import Shape
 from snn_bp.model.modules import Joint
 
 Signal: TypeAlias = tuple[str, ...]  # the nodes that are added up, in the order in which they are
-MAX_LOOKED_AT = 1_000_000  # signals, until it is found where branches fork: files of others may be any graph
+MAX_LOOKED_AT = 300_000  # signals, until it is found where branches fork: files of others may be any graph
 DEEPEST = 50  # levels of joints
 
 
@@ -174,12 +175,17 @@ class _Tree:
 
     def _found_fork(self, end: Signal) -> Branches | None:
         behind = {name: self._behind((name,)) for name in end}
-        starts = {key: signal for signals in behind.values() for key, signal in signals.items()}
-        starts |= {key: tuple(name for name in end if name in key) for key in starts if key < set(end)}
+        counts = Counter(key for signals in behind.values() for key in signals)
+        whole = set(end)
+        added = {key for key in counts if key < whole}  # which the sum takes too
+        starts = [key for key, count in counts.items() if count + len(key) * (key in added) >= len(end)]
         for key in sorted(starts, key=lambda key: -max(map(self.order.__getitem__, key))):
-            ways = [name for name in end if not (key < set(end) and name in key)]
-            if all(key in behind[name] for name in ways) and (ends := self._parted(starts[key], end, ways)):
-                return self._joined(starts[key], ends)
+            ways = [name for name in end if not (key in added and name in key)]
+            if not all(key in behind[name] for name in ways):
+                continue
+            start = tuple(name for name in end if name in key) if key in added else behind[ways[0]][key]
+            if ends := self._parted(start, end, ways):
+                return self._joined(start, ends)
         return None
 
     def _parted(self, start: Signal, end: Signal, ways: list[str]) -> list[Signal] | None:
