@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from snn_bp import Run, SnnError, resume, train, training
 from snn_bp.cli import app
+from snn_bp.reports import sections
 from snn_bp.runs.definitions import hashes
 from snn_bp.runs.experiment import from_json, override, to_json
 from snn_bp.runs.experiment_file import read_file, read_names
@@ -189,6 +190,16 @@ def test_a_changed_definition_in_the_run_is_named(mine, few_digits, tmp_path):
     file.unlink()
     with pytest.raises(SnnError, match=r"mine\.py:F is missing since the run began, and 12 more"):
         Run(run.path)
+
+
+def test_the_page_of_a_run_lists_own_definitions(mine, few_digits, tmp_path):
+    run = train(override(read_file(mine), ["train.epochs=1"])[0], tmp_path / "run", quiet=True)
+
+    section = sections.configuration(run)
+
+    (table,) = (each for each in section.folded if each.head == ("definition", "hash"))
+    assert dict(table.rows) == {name: digest[:8] for name, digest in Code.of(read_file(mine)).hashes.items()}
+    assert any("TET(weight=0.1)" in value for _, value in section.tables[1].rows)
 
 
 def test_a_run_stands_where_another_of_the_same_code_is_removed(mine, few_digits, tmp_path):

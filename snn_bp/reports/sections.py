@@ -79,7 +79,8 @@ def configuration(run: Run) -> Section:
     plain = replace(experiment, data=_at_defaults(experiment.data), train=Train())
     wanted, usual = settings(experiment), settings(plain)
     layers = [(path, written(layer)) for path, layer in _listed(experiment.model)]
-    rest = [(key, value) for key, value in wanted.items() if not key.startswith("model.")]
+    rest = [(key, value) for key, value in wanted.items() if not key.startswith(("model.", "code."))]
+    own = [(key.removeprefix("code."), value) for key, value in wanted.items() if key.startswith("code.")]
     always = ("data.name", "data.step_ms", "data.steps", "train.epochs", "train.lr", "seed")
     changed = [(key, value) for key, value in rest if key in always or usual[key] != value]
     same = [each for each in rest if each not in changed]
@@ -97,7 +98,10 @@ def configuration(run: Run) -> Section:
                 "Data, training and seed, where they are not the default", ("setting", "value"), changed, numbers=False
             ),
         ],
-        folded=[Table("Settings at their defaults", ("setting", "value"), same, numbers=False)],
+        folded=[
+            Table("Settings at their defaults", ("setting", "value"), same, numbers=False),
+            *([Table("Definitions of one's own, in code/", ("definition", "hash"), own, numbers=False)] if own else []),
+        ],
     )
 
 
