@@ -203,7 +203,7 @@ def compare(name: str, dtype: torch.dtype) -> dict[str, Any]:
     for out in outs:
         F.cross_entropy(out.mean(0), targets).backward()
     spikes = [(each.spikes, there) for each, there in zip(activities, sent, strict=True)]
-    gradients = [
+    gradients: list[tuple[Any, Any]] = [
         (weight.grad, copy.grad)
         for ours, at in zip(mine, theirs, strict=True)
         for weight, copy in zip(ours.parameters(), at.parameters(), strict=True)
