@@ -40,6 +40,7 @@ from snn_bp import (
     MeanAbsoluteError,
     MeanSquaredPotential,
     MembraneCrossEntropy,
+    Patience,
     Pool,
     RateBounds,
     Recurrent,
@@ -344,6 +345,14 @@ NONSENSE = {
     "target": ("loihi3", None, 1),
     "freeze_norm": (-0.1, 1.5, None, "x", float("nan")),
     "device": (None, 3, ("cpu",), ""),
+    "start": (3, "", "\0", ("runs/a",)),
+    "freeze": (3, "all", (-1,), (1.5,), ("1.2",), None),
+    "lr_of": (3, "x", None, {0: 0}, {0: -1}, {0: "fast"}, {-1: 0.1}, ((1, 2, 3),), {0: float("nan")}),
+    "accumulate": (0, -1, 1.5, None, "x"),
+    "average": (1.0, -0.1, "x", True, float("nan")),
+    "stop": (3, "early", Patience, CountCrossEntropy()),
+    "sampler": ("fair", None, 1),
+    "test": ("now", None, True),
 }
 
 

@@ -148,7 +148,12 @@ def _own_part(value: Any, where: str) -> Any:
 
 def _transform_to_json(transform: Any) -> Any:
     own = isinstance(transform, FunctionType) or is_own_dataclass(type(transform))
-    return to_json(transform) if own else transform_to_json(transform)
+    if not own:
+        return transform_to_json(transform)
+    try:
+        return to_json(transform)
+    except SnnError as cause:
+        raise SnnError(f"data.transforms: {cause}") from None
 
 
 def from_json(content: Any, code: Loaded | None = None) -> Any:
@@ -342,12 +347,12 @@ def _changed(value: Any, path: list[str], new: Any, key: str, whole: Experiment)
 
 
 def _nearest_key(head: str, known: list[str], whole: Experiment) -> str:
-    """Points to the nearest of the parts that are there, else to the part of this name elsewhere."""
-    close = difflib.get_close_matches(head, known, n=1)
+    """Points to the part of this very name elsewhere, else to the nearest of those that are there, or elsewhere."""
+    names: dict[str, str] = {}
+    for key in _keys(whole, ""):
+        names.setdefault(key.rpartition(".")[2], key)
+    close = [names[head]] if head in names else difflib.get_close_matches(head, known, n=1)
     if not close:
-        names: dict[str, str] = {}
-        for key in _keys(whole, ""):
-            names.setdefault(key.rpartition(".")[2], key)
         close = [names[name] for name in difflib.get_close_matches(head, names, n=1)]
     return f"Did you mean {close[0]!r}?" if close else nearest(head, known)
 
