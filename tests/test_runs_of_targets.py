@@ -37,6 +37,7 @@ from snn_bp import (
     train,
 )
 from snn_bp.data import Dataset
+from snn_bp.instruments import diagnose_course
 from snn_bp.model.metrics import metric_for, value_of
 from snn_bp.model.targets import KINDS, PER_STEP, UNLABELLED, Targets
 from snn_bp.runs.answers import Answers
@@ -238,6 +239,20 @@ def test_doctor_and_page_speak_of_any_kind(kind, finished):
     name = run.results()["test"]["metric"].replace("_", " ")
     assert f"test {name}" in page and "This part is missing" not in page
     assert ("true classes down" in page) == kind.startswith("class")
+
+
+@pytest.mark.parametrize(
+    "kind, metric", (("class per step", F1()), ("vector", None), ("labels", None), ("class", None)), ids=str
+)
+def test_a_course_no_better_than_one_answer_for_all_is_at_chance(kind, metric):
+    dataset = dataset_of(kind)
+    experiment = experiment_of(dataset, **({} if metric is None else {"metric": metric}))
+    name = metric_for(experiment.train, dataset.targets).name
+    bad, good = (1e9, 0.0) if name == "mae" else (0.0, 1.0)
+
+    for value, kinds in ((bad, ["chance level"]), (good, [])):
+        rows = [{f"{split}_{name}": value for split in ("train", "validation")}] * 5
+        assert [each.kind for each in diagnose_course(rows, dataset, experiment, finished=True)] == kinds
 
 
 @EVERY

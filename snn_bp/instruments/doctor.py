@@ -12,7 +12,7 @@ from torch import Tensor
 
 from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError
-from snn_bp.instruments.constant import accuracies, answers_well, find_constant_answer
+from snn_bp.instruments.constant import accuracies, answers_well, find_constant_answer, has_accuracies
 from snn_bp.instruments.faults import find_leaked_state, find_shifted_labels, find_stale_cache, find_unrelated_labels
 from snn_bp.instruments.findings import Finding, Report
 from snn_bp.instruments.inputs import find_changed_recordings, find_faults_of_recordings, find_window
@@ -77,9 +77,9 @@ def diagnose_course(
 ) -> list[Finding]:  # fmt: skip
     """What the rows of `metrics.csv` say: chance level, or overfitting; `causes` stand in other findings.
 
-    Overfitting is looked for where targets are classes: of other metrics nobody knows how large a gap is usual.
+    Overfitting is looked for where accuracies are known: of other metrics nobody knows how large a gap is usual.
     """
-    if not dataset.targets.are_classes:
+    if not has_accuracies(rows, dataset):
         return find_constant_answer(rows, dataset, experiment.train_at_step(), finished=finished, causes=causes)
     rows, labels, counts = accuracies(rows, dataset)
     if chance := find_chance_level(rows, labels, finished=finished, causes=causes, counts=counts):
