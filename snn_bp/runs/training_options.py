@@ -37,7 +37,7 @@ class Start:
     but: LayerKeys = ()
 
     def __post_init__(self) -> None:
-        if self.run == "":
+        if isinstance(self.run, str) and not self.run:
             raise SnnError("Start(run=''): it should be the folder of a run, as Start('runs/a').")
         object.__setattr__(self, "run", str(as_path("Start(run)", self.run)))
         check_fields(self)
