@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from snn_bp import Run, SnnError, predict, resume, train
+from snn_bp.reports import sections
 from snn_bp.runs.experiment import override
 from snn_bp.runs.experiment_file import read_file
 
@@ -70,6 +71,13 @@ def test_the_bars_are_told_apart(trained):
 
     assert results["test"]["accuracy"] >= 0.9
     assert json.loads((trained.path / "data.json").read_text())["class_names"] == ["down", "left", "right", "up"]
+
+
+def test_the_page_says_where_the_files_are(trained, bars):
+    asked = dict(sections.configuration(trained).tables[1].rows)
+
+    assert asked["data.name"] == "'folder'" and asked["data.sensor"] == "(346, 260, 2)"
+    assert asked["data.root"] == repr(str(bars / "npy"))
 
 
 def test_evt3_files_of_the_same_events_give_the_same_run(trained, bars):

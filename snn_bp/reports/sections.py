@@ -82,7 +82,11 @@ def configuration(run: Run) -> Section:
     rest = [(key, value) for key, value in wanted.items() if not key.startswith(("model.", "code."))]
     own = [(key.removeprefix("code."), value) for key, value in wanted.items() if key.startswith("code.")]
     always = ("data.name", "data.step_ms", "data.steps", "train.epochs", "train.lr", "seed")
-    changed = [(key, value) for key, value in rest if key in always or usual[key] != value]
+    changed = [
+        (key, value)
+        for key, value in rest
+        if key in always or usual[key] != value or (key in ("data.root", "data.sensor") and value != "None")
+    ]
     same = [each for each in rest if each not in changed]
     recorded = _json(run, "provenance.json")
     changes = recorded.get("changes", [])
@@ -287,7 +291,7 @@ def origin(run: Run) -> Section:
 
 def _at_defaults(data: Data) -> Data:
     """The same recordings at the same steps, and everything else that is not said."""
-    kept = ("name", "source", "step_ms", "steps")
+    kept = ("name", "source", "root", "sensor", "step_ms", "steps")
     return replace(data, **{field.name: field.default for field in fields(data) if field.name not in kept})
 
 
