@@ -66,7 +66,7 @@ from snn_bp.surrogates import (
     Surrogate,
     Triangular,
 )
-from snn_bp.training.loop import finish, resume, train, training
+from snn_bp.trainer.loop import finish, resume, train, training
 
 if TYPE_CHECKING:
     from snn_bp.verification.replayed import export, verify

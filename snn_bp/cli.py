@@ -28,10 +28,10 @@ from snn_bp.runtime.process import leave
 from snn_bp.runtime.signals import end_with_interrupt
 from snn_bp.searches import resume_search
 from snn_bp.searches import search as search_weights
-from snn_bp.training.dry_run import dry_run as show_dry_run
-from snn_bp.training.loop import resume as resume_run
-from snn_bp.training.loop import train as train_run
-from snn_bp.training.progress import results_line
+from snn_bp.trainer.dry_run import dry_run as show_dry_run
+from snn_bp.trainer.loop import resume as resume_run
+from snn_bp.trainer.loop import train as train_run
+from snn_bp.trainer.progress import results_line
 
 app = typer.Typer(
     name="snn-bp",

@@ -19,7 +19,7 @@ from snn_bp import LIF, BatchNorm, Data, Dense, Experiment, Flatten, Run, Train
 from snn_bp.data import Dataset, load
 from snn_bp.files import read_object
 
-training = importlib.import_module("snn_bp.training.loop")  # as an attribute of the package, `train` is the function
+training = importlib.import_module("snn_bp.trainer.loop")
 evaluation = importlib.import_module("snn_bp.runs.evaluation")
 cli = importlib.import_module("snn_bp.cli")
 

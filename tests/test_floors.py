@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "snn_bp"
 # the entries of the package from the ground up; each has a rank of its own and imports from those before it only
 FLOORS = (
     "errors", "files", "runtime", "equations", "surrogates", "neurons", "kernels", "model", "data", "chip", "runs",
-    "exchange", "instruments", "training", "searches", "reports", "verification", "cli", "__main__",
+    "exchange", "instruments", "trainer", "searches", "reports", "verification", "cli", "__main__",
 )  # fmt: skip
 ONLY_IN = {
     "numba": {"kernels"},

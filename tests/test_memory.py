@@ -28,8 +28,8 @@ from snn_bp import (
 )
 from snn_bp.data import load
 from snn_bp.errors import SnnError
-from snn_bp.training import memory  # as an attribute of the package, `training` is the function
-from snn_bp.training.loop import check_trainable
+from snn_bp.trainer import memory
+from snn_bp.trainer.loop import check_trainable
 
 NEURON = LIF(beta=0.9, reset="zero")
 DENSE = (Flatten(), Dense(20), BatchNorm(), NEURON, Dense(10), NEURON)

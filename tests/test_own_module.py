@@ -50,7 +50,7 @@ from snn_bp.reports.plots.pictures import save_plots
 from snn_bp.runs.evaluation import count_activity
 from snn_bp.runs.experiment import from_json, override, to_json
 from snn_bp.runs.own_code import Code
-from snn_bp.training.memory import estimate
+from snn_bp.trainer.memory import estimate
 
 few_digits = runs.few_digits
 N = LIF(beta=0.9)

@@ -52,7 +52,7 @@ from snn_bp.reports.plots.pictures import save_plots
 from snn_bp.runs.evaluation import count_activity
 from snn_bp.runs.experiment import from_json, override, to_json
 from snn_bp.searches.objective import OfOutput
-from snn_bp.training.memory import estimate
+from snn_bp.trainer.memory import estimate
 
 few_digits = runs.few_digits
 N = LIF(beta=0.8, threshold=0.5)

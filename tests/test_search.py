@@ -41,7 +41,7 @@ from snn_bp.runtime.signals import Stopped
 from snn_bp.searches import OfOutput, Search, resume_search, search, searchers
 from snn_bp.searches import population as valuing
 from snn_bp.searches.methods import METHODS, Evolution
-from snn_bp.training.loop import make_optimizer, resume, train_step
+from snn_bp.trainer.loop import make_optimizer, resume, train_step
 
 DATA = Data("digits", step_ms=104, steps=3, downsample=2, batch=8, translate_px=2)
 MODEL = (Pool(8, kind="sum"), Flatten(), Dense(10), LIF(beta=0.7))  # 90 weights

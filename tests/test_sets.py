@@ -14,7 +14,7 @@ from snn_bp.model.losses.values import squared_distances
 from snn_bp.runs.experiment import Experiment, override
 from snn_bp.runs.experiment_file import read_file
 from snn_bp.runs.folder import Run
-from snn_bp.training.loop import train
+from snn_bp.trainer.loop import train
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 

@@ -31,7 +31,7 @@ from snn_bp.model.finite import first_nonfinite
 from snn_bp.model.operations import operations
 from snn_bp.runs.evaluation import layer_activity
 from snn_bp.runs.experiment import Train, from_json, to_json
-from snn_bp.training.optimizer import make_optimizer, sharpen_delays
+from snn_bp.trainer.optimizer import make_optimizer, sharpen_delays
 
 NEURON = LIF(beta=0.9)
 FLAT = (TemporalConv(6, 3, dilation=2), NEURON, DelayedDense(5, 4), NEURON, DelayedDense(3, 6), LI(beta=0.9))

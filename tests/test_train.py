@@ -48,7 +48,7 @@ from snn_bp import (
 )  # fmt: skip
 from snn_bp.model.finite import first_nonfinite
 from snn_bp.model.start import start_alive
-from snn_bp.training.loop import Stopped, learning_rate, make_optimizer, train_step
+from snn_bp.trainer.loop import Stopped, learning_rate, make_optimizer, train_step
 
 few_digits, finished = runs.few_digits, runs.finished
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -483,7 +483,7 @@ def own(kind):
 
 def test_a_step_leaves_torchs_compiler_alone():
     program = (
-        "import sys, torch; from snn_bp import *; from snn_bp.training.loop import *;"
+        "import sys, torch; from snn_bp import *; from snn_bp.trainer.loop import *;"
         "n = Network((Dense(2), LIF(beta=0.5)), (3,)); o = make_optimizer(n, Train());"
         "train_step(n, o, torch.ones(4, 2, 3), torch.tensor([0, 1]), Train());"
         "o.load_state_dict(o.state_dict()); print('torch._dynamo' in sys.modules)"

@@ -28,9 +28,9 @@ from snn_bp import (
 )  # fmt: skip
 from snn_bp.data import load
 from snn_bp.runs.experiment import from_json, override, to_json
-from snn_bp.training.optimizer import make_optimizer, train_step
-from snn_bp.training.sampling import batches_of_epoch
-from snn_bp.training.weights import freeze_layers, start_from
+from snn_bp.trainer.optimizer import make_optimizer, train_step
+from snn_bp.trainer.sampling import batches_of_epoch
+from snn_bp.trainer.weights import freeze_layers, start_from
 
 few_digits = few_digits
 BATCHES = 5  # an epoch of 150 recordings

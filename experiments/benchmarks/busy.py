@@ -21,7 +21,7 @@ ROUNDS = 3
 STEPS = """
 import runpy, statistics, time
 from snn_bp.data import load
-from snn_bp.training.loop import make_optimizer, train_step
+from snn_bp.trainer.loop import make_optimizer, train_step
 experiment = runpy.run_path({file!r})["experiment"]
 dataset = load(experiment.data, quiet=True)
 network = experiment.network(dataset.shape)

@@ -41,7 +41,7 @@ from snn_bp.model.modules import Neurons
 from snn_bp.model.start import start_alive
 from snn_bp.runs.evaluation import evaluate_network
 from snn_bp.runs.provenance import machine, version
-from snn_bp.training.loop import learning_rate, make_optimizer, train_step
+from snn_bp.trainer.loop import learning_rate, make_optimizer, train_step
 
 sys.path.insert(0, str(Path(__file__).parent))
 from doctor_runs import RUNS, healthy, planted, shipped

@@ -21,7 +21,7 @@ from snn_bp.data import Dataset, load
 from snn_bp.instruments import Report, diagnose, doctor
 from snn_bp.runs import folder as run_folder
 from snn_bp.runs.experiment import override
-from snn_bp.training import loop
+from snn_bp.trainer import loop
 
 HEALTHY = Experiment(
     data=Data("digits", step_ms=52, steps=6, downsample=2, batch=32),

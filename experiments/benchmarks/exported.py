@@ -21,7 +21,7 @@ from snn_bp.files import write_json
 from snn_bp.runs.experiment import override
 from snn_bp.runs.experiment_file import read_file
 from snn_bp.runs.provenance import machine, version
-from snn_bp.training.loop import resume, train
+from snn_bp.trainer.loop import resume, train
 from snn_bp.verification.replayed import export, verify
 
 PACKAGES = ("snn_bp", "torch", "numpy", "numba", "tonic", "nir", "h5py")

@@ -26,7 +26,7 @@ from snn_bp.instruments.online import compare_to_bptt, eprop, objective, ottt
 from snn_bp.model.start import start_alive
 from snn_bp.runs.evaluation import evaluate_network
 from snn_bp.runs.provenance import machine, version
-from snn_bp.training.loop import make_optimizer
+from snn_bp.trainer.loop import make_optimizer
 
 DATA = Data(
     "digits", step_ms=26, steps=12, downsample=2, batch=64, translate_px=2

@@ -38,7 +38,7 @@ from snn_bp import train as train_run
 from snn_bp.data import Dataset, load
 from snn_bp.files import write_json
 from snn_bp.runs.provenance import machine, version
-from snn_bp.training import memory
+from snn_bp.trainer import memory
 
 RESULTS = Path(__file__).parents[1] / "results" / "memory.json"
 NEURON = LIF(beta=0.9, reset="zero")
@@ -125,9 +125,9 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
-        import snn_bp.training.loop  # noqa: F401
+        import snn_bp.trainer.loop  # noqa: F401
 
-        sys.modules["snn_bp.training.loop"].load = _load_few  # type: ignore[attr-defined]
+        sys.modules["snn_bp.trainer.loop"].load = _load_few  # type: ignore[attr-defined]
         print(json.dumps(measured(CASES[sys.argv[2]])))
     else:
         main()

@@ -37,7 +37,7 @@ from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
 from snn_bp.neurons import IF, LI, LIF, CubaLIF
 from snn_bp.runs.provenance import machine, version
-from snn_bp.training.loop import train
+from snn_bp.trainer.loop import train
 
 PACKAGES = ("snn_bp", "nir", "nirtorch", "snntorch", "norse", "spikingjelly", "torch", "numpy")
 STEP_S, STEPS, BATCH = 1e-4, 100, 4

@@ -23,7 +23,7 @@ STEP = """
 import runpy
 from snn_bp.data import load
 from snn_bp.model.start import start_alive
-from snn_bp.training.loop import make_optimizer, train_step
+from snn_bp.trainer.loop import make_optimizer, train_step
 experiment = runpy.run_path({file!r})["experiment"]
 dataset = load(experiment.data, quiet=True)
 network = experiment.network(dataset.shape)

@@ -27,11 +27,11 @@ from snn_bp.searches.population import norms_of
 from snn_bp.searches.record import Row, Search
 from snn_bp.searches.saving import Position, position_of, read_asked, save, save_row
 from snn_bp.searches.searchers import Backpropagation, Population
-from snn_bp.training.feasibility import check_trainable
-from snn_bp.training.loop import SAVE_SECONDS
-from snn_bp.training.memory import PROBED
-from snn_bp.training.optimizer import make_device
-from snn_bp.training.progress import show
+from snn_bp.trainer.feasibility import check_trainable
+from snn_bp.trainer.loop import SAVE_SECONDS
+from snn_bp.trainer.memory import PROBED
+from snn_bp.trainer.optimizer import make_device
+from snn_bp.trainer.progress import show
 
 MethodName: TypeAlias = Literal["ga", "pso", "es", "bptt"]
 ROWS = 40  # rows of the curve, the budget growing by the same factor from one to the next

@@ -12,7 +12,7 @@ from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.folder import SEARCH_FILE, Run
 from snn_bp.searches.record import Row
 from snn_bp.searches.searchers import Backpropagation, Population
-from snn_bp.training.saving import check_nothing_trained
+from snn_bp.trainer.saving import check_nothing_trained
 
 
 @dataclass

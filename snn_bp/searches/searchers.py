@@ -14,7 +14,7 @@ from snn_bp.runs.experiment import Train
 from snn_bp.searches.methods import Method
 from snn_bp.searches.objective import Objective
 from snn_bp.searches.population import load_point, norms_of, value_points
-from snn_bp.training.optimizer import (
+from snn_bp.trainer.optimizer import (
     explain_nonfinite,
     freeze_norm,
     learning_rate,

@@ -16,7 +16,7 @@ from snn_bp.data.definition import made_from
 from snn_bp.errors import SnnError
 from snn_bp.model.targets import UNLABELLED, Targets
 from snn_bp.runs.experiment_file import read_file
-from snn_bp.training.memory import estimate
+from snn_bp.trainer.memory import estimate
 
 EVENT = [("x", np.int16), ("y", np.int16), ("p", np.int8), ("t", np.int64)]
 

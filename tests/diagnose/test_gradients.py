@@ -38,7 +38,7 @@ from snn_bp.kernels import runs_reference
 from snn_bp.kernels.cpu import chain_shard
 from snn_bp.model.losses import CountCrossEntropy, FirstSpike
 from snn_bp.model.start import start_alive
-from snn_bp.training.progress import layer_updates
+from snn_bp.trainer.progress import layer_updates
 
 TARGETS = torch.tensor([0, 2, 1])
 

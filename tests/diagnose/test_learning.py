@@ -12,7 +12,7 @@ from snn_bp.instruments import diagnose_course, diagnose_rate, diagnose_updates
 from snn_bp.instruments.learning import at_chance, best_constant, find_chance_level, find_overfitting
 from snn_bp.model.start import start_alive
 from snn_bp.runs.experiment import override
-from snn_bp.training.progress import layer_updates
+from snn_bp.trainer.progress import layer_updates
 
 TEN = np.arange(400) % 10
 MODEL = (Flatten(), Dense(12), BatchNorm(), LIF(beta=0.7), Dense(10), BatchNorm(), LIF(beta=0.7))

@@ -46,7 +46,7 @@ from snn_bp.chip.replay import simulate
 from snn_bp.cli import app, guarded
 from snn_bp.files.hdf5 import read_hdf5
 from snn_bp.model.targets import Targets
-from snn_bp.training.loop import train
+from snn_bp.trainer.loop import train
 from snn_bp.verification.netx import apart, verify_netx
 from snn_bp.verification.replayed import export, verify
 from snn_bp.verification.result import Verification, first_difference

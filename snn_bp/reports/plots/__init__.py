@@ -3,13 +3,13 @@
 from snn_bp.reports.plots.backward import error_map as error_map
 from snn_bp.reports.plots.backward import raster as raster
 from snn_bp.reports.plots.backward import surrogate_window as surrogate_window
+from snn_bp.reports.plots.curves import layer_curves as layer_curves
+from snn_bp.reports.plots.curves import training_curves as training_curves
 from snn_bp.reports.plots.events import event_movie as event_movie
 from snn_bp.reports.plots.events import event_strip as event_strip
 from snn_bp.reports.plots.pictures import Picture as Picture
 from snn_bp.reports.plots.pictures import save_plots as save_plots
 from snn_bp.reports.plots.results import confusion_matrix as confusion_matrix
 from snn_bp.reports.plots.results import prediction_scatter as prediction_scatter
-from snn_bp.reports.plots.training import layer_curves as layer_curves
-from snn_bp.reports.plots.training import training_curves as training_curves
 from snn_bp.reports.plots.weights import weight_filters as weight_filters
 from snn_bp.reports.plots.weights import weight_histogram as weight_histogram

@@ -3,7 +3,7 @@
 from snn_bp.errors import SnnError
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.folder import Run
-from snn_bp.training.progress import Progress
+from snn_bp.trainer.progress import Progress
 
 
 def newest_checkpoint(run: Run, progress: Progress) -> Checkpoint | None:

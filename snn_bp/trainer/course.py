@@ -18,13 +18,13 @@ from snn_bp.model.start import start_alive
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.folder import Run
 from snn_bp.runs.provenance import note_start
-from snn_bp.training.feasibility import check_chip
-from snn_bp.training.memory import PROBED, TRACED
-from snn_bp.training.optimizer import learning_rate, make_device, make_optimizer
-from snn_bp.training.progress import Progress, Tally
-from snn_bp.training.sampling import batches_of_epoch
-from snn_bp.training.saving import repair_best
-from snn_bp.training.weights import Average, freeze_layers, start_from
+from snn_bp.trainer.feasibility import check_chip
+from snn_bp.trainer.memory import PROBED, TRACED
+from snn_bp.trainer.optimizer import learning_rate, make_device, make_optimizer
+from snn_bp.trainer.progress import Progress, Tally
+from snn_bp.trainer.sampling import batches_of_epoch
+from snn_bp.trainer.saving import repair_best
+from snn_bp.trainer.weights import Average, freeze_layers, start_from
 
 
 class Course:

@@ -7,9 +7,9 @@ from snn_bp.model.blocks import every_part, own_weights, parts_of
 from snn_bp.model.start import start_alive
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runtime.capacity import free
-from snn_bp.training import memory
-from snn_bp.training.feasibility import check_chip, check_trainable
-from snn_bp.training.optimizer import make_optimizer, train_step
+from snn_bp.trainer import memory
+from snn_bp.trainer.feasibility import check_chip, check_trainable
+from snn_bp.trainer.optimizer import make_optimizer, train_step
 
 
 def dry_run(experiment: Experiment, dataset: Dataset) -> None:

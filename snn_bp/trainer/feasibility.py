@@ -16,10 +16,10 @@ from snn_bp.model.network import Network
 from snn_bp.model.plan import has_chain
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runs.training_options import Train
-from snn_bp.training.memory import check_memory
-from snn_bp.training.optimizer import make_device, make_optimizer
-from snn_bp.training.sampling import class_chances
-from snn_bp.training.weights import freeze_layers
+from snn_bp.trainer.memory import check_memory
+from snn_bp.trainer.optimizer import make_device, make_optimizer
+from snn_bp.trainer.sampling import class_chances
+from snn_bp.trainer.weights import freeze_layers
 
 
 def check_trainable(experiment: Experiment, dataset: Dataset) -> None:

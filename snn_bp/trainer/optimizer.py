@@ -16,7 +16,7 @@ from snn_bp.model.network import Network
 from snn_bp.model.targets import Kind, pieces_of
 from snn_bp.runs.experiment import Train
 from snn_bp.runtime.optimizers import without_compiler
-from snn_bp.training.weights import rate_factors
+from snn_bp.trainer.weights import rate_factors
 
 
 class Step(NamedTuple):

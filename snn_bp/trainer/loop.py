@@ -26,14 +26,14 @@ from snn_bp.runs.folder import Run
 from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runtime.signals import Stopped as Stopped
 from snn_bp.runtime.signals import noted_signals
-from snn_bp.training.course import Course
-from snn_bp.training.feasibility import check_trainable
-from snn_bp.training.optimizer import Step, explain_nonfinite, freeze_norm, joined, sharpen_delays, train_step
-from snn_bp.training.optimizer import learning_rate as learning_rate
-from snn_bp.training.optimizer import make_optimizer as make_optimizer
-from snn_bp.training.progress import Progress, Tally, layer_updates, results_line
-from snn_bp.training.saving import newest_checkpoint, repair_best
-from snn_bp.training.weights import start_from
+from snn_bp.trainer.course import Course
+from snn_bp.trainer.feasibility import check_trainable
+from snn_bp.trainer.optimizer import Step, explain_nonfinite, freeze_norm, joined, sharpen_delays, train_step
+from snn_bp.trainer.optimizer import learning_rate as learning_rate
+from snn_bp.trainer.optimizer import make_optimizer as make_optimizer
+from snn_bp.trainer.progress import Progress, Tally, layer_updates, results_line
+from snn_bp.trainer.saving import newest_checkpoint, repair_best
+from snn_bp.trainer.weights import start_from
 
 SAVE_SECONDS = 20.0
 

@@ -17,7 +17,7 @@ from snn_bp.model.network import Network
 from snn_bp.model.targets import Targets
 from snn_bp.runs.folder import Run
 from snn_bp.runs.records import figure_in_words, figure_of
-from snn_bp.training.optimizer import Step
+from snn_bp.trainer.optimizer import Step
 
 
 @dataclass
