@@ -36,7 +36,7 @@ assert_type(run.results(), dict[str, Any] | None)
 assert_type(run.network("last"), Network)
 x, targets = run.batch("validation")
 assert_type(x, Tensor)
-assert_type(evaluate(run).accuracy, float)
+assert_type(evaluate(run).accuracy, float | None)
 assert_type(search(experiment, method="es", budget=1000), Search)
 
 neuron = LIF(beta=0.9, reset="zero")

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from snn_bp import LIF, ATan, BatchNorm, Boxcar, Data, Dense, FastSigmoid, Flatten, Network, Recurrent, Surrogate, Train
 from snn_bp.data import Dataset, load
-from snn_bp.data.store import Recording
+from snn_bp.data.store import CachedEvents, Recording
 from snn_bp.files import write_json
 from snn_bp.instruments import check_gradients, diagnose, trace
 from snn_bp.instruments.faults import find_leaked_state, find_stale_cache, find_unrelated_labels
@@ -117,10 +117,17 @@ def exploding_recurrence() -> str:
     return str(diagnose(trace(made, *batch(steps=40))))
 
 
+def events_part(dataset: Dataset, name: str) -> CachedEvents:
+    """A part of a data set, which holds events."""
+    part = dataset.parts[name]
+    assert isinstance(part, CachedEvents)
+    return part
+
+
 def stale_cache() -> str:
     """A cache, whole and with the hash of what it holds, that was made from other events than its source has now."""
     loading = importlib.import_module("snn_bp.data.loading")
-    held = load(DATA, quiet=True).parts["test"]
+    held = events_part(load(DATA, quiet=True), "test")
     assert held.folder is not None
 
     def mirrored(first: int, last: int) -> Iterator[Recording]:
@@ -143,7 +150,7 @@ def stale_cache() -> str:
 def shifted_labels() -> str:
     """Test labels counted from one, training labels from zero."""
     dataset = load(DATA, quiet=True)
-    part = dataset.parts["test"]
+    part = events_part(dataset, "test")
     shifted = replace(part, events=replace(part.events, labels=(part.events.labels + 1) % 10))
     return _said(find_unrelated_labels(_without_validation(replace(dataset, parts={**dataset.parts, "test": shifted}))))
 
@@ -151,7 +158,7 @@ def shifted_labels() -> str:
 def misplaced_labels() -> str:
     """Labels in the order of the recordings, one place further."""
     dataset = load(DATA, quiet=True)
-    part = dataset.parts["train"]
+    part = events_part(dataset, "train")
     moved = replace(part, events=replace(part.events, labels=np.random.default_rng(0).permutation(part.events.labels)))
     return _said(find_unrelated_labels(replace(dataset, parts={**dataset.parts, "train": moved})))
 
@@ -192,7 +199,8 @@ def trained(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(how, step=step, steps=epochs * len(batches), batches=len(batches))
             train_step(made, optimizer, *dataset.batch("train", ids, seed=step), how)
-        accuracies.append(round(evaluate_network(made, dataset, "validation", how.loss, counts=False).accuracy, 4))
+        accuracy = evaluate_network(made, dataset, "validation", how.loss, counts=False).accuracy
+        accuracies.append(round(accuracy or 0.0, 4))
     silent = [finding.where for finding in report.findings if finding.kind == "silent"]
     return {"silent": silent, "report": str(report), "validation_accuracy": accuracies}
 

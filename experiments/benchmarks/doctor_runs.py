@@ -18,6 +18,7 @@ import numpy as np
 
 from snn_bp import LIF, BatchNorm, Data, Dense, Experiment, Flatten, Network, Run, Train
 from snn_bp.data import Dataset, load
+from snn_bp.data.store import CachedEvents
 from snn_bp.instruments import Report, diagnose, doctor
 from snn_bp.runs import folder as run_folder
 from snn_bp.runs.experiment import override
@@ -61,7 +62,8 @@ def late(dataset: Dataset) -> Dataset:
     """A clock that starts at 400 ms: no event lies in the window."""
     parts = {
         name: replace(part, folder=None, events=replace(part.events, t=np.asarray(part.events.t) + 400_000))
-        for name, part in dataset.parts.items()
+        for name in dataset.parts
+        if isinstance(part := dataset.parts[name], CachedEvents)
     }
     return replace(dataset, parts=parts)
 
@@ -196,6 +198,7 @@ def shipped(
 
 def _relabelled(dataset: Dataset, change: Callable[[np.ndarray], np.ndarray]) -> Dataset:
     part = dataset.parts["train"]
+    assert isinstance(part, CachedEvents)
     events = replace(part.events, labels=change(part.events.labels))
     return replace(dataset, parts={**dataset.parts, "train": replace(part, folder=None, events=events)})
 

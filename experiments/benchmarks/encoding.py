@@ -33,6 +33,7 @@ from tonic.transforms import ToFrame
 from snn_bp.data import Data, Dataset, load
 from snn_bp.data.catalogue import DATA_SETS
 from snn_bp.data.encode import encode
+from snn_bp.data.store import CachedEvents
 from snn_bp.data.transforms import structured
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "encoding.json"
@@ -65,7 +66,9 @@ def main() -> None:
 
 def compare(dataset: Dataset, *, ids: range, repeats: int) -> dict:
     """Milliseconds for each recording, mean over recordings of medians, and whether the counts are the same."""
-    data, events = dataset.data, dataset.parts["train"].events
+    data, part = dataset.data, dataset.parts["train"]
+    assert isinstance(part, CachedEvents)
+    events = part.events
     by_time = ToFrame(dataset.sensor, time_window=data.step_us, start_time=0, end_time=data.window_us)
     by_count = ToFrame(dataset.sensor, n_time_bins=data.steps)
     medians: dict[str, list[float]] = {"ours": [], "time_window": [], "n_time_bins": []}
