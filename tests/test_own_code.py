@@ -192,6 +192,7 @@ def test_a_changed_definition_in_the_run_is_named(mine, few_digits, tmp_path):
         Run(run.path)
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run_lists_own_definitions(mine, few_digits, tmp_path):
     run = train(override(read_file(mine), ["train.epochs=1"])[0], tmp_path / "run", quiet=True)
 
@@ -202,6 +203,7 @@ def test_the_page_of_a_run_lists_own_definitions(mine, few_digits, tmp_path):
     assert any("TET(weight=0.1)" in value for _, value in section.tables[1].rows)
 
 
+@pytest.mark.slow
 def test_a_run_stands_where_another_of_the_same_code_is_removed(mine, few_digits, tmp_path):
     experiment = override(read_file(mine), ["train.epochs=1"])[0]
     first, second = (train(experiment, tmp_path / name, quiet=True) for name in ("first", "second"))
@@ -261,6 +263,7 @@ def test_a_change_reaches_own_fields_and_names_own_classes(mine):
         override(experiment, ["train.loss=TETT()"], own)
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_trains_once(mine, tmp_path):
     arguments = [
         sys.executable,
@@ -315,6 +318,7 @@ def test_a_class_within_a_function_is_refused():
         to_json(Local())
 
 
+@pytest.mark.slow
 def test_a_notebook_is_a_file_of_its_cells():
     program = """
 import sys, types
@@ -341,6 +345,7 @@ exec(main.In[-1], vars(main))
     )
 
 
+@pytest.mark.slow
 def test_what_was_typed_at_a_prompt_is_refused():
     program = """
 from dataclasses import dataclass

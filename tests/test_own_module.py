@@ -370,6 +370,7 @@ def finished(tmp_path_factory):
         return train(newer(), tmp_path_factory.mktemp("newer") / "whole", quiet=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_digits")
 @pytest.mark.parametrize("truncate", (None, 2))
 def test_a_run_of_newer_layers_resumes_bit_for_bit(truncate, finished, tmp_path, monkeypatch):
@@ -392,6 +393,7 @@ def test_a_run_of_newer_layers_resumes_bit_for_bit(truncate, finished, tmp_path,
     assert {row["layer"] for row in whole.layers() if row.get("rate", 0) > 0}  # something fires
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_digits")
 def test_results_and_page_tell_of_every_layer(finished):
     test = finished.results()["test"]
@@ -445,6 +447,7 @@ print(network.shapes[-1][0], *{"torch._dynamo", "sympy"} & set(sys.modules))
 """
 
 
+@pytest.mark.slow
 def test_a_network_built_to_be_counted_loads_no_compiler():
     told = subprocess.run([sys.executable, "-c", BUILT], capture_output=True, text=True, check=True, timeout=300).stdout
 

@@ -31,7 +31,7 @@ def test_the_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
 
 def test_the_experiment_with_code_of_its_own_trains(tmp_path, monkeypatch):
     monkeypatch.setenv("SNN_BP_CACHE", str(tmp_path / "cache"))
-    (text,) = blocks("py")
+    text = next(block for block in blocks("py") if "EveryStep" in block)
     (tmp_path / "mine.py").write_text(text)
 
     cli.train(tmp_path / "mine.py", ["train.loss.penalty=0.1", "train.epochs=1"], out=tmp_path / "run")

@@ -350,6 +350,7 @@ def test_a_run_tells_of_every_layer_within_joints(finished):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_digits")
 def test_the_page_and_the_pictures_of_a_residual_run_show_its_layers(finished):
     page = report(finished).read_text(encoding="utf-8")

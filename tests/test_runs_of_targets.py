@@ -51,7 +51,7 @@ LOSSES = {
     "vector per step": MeanSquaredPotential(), "labels": BinaryCrossEntropy(), "spikes": VanRossum(tau=Tau(6)),
 }  # fmt: skip
 EVERY = pytest.mark.parametrize("kind", KINDS)
-BOTH = pytest.mark.parametrize("masked", (False, True), ids=("full", "masked"))
+BOTH = pytest.mark.parametrize("masked", (pytest.param(False, marks=pytest.mark.slow), True), ids=("full", "masked"))
 
 
 def part(kind, count, *, masked, seed):
@@ -225,6 +225,7 @@ def test_a_masked_recording_counts_as_if_it_were_cut(kind, finished):
 
 
 @EVERY
+@pytest.mark.slow
 def test_doctor_and_page_speak_of_any_kind(kind, finished):
     run, dataset = finished(kind, True)
     opened = Run(run.path)

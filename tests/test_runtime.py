@@ -26,6 +26,7 @@ def test_every_switch_is_in_readme_and_readme_names_no_other():
     assert len(switches) == 7
 
 
+@pytest.mark.slow
 def test_waiting_threads_spin_where_the_switch_is_off():
     free = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
 

@@ -78,6 +78,7 @@ OPTIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("behind", [3, 7])
 def test_stopping_within_an_epoch_changes_nothing(name, behind, few_digits, tmp_path, monkeypatch):
@@ -296,6 +297,7 @@ def test_a_loop_of_ones_own_is_the_same_run(few_digits, tmp_path):
     assert seen == [(epoch, batch, batch == BATCHES) for epoch in (1, 2) for batch in range(1, BATCHES + 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4, BATCHES, BATCHES + 2, 2 * BATCHES])
 @pytest.mark.parametrize("options", [{}, {"accumulate": 2, "average": 0.9}], ids=["plain", "options"])
 def test_leaving_the_loop_and_going_on_changes_nothing(count, options, few_digits, tmp_path):

@@ -434,6 +434,7 @@ def test_an_attribute_that_is_no_integer_is_refused(value, tmp_path):
         read_netx(path)
 
 
+@pytest.mark.slow
 def test_a_mutated_string_is_one_error(tmp_path):
     path = tmp_path / "slayer.net"
     slayers_file(path)
@@ -446,6 +447,7 @@ def test_a_mutated_string_is_one_error(tmp_path):
             read_netx(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", (FULL, IMAGE), ids=("dense", "image"))
 def test_a_mutated_file_is_a_graph_or_one_error(graph, tmp_path):
     refused = fuzz(file_of(graph, tmp_path), np.random.default_rng(0), 40)

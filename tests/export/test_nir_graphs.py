@@ -250,6 +250,7 @@ def test_branches_that_give_other_shapes_are_refused(tmp_path):
         read_nir(tmp_path / "net.nir", step_s=1e-4)
 
 
+@pytest.mark.slow
 def test_long_and_wide_graphs_are_read_or_refused_in_time(tmp_path):
     long = path_of("in", *(f"n{at}" for at in range(300)), "out")
     skips = [(f"n{at}", f"n{at + 2}") for at in range(0, 297, 3)]
