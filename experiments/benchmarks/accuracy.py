@@ -78,7 +78,7 @@ def measure(file: Path, seed: int, changes: list[str], out: Path, *, export: boo
     subprocess.run(training, check=True, env=environment, stdout=subprocess.DEVNULL)
     seconds = time.monotonic() - began
     results = json.loads((out / "results.json").read_text())
-    test, validation = results["test"], results["validation"]
+    test, validation = results["test"], results.get("validation")
     metric = test["metric"]
     row = {"metric": metric, metric: test["metrics"][metric]} | {key: test[key] for key in FIGURES if key in test}
     if validation:
