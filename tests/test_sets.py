@@ -180,7 +180,7 @@ SHORT = {
     "fsdd": ("train.epochs=1",),
     "smnist": ("train.epochs=2",),
     "randman": ("train.epochs=2",),
-    "yin_yang": ("train.epochs=3",),
+    "yin_yang": ("train.epochs=20",),
     "qtdb": ("train.epochs=1",),
     "cues": ("train.epochs=3",),
 }
