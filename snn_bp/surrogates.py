@@ -1,12 +1,12 @@
 """Surrogate spike derivatives: what the backward pass uses in place of the step's zero or infinite derivative.
 
-The shapes stand in `equations.py`; a surrogate names one and holds its slope. Names and default slopes are those of
+The shapes stand in `equations/shapes.py`; a surrogate names one and holds its slope. Names and default slopes are those of
 `snntorch.surrogate`. Slopes count per unit of threshold, so that a network behaves the same when weights and
 threshold are scaled together; `per="potential"` counts them as snnTorch does. At threshold 1 both are the same.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from snn_bp.errors import SnnError, check_choice, shown
 from snn_bp.errors.fields import Called, Within, check_fields
@@ -26,6 +26,13 @@ SHAPES = {
 }
 
 
+class SlopeOf(NamedTuple):
+    """What of a surrogate a kernel is compiled for: all but the number of its slope."""
+
+    shape: str
+    per: Unit
+
+
 @dataclass(frozen=True, repr=False)
 class Surrogate:
     """One of the shapes in `SHAPES` with its slope; made by the functions below."""
@@ -37,6 +44,11 @@ class Surrogate:
     def __post_init__(self) -> None:
         check_choice("surrogate shape", self.shape, SHAPES)
         check_fields(self)
+
+    @property
+    def slope_of(self) -> SlopeOf:
+        """What a kernel is compiled for."""
+        return SlopeOf(self.shape, self.per)
 
     def __repr__(self) -> str:
         unit = "" if self.per == "threshold" else f", per={self.per!r}"

@@ -15,13 +15,13 @@ from torch import Tensor
 from snn_bp.chip.folding import Sum, folded
 from snn_bp.chip.graph import BIAS_HIGH, THRESHOLD_HIGH
 from snn_bp.chip.rules import LOIHI, chip_blocks, name_of, neurons_of
+from snn_bp.equations.derive import Equation
 from snn_bp.errors import SnnError
 from snn_bp.kernels.around import first_derivatives, has_hooks_on_every_module, is_plain, is_transformed
-from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.fixed import ONE, simulate_fixed
 from snn_bp.kernels.operator import neuron_adjoint, run_adjoint
 from snn_bp.model.blocks import Block, Layers
-from snn_bp.neurons import coefficients, has_current, is_spiking
+from snn_bp.neurons import LI, LIF, CubaLIF, coefficients, has_current, is_spiking
 from snn_bp.surrogates import Surrogate
 
 WEIGHT_LOW, WEIGHT_HIGH = -128, 127
@@ -180,6 +180,15 @@ def _neurons(block: Block, grid: Grid, sums: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([row[0] for row in rows]), torch.cat([row[1] for row in rows])
 
 
+def _equation(*, current: bool, spiking: bool, detach: bool) -> Equation:
+    """The equation whose adjoint the chip's neurons take."""
+    if not spiking:
+        return LI(beta=1.0, alpha=1.0 if current else 0.0).equation
+    if current:
+        return CubaLIF(alpha=1.0, beta=1.0, reset="zero", detach_reset=detach).equation
+    return LIF(beta=1.0, reset="zero", detach_reset=detach).equation
+
+
 class _IntegerNeurons(torch.autograd.Function):
     """Neurons in integers; backward is the adjoint of the equation, straight through shifts, wrap and saturation."""
 
@@ -199,21 +208,27 @@ class _IntegerNeurons(torch.autograd.Function):
     @first_derivatives(ON_CHIP, "Train with target='float' for that.")
     def backward(ctx, g_spikes, g_potentials, gu, gv, gs):
         potentials, currents, u, v, s, current_kept, voltage_kept, threshold = ctx.saved_tensors
-        zero, (surrogate, current, spiking) = torch.zeros_like(v), (ctx.surrogate, ctx.current, ctx.spiking)
+        surrogate, current, spiking = ctx.surrogate, ctx.current, ctx.spiking
         if surrogate.per != "threshold":  # a network in evaluation runs with any surrogate
             raise SnnError(f"{LOIHI}: its {SLOPE_RESCALED}")
         alpha, beta = (kept.expand(v.shape) / ONE for kept in (current_kept, voltage_kept))
         learns = any(ctx.needs_input_grad[5:8])
-        reset, nothing = "zero" if spiking else "none", potentials.new_empty(0)
-        constants = Constants(current=current, adapts=False, spiking=spiking, reset=reset, detach=ctx.detach)
+        equation = _equation(current=current, spiking=spiking, detach=ctx.detach)
+        wanted = equation.parameters if learns else ()
+        kept = equation.saved(wanted) or (equation.potential,)
+        values = {"alpha": alpha, "beta": beta, "theta": threshold.expand(v.shape)}
         adjoint = run_adjoint if is_plain(potentials) else neuron_adjoint
-        gx, gi0, _, gv0, gs0, g_alpha, g_beta, _, _, g_theta = adjoint(
-            [potentials, nothing, currents if learns else nothing], [u, zero, v, s],
-            [alpha.contiguous(), beta.contiguous(), zero, zero, threshold.expand(v.shape).contiguous()],
+        gx, *others = adjoint(
+            [{"v": potentials, "i": currents}[name] for name in kept],
+            [{"i": u, "v": v, "s": s}[name] for name in equation.full],
+            [values[name].contiguous() for name in equation.parameters],
             [g_spikes if spiking else None, g_potentials],
-            [gu if current else None, None, gv, gs if spiking else None],
-            constants.key, surrogate.shape, float(surrogate.slope), surrogate.per, learns, learns,
+            [{"i": gu, "v": gv, "s": gs}[name] for name in equation.full],
+            equation.key, surrogate.shape, float(surrogate.slope), surrogate.per, ",".join(wanted), ",".join(kept),
         )  # fmt: skip
+        found = dict(zip((*equation.full, *wanted), others, strict=True))
+        g_alpha, g_beta, g_theta = (found.get(name, torch.zeros_like(v)) for name in values)
+        gi0, gv0, gs0 = (found.get(name) for name in ("i", "v", "s"))
         g_bias = gx.sum(0)
         if current:  # a bias goes to the membrane: without what the current hands back in time
             g_bias = (1 - alpha) * g_bias + alpha * gx[0] - (gu if gu is not None else 0)

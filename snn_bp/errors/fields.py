@@ -135,6 +135,8 @@ def read_value(value: Any, hint: Any) -> tuple[bool, Any]:
         part = Annotated[get_args(bare)[0], within] if within else get_args(bare)[0]
         parts = [read_value(each, hint if nested and isinstance(each, tuple | list) else part) for each in value]
         return all(fits for fits, _ in parts), tuple(read for _, read in parts)
+    if (family := getattr(bare, "is_one", None)) is not None:  # values of many kinds, which the type itself tells apart
+        return family(value), value
     return type(value) is bare, value  # not isinstance: JSON would keep a subclass as its parent
 
 

@@ -12,7 +12,7 @@ from snn_bp.instruments.traces import LayerTrace, Trace
 from snn_bp.model.blocks import Path
 from snn_bp.model.layers import BatchNorm, Conv, Dense, Layer
 from snn_bp.model.losses import CountCrossEntropy
-from snn_bp.neurons import Neuron, coefficients, has_adaptation, is_spiking
+from snn_bp.neurons import Neuron, has_adaptation, is_spiking
 
 EDGE = 6 / math.pi  # slope * distance at which an arc tangent's derivative is down to a tenth
 SLOPE = 2.0  # the default surrogate's
@@ -92,7 +92,7 @@ def remember(layer: LayerTrace, trace: Trace) -> Remedy:
     if not isinstance(trace.criterion, CountCrossEntropy):
         advice = "Use a loss on every step, raise its decays, or use ALIF."
         return Remedy(advice, ("train.loss=CountCrossEntropy()",))
-    beta = coefficients(layer.neuron)["beta"]
+    beta = getattr(layer.neuron, "beta", None)
     steps = len(layer.potentials)
     slow = _digits(10 ** (-1 / steps), up=True)
     said = ["raise its decays"] + ["use ALIF"] * (not has_adaptation(layer.neuron))
@@ -135,7 +135,7 @@ def _row_with_norms(row: tuple[Any, ...], path: Path | None, at: Path) -> tuple[
 
 
 def _threshold(layer: LayerTrace) -> float:
-    return float(torch.as_tensor(coefficients(layer.neuron)["theta"]).float().mean())
+    return float(torch.as_tensor(getattr(layer.neuron, "threshold", 1.0)).float().mean())
 
 
 def _change(layer: LayerTrace, trace: Trace, name: str, number: float) -> tuple[str, ...]:

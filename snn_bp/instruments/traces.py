@@ -18,7 +18,7 @@ from snn_bp.model.blocks import Path, every_block, every_part, own_weights, part
 from snn_bp.model.layers import Layer
 from snn_bp.model.losses import CountCrossEntropy, Loss, loss_of
 from snn_bp.model.network import Network, NetworkState
-from snn_bp.neurons import DECAYS, Neuron, is_spiking
+from snn_bp.neurons import Neuron, is_spiking, range_of
 from snn_bp.surrogates import Surrogate
 
 
@@ -195,7 +195,7 @@ def _layer(name: str, steps: Steps, error: Tensor, spike_error: Tensor | None, *
         spike_error=spike_error,
         slopes=None if distances is None else slope_at(distances, steps.theta),
         height=slope_at(torch.zeros_like(steps.theta), steps.theta),
-        decays={name: value.detach() for name, value in neurons.parameters_now().items() if name in DECAYS},
+        decays={name: value.detach() for name, value in neurons.parameters_now().items() if range_of(neurons.neuron, name) == "decay"},
         path=steps.path,
         normed=normed,
         recurrent=neurons.recurrence is not None,

@@ -14,14 +14,13 @@ from torch import Tensor
 from snn_bp.errors import SnnError, shown
 from snn_bp.instruments.smooth import SmoothSpike
 from snn_bp.kernels import first_state, parameters_of, use_backend
-from snn_bp.kernels.bind import Constants
-from snn_bp.kernels.reference import Spike, torch_advance, torch_slope
+from snn_bp.kernels.reference import Spike, torch_advance, torch_slope, whole
 from snn_bp.model.blocks import LayerAt, Path, joined, parts_of
 from snn_bp.model.exact import check_exact, check_whole
 from snn_bp.model.modules import Neurons
 from snn_bp.model.network import Network, NetworkState, check_network, deep_copy
 from snn_bp.model.plan import apply_stateless
-from snn_bp.neurons import FullState, State, is_spiking
+from snn_bp.neurons import State, is_spiking
 
 
 @dataclass
@@ -107,32 +106,34 @@ def _steps(network: Network, part: LayerAt, x: Tensor, state: State | None, vari
     neurons: Neurons = part.layer  # type: ignore[assignment]
     recurrence = neurons.recurrence
     x = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    constants = Constants.of(neurons.neuron)
-    if variant.detach is not None:
-        constants = replace(constants, detach=variant.detach)
-    parameters = parameters_of(neurons.neuron, x, neurons.parameters_now())
-    steps = Steps(part.path, neurons, theta=parameters.theta.detach())
+    neuron = neurons.neuron
+    if variant.detach is not None and hasattr(neuron, "detach_reset"):
+        neuron = replace(neuron, detach_reset=variant.detach)  # type: ignore[type-var]
+    equation, values = neuron.equation, parameters_of(neuron, x, neurons.parameters_now()).values()
+    steps = Steps(part.path, neurons, theta=x.new_ones(()))
     held = variant.held[count] if variant.held else None
-    scale, surrogate = (held or steps).theta, neurons.surrogate
+    surrogate = neurons.surrogate
     slope_at = torch_slope(surrogate)
 
     def spike(u: Tensor, theta: Tensor) -> Tensor:
         steps.distances.append(u)
+        steps.theta = theta.detach()
+        scale = (held or steps).theta
         return SmoothSpike.apply(u, scale, surrogate) if variant.smooth else Spike.apply(u, scale, slope_at)  # type: ignore[return-value]
 
     def stop(s: Tensor) -> Tensor:
         steps.resets.append(s.detach())
         return steps.resets[-1] if held is None else held.resets[len(steps.resets) - 1]
 
-    advance = torch_advance(constants, surrogate, spike=spike, detach=stop)
-    variables = first_state(neurons.neuron, x, state, constants)
+    advance = torch_advance(equation, surrogate, spike=spike, detach=stop)
+    variables, at = first_state(neuron, x, state), equation.states.index(equation.potential)
     for step, x_t in enumerate(x.unbind(0)):
         if variant.truncate and step and step % variant.truncate == 0:
-            variables = FullState(*(each.detach() for each in variables))
-        current = x_t if recurrence is None else x_t + recurrence(variables.s)
-        variables = FullState(*advance(*variables, current, *parameters))
+            variables = tuple(each.detach() for each in variables)
+        current = x_t if recurrence is None else x_t + recurrence(variables[-1])
+        variables = whole(advance(*variables, current, *values), current)
         steps.inputs.append(current)
-        steps.potentials.append(variables.v)
-        if constants.spiking:
-            steps.spikes.append(variables.s)
+        steps.potentials.append(variables[at])
+        if equation.spiking:
+            steps.spikes.append(variables[-1])
     return steps

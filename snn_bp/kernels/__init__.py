@@ -7,5 +7,6 @@ from snn_bp.kernels.dispatch import runs_compiled as runs_compiled
 from snn_bp.kernels.dispatch import runs_reference as runs_reference
 from snn_bp.kernels.dispatch import simulate as simulate
 from snn_bp.kernels.dispatch import use_backend as use_backend
+from snn_bp.kernels.state import potential_of as potential_of
 from snn_bp.kernels.state import rest as rest
 from snn_bp.kernels.state import state_of as state_of

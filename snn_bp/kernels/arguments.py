@@ -9,18 +9,7 @@ from torch import Tensor
 
 from snn_bp.errors import SnnError, is_number, shown
 from snn_bp.kernels.around import is_plain
-from snn_bp.kernels.bind import Constants
-from snn_bp.neurons import (
-    Coefficients,
-    FullState,
-    Neuron,
-    State,
-    check_neuron,
-    coefficients,
-    has_adaptation,
-    has_current,
-    is_spiking,
-)  # fmt: skip
+from snn_bp.neurons import SYMBOLS, Neuron, State, check_neuron, is_leaky, numbers_of
 
 
 def check_input(neuron: Neuron, x: Tensor) -> None:
@@ -36,30 +25,29 @@ def check_input(neuron: Neuron, x: Tensor) -> None:
         raise SnnError(f"{name}: input should be [time, batch, ...] with a step at least, found {list(x.shape)}.")
 
 
-def parameters_of(neuron: Neuron, x: Tensor, replacements: Mapping[str, Tensor]) -> Coefficients:
-    """The coefficients, all scalars or all shaped as one step of `x`."""
+def parameters_of(neuron: Neuron, x: Tensor, replacements: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters of the equation, in its order, all scalars or all shaped as one step of `x`."""
     if not isinstance(replacements, Mapping):
         raise SnnError(
             f"simulate: parameters should be a tensor under each name, as {{'beta': ...}}, found {shown(replacements)}."
         )
-    unknown = [name for name in replacements if name not in Coefficients._fields]
+    values = numbers_of(neuron)
+    known = SYMBOLS if is_leaky(neuron) else values
+    unknown = [name for name in replacements if name not in known]
     if unknown:
-        raise SnnError(f"simulate: parameter {unknown[0]!r} is not known. Known: {', '.join(Coefficients._fields)}.")
-    idle = {"alpha": not has_current(neuron), "theta": not is_spiking(neuron)}
-    idle |= dict.fromkeys(("rho", "kappa"), not has_adaptation(neuron))
+        raise SnnError(f"simulate: parameter {unknown[0]!r} is not known. Known: {', '.join(known)}.")
     for name in replacements:
-        if idle.get(name):
+        if name not in values:
             raise SnnError(f"simulate: {neuron} has no {name}, so the parameter would change nothing. Leave it out.")
-    values = {**coefficients(neuron), **replacements}
-    tensors = [
-        _parameter(f"{type(neuron).__name__}: {name}", values[name], x) if name in replacements
-        else number(values[name], x)
-        for name in Coefficients._fields
-    ]  # fmt: skip
-    if all(tensor.dim() == 0 for tensor in tensors):
-        return Coefficients(*tensors)
+    tensors = {
+        name: _parameter(f"{type(neuron).__name__}: {name}", replacements[name], x) if name in replacements
+        else number(value, x)
+        for name, value in values.items()
+    }  # fmt: skip
+    if all(tensor.dim() == 0 for tensor in tensors.values()):
+        return tensors
     shape = x.shape[1:]
-    for name, tensor in zip(Coefficients._fields, tensors, strict=True):
+    for name, tensor in tensors.items():
         if tensor.dim() > len(shape) - 1 or any(
             have not in (1, want) for have, want in zip(reversed(tensor.shape), reversed(shape), strict=False)
         ):
@@ -67,26 +55,22 @@ def parameters_of(neuron: Neuron, x: Tensor, replacements: Mapping[str, Tensor])
                 f"{type(neuron).__name__}: {name} has the shape {list(tensor.shape)}, the layer's neurons have "
                 f"{list(shape[1:])}. Give one number, or one for each neuron."
             )
-    return Coefficients(*(tensor.expand(shape) for tensor in tensors))
+    return {name: tensor.expand(shape) for name, tensor in tensors.items()}
 
 
-def first_state(neuron: Neuron, x: Tensor, state: State | None, constants: Constants) -> FullState:
-    """The state before the first step, with zeros for what the neuron lacks."""
-    zero = x.new_zeros(x.shape[1:])
+def first_state(neuron: Neuron, x: Tensor, state: State | None) -> tuple[Tensor, ...]:
+    """The state before the first step, in the order of the equation."""
+    names = neuron.equation.full
     if state is None:
-        return FullState(zero, zero, zero, zero)
-    needed = {"i": constants.current, "a": constants.adapts, "v": True, "s": constants.spiking}
-    if not isinstance(state, State):
+        zero = x.new_zeros(x.shape[1:])
+        return (zero,) * len(names)
+    kind = type(neuron).kind.state_class
+    if not isinstance(state, kind):
         raise SnnError(
-            f"{type(neuron).__name__}: the state should be a State, as simulate returns it, found {shown(state)}. None "
-            "starts from rest."
+            f"{type(neuron).__name__}: the state should be a {kind.__name__}, as simulate returns it, found "
+            f"{shown(state)}. None starts from rest."
         )
-    return FullState(
-        *(
-            _component(f"{type(neuron).__name__}: state.{name}", getattr(state, name), x) if need else zero
-            for name, need in needed.items()
-        )
-    )
+    return tuple(_component(f"{type(neuron).__name__}: state.{name}", getattr(state, name), x) for name in names)
 
 
 def number(value: Any, x: Tensor) -> Tensor:

@@ -10,13 +10,12 @@ from torch import Tensor
 from snn_bp.errors import check_choice, check_flag
 from snn_bp.kernels.arguments import check_input, first_state, parameters_of
 from snn_bp.kernels.around import PLAIN, is_plain, is_transformed, is_watched
-from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.layout import CHANNELS_FIRST, CHANNELS_LAST, lies_channels_last, permuted
 from snn_bp.kernels.operator import is_compiled, run_differentiable, run_neuron
 from snn_bp.kernels.operator import neuron as compiled_neuron
 from snn_bp.kernels.reference import simulate_reference
 from snn_bp.kernels.state import state_of
-from snn_bp.neurons import FullState, Neuron, State
+from snn_bp.neurons import Neuron, State
 from snn_bp.surrogates import ATan, Surrogate, check_surrogate
 
 BACKENDS = ("fastest", "reference")
@@ -51,8 +50,8 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
 
     `state` is what an earlier call returned; None starts from rest. With `potentials=True` a third value holds the
     membrane potential of every step, before reset, shaped as `x`. `LI` does not spike: its first value is that
-    potential. `parameters` gives tensors in place of the neuron's own numbers, under the names `alpha, beta, rho,
-    kappa, theta`; gradients flow to them, to `x` and to `state`.
+    potential. `parameters` gives tensors in place of the neuron's own numbers, under the names of its equation (`alpha,
+    beta, rho, kappa, theta` in the leaky family); gradients flow to them, to `x` and to `state`.
 
     Half precision in: spikes in the same type, state and potentials in single precision. On the CPU, and on a GPU
     where Triton is installed, the loop is compiled; elsewhere, and within `use_backend("reference")`, it is the torch
@@ -63,32 +62,37 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
     check_flag("simulate: potentials", potentials)
     x = x.resolve_neg()  # a view that negates: kernels read memory as it is
     y = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    constants = Constants.of(neuron)
+    equation = neuron.equation
     values = parameters_of(neuron, y, parameters or {})
-    first = first_state(neuron, y, state, constants)
+    first, given = first_state(neuron, y, state), tuple(values.values())
     channels_last = lies_channels_last(y, dims=5)
     if channels_last:
-        y, first, values = y.permute(CHANNELS_LAST), permuted(first, CHANNELS_LAST), permuted(values, CHANNELS_LAST)
+        y, first, given = y.permute(CHANNELS_LAST), permuted(first, CHANNELS_LAST), permuted(given, CHANNELS_LAST)
     if _chosen[-1] == "reference" or not is_compiled(x) or is_transformed():
-        spikes, v, last = simulate_reference(y, first, values, constants, surrogate)
+        out, v, last = simulate_reference(y, first, given, equation, surrogate)
     else:
-        graded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (y, *first, *values))
-        saves_current = graded and constants.needs_current(values.alpha.requires_grad)
-        record = graded or potentials or not constants.spiking
+        graded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (y, *first, *given))
+        wanted = tuple(name for name, value in zip(values, given, strict=True) if graded and value.requires_grad)
+        kept = list(equation.saved(wanted)) if graded else []
+        if equation.potential not in kept and (potentials or not equation.spiking or (graded and not kept)):
+            kept.append(equation.potential)
         # an operator where something looks on: its first call loads torch's compiler, and every call takes longer
         run: Callable = compiled_neuron
-        if is_plain(y, *first, *values):
+        if is_plain(y, *first, *given):
             run = run_differentiable if graded else run_neuron
-        spikes, v, _, _, *last = run(
-            y, list(first), list(values), constants.key, surrogate.shape, float(surrogate.slope), surrogate.per,
-            record, saves_current,
+        spikes, *others = run(
+            y, list(first), list(given), equation.key, surrogate.shape, float(surrogate.slope), surrogate.per,
+            ",".join(wanted), ",".join(kept),
         )  # fmt: skip
-        last = FullState(*last)
+        traces = [name for name in kept if name != "x"]
+        last = others[len(traces) :]
+        v = others[traces.index(equation.potential)] if equation.potential in traces else y[:0]
+        out = spikes if equation.spiking else v
     if channels_last:
-        spikes, v = (each if each.dim() < 5 else each.permute(CHANNELS_FIRST) for each in (spikes, v))
+        out, v = (each if each.dim() < 5 else each.permute(CHANNELS_FIRST) for each in (out, v))
         last = permuted(last, CHANNELS_FIRST)
-    after = state_of(last, constants)
-    out = (spikes if constants.spiking else v).to(x.dtype)
+    after = state_of(neuron, last)
+    out = out.to(x.dtype)
     return (out, after, v) if potentials else (out, after)
 
 

@@ -9,24 +9,23 @@ equal to them; see Davies et al. 2018, IEEE Micro.
 
 import ast
 import functools
-import inspect
-import textwrap
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp import equations
-from snn_bp.kernels.bind import Constants, bind
+from snn_bp.equations.derive import Equation
+from snn_bp.kernels.bind import bind
 from snn_bp.kernels.cpu.compile import compiled, inner
+from snn_bp.neurons import LI, LIF
 
 ONE = 4096  # a decay of 1, and a spike
 UNIT = 64  # what one step of a weight, a bias or a threshold's mantissa adds to a membrane
 HIGHEST = 1 << 23  # a current beyond wraps; a membrane stays below
 
-CURRENT = Constants(current=False, adapts=False, spiking=False, reset="none", detach=True)
-MEMBRANE = Constants(current=False, adapts=False, spiking=True, reset="zero", detach=True)
+CURRENT = LI(beta=1.0).equation
+MEMBRANE = LIF(beta=1.0, reset="zero").equation
 
 
 def run(sums, bias, u, v, s, current_kept, voltage_kept, threshold, spikes, potentials, currents):
@@ -38,15 +37,15 @@ def run(sums, bias, u, v, s, current_kept, voltage_kept, threshold, spikes, pote
     for t in range(sums.shape[0]):
         for row in range(sums.shape[1]):
             for m in range(sums.shape[2]):
-                i = advance_current(0, 0, u[row, m], 0, sums[t, row, m] * UNIT, 0, current_kept[m], 0, 0, 0)[2]
+                (i,) = advance_current(u[row, m], sums[t, row, m] * UNIT, current_kept[m])
                 i = wrapped(i)
-                step = advance(
-                    0, 0, v[row, m], s[row, m], i + bias[m] * UNIT, 0, voltage_kept[m], 0, 0, threshold[m] * UNIT
+                potential, spike = advance(
+                    v[row, m], s[row, m], i + bias[m] * UNIT, voltage_kept[m], threshold[m] * UNIT
                 )
                 u[row, m] = i
-                v[row, m] = min(max(step[2], 1 - HIGHEST), HIGHEST - 1)
-                s[row, m] = step[3]
-                spikes[t, row, m] = step[3] != 0
+                v[row, m] = min(max(potential, 1 - HIGHEST), HIGHEST - 1)
+                s[row, m] = spike
+                spikes[t, row, m] = spike != 0
                 if RECORD:
                     potentials[t, row, m] = v[row, m]
                     currents[t, row, m] = i
@@ -86,25 +85,20 @@ def compiled_run(*, record: bool) -> Callable:
         "wrapped": inner(wrapped),
         "RECORD": record,
     }
-    return compiled(bind(run, **names), ("fixed", record))
+    return compiled(bind(run, **names), ("fixed", record, CURRENT.key, MEMBRANE.key))
 
 
-def _in_integers(constants: Constants) -> Callable:
-    """`equations.advance` in which every product is the chip's."""
+def _in_integers(equation: Equation) -> Callable:
+    """The step of an equation in which every product is the chip's."""
     scope = {
-        **vars(equations),
-        **constants.names(),
         "times": inner(times),
-        "real": inner(lambda value: value * ONE),
+        "real": inner(lambda value: int(value * ONE)),
         "heaviside": inner(lambda u, theta: ONE if u > 0 else 0),
         "detach": inner(lambda s: s),
     }
-    for equation in (equations.distance, equations.fired, equations.advance):
-        tree = _Products().visit(ast.parse(textwrap.dedent(inspect.getsource(equation))))
-        code = compile(ast.fix_missing_locations(tree), inspect.getfile(equation), "exec")
-        exec(code, scope)  # our own source, never a user's
-        scope[equation.__name__] = inner(scope[equation.__name__])
-    return scope["advance"]
+    tree = _Products().visit(ast.parse(equation.step_text))
+    exec(compile(ast.fix_missing_locations(tree), "<advance>", "exec"), scope)  # a text of ours
+    return inner(scope["advance"])
 
 
 def times(first: int, second: int) -> int:

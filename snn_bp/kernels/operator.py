@@ -1,8 +1,9 @@
 """The compiled kernels as one torch operator, forward and adjoint: autograd, `torch.compile` and autocast know it.
 
 Where nothing looks on, `run_differentiable` is the same for autograd alone, and takes less time around small kernels.
-State, coefficients and gradients come as lists in the order of `FullState` and `Coefficients`, the constants of the
-equation as their `key`. Tensors choose the kernel: `cpu/neuron.py` or `gpu/neuron.py`.
+State, parameters and gradients come as lists in the order of the equation, which its `key` names; so do the names of
+what is kept of every step, and of the parameters whose gradients are asked for, with commas between. Tensors choose the
+kernel: `cpu/neuron.py` or `gpu/neuron.py`.
 """
 
 import math
@@ -12,17 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snn_bp.equations.derive import Equation
 from snn_bp.kernels.around import check_backward, first_derivatives
-from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu import neuron as cpu_neuron
 from snn_bp.kernels.cpu.aligned import aligned_empty
 from snn_bp.kernels.cpu.compile import array, flat_or_scalar, specialised
+from snn_bp.kernels.expand import Form
 from snn_bp.kernels.gpu import neuron as gpu_neuron
-from snn_bp.surrogates import Unit
+from snn_bp.surrogates import SlopeOf
 
 DEVICES = ("cpu", "cuda")  # cuda is ROCm's name too
-TENSORS = "Tensor[] state, Tensor[] coefficients"
-SURROGATE = "str key, str shape, float slope, str per"
+TENSORS = "Tensor[] state, Tensor[] values"
+EQUATION = "str key, str shape, float slope, str per"
 
 
 def is_compiled(x: Tensor) -> bool:
@@ -30,183 +32,197 @@ def is_compiled(x: Tensor) -> bool:
     return x.device.type == "cpu" or gpu_neuron.serves(x)
 
 
-def run_neuron(
-    x: Tensor, state: Sequence[Tensor], coefficients: Sequence[Tensor],
-    key: str, shape: str, slope: float, per: str, record: bool, saves_current: bool,
-) -> list[Tensor]:  # fmt: skip
-    """Spikes, the traces v, a, i of every step (empty unless recorded), and the last i, a, v, s.
+def form_of(key: str, wanted: str, kept: str) -> Form:
+    """The form of a kernel, from the words that an operator takes."""
+    return Form(Equation.of_key(key), *(tuple(filter(None, names.split(","))) for names in (wanted, kept)))
 
-    `x` is `[time, ...]` in single or double precision; the state is shaped as one step of it; the coefficients are
-    all scalars or all shaped as the state.
+
+def run_neuron(
+    x: Tensor, state: Sequence[Tensor], values: Sequence[Tensor],
+    key: str, shape: str, slope: float, per: str, wanted: str, kept: str,
+) -> list[Tensor]:  # fmt: skip
+    """Spikes (nothing of a neuron that does not fire), what is `kept` of every step but the input, and the last state.
+
+    `x` is `[time, ...]` in single or double precision; the state is shaped as one step of it; the values of the
+    parameters are all scalars or all shaped as the state.
     """
-    constants = Constants.of_key(key)
-    spikes, *traces = (_empty(x, exists) for exists in _recorded(constants, record, saves_current))
+    form = form_of(key, "", kept)
+    spikes, *traces = (_empty(x, exists) for exists in (form.equation.spiking, *(True for _ in form.traces)))
     run = gpu_neuron.run_forward if gpu_neuron.serves(x) else _forward_on_cpu
-    last = run(x, state, coefficients, constants, spikes, traces, record=record, saves_current=saves_current)
+    last = run(x, state, values, Form(form.equation, kept=form.traces), spikes, traces)
     return [spikes, *traces, *last]
 
 
 neuron = torch.library.custom_op(
     "snn_bp::neuron", run_neuron, mutates_args=(), device_types=DEVICES,
-    schema=f"(Tensor x, {TENSORS}, {SURROGATE}, bool record, bool saves_current) -> Tensor[]",
+    schema=f"(Tensor x, {TENSORS}, {EQUATION}, str wanted, str kept) -> Tensor[]",
 )  # fmt: skip
 
 
 @neuron.register_fake
-def _(x, state, coefficients, key, shape, slope, per, record, saves_current):
-    recorded = _recorded(Constants.of_key(key), record, saves_current)
+def _(x, state, values, key, shape, slope, per, wanted, kept):
+    form = form_of(key, wanted, kept)
+    recorded = (form.equation.spiking, *(True for _ in form.traces))
     return [*(_like(x, exists) for exists in recorded), *map(torch.empty_like, state)]
 
 
-def _recorded(constants: Constants, record: bool, saves_current: bool) -> tuple[bool, ...]:
-    """Whether there are spikes, and traces of v, a and i."""
-    return constants.spiking, record, record and constants.adapts, record and saves_current
-
-
 def run_adjoint(
-    traces: Sequence[Tensor], state: Sequence[Tensor], coefficients: Sequence[Tensor],
+    traces: Sequence[Tensor], state: Sequence[Tensor], values: Sequence[Tensor],
     g_out: Sequence[Tensor | None], g_last: Sequence[Tensor | None],
-    key: str, shape: str, slope: float, per: str, saves_current: bool, learns: bool,
+    key: str, shape: str, slope: float, per: str, wanted: str, kept: str,
 ) -> list[Tensor]:  # fmt: skip
-    """Gradients of x, of the first state, and of the coefficients (zero unless `learns`).
+    """Gradients of x, of the first state, and of the parameters that are `wanted`.
 
-    `traces` are v, a, i; `g_out` the gradients of spikes and potentials, `g_last` those of the last state.
+    `traces` are what was `kept`, the input too; `g_out` the gradients of spikes and potentials, `g_last` those of the
+    last state.
     """
-    gx, first, sums = _run_backward(
-        traces, state, coefficients, g_out, g_last, key, shape, slope, per, saves_current, learns
-    )
-    if not learns:
-        return [gx, *first, *map(torch.zeros_like, coefficients)]
-    return [gx, *first, *(_over_neurons(total, coefficients) for total in sums)]
+    form = form_of(key, wanted, kept)
+    gx, first, sums = _run_backward(traces, state, values, g_out, g_last, form, slope, SlopeOf(shape, per))
+    learned = zip(sums, form.of_wanted(values), strict=True)
+    return [gx, *first, *(total.sum() if value.dim() == 0 else total for total, value in learned)]
 
 
 def _run_backward(
-    traces: Sequence[Tensor], state: Sequence[Tensor], coefficients: Sequence[Tensor],
+    traces: Sequence[Tensor], state: Sequence[Tensor], values: Sequence[Tensor],
     g_out: Sequence[Tensor | None], g_last: Sequence[Tensor | None],
-    key: str, shape: str, slope: float, per: str, saves_current: bool, learns: bool,
+    form: Form, slope: float, slope_of: SlopeOf,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:  # fmt: skip
-    """As `run_adjoint`, with the gradients of the coefficients at each neuron, undefined unless `learns`."""
+    """As `run_adjoint`, with the gradients of the parameters at each neuron."""
     run = gpu_neuron.run_backward if gpu_neuron.serves(traces[0]) else _backward_on_cpu
-    unit: Unit = "threshold" if per == "threshold" else "potential"
-    return run(
-        traces, state, coefficients, Constants.of_key(key), (shape, unit), slope, g_out, g_last,
-        saves_current=saves_current, learns=learns,
-    )  # fmt: skip
-
-
-def _over_neurons(total: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
-    """The gradient of a coefficient, of which `total` is the part of each neuron."""
-    return total.sum() if coefficients[0].dim() == 0 else total
+    return run(traces, state, values, form, slope_of, slope, g_out, g_last)
 
 
 neuron_adjoint = torch.library.custom_op(
     "snn_bp::neuron_adjoint", run_adjoint, mutates_args=(), device_types=DEVICES,
-    schema=f"(Tensor[] traces, {TENSORS}, Tensor?[] g_out, Tensor?[] g_last, {SURROGATE}, bool saves_current, "
-    "bool learns) -> Tensor[]",
+    schema=f"(Tensor[] traces, {TENSORS}, Tensor?[] g_out, Tensor?[] g_last, {EQUATION}, str wanted, "
+    "str kept) -> Tensor[]",
 )  # fmt: skip
 
 
 @neuron_adjoint.register_fake
-def _(traces, state, coefficients, *_):
-    return [torch.empty_like(traces[0]), *(_like(each, True) for each in (*state, *coefficients))]
+def _(traces, state, values, g_out, g_last, key, shape, slope, per, wanted, kept):
+    learned = form_of(key, wanted, kept).of_wanted(values)
+    return [_like(each, True) for each in (traces[0], *state, *learned)]
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    _, state, coefficients, *ctx.equation, ctx.record, ctx.saves_current = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*output[1:4], *state, *coefficients)
-    ctx.mark_non_differentiable(*output[2:4])
+    x, state, values, *ctx.equation, wanted, kept = inputs
+    ctx.words, ctx.form = (wanted, kept), form_of(ctx.equation[0], wanted, kept)
+    _keep(ctx, x, output, state, values)
 
 
 def _backward(ctx, gradients):
-    g_spikes, g_potentials, _, _, *g_last = gradients
-    check_backward("neurons", (g_spikes, g_potentials, *g_last))
-    assert ctx.record, "simulate() records whenever a gradient can be asked for"
-    needs_x, needs_state, needs_coefficients, *_ = ctx.needs_input_grad
-    saved = ctx.saved_tensors
-    gx, *others = neuron_adjoint(
-        saved[:3], saved[3:7], saved[7:], [g_spikes, g_potentials], g_last,
-        *ctx.equation, ctx.saves_current, any(needs_coefficients),
-    )  # fmt: skip
-    first = [g if need else None for g, need in zip(others[:4], needs_state, strict=True)]
-    learned = [g if need else None for g, need in zip(others[4:], needs_coefficients, strict=True)]
-    return gx if needs_x else None, first, learned, *(None,) * 6
+    check_backward("neurons", _checked(ctx.form, gradients))
+    needs_x, needs_state, needs_values, *_ = ctx.needs_input_grad
+    traces, state, values = _kept(ctx)
+    g_out, g_last = _split(ctx.form, gradients)
+    gx, *others = neuron_adjoint(traces, state, values, g_out, g_last, *ctx.equation, *ctx.words)
+    first = [g if need else None for g, need in zip(others[: len(state)], needs_state, strict=True)]
+    learned = dict(zip(ctx.form.wanted, others[len(state) :], strict=True))
+    names = zip(ctx.form.equation.parameters, needs_values, strict=True)
+    return gx if needs_x else None, first, [learned.get(name) if need else None for name, need in names], *(None,) * 6
 
 
 neuron.register_autograd(_backward, setup_context=_setup_context)
 
 
 def run_differentiable(
-    x: Tensor, state: Sequence[Tensor], coefficients: Sequence[Tensor],
-    key: str, shape: str, slope: float, per: str, record: bool, saves_current: bool,
+    x: Tensor, state: Sequence[Tensor], values: Sequence[Tensor],
+    key: str, shape: str, slope: float, per: str, wanted: str, kept: str,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """As `run_neuron`, with gradients."""
-    assert record, "simulate() records whenever a gradient can be asked for"
-    return _Neuron.apply((key, shape, slope, per), saves_current, x, *state, *coefficients)
+    return _Neuron.apply((key, shape, slope, per), wanted, kept, len(state), x, *state, *values)
 
 
 class _Neuron(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, equation: tuple[str, str, float, str], saves_current: bool, x: Tensor, *tensors: Tensor):
-        out = run_neuron(x, tensors[:4], tensors[4:], *equation, True, saves_current)
-        ctx.equation, ctx.saves_current = equation, saves_current
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*out[1:4], *tensors)
-        ctx.mark_non_differentiable(*out[2:4])
+    def forward(ctx, equation: tuple[str, str, float, str], wanted: str, kept: str, carried: int, x: Tensor, *tensors):
+        state, values = tensors[:carried], tensors[carried:]
+        out = run_neuron(x, state, values, *equation, wanted, kept)
+        ctx.equation, ctx.form = equation, form_of(equation[0], wanted, kept)
+        _keep(ctx, x, out, state, values)
         return tuple(out)
 
     @staticmethod
     @first_derivatives("neurons")
-    def backward(ctx, g_spikes, g_potentials, _, __, *g_last):
-        needs, saved = ctx.needs_input_grad[2:], ctx.saved_tensors
-        traces, state, coefficients = saved[:3], saved[3:7], saved[7:]
-        key, shape, slope, per = ctx.equation
+    def backward(ctx, *gradients):
+        traces, state, values = _kept(ctx)
+        g_out, g_last = _split(ctx.form, gradients)
+        _, shape, slope, per = ctx.equation
         gx, first, sums = _run_backward(
-            traces, state, coefficients, (g_spikes, g_potentials), g_last,
-            key, shape, slope, per, ctx.saves_current, any(needs[5:]),
-        )  # fmt: skip
-        given = [g if need else None for g, need in zip((gx, *first), needs[:5], strict=True)]
-        learned = [
-            _over_neurons(total, coefficients) if need else None for total, need in zip(sums, needs[5:], strict=True)
-        ]
-        return None, None, *given, *learned
+            traces, state, values, g_out, g_last, ctx.form, slope, SlopeOf(shape, per)
+        )
+        needs = ctx.needs_input_grad[4:]
+        given = [g if need else None for g, need in zip((gx, *first), needs, strict=False)]
+        learned = {
+            name: total.sum() if value.dim() == 0 else total
+            for name, total, value in zip(ctx.form.wanted, sums, ctx.form.of_wanted(values), strict=True)
+        }
+        return None, None, None, None, *given, *(learned.get(name) for name in ctx.form.equation.parameters)
+
+
+def _keep(ctx, x: Tensor, output: Sequence[Tensor], state: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """What the backward pass reads. Of what is kept the potential alone carries a gradient of its own."""
+    traces = output[1 : 1 + len(ctx.form.traces)]
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*([x] if "x" in ctx.form.kept else []), *traces, *state, *values)
+    potential = ctx.form.equation.potential
+    ctx.mark_non_differentiable(
+        *(trace for name, trace in zip(ctx.form.traces, traces, strict=True) if name != potential)
+    )
+
+
+def _kept(ctx) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """What `_keep` kept: traces, the first state, and the values of the parameters."""
+    saved, equation = list(ctx.saved_tensors), ctx.form.equation
+    ends = len(ctx.form.kept), len(ctx.form.kept) + len(equation.full)
+    return saved[: ends[0]], saved[ends[0] : ends[1]], saved[ends[1] :]
+
+
+def _split(
+    form: Form, gradients: Sequence[Tensor | None]
+) -> tuple[list[Tensor | None], Sequence[Tensor | None]]:
+    """The gradients of spikes and potentials, and those of the last state."""
+    count = len(form.traces)
+    of_traces = dict(zip(form.traces, gradients[1 : 1 + count], strict=True))
+    return [gradients[0], of_traces.get(form.equation.potential)], gradients[1 + count :]
+
+
+def _checked(form: Form, gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    g_out, g_last = _split(form, gradients)
+    return (*g_out, *g_last)
 
 
 def _forward_on_cpu(
-    x: Tensor, first: Sequence[Tensor], coefficients: Sequence[Tensor], constants: Constants,
-    spikes: Tensor, traces: Sequence[Tensor], *, record: bool, saves_current: bool,
-) -> list[Tensor]:  # fmt: skip
-    kernel = specialised(
-        cpu_neuron.forward, constants, _dtype(x), uniform=coefficients[0].dim() == 0,
-        RECORD=record, SAVES_CURRENT=saves_current,
-    )  # fmt: skip
-    last = [values.clone(memory_format=torch.contiguous_format) for values in first]
-    own = (*map(_flat, last), *map(flat_or_scalar, coefficients))
+    x: Tensor, first: Sequence[Tensor], values: Sequence[Tensor], form: Form, spikes: Tensor, traces: Sequence[Tensor]
+) -> list[Tensor]:
+    kernel = specialised(cpu_neuron.forward, form, _dtype(x), uniform=all(value.dim() == 0 for value in values))
+    last = [part.clone(memory_format=torch.contiguous_format) for part in first]
+    own = (*map(_flat, last), *map(flat_or_scalar, values))
     cpu_neuron.over_neurons(kernel, (_rows(x), *own, _rows(spikes), *map(_rows, traces)), first[0].numel())
     return last
 
 
 def _backward_on_cpu(
-    traces: Sequence[Tensor], first: Sequence[Tensor], coefficients: Sequence[Tensor], constants: Constants,
-    surrogate: tuple[str, Unit], slope: float, g_out: Sequence[Tensor | None], g_last: Sequence[Tensor | None],
-    *, saves_current: bool, learns: bool,
+    traces: Sequence[Tensor], first: Sequence[Tensor], values: Sequence[Tensor], form: Form, slope_of: SlopeOf,
+    slope: float, g_out: Sequence[Tensor | None], g_last: Sequence[Tensor | None],
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:  # fmt: skip
-    potentials, v, dtype = traces[0], first[2], _dtype(traces[0])
+    like, dtype = traces[0], _dtype(traces[0])
     kernel = specialised(
-        cpu_neuron.backward, constants, dtype, uniform=coefficients[0].dim() == 0, adjoint=surrogate,
+        cpu_neuron.backward, form, dtype, uniform=all(value.dim() == 0 for value in values), adjoint=slope_of,
         GIVEN_SPIKES=g_out[0] is not None, GIVEN_POTENTIALS=g_out[1] is not None,
-        SAVES_CURRENT=saves_current, LEARNS=learns,
     )  # fmt: skip
-    empty = potentials.new_empty(0)
-    gx = _empty(potentials, True)
+    empty, gx = like.new_empty(0), _empty(like, True)
     g_first = [
-        torch.zeros_like(v) if g is None else g.clone(memory_format=torch.contiguous_format) for g in g_last
+        torch.zeros_like(part, memory_format=torch.contiguous_format) if g is None
+        else g.clone(memory_format=torch.contiguous_format)
+        for g, part in zip(g_last, first, strict=True)
     ]  # fmt: skip
-    sums = [torch.zeros_like(v) if learns else empty.clone() for _ in coefficients]
-    own = (*map(_flat, first), *map(flat_or_scalar, coefficients), dtype.type(slope))
+    sums = [torch.zeros_like(g_first[0]) for _ in form.wanted]
+    own = (*map(_flat, first), *map(flat_or_scalar, values), dtype.type(slope))
     given = (_rows(empty if g is None else g) for g in g_out)
     arguments = (*map(_rows, traces), *own, *given, *map(_flat, g_first), _rows(gx), *map(_flat, sums))
-    cpu_neuron.over_neurons(kernel, arguments, v.numel())
+    cpu_neuron.over_neurons(kernel, arguments, g_first[0].numel())
     return gx, g_first, sums
 
 

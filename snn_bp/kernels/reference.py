@@ -1,50 +1,118 @@
 """The definition of correct: the equation in torch, one step after the other, differentiated by autograd."""
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from snn_bp import equations
+from snn_bp.equations.derive import Equation, Wanted
+from snn_bp.equations.exponential import exponential_double, exponential_single
 from snn_bp.kernels.around import is_transformed
-from snn_bp.kernels.bind import Constants, bind, slope_functions
-from snn_bp.neurons import FullState
+from snn_bp.kernels.bind import bind, defined, slope_functions
 from snn_bp.surrogates import Surrogate
+
+Step = tuple[tuple[Tensor, ...], Tensor]  # what is carried on, and the potential
 
 
 def torch_slope(surrogate: Surrogate) -> Callable[[Tensor, Tensor], Tensor]:
     """The derivative that `surrogate` gives to a spike at distance `u` from threshold `theta`, on tensors."""
-    shape, unit = slope_functions(surrogate.shape, surrogate.per)
-    operations = {"abs": torch.abs, "exp": torch.exp, "where": torch.where, "real": float}
+    shape, unit = slope_functions(surrogate.slope_of)
+    operations = {"abs": torch.abs, "absolute": torch.abs, "exp": torch.exp, "where": torch.where, "real": float}
     slope_at = bind(unit, shape=bind(shape, **operations))
     return lambda u, theta: slope_at(u, theta, u.new_full((), surrogate.slope))  # in u's type, as kernels have it
 
 
 def torch_advance(
-    constants: Constants, surrogate: Surrogate, *,
+    equation: Equation, surrogate: Surrogate, *,
     spike: Callable[[Tensor, Tensor], Tensor] | None = None, detach: Callable[[Tensor], Tensor] = Tensor.detach,
 ) -> Callable:  # fmt: skip
-    """`equations.advance` on tensors; autograd goes through it, through the spike by the surrogate.
+    """A step of the equation on tensors; autograd goes through it, through the spike by the surrogate.
 
-    `spike` of distance and threshold replaces that spike, `detach` what a detached reset sees of one.
+    `spike` of distance and scale replaces that spike, `detach` what a detached reset sees of one.
     """
     if spike is None:
         slope_at, kind = torch_slope(surrogate), TransformedSpike if is_transformed() else Spike
-        spike = lambda u, theta: kind.apply(u, theta, slope_at)  # noqa: E731
-    return bind(equations.advance, **constants.names(), heaviside=spike, detach=detach, real=float)
+        spike = lambda u, scale: kind.apply(u, scale, slope_at)  # noqa: E731
+    names = {**_OPERATIONS, "heaviside": lambda u, scale: spike(u, _like(scale, u)), "detach": detach}
+    return defined(equation.step_text, "advance", names)
+
+
+def torch_adjoint(equation: Equation, surrogate: Surrogate, wanted: Wanted = ()) -> Callable:
+    """The adjoint of a step on tensors, as `Equation.adjoint_text` says; its slope is the surrogate's."""
+    slope_at = torch_slope(surrogate)
+    names = {
+        **_OPERATIONS,
+        "slope_at": lambda u, scale, _: slope_at(u, _like(scale, u)),
+        "heaviside": lambda u, _: (u > 0).to(u.dtype),
+        "detach": Tensor.detach,
+    }
+    return defined(equation.adjoint_text(wanted), "adjoint", names)
 
 
 def simulate_reference(
-    x: Tensor, state: FullState, coefficients: Sequence[Tensor], constants: Constants, surrogate: Surrogate
-) -> tuple[Tensor, Tensor, FullState]:
-    """Spikes and potentials of every step `[time, ...]`, and the last state."""
-    advance = torch_advance(constants, surrogate)
-    spikes, potentials = [], []
+    x: Tensor, state: Sequence[Tensor], values: Sequence[Tensor], equation: Equation, surrogate: Surrogate
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Outputs and potentials of every step `[time, ...]`, and the last state."""
+    advance, at = torch_advance(equation, surrogate), equation.states.index(equation.potential)
+    carried, spikes, potentials = tuple(state), [], []
     for x_t in x.unbind(0):
-        state = FullState(*advance(*state, x_t, *coefficients))
-        potentials.append(state.v)
-        spikes.append(state.s)
-    return torch.stack(spikes), torch.stack(potentials), state
+        carried = whole(advance(*carried, x_t, *values), x_t)
+        potentials.append(carried[at])
+        spikes.append(carried[-1])
+    potential = torch.stack(potentials)
+    return torch.stack(spikes) if equation.spiking else potential, potential, carried
+
+
+def whole(parts: Sequence[Any], like: Tensor) -> tuple[Tensor, ...]:
+    """The parts of a state as tensors shaped as one step: a step may give a plain number, or one of its parameters."""
+    return tuple(
+        part if isinstance(part, Tensor) and part.shape == like.shape else _like(part, like).expand(like.shape)
+        for part in parts
+    )
+
+
+def _like(value: Any, like: Tensor) -> Tensor:
+    return value if isinstance(value, Tensor) else like.new_full((), value)
+
+
+def _where(condition: Any, yes: Any, no: Any) -> Any:
+    if not isinstance(condition, Tensor):
+        return yes if condition else no
+    return torch.where(condition, yes, no)
+
+
+def _either(condition: Any, yes: float, no: float, like: Any) -> Any:
+    """One of two numbers, in the type of `like`."""
+    if not isinstance(condition, Tensor):
+        return yes if condition else no
+    return torch.where(condition, like.new_full((), yes), like.new_full((), no))
+
+
+def _exp(x: Any) -> Any:
+    if not isinstance(x, Tensor):
+        x = torch.tensor(x, dtype=torch.float64)
+    value = _exponential(x.dtype)(x.detach())
+    return value + torch.where(torch.isfinite(value), value, 0) * (x - x.detach())  # whose derivative is the value
+
+
+@functools.cache
+def _exponential(dtype: torch.dtype) -> Callable:
+    whole_type, bias, shift = (torch.int32, 127, 23) if dtype == torch.float32 else (torch.int64, 1023, 52)
+
+    def power_of_two(exponent: Tensor) -> Tensor:
+        return ((exponent.to(whole_type) + bias) << shift).view(dtype)
+
+    function = exponential_single if dtype == torch.float32 else exponential_double
+    return bind(function, real=float, where=_where, power_of_two=power_of_two)
+
+
+_OPERATIONS = {
+    "real": float, "abs": abs, "absolute": abs, "exp": _exp, "where": _where, "either": _either,
+    "sqrt": lambda x: x**0.5 if isinstance(x, float) else torch.sqrt(x),
+    "opposite": lambda condition: ~condition if isinstance(condition, Tensor) else not condition,
+}  # fmt: skip
 
 
 class Spike(torch.autograd.Function):

@@ -1,15 +1,16 @@
 """The state of a layer of neurons: at rest, and as `simulate` returns it."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from snn_bp.errors import SnnError, shown
-from snn_bp.kernels.bind import Constants
-from snn_bp.neurons import FullState, Neuron, State
+from snn_bp.neurons import Neuron, State, check_neuron
 
 
 def rest(neuron: Neuron, shape: tuple[int, ...], *, like: Tensor) -> State:
     """The state of silence, `shape` = `[batch, *neurons]`, in the type and on the device of `like`."""
-    constants = Constants.of(neuron)
+    check_neuron(neuron)
     if not isinstance(like, Tensor) or not like.is_floating_point():
         found = like.dtype if isinstance(like, Tensor) else shown(like)
         raise SnnError(f"rest: like should be a tensor of floats, found {found}.")
@@ -17,14 +18,14 @@ def rest(neuron: Neuron, shape: tuple[int, ...], *, like: Tensor) -> State:
         zero = like.new_zeros(shape)
     except (TypeError, RuntimeError):
         raise SnnError(f"rest: shape should be (batch, *neurons), as (8, 50), found {shown(shape)}.") from None
-    return state_of(FullState(zero, zero, zero, zero), constants)
+    return state_of(neuron, (zero,) * len(neuron.equation.full))
 
 
-def state_of(full: FullState, constants: Constants) -> State:
-    """The state without the components that the neuron lacks."""
-    return State(
-        v=full.v,
-        s=full.s if constants.spiking else None,
-        i=full.i if constants.current else None,
-        a=full.a if constants.adapts else None,
-    )
+def state_of(neuron: Neuron, full: Sequence[Tensor]) -> State:
+    """The state with its names, from its parts in the order of the equation."""
+    return type(neuron).kind.state_class(**dict(zip(neuron.equation.full, full, strict=True)))
+
+
+def potential_of(neuron: Neuron, state: State) -> Tensor:
+    """The membrane's potential in a state."""
+    return getattr(state, neuron.equation.potential)

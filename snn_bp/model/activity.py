@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from snn_bp.kernels import parameters_of
-from snn_bp.kernels.reference import torch_slope
+from snn_bp.kernels import first_state, parameters_of
+from snn_bp.kernels.reference import torch_advance, torch_slope, whole
 from snn_bp.model.modules import Neurons
-from snn_bp.neurons import has_adaptation
+from snn_bp.neurons import has_adaptation, is_leaky
 
 SATURATED = 0.95  # a neuron that fires in more of its steps says nothing of its input
 WINDOW = 0.1  # where the surrogate is lower than so much of its height, a spike counts as out of reach
@@ -49,17 +49,45 @@ def slopes_and_height(neurons: Neurons, distances: Tensor, theta: Tensor) -> tup
     return slope_at(distances, theta), slope_at(torch.zeros_like(theta), theta)
 
 
-def threshold_distances(neurons: Neurons, potentials: Tensor, spikes: Tensor) -> tuple[Tensor, Tensor]:
-    """`v - theta - kappa * a` of every step of a run from rest, and `theta`; learned parameters as they are now.
+def threshold_distances(
+    neurons: Neurons, x: Tensor, potentials: Tensor, spikes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How far from firing neurons are at every step of a run from rest on `x`, and the scale of that; learned
+    parameters as they are now.
 
-    The adaptation trace `a` follows from the spikes `[time, batch, *neurons]`, as in `equations.advance`.
+    In the leaky family it is `v - theta - kappa * a`, and `theta`; `a` follows from the spikes `[time, batch,
+    *neurons]`. Other neurons run once more, step by step.
     """
-    _, _, rho, kappa, theta = parameters_of(neurons.neuron, potentials, neurons.parameters_now())
+    parameters = parameters_of(neurons.neuron, potentials, neurons.parameters_now())
+    if not is_leaky(neurons.neuron):
+        return _distances(neurons, x.to(potentials.dtype), tuple(parameters.values()))
+    theta = parameters["theta"]
     if not has_adaptation(neurons.neuron):
         return potentials - theta, theta
+    rho, kappa = parameters["rho"], parameters["kappa"]
     trace, distances = torch.zeros_like(potentials[0]), []
     before = torch.cat((torch.zeros_like(spikes[:1]), spikes[:-1])).to(potentials.dtype)
     for v, s in zip(potentials, before, strict=True):
         trace = rho * trace + s
         distances.append(v - theta - kappa * trace)
     return torch.stack(distances), theta
+
+
+def _distances(neurons: Neurons, x: Tensor, values: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """The distances of the first threshold of a neuron, as its own equation says them, and their scale."""
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def spike(u: Tensor, scale: Tensor) -> Tensor:
+        found.append((u, scale))
+        return (u > 0).to(u.dtype)
+
+    neuron = neurons.neuron
+    advance, state = torch_advance(neuron.equation, neurons.surrogate, spike=spike), first_state(neuron, x, None)
+    distances, scale = [], x.new_ones(())
+    for x_t in x.unbind(0):
+        current = x_t if neurons.recurrence is None else x_t + neurons.recurrence(state[-1])
+        found.clear()
+        state = whole(advance(*state, current, *values), current)
+        distances.append(found[0][0].expand(current.shape))
+        scale = found[0][1]
+    return torch.stack(distances), scale

@@ -21,7 +21,7 @@ from snn_bp.model.own_module import Module
 from snn_bp.model.sizes import Count, Sizes, check_sizes, spatial, windows
 from snn_bp.model.spatial import ConvTranspose, LayerNorm, Unflatten, Upsample
 from snn_bp.model.temporal import DelayedDense, TemporalConv
-from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, Neuron, at_step, is_spiking
+from snn_bp.neurons import Neuron, at_step, is_spiking
 from snn_bp.surrogates import Surrogate
 
 
@@ -295,11 +295,7 @@ Layer: TypeAlias = (
     | Parallel
     | Spiking
     | Recurrent
-    | IF
-    | LIF
-    | CubaLIF
-    | ALIF
-    | LI
+    | Neuron
 )
 
 

@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError
-from snn_bp.kernels import rest, runs_reference, simulate
+from snn_bp.kernels import potential_of, rest, runs_reference, simulate
 from snn_bp.kernels.around import is_untouched
 from snn_bp.kernels.delay import delayed
 from snn_bp.kernels.gpu.recurrent import serves_recurrent, simulate_recurrent_gpu
 from snn_bp.model.constrained import ConstrainedLinear
-from snn_bp.neurons import DECAYS, Neuron, State, coefficients
+from snn_bp.neurons import Neuron, State, check_neuron, numbers_of, range_of
+from snn_bp.neurons.parameters import Range
 from snn_bp.surrogates import Surrogate, check_surrogate
 
 Shape = tuple[int, ...]
@@ -30,28 +31,21 @@ class Neurons(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         check_surrogate(surrogate)
-        values = coefficients(neuron)
+        values = numbers_of(neuron)
         check_learned(neuron, learn)
         self.neuron, self.shape, self.surrogate = neuron, shape, surrogate
         self.learned = nn.ParameterDict()
         for name in learn:
-            symbol = "theta" if name == "threshold" else name
+            symbol = type(neuron).kind.symbol(name)
             start = torch.as_tensor(values[symbol], dtype=torch.get_default_dtype(), device="cpu")
-            if symbol in DECAYS and not bool(((start > 0) & (start < 1)).all()):
-                raise SnnError(
-                    f"{type(neuron).__name__}: to be learned, {name} should start inside 0..1, not at its end."
-                )
-            if symbol == "kappa" and not bool((start > 0).all()):
-                raise SnnError(f"{type(neuron).__name__}: to be learned, kappa should start above 0, 0.1 for one.")
-            raw = torch.logit(start) if symbol in DECAYS else start + torch.log(-torch.expm1(-start))
+            raw = _raw(type(neuron).__name__, name, start, range_of(neuron, symbol))
             self.learned[symbol] = nn.Parameter(_placed(raw, _shape_of_learned(name, raw, shape, per)))
         self.recurrence: nn.Linear | None = recurrence
 
     def parameters_now(self) -> dict[str, Tensor]:
         """The learned parameters in their own units, under the symbols of the equation."""
         return {
-            symbol: torch.sigmoid(raw) if symbol in DECAYS else F.softplus(raw).clamp_min(SMALLEST_LEARNED)
-            for symbol, raw in self.learned.items()
+            symbol: _in_range(raw, range_of(self.neuron, symbol)) for symbol, raw in self.learned.items()
         }
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -97,7 +91,7 @@ class Neurons(nn.Module):
             current = x_t + recurrence(state.s.to(x.dtype)).to(x.dtype)
             s, state = simulate(neuron, current[None], state, surrogate, parameters=learned)
             spikes.append(s)
-            membranes.append(state.v)
+            membranes.append(potential_of(neuron, state))
         return torch.cat(spikes), state, torch.stack(membranes) if potentials else x.new_empty(0)
 
 
@@ -181,9 +175,30 @@ class Joint(nn.Module):
         return self.combine([run(n, x) for n in range(len(self.branches))])
 
 
+def _raw(kind: str, name: str, start: Tensor, within: Range) -> Tensor:
+    """What is learned for a parameter that starts at `start`: any number, of which the parameter is a function."""
+    if within == "decay":
+        if not bool(((start > 0) & (start < 1)).all()):
+            raise SnnError(f"{kind}: to be learned, {name} should start inside 0..1, not at its end.")
+        return torch.logit(start)
+    if within == "any":
+        return start.clone()
+    if not bool((start > 0).all()):
+        raise SnnError(f"{kind}: to be learned, {name} should start above 0, 0.1 for one.")
+    return start + torch.log(-torch.expm1(-start))
+
+
+def _in_range(raw: Tensor, within: Range) -> Tensor:
+    """The parameter of what is learned."""
+    if within == "decay":
+        return torch.sigmoid(raw)
+    return raw if within == "any" else F.softplus(raw).clamp_min(SMALLEST_LEARNED)
+
+
 def check_learned(neuron: Neuron, learn: tuple[str, ...]) -> None:
     """Raise unless the neuron has each of the parameters that are to be learned, named once."""
-    known = [name for name in (*DECAYS, "kappa", "threshold") if hasattr(neuron, name)]
+    check_neuron(neuron)
+    known = list(type(neuron).kind.numbers)
     for name in learn:
         if name not in known or learn.count(name) > 1:
             twice = " twice" if name in known else ""

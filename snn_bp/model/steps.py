@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from snn_bp.errors import SnnError
 from snn_bp.kernels import first_state, parameters_of, state_of
-from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu import chain
 from snn_bp.kernels.cpu.norm_neurons import Norm, run_layer
 from snn_bp.kernels.cpu.packed_layer import LayerTensors
@@ -17,7 +16,7 @@ from snn_bp.kernels.layout import CHANNELS_FIRST, CHANNELS_LAST, lies_channels_l
 from snn_bp.model.blocks import fold, follow, role_of
 from snn_bp.model.constrained import ConstrainedLinear
 from snn_bp.model.modules import Neurons
-from snn_bp.neurons import Coefficients, State
+from snn_bp.neurons import State
 
 # input and states before to output, mean output of each neuron (None: not known yet) and states after, a layer each
 Run: TypeAlias = Callable[[Tensor, list[State | None]], tuple[Tensor, list[Tensor] | None, list[State]]]
@@ -31,14 +30,14 @@ KERNELS: dict[type[nn.Module], Callable] = {
 
 def run_chain(links, memory: chain.Memory, x: Tensor, states: list[State | None]):
     """Dense layers with norms that only scale, each followed by its neurons."""
-    constants = tuple(Constants.of(link.neurons.neuron) for link in links)
-    layers = [_tensors(*each, x) for each in zip(links, constants, states, strict=True)]
+    equations = tuple(link.neurons.neuron.equation for link in links)
+    layers = [_tensors(*each, x) for each in zip(links, states, strict=True)]
     surrogates = tuple(link.neurons.surrogate for link in links)
-    out, means, last = chain.run_layers(x, layers, chain.Chain(constants, surrogates, memory))
-    return out, means, [state_of(state, kind) for state, kind in zip(last, constants, strict=True)]
+    out, means, last = chain.run_layers(x, layers, chain.Chain(equations, surrogates, memory))
+    return out, means, [state_of(link.neurons.neuron, state) for link, state in zip(links, last, strict=True)]
 
 
-def _tensors(link, constants: Constants, state: State | None, x: Tensor) -> LayerTensors:
+def _tensors(link, state: State | None, x: Tensor) -> LayerTensors:
     weights, norm, neurons = link
     weight, bias = (None, None) if weights is None else (weights.weight, weights.bias)
     if norm is not None:
@@ -49,30 +48,30 @@ def _tensors(link, constants: Constants, state: State | None, x: Tensor) -> Laye
         bias = shift if bias is None else bias if shift is None else bias + shift
     like = x[:1, :, :1].expand(1, -1, *neurons.shape)
     like = like if weight is None else like.to(weight.dtype)
-    first = None if state is None else first_state(neurons.neuron, like, state, constants)
+    first = None if state is None else first_state(neurons.neuron, like, state)
     parameters = parameters_of(neurons.neuron, like, neurons.parameters_now())
-    each = Coefficients(*(value if value.dim() == 0 else value[0] for value in parameters))
-    return LayerTensors(weight, bias, recurrent, first, each)
+    values = tuple(value if value.dim() == 0 else value[0] for value in parameters.values())
+    return LayerTensors(weight, bias, recurrent, first, values)
 
 
 def run_normed(norm: nn.Module | None, neurons: Neurons, x: Tensor, states: list[State | None]):
     """Neurons, and the norm in front of them if it is in training; its running statistics follow."""
-    (state,), constants = states, Constants.of(neurons.neuron)
-    parameters = parameters_of(neurons.neuron, x, neurons.parameters_now())
-    first = None if state is None else first_state(neurons.neuron, x, state, constants)
+    (state,), neuron = states, neurons.neuron
+    values: tuple[Tensor, ...] = tuple(parameters_of(neuron, x, neurons.parameters_now()).values())
+    first = None if state is None else first_state(neuron, x, state)
     channels_last = lies_channels_last(x, dims=5)
     z = x.permute(CHANNELS_LAST) if channels_last else x.contiguous()
     if channels_last:
-        parameters = permuted(parameters, CHANNELS_LAST)
+        values = permuted(values, CHANNELS_LAST)
         first = None if first is None else permuted(first, CHANNELS_LAST)
-    parameters = Coefficients(*(value[0] if value.dim() else value for value in parameters))
+    values = tuple(value[0] if value.dim() else value for value in values)
     scaled = None if norm is None else Norm(norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]
-    ran = run_layer(z, scaled, 4 if channels_last else 2, first, parameters, constants, neurons.surrogate)
+    ran = run_layer(z, scaled, 4 if channels_last else 2, first, values, neuron.equation, neurons.surrogate)
     if norm is not None:
         follow(norm, ran.mean, ran.variance, count=x.numel() // x.shape[2])  # type: ignore[arg-type]
     if not channels_last:
-        return ran.out, [ran.means], [state_of(ran.last, constants)]
-    last = state_of(permuted(ran.last, CHANNELS_FIRST), constants)
+        return ran.out, [ran.means], [state_of(neuron, ran.last)]
+    last = state_of(neuron, permuted(ran.last, CHANNELS_FIRST))
     return ran.out.permute(CHANNELS_FIRST), [ran.means.permute(2, 0, 1)], [last]
 
 

@@ -159,11 +159,11 @@ def layer_activity(network: Network, x: Tensor, mask: Tensor | None = None) -> l
     The figures are those of `Activity`, a row for each layer that spikes.
     """
     was_training, rows = network.training, []
-    for part, _, out in network.eval().visit(x, potentials=True):
+    for part, entering, out in network.eval().visit(x, potentials=True):
         layer: Any = part.layer
         if has_state(layer) and is_spiking(neuron_of(layer)):
             spikes, _, potentials = out
-            slopes, height = slopes_and_height(layer, *threshold_distances(layer, potentials, spikes))
+            slopes, height = slopes_and_height(layer, *threshold_distances(layer, entering, potentials, spikes))
             rates = spikes.float().mean((0, 1)) if mask is None else spikes.float()[mask].mean(0)
             activity = Activity.of(rates, slopes if mask is None else slopes[mask], height)
             rows.append({"layer": network.name(part.path), **activity._asdict()})

@@ -4,25 +4,26 @@ A block is layers without parameters, then weights, then a norm that only scales
 the weights, and the rules give gradients of these; `OnlineBlock.unfold` leads them on to the parameters.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snn_bp import equations
 from snn_bp.errors import SnnError
 from snn_bp.kernels import first_state, parameters_of
-from snn_bp.kernels.bind import Constants, bind
-from snn_bp.kernels.reference import torch_advance, torch_slope
+from snn_bp.kernels.reference import torch_adjoint, torch_advance, whole
 from snn_bp.model.blocks import Block, LayerAt, blocks, convolve, fold
 from snn_bp.model.exact import check_exact, check_whole
 from snn_bp.model.modules import Neurons
 from snn_bp.model.network import Network
-from snn_bp.neurons import FullState, coefficients
+from snn_bp.neurons import coefficients
 
 ORDER = {"pool": 0, "flatten": 0, "other": 0, "weights": 1, "norm": 2, "neurons": 3}  # in a block that a rule runs
+
+
+Parts: TypeAlias = dict[str, Tensor]  # of a state, in the order of the equation
 
 
 class Step(NamedTuple):
@@ -30,8 +31,9 @@ class Step(NamedTuple):
 
     before_front: Tensor  # the input; a leaf where layers without parameters stand in front of the weights
     presynaptic: Tensor  # what the weights saw
-    before: FullState
-    after: FullState
+    current: Tensor  # the neurons' input
+    before: Parts
+    after: Parts
 
 
 class OnlineBlock:
@@ -42,16 +44,22 @@ class OnlineBlock:
         self.front = [part.layer for part in block.front if part.role != "dropout"]
         self.synapse = None if block.weights is None else block.weights.layer
         self.norm = None if block.norm is None else block.norm.layer
-        self.constants = Constants.of(neurons.neuron)
+        self.equation = neurons.neuron.equation
         self.folded = self._fold()
         self.weight, self.bias, self.recurrent = (None if each is None else each.detach() for each in self.folded)
         like = x.new_zeros(1, x.shape[1], *neurons.shape)
-        self.rest = first_state(neurons.neuron, like, None, self.constants)
-        self.coefficients = parameters_of(neurons.neuron, like, {})
-        self._advance = torch_advance(self.constants, neurons.surrogate)
-        slope_at = torch_slope(neurons.surrogate)  # which knows its slope
-        names = self.constants.names()
-        self._vjp = bind(equations.advance_vjp, **names, slope_at=lambda u, theta, _: slope_at(u, theta), real=float)
+        self.rest = self._named(first_state(neurons.neuron, like, None))
+        self.values = tuple(parameters_of(neurons.neuron, like, {}).values())
+        self._advance = torch_advance(self.equation, neurons.surrogate)
+        self._adjoint = torch_adjoint(self.equation, neurons.surrogate)
+
+    @property
+    def output(self) -> str:
+        """The part of the state that is given out: the spike, or a readout's potential."""
+        return "s" if self.equation.spiking else self.equation.potential
+
+    def _named(self, parts: Sequence[Tensor]) -> Parts:
+        return dict(zip(self.equation.full, parts, strict=True))
 
     @property
     def is_convolution(self) -> bool:
@@ -59,7 +67,7 @@ class OnlineBlock:
         return self.weight is not None and self.weight.dim() > 2
 
     @torch.no_grad()
-    def forward(self, x: Tensor, state: FullState) -> tuple[Tensor, Step]:
+    def forward(self, x: Tensor, state: Parts) -> tuple[Tensor, Step]:
         """The block's output for one step's input `[batch, ...]`, and what the chain rule needs of it."""
         before_front = x
         if self.front:
@@ -69,9 +77,9 @@ class OnlineBlock:
                     x = module(x)
         current = self.input_current(x.detach())
         if self.recurrent is not None:
-            current = current + F.linear(state.s, self.recurrent)
-        after = FullState(*self._advance(*state, current, *self.coefficients))
-        return after.s if self.constants.spiking else after.v, Step(before_front, x, state, after)
+            current = current + F.linear(state["s"], self.recurrent)
+        after = self._named(whole(self._advance(*state.values(), current, *self.values), current))
+        return after[self.output], Step(before_front, x, current, state, after)
 
     def input_current(self, x: Tensor) -> Tensor:
         """The synaptic input for what the weights see."""
@@ -85,13 +93,16 @@ class OnlineBlock:
         return convolve(self.synapse, x, weight, bias)
 
     def chain_rule(self, step: Step, **at: float | Tensor) -> tuple[Tensor, ...]:
-        """`equations.advance_vjp` of one step: gradients `i, a, v, s` at its outputs in, those at i, a, v, s, x out."""
-        outputs = [at.get(name, 0.0) for name in FullState._fields]
-        return self._vjp(*outputs, *step.before, *step.after[:3], *self.coefficients, None)[:5]
+        """The adjoint of one step: gradients at what it gave in, those at what it was given, the current last, out."""
+        equation, zero = self.equation, torch.zeros_like(step.current)
+        outputs = [zero + at[name] if name in at else zero for name in equation.full]
+        after = [step.after[name] for name in equation.states]
+        found = self._adjoint(*outputs, *step.before.values(), step.current, *after, *self.values, None)
+        return found[: len(equation.full) + 1]
 
     def current_gradient(self, step: Step, at_output: Tensor) -> Tensor:
         """The gradient at the neurons' input current, at this very step, from that at their output."""
-        return self.chain_rule(step, **{"s" if self.constants.spiking else "v": at_output})[4]
+        return torch.as_tensor(self.chain_rule(step, **{self.output: at_output})[-1])
 
     def zeros(self) -> list[Tensor]:
         """Sums to be filled, for `unfold`."""

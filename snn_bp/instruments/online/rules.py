@@ -18,7 +18,6 @@ from snn_bp.instruments.online.blocks import OnlineBlock, Step, free_response, o
 from snn_bp.instruments.online.instant import Error, error_of, run
 from snn_bp.model.losses import Loss
 from snn_bp.model.network import Network, check_network
-from snn_bp.neurons import FullState
 
 Feedback: TypeAlias = Literal["symmetric", "random"]
 
@@ -65,7 +64,7 @@ def eprop(
 
     Bellec et al. 2020 (Nature Communications). `h` is all that the neuron carries from step to
     step: current, adaptation, membrane, and its spike where a reset that is not detached or an adaptation depends on
-    it; the derivatives are those of `equations.advance_vjp`. F filters as the membranes of the last layer do: their
+    it; the derivatives are those of the adjoint of a step. F filters as the membranes of the last layer do: their
     leak `kappa`. `L_j` is the learning signal: "symmetric" backpropagates the error of step t through weights and
     surrogates of step t; "random" takes it from the input current of the last layer to each neuron by fixed
     weights drawn from `seed`, normal with deviation 1 / sqrt(neurons of the layer).
@@ -123,7 +122,7 @@ class _InputTraces:
             one = of_one(at_current.new_ones(()))
             next(sums).add_(one * at_current.reshape(batch, len(block.bias), -1).sum((0, 2)))
         if block.recurrent is not None:
-            next(sums).add_(at_current.T @ of_spikes(step.before.s))
+            next(sums).add_(at_current.T @ of_spikes(step.before["s"]))
 
 
 class _Eligibility:
@@ -136,9 +135,7 @@ class _Eligibility:
             raise SnnError(f"eprop: the convolution before {name} has groups; use groups=1, or ottt.")
         self.block = block
         self.sums = block.zeros()
-        constants = block.constants
-        flags = {"i": constants.current, "a": constants.adapts, "v": True, "s": constants.spiking}
-        self.traces: dict[str, Tensor | float] = {name: 0.0 for name, has in flags.items() if has}
+        self.traces: dict[str, Tensor | float] = dict.fromkeys(block.equation.full, 0.0)
 
     def add(self, step: Step, signal: Tensor) -> None:
         """Let the traces follow, and add this step's term to the gradients, `signal` being that at the output."""
@@ -150,11 +147,11 @@ class _Eligibility:
         for variable in self.traces:
             *to_state, to_current = self.block.chain_rule(step, **{variable: 1.0})
             after[variable] = _over_weights(to_current, batch, channels) * inputs
-            for name, factor in zip(FullState._fields, to_state, strict=True):
+            for name, factor in zip(self.traces, to_state, strict=True):
                 if torch.as_tensor(factor).any():
                     after[variable] = after[variable] + _over_weights(factor, batch, channels) * self.traces[name]
         self.traces = after
-        eligibility = after["s" if self.block.constants.spiking else "v"]
+        eligibility = after[self.block.output]
         assert isinstance(eligibility, Tensor)
         if self.filter is not None:
             eligibility = self.filter(eligibility)
@@ -171,10 +168,10 @@ class _Eligibility:
         elif block.weight is not None:
             columns.append(x[:, None, None])
         if block.bias is not None:
-            positions = step.after.v[0].numel() // len(block.bias)
+            positions = step.current[0].numel() // len(block.bias)
             columns.append(x.new_ones(len(x), 1, positions, 1))
         if block.recurrent is not None:
-            columns.append(step.before.s[:, None, None])
+            columns.append(step.before["s"][:, None, None])
         return torch.cat(columns, dim=-1)
 
 

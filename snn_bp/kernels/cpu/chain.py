@@ -6,6 +6,7 @@ The batch is split into shards that do not depend on the number of threads, so n
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from threading import Lock
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -13,14 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snn_bp.equations.derive import Equation
 from snn_bp.kernels.around import first_derivatives
-from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu.aligned import aligned_empty
 from snn_bp.kernels.cpu.chain_shard import Shard
 from snn_bp.kernels.cpu.compile import array
-from snn_bp.kernels.cpu.packed_layer import COUNT, Gradients, LayerTensors, PackedLayer, widened
+from snn_bp.kernels.cpu.packed_layer import Gradients, LayerTensors, PackedLayer, Parts, widened
 from snn_bp.kernels.cpu.threads import parallel_for, split_rows
-from snn_bp.neurons import FullState
 from snn_bp.surrogates import Surrogate
 
 Memory: TypeAlias = Literal["full", "low"]
@@ -29,41 +29,45 @@ Memory: TypeAlias = Literal["full", "low"]
 class Chain(NamedTuple):
     """What the layers of a chain are, beside their tensors."""
 
-    neurons: tuple[Constants, ...]
+    equations: tuple[Equation, ...]
     surrogates: tuple[Surrogate, ...]
     memory: Memory
 
 
-def run_layers(x: Tensor, layers: Sequence[LayerTensors], chain: Chain) -> tuple[Tensor, list[Tensor], list[FullState]]:
+def run_layers(x: Tensor, layers: Sequence[LayerTensors], chain: Chain) -> tuple[Tensor, list[Tensor], list[Parts]]:
     """Output `[time, batch, units]` of the last layer, mean output of each neuron of each layer, and last states.
 
     All three carry gradients. `x` is `[time, batch, inputs]` in single or double precision, as all tensors are, or in
     bytes; only the last neuron may be one that does not spike. Equal to the layers one by one up to the order of
     summation.
     """
-    flat = [tensor for layer in layers for tensor in layer.flat()]
+    flat = [
+        tensor for layer, equation in zip(layers, chain.equations, strict=True) for tensor in layer.flat(equation)
+    ]
     out, *rest = _Chain.apply(chain, torch.is_grad_enabled(), x, *flat)  # type: ignore[misc]
     count = len(layers)
-    return out, rest[:count], _states(rest[count:])
+    return out, rest[:count], _states(rest[count:], chain.equations)
 
 
-def _states(flat: Sequence[Any]) -> list[FullState]:
-    return [FullState(*flat[at : at + 4]) for at in range(0, len(flat), 4)]
+def _states(flat: Sequence[Any], equations: Sequence[Equation]) -> list[Parts]:
+    parts = iter(flat)
+    return [tuple(islice(parts, len(equation.full))) for equation in equations]
 
 
 class _Chain(torch.autograd.Function):
     @staticmethod
     def forward(ctx, chain: Chain, graded: bool, x: Tensor, *flat: Tensor | None):
         graded = graded and any(ctx.needs_input_grad)
+        parts = iter(flat)
         layers = [
             PackedLayer.of(
-                chain.neurons[n],
+                equation,
                 chain.surrogates[n],
                 x,
-                LayerTensors.from_flat(flat[at : at + COUNT]),
+                LayerTensors.from_flat(parts, equation),
                 back=graded and (n > 0 or ctx.needs_input_grad[2]),
             )
-            for n, at in enumerate(range(0, len(flat), COUNT))
+            for n, equation in enumerate(chain.equations)
         ]
         steps, batch = x.shape[:2]
         rows, dtype = array(x), layers[0].bias.dtype
@@ -81,8 +85,8 @@ class _Chain(torch.autograd.Function):
         rows = rows[:0] if sparse else rows.astype(dtype, copy=False)
         parallel_for([partial(shard.forward, rows, out) for shard in shards])
         rates = [
-            np.sum([shard.counts[n] for shard in shards], 0) / (steps * batch) if kind.spiking else out.mean((0, 1))
-            for n, kind in enumerate(chain.neurons)
+            np.sum([shard.counts[n] for shard in shards], 0) / (steps * batch) if each.spiking else out.mean((0, 1))
+            for n, each in enumerate(chain.equations)
         ]
         last = [
             each for n, layer in enumerate(layers) for each in layer.joined_state([shard.state[n] for shard in shards])
@@ -105,7 +109,7 @@ class _Chain(torch.autograd.Function):
         (saved,) = ctx.saved_tensors
         x = array(saved) if ctx.x is None else ctx.x
         count, (steps, batch, inputs) = len(layers), ctx.shape
-        g_rates, g_states = others[:count], _states(others[count:])
+        g_rates, g_states = others[:count], _states(others[count:], [layer.equation for layer in layers])
         dtype = layers[0].bias.dtype
         needs_x = ctx.needs_input_grad[2]
         g_x = aligned_empty(steps * batch * inputs, dtype).reshape(steps, batch, inputs) if needs_x else None

@@ -9,11 +9,11 @@ import numpy as np
 from snn_bp.kernels.cpu import dense
 from snn_bp.kernels.cpu.aligned import aligned_empty
 from snn_bp.kernels.cpu.compile import array, compiled_plain, specialised
-from snn_bp.kernels.cpu.packed_layer import Gradients, PackedLayer
+from snn_bp.kernels.cpu.packed_layer import Gradients, PackedLayer, Parts
 from snn_bp.kernels.cpu.sparse import Bits, Events, find_bits, find_events
 from snn_bp.kernels.cpu.subnormals import without_subnormals
 from snn_bp.kernels.cpu.vectors import padded
-from snn_bp.neurons import FullState
+from snn_bp.kernels.expand import Form
 
 CHUNK_ROWS = 512  # time steps x samples of a backward chunk: its error signal fits the second-level cache
 Run: TypeAlias = Callable[[int, int], None]  # a kernel with all it needs but the first step and the one behind the last
@@ -32,18 +32,21 @@ class Shard:
         self.graded, self.recompute = graded, recompute
         self.dtype = layers[0].bias.dtype
         self.samples = slice(low, high)
-        self.state = [layer.padded_state(layer.state or (None,) * 4, self.samples) for layer in layers]
-        self.first_spikes = [state.s.copy() for state in self.state]
-        self.fired = [self._packed_spikes(layer, state.s) for layer, state in zip(layers, self.state, strict=True)]
+        self.state = [layer.padded_state(layer.state or (None,) * len(layer.equation.full), self.samples) for layer in layers]
         self.nothing = np.empty(0, self.dtype)
+        self.first_spikes = [
+            state[-1].copy() if layer.equation.spiking else np.zeros_like(state[-1])
+            for layer, state in zip(layers, self.state, strict=True)
+        ]
+        self.fired = [self._packed_spikes(*each) for each in zip(layers, self.first_spikes, strict=True)]
         self.traces = [  # made here, in the main thread: the allocator keeps its memory for the next step
-            self._empty_traces(layer, steps, state) if graded and not anew else [self.nothing] * 3
+            self._empty_traces(layer, steps, state) if graded and not anew else [self.nothing] * len(layer.form.kept)
             for layer, state, anew in zip(layers, self.state, recompute, strict=True)
         ]
-        self.saved: list[list[FullState]] = []  # [layer][chunk] the state before it, where the layer is recomputed
+        self.saved: list[list[Parts]] = []  # [layer][chunk] the state before it, where the layer is recomputed
         self.input: Bits | Events | None = None  # None where it is neither zeros and ones nor mostly zero
         self.counts: list[np.ndarray] = []  # spikes of each neuron of each layer
-        self.state_grads: list[FullState] = []  # the last state's, which the backward pass turns into the first's
+        self.state_grads: list[Parts] = []  # the last state's, which the backward pass turns into the first's
 
     def find_sparsity(self, x: np.ndarray) -> None:
         """Find what is not zero in the input."""
@@ -63,14 +66,14 @@ class Shard:
             self.saved.append([])
             for start, stop in self._chunks():
                 if self.graded and self.recompute[n]:
-                    self.saved[n].append(self._state_copy(n))
+                    self.saved[n].append(tuple(part.copy() for part in self.state[n]))
                 weighted_sum(start, stop)
                 advance(start, stop)
         self.counts = [self._counted(fired) for fired in self.fired]
 
     @without_subnormals()
     def backward(
-        self, x: np.ndarray, g_out: np.ndarray, g_rates: list[np.ndarray], g_states: Sequence[FullState],
+        self, x: np.ndarray, g_out: np.ndarray, g_rates: list[np.ndarray], g_states: Sequence[Parts],
         g_x: np.ndarray | None,
     ) -> list[Gradients]:  # fmt: skip
         """Gradients of each layer: chunk after chunk from the last, through all layers from the last.
@@ -109,12 +112,6 @@ class Shard:
         compiled_plain(dense.count_spikes)(counts, fired[1:].reshape(-1), words)
         return counts
 
-    def _state_copy(self, n: int) -> FullState:
-        """The state of layer `n`; what the neuron lacks stays at rest, and needs no copy."""
-        kind = self.layers[n].constants
-        moves = (kind.current or self.layers[n].saves_current, kind.adapts, True, kind.spiking)
-        return FullState(*(each.copy() if moved else each for each, moved in zip(self.state[n], moves, strict=True)))
-
     def _chunks(self) -> list[tuple[int, int]]:
         """The first step of each chunk of time, and the one behind its last."""
         return [(start, min(start + self.chunk, self.steps)) for start in range(0, self.steps, self.chunk)]
@@ -129,14 +126,14 @@ class Shard:
         """The weighted sums of layer `n`'s input, and its neurons; `traces` are of all steps, or of a chunk alone."""
         layer = self.layers[n]
         # the sums of a chunk lie where its potentials go, which follow them: half the space in cache
-        z = self._empty_chunk(layer.width) if full_trace else traces[0][self.rows * layer.width :]
-        constants = layer.constants
+        in_trace = traces and not full_trace
+        z = traces[0][self.rows * layer.width :] if in_trace else self._empty_chunk(layer.width)
         kernel = specialised(
-            dense.forward, constants, self.dtype, uniform=layer.uniform, RECURRENT=layer.recurrent.size > 0,
-            KEEPS_CURRENT=constants.current or constants.clears_input,
+            dense.forward, Form(layer.equation, kept=layer.form.kept), self.dtype, uniform=layer.uniform,
+            RECURRENT=layer.recurrent.size > 0,
         )  # fmt: skip
         return self._weighted_sum(n, x, z), partial(
-            kernel, z, layer.recurrent, *self.state[n], *layer.coefficients, self.fired[n].reshape(-1), out, *traces,
+            kernel, z, layer.recurrent, *self.state[n], *layer.values, self.fired[n].reshape(-1), out, *traces,
             full_trace, layer.units, layer.width, self.batch, self.low, self.rows,
         )  # fmt: skip
 
@@ -164,15 +161,14 @@ class Shard:
                 partial(self._recompute_chunk, n, traces, self._advance(n, x, self.nothing, traces, full_trace=False))
             )
         kernel = specialised(
-            dense.backward, layer.constants, self.dtype, uniform=layer.uniform,
-            adjoint=(layer.surrogate.shape, layer.surrogate.per),
-            RECURRENT=layer.recurrent.size > 0, LEARNS=layer.learns, SAVES_CURRENT=layer.saves_current,
+            dense.backward, layer.form, self.dtype, uniform=layer.uniform, adjoint=layer.surrogate.slope_of,
+            RECURRENT=layer.recurrent.size > 0,
         )  # fmt: skip
         runs.append(
             partial(
-                kernel, layer.recurrent_back, self.first_spikes[n], *layer.coefficients,
+                kernel, layer.recurrent_back, self.first_spikes[n], *layer.values,
                 self.dtype.type(layer.surrogate.slope), *traces, not self.recompute[n], d, *self.state_grads[n], g_rate,
-                sums.bias, *sums.coefficients, layer.width, self.rows,
+                sums.bias, *sums.learned, layer.width, self.rows,
             )
         )  # fmt: skip
         if (spikes_in := self._spikes_in(n)) is not None:
@@ -192,8 +188,7 @@ class Shard:
         state = self.state[n]
         for component, saved in zip(state, self.saved[n][start // self.chunk], strict=True):
             component[:] = saved
-        for trace, component in zip(traces, (state.v, state.a, state.i), strict=True):
-            trace[: component.size] = component[: trace.size]
+        self._begin_traces(self.layers[n], traces, state)
         for each in run:
             each(start, stop)
 
@@ -211,13 +206,15 @@ class Shard:
         compiled_plain(dense.pack_rows)(fired.reshape(-1), s, self.rows, layer.width)
         return fired
 
-    def _empty_traces(self, layer: PackedLayer, steps: int, state: FullState) -> list[np.ndarray]:
-        """Arrays for the traces v, a, i, each beginning with the state before the first step."""
-        recorded = ((True, state.v), (layer.constants.adapts, state.a), (layer.saves_current, state.i))
-        traces = []
-        for exists, first in recorded:
-            trace = aligned_empty((steps + 1) * first.size if exists else 0, self.dtype)
-            if exists:
-                trace[: first.size] = first
-            traces.append(trace)
+    def _empty_traces(self, layer: PackedLayer, steps: int, state: Parts) -> list[np.ndarray]:
+        """Arrays for what is kept of every step, each beginning with the state before the first one."""
+        traces = [aligned_empty((steps + 1) * self.rows * layer.width, self.dtype) for _ in layer.form.kept]
+        self._begin_traces(layer, traces, state)
         return traces
+
+    def _begin_traces(self, layer: PackedLayer, traces: list[np.ndarray], state: Parts) -> None:
+        """Write the state before the first step into the traces; the input has none before it."""
+        first = dict(zip(layer.equation.full, state, strict=True))
+        for name, trace in zip(layer.form.kept, traces, strict=True):
+            if name in first:
+                trace[: first[name].size] = first[name]

@@ -2,8 +2,9 @@
 
 An input that is zero costs nothing: the rows of weights that met a spike are added, the neurons advance and fire, and
 their spikes are packed as bits. The gradient of the weights is summed the same way, over spikes sorted by input.
-Where more than `PRODUCT_FROM` of the inputs are not zero, a matrix product is faster and is taken. The neurons are
-`equations.py`, bound by `compile.py`; all equals the reference up to the order of summation in the weighted sums.
+Where more than `PRODUCT_FROM` of the inputs are not zero, a matrix product is faster and is taken. The loops over
+neurons are spread out for one neuron's states and parameters by `expand.py`; all equals the reference up to the order
+of summation in the weighted sums.
 
 A kernel sees steps `start..stop` of a shard of the batch, `rows` samples from `low` on; all arrays are flat, `width`
 numbers to a row. What belongs to a chunk of time alone (`z`, `d`, `below`) begins with the row of `start`.
@@ -36,16 +37,14 @@ PRODUCT_FROM = 0.28  # fraction of inputs not zero; measured by experiments/benc
 
 
 def forward(
-    z, recurrent, i, a, v, s, alpha, beta, rho, kappa, theta, spikes, out, potentials, adaptations, currents,
-    full_trace, units, width, batch, low, rows, start, stop,
-):  # fmt: skip
+    z, recurrent, state_F, value_P, spikes, out, trace_T, full_trace, units, width, batch, low, rows, start, stop
+):
     """Neurons under the input `z`.
 
-    `i, a, v, s` hold the state, in and out. `spikes` begins with the step before step 0, as traces do with
-    `full_trace`; others begin with that before `start`. Traces and `out` that are empty are not written. Recurrence
-    adds to `z`.
+    `state_` hold the state, in and out. `spikes` begins with the step before step 0, as traces do with `full_trace`;
+    others begin with that before `start`. Traces and `out` that are empty are not written. Recurrence adds to `z`.
     """
-    words, origin = (width + 63) // 64, 0 if full_trace else start
+    words, origin, size = (width + 63) // 64, 0 if full_trace else start, rows * width
     for t in range(start, stop):
         here = (t - start) * rows * width
         if RECURRENT:
@@ -54,45 +53,36 @@ def forward(
                 add_bits_matmul(z, here, spikes, at, words, recurrent, rows, width)
             else:
                 add_bits(z, here, spikes, at, words, recurrent, rows, width)
+        if SAVED_x:
+            if trace_x.size > 0:
+                store(trace_x, (t + 1 - origin) * size, z, here, size)
         for q in range(rows):
             state = np.uint64(q * width)
             input_row = np.uint64(here) + state
             for m in range(np.uint64(width)):
                 k = state + m
-                i1, a1, v1, s1 = advance(
-                    i[k], a[k], v[k], s[k], z[input_row + m],
-                    of(alpha, m), of(beta, m), of(rho, m), of(kappa, m), of(theta, m),
-                )  # fmt: skip
-                v[k] = v1
-                if KEEPS_CURRENT:
-                    i[k] = i1
-                if ADAPTS:
-                    a[k] = a1
-                if SPIKING:
-                    s[k] = s1
+                (after_F,) = advance(*state_F[k], z[input_row + m], *of(value_P, m))
+                state_F[k] = after_F
             if SPIKING:
-                pack(spikes, ((t + 1) * rows + q) * words, s, q * width, width)
+                for m in range(np.uint64(units), np.uint64(width)):
+                    state_s[state + m] = 0  # whatever a neuron does without input, one that is not there is silent
+                pack(spikes, ((t + 1) * rows + q) * words, state_s, q * width, width)
             if out.size > 0:
                 o = np.uint64((t * batch + low + q) * units)
                 for m in range(np.uint64(units)):
-                    out[o + m] = s[state + m] if SPIKING else v[state + m]
-        if potentials.size > 0:
-            o, size = (t + 1 - origin) * rows * width, rows * width
-            store(potentials, o, v, 0, size)
-            if ADAPTS:
-                store(adaptations, o, a, 0, size)
-            if currents.size > 0:
-                store(currents, o, i, 0, size)
+                    out[o + m] = state_s[state + m] if SPIKING else state_V[state + m]
+        if SAVED_F:
+            if trace_F.size > 0:
+                store(trace_F, (t + 1 - origin) * size, state_F, 0, size)
 
 
 def backward(
-    recurrent_back, s_first, alpha, beta, rho, kappa, theta, slope, potentials, adaptations, currents, full_trace,
-    d, gi, ga, gv, gs, g_rate, g_bias, g_alpha, g_beta, g_rho, g_kappa, g_theta, width, rows, start, stop,
-):  # fmt: skip
+    recurrent_back, first_s, value_P, slope, trace_T, full_trace, d, g_F, g_rate, g_bias, g_L, width, rows, start, stop
+):
     """The adjoint of `forward`, last step first: `d` comes as the gradient of the output, and leaves as that of `z`.
 
-    `gi, ga, gv, gs` are carried from later steps to earlier ones, `g_rate` is added at every step. `s_first` are the
-    spikes before step 0, which are given and need not follow from `v`.
+    `g_` of the states are carried from later steps to earlier ones, `g_rate` is added at every step. `first_s` are the
+    spikes before step 0, which are given and need not follow from the state.
     """
     origin = 0 if full_trace else start
     for t in range(stop - 1, start - 1, -1):
@@ -103,39 +93,25 @@ def backward(
             after = before + np.uint64(rows * width)
             for m in range(np.uint64(width)):
                 k = state + m
-                v0 = potentials[before + m]
-                a0 = adaptations[before + m] if ADAPTS else v0
+                x = trace_x[after + m] if SAVED_x else real(0)
+                before_F = trace_F[before + m] if SAVED_F else real(0)
+                after_Q = trace_Q[after + m] if SAVED_Q else real(0)
+                if REFIRES:
+                    before_s = first_s[k] if first else fired(*before_Q, *of(value_P, m))
+                error_F = g_F[k]
                 if SPIKING:
-                    s0 = s_first[k] if first else fired(a0, v0, of(kappa, m), of(theta, m))
-                    gs1, gv1 = gs[k] + d[here + m] + g_rate[m], gv[k]
+                    error_s = error_s + d[here + m] + g_rate[m]
                 else:
-                    s0 = real(0)
-                    gs1, gv1 = gs[k], gv[k] + d[here + m] + g_rate[m]
-                di, da, dv, ds, dx, d_alpha, d_beta, d_rho, d_kappa, d_theta = advance_vjp(
-                    gi[k], ga[k], gv1, gs1,
-                    currents[before + m] if SAVES_CURRENT else v0, a0, v0, s0,
-                    currents[after + m] if SAVES_CURRENT else v0,
-                    adaptations[after + m] if ADAPTS else v0, potentials[after + m],
-                    of(alpha, m), of(beta, m), of(rho, m), of(kappa, m), of(theta, m), slope,
-                )  # fmt: skip
+                    error_V = error_V + d[here + m] + g_rate[m]
+                (d_F, dx, d_P) = adjoint(*error_F, *before_F, x, *after_Q, *of(value_P, m), slope)
                 d[here + m] = dx
-                gv[k] = dv
-                gs[k] = ds
-                if CURRENT:
-                    gi[k] = di
-                if ADAPTS:
-                    ga[k] = da
-                if LEARNS:
-                    g_alpha[m] += d_alpha
-                    g_beta[m] += d_beta
-                    g_rho[m] += d_rho
-                    g_kappa[m] += d_kappa
-                    g_theta[m] += d_theta
+                g_F[k] = d_F
+                g_L[m] += d_L
             for m in range(np.uint64(width)):
                 g_bias[m] += d[here + m]
         if RECURRENT:
             here = (t - start) * rows * width
-            multiply(gs, 0, width, d, here, width, recurrent_back, rows, width, width, True)
+            multiply(g_s, 0, width, d, here, width, recurrent_back, rows, width, width, True)
 
 
 def sum_events(z, begin, end, index, value, weight, bias, width, rows, start, stop):

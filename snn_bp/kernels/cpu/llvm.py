@@ -34,6 +34,19 @@ def count_bits(typing, word):
     return types.uint64(types.uint64), emit
 
 
+@intrinsic
+def power_of_two(typing, exponent):
+    """2 to a whole number, given as a float of the same precision, within what normal numbers reach."""
+    bits, shift, bias = (32, 23, 127) if exponent == types.float32 else (64, 52, 1023)
+
+    def emit(context, builder, signature, arguments):
+        whole = ir.IntType(bits)
+        number = builder.add(builder.fptosi(arguments[0], whole), whole(bias))
+        return builder.bitcast(builder.shl(number, whole(shift)), arguments[0].type)
+
+    return exponent(exponent), emit
+
+
 def _scaled(lanes: int):
     """An intrinsic that adds `lanes` numbers times a factor."""
 

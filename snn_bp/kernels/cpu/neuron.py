@@ -1,4 +1,7 @@
-"""The equations compiled for the CPU by numba: a block of neurons stays in cache while time runs over it."""
+"""Neurons compiled for the CPU by numba: a block of them stays in cache while time runs over it.
+
+The loops are spread out for one neuron's states and parameters by `expand.py`.
+"""
 
 # pyright: reportUndefinedVariable=false
 
@@ -17,73 +20,46 @@ BLOCK_NEURONS = (
 )
 
 
-def forward(x, i, a, v, s, alpha, beta, rho, kappa, theta, spikes, potentials, adaptations, currents, start, stop):
-    """Neurons `start..stop` of `x` `[time, neurons]` through all steps; `i, a, v, s` hold the state, in and out."""
+def forward(x, state_F, value_P, spikes, trace_T, start, stop):
+    """Neurons `start..stop` of `x` `[time, neurons]` through all steps; `state_` hold the state, in and out."""
     steps, neurons = x.shape
-    spikes, potentials = spikes.reshape(-1), potentials.reshape(-1)
+    spikes = spikes.reshape(-1)
+    trace_T = trace_T.reshape(-1)
     for low in range(start, stop, BLOCK_NEURONS):
         high = min(stop, low + BLOCK_NEURONS)
         for t in range(steps):
             for m in range(np.uint64(low), np.uint64(high)):
-                i1, a1, v1, s1 = advance(
-                    i[m], a[m], v[m], s[m], x[t, m],
-                    of(alpha, m), of(beta, m), of(rho, m), of(kappa, m), of(theta, m),
-                )  # fmt: skip
-                v[m] = v1
-                if CURRENT:
-                    i[m] = i1
-                if ADAPTS:
-                    a[m] = a1
-                if SPIKING:
-                    s[m] = s1
-                if RECORD and ADAPTS:
-                    adaptations[t, m] = a1
-                if RECORD and SAVES_CURRENT:
-                    currents[t, m] = i1
+                (after_F,) = advance(*state_F[m], x[t, m], *of(value_P, m))
+                state_F[m] = after_F
             if SPIKING:
-                store(spikes, t * neurons + low, s, low, high - low)
-            if RECORD:
-                store(potentials, t * neurons + low, v, low, high - low)
+                store(spikes, t * neurons + low, state_s, low, high - low)
+            store(trace_T, t * neurons + low, state_T, low, high - low)
 
 
-def backward(
-    potentials, adaptations, currents, i, a, v, s, alpha, beta, rho, kappa, theta, slope,
-    g_spikes, g_potentials, gi, ga, gv, gs, gx, g_alpha, g_beta, g_rho, g_kappa, g_theta, start, stop,
-):  # fmt: skip
-    """The adjoint of `forward`: `gi, ga, gv, gs` hold the gradient of the last state in, of the first state out."""
-    steps, neurons = potentials.shape
+def backward(trace_T, first_F, value_P, slope, g_spikes, g_potentials, g_F, gx, g_L, start, stop):
+    """The adjoint of `forward`: `g_` of a state hold the gradient of the last one in, of the first one out."""
+    steps, neurons = gx.shape
     gx, gx_row = gx.reshape(-1), np.empty(BLOCK_NEURONS, gx.dtype)
     for low in range(start, stop, BLOCK_NEURONS):
         high = min(stop, low + BLOCK_NEURONS)
         for t in range(steps - 1, -1, -1):
-            v0_row = potentials[t - 1] if t > 0 else v
-            a0_row = (adaptations[t - 1] if t > 0 else a) if ADAPTS else a
-            i0_row = (currents[t - 1] if t > 0 else i) if SAVES_CURRENT else i
+            if SAVED_F:
+                row_F = trace_F[t - 1] if t > 0 else first_F
             for m in range(np.uint64(low), np.uint64(high)):
-                v0 = v0_row[m]
-                a0 = a0_row[m]
-                s0 = fired(a0, v0, of(kappa, m), of(theta, m)) if SPIKING and t > 0 else s[m]
-                gs1 = gs[m] + g_spikes[t, m] if SPIKING and GIVEN_SPIKES else gs[m]
-                gv1 = gv[m] + g_potentials[t, m] if GIVEN_POTENTIALS else gv[m]
-                di, da, dv, ds, dx, d_alpha, d_beta, d_rho, d_kappa, d_theta = advance_vjp(
-                    gi[m], ga[m], gv1, gs1,
-                    i0_row[m], a0, v0, s0,
-                    currents[t, m] if SAVES_CURRENT else v0, adaptations[t, m] if ADAPTS else a0, potentials[t, m],
-                    of(alpha, m), of(beta, m), of(rho, m), of(kappa, m), of(theta, m), slope,
-                )  # fmt: skip
+                x = trace_x[t, m] if SAVED_x else real(0)
+                before_F = row_F[m] if SAVED_F else real(0)
+                after_Q = trace_Q[t, m] if SAVED_Q else real(0)
+                if REFIRES:
+                    before_s = fired(*before_Q, *of(value_P, m)) if t > 0 else first_s[m]
+                error_F = g_F[m]
+                if GIVEN_SPIKES:
+                    error_s = error_s + g_spikes[t, m]
+                if GIVEN_POTENTIALS:
+                    error_V = error_V + g_potentials[t, m]
+                (d_F, dx, d_P) = adjoint(*error_F, *before_F, x, *after_Q, *of(value_P, m), slope)
                 gx_row[m - np.uint64(low)] = dx
-                gv[m] = dv
-                gs[m] = ds
-                if CURRENT:
-                    gi[m] = di
-                if ADAPTS:
-                    ga[m] = da
-                if LEARNS:
-                    g_alpha[m] += d_alpha
-                    g_beta[m] += d_beta
-                    g_rho[m] += d_rho
-                    g_kappa[m] += d_kappa
-                    g_theta[m] += d_theta
+                g_F[m] = d_F
+                g_L[m] += d_L
             store(gx, t * neurons + low, gx_row, 0, high - low)
 
 

@@ -1,33 +1,40 @@
 """A layer of neurons behind its batch norm in two passes: statistics first, then scale, shift and neurons at once.
 
 Nothing but the input is kept for the backward pass, which computes the potentials again, a block of neurons at a time
-so that they stay in cache. Neurons are `equations.py`, bound by `compile.py`: without a norm spikes equal the reference
+so that they stay in cache. Loops are spread out for one neuron by `expand.py`: without a norm spikes equal the reference
 bit for bit, with one up to the rounding of the normalised current.
 """
 
 # pyright: reportUndefinedVariable=false
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from snn_bp.equations.derive import Equation
 from snn_bp.kernels.around import first_derivatives
-from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu.aligned import aligned_empty, kernel_zeros
 from snn_bp.kernels.cpu.compile import array, compiled_plain, flat_or_scalar, inner, specialised
+from snn_bp.kernels.cpu.packed_layer import Parts
 from snn_bp.kernels.cpu.threads import parallel_for, split_rows
-from snn_bp.neurons import Coefficients, FullState
+from snn_bp.kernels.expand import Form
 from snn_bp.surrogates import Surrogate
 
 BLOCK_NEURONS = 256  # neurons at a time: their potentials of 500 steps fit the second-level cache
-# What a block of neurons holds beside its trace, in one array: LLVM sees that its rows do not overlap, and vectorises.
-BLOCK_ROWS = 18
-OFFSETS = tuple(np.uint64(row * BLOCK_NEURONS) for row in range(BLOCK_ROWS))
-V, S, CUR, A, SCALE, SHIFT, COUNT, S_FIRST, G_RATE, GV, GS, GI, GA, ALPHA, BETA, RHO, KAPPA, THETA = OFFSETS
-TOTAL, WEIGHTED = V, COUNT  # rows that the adjoint has no other use for
+OWN_ROWS = ("SCALE", "SHIFT", "COUNT", "G_RATE", "TOTAL", "WEIGHTED", "FIRST_s")
+
+
+def rows_of(equation: Equation) -> tuple[tuple[str, Any], ...]:
+    """What a block of neurons holds beside its trace, in one array, and where each row begins.
+
+    In one array LLVM sees that its rows do not overlap, and vectorises.
+    """
+    names = [*(f"AT_{name}" for name in (*equation.full, *equation.parameters)), *(f"G_{n}" for n in equation.full)]
+    offsets = {name: np.uint64(row * BLOCK_NEURONS) for row, name in enumerate([*OWN_ROWS, *names])}
+    return *offsets.items(), ("BLOCK_ROWS", len(offsets))
 
 
 class Norm(NamedTuple):
@@ -43,34 +50,37 @@ class LayerOutput(NamedTuple):
 
     out: Tensor  # spikes, or potentials of a neuron that does not spike, shaped and laid out as the input
     means: Tensor  # their mean over time and batch
-    last: FullState
+    last: Parts
     mean: Tensor | None  # the statistics of each channel of the input
     variance: Tensor | None
 
 
 def run_layer(
-    z: Tensor, norm: Norm | None, channel_axis: int, state: FullState | None,
-    coefficients: Coefficients, constants: Constants, surrogate: Surrogate,
+    z: Tensor, norm: Norm | None, channel_axis: int, state: Parts | None, values: Parts, equation: Equation,
+    surrogate: Surrogate,
 ) -> LayerOutput:  # fmt: skip
     """Neurons under the weighted sums `z` `[time, batch, ...]`, contiguous, normalised first where there is a norm.
 
     `channel_axis` names the axis of `z` that the norm does not average over. `state` is shaped as one step of `z`,
-    `coefficients` as one sample or as scalars. Gradients flow to `z`, norm, state and coefficients, and from all but
+    `values` as one sample or as scalars. Gradients flow to `z`, norm, state and values, and from all but
     the statistics.
     """
     weight, bias, eps = norm or (None, None, 0.0)
-    learns = torch.is_grad_enabled() and any(value.requires_grad for value in coefficients)
-    options = (constants, surrogate, channel_axis, eps, learns)
-    out, means, i, a, v, s, mean, variance = _Layer.apply(
-        options, z, weight, bias, *(state or (None,) * 4), *coefficients
+    graded = torch.is_grad_enabled()
+    wanted = tuple(n for n, value in zip(equation.parameters, values, strict=True) if graded and value.requires_grad)
+    options = (Form(equation, wanted, equation.saved(wanted)), surrogate, channel_axis, eps)
+    out, means, *others = _Layer.apply(
+        options, z, weight, bias, *(state or (None,) * len(equation.full)), *values
     )  # type: ignore[misc]
-    return LayerOutput(out, means, FullState(i, a, v, s), *((mean, variance) if norm else (None, None)))
+    *last, mean, variance = others
+    return LayerOutput(out, means, tuple(last), *((mean, variance) if norm else (None, None)))
 
 
 class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, options, z: Tensor, weight: Tensor | None, bias: Tensor | None, *tensors: Tensor | None):
-        constants, _, axis, eps, _ = options
+        form, _, axis, eps = options
+        equation, carried = form.equation, len(form.equation.full)
         x = array(z).reshape(len(z), -1)
         (steps, size), dtype, sample = x.shape, x.dtype, z.shape[2:]
         neurons = sample.numel()
@@ -81,13 +91,15 @@ class _Layer(torch.autograd.Function):
             mean, variance = statistics(x, sample, axis, shards)
             scale = array(weight) / np.sqrt(variance + eps)
             affine = [spread_channels(part, sample, axis, dtype) for part in (scale, array(bias) - mean * scale)]
-        first = [np.empty(0, dtype) if part is None else array(part).reshape(-1) for part in tensors[:4]]
-        given = [flat_or_scalar(value) for value in tensors[4:] if value is not None]
+        first = [np.empty(0, dtype) if part is None else array(part).reshape(-1) for part in tensors[:carried]]
+        given = [flat_or_scalar(value) for value in tensors[carried:] if value is not None]
         out = aligned_empty(x.size, dtype).reshape(x.shape)  # torch's products differ with where their input begins
-        exists = (constants.current, constants.adapts, True, constants.spiking)
-        last = [np.empty(size if each else 0, dtype) for each in exists]
+        last = [np.empty(size, dtype) for _ in equation.full]
         counts = np.zeros((len(shards), neurons), dtype)
-        kernel = specialised(forward, constants, dtype, uniform=given[0].ndim == 0, helpers=(load_parameters,))
+        kernel = specialised(
+            forward, Form(equation), dtype, uniform=all(value.ndim == 0 for value in given),
+            helpers=(load_parameters,), numbers=rows_of(equation),
+        )  # fmt: skip
         arrays = (x, *affine, *first, *given, out, *last)
         parallel_for([partial(kernel, *arrays, counts[n], neurons, *part) for n, part in enumerate(shards)])
         ctx.options, ctx.shape, ctx.saved = options, z.shape, (affine, (mean, variance, scale))
@@ -100,18 +112,19 @@ class _Layer(torch.autograd.Function):
         return (
             torch.from_numpy(out).view(z.shape),
             torch.from_numpy(counts.sum(0) / dtype.type(steps * z.shape[1])).view(sample),
-            *(torch.from_numpy(part).view(z.shape[1:]) if len(part) else z.new_empty(0) for part in last),
+            *(torch.from_numpy(part).view(z.shape[1:]) for part in last),
             *measured,
         )
 
     @staticmethod
     @first_derivatives("neurons")
     def backward(ctx, g_out, g_means, *others):
-        constants, surrogate, axis, eps, learns = ctx.options
+        form, surrogate, axis, eps = ctx.options
+        equation, carried = form.equation, len(form.equation.full)
         (affine, (mean, variance, scale)), (z, *tensors) = ctx.saved, ctx.saved_tensors
         x = array(z).reshape(len(z), -1)
-        first = [np.empty(0, x.dtype) if part is None else array(part).reshape(-1) for part in tensors[:4]]
-        given = [flat_or_scalar(value) for value in tensors[4:] if value is not None]
+        first = [np.empty(0, x.dtype) if part is None else array(part).reshape(-1) for part in tensors[:carried]]
+        given = [flat_or_scalar(value) for value in tensors[carried:] if value is not None]
         (steps, size), dtype, batch, sample = x.shape, x.dtype, ctx.shape[1], ctx.shape[2:]
         neurons = sample.numel()
         shards = split_samples(steps, batch, neurons)
@@ -119,17 +132,16 @@ class _Layer(torch.autograd.Function):
         g_rate = np.zeros(neurons, dtype) if g_means is None else array(g_means / (steps * batch)).reshape(-1)
         state_grads = [
             np.zeros(part.size if need else 0, dtype) if g is None else array(g).reshape(-1).copy()
-            for g, part, need in zip(others[:4], first, ctx.needs_input_grad[4:8], strict=True)
+            for g, part, need in zip(others[:carried], first, ctx.needs_input_grad[4 : 4 + carried], strict=True)
         ]
         gz = aligned_empty(x.size, dtype).reshape(x.shape)
-        sums = np.zeros((len(shards), 7 if learns else 2, neurons), dtype)
+        sums = np.zeros((len(shards), 2 + len(form.wanted), neurons), dtype)
         kernel = specialised(
-            backward, constants, dtype, uniform=given[0].ndim == 0, adjoint=(surrogate.shape, surrogate.per),
-            helpers=(load_parameters,), LEARNS=learns, GIVEN=g_out is not None,
-            SAVES_CURRENT=constants.needs_current(learns),
+            backward, form, dtype, uniform=all(value.ndim == 0 for value in given), adjoint=surrogate.slope_of,
+            helpers=(load_parameters,), numbers=rows_of(equation), GIVEN=g_out is not None,
         )  # fmt: skip
         arrays = (x, *affine, *first, *given, dtype.type(surrogate.slope), g_spikes, g_rate, *state_grads, gz)
-        parallel_for([partial(kernel, *arrays, sums[n], neurons, *part) for n, part in enumerate(shards)])
+        parallel_for([partial(kernel, *arrays, *sums[n], neurons, *part) for n, part in enumerate(shards)])
         total, weighted, *learned = sums.sum(0)
         g_weight = g_bias = None
         if mean is not None:
@@ -143,160 +155,110 @@ class _Layer(torch.autograd.Function):
             parallel_for([partial(compiled_plain(correct), gz, x, *fixes, neurons, *part) for part in shards])
             g_weight, g_bias = (torch.from_numpy(part.astype(dtype)) for part in (g_weight, total))
         states = [torch.from_numpy(part).view(ctx.shape[1:]) if len(part) else None for part in state_grads]
-        parameters = [
-            torch.from_numpy(part).view(sample) if given[0].ndim else torch.from_numpy(part).sum() for part in learned
-        ] or [None] * 5  # fmt: skip
+        learned = {
+            name: torch.from_numpy(part).sum() if value.ndim == 0 else torch.from_numpy(part).view(sample)
+            for name, part, value in zip(form.wanted, learned, form.of_wanted(given), strict=True)
+        }
+        parameters = [learned.get(name) for name in equation.parameters]
         gradients = (None, torch.from_numpy(gz).view(ctx.shape), g_weight, g_bias, *states, *parameters)
         return tuple(g if need else None for g, need in zip(gradients, ctx.needs_input_grad, strict=True))
 
 
-def forward(
-    x, scale, shift, i, a, v, s, alpha, beta, rho, kappa, theta, out, i_last, a_last, v_last, s_last, counts,
-    neurons, low, high,
-):  # fmt: skip
-    """Samples `low..high` through all steps, from the state `i, a, v, s`; an empty array stands for rest."""
+def forward(x, scale, shift, first_F, value_P, out, last_F, counts, neurons, low, high):
+    """Samples `low..high` through all steps, from the `first_` state; an empty array stands for rest."""
     block = kernel_zeros(BLOCK_ROWS * BLOCK_NEURONS, x)
     for b in range(low, high):
         for first in range(0, neurons, BLOCK_NEURONS):
             n, m = np.uint64(first), np.uint64(b * neurons + first)
             width = np.uint64(min(BLOCK_NEURONS, neurons - first))
-            load_parameters(block, alpha, beta, rho, kappa, theta, n, width)
+            load_parameters(block, *value_P, n, width)
             load(block, SCALE, scale, n, width)
             load(block, SHIFT, shift, n, width)
-            load(block, CUR, i, m, width)
-            load(block, A, a, m, width)
-            load(block, V, v, m, width)
-            load(block, S, s, m, width)
+            load(block, AT_F, first_F, m, width)
             load(block, COUNT, counts, n, width)
             for t in range(x.shape[0]):
                 x_row, out_row = x[t], out[t]  # as x[t, k] LLVM does not vectorise the loop
                 for k in range(width):
-                    i1, a1, v1, s1 = advance(
-                        block[CUR + k], block[A + k], block[V + k], block[S + k],
-                        x_row[m + k] * block[SCALE + k] + block[SHIFT + k],
-                        block[ALPHA + k], block[BETA + k], block[RHO + k], block[KAPPA + k], block[THETA + k],
-                    )  # fmt: skip
-                    block[V + k] = v1
-                    if CURRENT:
-                        block[CUR + k] = i1
-                    if ADAPTS:
-                        block[A + k] = a1
-                    if SPIKING:
-                        block[S + k] = s1
-                    out_row[m + k] = s1 if SPIKING else v1
-                    block[COUNT + k] += s1 if SPIKING else v1
+                    (after_F,) = advance(
+                        *block[AT_F + k], x_row[m + k] * block[SCALE + k] + block[SHIFT + k], *block[AT_P + k]
+                    )
+                    block[AT_F + k] = after_F
+                    given = after_s if SPIKING else after_V
+                    out_row[m + k] = given
+                    block[COUNT + k] += given
             store(counts, n, block, COUNT, width)
-            store(i_last, m, block, CUR, width)
-            store(a_last, m, block, A, width)
-            store(v_last, m, block, V, width)
-            store(s_last, m, block, S, width)
+            store(last_F, m, block, AT_F, width)
 
 
 def backward(
-    x, scale, shift, i, a, v, s, alpha, beta, rho, kappa, theta, slope, g_out, g_rate, gi, ga, gv, gs,
-    gx, sums, neurons, low, high,
-):  # fmt: skip
-    """The adjoint of `forward`: `gi, ga, gv, gs` hold the gradient of the last state in, of the first state out.
+    x, scale, shift, first_F, value_P, slope, g_out, g_rate, g_F, gx, total, weighted, g_L, neurons, low, high
+):
+    """The adjoint of `forward`: `g_` of a state hold the gradient of the last one in, of the first one out.
 
-    `gx` becomes the gradient of the scaled input times `scale`. To the rows of `sums` are added: the gradient of the
-    scaled input, its product with the input, and with `LEARNS` the gradients of the parameters.
+    `gx` becomes the gradient of the scaled input times `scale`. Added to `total` and `weighted` are the gradient of the
+    scaled input, and its product with the input.
     """
     steps = x.shape[0]
     block = kernel_zeros(BLOCK_ROWS * BLOCK_NEURONS, x)
-    vs = np.empty((steps + 1, BLOCK_NEURONS), x.dtype)  # as one row LLVM does not vectorise the adjoint
-    adapted = np.empty((steps + 1 if ADAPTS else 0, BLOCK_NEURONS), x.dtype)
-    currents = np.empty((steps + 1 if SAVES_CURRENT else 0, BLOCK_NEURONS), x.dtype)
+    if SAVED_F:
+        trace_F = np.empty((steps + 1, BLOCK_NEURONS), x.dtype)  # as one row LLVM does not vectorise the adjoint
     for b in range(low, high):
         for first in range(0, neurons, BLOCK_NEURONS):
             n, m = np.uint64(first), np.uint64(b * neurons + first)
             width = np.uint64(min(BLOCK_NEURONS, neurons - first))
-            load_parameters(block, alpha, beta, rho, kappa, theta, n, width)
+            load_parameters(block, *value_P, n, width)
             load(block, SCALE, scale, n, width)
             load(block, SHIFT, shift, n, width)
             load(block, G_RATE, g_rate, n, width)
-            load(block, CUR, i, m, width)
-            load(block, A, a, m, width)
-            load(block, S, s, m, width)
-            load(block, S_FIRST, s, m, width)
-            load(block, V, v, m, width)
-            load(block, GI, gi, m, width)
-            load(block, GA, ga, m, width)
-            load(block, GV, gv, m, width)
-            load(block, GS, gs, m, width)
+            load(block, AT_F, first_F, m, width)
+            load(block, G_F, g_F, m, width)
+            if SPIKING:
+                load(block, FIRST_s, first_s, m, width)
             for k in range(width):
-                vs[0, k] = block[V + k]
-                if ADAPTS:
-                    adapted[0, k] = block[A + k]
-                if SAVES_CURRENT:
-                    currents[0, k] = block[CUR + k]
+                if SAVED_F:
+                    trace_F[0, k] = block[AT_F + k]
             for t in range(steps):
                 x_row = x[t]  # as x[t, k] LLVM does not vectorise the loop
                 for k in range(width):
-                    i1, a1, v1, s1 = advance(
-                        block[CUR + k], adapted[t, k] if ADAPTS else real(0), vs[t, k], block[S + k],
-                        x_row[m + k] * block[SCALE + k] + block[SHIFT + k],
-                        block[ALPHA + k], block[BETA + k], block[RHO + k], block[KAPPA + k], block[THETA + k],
-                    )  # fmt: skip
-                    vs[t + 1, k] = v1
-                    if SPIKING:
-                        block[S + k] = s1
-                    if CURRENT:
-                        block[CUR + k] = i1
-                    if ADAPTS:
-                        adapted[t + 1, k] = a1
-                    if SAVES_CURRENT:
-                        currents[t + 1, k] = i1
-            load(block, TOTAL, sums[0], n, width)
-            load(block, WEIGHTED, sums[1], n, width)
+                    before_F = trace_F[t, k] if SAVED_F else block[AT_F + k]
+                    (after_F,) = advance(
+                        *before_F, x_row[m + k] * block[SCALE + k] + block[SHIFT + k], *block[AT_P + k]
+                    )
+                    if SAVED_F:
+                        trace_F[t + 1, k] = after_F
+                    else:
+                        block[AT_F + k] = after_F
+            load(block, TOTAL, total, n, width)
+            load(block, WEIGHTED, weighted, n, width)
             for t in range(steps - 1, -1, -1):
                 x_row, g_row, gx_row = x[t], g_out[t] if GIVEN else x[t], gx[t]
                 for k in range(width):
-                    v0 = vs[t, k]
-                    a0 = adapted[t, k] if ADAPTS else v0
+                    current = x_row[m + k] * block[SCALE + k] + block[SHIFT + k] if SAVED_x else real(0)
+                    before_F = trace_F[t, k] if SAVED_F else real(0)
+                    after_Q = trace_Q[t + 1, k] if SAVED_Q else real(0)
+                    if REFIRES:
+                        before_s = block[FIRST_s + k] if t == 0 else fired(*before_Q, *block[AT_P + k])
                     g = g_row[m + k] + block[G_RATE + k] if GIVEN else block[G_RATE + k]
-                    s0 = block[S_FIRST + k]
+                    error_F = block[G_F + k]
                     if SPIKING:
-                        s0 = s0 if t == 0 else fired(a0, v0, block[KAPPA + k], block[THETA + k])
-                    di, da, dv, ds, dx, d_alpha, d_beta, d_rho, d_kappa, d_theta = advance_vjp(
-                        block[GI + k], block[GA + k],
-                        block[GV + k] if SPIKING else block[GV + k] + g, block[GS + k] + g if SPIKING else real(0),
-                        currents[t, k] if SAVES_CURRENT else v0, a0, v0, s0,
-                        currents[t + 1, k] if SAVES_CURRENT else v0,
-                        adapted[t + 1, k] if ADAPTS else v0, vs[t + 1, k],
-                        block[ALPHA + k], block[BETA + k], block[RHO + k], block[KAPPA + k], block[THETA + k], slope,
-                    )  # fmt: skip
+                        error_s = error_s + g
+                    else:
+                        error_V = error_V + g
+                    (d_F, dx, d_P) = adjoint(*error_F, *before_F, current, *after_Q, *block[AT_P + k], slope)
                     gx_row[m + k] = dx * block[SCALE + k]
                     block[TOTAL + k] += dx
                     block[WEIGHTED + k] += dx * x_row[m + k]
-                    block[GV + k] = dv
-                    if SPIKING:
-                        block[GS + k] = ds
-                    if CURRENT:
-                        block[GI + k] = di
-                    if ADAPTS:
-                        block[GA + k] = da
-                    if LEARNS:
-                        sums[2, n + k] += d_alpha
-                        sums[3, n + k] += d_beta
-                        sums[4, n + k] += d_rho
-                        sums[5, n + k] += d_kappa
-                        sums[6, n + k] += d_theta
-            store(sums[0], n, block, TOTAL, width)
-            store(sums[1], n, block, WEIGHTED, width)
-            store(gi, m, block, GI, width)
-            store(ga, m, block, GA, width)
-            store(gv, m, block, GV, width)
-            store(gs, m, block, GS, width)
+                    block[G_F + k] = d_F
+                    g_L[n + k] += d_L
+            store(total, n, block, TOTAL, width)
+            store(weighted, n, block, WEIGHTED, width)
+            store(g_F, m, block, G_F, width)
 
 
-def load_parameters(block, alpha, beta, rho, kappa, theta, n, width):
-    """The coefficients of a block of neurons."""
+def load_parameters(block, value_P, n, width):
+    """The parameters of a block of neurons."""
     for k in range(width):
-        block[ALPHA + k] = of(alpha, n + k)
-        block[BETA + k] = of(beta, n + k)
-        block[RHO + k] = of(rho, n + k)
-        block[KAPPA + k] = of(kappa, n + k)
-        block[THETA + k] = of(theta, n + k)
+        block[AT_P + k] = of(value_P, n + k)
 
 
 @inner

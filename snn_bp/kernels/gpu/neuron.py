@@ -1,4 +1,4 @@
-"""The equations compiled for the GPU by Triton: a lane keeps the state of its neurons in registers over all steps.
+"""Neurons compiled for the GPU by Triton: a lane keeps the state of its neurons in registers over all steps.
 
 No fused multiply-add and no flush of subnormal numbers: spikes equal the torch reference and the CPU bit for bit. The
 surrogates divide and exponentiate as the GPU does, so gradients may differ in their last bits. With a matrix, the
@@ -8,6 +8,7 @@ neurons are recurrent (`recurrent.py`). Triton is imported when first needed.
 # pyright: reportUndefinedVariable=false
 
 import ast
+import copy
 import functools
 import hashlib
 import importlib
@@ -21,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snn_bp import equations
+from snn_bp.equations.exponential import exponential_double, exponential_single
 from snn_bp.kernels.arguments import number
-from snn_bp.kernels.bind import Constants, bind, slope_functions
-from snn_bp.surrogates import Unit
+from snn_bp.kernels.bind import slope_functions
+from snn_bp.kernels.expand import Form, expanded
+from snn_bp.surrogates import SlopeOf
 
 INSTALLED = importlib.util.find_spec("triton") is not None
 PROGRAM = (1, 128)  # samples and neurons of one program; without recurrence a sample's neurons are those of all samples
@@ -45,163 +47,120 @@ def release() -> tuple[int, ...]:
 
 
 def run_forward(
-    x: Tensor, first: Sequence[Tensor], coefficients: Sequence[Tensor], constants: Constants,
-    spikes: Tensor, traces: Sequence[Tensor], *, record: bool, saves_current: bool,
-    matrix: Tensor | None = None, bias: Tensor | None = None,
+    x: Tensor, first: Sequence[Tensor], values: Sequence[Tensor], form: Form, spikes: Tensor, traces: Sequence[Tensor],
+    *, matrix: Tensor | None = None, bias: Tensor | None = None,
 ) -> list[Tensor]:  # fmt: skip
-    """Fills `spikes` and the traces v, a, i (those not asked for are empty); returns the last i, a, v, s."""
+    """Fills `spikes` and what the form keeps of every step; returns the last state."""
     recurrent = matrix is not None
-    kernel = compiled_forward(
-        constants, x.dtype, _block(x, recurrent), UNIFORM=coefficients[0].dim() == 0, RECURRENT=recurrent,
-        RECORD=record, SAVES_CURRENT=saves_current,
-    )  # fmt: skip
-    last = [torch.empty_like(values, memory_format=torch.contiguous_format) for values in first]
+    kernel = compiled_forward(form, x.dtype, _block(x, recurrent), UNIFORM=_uniform(values), RECURRENT=recurrent)
+    last = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in first]
     empty = x.new_empty(0)
-    inputs = [x, empty if matrix is None else matrix, empty if bias is None else bias, *first, *coefficients]
+    inputs = [x, empty if matrix is None else matrix, empty if bias is None else bias, *first, *values]
     _launch(kernel, inputs, [spikes, *traces, *last], x, recurrent)
     return last
 
 
 def run_backward(
-    traces: Sequence[Tensor], first: Sequence[Tensor], coefficients: Sequence[Tensor], constants: Constants,
-    surrogate: tuple[str, Unit], slope: float, g_out: Sequence[Tensor | None], g_last: Sequence[Tensor | None],
-    *, saves_current: bool, learns: bool, matrix: Tensor | None = None,
+    traces: Sequence[Tensor], first: Sequence[Tensor], values: Sequence[Tensor], form: Form, slope_of: SlopeOf,
+    slope: float, g_out: Sequence[Tensor | None], g_last: Sequence[Tensor | None], *, matrix: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:  # fmt: skip
-    """Gradients of x, of the first state, and of the coefficients at each neuron (empty unless `learns`)."""
-    potentials, v, recurrent = traces[0], first[2], matrix is not None
+    """Gradients of x, of the first state, and of the parameters that the form wants, at each neuron."""
+    like, part, recurrent = traces[0], first[0], matrix is not None
     kernel = compiled_backward(
-        constants, *surrogate, potentials.dtype, _block(potentials, recurrent),
-        UNIFORM=coefficients[0].dim() == 0, RECURRENT=recurrent,
+        form, slope_of, like.dtype, _block(like, recurrent), UNIFORM=_uniform(values), RECURRENT=recurrent,
         GIVEN_SPIKES=g_out[0] is not None, GIVEN_POTENTIALS=g_out[1] is not None,
-        SAVES_CURRENT=saves_current, LEARNS=learns,
     )  # fmt: skip
-    empty = potentials.new_empty(0)
-    slope_now = number(float(slope), potentials)  # as a plain one it would reach the kernel in single precision
+    empty = like.new_empty(0)
+    slope_now = number(float(slope), like)  # as a plain one it would reach the kernel in single precision
     optional = [empty if each is None else each for each in (matrix, *g_out)]
-    zero = torch.zeros_like(v) if any(g is None for g in g_last) else empty
+    zero = torch.zeros_like(part) if any(g is None for g in g_last) else empty
     g_last = [zero if g is None else g for g in g_last]
-    gx = torch.empty_like(potentials)
-    g_first = [torch.empty_like(v, memory_format=torch.contiguous_format) for _ in first]
-    sums = [torch.empty_like(v, memory_format=torch.contiguous_format) if learns else empty for _ in coefficients]
-    inputs = [*traces, *first, *coefficients, slope_now, *optional, *g_last]
-    _launch(kernel, inputs, [gx, *g_first, *sums], potentials, recurrent, (len(potentials) - 1) * v.numel())
+    gx = torch.empty_like(like, memory_format=torch.contiguous_format)
+    g_first = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in first]
+    sums = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in form.wanted]
+    inputs = [*traces, *first, *values, slope_now, *optional, *g_last]
+    _launch(kernel, inputs, [gx, *g_first, *sums], like, recurrent, (len(like) - 1) * part.numel())
     return gx, g_first, sums
 
 
-def forward(
-    x, matrix, bias, i, a, v, s, alpha, beta, rho, kappa, theta, spikes, potentials, adaptations, currents,
-    i_last, a_last, v_last, s_last, steps, batch, neurons,
-):  # fmt: skip
+def forward(x, matrix, bias, state_F, value_P, spikes, trace_T, last_F, steps, batch, neurons):
     """A block of `x` `[steps, batch, neurons]` through all steps; `matrix` is `[from, to]`."""
     row = (tl.program_id(1) * ROWS + tl.arange(0, ROWS))[:, None]
     column = (tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
     known, step = column < neurons, batch * neurons
     inside, m = (row < batch) & known, row * neurons + column
-    alpha, beta, rho = of(alpha, column, known), of(beta, column, known), of(rho, column, known)
-    kappa, theta = of(kappa, column, known), of(theta, column, known)
-    i1, a1, v1, s1 = read(i, m, inside), read(a, m, inside), read(v, m, inside), read(s, m, inside)
-    before = s
+    value_P = of(value_P, column, known)
+    now_F = read(state_F, m, inside)
     if RECURRENT:
+        before = state_s
         constant = real(0) + read(bias, column, known)
     for _ in tl.range(0, steps, num_stages=STAGES):
         current = read(x, m, inside)
         if RECURRENT:
             current += add_product(constant, before, matrix, row, column, batch, neurons)
-        i1, a1, v1, s1 = advance(i1, a1, v1, s1, current, alpha, beta, rho, kappa, theta)
+        if SAVED_x:
+            tl.store(trace_x + m, current, mask=inside)
+            trace_x += step
+        (now_F,) = advance(*now_F, current, *value_P)
         x += step
         if SPIKING:
-            tl.store(spikes + m, s1, mask=inside)
-            before = spikes
+            tl.store(spikes + m, now_s, mask=inside)
+            if RECURRENT:
+                before = spikes
             spikes += step
-        if RECORD:
-            tl.store(potentials + m, v1, mask=inside)
-            potentials += step
-            if ADAPTS:
-                tl.store(adaptations + m, a1, mask=inside)
-                adaptations += step
-            if SAVES_CURRENT:
-                tl.store(currents + m, i1, mask=inside)
-                currents += step
+        if SAVED_F:
+            tl.store(trace_F + m, now_F, mask=inside)
+            trace_F += step
         if RECURRENT:
             tl.debug_barrier()  # every spike of this step is written before one is read
-    tl.store(i_last + m, i1, mask=inside)
-    tl.store(a_last + m, a1, mask=inside)
-    tl.store(v_last + m, v1, mask=inside)
-    tl.store(s_last + m, s1, mask=inside)
+    tl.store(last_F + m, now_F, mask=inside)
 
 
 def backward(
-    potentials, adaptations, currents, i, a, v, s, alpha, beta, rho, kappa, theta, slope,
-    matrix, g_spikes, g_potentials, gi_last, ga_last, gv_last, gs_last,
-    gx, gi_first, ga_first, gv_first, gs_first, g_alpha, g_beta, g_rho, g_kappa, g_theta, steps, batch, neurons, end,
+    trace_T, first_F, value_P, slope, matrix, g_spikes, g_potentials, g_last_F, gx, g_first_F, g_L,
+    steps, batch, neurons, end,
 ):  # fmt: skip
     """The adjoint of `forward`, from the last step (which begins at `end`) to the first; `matrix` is `[to, from]`."""
     row = (tl.program_id(1) * ROWS + tl.arange(0, ROWS))[:, None]
     column = (tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
     known, step = column < neurons, batch * neurons
     inside, m = (row < batch) & known, row * neurons + column
-    alpha, beta, rho = of(alpha, column, known), of(beta, column, known), of(rho, column, known)
-    kappa, theta, slope = of(kappa, column, known), of(theta, column, known), tl.load(slope)
-    i_first, a_first, v_first, s_first = read(i, m, inside), read(a, m, inside), read(v, m, inside), read(s, m, inside)
-    gi, ga = read(gi_last, m, inside), read(ga_last, m, inside)
-    gv, gs = read(gv_last, m, inside), read(gs_last, m, inside)
-    sum_alpha, sum_beta, sum_rho, sum_kappa, sum_theta = real(0), real(0), real(0), real(0), real(0)
-    potentials, adaptations, currents = potentials + end, adaptations + end, currents + end
+    value_P = of(value_P, column, known)
+    slope = tl.load(slope)
+    begin_F = read(first_F, m, inside)
+    error_F = read(g_last_F, m, inside)
+    sum_L = real(0)
+    trace_T += end
     g_spikes, g_potentials, gx = g_spikes + end, g_potentials + end, gx + end
-    i1, a1, v1 = i_first, a_first, read(potentials, m, inside)
-    if ADAPTS:
-        a1 = read(adaptations, m, inside)
-    if SAVES_CURRENT:
-        i1 = read(currents, m, inside)
+    after_Q = read(trace_Q, m, inside) if SAVED_Q else begin_Q
     final = tl.full((ROWS, COLUMNS), steps - 1, tl.int32)
     for done in tl.range(0, steps, num_stages=STAGES):
         earlier = inside & (done < final)  # the step before is a recorded one, not the first state
-        i0, a0, s0 = i_first, a_first, s_first
-        potentials -= step
-        v0 = tl.load(potentials + m, mask=earlier, other=v_first)
-        if ADAPTS:
-            adaptations -= step
-            a0 = tl.load(adaptations + m, mask=earlier, other=a_first)
-        if SAVES_CURRENT:
-            currents -= step
-            i0 = tl.load(currents + m, mask=earlier, other=i_first)
-        if SPIKING:
-            s0 = tl.where(earlier, fired(a0, v0, kappa, theta), s_first)
+        current = read(trace_x, m, inside) if SAVED_x else real(0)
+        if SAVED_x:
+            trace_x -= step
+        before_F = begin_F
+        if SAVED_F:
+            trace_F -= step
+            before_F = tl.load(trace_F + m, mask=earlier, other=begin_F)
+        if REFIRES:
+            before_s = tl.where(earlier, fired(*before_Q, *value_P), begin_s)
         if GIVEN_SPIKES:
-            gs += read(g_spikes, m, inside)
+            error_s += read(g_spikes, m, inside)
             g_spikes -= step
         if GIVEN_POTENTIALS:
-            gv += read(g_potentials, m, inside)
+            error_V += read(g_potentials, m, inside)
             g_potentials -= step
-        di, da, gv, gs, dx, d_alpha, d_beta, d_rho, d_kappa, d_theta = advance_vjp(
-            gi, ga, gv, gs, i0, a0, v0, s0, i1, a1, v1, alpha, beta, rho, kappa, theta, slope
-        )
+        (error_F, dx, d_P) = adjoint(*error_F, *before_F, current, *after_Q, *value_P, slope)
         tl.store(gx + m, dx, mask=inside)
         if RECURRENT:
             tl.debug_barrier()  # every gradient of this step is written before one is read
-            gs = add_product(gs, gx, matrix, row, column, batch, neurons)
+            error_s = add_product(error_s, gx, matrix, row, column, batch, neurons)
         gx -= step
-        i1, a1, v1 = i0, a0, v0
-        if CURRENT:
-            gi = di
-        if ADAPTS:
-            ga = da
-        if LEARNS:
-            sum_alpha += d_alpha
-            sum_beta += d_beta
-            sum_rho += d_rho
-            sum_kappa += d_kappa
-            sum_theta += d_theta
-    tl.store(gi_first + m, gi, mask=inside)
-    tl.store(ga_first + m, ga, mask=inside)
-    tl.store(gv_first + m, gv, mask=inside)
-    tl.store(gs_first + m, gs, mask=inside)
-    if LEARNS:
-        tl.store(g_alpha + m, sum_alpha, mask=inside)
-        tl.store(g_beta + m, sum_beta, mask=inside)
-        tl.store(g_rho + m, sum_rho, mask=inside)
-        tl.store(g_kappa + m, sum_kappa, mask=inside)
-        tl.store(g_theta + m, sum_theta, mask=inside)
+        after_Q = before_Q
+        sum_L += d_L
+    tl.store(g_first_F + m, error_F, mask=inside)
+    tl.store(g_L + m, sum_L, mask=inside)
 
 
 def add_product(total, values, matrix, row, column, batch, neurons):
@@ -226,7 +185,7 @@ def real(value):
     return tl.full((ROWS, COLUMNS), value, REAL)
 
 
-def heaviside(u, theta):
+def heaviside(u, scale):
     return (u > 0).to(REAL)
 
 
@@ -242,75 +201,109 @@ def power_of_e(u):
     return tl.exp(u)
 
 
+def root(u):
+    return tl.sqrt_rn(u) if SINGLE else tl.sqrt(u)
+
+
 def choose(condition, yes, no):
     return tl.where(condition, yes, no)
 
 
+def either(condition, yes, no, like):
+    return tl.where(condition, yes, no)
+
+
+def opposite(condition):
+    return condition == 0
+
+
+def power_of_two(exponent):
+    if SINGLE:
+        return ((exponent.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
+    return ((exponent.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
+
+
 @functools.cache
-def compiled_forward(constants: Constants, dtype: torch.dtype, block: tuple[int, int] = PROGRAM, **flags: bool) -> Any:
-    """`forward` for one kind of neuron, one float type and one size of block, compiled at its first launch."""
-    names = operations(constants, dtype, block, **flags)
-    return jit(forward, names)
+def compiled_forward(form: Form, dtype: torch.dtype, block: tuple[int, int] = PROGRAM, **flags: bool) -> Any:
+    """`forward` for one form of neurons, one float type and one size of block, compiled at its first launch."""
+    names = operations(form, dtype, block, **flags)
+    return jit(expanded(forward, form, flags), names)
 
 
 @functools.cache
 def compiled_backward(
-    constants: Constants, shape: str, per: Unit, dtype: torch.dtype, block: tuple[int, int] = PROGRAM, **flags: bool
+    form: Form, slope_of: SlopeOf, dtype: torch.dtype, block: tuple[int, int] = PROGRAM, **flags: bool
 ) -> Any:
-    """`backward` for one kind of neuron, one shape of surrogate, one float type and one size of block."""
-    names = operations(constants, dtype, block, **flags)
-    shape_at, unit = slope_functions(shape, per)
-    for name, function in (("shape", shape_at), ("slope_at", unit), ("advance_vjp", equations.advance_vjp)):
-        names[name] = jit(function, names)
-    return jit(backward, names)
+    """`backward` for one form of neurons, one shape of surrogate, one float type and one size of block."""
+    names = operations(form, dtype, block, **flags)
+    slopes = {**names, "exp": names["power_of_e"]}
+    for name, function in zip(("shape", "slope_at"), slope_functions(slope_of), strict=True):
+        slopes[name] = jit(source_of(function), slopes)
+    names["adjoint"] = jit(
+        ast.parse(form.equation.adjoint_text(form.wanted)).body[0], {**names, "slope_at": slopes["slope_at"]}
+    )
+    return jit(expanded(backward, form, flags), names)
 
 
-def operations(constants: Constants, dtype: torch.dtype, block: tuple[int, int], **flags: bool) -> dict[str, Any]:
+def operations(form: Form, dtype: torch.dtype, block: tuple[int, int], **flags: bool) -> dict[str, Any]:
     """What the free names of the equations and of the kernels mean to Triton."""
     tl = importlib.import_module("triton.language")
-    resets = {name: getattr(equations, name) for name in ("SUBTRACT", "ZERO", "ZERO_ALL", "NONE")}
+    single = dtype == torch.float32
     stages = 1 if flags["RECURRENT"] else STAGES  # where a step reads what the one before wrote, no load runs ahead
-    sizes = {"ROWS": block[0], "COLUMNS": block[1], "TILE": TILE, "STAGES": stages}
-    names = {name: tl.constexpr(value) for name, value in {**constants.names(), **resets, **flags, **sizes}.items()}
-    names |= {"tl": tl, "REAL": tl.float32 if dtype == torch.float32 else tl.float64}
+    sizes = {"ROWS": block[0], "COLUMNS": block[1], "TILE": TILE, "STAGES": stages, "SINGLE": single}
+    names: dict[str, Any] = {name: tl.constexpr(value) for name, value in {**flags, **sizes}.items()}
+    names |= {"tl": tl, "REAL": tl.float32 if single else tl.float64}
     for name, function in {
-        "real": real, "heaviside": heaviside, "detach": detach, "where": choose, "exp": power_of_e, "abs": magnitude,
-        "read": read, "of": of, "add_product": add_product,
-        "distance": equations.distance, "fired": equations.fired, "advance": equations.advance,
+        "real": real, "heaviside": heaviside, "detach": detach, "where": choose, "either": either,
+        "opposite": opposite, "power_of_e": power_of_e, "abs": magnitude, "absolute": magnitude, "sqrt": root,
+        "read": read, "of": of, "add_product": add_product, "power_of_two": power_of_two,
+        "exp": exponential_single if single else exponential_double,
     }.items():  # fmt: skip
-        names[name] = jit(function, names)
+        names[name] = jit(source_of(function), names)
+    equation = form.equation
+    names["advance"] = jit(_divided(ast.parse(equation.step_text).body[0], single), names)
+    if equation.refires:
+        names["fired"] = jit(_divided(ast.parse(equation.fired_text).body[0], single), names)
     return names
 
 
-def jit(function: Callable, names: dict[str, Any]) -> Any:
+def source_of(function: Callable) -> ast.stmt:
+    """The definition of a function of ours."""
+    return ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+
+
+def _divided(tree: ast.stmt, single: bool) -> ast.stmt:
+    """The definition with each division rounded as a processor does: Triton's own is not in single precision."""
+    return ast.fix_missing_locations(_Divisions().visit(tree)) if single else tree
+
+
+class _Divisions(ast.NodeTransformer):
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        if not isinstance(node.op, ast.Div):
+            return node
+        division = ast.Attribute(ast.Name("tl", ast.Load()), "div_rn", ast.Load())
+        return ast.Call(division, [node.left, node.right], [])
+
+
+def _uniform(values: Sequence[Tensor]) -> bool:
+    return all(value.dim() == 0 for value in values)
+
+
+def jit(definition: ast.stmt, names: dict[str, Any]) -> Any:
     """A function with its free names bound, as Triton compiles it.
 
     Triton's cache on disk may not know the values of constants: the name of each specialisation hashes them.
     """
-    tree = _Plain().visit(ast.parse(textwrap.dedent(inspect.getsource(function))))
+    tree: Any = copy.deepcopy(definition)
     fixed = sorted((name, getattr(value, "__name__", repr(value))) for name, value in names.items())
-    name = f"{function.__name__}_{hashlib.sha256(repr((ast.dump(tree), fixed)).encode()).hexdigest()[:16]}"
-    tree.body[0].name = name
+    name = f"{tree.name}_{hashlib.sha256(repr((ast.dump(tree), fixed)).encode()).hexdigest()[:16]}"
+    tree.name = name
     source, file = ast.unparse(tree), f"<{__name__}.{name}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # Triton reads it from there
-    namespace = dict(function.__globals__)
-    exec(compile(source, file, "exec"), namespace)
-    return importlib.import_module("triton").jit(bind(namespace[name], **names))
-
-
-class _Plain(ast.NodeTransformer):
-    """What Triton does not read of Python, in words that it does: `a = b = c`, and `a in (b, c)`."""
-
-    def visit_Assign(self, node: ast.Assign) -> list[ast.stmt]:
-        self.generic_visit(node)
-        return [ast.copy_location(ast.Assign([target], node.value), node) for target in node.targets]
-
-    def visit_Compare(self, node: ast.Compare) -> ast.expr:
-        choices = node.comparators[0]
-        if not (isinstance(node.ops[0], ast.In) and isinstance(choices, ast.Tuple)):
-            return node
-        equal: list[ast.expr] = [ast.Compare(node.left, [ast.Eq()], [choice]) for choice in choices.elts]
-        return ast.copy_location(ast.BoolOp(ast.Or(), equal), node)
+    scope = dict(names)
+    exec(compile(source, file, "exec"), scope)
+    return importlib.import_module("triton").jit(scope[name])
 
 
 def launch_options(block: tuple[int, int]) -> dict[str, Any]:

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from snn_bp.kernels.arguments import first_state, parameters_of
 from snn_bp.kernels.around import check_backward, first_derivatives, is_plain
-from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.gpu import neuron as gpu_neuron
-from snn_bp.kernels.operator import SURROGATE, TENSORS
+from snn_bp.kernels.operator import EQUATION, TENSORS, form_of
 from snn_bp.kernels.state import state_of
-from snn_bp.neurons import FullState, Neuron, State
-from snn_bp.surrogates import Surrogate
+from snn_bp.neurons import Neuron, State
+from snn_bp.surrogates import SlopeOf, Surrogate
 
 MAX_NEURONS = 512  # neurons whose state fits the registers of one program
 MIN_TRITON = (3, 5)  # release of Triton that multiplies blocks of fewer than 16 rows
@@ -40,92 +39,85 @@ def simulate_recurrent_gpu(
     runs in single. Gradients flow to x, weight, bias, state and parameters.
     """
     y = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    constants = Constants.of(neuron)
-    values = [value[0] if value.dim() else value for value in parameters_of(neuron, y, parameters)]
-    first = first_state(neuron, y, state, constants)
+    given_values = parameters_of(neuron, y, parameters)
+    values = [value[0] if value.dim() else value for value in given_values.values()]
+    first = first_state(neuron, y, state)
+    wanted = [n for n, value in zip(given_values, values, strict=True) if value.requires_grad]
+    kept = neuron.equation.saved(tuple(wanted))
+    kept = kept if neuron.equation.potential in kept else (*kept, neuron.equation.potential)
     constant = y.new_zeros(y.shape[2]) if bias is None else bias.to(y.dtype)
     given = (y, weight.to(y.dtype), constant, *first, *values)
-    equation = constants.key, surrogate.shape, float(surrogate.slope), surrogate.per
+    words = ",".join(wanted), ",".join(kept)
+    equation = neuron.equation.key, surrogate.shape, float(surrogate.slope), surrogate.per, *words
     if is_plain(y, *given[2:]):
-        spikes, v, _, _, *last = _Recurrent.apply(equation, *given)
+        spikes, *others = _Recurrent.apply(equation, len(first), *given)
     else:
-        spikes, v, _, _, *last = recurrent(*given[:3], list(first), values, *equation)
-    return spikes.to(x.dtype), state_of(FullState(*last), constants), v
+        spikes, *others = recurrent(*given[:3], list(first), values, *equation)
+    return spikes.to(x.dtype), state_of(neuron, others[len(kept) :]), others[kept.index(neuron.equation.potential)]
 
 
 def _run(
-    x: Tensor, weight: Tensor, bias: Tensor, state: Sequence[Tensor], coefficients: Sequence[Tensor],
-    key: str, shape: str, slope: float, per: str,
+    x: Tensor, weight: Tensor, bias: Tensor, state: Sequence[Tensor], values: Sequence[Tensor],
+    key: str, shape: str, slope: float, per: str, wanted: str, kept: str,
 ) -> list[Tensor]:  # fmt: skip
-    """Spikes, the traces v, a, i of every step (empty where the neuron has none), and the last i, a, v, s.
-
-    The coefficients are all scalars or all `[neurons]`.
-    """
-    constants = Constants.of_key(key)
-    spikes, *traces = (_like(x, exists) for exists in _recorded(constants))
-    last = gpu_neuron.run_forward(
-        x, state, coefficients, constants, spikes, traces,
-        record=True, saves_current=constants.current, matrix=weight.t(), bias=bias,
-    )  # fmt: skip
+    """Spikes, what is kept of every step, and the last state. The values are all scalars or all `[neurons]`."""
+    form = form_of(key, "", kept)
+    spikes, *traces = (_like(x) for _ in ("spikes", *form.kept))
+    last = gpu_neuron.run_forward(x, state, values, form, spikes, traces, matrix=weight.t(), bias=bias)
     return [spikes, *traces, *last]
 
 
 recurrent = torch.library.custom_op(
     "snn_bp::recurrent", _run, mutates_args=(),
-    schema=f"(Tensor x, Tensor weight, Tensor bias, {TENSORS}, {SURROGATE}) -> Tensor[]",
+    schema=f"(Tensor x, Tensor weight, Tensor bias, {TENSORS}, {EQUATION}, str wanted, str kept) -> Tensor[]",
 )  # fmt: skip
 
 
 @recurrent.register_fake
-def _(x, weight, bias, state, coefficients, key, *_):
-    return [*(_like(x, exists) for exists in _recorded(Constants.of_key(key))), *(_like(each, True) for each in state)]
-
-
-def _recorded(constants: Constants) -> tuple[bool, ...]:
-    """Whether there are spikes, and traces of v, a and i."""
-    return True, True, constants.adapts, constants.current
+def _(x, weight, bias, state, values, key, shape, slope, per, wanted, kept):
+    return [*(_like(x) for _ in ("spikes", *form_of(key, "", kept).kept)), *map(_like, state)]
 
 
 def _run_adjoint(
-    traces: Sequence[Tensor], weight: Tensor, state: Sequence[Tensor], coefficients: Sequence[Tensor],
+    traces: Sequence[Tensor], weight: Tensor, state: Sequence[Tensor], values: Sequence[Tensor],
     g_out: Sequence[Tensor | None], g_last: Sequence[Tensor | None],
-    key: str, shape: str, slope: float, per: str, learns: bool,
+    key: str, shape: str, slope: float, per: str, wanted: str, kept: str,
 ) -> list[Tensor]:  # fmt: skip
-    """Gradients of x, of the first state, and of the coefficients (zero unless `learns`)."""
-    constants = Constants.of_key(key)
+    """Gradients of x, of the first state, and of the parameters that are wanted."""
+    form = form_of(key, wanted, kept)
     gx, first, sums = gpu_neuron.run_backward(
-        traces, state, coefficients, constants, (shape, "threshold" if per == "threshold" else "potential"), slope,
-        g_out, g_last, saves_current=constants.current, learns=learns, matrix=weight,
-    )  # fmt: skip
-    if not learns:
-        return [gx, *first, *map(torch.zeros_like, coefficients)]
-    return [gx, *first, *(total.sum() if coefficients[0].dim() == 0 else total.sum(0) for total in sums)]
+        traces, state, values, form, SlopeOf(shape, per), slope, g_out, g_last, matrix=weight
+    )
+    learned = zip(sums, form.of_wanted(values), strict=True)
+    return [gx, *first, *(total.sum() if value.dim() == 0 else total.sum(0) for total, value in learned)]
 
 
 recurrent_adjoint = torch.library.custom_op(
     "snn_bp::recurrent_adjoint", _run_adjoint, mutates_args=(),
-    schema=f"(Tensor[] traces, Tensor weight, {TENSORS}, Tensor?[] g_out, Tensor?[] g_last, {SURROGATE}, bool learns) "
-    "-> Tensor[]",
+    schema=f"(Tensor[] traces, Tensor weight, {TENSORS}, Tensor?[] g_out, Tensor?[] g_last, {EQUATION}, str wanted, "
+    "str kept) -> Tensor[]",
 )  # fmt: skip
 
 
 @recurrent_adjoint.register_fake
-def _(traces, weight, state, coefficients, *_):
-    return [_like(each, True) for each in (traces[0], *state, *coefficients)]
+def _(traces, weight, state, values, g_out, g_last, key, shape, slope, per, wanted, kept):
+    return [_like(each) for each in (traces[0], *state, *form_of(key, wanted, kept).of_wanted(values))]
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    _, weight, _, state, coefficients, *ctx.equation = inputs
-    _keep(ctx, output, weight, *state, *coefficients)
+    _, weight, _, state, values, *ctx.equation = inputs
+    _keep(ctx, output, weight, state, values)
 
 
 def _backward(ctx, gradients):
-    check_backward("Recurrent", tuple(gradients[:2]) + tuple(gradients[4:]))
-    needs_x, needs_weight, needs_bias, needs_state, needs_coefficients = ctx.needs_input_grad[:5]
+    count = len(ctx.form.kept)
+    check_backward("Recurrent", (gradients[0], *gradients[1 + count :]))
+    needs_x, needs_weight, needs_bias, needs_state, needs_values = ctx.needs_input_grad[:5]
     found = _gradients(
-        ctx, recurrent_adjoint, gradients, needs_x, needs_weight, needs_bias, *needs_state, *needs_coefficients
+        ctx, recurrent_adjoint, gradients, needs_x, needs_weight, needs_bias, *needs_state, *needs_values
     )
-    return *found[:3], found[3:7], found[7:], *(None for _ in ctx.equation)
+    carried = len(ctx.form.equation.full)
+    return *found[:3], found[3 : 3 + carried], found[3 + carried :], *(None for _ in ctx.equation)
 
 
 recurrent.register_autograd(_backward, setup_context=_setup_context)
@@ -135,40 +127,49 @@ class _Recurrent(torch.autograd.Function):
     """As `recurrent` where nothing looks on: an operator's machinery takes longer than a small kernel."""
 
     @staticmethod
-    def forward(ctx, equation: tuple[str, str, float, str], x: Tensor, weight: Tensor, bias: Tensor, *tensors: Tensor):
-        out = _run(x, weight, bias, tensors[:4], tensors[4:], *equation)
+    def forward(ctx, equation: tuple, carried: int, x: Tensor, weight: Tensor, bias: Tensor, *tensors: Tensor):
+        out = _run(x, weight, bias, tensors[:carried], tensors[carried:], *equation)
         ctx.equation = equation
-        _keep(ctx, out, weight, *tensors)
+        _keep(ctx, out, weight, tensors[:carried], tensors[carried:])
         return tuple(out)
 
     @staticmethod
     @first_derivatives("Recurrent")
     def backward(ctx, *gradients):
-        return None, *_gradients(ctx, _run_adjoint, gradients, *ctx.needs_input_grad[1:])
+        return None, None, *_gradients(ctx, _run_adjoint, gradients, *ctx.needs_input_grad[2:])
 
 
-def _keep(ctx, output: Sequence[Tensor], *tensors: Tensor) -> None:
-    """What the backward pass reads: spikes and traces, weight, first state and coefficients."""
+def _keep(
+    ctx, output: Sequence[Tensor], weight: Tensor, state: Sequence[Tensor], values: Sequence[Tensor]
+) -> None:
+    """What the backward pass reads: spikes and traces, weight, first state and values of the parameters."""
+    ctx.form = form_of(ctx.equation[0], *ctx.equation[-2:])
+    kept, potential = ctx.form.kept, ctx.form.equation.potential
+    traces = output[1 : 1 + len(kept)]
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*output[:4], *tensors)
-    ctx.mark_non_differentiable(*output[2:4])
+    ctx.save_for_backward(output[0], *traces, weight, *state, *values)
+    ctx.mark_non_differentiable(*(trace for name, trace in zip(kept, traces, strict=True) if name != potential))
 
 
 def _gradients(ctx, adjoint: Callable, gradients: Sequence[Tensor | None], *needs: bool) -> list[Tensor | None]:
-    """Gradients of x, weight, bias, first state and coefficients, None where none is needed."""
-    g_spikes, g_potentials, _, _, *g_last = gradients
-    spikes, *traces = ctx.saved_tensors[:4]
-    weight, state, coefficients = ctx.saved_tensors[4], ctx.saved_tensors[5:9], ctx.saved_tensors[9:]
+    """Gradients of x, weight, bias, first state and parameters, None where none is needed."""
+    form, carried, saved = ctx.form, len(ctx.form.equation.full), list(ctx.saved_tensors)
+    count = len(form.kept)
+    spikes, traces, weight = saved[0], saved[1 : 1 + count], saved[1 + count]
+    state, values = saved[2 + count : 2 + count + carried], saved[2 + count + carried :]
+    g_potentials = dict(zip(form.kept, gradients[1 : 1 + count], strict=True))[form.equation.potential]
     gx, *others = adjoint(
-        traces, weight, state, coefficients, [g_spikes, g_potentials], g_last, *ctx.equation, any(needs[7:])
+        traces, weight, state, values, [gradients[0], g_potentials], gradients[1 + count :], *ctx.equation
     )
     g_weight = g_bias = None
     if needs[1]:
-        g_weight = gx[0].t() @ state[3] + gx[1:].flatten(0, 1).t() @ spikes[:-1].flatten(0, 1)
+        g_weight = gx[0].t() @ state[-1] + gx[1:].flatten(0, 1).t() @ spikes[:-1].flatten(0, 1)
     if needs[2]:
         g_bias = gx.sum((0, 1))
-    return [g if need else None for g, need in zip((gx, g_weight, g_bias, *others), needs, strict=True)]
+    learned = dict(zip(form.wanted, others[carried:], strict=True))
+    every = (gx, g_weight, g_bias, *others[:carried], *(learned.get(name) for name in form.equation.parameters))
+    return [g if need else None for g, need in zip(every, needs, strict=True)]
 
 
-def _like(x: Tensor, exists: bool) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format) if exists else x.new_empty(0)
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)

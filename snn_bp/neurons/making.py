@@ -1,0 +1,306 @@
+"""`@neuron`: from one step in plain arithmetic to a kind of neuron that everything in the package runs.
+
+    @neuron(decays=("beta", "rho"), positive=("threshold",))
+    def AdLIF(v, w, s, x, *, beta, rho=Tau(100), a=0.1, b=0.2, threshold=1.0):
+        w = rho * w + a * v + b * s
+        v = beta * v * (1 - s) + x - w
+        return v, w, spike(v - threshold, threshold)
+
+Arguments before the star are the states, then `s` (the neuron's own spike of the step before) if it fires, then the
+input `x`; those behind it are parameters. The step returns the new states in the same order, and last what the neuron
+gives out: a spike, or one of its states.
+"""
+
+import inspect
+import itertools
+import types
+from collections import namedtuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints, overload
+
+from snn_bp.equations.arithmetic import Absent, Node, ordered, record
+from snn_bp.equations.derive import Equation, check_names
+from snn_bp.errors import SnnError, nearest, shown
+from snn_bp.errors.fields import check_fields
+from snn_bp.neurons.parameters import Range, Tau, Values, as_numbers, check_range
+
+MOST_CHOICES = 64  # combinations of what is chosen by name, each of which is another equation
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """What `@neuron` found in a step."""
+
+    step: types.FunctionType
+    states: tuple[str, ...]
+    spiking: bool
+    numbers: Mapping[str, Any]  # parameters that are numbers, and their defaults (`inspect.Parameter.empty`: none)
+    choices: Mapping[str, tuple[Any, ...]]  # parameters that choose, and what from
+    ranges: Mapping[str, Range]
+    symbols: Mapping[str, str]  # of parameters that the equation calls otherwise
+    optional: Mapping[str, str]  # a state that is not there where a parameter is 0, and that parameter
+    potential: str
+    state_class: Any
+    equations: dict[tuple, Equation] = field(default_factory=dict)
+
+    def symbol(self, name: str) -> str:
+        """What the equation calls a parameter."""
+        return self.symbols.get(name, name)
+
+    def equation(self, chosen: Mapping[str, Any], absent: frozenset[str]) -> Equation:
+        """The equation for what is chosen, without the parameters that are absent."""
+        key = (*chosen.items(), absent)
+        if key not in self.equations:
+            self.equations[key] = self._recorded(chosen, absent)
+        return self.equations[key]
+
+    def _recorded(self, chosen: Mapping[str, Any], absent: frozenset[str]) -> Equation:
+        gone = {state for state, name in self.optional.items() if name in absent}
+        states = [name for name in self.states if name not in gone]
+        arguments = [*states, *(["s"] if self.takes_spike else []), "x", *(n for n in self.numbers if n not in absent)]
+        given = {name: Absent() for name in (*gone, *absent)}
+        renamed = {name: self.symbol(name) for name in self.numbers}
+        *new, out = record(self.step, arguments, {**given, **chosen}, renamed)
+        kept = [node for name, node in zip(self.states, new, strict=True) if name not in gone]
+        spikes = any(node.op == "spike" for node in ordered([out]))
+        return Equation(
+            name=self.step.__name__,
+            states=tuple(states),
+            parameters=tuple(self.symbol(name) for name in self.numbers if name not in absent),
+            new=tuple(kept),
+            out=out if spikes else None,
+            potential=self.potential if spikes else self._given_out(states, kept, out),
+        )
+
+    def _given_out(self, states: list[str], new: list[Node], out: Node) -> str:
+        for name, node in zip(states, new, strict=True):
+            if node is out:
+                return name
+        raise SnnError(
+            f"{self.step.__name__}: what a step returns last is spike(...), or one of its new states where nothing "
+            f"fires. Keep it as a state: return ..., v, v."
+        )
+
+    @property
+    def takes_spike(self) -> bool:
+        """Whether the step asks for the spike of the step before."""
+        return "s" in inspect.signature(self.step).parameters
+
+
+class Neuron:
+    """A neuron with its numbers: what `@neuron` makes of a step, with its parameters filled in. Frozen."""
+
+    kind: ClassVar[Kind]
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **parameters: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    @staticmethod
+    def is_one(value: Any) -> bool:
+        """Whether a value is a neuron that `@neuron` made, and not of a class below one."""
+        return isinstance(value, Neuron) and "kind" in vars(type(value))
+
+    @property
+    def equation(self) -> Equation:
+        """What it does in a step."""
+        kind = type(self).kind
+        chosen = {name: getattr(self, name) for name in kind.choices}
+        absent = frozenset(name for name in kind.optional.values() if getattr(self, name) == 0.0)
+        return kind.equation(chosen, absent)
+
+    def equations(self) -> str:
+        """The step and its adjoint, as text: the very lines that every backend compiles."""
+        equation = self.equation
+        return f"{equation.step_text}\n\n{equation.adjoint_text(equation.parameters)}"
+
+    def __post_init__(self) -> None:
+        kind, name_of = type(self).kind, type(self).__name__
+        check_fields(self, but=tuple(kind.numbers))
+        for name, default in kind.numbers.items():
+            value = getattr(self, name)
+            if type(value) is not Tau or kind.ranges[name] != "decay":
+                value = as_numbers(name_of, name, value)
+                object.__setattr__(self, name, value)
+                check_range(name_of, name, value, kind.ranges[name], default)
+
+
+@overload
+def neuron(step: Callable[..., Any], /) -> type[Neuron]: ...
+@overload
+def neuron(
+    *, decays: tuple[str, ...] = (), positive: tuple[str, ...] = (), not_negative: tuple[str, ...] = (),
+    potential: str | None = None, symbols: Mapping[str, str] | None = None, optional: Mapping[str, str] | None = None,
+    state: Any = None,
+) -> Callable[[Callable[..., Any]], type[Neuron]]: ...  # fmt: skip
+
+
+def neuron(
+    step=None, /, *, decays=(), positive=(), not_negative=(), potential=None, symbols=None, optional=None, state=None,
+):  # fmt: skip
+    """A kind of neuron, made of a step in plain arithmetic.
+
+    The step's arguments are its states, `s` (its spike of the step before; left out by a neuron that does not fire),
+    the input `x`, and behind a star its parameters: numbers, one or one for each neuron, with a default or without;
+    one that chooses is annotated with `bool` or `Literal[...]`, and may stand in an `if`. It returns the new states in
+    their order, and last `spike(distance, scale)`, or one of the new states for a neuron that does not fire.
+
+    A step knows `+ - * / **`, `abs`, `min`, `max`, `exp`, comparisons and `& | ~` of them, `where(condition, a, b)`,
+    `detach(a)` and `spike(u, scale)`. All else is refused here, with its line.
+
+    `decays` name parameters in 0..1, which may be given as `Tau(ms)`; `positive` and `not_negative` say what they are.
+    Learned (`Spiking(..., learn=...)`), each stays in its range. `potential` names the state that is shown as the
+    membrane's potential: `v`, or else the first. `optional={"i": "alpha"}`: without the state `i` where `alpha` is 0.
+    `symbols` and `state` serve the neurons of the package, which keep names that files hold.
+    """
+    if step is None:
+        return lambda found: neuron_of(
+            found, decays, positive, not_negative, potential, symbols or {}, optional or {}, state
+        )
+    return neuron_of(step, decays, positive, not_negative, potential, symbols or {}, optional or {}, state)
+
+
+def neuron_of(
+    step: Any, decays: tuple[str, ...], positive: tuple[str, ...], not_negative: tuple[str, ...],
+    potential: str | None, symbols: Mapping[str, str], optional: Mapping[str, str], state: Any,
+) -> type[Neuron]:  # fmt: skip
+    """The kind of neuron that a step describes."""
+    if not isinstance(step, types.FunctionType):
+        raise SnnError(f"@neuron: it stands above a function, found {shown(step)}. As in: @neuron def LIF(v, s, x): ...")
+    name, signature = step.__name__, inspect.signature(step)
+    before, parameters = _split(name, signature)
+    states = tuple(each for each in before if each not in ("s", "x"))
+    check_names((*states, *parameters), name)
+    reserved = [each for each in (*states, *parameters) if hasattr(Neuron, each)]
+    if reserved:
+        raise SnnError(f"{name}: {reserved[0]!r} is no name for a state or parameter of a neuron. Give it another.")
+    hints = _hints(step)
+    choices, numbers = {}, {}
+    for each, parameter in parameters.items():
+        options = _options(hints.get(each), parameter.default)
+        if options:
+            choices[each] = options
+        else:
+            numbers[each] = parameter.default
+    ranges: dict[str, Range] = dict.fromkeys(numbers, "any")
+    for asked, within in ((decays, "decay"), (positive, "positive"), (not_negative, "from 0")):
+        for each in (asked,) if isinstance(asked, str) else asked:
+            if each not in numbers:
+                raise SnnError(f"{name}: {shown(each)} is no parameter of its step. {nearest(str(each), list(numbers))}")
+            ranges[each] = within  # type: ignore[assignment]
+    if potential is not None and potential not in states:
+        raise SnnError(f"{name}: potential={shown(potential)} is no state of its step. {nearest(str(potential), states)}")
+    spiking = "s" in before
+    kind = Kind(
+        step=step, states=states, spiking=spiking, numbers=numbers, choices=choices, ranges=ranges, symbols=symbols,
+        optional=optional, potential=potential or ("v" if "v" in states else states[0]),
+        state_class=state or _state_class(name, states, spiking),
+    )  # fmt: skip
+    _try(kind)
+    annotated = [(each, hints.get(each, Values), _default(parameters[each])) for each in parameters]
+    made = make_dataclass(
+        name,
+        [(each, hint) if default is _NONE else (each, hint, default) for each, hint, default in annotated],
+        bases=(Neuron,), frozen=True, kw_only=True,
+        namespace={"kind": kind, "__doc__": step.__doc__, "__module__": step.__module__},
+    )  # fmt: skip
+    made.__module__, made.__qualname__ = step.__module__, step.__qualname__
+    return made
+
+
+_NONE = inspect.Parameter.empty
+
+
+def _split(name: str, signature: inspect.Signature) -> tuple[list[str], dict[str, inspect.Parameter]]:
+    """The names before the star, and the parameters behind it; raises where a step has no such form."""
+    before, parameters = [], {}
+    for each, parameter in signature.parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            parameters[each] = parameter
+        elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.default is _NONE:
+            before.append(each)
+        else:
+            raise SnnError(
+                f"{name}: {str(parameter)!r} is neither a state nor a parameter. A step is written "
+                f"`def {name}(v, s, x, *, beta, threshold=1.0)`: states, spike and input, a star, parameters."
+            )
+    if len(before) < 2 or before[-1] != "x" or ("s" in before and before[-2] != "s") or before == ["s", "x"]:
+        raise SnnError(
+            f"{name}({', '.join(before)}): a step takes its states, then its own spike `s` unless it never fires, then "
+            f"the input `x`, as in `def {name}(v, s, x, *, beta)`."
+        )
+    return before, parameters
+
+
+def _hints(step: types.FunctionType) -> dict[str, Any]:
+    try:
+        return get_type_hints(step, include_extras=True)
+    except NameError:  # an annotation that only a type checker knows
+        return {}
+
+
+def _options(hint: Any, default: Any) -> tuple[Any, ...]:
+    """What a parameter chooses from; nothing where it is a number."""
+    if hint is bool or (hint is None and isinstance(default, bool)):
+        return (False, True)
+    return get_args(hint) if get_origin(hint) is Literal else ()
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    return parameter.default
+
+
+def _try(kind: Kind) -> None:
+    """Record the step for all that can be chosen, so that what it does not know is refused at once."""
+    every = list(itertools.islice(itertools.product(*kind.choices.values()), MOST_CHOICES + 1))
+    if len(every) > MOST_CHOICES:
+        raise SnnError(f"{kind.step.__name__}: more than {MOST_CHOICES} combinations can be chosen. Leave out some.")
+    for chosen in every:
+        given = dict(zip(kind.choices, chosen, strict=True))
+        equation = kind.equation(given, frozenset())
+        if equation.spiking != kind.spiking:
+            what = "takes `s` and returns no spike(...)" if kind.spiking else "returns a spike and does not take `s`"
+            raise SnnError(
+                f"{kind.step.__name__}: it {what}. A step that fires takes its last spike `s` before the input `x`, "
+                "whether it needs it or not; one that never fires takes none."
+            )
+
+
+def _state_class(name: str, states: tuple[str, ...], spiking: bool) -> Any:
+    """A named tuple of tensors for what a layer of these neurons carries from step to step."""
+    made = namedtuple(f"{name}State", (*states, "s") if spiking else states)  # type: ignore[misc]
+
+    def detach(self: Any) -> Any:
+        """The same state with no gradient through it: where truncated backpropagation cuts."""
+        return type(self)(*(part.detach() for part in self))
+
+    made.detach = detach  # type: ignore[attr-defined]
+    made.__doc__ = f"What a layer of {name} carries from step to step: `[batch, *neurons]` each."
+    return made
+
+
+def numbers_of(neuron: Neuron) -> dict[str, Any]:
+    """The numbers (or tuples of numbers, one for each neuron) of the equation's parameters, by their symbols."""
+    kind, wanted = type(neuron).kind, neuron.equation.parameters
+    values = {kind.symbol(name): getattr(neuron, name) for name in kind.numbers}
+    for name, value in values.items():
+        if isinstance(value, Tau):
+            raise SnnError(
+                f"{type(neuron).__name__}({name}={value}): a time constant needs the width of a step. "
+                f"Use it in an Experiment, or at_step(neuron, step_ms=1)."
+            )
+    return {name: values[name] for name in wanted}
+
+
+def range_of(neuron: Neuron, symbol: str) -> Range:
+    """The range of the parameter that the equation calls `symbol`."""
+    kind = type(neuron).kind
+    return next(within for name, within in kind.ranges.items() if kind.symbol(name) == symbol)
+
+
+def field_names(neuron: Neuron) -> tuple[str, ...]:
+    """The names of its parameters."""
+    return tuple(each.name for each in fields(neuron))  # type: ignore[arg-type]
