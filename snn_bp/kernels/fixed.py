@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.equations.derive import Equation
-from snn_bp.kernels.bind import bind
+from snn_bp.kernels.bind import bind, defined
 from snn_bp.kernels.cpu.compile import compiled, inner
 from snn_bp.neurons import LI, LIF
 
@@ -96,9 +96,8 @@ def _in_integers(equation: Equation) -> Callable:
         "heaviside": inner(lambda u, theta: ONE if u > 0 else 0),
         "detach": inner(lambda s: s),
     }
-    tree = _Products().visit(ast.parse(equation.step_text))
-    exec(compile(ast.fix_missing_locations(tree), "<advance>", "exec"), scope)  # a text of ours
-    return inner(scope["advance"])
+    text = ast.unparse(_Products().visit(ast.parse(equation.step_text)))
+    return inner(defined(text, "advance", scope))
 
 
 def times(first: int, second: int) -> int:

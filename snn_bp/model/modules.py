@@ -31,8 +31,8 @@ class Neurons(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         check_surrogate(surrogate)
-        values = numbers_of(neuron)
         check_learned(neuron, learn)
+        values = numbers_of(neuron)
         self.neuron, self.shape, self.surrogate = neuron, shape, surrogate
         self.learned = nn.ParameterDict()
         for name in learn:
