@@ -142,6 +142,8 @@ def _link(row: Sequence[LayerAt], index: int, *, first: bool) -> Link | None:
     if not found or found[0].role != "neurons":
         return None
     neurons: Neurons = found[0].layer  # type: ignore[assignment]
+    if is_spiking(neurons.neuron) and not neurons.neuron.equation.binary:
+        return None  # a chain hands spikes on as bits
     starts = dense or (first and neurons.recurrence is not None)
     return Link(weights, norm, neurons) if starts else None  # type: ignore[arg-type]
 
