@@ -33,9 +33,6 @@ class Equation:
     out: Node | None  # the spike; None of a neuron that does not spike
     potential: str  # the state that is shown as the membrane's potential, and given out where nothing spikes
 
-    def __post_init__(self) -> None:
-        _KNOWN[self.key] = self
-
     @property
     def spiking(self) -> bool:
         """Whether the neuron fires; if not, its output is its potential."""
@@ -50,11 +47,13 @@ class Equation:
     def key(self) -> str:
         """A word that stands for the equation, for torch's operators; `of_key` reads it."""
         text = repr((self.states, self.parameters, self.potential, self.step_text))
-        return hashlib.sha256(text.encode()).hexdigest()[:20]
+        key = hashlib.sha256(text.encode()).hexdigest()[:20]
+        _KNOWN[key] = self
+        return key
 
     @staticmethod
     def of_key(key: str) -> "Equation":
-        """The equation that a key stands for, in the process that made it."""
+        """The equation that a key stands for, in the process that asked for it."""
         return _KNOWN[key]
 
     @functools.cached_property
