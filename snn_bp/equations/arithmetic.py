@@ -59,6 +59,7 @@ class Symbol:
     """A value of a step while it is recorded."""
 
     __slots__ = ("node",)
+
     def __init__(self, node: Node) -> None:
         self.node = node
 

@@ -1,8 +1,8 @@
 """A neuron's equation: its recorded step, the adjoint that the chain rule makes of it, and both as source text.
 
-The texts are functions over free names (`real`, `exp`, `sqrt`, `where`, `either`, `heaviside`, `slope_at` ...) that a backend gives a
-meaning; nothing else stands in them, so that one text is the torch reference, the loop of the CPU and the kernel of the
-GPU. Operations are never reordered: all backends spike alike, bit for bit.
+The texts are functions over free names (`real`, `exp`, `sqrt`, `where`, `either`, `heaviside`, `slope_at` ...) that a
+backend gives a meaning; nothing else stands in them, so that one text is the torch reference, the loop of the CPU and
+the kernel of the GPU. Operations are never reordered: all backends spike alike, bit for bit.
 """
 
 import ast
@@ -143,7 +143,7 @@ class Equation:
         leads = {"x", *self.full, *wanted}  # to these a gradient is asked for
         reaches: set[Node] = set()
         for node in order:
-            if node.op == "argument" and node.name in leads or reaches & set(_through(node)):
+            if (node.op == "argument" and node.name in leads) or reaches & set(_through(node)):
                 reaches.add(node)
         writer = _Writer({node: f"after_{name}" for node, name in self._after().items()})
         gradients: dict[Node, str] = {}

@@ -2,7 +2,8 @@
 
 The exponent is split as x = k log 2 + r, with k whole and |r| at most log(2) / 2; e^r comes from a polynomial, or from a
 quotient of two in double precision. Coefficients: Moshier, Cephes (1989), expf and exp. The result differs from the
-exact one by two units in the last place at most (`tests/test_exponential.py`). Free names: `real`, `where`, `power_of_two`.
+exact one by two units in the last place at most (`tests/test_exponential.py`). Free names: `real`, `where`,
+`power_of_two`.
 """
 
 # pyright: reportUndefinedVariable=false

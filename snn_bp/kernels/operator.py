@@ -149,9 +149,7 @@ class _Neuron(torch.autograd.Function):
         traces, state, values = _kept(ctx)
         g_out, g_last = _split(ctx.form, gradients)
         _, shape, slope, per = ctx.equation
-        gx, first, sums = _run_backward(
-            traces, state, values, g_out, g_last, ctx.form, slope, SlopeOf(shape, per)
-        )
+        gx, first, sums = _run_backward(traces, state, values, g_out, g_last, ctx.form, slope, SlopeOf(shape, per))
         needs = ctx.needs_input_grad[4:]
         given = [g if need else None for g, need in zip((gx, *first), needs, strict=False)]
         learned = {
@@ -179,9 +177,7 @@ def _kept(ctx) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     return saved[: ends[0]], saved[ends[0] : ends[1]], saved[ends[1] :]
 
 
-def _split(
-    form: Form, gradients: Sequence[Tensor | None]
-) -> tuple[list[Tensor | None], Sequence[Tensor | None]]:
+def _split(form: Form, gradients: Sequence[Tensor | None]) -> tuple[list[Tensor | None], Sequence[Tensor | None]]:
     """The gradients of spikes and potentials, and those of the last state."""
     count = len(form.traces)
     of_traces = dict(zip(form.traces, gradients[1 : 1 + count], strict=True))

@@ -49,9 +49,7 @@ def slopes_and_height(neurons: Neurons, distances: Tensor, theta: Tensor) -> tup
     return slope_at(distances, theta), slope_at(torch.zeros_like(theta), theta)
 
 
-def threshold_distances(
-    neurons: Neurons, x: Tensor, potentials: Tensor, spikes: Tensor
-) -> tuple[Tensor, Tensor]:
+def threshold_distances(neurons: Neurons, x: Tensor, potentials: Tensor, spikes: Tensor) -> tuple[Tensor, Tensor]:
     """How far from firing neurons are at every step of a run from rest on `x`, and the scale of that; learned
     parameters as they are now.
 

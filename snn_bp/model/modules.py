@@ -44,9 +44,7 @@ class Neurons(nn.Module):
 
     def parameters_now(self) -> dict[str, Tensor]:
         """The learned parameters in their own units, under the symbols of the equation."""
-        return {
-            symbol: _in_range(raw, range_of(self.neuron, symbol)) for symbol, raw in self.learned.items()
-        }
+        return {symbol: _in_range(raw, range_of(self.neuron, symbol)) for symbol, raw in self.learned.items()}
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Spikes (potentials of a neuron that does not spike) of every step, and the last state."""

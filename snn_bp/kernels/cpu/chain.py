@@ -41,9 +41,7 @@ def run_layers(x: Tensor, layers: Sequence[LayerTensors], chain: Chain) -> tuple
     bytes; only the last neuron may be one that does not spike. Equal to the layers one by one up to the order of
     summation.
     """
-    flat = [
-        tensor for layer, equation in zip(layers, chain.equations, strict=True) for tensor in layer.flat(equation)
-    ]
+    flat = [tensor for layer, equation in zip(layers, chain.equations, strict=True) for tensor in layer.flat(equation)]
     out, *rest = _Chain.apply(chain, torch.is_grad_enabled(), x, *flat)  # type: ignore[misc]
     count = len(layers)
     return out, rest[:count], _states(rest[count:], chain.equations)

@@ -32,7 +32,9 @@ class Shard:
         self.graded, self.recompute = graded, recompute
         self.dtype = layers[0].bias.dtype
         self.samples = slice(low, high)
-        self.state = [layer.padded_state(layer.state or (None,) * len(layer.equation.full), self.samples) for layer in layers]
+        self.state = [
+            layer.padded_state(layer.state or (None,) * len(layer.equation.full), self.samples) for layer in layers
+        ]
         self.nothing = np.empty(0, self.dtype)
         self.first_spikes = [
             state[-1].copy() if layer.equation.spiking else np.zeros_like(state[-1])

@@ -69,9 +69,7 @@ def run_layer(
     graded = torch.is_grad_enabled()
     wanted = tuple(n for n, value in zip(equation.parameters, values, strict=True) if graded and value.requires_grad)
     options = (Form(equation, wanted, equation.saved(wanted)), surrogate, channel_axis, eps)
-    out, means, *others = _Layer.apply(
-        options, z, weight, bias, *(state or (None,) * len(equation.full)), *values
-    )  # type: ignore[misc]
+    out, means, *others = _Layer.apply(options, z, weight, bias, *(state or (None,) * len(equation.full)), *values)  # type: ignore[misc]
     *last, mean, variance = others
     return LayerOutput(out, means, tuple(last), *((mean, variance) if norm else (None, None)))
 

@@ -16,7 +16,6 @@ from snn_bp.kernels.cpu.vectors import blocked, padded, panels, unblocked
 from snn_bp.kernels.expand import Form
 from snn_bp.surrogates import Surrogate
 
-
 Parts: TypeAlias = tuple[Any, ...]  # of a state, or of parameters, in the order of the equation
 
 
@@ -69,9 +68,7 @@ class PackedLayer:
         width, dtype = padded(units), array(x[:0] if weight is None else weight[:0]).dtype
         nothing = np.empty((0, 0), dtype)
         rows, loops = (nothing if matrix is None else array(matrix) for matrix in (weight, recurrent))
-        wanted = tuple(
-            name for name, value in zip(equation.parameters, values, strict=True) if value.requires_grad
-        )
+        wanted = tuple(name for name, value in zip(equation.parameters, values, strict=True) if value.requires_grad)
         uniform = all(value.dim() == 0 for value in values)
         return cls(
             form=Form(equation, wanted, equation.saved(wanted)),
@@ -87,7 +84,9 @@ class PackedLayer:
             recurrent_back=panels(loops, width, width),
             state=None if state is None else tuple(map(array, state)),
             values=tuple(
-                array(value)[()] if uniform else widened(np.broadcast_to(array(value), (units,)), width, array(value).flat[0])
+                array(value)[()]
+                if uniform
+                else widened(np.broadcast_to(array(value), (units,)), width, array(value).flat[0])
                 for value in values
             ),
             uniform=uniform,
