@@ -30,7 +30,7 @@ class SlopeOf(NamedTuple):
     """What of a surrogate a kernel is compiled for: all but the number of its slope."""
 
     shape: str
-    per: Unit
+    per: str
 
 
 @dataclass(frozen=True, repr=False)

@@ -194,7 +194,7 @@ def _through(node: Node) -> tuple[Node, ...]:
 def _chain_rule(node: Node, g: str, add: Callable, writer: "_Writer", reaches: set[Node]) -> None:
     """Hand the gradient `g` at a node on to those of its arguments that one is asked for."""
     value = writer.expression
-    first, second = (*node.args, None, None)[:2]
+    first, second = node.args[0], node.args[min(1, len(node.args) - 1)]
     if node.op in ("+", "-"):
         add(first, g)
         add(second, g, minus=node.op == "-")

@@ -1,7 +1,7 @@
 """e to the power of x in plain arithmetic, so that every backend gives the same bits, and a neuron the same spikes.
 
-The exponent is split as x = k log 2 + r, with k whole and |r| at most log(2) / 2; e^r comes from a polynomial, or from a
-quotient of two in double precision. Coefficients: Moshier, Cephes (1989), expf and exp. The result differs from the
+The exponent is split as x = k log 2 + r, with k whole and |r| at most log(2) / 2; e^r comes from a polynomial, in double
+precision from a quotient of two. Coefficients: Moshier, Cephes (1989), expf and exp. The result differs from the
 exact one by two units in the last place at most (`tests/test_exponential.py`). Free names: `real`, `where`,
 `power_of_two`.
 """

@@ -195,7 +195,11 @@ def _layer(name: str, steps: Steps, error: Tensor, spike_error: Tensor | None, *
         spike_error=spike_error,
         slopes=None if distances is None else slope_at(distances, steps.theta),
         height=slope_at(torch.zeros_like(steps.theta), steps.theta),
-        decays={name: value.detach() for name, value in neurons.parameters_now().items() if range_of(neurons.neuron, name) == "decay"},
+        decays={
+            name: value.detach()
+            for name, value in neurons.parameters_now().items()
+            if range_of(neurons.neuron, name) == "decay"
+        },
         path=steps.path,
         normed=normed,
         recurrent=neurons.recurrence is not None,

@@ -1,11 +1,11 @@
 """A layer of neurons behind its batch norm in two passes: statistics first, then scale, shift and neurons at once.
 
 Nothing but the input is kept for the backward pass, which computes the potentials again, a block of neurons at a time
-so that they stay in cache. Loops are spread out for one neuron by `expand.py`: without a norm spikes equal the reference
-bit for bit, with one up to the rounding of the normalised current.
+so that they stay in cache. Loops are spread out for one neuron by `expand.py`: without a norm spikes equal the
+reference bit for bit, with one up to the rounding of the normalised current.
 """
 
-# pyright: reportUndefinedVariable=false
+# pyright: reportUndefinedVariable=false, reportCallIssue=false
 
 from functools import partial
 from typing import Any, NamedTuple
