@@ -2,10 +2,10 @@
 
     python experiments/benchmarks/killed_own.py [--kills 10] [--only CASE]
 
-Each file of `own/` is an experiment with something of its own: recordings in five forms, layers, a loss, a metric, a
-residual network. Each is trained once undisturbed, then killed and gone on with, each time afresh: a first kill at a
-random moment of the run, a second one, of what went on, in every other trial. Compared are the last and best weights,
-rows, layers and results. Writes experiments/results/killed_own.json.
+Each file of `own/` is an experiment with something of its own: recordings in five forms, layers, neurons, a loss, a
+metric, a residual network. Each is trained once undisturbed, then killed and gone on with, each time afresh: a first
+kill at a random moment of the run, a second one, of what went on, in every other trial. Compared are the last and best
+weights, rows, layers and results. Writes experiments/results/killed_own.json; with `--only` that case in it alone.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from forked import Ended, command, fork
 from killed import told
 
 from snn_bp import Dataset, resume, train
-from snn_bp.files import write_json
+from snn_bp.files import read_object, write_json
 from snn_bp.runs.experiment import override
 from snn_bp.runs.experiment_file import read_file
 from snn_bp.runs.provenance import machine, version
@@ -96,6 +96,7 @@ CASES = {
     "analog series by a source of one's own": Case("series.py"),
     "targets for every step, lengths that differ": Case("steps.py"),
     "layers of one's own": Case("layer.py"),
+    "neurons of one's own": Case("neuron.py"),
     "loss of one's own": Case("loss.py"),
     "metric of one's own": Case("metric.py"),
     "residual network, joint of one's own": Case("residual.py"),
@@ -151,12 +152,15 @@ def main() -> None:
             os.environ["SNN_BP_CACHE"] = str(Path(temporary) / "cache")
             cases[name] = kill_all(name, Path(temporary), kills=arguments.kills, seed=arguments.seed)
     equal, of = (sum(case[key] for case in cases.values()) for key in ("equal", "of"))
-    result = {
-        "date": time.strftime("%Y-%m-%d"), "machine": machine(), "torch": version("torch"), "equal": equal, "of": of,
-        "cases": cases,
-    }  # fmt: skip
-    if arguments.only is None and arguments.kills >= 10:
-        write_json(ROOT / "experiments" / "results" / "killed_own.json", result)
+    made = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "torch": version("torch")}
+    result: dict[str, Any] = {**made, "equal": equal, "of": of, "cases": cases}
+    file = ROOT / "experiments" / "results" / "killed_own.json"
+    if arguments.only is not None and file.exists():
+        result = read_object(file)
+        result["cases"][arguments.only] = made | cases[arguments.only]
+        result |= {key: sum(case[key] for case in result["cases"].values()) for key in ("equal", "of")}
+    if arguments.kills >= 10:
+        write_json(file, result)
     print(json.dumps({"equal": equal, "of": of}))
     sys.exit(equal != of)
 

@@ -10,7 +10,8 @@ import linecache
 import math
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ class Node:
 
     op: str
     args: tuple["Node", ...] = ()
-    name: str = ""  # of an argument
+    name: str = ""  # of an argument; of another value what the step calls it, where it does
     value: float = 0.0  # of a number
 
     @property
@@ -284,7 +285,8 @@ def record(
     symbols = {name: Symbol(Node("argument", name=renamed.get(name, name))) for name in arguments}
     _steps.append(step.__code__)
     try:
-        out = taken(**symbols, **given)
+        with _watched(step.__code__):
+            out = taken(**symbols, **given)
         out = out if isinstance(out, tuple) else (out,)
         return tuple(_number(value) for value in out)
     except SnnError:
@@ -293,6 +295,26 @@ def record(
         raise SnnError(f"{step.__name__}{_line(cause.__traceback__)}: {type(cause).__name__}: {cause}.") from None
     finally:
         _steps.pop()
+
+
+@contextmanager
+def _watched(step: types.CodeType) -> Iterator[None]:
+    """Within the block, values of the step get the names that it has for them when it returns: formulas show these."""
+
+    def watch(frame: types.FrameType, event: str, _: Any) -> None:
+        if event == "return" and frame.f_code is step:
+            for name, value in frame.f_locals.items():
+                if isinstance(value, Symbol) and not value.node.name:
+                    object.__setattr__(value.node, "name", name)
+
+    if sys.getprofile() is not None:  # somebody measures the process
+        yield
+        return
+    sys.setprofile(watch)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
 
 
 def refuse(what: str, instead: str) -> Any:

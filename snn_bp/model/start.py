@@ -1,6 +1,6 @@
 """`start_alive`: weights scaled so that neurons fluctuate about threshold, also if a mask or function makes them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -9,15 +9,17 @@ from torch.nn.utils import parametrize
 
 from snn_bp.errors import SnnError, check_number
 from snn_bp.errors.fields import LARGEST
-from snn_bp.kernels import simulate
+from snn_bp.kernels import first_state, parameters_of, simulate
+from snn_bp.kernels.reference import torch_advance, whole
 from snn_bp.model.blocks import LayerAt, Path, every_part, joined, own_weights, parts_of, role_of
 from snn_bp.model.constrained import ConstrainedLinear
 from snn_bp.model.exact import has_known_class, is_exact
 from snn_bp.model.masks import check_mask
 from snn_bp.model.network import Network, check_network, neuron_of
 from snn_bp.model.plan import apply_stateless
-from snn_bp.neurons import LI, coefficients, is_spiking
+from snn_bp.neurons import LI, coefficients, is_leaky, is_spiking
 
+SMALL = 1e-4  # part of the input from which a linear response is taken
 CLOSE = 0.05  # a weight that is rounded on its way misses the spread that is asked for by a part of it
 
 
@@ -30,8 +32,9 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0, mask: Tenso
     spikes go on to the next, into every branch of a joint and on behind it. Layers behind a batch norm, neurons that
     follow a joint without weights between, readouts that do not spike and layers of classes that are not
     ours are left as they are; batch norms take over the statistics of the batch, so that evaluation means something
-    before the first step. Weights that are pruned or parametrised are scaled where they come from. What layers of your
-    own draw is the same in every call. `mask` `[time, batch]` is True where a recording has a step.
+    before the first step. Of a neuron outside the leaky family the membrane's linear response to the input counts,
+    seen from its first threshold. Weights that are pruned or parametrised are scaled where they come from. What layers
+    of your own draw is the same in every call. `mask` `[time, batch]` is True where a recording has a step.
     """
     check_network("start_alive", network)
     check_number("start_alive: spread", spread, above=0, high=LARGEST)
@@ -92,10 +95,51 @@ def _scale_fronts(network: Network, found: dict[Path, LayerAt], x: Tensor, sprea
 
 def _size(layer: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
     """How far the free membrane of a layer of neurons fluctuates under `x`, in thresholds."""
+    if not is_leaky(neuron_of(layer)):
+        free = _response(layer, x)
+        return (free if mask is None else free[mask]).square().mean().sqrt()
     values = coefficients(neuron_of(layer))
     free, _ = simulate(LI(alpha=values["alpha"], beta=values["beta"]), x)
     free = free if mask is None else free[mask]
     return (free / torch.as_tensor(values["theta"], dtype=x.dtype, device=x.device)).square().mean().sqrt()
+
+
+def _response(neurons: Any, x: Tensor) -> Tensor:
+    """How far `x` moves a membrane from its course without input, in thresholds: its linear response, and no spike is
+    fired, or left out, that would not be without input."""
+    neuron, x, fired = neurons.neuron, x.double(), []
+    values = tuple(parameters_of(neuron, x, neurons.parameters_now()).values())
+
+    def course(x: Tensor, spike: Callable[[Tensor, Tensor], Tensor]) -> list[tuple[Tensor, Tensor]]:
+        found: list[tuple[Tensor, Tensor]] = []
+
+        def noted(u: Tensor, scale: Tensor) -> Tensor:
+            found.append((u, scale))
+            return spike(u, scale)
+
+        advance = torch_advance(neuron.equation, neurons.surrogate, spike=noted)
+        state, first = first_state(neuron, x, None), []
+        for x_t in x.unbind(0):
+            found.clear()
+            state = whole(advance(*state, x_t, *values), x_t)
+            first.append(found[0])
+        return first
+
+    def fire(u: Tensor, _: Tensor) -> Tensor:
+        fired.append((u > 0).to(u.dtype))
+        return fired[-1]
+
+    silence = course(torch.zeros_like(x), fire)
+    spikes = iter(fired)
+    moved = course(x * SMALL, lambda u, _: next(spikes))
+    pairs = zip(moved, silence, strict=True)
+    response = torch.stack([((u - still) / scale).expand_as(x[0]) for (u, _), (still, scale) in pairs]) / SMALL
+    if not torch.isfinite(response).all():
+        raise SnnError(
+            f"start_alive: {neuron} does not stay finite by itself, so the scale of its weights cannot be found. Put "
+            "BatchNorm() in front of it."
+        )
+    return response
 
 
 def fronts(network: Network) -> dict[Path, LayerAt]:

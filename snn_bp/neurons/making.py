@@ -23,6 +23,7 @@ from snn_bp.equations.arithmetic import Absent, Node, ordered, record
 from snn_bp.equations.derive import Equation, check_names
 from snn_bp.errors import SnnError, nearest, shown
 from snn_bp.errors.fields import check_fields
+from snn_bp.neurons.formulas import Formulas
 from snn_bp.neurons.parameters import Range, Tau, Values, as_numbers, check_range
 
 MOST_CHOICES = 64  # combinations of what is chosen by name, each of which is another equation
@@ -112,17 +113,21 @@ class Neuron:
         absent = frozenset(name for name in kind.optional.values() if getattr(self, name) == 0.0)
         return kind.equation(chosen, absent)
 
-    def equations(self) -> str:
-        """The step and its adjoint, as text: the very lines that every backend compiles."""
-        equation = self.equation
-        return f"{equation.step_text}\n\n{equation.adjoint_text(equation.parameters)}"
+    def equations(self) -> Formulas:
+        """Its step, and the adjoint that the chain rule makes of it, to read: as text, in a notebook as formulas."""
+        return Formulas(self.equation)
 
     def __post_init__(self) -> None:
         kind, name_of = type(self).kind, type(self).__name__
         check_fields(self, but=tuple(kind.numbers))
         for name, default in kind.numbers.items():
             value = getattr(self, name)
-            if type(value) is not Tau or kind.ranges[name] != "decay":
+            if type(value) is Tau and kind.ranges[name] != "decay":
+                own = "" if type(self).__module__.startswith("snn_bp.") else f", or write @neuron(decays=({name!r},))"
+                raise SnnError(
+                    f"{name_of}({name}={value}): a time constant becomes a decay; {name} is none. Give a number{own}."
+                )
+            if type(value) is not Tau:
                 value = as_numbers(name_of, name, value)
                 object.__setattr__(self, name, value)
                 check_range(name_of, name, value, kind.ranges[name], default)
@@ -169,7 +174,9 @@ def neuron_of(
 ) -> type[Neuron]:  # fmt: skip
     """The kind of neuron that a step describes."""
     if not isinstance(step, types.FunctionType):
-        raise SnnError(f"@neuron: it stands above a function, found {shown(step)}. As in: @neuron def LIF(v, s, x): ...")
+        raise SnnError(
+            f"@neuron: it stands above a function, found {shown(step)}. As in: @neuron def LIF(v, s, x): ..."
+        )
     name, signature = step.__name__, inspect.signature(step)
     before, parameters = _split(name, signature)
     states = tuple(each for each in before if each not in ("s", "x"))
@@ -189,10 +196,14 @@ def neuron_of(
     for asked, within in ((decays, "decay"), (positive, "positive"), (not_negative, "from 0")):
         for each in (asked,) if isinstance(asked, str) else asked:
             if each not in numbers:
-                raise SnnError(f"{name}: {shown(each)} is no parameter of its step. {nearest(str(each), list(numbers))}")
+                raise SnnError(
+                    f"{name}: {shown(each)} is no parameter of its step. {nearest(str(each), list(numbers))}"
+                )
             ranges[each] = within  # type: ignore[assignment]
     if potential is not None and potential not in states:
-        raise SnnError(f"{name}: potential={shown(potential)} is no state of its step. {nearest(str(potential), states)}")
+        raise SnnError(
+            f"{name}: potential={shown(potential)} is no state of its step. {nearest(str(potential), states)}"
+        )
     spiking = "s" in before
     kind = Kind(
         step=step, states=states, spiking=spiking, numbers=numbers, choices=choices, ranges=ranges, symbols=symbols,
@@ -208,7 +219,29 @@ def neuron_of(
         namespace={"kind": kind, "__doc__": step.__doc__, "__module__": step.__module__},
     )  # fmt: skip
     made.__module__, made.__qualname__ = step.__module__, step.__qualname__
+    made.__doc__ = _Described(step.__doc__, kind)  # type: ignore[assignment] - what Python asks for the text
+    made.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[each.replace(annotation=_NONE) if name in numbers else each for name, each in parameters.items()]
+    )
     return made
+
+
+class _Described:
+    """The docstring of a kind: that of its step, and its equation, written when somebody reads it."""
+
+    def __init__(self, text: str | None, kind: Kind) -> None:
+        self.text, self.kind = inspect.cleandoc(text or ""), kind
+
+    def __get__(self, neuron: Any, owner: Any = None) -> str:
+        """The text."""
+        chosen = {
+            name: options[0] if (default := inspect.signature(self.kind.step).parameters[name].default) is _NONE
+            else default for name, options in self.kind.choices.items()
+        }  # fmt: skip
+        absent = frozenset(name for name in self.kind.optional.values() if self.kind.numbers[name] == 0.0)
+        given = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
+        equation = Formulas(self.kind.equation(chosen, absent))
+        return "\n\n".join(filter(None, [self.text, f"With {given}:" if given else "", str(equation)]))
 
 
 _NONE = inspect.Parameter.empty

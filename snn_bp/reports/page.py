@@ -22,6 +22,14 @@ class Image(NamedTuple):
     caption: str
 
 
+class Formula(NamedTuple):
+    """An equation: rows of MathML, what stands left of a sign of equality and what from it on; words below."""
+
+    title: str
+    parts: Sequence[tuple[str, Sequence[tuple[str, str]]]]  # a heading, and its rows
+    sentences: Sequence[str]
+
+
 class Fact(NamedTuple):
     """A figure to see at once."""
 
@@ -39,6 +47,7 @@ class Section:
     facts: Sequence[Fact] = ()
     listed: Sequence[str] = ()
     tables: Sequence[Table] = ()
+    formulas: Sequence[Formula] = ()
     images: Sequence[Image] = ()
     folded: Sequence[Table] = ()  # behind a line to open
 
@@ -49,7 +58,7 @@ class Section:
 
 
 def render(**content: Any) -> str:
-    """The page as HTML. Nothing in `content` is taken for markup."""
+    """The page as HTML. Nothing in `content` is taken for markup but the rows of formulas."""
     from jinja2 import Environment, StrictUndefined  # comes with torch
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -84,6 +93,8 @@ thead th { color: var(--soft); font-weight: 600; } tbody th { font-weight: 400; 
 th { overflow-wrap: normal; }
 .numbers :is(th, td):not(:first-child) { text-align: right; padding: .25rem 0 .25rem 1.1rem;
   font-variant-numeric: tabular-nums; }
+.formulas td { border: 0; white-space: nowrap; padding: .2rem .3rem; vertical-align: middle; }
+.formulas td:first-child { text-align: right; } .formulas math { font-size: 1.05rem; } h3 { font-size: 1rem; }
 .numbers td { white-space: nowrap; } summary { cursor: pointer; color: var(--accent); }
 """
 
@@ -139,6 +150,18 @@ PAGE = """
 <ul>{% for each in section.listed %}<li>{{ each }}</li>{% endfor %}</ul>
 {% endif %}
 {% for table in section.tables %}{{ tabular(table) }}{% endfor %}
+{% for formula in section.formulas %}
+<h3>{{ formula.title }}</h3>
+{% for heading, rows in formula.parts %}
+<div class="scroll" tabindex="0" role="region" aria-label="{{ formula.title }}: {{ heading }}">
+<table class="formulas"><caption>{{ heading }}</caption><tbody>
+{% for left, right in rows %}
+<tr><td>{{ left | safe }}</td><td>{{ right | safe }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endfor %}
+<p class="soft">{% for sentence in formula.sentences %}{{ sentence }} {% endfor %}</p>
+{% endfor %}
 {% for image in section.images %}
 <figure><div class="scroll" tabindex="0" role="region" aria-label="{{ image.caption }}">
 <img src="{{ image.source }}" alt="{{ image.alt }}"></div>

@@ -12,8 +12,9 @@ from snn_bp.files import is_there, read_object
 from snn_bp.instruments.doctor import diagnose
 from snn_bp.instruments.learning import largest_updates
 from snn_bp.model.names import path_of
+from snn_bp.neurons import Neuron
 from snn_bp.reports.comparison import settings, written
-from snn_bp.reports.page import Fact, Image, Section, Table
+from snn_bp.reports.page import Fact, Formula, Image, Section, Table
 from snn_bp.reports.plots.pictures import (
     Picture,
     Scene,
@@ -107,6 +108,28 @@ def configuration(run: Run) -> Section:
             *([Table("Definitions of one's own, in code/", ("definition", "hash"), own, numbers=False)] if own else []),
         ],
     )
+
+
+def neurons(run: Run) -> Section:
+    """The equation of each kind of neuron, its step and its adjoint."""
+    places: dict[str, list[str]] = {}
+    kinds: dict[str, Neuron] = {}
+    for path, layer in _listed(run.experiment.model_at_step()):
+        neuron = getattr(layer, "neuron", layer)
+        if Neuron.is_one(neuron):
+            key = f"{type(neuron).__name__} {neuron.equation.key}"
+            kinds.setdefault(key, neuron)
+            places.setdefault(key, []).append(path)
+    formulas, folded = [], []
+    for key, neuron in kinds.items():
+        written = neuron.equations()
+        step, adjoint = written.mathml()
+        title = f"{type(neuron).__name__}, layer{'s' * (len(places[key]) > 1)} {', '.join(places[key])}"
+        formulas.append(Formula(title, (("Step", step), ("Adjoint, from the last step to the first", adjoint)),
+                                written.legend_of_signs))  # fmt: skip
+        lines = [*written.step, *written.adjoint, *written.legend]
+        folded.append(Table(f"{title}, as text", ("line",), [(line,) for line in lines], numbers=False))
+    return Section("Neurons", formulas=formulas, folded=folded)
 
 
 def _listed(row: Iterable[Any], at: str = "") -> Iterator[tuple[str, Any]]:

@@ -29,6 +29,7 @@ def report(run: Run, *, split: str = "test") -> Path:
     parts: dict[str, Callable[[], Section]] = {
         "Results": lambda: sections.results(run, evaluation, split),
         "What was asked": lambda: sections.configuration(run),
+        "Neurons": lambda: sections.neurons(run),
         "Training": lambda: sections.training(run),
         "Layers": lambda: sections.layers(run),
         "Doctor": lambda: sections.doctor(run),
