@@ -33,7 +33,6 @@ from snn_bp import (
 from snn_bp.chip.folding import folded
 from snn_bp.chip.rules import chip_blocks
 from snn_bp.kernels.arguments import parameters_of
-from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu.conv import MAX_TABLES, footprints
 from snn_bp.kernels.operator import neuron as operator
 from snn_bp.kernels.operator import run_differentiable
@@ -111,17 +110,22 @@ def test_a_batch_of_gradients_is_refused_in_one_sentence(name):
 
 @pytest.mark.parametrize("neuron", NEURONS, ids=repr)
 def test_the_operator_gives_what_autograd_alone_gives(neuron, noise):
-    constants = Constants.of(neuron)
-    shapes = [(5, 3, NEURON_COUNT), *[(3, NEURON_COUNT)] * 4]
+    equation = neuron.equation
+    shapes = [(5, 3, NEURON_COUNT), *[(3, NEURON_COUNT)] * len(equation.full)]
     x, *state = (noise(*shape, seed=n).requires_grad_() for n, shape in enumerate(shapes))
-    values = [value.detach().clone().requires_grad_() for value in parameters_of(neuron, x, {})]
+    values = [value.detach().clone().requires_grad_() for value in parameters_of(neuron, x, {}).values()]
     leaves, pull = (x, *state, *values), noise(5, 3, NEURON_COUNT, seed=9)
-    equation = (constants.key, "ATan", 2.0, "threshold", True, constants.needs_current(True))
+    kept = equation.saved(equation.parameters)
+    words = (equation.key, "ATan", 2.0, "threshold", ",".join(equation.parameters), ",".join(kept))
+    traces = [name for name in kept if name != "x"]  # of which the potential alone has a gradient of its own
+    free = [n for n, name in enumerate(traces, start=1) if name != equation.potential]
 
     def outcome(run):
-        out = run(x, state, values, *equation)
+        out = run(x, state, values, *words)
         pulled = sum(
-            (pull[: len(each)] * each).sum() for each in (*out[:2], *out[4:]) if each.numel() and each.requires_grad
+            (pull[: len(each)] * each).sum()
+            for n, each in enumerate(out)
+            if n not in free and each.numel() and each.requires_grad
         )
         return [*out, *torch.autograd.grad(pulled, leaves, allow_unused=True)]
 

@@ -17,37 +17,25 @@ from catalogue import (
 )
 
 from snn_bp import ALIF, IF, LI, LIF, ATan, CubaLIF, SnnError, State, Surrogate, Tau, rest, simulate, use_backend
-from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.cpu import vectors
-from snn_bp.neurons import coefficients, is_spiking
+from snn_bp.neurons import is_spiking, numbers_of
 
 SPIKING = [neuron for neuron in NEURONS if is_spiking(neuron)]
-SYMBOLS = {"alpha": "alpha", "beta": "beta", "rho": "rho", "kappa": "kappa", "threshold": "theta"}
 COMPILED_FIRST = ("FastSigmoid", "Boxcar", "MultiGaussian")  # one with each kind of operation; ATan runs everywhere
 ROUNDING = 1e-12  # double precision: 2.2e-16 for each of a few hundred operations, with room for their growth
 
 
 def random_state(neuron, x, noise):
     """A state in the middle of things, each part a leaf."""
-    constants = Constants.of(neuron)
     v, i, a = (noise(*x.shape[1:], seed=seed, dtype=x.dtype).requires_grad_() for seed in (11, 12, 13))
     s = (noise(*x.shape[1:], seed=14, dtype=x.dtype) > 0).to(x.dtype).requires_grad_()
-    return State(
-        v=v,
-        s=s if constants.spiking else None,
-        i=i if constants.current else None,
-        a=a if constants.adapts else None,
-    )
+    every = {"v": v, "s": s, "i": i, "a": a}
+    return State(**{name: every[name] for name in neuron.equation.full})
 
 
 def parameters_of(neuron, dtype=torch.float64):
     """The neuron's own coefficients as leaves."""
-    values = coefficients(neuron)
-    return {
-        symbol: torch.tensor(values[symbol], dtype=dtype, requires_grad=True)
-        for name, symbol in SYMBOLS.items()
-        if hasattr(neuron, name) and (name != "alpha" or Constants.of(neuron).current)
-    }
+    return {name: torch.tensor(value, dtype=dtype, requires_grad=True) for name, value in numbers_of(neuron).items()}
 
 
 def present(state):
@@ -470,14 +458,14 @@ def test_autocast_changes_nothing(noise):
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("neuron", (NEURONS[1], NEURONS[6]), ids=repr)
 def test_torch_finds_no_fault_in_the_operator(neuron, noise):
-    constants = Constants.of(neuron)
+    equation = neuron.equation
     x = noise(5, 2, 3, dtype=torch.float64).requires_grad_()
-    state = [torch.zeros(2, 3, dtype=torch.float64) for _ in range(4)]
-    values = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in coefficients(neuron).values()]
+    state = [torch.zeros(2, 3, dtype=torch.float64) for _ in equation.full]
+    values = list(parameters_of(neuron).values())
+    wanted, kept = ",".join(equation.parameters), ",".join(equation.saved(equation.parameters))
 
     torch.library.opcheck(
-        torch.ops.snn_bp.neuron.default,
-        (x, state, values, constants.key, "ATan", 2.0, "threshold", True, constants.current),
+        torch.ops.snn_bp.neuron.default, (x, state, values, equation.key, "ATan", 2.0, "threshold", wanted, kept)
     )
 
 

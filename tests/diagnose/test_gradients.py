@@ -28,13 +28,13 @@ from snn_bp import (
     SnnError,
     Spiking,
     Surrogate,
-    equations,
 )
+from snn_bp.equations import shapes
 from snn_bp.instruments.differences import differences
 from snn_bp.instruments.gradients import SMOOTH_LIMIT, check_gradients, near_ties
 from snn_bp.instruments.smooth import at_edges
 from snn_bp.instruments.unroll import copied
-from snn_bp.kernels import runs_reference
+from snn_bp.kernels import reference, runs_reference
 from snn_bp.kernels.cpu import chain_shard
 from snn_bp.model.losses import CountCrossEntropy, FirstSpike
 from snn_bp.model.start import start_alive
@@ -84,7 +84,7 @@ def test_learned_parameters_recurrence_and_norms_have_the_gradient_of_the_smooth
 
 @pytest.mark.parametrize("detach", (True, False))
 def test_a_wrong_slope_is_found(detach, noise, monkeypatch):
-    monkeypatch.setattr(equations, "atan", steeper_atan)
+    monkeypatch.setattr(shapes, "atan", steeper_atan)
 
     error = smoothed_error(two_layers(LIF(beta=0.9, reset="zero", detach_reset=detach)), noise)
 
@@ -92,24 +92,24 @@ def test_a_wrong_slope_is_found(detach, noise, monkeypatch):
 
 
 def steeper_atan(u, slope):
-    y = real(1.5707963267948966) * slope * u  # noqa: F821 - bound as in equations.py
+    y = real(1.5707963267948966) * slope * u  # noqa: F821 - bound as in shapes.py
     return real(0.50005) * slope / (real(1) + y * y)  # noqa: F821
 
 
 def test_a_reset_whose_gradient_is_left_out_is_found_by_differences(noise, monkeypatch):
     right, double = two_layers(LIF(beta=0.9, reset="zero", detach_reset=False)), torch.float64
     work = copied(right, double=True)
-    monkeypatch.setattr(equations, "advance", forgetful_advance)
+    right_text = reference.defined
+
+    def forgetful(text, name, names):  # keeps the reset out of the gradient though nobody asked for it
+        assert name != "advance" or "real(1.0) - s" in text or "heaviside" not in text
+        return right_text(text.replace("real(1.0) - s", "real(1.0) - s.detach()"), name, names)
+
+    monkeypatch.setattr(reference, "defined", forgetful)
 
     rows = differences(work, noise(6, 3, 4, dtype=double), TARGETS, CountCrossEntropy(), directions=1, seed=0)
 
     assert {row.name for row in rows if row.error > SMOOTH_LIMIT} == {"input", "layers.0.weight", "layers.0.bias"}
-
-
-def forgetful_advance(i, a, v, s, x, alpha, beta, rho, kappa, theta):
-    """Resets to zero, and keeps the reset out of the gradient though nobody asked for it."""
-    v = beta * v * (1 - s.detach()) + x
-    return x, a, v, heaviside(v - theta, theta) if SPIKING else s  # noqa: F821 - bound as in equations.py
 
 
 def test_fast_kernels_pass(noise):
@@ -123,10 +123,11 @@ def test_fast_kernels_pass(noise):
 
 
 def test_a_wrong_reset_adjoint_is_found_and_named(noise, monkeypatch):
-    right = chain_shard.specialised
+    right, detached = chain_shard.specialised, LIF(beta=0.9, reset="zero").equation
 
-    def wrong(loop, constants, *arguments, **flags):  # a reset that clears the membrane, as if it were detached
-        return right(loop, replace(constants, detach=True), *arguments, **flags)
+    def wrong(loop, form, *arguments, **flags):  # a reset that clears the membrane, as if it were detached
+        form = replace(form, equation=detached) if form.equation.spiking else form
+        return right(loop, form, *arguments, **flags)
 
     monkeypatch.setattr(chain_shard, "specialised", wrong)
     network = two_layers(LIF(beta=0.9, reset="zero", detach_reset=False))
@@ -301,7 +302,7 @@ def test_a_loss_in_single_precision_is_not_a_wrong_adjoint(loss, seed, noise):
 
 
 def test_a_wrong_slope_is_found_under_a_loss_in_single_precision(noise, monkeypatch):
-    monkeypatch.setattr(equations, "atan", much_steeper_atan)
+    monkeypatch.setattr(shapes, "atan", much_steeper_atan)
     network = two_layers(LIF(beta=0.9, reset="zero"))
 
     report = check_gradients(network, noise(6, 3, 4), TARGETS, loss=InSinglePrecision(), truncations=())
@@ -310,7 +311,7 @@ def test_a_wrong_slope_is_found_under_a_loss_in_single_precision(noise, monkeypa
 
 
 def much_steeper_atan(u, slope):
-    y = real(1.5707963267948966) * slope * u  # noqa: F821 - bound as in equations.py
+    y = real(1.5707963267948966) * slope * u  # noqa: F821 - bound as in shapes.py
     return real(0.6) * slope / (real(1) + y * y)  # noqa: F821
 
 

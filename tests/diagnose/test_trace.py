@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import witness
 from catalogue import NEURON_COUNT, NEURONS, assert_near, assert_same
 from torch import Tensor
 
@@ -18,14 +19,12 @@ from snn_bp import (
     OnChip,
     Recurrent,
     Spiking,
-    equations,
 )
 from snn_bp.instruments.traces import trace
 from snn_bp.kernels import simulate
-from snn_bp.kernels.bind import Constants, bind
 from snn_bp.kernels.reference import torch_slope
 from snn_bp.model.losses import CountCrossEntropy
-from snn_bp.neurons import Coefficients, coefficients
+from snn_bp.neurons import is_spiking
 
 TARGETS = torch.tensor([0, 3, 1])
 STACK = (
@@ -49,17 +48,18 @@ def test_the_error_is_what_the_adjoint_by_hand_gives(neuron, noise):
 
     layer = trace(network, x, TARGETS).layers[0]
 
-    # the hand-written adjoint of one step, from the last step to the first; the trace comes from autograd of `advance`
-    constants, slope_at = Constants.of(neuron), torch_slope(network.surrogate)
-    names = dict(real=float, slope_at=lambda u, theta, slope: slope_at(u, theta))
-    adjoint = bind(equations.advance_vjp, **constants.names(), **names)
+    # the hand-written adjoint of one step, from the last step to the first; the trace comes from autograd of the step
+    slope_at = torch_slope(network.surrogate)
+    adjoint = witness.bound(
+        witness.advance_vjp, neuron, real=float, slope_at=lambda u, theta, slope: slope_at(u, theta)
+    )
     out = network(x).detach().requires_grad_()
     direct = torch.autograd.grad(CountCrossEntropy()(out, TARGETS), out)[0]
-    values = [torch.as_tensor(coefficients(neuron)[name], dtype=torch.float64) for name in Coefficients._fields]
+    values = [torch.as_tensor(value, dtype=torch.float64) for value in witness.values_of(neuron)]
     i, a, v, s = states(neuron, layer.inputs)
     gi = ga = gv = gs = torch.zeros_like(v[0])
     for t in reversed(range(len(x))):
-        if constants.spiking:
+        if is_spiking(neuron):
             gs = gs + direct[t]
             ours = gv + gs * slope_at(v[t + 1] - values[4] - values[3] * a[t + 1], values[4])
             assert_near(share=1e-12, spike_error=(layer.spike_error[t], gs.expand_as(layer.error[t])))
@@ -74,9 +74,8 @@ def states(neuron, inputs: Tensor) -> list[Tensor]:
     state, rows = None, [[torch.zeros_like(inputs[0])] * 4]
     for x in inputs:
         _, state = simulate(neuron, x[None], state)
-        zero = torch.zeros_like(x)
-        current = x if state.i is None else state.i
-        rows.append([current, zero if state.a is None else state.a, state.v, zero if state.s is None else state.s])
+        present = {name: part for name, part in state._asdict().items() if part is not None}
+        rows.append(witness.state_of(neuron, present, torch.zeros_like(x), x))
     return [torch.stack(part) for part in zip(*rows, strict=True)]
 
 
