@@ -1,21 +1,19 @@
-"""The Triton kernels without a GPU: run by Triton's interpreter they are the reference, compiled they do not fuse."""
+"""The Triton kernels run by Triton's interpreter, and on a GPU where there is one: both are the reference."""
 
-import re
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from catalogue import EVERY_NEURON, NEURON_COUNT, NEURONS, STEP_SHAPES, SURROGATES, assert_near, assert_same
-from test_simulate import ROUNDING, forward_and_back, parameters_of, present, random_state
+from own_neurons import OWN, AdLIF, ResetAtOnce, any_state
+from test_simulate import ROUNDING, forward_and_back, parameters_of, present
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from snn_bp import ALIF, LIF, ATan, CubaLIF, Surrogate, simulate, use_backend
-from snn_bp.kernels.bind import Constants
 from snn_bp.kernels.gpu import neuron as gpu
-from snn_bp.kernels.gpu.recurrent import MAX_NEURONS, recurrent, serves_recurrent, simulate_recurrent_gpu
+from snn_bp.kernels.gpu.recurrent import recurrent, serves_recurrent, simulate_recurrent_gpu
 from snn_bp.model.layers import Recurrent
 from snn_bp.model.modules import Neurons
 from snn_bp.neurons import is_spiking
@@ -23,10 +21,8 @@ from snn_bp.neurons import is_spiking
 needs_triton = pytest.mark.skipif(not gpu.INSTALLED, reason="triton is not installed: pip install triton (Linux)")
 needs_gpu = pytest.mark.skipif(not (torch.cuda.is_available() and gpu.INSTALLED), reason="no GPU, or no triton")
 SINGLE_ROUNDING = 1e-6  # 6e-8 for each of a dozen operations
-SPIKING = [neuron for neuron in NEURONS if is_spiking(neuron)]
-RECURRENT_FIRST = (NEURONS[2], NEURONS[6], NEURONS[9])  # between them, every part of the equation
-CAPABILITIES = (80, 90)  # A100, H100
-INTEGERS = ("steps", "batch", "neurons", "end")
+SPIKING = [neuron for neuron in (*NEURONS, *OWN) if is_spiking(neuron)]
+RECURRENT_FIRST = (NEURONS[2], NEURONS[9], AdLIF(beta=0.9), ResetAtOnce())  # between them, all that is kept
 
 
 @pytest.fixture
@@ -46,7 +42,7 @@ def forget_kernels():
 
 def assert_gpu_kernel_is_the_reference(neuron, noise, surrogate=ATan(), *, steps=4, dtype=torch.float64):  # noqa: B008
     x = noise(steps, 3, NEURON_COUNT, dtype=dtype)
-    state = random_state(neuron, x, noise)
+    state = any_state(neuron, x, noise)
 
     wanted, wanted_gradients = forward_and_back(neuron, x, state, noise, surrogate, backend="reference")
     got, gradients = forward_and_back(neuron, x, state, noise, surrogate)
@@ -59,7 +55,7 @@ def assert_gpu_kernel_is_the_reference(neuron, noise, surrogate=ATan(), *, steps
 
 
 @needs_triton
-@pytest.mark.parametrize("neuron", NEURONS, ids=repr)
+@pytest.mark.parametrize("neuron", (*NEURONS, *OWN), ids=repr)
 def test_in_double_precision_the_gpu_kernel_equals_the_reference_and_its_gradients_autograd(
     neuron, noise, interpreted
 ):  # fmt: skip
@@ -69,7 +65,7 @@ def test_in_double_precision_the_gpu_kernel_equals_the_reference_and_its_gradien
 
 
 @needs_triton
-@pytest.mark.parametrize("neuron", NEURONS, ids=repr)
+@pytest.mark.parametrize("neuron", (*NEURONS, *OWN), ids=repr)
 def test_in_single_precision_the_gpu_kernel_equals_the_reference_bit_for_bit(neuron, noise, interpreted):
     gradients, wanted = assert_gpu_kernel_is_the_reference(neuron, noise, dtype=torch.float32)
 
@@ -200,12 +196,11 @@ def test_a_recurrent_layer_on_the_gpu_gives_the_spikes_of_its_own_loop(steps, ba
     ids=repr,
 )
 def test_a_recurrent_layer_on_the_gpu_has_the_gradients_of_its_own_loop(neuron, noise, interpreted):
-    learn = tuple(name for name in ("alpha", "beta", "kappa", "threshold") if learnable(neuron, name))
     double = torch.float64
     weight, bias = noise(7, 7, seed=1, scale=0.4, dtype=double), noise(7, seed=2, scale=0.1, dtype=double)
-    layer = recurrent_layer(neuron, NEURON_COUNT, weight, bias=bias, learn=learn)
+    layer = recurrent_layer(neuron, NEURON_COUNT, weight, bias=bias, learn=learnable(neuron))
     x = noise(4, 5, NEURON_COUNT, dtype=double).requires_grad_()
-    state = random_state(neuron, x, noise)
+    state = any_state(neuron, x, noise)
     leaves = [x, *present(state).values(), *layer.parameters()]
 
     def outcome(run):
@@ -222,9 +217,12 @@ def test_a_recurrent_layer_on_the_gpu_has_the_gradients_of_its_own_loop(neuron, 
     assert_near(share=ROUNDING, **{str(k): g for k, g in enumerate(zip(gradients, wanted_gradients, strict=True))})
 
 
-def learnable(neuron, name):
-    value = getattr(neuron, name, None)
-    return isinstance(value, float) and (name in ("kappa", "threshold") or 0 < value < 1)
+def learnable(neuron):
+    """Its single numbers, but for decays at an end of their range, where nothing is learned."""
+    kind = type(neuron).kind
+    values = {name: getattr(neuron, name) for name in kind.numbers}
+    single = {name: value for name, value in values.items() if isinstance(value, float)}
+    return tuple(name for name, value in single.items() if kind.ranges[name] != "decay" or 0 < value < 1)
 
 
 @needs_triton
@@ -242,14 +240,16 @@ def test_a_recurrent_layer_on_the_gpu_can_stop_halfway(dyadic, interpreted):
 
 @needs_triton
 @pytest.mark.slow
-def test_torch_finds_no_fault_in_the_recurrent_operator(noise, interpreted):
+@pytest.mark.parametrize("neuron", (NEURONS[9], ResetAtOnce()), ids=repr)
+def test_torch_finds_no_fault_in_the_recurrent_operator(neuron, noise, interpreted):
     double = torch.float64
     x, weight, bias = (noise(*shape, dtype=double).requires_grad_() for shape in ((3, 2, 5), (5, 5), (5,)))
-    state = [torch.zeros(2, 5, dtype=double) for _ in range(4)]
-    values = [torch.tensor(value, dtype=double, requires_grad=True) for value in (0.5, 0.9, 0.8, 0.3, 1.0)]
-    constants = Constants(current=True, adapts=True, spiking=True, reset="zero", detach=False)
+    state = [torch.zeros(2, 5, dtype=double) for _ in neuron.equation.full]
+    values = list(parameters_of(neuron).values())
+    equation = neuron.equation
+    words = ",".join(equation.parameters), ",".join(equation.saved(equation.parameters))
 
-    torch.library.opcheck(recurrent, (x, weight, bias, state, values, constants.key, "ATan", 2.0, "threshold"))
+    torch.library.opcheck(recurrent, (x, weight, bias, state, values, equation.key, "ATan", 2.0, "threshold", *words))
 
 
 @pytest.mark.parametrize("shape, served", (((3, 2, 512), 1), ((3, 2, 513), 0), ((3, 0, 5), 0), ((3, 2, 1, 5), 0)))
@@ -297,169 +297,13 @@ def test_the_package_works_without_triton():
     assert done.stdout.split() == ["False", "1"]
 
 
-# Compiled for a GPU that is not there
-
-
-def compiled(kernel, dtype, capability, *, block=gpu.PROGRAM, fusion=False):
-    """The kernel as Triton would launch it on a GPU of this capability."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    pointer = "*fp32" if dtype == torch.float32 else "*fp64"
-    signature = {name: "i32" if name in INTEGERS else pointer for name in kernel.arg_names}
-    aligned = {(k,): [["tt.divisibility", 16]] for k, name in enumerate(kernel.arg_names) if name not in INTEGERS}
-    options = gpu.launch_options(block) | ({"enable_fp_fusion": True} if fusion else {})
-    source = ASTSource(kernel, signature, {}, aligned)
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-
-
-def forward_kernel(neuron, dtype, block=gpu.PROGRAM, *, recurrent_too=False):
-    constants = Constants.of(neuron)
-    flags = {"RECORD": True, "SAVES_CURRENT": constants.current}
-    return gpu.compiled_forward(constants, dtype, block, UNIFORM=True, RECURRENT=recurrent_too, **flags)
-
-
-def backward_kernel(neuron, dtype, block=gpu.PROGRAM, *, recurrent_too=False, shape="ATan"):
-    constants = Constants.of(neuron)
-    flags = {"GIVEN_SPIKES": True, "GIVEN_POTENTIALS": True, "SAVES_CURRENT": constants.current, "LEARNS": True}
-    return gpu.compiled_backward(
-        constants, shape, "threshold", dtype, block, UNIFORM=False, RECURRENT=recurrent_too, **flags
-    )
-
-
-def machine_code(binary, folder):
-    """What the GPU would run, or nothing where Triton ships no disassembler. ptxas too can fuse what PTX does not."""
-    import triton
-
-    disassemble = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    if not disassemble.exists():
-        return ""
-    file = folder / "kernel.cubin"
-    file.write_bytes(binary.asm["cubin"])
-    return subprocess.run([disassemble, "-sass", file], capture_output=True, text=True, check=True).stdout
-
-
-def fused(binary, folder):
-    """How many fused multiply-adds the text for the assembler has, and the machine code."""
-    return tuple(
-        len(re.findall(pattern, code))
-        for pattern, code in ((r"\bfma\.", binary.asm["ptx"]), (r"\b[FD]FMA\b", machine_code(binary, folder)))
-    )
-
-
-@pytest.fixture
-def compiler(monkeypatch, tmp_path):
-    """A folder; within the test nothing is taken from Triton's cache."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    forget_kernels()
-    yield tmp_path
-    forget_kernels()
-
-
-@needs_triton
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
-@pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("neuron", (pytest.param(NEURONS[2], marks=pytest.mark.slow), NEURONS[9]), ids=repr)
-def test_the_forward_kernel_neither_fuses_nor_flushes(neuron, capability, dtype, compiler):
-    binary = compiled(forward_kernel(neuron, dtype), dtype, capability)
-
-    assert fused(binary, compiler) == (0, 0)
-    assert ".ftz" not in binary.asm["ptx"]
-
-
-@needs_triton
-@pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("neuron", (pytest.param(NEURONS[2], marks=pytest.mark.slow), NEURONS[9]), ids=repr)
-def test_the_adjoint_neither_fuses_nor_flushes(neuron, capability, compiler):
-    binary = compiled(backward_kernel(neuron, torch.float32), torch.float32, capability)
-
-    assert fused(binary, compiler) == (0, 0)
-    assert ".ftz" not in binary.asm["ptx"]
-
-
-@needs_triton
-def test_the_adjoint_in_double_precision_fuses_only_within_a_division(compiler):
-    neuron, dtype = NEURONS[9], torch.float64
-
-    in_text, _ = fused(compiled(backward_kernel(neuron, dtype), dtype, 90), compiler)
-
-    assert in_text == 0  # the machine divides doubles by a routine of its own, which fuses
-
-
-@needs_triton
-@pytest.mark.parametrize("kernel", (forward_kernel, backward_kernel))
-def test_where_fusion_is_allowed_it_is_seen(kernel, compiler):
-    binary = compiled(kernel(NEURONS[9], torch.float32), torch.float32, 90, fusion=True)
-
-    in_text, in_code = fused(binary, compiler)
-
-    assert in_text > 0 and (in_code > 0 or not machine_code(binary, compiler))
-
-
-@needs_triton
-@pytest.mark.slow
-@pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("neuron", EVERY_NEURON, ids=repr)
-def test_no_reset_of_any_neuron_fuses(neuron, capability, compiler):
-    kernels = (forward_kernel(neuron, torch.float32), backward_kernel(neuron, torch.float32))
-
-    assert [fused(compiled(k, torch.float32, capability), compiler) for k in kernels] == [(0, 0), (0, 0)]
-
-
-@needs_triton
-@pytest.mark.slow
-@pytest.mark.parametrize("surrogate", SURROGATES, ids=repr)
-def test_no_surrogate_fuses(surrogate, compiler):
-    kernel = backward_kernel(LIF(beta=0.9), torch.float32, shape=surrogate.shape)
-
-    assert fused(compiled(kernel, torch.float32, 90), compiler) == (0, 0)
-
-
-@needs_triton
-@pytest.mark.parametrize("kernel", (forward_kernel, backward_kernel))
-@pytest.mark.parametrize("capability", CAPABILITIES)
-def test_a_recurrent_kernel_fuses_in_its_product_only_and_waits_for_every_spike(kernel, capability, compiler):
-    block = (gpu.RECURRENT_SAMPLES, 128)
-    lanes = 32 * gpu.launch_options(block)["num_warps"]
-
-    binary = compiled(
-        kernel(NEURONS[9], torch.float32, block, recurrent_too=True), torch.float32, capability, block=block
-    )
-
-    of_the_product = gpu.TILE * gpu.RECURRENT_SAMPLES * 128 // lanes
-    assert fused(binary, compiler) in ((of_the_product,) * 2, (of_the_product, 0))
-    assert "barrier" in binary.asm["ttgir"]
-
-
-@needs_triton
-@pytest.mark.slow
-@pytest.mark.parametrize("kernel", (forward_kernel, backward_kernel))
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
-@pytest.mark.parametrize("capability", CAPABILITIES)
-def test_the_largest_recurrent_layer_fits_a_program(kernel, dtype, capability, compiler):
-    block = (gpu.RECURRENT_SAMPLES, MAX_NEURONS)
-
-    binary = compiled(kernel(NEURONS[9], dtype, block, recurrent_too=True), dtype, capability, block=block)
-
-    assert binary.metadata.shared <= 163 * 1024  # bytes, of an A100; an H100 has more
-
-
-@needs_triton
-def test_equal_sources_with_other_constants_have_other_names():
-    kernels = [forward_kernel(LIF(beta=0.9, reset=reset), torch.float32) for reset in ("zero", "subtract")]
-
-    assert kernels[0].__name__ != kernels[1].__name__  # Triton's cache may know no more than name and source
-
-
 # On a GPU
 
 
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
-@pytest.mark.parametrize("neuron", NEURONS, ids=repr)
+@pytest.mark.parametrize("neuron", (*NEURONS, *OWN), ids=repr)
 def test_a_gpu_spikes_as_the_cpu_does_bit_for_bit(neuron, dtype, noise):
     x = noise(301, 37, NEURON_COUNT, dtype=dtype).requires_grad_()
     there = x.detach().cuda().requires_grad_()

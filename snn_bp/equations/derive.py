@@ -108,8 +108,9 @@ class Equation:
         return [*self.new, *([self.out] if self.out is not None else [])]
 
     def _after(self) -> dict[Node, str]:
-        """The names of the states after the step, where they are not those before it."""
-        return {node: name for name, node in zip(self.states, self.new, strict=True) if node.op != "number"}
+        """The names of the states after the step, where they are neither numbers nor parameters."""
+        known = zip(self.states, self.new, strict=True)
+        return {node: name for name, node in known if node.op != "number" and node.name not in self.parameters}
 
     @functools.cached_property
     def _fired_from(self) -> frozenset[str]:

@@ -181,7 +181,8 @@ def _split(form: Form, gradients: Sequence[Tensor | None]) -> tuple[list[Tensor 
     """The gradients of spikes and potentials, and those of the last state."""
     count = len(form.traces)
     of_traces = dict(zip(form.traces, gradients[1 : 1 + count], strict=True))
-    return [gradients[0], of_traces.get(form.equation.potential)], gradients[1 + count :]
+    spikes = gradients[0] if form.equation.spiking else None  # torch may give one of what is empty
+    return [spikes, of_traces.get(form.equation.potential)], gradients[1 + count :]
 
 
 def _checked(form: Form, gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:

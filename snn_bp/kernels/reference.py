@@ -108,9 +108,28 @@ def _exponential(dtype: torch.dtype) -> Callable:
     return bind(function, real=float, where=_where, power_of_two=power_of_two)
 
 
+def _root(x: Any) -> Any:
+    """The number nearest to the root, as processors have it: that of torch is not, where MKL computes it."""
+    if not isinstance(x, Tensor):
+        return x**0.5
+    if x.dtype == torch.float32:
+        return torch.sqrt(x.double()).float()
+    y = torch.sqrt(x)
+    high, low = _halves(y.detach())
+    rest = x.detach() - high * high - 2.0 * high * low - low * low  # exact: x - y * y
+    return y + torch.where(torch.isfinite(rest) & (y != 0), rest / (2.0 * y.detach()), -0.0)
+
+
+def _halves(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Two numbers of half the digits, in double precision, whose sum is `y`. Veltkamp 1968."""
+    scaled = y * 134217729.0
+    high = scaled - (scaled - y)
+    return high, y - high
+
+
 _OPERATIONS = {
     "real": float, "abs": abs, "absolute": abs, "exp": _exp, "where": _where, "either": _either,
-    "sqrt": lambda x: x**0.5 if isinstance(x, float) else torch.sqrt(x),
+    "sqrt": _root,
     "opposite": lambda condition: ~condition if isinstance(condition, Tensor) else not condition,
 }  # fmt: skip
 

@@ -117,7 +117,7 @@ def forward(x, matrix, bias, state_F, value_P, spikes, trace_T, last_F, steps, b
 
 
 def backward(
-    trace_T, first_F, value_P, slope, matrix, g_spikes, g_potentials, g_last_F, gx, g_first_F, g_L,
+    trace_T, first_F, value_P, slope, matrix, g_spikes, g_potentials, g_last_F, gx, g_first_F, total_L,
     steps, batch, neurons, end,
 ):  # fmt: skip
     """The adjoint of `forward`, from the last step (which begins at `end`) to the first; `matrix` is `[to, from]`."""
@@ -160,7 +160,7 @@ def backward(
         after_Q = before_Q
         sum_L += d_L
     tl.store(g_first_F + m, error_F, mask=inside)
-    tl.store(g_L + m, sum_L, mask=inside)
+    tl.store(total_L + m, sum_L, mask=inside)
 
 
 def add_product(total, values, matrix, row, column, batch, neurons):
@@ -178,7 +178,8 @@ def read(values, m, inside):
 
 
 def of(values, m, inside):
-    return tl.load(values) if UNIFORM else tl.load(values + m, mask=inside, other=1.0)
+    """A parameter's values for a whole block: a step may keep them as a state."""
+    return tl.broadcast_to(tl.load(values) if UNIFORM else tl.load(values + m, mask=inside, other=1.0), (ROWS, COLUMNS))
 
 
 def real(value):
@@ -205,6 +206,10 @@ def root(u):
     return tl.sqrt_rn(u) if SINGLE else tl.sqrt(u)
 
 
+def quotient(u, w):
+    return tl.div_rn(u, w) if SINGLE else u / w
+
+
 def choose(condition, yes, no):
     return tl.where(condition, yes, no)
 
@@ -219,8 +224,10 @@ def opposite(condition):
 
 def power_of_two(exponent):
     if SINGLE:
-        return ((exponent.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
-    return ((exponent.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
+        bits = (exponent.to(tl.int32) + 127) << 23
+    else:
+        bits = (exponent.to(tl.int64) + 1023) << 52
+    return bits.to(REAL, bitcast=True)
 
 
 @functools.cache
@@ -239,9 +246,8 @@ def compiled_backward(
     slopes = {**names, "exp": names["power_of_e"]}
     for name, function in zip(("shape", "slope_at"), slope_functions(slope_of), strict=True):
         slopes[name] = jit(source_of(function), slopes)
-    names["adjoint"] = jit(
-        ast.parse(form.equation.adjoint_text(form.wanted)).body[0], {**names, "slope_at": slopes["slope_at"]}
-    )
+    names["slope_at"] = slopes["slope_at"]
+    names["adjoint"] = jit(_written(form.equation.adjoint_text(form.wanted)), names)
     return jit(expanded(backward, form, flags), names)
 
 
@@ -256,14 +262,14 @@ def operations(form: Form, dtype: torch.dtype, block: tuple[int, int], **flags: 
     for name, function in {
         "real": real, "heaviside": heaviside, "detach": detach, "where": choose, "either": either,
         "opposite": opposite, "power_of_e": power_of_e, "abs": magnitude, "absolute": magnitude, "sqrt": root,
-        "read": read, "of": of, "add_product": add_product, "power_of_two": power_of_two,
+        "quotient": quotient, "read": read, "of": of, "add_product": add_product, "power_of_two": power_of_two,
         "exp": exponential_single if single else exponential_double,
     }.items():  # fmt: skip
         names[name] = jit(source_of(function), names)
     equation = form.equation
-    names["advance"] = jit(_divided(ast.parse(equation.step_text).body[0], single), names)
+    names["advance"] = jit(_written(equation.step_text), names)
     if equation.refires:
-        names["fired"] = jit(_divided(ast.parse(equation.fired_text).body[0], single), names)
+        names["fired"] = jit(_written(equation.fired_text), names)
     return names
 
 
@@ -272,9 +278,9 @@ def source_of(function: Callable) -> ast.stmt:
     return ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
 
 
-def _divided(tree: ast.stmt, single: bool) -> ast.stmt:
-    """The definition with each division rounded as a processor does: Triton's own is not in single precision."""
-    return ast.fix_missing_locations(_Divisions().visit(tree)) if single else tree
+def _written(text: str) -> ast.stmt:
+    """The definition in a text of an equation, each division rounded as a processor does: Triton's own is less exact."""
+    return ast.fix_missing_locations(_Divisions().visit(ast.parse(text).body[0]))
 
 
 class _Divisions(ast.NodeTransformer):
@@ -282,8 +288,7 @@ class _Divisions(ast.NodeTransformer):
         self.generic_visit(node)
         if not isinstance(node.op, ast.Div):
             return node
-        division = ast.Attribute(ast.Name("tl", ast.Load()), "div_rn", ast.Load())
-        return ast.Call(division, [node.left, node.right], [])
+        return ast.Call(ast.Name("quotient", ast.Load()), [node.left, node.right], [])
 
 
 def _uniform(values: Sequence[Tensor]) -> bool:
@@ -301,7 +306,7 @@ def jit(definition: ast.stmt, names: dict[str, Any]) -> Any:
     tree.name = name
     source, file = ast.unparse(tree), f"<{__name__}.{name}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # Triton reads it from there
-    scope = dict(names)
+    scope = {"__name__": __name__, **names}  # Triton asks which module a function is of
     exec(compile(source, file, "exec"), scope)
     return importlib.import_module("triton").jit(scope[name])
 

@@ -139,9 +139,7 @@ class _Recurrent(torch.autograd.Function):
         return None, None, *_gradients(ctx, _run_adjoint, gradients, *ctx.needs_input_grad[2:])
 
 
-def _keep(
-    ctx, output: Sequence[Tensor], weight: Tensor, state: Sequence[Tensor], values: Sequence[Tensor]
-) -> None:
+def _keep(ctx, output: Sequence[Tensor], weight: Tensor, state: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     """What the backward pass reads: spikes and traces, weight, first state and values of the parameters."""
     ctx.form = form_of(ctx.equation[0], *ctx.equation[-2:])
     kept, potential = ctx.form.kept, ctx.form.equation.potential

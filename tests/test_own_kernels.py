@@ -1,0 +1,70 @@
+"""Neurons of one's own by every backend: torch finds no fault in the operator, and roots are the nearest numbers."""
+
+import math
+
+import pytest
+import torch
+from catalogue import assert_near, assert_same
+from own_neurons import OWN, Held, NoNumbers, ResetAtOnce, TwoTraces, any_state
+from test_simulate import ROUNDING, forward_and_back, parameters_of
+
+from snn_bp.kernels.reference import torch_advance
+from snn_bp.neurons import neuron
+from snn_bp.surrogates import ATan
+
+
+@pytest.mark.parametrize("neuron", OWN, ids=repr)
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+def test_a_compiled_neuron_of_ones_own_is_the_reference(neuron, dtype, noise):
+    x = noise(23, 3, 7, dtype=dtype)
+    state = any_state(neuron, x, noise)
+
+    wanted, wanted_gradients = forward_and_back(neuron, x, state, noise, backend="reference")
+    got, gradients = forward_and_back(neuron, x, state, noise)
+
+    assert_same(**{name: (got[name], wanted[name]) for name in wanted})
+    if dtype == torch.float64:
+        assert_near(share=ROUNDING, **{name: (gradients[name], g) for name, g in wanted_gradients.items()})
+
+
+# torch 2.13 asks for the .grad of its own copies, and warns itself of it
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.parametrize("neuron", (ResetAtOnce(), TwoTraces(), NoNumbers()), ids=repr)
+def test_torch_finds_no_fault_in_the_operator_of_a_neuron_of_ones_own(neuron, noise):
+    equation = neuron.equation
+    x = noise(5, 2, 3, dtype=torch.float64).requires_grad_()
+    state = [torch.zeros(2, 3, dtype=torch.float64) for _ in equation.full]
+    values = list(parameters_of(neuron).values())
+    kept = dict.fromkeys((*equation.saved(equation.parameters), equation.potential))
+
+    torch.library.opcheck(
+        torch.ops.snn_bp.neuron.default,
+        (x, state, values, equation.key, "ATan", 2.0, "threshold", ",".join(equation.parameters), ",".join(kept)),
+    )
+
+
+def test_a_parameter_that_is_kept_as_a_state_is_not_kept_of_every_step():
+    equation = Held().equation
+
+    assert equation.saved(equation.parameters) == ("v", "half")
+
+
+@neuron
+def Root(v, x):
+    v = x**0.5
+    return v, v
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+def test_the_root_of_the_reference_is_the_nearest_number(dtype, noise):
+    """Where torch has it from MKL, a sixth of all roots in single precision are not."""
+    x = noise(10_007, dtype=dtype).abs()
+
+    advance = torch_advance(Root().equation, ATan())
+    (root,) = advance(x, x)
+    (special,) = advance(x, torch.tensor([0.0, -0.0, math.inf], dtype=dtype))
+
+    nearest = torch.tensor([math.sqrt(value) for value in x.tolist()], dtype=torch.float64).to(dtype)
+    assert_same(root=(root, nearest))
+    assert [math.copysign(1, value) for value in special.tolist()] == [1, -1, 1]
+    assert special.tolist() == [0, 0, math.inf]
