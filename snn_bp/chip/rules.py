@@ -10,7 +10,7 @@ from snn_bp.errors import SnnError
 from snn_bp.model.blocks import Block, LayerAt, Layers, Role, blocks
 from snn_bp.model.exact import check_exact
 from snn_bp.model.modules import Delays, Neurons
-from snn_bp.neurons import IF, LI, LIF, CubaLIF, is_spiking
+from snn_bp.neurons import IF, LI, LIF, CubaLIF, is_leaky, is_spiking
 
 Target: TypeAlias = Literal["float", "loihi"]
 LOIHI = "for Loihi"  # how refusals of the target and of .net files begin
@@ -34,7 +34,7 @@ def chip_blocks(network: Layers) -> list[Block]:
     for block in found:
         if not is_spiking(neurons_of(block).neuron) and block.indexes[-1] != len(network.layers) - 1:
             raise SnnError(
-                f"{LOIHI}, {name_of(network, block)}: an LI sends potentials, the chip sends spikes; only the last "
+                f"{LOIHI}, {name_of(network, block)}: it sends potentials, the chip sends spikes; only the last "
                 "layer can be read out. Use LIF here."
             )
         for part in block.parts:
@@ -75,11 +75,12 @@ def _check_behind(network: Layers, behind: Block, *, first: bool) -> None:
 
 def _neurons(block: Block, part: LayerAt) -> str | None:
     neurons = neurons_of(block)
-    neuron, reset = neurons.neuron, getattr(neurons.neuron, "reset", "zero")
+    neuron, known = neurons.neuron, ", ".join(kind.__name__ for kind in NEURONS)
+    if not is_leaky(neuron):
+        return f"{type(neuron).__name__} is none of the neurons of the chip: use {known} there, or train.target=float."
     if type(neuron) not in NEURONS:
-        known = ", ".join(kind.__name__ for kind in NEURONS)
         return f"the chip's neuron has no adaptation and is no {type(neuron).__name__}. It is one of {known}."
-    if reset != "zero":
+    if (reset := getattr(neuron, "reset", "zero")) != "zero":
         return f'it resets by {reset!r}, the chip clears the membrane. Train with reset="zero".'
     if len(neurons.shape) == 3 and any(raw[0].numel() > 1 for raw in neurons.learned.values()):
         return (

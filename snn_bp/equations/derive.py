@@ -100,7 +100,7 @@ class Equation:
         """Of which states (also `s` and `x`) a backward pass needs the values of every step."""
         used = self._adjoint(wanted)[1]
         if "s" in used and self.refires:
-            used = (used - {"s"}) | {name for name in self._fired_from}
+            used = (used - {"s"}) | {name for name in self.fires_from}
         return tuple(name for name in ("x", *self.states, "s") if name in used)
 
     @property
@@ -113,7 +113,8 @@ class Equation:
         return {node: name for name, node in known if node.op != "number" and node.name not in self.parameters}
 
     @functools.cached_property
-    def _fired_from(self) -> frozenset[str]:
+    def fires_from(self) -> frozenset[str]:
+        """The states after a step that its spike is made of."""
         assert self.out is not None
         after = self._after()
         return frozenset(after[node] for node in self._needed([self.out]) if node in after)

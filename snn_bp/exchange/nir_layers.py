@@ -16,11 +16,24 @@ from torch import Tensor, nn
 
 from snn_bp.errors import SnnError
 from snn_bp.exchange.nir_node import UNIT_GAIN, UNIT_R, simple
+from snn_bp.exchange.nir_own import own_node
 from snn_bp.exchange.nir_ties import off_ties
 from snn_bp.exchange.nir_weights import rounded, row_gains, scaled, squared
 from snn_bp.model.blocks import Block, LayerAt, scale_and_shift
 from snn_bp.model.modules import Delays, DropoutOverTime, Neurons, SumPool
-from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, Neuron, check_neuron, coefficients, has_current, is_spiking
+from snn_bp.neurons import (
+    ALIF,
+    IF,
+    LI,
+    LIF,
+    CubaLIF,
+    Neuron,
+    check_neuron,
+    coefficients,
+    has_current,
+    is_leaky,
+    is_spiking,
+)  # fmt: skip
 
 EMPTY: Mapping[str, Any] = {}
 INSTEAD: dict[type, str] = {
@@ -172,7 +185,9 @@ def _linear(weight: np.ndarray, bias: np.ndarray | None, gain: np.ndarray | None
 
 def _gain_of_rows(block: Block) -> np.ndarray | None:
     """The gain 1 - beta that leaky neurons have by `UNIT_R`, for each row of the weighted sum before them."""
-    if block.weights is None or block.neurons is None or has_current(block.neurons.neuron):
+    if block.weights is None or block.neurons is None or not is_leaky(block.neurons.neuron):
+        return None
+    if has_current(block.neurons.neuron):
         return None
     beta = _values_now(block.neurons)["beta"]
     if (np.float32(beta) == 1).all():
@@ -204,8 +219,15 @@ Described: TypeAlias = tuple[nir.NIRNode, dict[str, Any]]  # a node, and what th
 @singledispatch
 def neuron_node(neuron: Neuron, layer: Neurons, at: Context) -> Described:
     """The node of a layer of neurons, and what the metadata says about them."""
-    what = f"has the neuron {type(neuron).__qualname__}"
-    raise SnnError(INSTEAD.get(type(neuron)) or _unknown(what, neuron_node.registry))
+    if type(neuron).kind.nir is not None:
+        return own_node(layer, step_s=at.step_s, compatible=at.compatible)
+    if is_leaky(neuron):
+        raise SnnError(INSTEAD[type(neuron)])
+    known = ", ".join(kind.__name__ for kind in neuron_node.registry if kind is not object)
+    raise SnnError(
+        f"is a neuron of your own, {type(neuron).__name__}, that does not say which node of NIR it is. Known: {known}. "
+        "If it is one of these, @neuron(nir=...) says so, with an AsNIR('LIF', tau=..., r=..., v_threshold=...)."
+    )
 
 
 @neuron_node.register(IF)
@@ -214,20 +236,20 @@ def _if(neuron: Neuron, layer: Neurons, at: Context) -> Described:
     return nir.IF(r=_each(1 / at.step_s, layer, at), **spiking), {"form": UNIT_GAIN, "beta": 1.0, **exact}
 
 
-@neuron_node.register
-def _lif(neuron: LIF, layer: Neurons, at: Context) -> Described:
+@neuron_node.register(LIF)
+def _lif(neuron: Neuron, layer: Neurons, at: Context) -> Described:
     if (np.float32(_values_now(layer)["beta"]) == 1).all():
         return _if(neuron, layer, at)
     return _leaky(nir.LIF, layer, at, *_spiking(layer, at))
 
 
-@neuron_node.register
-def _cuba_lif(neuron: CubaLIF, layer: Neurons, at: Context) -> Described:
+@neuron_node.register(CubaLIF)
+def _cuba_lif(neuron: Neuron, layer: Neurons, at: Context) -> Described:
     return _with_current(nir.CubaLIF, layer, at, *_spiking(layer, at))
 
 
-@neuron_node.register
-def _li(neuron: LI, layer: Neurons, at: Context) -> Described:
+@neuron_node.register(LI)
+def _li(neuron: Neuron, layer: Neurons, at: Context) -> Described:
     if has_current(neuron) and at.compatible:
         raise SnnError("has a synaptic current (CubaLI), which NIR up to 1.0.4 does not know. Use LI(alpha=0).")
     return (_with_current if has_current(neuron) else _leaky)(nir.CubaLI if has_current(neuron) else nir.LI, layer, at)

@@ -36,7 +36,7 @@ class Difference:
 
     name: str
     error: float  # largest |difference - gradient|, over the gradient's norm (see `scales`)
-    crossed: int  # neurons and steps that a kink of the surrogate lies under; 0: the difference is exact to rounding
+    crossed: int  # neurons and steps that a kink lies under, of the surrogate or of a `where` in the neuron's own step
     uncertain: float = 0.0  # the difference's own error, over the same norm: how far the loss is from smooth
 
     @property
@@ -160,8 +160,9 @@ def _run(
 
 
 def _pieces(layers: list[Steps]) -> list[Tensor]:
-    return [
-        piece(torch.stack(steps.distances).detach(), steps.theta, steps.neurons.surrogate)
-        for steps in layers
-        if steps.distances
-    ]
+    """Between which kinks each neuron was at each step, those of the surrogate and those of its own equation."""
+    found = []
+    for steps in layers:
+        found += [piece(*each, steps.neurons.surrogate) for each in steps.by_threshold]
+        found += [each.detach() for each in steps.conditions]
+    return found

@@ -134,7 +134,7 @@ class GradientReport:
         for row in self.differences:
             note = "" if row.uncertain <= SMOOTH_LIMIT / TRUSTED else f" +- {row.uncertain:.1e}: the loss is not smooth"
             if not row.conclusive:
-                crossed = f", not conclusive: {row.crossed} kinks of the surrogate crossed"
+                crossed = f", not conclusive: {row.crossed} kinks crossed"
                 note = crossed if row.crossed else f"{note} here"
             lines.append(f"  {row.name:30}{row.error:10.1e}{note}")
         lines.append(f"{'surrogate gradient over':32}{'smoothed':>18}{'reset not detached':>20}")
@@ -264,9 +264,7 @@ def _jumps(network: Network, x: Tensor) -> int:
         with use_backend("reference"):
             visited = list(copied(network).visit(x))
     count = sum(
-        at_edges(torch.stack(steps.distances), steps.theta, steps.neurons.surrogate, rounding=rounding)
-        for steps in layers
-        if steps.distances
+        at_edges(*each, steps.neurons.surrogate, rounding=rounding) for steps in layers for each in steps.by_threshold
     )
     for part, entering, _ in visited:
         if isinstance(part.layer, nn.MaxPool1d | nn.MaxPool2d):

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import torch
 
 from snn_bp.instruments.traces import LayerTrace, Trace
+from snn_bp.model.activity import threshold_name
 from snn_bp.model.blocks import Path
 from snn_bp.model.layers import BatchNorm, Conv, Dense, Layer
 from snn_bp.model.losses import CountCrossEntropy
-from snn_bp.neurons import Neuron, has_adaptation, is_spiking
+from snn_bp.neurons import Neuron, has_adaptation, is_leaky, is_spiking
 
 EDGE = 6 / math.pi  # slope * distance at which an arc tangent's derivative is down to a tenth
 SLOPE = 2.0  # the default surrogate's
@@ -30,10 +31,10 @@ def wake(layer: LayerTrace, trace: Trace) -> Remedy:
     if not layer.normed:
         advice = "Put BatchNorm() in front of it, or scale its weights to its input by start_alive(network, x)."
         return Remedy(advice, _with_norms(trace.model, layer.path))
-    size = _digits(float(layer.potentials.float().square().mean().sqrt()))
-    if 0 < size < _threshold(layer):
-        advice = f"Behind its BatchNorm potentials are about {size:g}, and its threshold is {_threshold(layer):g}."
-        return Remedy(f"{advice} Lower the threshold.", _change(layer, trace, "threshold", size))
+    size, name = _digits(float(_driven(layer).float().square().mean().sqrt())), threshold_name(layer.neuron)
+    if name and 0 < size < _threshold(layer):
+        advice = f"Behind its BatchNorm potentials are about {size:g}, and its {name} is {_threshold(layer):g}."
+        return Remedy(f"{advice} Lower the {name}.", _change(layer, trace, name, size))
     return Remedy("Its BatchNorm gives it next to nothing: raise the norm's scale, or train it anew with a lower rate.")
 
 
@@ -41,9 +42,12 @@ def calm(layer: LayerTrace, trace: Trace) -> Remedy:
     """For neurons that fire at every step."""
     if not layer.normed and (changes := _with_norms(trace.model, layer.path)):
         return Remedy("Put BatchNorm() in front of it, or set train.rates=RateBounds(upper=0.5).", changes)
-    rise = max(2 * _threshold(layer), float(layer.inputs.float().square().mean().sqrt()) * 2)
-    advice = "Raise its threshold, or set train.rates=RateBounds(upper=0.5)."
-    return Remedy(advice, _change(layer, trace, "threshold", _digits(rise)))
+    if (name := threshold_name(layer.neuron)) is None:
+        return Remedy("Give it a smaller input, or set train.rates=RateBounds(upper=0.5).")
+    driven = layer.inputs if is_leaky(layer.neuron) else _driven(layer)
+    rise = max(2 * _threshold(layer), float(driven.float().square().mean().sqrt()) * 2)
+    advice = f"Raise its {name}, or set train.rates=RateBounds(upper=0.5)."
+    return Remedy(advice, _change(layer, trace, name, _digits(rise)))
 
 
 def widen(layer: LayerTrace, trace: Trace) -> Remedy:
@@ -90,20 +94,20 @@ def shrink(layer: LayerTrace, trace: Trace) -> Remedy:
 def remember(layer: LayerTrace, trace: Trace) -> Remedy:
     """For errors that do not reach back in time."""
     if not isinstance(trace.criterion, CountCrossEntropy):
-        advice = "Use a loss on every step, raise its decays, or use ALIF."
-        return Remedy(advice, ("train.loss=CountCrossEntropy()",))
-    beta = getattr(layer.neuron, "beta", None)
-    steps = len(layer.potentials)
-    slow = _digits(10 ** (-1 / steps), up=True)
-    said = ["raise its decays"] + ["use ALIF"] * (not has_adaptation(layer.neuron))
-    lower = isinstance(beta, float) and beta < slow < 1 and hasattr(layer.neuron, "beta")
-    return Remedy(_sentence(said, "or"), _change(layer, trace, "beta", slow) if lower else ())
+        said = _sentence(["use a loss on every step", *_longer(layer.neuron)], "or")
+        return Remedy(said, ("train.loss=CountCrossEntropy()",))
+    slow = _digits(10 ** (-1 / len(layer.potentials)), up=True)
+    names = ["beta"] if is_leaky(layer.neuron) else _decays(layer.neuron)
+    low = [name for name in names if isinstance(at := getattr(layer.neuron, name, None), float) and at < slow < 1]
+    changes = tuple(change for name in low for change in _change(layer, trace, name, slow))
+    return Remedy(_sentence(_longer(layer.neuron), "or"), changes)
 
 
 def hold(layer: LayerTrace, trace: Trace) -> Remedy:
     """For errors that grow back in time."""
     weights = "scale its recurrent weights down tenfold" if layer.recurrent else "scale weights down"
-    advice = _sentence([weights, "lower its decays", "cut the gradient through time"], "or")
+    lower = ["lower its decays"] * bool(_decays(layer.neuron))
+    advice = _sentence([weights, *lower, "cut the gradient through time"], "or")
     return Remedy(advice, ("train.truncate=20",) if len(layer.potentials) > 20 else ("train.truncate=5",))
 
 
@@ -135,7 +139,28 @@ def _row_with_norms(row: tuple[Any, ...], path: Path | None, at: Path) -> tuple[
 
 
 def _threshold(layer: LayerTrace) -> float:
-    return float(torch.as_tensor(getattr(layer.neuron, "threshold", 1.0)).float().mean())
+    """How far the threshold is from rest: what the neuron's spike counts distances in."""
+    return float(layer.scale.float().mean())
+
+
+def _driven(layer: LayerTrace) -> torch.Tensor:
+    """How far potentials are from rest; of a neuron of one's own, seen from where it fires."""
+    if is_leaky(layer.neuron) or layer.distances is None:
+        return layer.potentials
+    return layer.distances + layer.scale
+
+
+def _decays(neuron: Neuron) -> list[str]:
+    """The parameters that are decays."""
+    return [name for name, within in type(neuron).kind.ranges.items() if within == "decay"]
+
+
+def _longer(neuron: Neuron) -> list[str]:
+    """What makes a neuron remember for longer."""
+    if is_leaky(neuron):
+        return ["raise its decays"] + ["use ALIF"] * (not has_adaptation(neuron))
+    names = _decays(neuron)
+    return [f"raise its decays ({', '.join(names)})"] if names else ["give it a state that decays slowly"]
 
 
 def _change(layer: LayerTrace, trace: Trace, name: str, number: float) -> tuple[str, ...]:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.instruments.unroll import Steps, check_asked, copied, unroll
-from snn_bp.kernels.reference import torch_slope
-from snn_bp.model.activity import Activity
+from snn_bp.model.activity import Activity, slopes_and_height
 from snn_bp.model.blocks import Path, every_block, every_part, own_weights, parts_of
 from snn_bp.model.layers import Layer
 from snn_bp.model.losses import CountCrossEntropy, Loss, loss_of
@@ -32,10 +31,11 @@ class LayerTrace:
     inputs: Tensor  # synaptic input of the neurons, recurrence included
     potentials: Tensor  # v, before reset
     spikes: Tensor  # the output; of a neuron that does not spike, its potentials
-    distances: Tensor | None  # v - theta - kappa * a; None where the neuron does not spike
-    error: Tensor  # dL/dv: the whole derivative, through all later steps and layers
+    distances: Tensor | None  # from its (first) threshold, `v - theta - kappa * a` for one; None: it does not spike
+    scale: Tensor  # what they are counted in: its threshold, or what stands for it in `spike(u, scale)`
+    error: Tensor  # dL/dv: the whole derivative, through all later steps and layers; by the input where v does not fire
     spike_error: Tensor | None  # dL/ds likewise
-    slopes: Tensor | None  # the surrogate's derivative at every step
+    slopes: Tensor | None  # the surrogate's derivative at every step (see `slopes_and_height`)
     height: Tensor  # the surrogate's derivative at threshold; one number, or one for each neuron
     decays: dict[str, Tensor]  # learned ones, in 0..1
     path: Path  # the layer's in the network, its value's in the model
@@ -138,7 +138,7 @@ def trace(
         out, layers = unroll(work, work.in_floats(inputs).detach().requires_grad_(), state)
         value = loss_of(loss, out, targets, mask)
     named = dict(work.named_parameters())
-    nodes = [node for steps in layers for node in (*steps.potentials, *steps.spikes)]
+    nodes = [node for steps in layers for node in (*steps.nodes, *steps.spikes)]
     gradients = torch.autograd.grad(value, [*named.values(), *nodes], allow_unused=True, materialize_grads=True)
     by_weight = dict(zip(map(id, named.values()), gradients, strict=False))  # layers that share one have one gradient
     gradient_norms, weight_norms, frozen = {}, {}, {}
@@ -151,7 +151,7 @@ def trace(
     normed, errors = _normed(work), iter(gradients[len(named) :])
     traces = []
     for steps in layers:
-        error = torch.stack([next(errors) for _ in steps.potentials])
+        error = torch.stack([next(errors) for _ in steps.nodes])
         spike_error = torch.stack([next(errors) for _ in steps.spikes]) if steps.spikes else None
         traces.append(_layer(work.name(steps.path), steps, error, spike_error, normed=steps.path in normed))
     return Trace(value.item(), tuple(traces), gradient_norms, weight_norms, frozen, network.model, loss)
@@ -181,8 +181,9 @@ def _normed(network: Network) -> set[Path]:
 
 
 def _layer(name: str, steps: Steps, error: Tensor, spike_error: Tensor | None, *, normed: bool) -> LayerTrace:
-    neurons, slope_at = steps.neurons, torch_slope(steps.neurons.surrogate)
+    neurons, scale = steps.neurons, steps.scale
     distances = torch.stack(steps.distances).detach() if steps.distances else None
+    slopes, height = slopes_and_height(neurons, scale.new_zeros(1) if distances is None else distances, scale)
     return LayerTrace(
         name=name,
         neuron=neurons.neuron,
@@ -191,10 +192,11 @@ def _layer(name: str, steps: Steps, error: Tensor, spike_error: Tensor | None, *
         potentials=torch.stack(steps.potentials).detach(),
         spikes=steps.out.detach(),
         distances=distances,
+        scale=scale,
         error=error,
         spike_error=spike_error,
-        slopes=None if distances is None else slope_at(distances, steps.theta),
-        height=slope_at(torch.zeros_like(steps.theta), steps.theta),
+        slopes=None if distances is None else slopes,
+        height=height,
         decays={
             name: value.detach()
             for name, value in neurons.parameters_now().items()

@@ -15,6 +15,7 @@ from snn_bp.errors import SnnError, shown
 from snn_bp.instruments.smooth import SmoothSpike
 from snn_bp.kernels import first_state, parameters_of, use_backend
 from snn_bp.kernels.reference import Spike, torch_advance, torch_slope, whole
+from snn_bp.model.activity import one_scale
 from snn_bp.model.blocks import LayerAt, Path, joined, parts_of
 from snn_bp.model.exact import check_exact, check_whole
 from snn_bp.model.modules import Neurons
@@ -29,17 +30,45 @@ class Steps:
 
     path: Path  # the layer's in the network
     neurons: Neurons
-    theta: Tensor
+    thresholds: int  # how many a step compares with; 0: the neuron does not spike
     inputs: list[Tensor] = field(default_factory=list)  # synaptic input, recurrence included
     potentials: list[Tensor] = field(default_factory=list)  # before reset
     spikes: list[Tensor] = field(default_factory=list)  # empty where the neuron does not spike
-    distances: list[Tensor] = field(default_factory=list)  # the potential's from the threshold in force
-    resets: list[Tensor] = field(default_factory=list)  # spikes that reset, where the reset is detached
+    every: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # distance and scale of each spike of each step
+    constants: list[Tensor] = field(default_factory=list)  # what the step detaches, as the spikes of a detached reset
+    conditions: list[Tensor] = field(default_factory=list)  # of a smooth network's steps: which way each went
 
     @property
     def out(self) -> Tensor:
         """What goes on to the next layer, `[time, batch, *neurons]`."""
         return torch.stack(self.spikes if is_spiking(self.neurons.neuron) else self.potentials)
+
+    @property
+    def distances(self) -> list[Tensor]:
+        """How far from its first threshold the neuron is at every step; empty where it does not spike."""
+        return [distance for distance, _ in self.every[:: self.thresholds or 1]]
+
+    @property
+    def scale(self) -> Tensor:
+        """What the distances are counted in: for all steps, or `[time, ...]`; 1 where the neuron does not spike."""
+        scales = [scale for _, scale in self.every[:: self.thresholds or 1]]
+        return one_scale(scales) if scales else self.potentials[0].new_ones(())
+
+    @property
+    def by_threshold(self) -> list[tuple[Tensor, Tensor]]:
+        """Distances `[time, ...]` and scale of each threshold."""
+        found = []
+        for first in range(self.thresholds):
+            distances, scales = zip(*self.every[first :: self.thresholds], strict=True)
+            found.append((torch.stack(distances).detach(), one_scale(list(scales))))
+        return found
+
+    @property
+    def nodes(self) -> list[Tensor]:
+        """Where a step's error is read: the potential; or the input, where the potential is not what fires."""
+        equation = self.neurons.neuron.equation
+        fires = not equation.spiking or (equation.refires and equation.potential in equation.fires_from)
+        return self.potentials if fires else self.inputs
 
 
 @dataclass(frozen=True)
@@ -47,9 +76,9 @@ class Variant:
     """What is different from the network itself."""
 
     smooth: bool = False  # spikes are the surrogate's integral
-    detach: bool | None = None  # in place of every neuron's own detach_reset
+    detach: bool | None = None  # in place of every neuron's own detach_reset; False: what a step detaches, too, is not
     truncate: int | None = None  # cut the gradient through time every so many steps
-    held: Sequence[Steps] | None = None  # a run whose detached resets and surrogate scales are kept: they are constants
+    held: Sequence[Steps] | None = None  # a run whose detached values and surrogate scales are kept: they are constants
 
 
 def unroll(
@@ -107,25 +136,27 @@ def _steps(network: Network, part: LayerAt, x: Tensor, state: State | None, vari
     recurrence = neurons.recurrence
     x = x if x.dtype in (torch.float32, torch.float64) else x.float()
     neuron = neurons.neuron
-    if variant.detach is not None and hasattr(neuron, "detach_reset"):
+    if variant.detach is not None and "detach_reset" in type(neuron).kind.choices:
         neuron = replace(neuron, detach_reset=variant.detach)  # type: ignore[type-var]
     equation, values = neuron.equation, parameters_of(neuron, x, neurons.parameters_now()).values()
-    steps = Steps(part.path, neurons, theta=x.new_ones(()))
+    steps = Steps(part.path, neurons, thresholds=len(equation.distances))
     held = variant.held[count] if variant.held else None
     surrogate = neurons.surrogate
     slope_at = torch_slope(surrogate)
 
-    def spike(u: Tensor, theta: Tensor) -> Tensor:
-        steps.distances.append(u)
-        steps.theta = theta.detach()
-        scale = (held or steps).theta
+    def spike(u: Tensor, scale: Tensor) -> Tensor:
+        steps.every.append((u if u.shape == x.shape[1:] else u.expand(x.shape[1:]), scale.detach()))
+        scale = (held or steps).every[len(steps.every) - 1][1]
         return SmoothSpike.apply(u, scale, surrogate) if variant.smooth else Spike.apply(u, scale, slope_at)  # type: ignore[return-value]
 
-    def stop(s: Tensor) -> Tensor:
-        steps.resets.append(s.detach())
-        return steps.resets[-1] if held is None else held.resets[len(steps.resets) - 1]
+    def stop(value: Tensor) -> Tensor:
+        if variant.detach is False:
+            return value
+        steps.constants.append(value.detach())
+        return (held or steps).constants[len(steps.constants) - 1]
 
-    advance = torch_advance(equation, surrogate, spike=spike, detach=stop)
+    seen = steps.conditions.append if variant.smooth else None
+    advance = torch_advance(equation, surrogate, spike=spike, detach=stop, seen=seen)
     variables, at = first_state(neuron, x, state), equation.states.index(equation.potential)
     for step, x_t in enumerate(x.unbind(0)):
         if variant.truncate and step and step % variant.truncate == 0:

@@ -27,16 +27,18 @@ def torch_slope(surrogate: Surrogate) -> Callable[[Tensor, Tensor], Tensor]:
 def torch_advance(
     equation: Equation, surrogate: Surrogate, *,
     spike: Callable[[Tensor, Tensor], Tensor] | None = None, detach: Callable[[Tensor], Tensor] = Tensor.detach,
+    seen: Callable[[Tensor], None] | None = None,
 ) -> Callable:  # fmt: skip
     """A step of the equation on tensors; autograd goes through it, through the spike by the surrogate.
 
-    `spike` of distance and scale replaces that spike, `detach` what a detached reset sees of one.
+    `spike` of distance and scale replaces that spike, `detach` what a detached reset sees of one. `seen` is called with
+    each condition of the step, as it turns out for each neuron.
     """
     if spike is None:
         slope_at, kind = torch_slope(surrogate), TransformedSpike if is_transformed() else Spike
         spike = lambda u, scale: kind.apply(u, scale, slope_at)  # noqa: E731
     names = {**_OPERATIONS, "heaviside": lambda u, scale: spike(u, _like(scale, u)), "detach": detach}
-    return defined(equation.step_text, "advance", names)
+    return defined(equation.step_text, "advance", names if seen is None else {**names, **_looking(seen)})
 
 
 def torch_adjoint(equation: Equation, surrogate: Surrogate, wanted: Wanted = ()) -> Callable:
@@ -132,6 +134,25 @@ _OPERATIONS = {
     "sqrt": _root,
     "opposite": lambda condition: ~condition if isinstance(condition, Tensor) else not condition,
 }  # fmt: skip
+
+
+def _looking(seen: Callable[[Tensor], None]) -> dict[str, Callable]:
+    """The operations with a kink, that let `seen` know on which side of it each neuron is."""
+
+    def told(condition: Any) -> Any:
+        if isinstance(condition, Tensor):
+            seen(condition)
+        return condition
+
+    def absolute(x: Any) -> Any:
+        told(x > 0)
+        return abs(x)
+
+    return {
+        "where": lambda condition, yes, no: _where(told(condition), yes, no),
+        "either": lambda condition, yes, no, like: _either(told(condition), yes, no, like),
+        "absolute": absolute,
+    }
 
 
 class Spike(torch.autograd.Function):

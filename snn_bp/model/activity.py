@@ -8,10 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from snn_bp.equations.arithmetic import ordered
 from snn_bp.kernels import first_state, parameters_of
 from snn_bp.kernels.reference import torch_advance, torch_slope, whole
 from snn_bp.model.modules import Neurons
-from snn_bp.neurons import has_adaptation, is_leaky
+from snn_bp.neurons import Neuron, has_adaptation, is_leaky
 
 SATURATED = 0.95  # a neuron that fires in more of its steps says nothing of its input
 WINDOW = 0.1  # where the surrogate is lower than so much of its height, a spike counts as out of reach
@@ -44,9 +45,32 @@ def in_window(slopes: Tensor, height: Tensor) -> Tensor:
 
 
 def slopes_and_height(neurons: Neurons, distances: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """The surrogate's derivative at each distance from threshold, and at threshold."""
+    """The surrogate's derivative at each distance from threshold, and at threshold.
+
+    Where the scale `theta` itself changes from step to step, the derivative is given over that at threshold.
+    """
     slope_at = torch_slope(neurons.surrogate)
-    return slope_at(distances, theta), slope_at(torch.zeros_like(theta), theta)
+    slopes, height = slope_at(distances, theta), slope_at(torch.zeros_like(theta), theta)
+    return (slopes / height, theta.new_ones(())) if theta.dim() == distances.dim() else (slopes, height)
+
+
+def threshold_name(neuron: Neuron) -> str | None:
+    """The parameter that is the neuron's threshold: what its first spike is counted in, or what is taken off there."""
+    equation, kind = neuron.equation, type(neuron).kind
+    spikes = [node for node in ordered([*equation.new, *filter(None, [equation.out])]) if node.op == "spike"]
+    if not spikes:
+        return None
+    distance, scale = spikes[0].args
+    taken = [distance.args[1]] if distance.op == "-" else []
+    found = [node.name for node in (scale, *taken) if node.op == "argument" and node.name in equation.parameters]
+    return next((name for name in kind.numbers if kind.symbol(name) in found[:1]), None)
+
+
+def one_scale(scales: list[Tensor]) -> Tensor:
+    """What the distances of several steps are counted in: one value for all of them, or `[time, ...]`."""
+    first = scales[0]
+    same = all(each.data_ptr() == first.data_ptr() or torch.equal(each, first) for each in scales)
+    return first if same else torch.stack(scales)
 
 
 def threshold_distances(neurons: Neurons, x: Tensor, potentials: Tensor, spikes: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,20 +96,20 @@ def threshold_distances(neurons: Neurons, x: Tensor, potentials: Tensor, spikes:
 
 
 def _distances(neurons: Neurons, x: Tensor, values: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """The distances of the first threshold of a neuron, as its own equation says them, and their scale."""
+    """The distances from the first threshold of a neuron, as its own equation says them, and their scale."""
     found: list[tuple[Tensor, Tensor]] = []
 
     def spike(u: Tensor, scale: Tensor) -> Tensor:
         found.append((u, scale))
         return (u > 0).to(u.dtype)
 
-    neuron = neurons.neuron
+    neuron, recurrence = neurons.neuron, neurons.recurrence
     advance, state = torch_advance(neuron.equation, neurons.surrogate, spike=spike), first_state(neuron, x, None)
-    distances, scale = [], x.new_ones(())
+    distances, scales = [], []
     for x_t in x.unbind(0):
-        current = x_t if neurons.recurrence is None else x_t + neurons.recurrence(state[-1])
+        current = x_t if recurrence is None else x_t + recurrence(state[-1])
         found.clear()
         state = whole(advance(*state, current, *values), current)
         distances.append(found[0][0].expand(current.shape))
-        scale = found[0][1]
-    return torch.stack(distances), scale
+        scales.append(found[0][1])
+    return torch.stack(distances), one_scale(scales)

@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from snn_bp.errors import SnnError, nearest, shown
+from snn_bp.neurons.as_nir import AsNIR as AsNIR
 from snn_bp.neurons.leaky import ALIF as ALIF
 from snn_bp.neurons.leaky import IF as IF
 from snn_bp.neurons.leaky import LI as LI

@@ -23,6 +23,7 @@ from snn_bp.equations.arithmetic import Absent, Node, ordered, record
 from snn_bp.equations.derive import Equation, check_names
 from snn_bp.errors import SnnError, nearest, shown
 from snn_bp.errors.fields import check_fields
+from snn_bp.neurons.as_nir import AsNIR, check_mapping
 from snn_bp.neurons.formulas import Formulas
 from snn_bp.neurons.parameters import Range, Tau, Values, as_numbers, check_range
 
@@ -43,6 +44,7 @@ class Kind:
     optional: Mapping[str, str]  # a state that is not there where a parameter is 0, and that parameter
     potential: str
     state_class: Any
+    nir: Callable[..., AsNIR] | None = None  # which node of NIR it is, by its parameters
     equations: dict[tuple, Equation] = field(default_factory=dict)
 
     def symbol(self, name: str) -> str:
@@ -139,12 +141,13 @@ def neuron(step: Callable[..., Any], /) -> type[Neuron]: ...
 def neuron(
     *, decays: tuple[str, ...] = (), positive: tuple[str, ...] = (), not_negative: tuple[str, ...] = (),
     potential: str | None = None, symbols: Mapping[str, str] | None = None, optional: Mapping[str, str] | None = None,
-    state: Any = None,
+    state: Any = None, nir: Callable[..., AsNIR] | None = None,
 ) -> Callable[[Callable[..., Any]], type[Neuron]]: ...  # fmt: skip
 
 
 def neuron(
     step=None, /, *, decays=(), positive=(), not_negative=(), potential=None, symbols=None, optional=None, state=None,
+    nir=None,
 ):  # fmt: skip
     """A kind of neuron, made of a step in plain arithmetic.
 
@@ -159,18 +162,20 @@ def neuron(
     `decays` name parameters in 0..1, which may be given as `Tau(ms)`; `positive` and `not_negative` say what they are.
     Learned (`Spiking(..., learn=...)`), each stays in its range. `potential` names the state that is shown as the
     membrane's potential: `v`, or else the first. `optional={"i": "alpha"}`: without the state `i` where `alpha` is 0.
+    `nir` is a function of the parameters that says which node of NIR the neuron is (`AsNIR`): without it none is written.
     `symbols` and `state` serve the neurons of the package, which keep names that files hold.
     """
     if step is None:
         return lambda found: neuron_of(
-            found, decays, positive, not_negative, potential, symbols or {}, optional or {}, state
+            found, decays, positive, not_negative, potential, symbols or {}, optional or {}, state, nir
         )
-    return neuron_of(step, decays, positive, not_negative, potential, symbols or {}, optional or {}, state)
+    return neuron_of(step, decays, positive, not_negative, potential, symbols or {}, optional or {}, state, nir)
 
 
 def neuron_of(
     step: Any, decays: tuple[str, ...], positive: tuple[str, ...], not_negative: tuple[str, ...],
     potential: str | None, symbols: Mapping[str, str], optional: Mapping[str, str], state: Any,
+    nir: Callable[..., AsNIR] | None = None,
 ) -> type[Neuron]:  # fmt: skip
     """The kind of neuron that a step describes."""
     if not isinstance(step, types.FunctionType):
@@ -209,6 +214,7 @@ def neuron_of(
         step=step, states=states, spiking=spiking, numbers=numbers, choices=choices, ranges=ranges, symbols=symbols,
         optional=optional, potential=potential or ("v" if "v" in states else states[0]),
         state_class=state or _state_class(name, states, spiking),
+        nir=check_mapping(name, nir, (*numbers, *choices)),
     )  # fmt: skip
     _try(kind)
     annotated = [(each, hints.get(each, Values), _default(parameters[each])) for each in parameters]

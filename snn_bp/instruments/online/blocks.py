@@ -4,7 +4,7 @@ A block is layers without parameters, then weights, then a norm that only scales
 the weights, and the rules give gradients of these; `OnlineBlock.unfold` leads them on to the parameters.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -18,7 +18,6 @@ from snn_bp.model.blocks import Block, LayerAt, blocks, convolve, fold
 from snn_bp.model.exact import check_exact, check_whole
 from snn_bp.model.modules import Neurons
 from snn_bp.model.network import Network
-from snn_bp.neurons import coefficients
 
 ORDER = {"pool": 0, "flatten": 0, "other": 0, "weights": 1, "norm": 2, "neurons": 3}  # in a block that a rule runs
 
@@ -102,7 +101,8 @@ class OnlineBlock:
 
     def current_gradient(self, step: Step, at_output: Tensor) -> Tensor:
         """The gradient at the neurons' input current, at this very step, from that at their output."""
-        return torch.as_tensor(self.chain_rule(step, **{self.output: at_output})[-1])
+        found = torch.as_tensor(self.chain_rule(step, **{self.output: at_output})[-1])
+        return found.to(at_output).expand_as(step.current)
 
     def zeros(self) -> list[Tensor]:
         """Sums to be filled, for `unfold`."""
@@ -190,36 +190,3 @@ def _check(rule: str, name: str, part: LayerAt, last: int) -> None:
         raise SnnError(
             f"{rule}: {name} takes the statistics of all time steps, which one step does not know. Use network.eval()."
         )
-
-
-def shared_decays(block: OnlineBlock, rule: str, name: str) -> tuple[float, float]:
-    """alpha and beta where all neurons of the block have the same ones; raises elsewhere."""
-    values = coefficients(block.neurons.neuron)
-    alpha, beta = values["alpha"], values["beta"]
-    if not (isinstance(alpha, float) and isinstance(beta, float)):
-        raise SnnError(
-            f"{rule}: {name} has decays of its own for each neuron; here one trace of the input serves all of them. "
-            "Give the layer one alpha and one beta."
-        )
-    return alpha, beta
-
-
-Filter = Callable[[Tensor], Tensor]
-
-
-def free_response(alpha: float, beta: float) -> Filter:
-    """A filter: fed a value a step, it gives the membrane, without threshold or reset, that these add up to.
-
-    v[t] = beta v[t-1] + i[t], i[t] = alpha i[t-1] + x[t]; it holds the last v and i, and nothing older.
-    """
-    state: list[Tensor] = []
-
-    def after(x: Tensor) -> Tensor:
-        if not state:
-            state.extend((x.clone(), x.clone()) if alpha else (x.clone(),))
-            return state[0]
-        if alpha:
-            x = state[1].mul_(alpha).add_(x)
-        return state[0].mul_(beta).add_(x)
-
-    return after

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snn_bp.errors import SnnError, check_choice, check_seed
-from snn_bp.instruments.online.blocks import OnlineBlock, Step, free_response, online_blocks, shared_decays
+from snn_bp.instruments.online.blocks import OnlineBlock, Step, online_blocks
+from snn_bp.instruments.online.filters import filter_of, free_response, shared_decays
 from snn_bp.instruments.online.instant import Error, error_of, run
 from snn_bp.model.losses import Loss
 from snn_bp.model.network import Network, check_network
@@ -62,12 +63,13 @@ def eprop(
         dL/dW_ji = sum_t L_j[t] F(e_ji)[t],   e_ji[t] = ds_j[t]/dh_j[t] eps_ji[t]
         eps_ji[t] = dh_j[t]/dh_j[t-1] eps_ji[t-1] + dh_j[t]/dW_ji
 
-    Bellec et al. 2020 (Nature Communications). `h` is all that the neuron carries from step to
-    step: current, adaptation, membrane, and its spike where a reset that is not detached or an adaptation depends on
-    it; the derivatives are those of the adjoint of a step. F filters as the membranes of the last layer do: their
-    leak `kappa`. `L_j` is the learning signal: "symmetric" backpropagates the error of step t through weights and
-    surrogates of step t; "random" takes it from the input current of the last layer to each neuron by fixed
-    weights drawn from `seed`, normal with deviation 1 / sqrt(neurons of the layer).
+    Bellec et al. 2020 (Nature Communications). `h` is all that the neuron carries from step to step, any number of
+    states: current, adaptation, membrane, and its spike where a reset that is not detached or an adaptation depends on
+    it; the derivatives are those of the adjoint of a step, of a neuron of your own too. F filters as the membranes of
+    the last layer do, by their leak `kappa`; there a neuron of your own follows its input linearly between spikes.
+    `L_j` is the learning signal: "symmetric" backpropagates the error of step t through weights and surrogates of step
+    t; "random" takes it from the input current of the last layer to each neuron by fixed weights drawn from `seed`,
+    normal with deviation 1 / sqrt(neurons of the layer).
 
     Equal to BPTT of `objective(out, targets, loss, error)` for a last layer without recurrence and, with symmetric
     feedback, for the layer below it if that has none either and the last is an LI (or resets detached by "subtract" or
@@ -83,7 +85,7 @@ def eprop(
     *hidden, last = blocks
     learners = [_Eligibility(block, network.name(block.index)) for block in blocks]
     for learner in learners[:-1]:
-        learner.filter = free_response(*shared_decays(last, "eprop", network.name(last.index)))
+        learner.filter = filter_of(last, network.name(last.index))
     generator = torch.Generator().manual_seed(seed)
     feedbacks = [_random_feedback(block, last, generator, like=x) for block in hidden if feedback == "random"]
     with torch.no_grad():
@@ -104,7 +106,8 @@ class _InputTraces:
     """OTTT's traces of one block: of each input, of the recurrent spikes, and of the bias's constant 1."""
 
     def __init__(self, block: OnlineBlock, name: str) -> None:
-        self.block, self.name = block, name
+        self.block = block
+        self.decays = shared_decays(block, "ottt", name)
         self.filters: list[Callable[[Tensor], Tensor]] = []
         self.sums = block.zeros()
 
@@ -112,8 +115,7 @@ class _InputTraces:
         """Let the traces follow, and add this step's term to the gradients."""
         block, batch = self.block, len(at_current)
         if not self.filters:
-            alpha, beta = shared_decays(block, "ottt", self.name)
-            self.filters = [free_response(alpha, beta) for _ in range(3)]
+            self.filters = [free_response(*self.decays) for _ in range(3)]
         of_input, of_one, of_spikes = self.filters
         sums = iter(self.sums)
         if block.weight is not None:
@@ -153,6 +155,7 @@ class _Eligibility:
         self.traces = after
         eligibility = after[self.block.output]
         assert isinstance(eligibility, Tensor)
+        eligibility = eligibility.expand(-1, channels, -1, -1)  # of one, where no weight has reached it yet
         if self.filter is not None:
             eligibility = self.filter(eligibility)
         gradient = torch.einsum("bcp,bcpk->ck", signal.reshape(batch, channels, -1), eligibility)

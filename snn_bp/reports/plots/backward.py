@@ -7,7 +7,7 @@ import numpy as np
 from snn_bp.errors import SnnError, check_number
 from snn_bp.instruments.traces import LayerTrace, Trace
 from snn_bp.model.activity import WINDOW
-from snn_bp.neurons import is_spiking
+from snn_bp.neurons import is_leaky, is_spiking
 from snn_bp.reports.plots.style import LINES, SEQUENTIAL, figure, styled
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def error_map(trace: Trace) -> "Figure":
 
 @styled
 def surrogate_window(trace: Trace) -> "Figure":
-    """The surrogate's slope over the histogram of v - theta, of each layer that spikes.
+    """The surrogate's slope over the histogram of distances from threshold, v - theta, of each layer that spikes.
 
     Where neurons adapt, their threshold is the raised one. Shaded: the window, a slope above a tenth of the height.
     """
@@ -117,7 +117,7 @@ def _draw_window(axis, layer: LayerTrace) -> None:
     middles, curve = (edges[1:] + edges[:-1])[met] / 2, (sums[met] / counts[met])
     axis.stairs(counts / len(finite), edges, fill=True, color="#9aa7b5", label="neurons and steps")
     axis.axvline(0, color="black", linewidth=0.8, linestyle=":")
-    axis.set_xlabel("v - theta")
+    axis.set_xlabel("v - theta" if is_leaky(layer.neuron) else "distance from threshold")
     axis.set_ylabel("fraction")
     axis.set_title(f"{layer.name}\n{layer.window:.0%} in the window", loc="left")
     other = axis.twinx()
