@@ -271,20 +271,6 @@ def test_weights_in_front_of_an_lif_in_other_words_start_as_those_of_an_lif(x):
     assert_near(share=1e-9, weight=(mine.layers[0].weight, ours.layers[0].weight))
 
 
-def test_a_neuron_without_a_response_keeps_its_weights(x):
-    @neuron
-    def Explosive(v, s, x):
-        v = v * v * 1e30 + 10.0 + x
-        return v, spike(v - 1.0)
-
-    network = made(Dense(6), Explosive(), Dense(4), LI(beta=0.9))
-    before = network.layers[0].weight.clone()
-
-    start_alive(network, x)
-
-    assert_same(weight=(network.layers[0].weight, before))
-
-
 # Gradients
 
 
