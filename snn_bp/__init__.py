@@ -14,6 +14,7 @@ from snn_bp.chip.network import OnChip
 from snn_bp.cli import main
 from snn_bp.data import Current, Data, Dataset, Delta, Folder, Latency, Rate, Repeat
 from snn_bp.data.formats import read_events
+from snn_bp.equations.arithmetic import detach, exp, spike, where
 from snn_bp.errors import SnnError
 from snn_bp.instruments import Trace, check_gradients, diagnose, trace
 from snn_bp.kernels import rest, simulate, use_backend
@@ -46,7 +47,31 @@ from snn_bp.model.spatial import ConvTranspose, LayerNorm, Unflatten, Upsample
 from snn_bp.model.start import start_alive
 from snn_bp.model.targets import Targets
 from snn_bp.model.temporal import DelayedDense, TemporalConv
-from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF, State, Tau, decay
+from snn_bp.neurons import (
+    ALIF,
+    BRF,
+    IF,
+    LI,
+    LIF,
+    PLIF,
+    QIF,
+    AdEx,
+    AdLIF,
+    Alpha,
+    AlphaLI,
+    AlphaLIF,
+    CubaLIF,
+    GradedLIF,
+    Izhikevich,
+    Lapicque,
+    RefractoryLIF,
+    SEAdLIF,
+    State,
+    Tau,
+    TwoCompartmentLIF,
+    decay,
+    neuron,
+)
 from snn_bp.reports import compare, report
 from snn_bp.runs.evaluation import evaluate
 from snn_bp.runs.experiment import Experiment, Train
@@ -73,14 +98,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIF",
+    "BRF",
     "F1",
     "IF",
     "LI",
     "LIF",
+    "PLIF",
+    "QIF",
     "R2",
     "TET",
     "ATan",
     "Accuracy",
+    "AdEx",
+    "AdLIF",
+    "Alpha",
+    "AlphaLI",
+    "AlphaLIF",
     "BalancedAccuracy",
     "BatchNorm",
     "BinaryCrossEntropy",
@@ -105,6 +138,9 @@ __all__ = [
     "Flatten",
     "Folder",
     "Gaussian",
+    "GradedLIF",
+    "Izhikevich",
+    "Lapicque",
     "Latency",
     "LayerNorm",
     "MaxCrossEntropy",
@@ -121,9 +157,11 @@ __all__ = [
     "Rate",
     "RateBounds",
     "Recurrent",
+    "RefractoryLIF",
     "Repeat",
     "Residual",
     "Run",
+    "SEAdLIF",
     "Search",
     "Sigmoid",
     "SnnError",
@@ -139,6 +177,7 @@ __all__ = [
     "Trace",
     "Train",
     "Triangular",
+    "TwoCompartmentLIF",
     "Unflatten",
     "Upsample",
     "VanRossum",
@@ -146,11 +185,14 @@ __all__ = [
     "check_gradients",
     "compare",
     "decay",
+    "detach",
     "diagnose",
     "evaluate",
+    "exp",
     "export",
     "finish",
     "main",
+    "neuron",
     "predict",
     "read_events",
     "report",
@@ -158,12 +200,14 @@ __all__ = [
     "resume",
     "search",
     "simulate",
+    "spike",
     "start_alive",
     "trace",
     "train",
     "training",
     "use_backend",
     "verify",
+    "where",
 ]
 
 

@@ -9,6 +9,7 @@ from typing_extensions import assert_type
 
 from snn_bp import (
     LIF,
+    PLIF,
     CountCrossEntropy,
     Data,
     Dense,
@@ -16,16 +17,22 @@ from snn_bp import (
     Network,
     Run,
     Search,
+    Spiking,
     State,
     Tau,
     Train,
+    detach,
     evaluate,
+    exp,
+    neuron,
     rest,
     resume,
     search,
     simulate,
+    spike,
     start_alive,
     train,
+    where,
 )
 
 experiment = Experiment(data=Data("digits"), model=(Dense(10), LIF(beta=Tau(20))), train=Train(epochs=2), seed=1)
@@ -39,12 +46,29 @@ assert_type(x, Tensor)
 assert_type(evaluate(run).accuracy, float | None)
 assert_type(search(experiment, method="es", budget=1000), Search)
 
-neuron = LIF(beta=0.9, reset="zero")
-spikes, state = simulate(neuron, torch.rand(10, 2, 5))
+lif = LIF(beta=0.9, reset="zero")
+spikes, state = simulate(lif, torch.rand(10, 2, 5))
 assert_type(spikes, Tensor)
 assert_type(state, State)
-assert_type(rest(neuron, (2, 5), like=spikes), State)
+assert_type(rest(lif, (2, 5), like=spikes), State)
 
-network = Network((Dense(10), neuron), (5,), seed=0)
+
+@neuron(decays=("beta",), positive=("threshold",))
+def Own(v, w, s, x, *, beta=Tau(20), a: float = 0.1, threshold=1.0, reset: Literal["zero", "none"] = "zero"):
+    """A neuron of the user's."""
+    v = beta * v * (1 - detach(s)) + x - w if reset == "zero" else beta * v + exp(-abs(x))
+    w = where(v > threshold, a * v, w)
+    return v, w, spike(v - threshold, threshold)
+
+
+@neuron
+def Bare(v, x, *, beta=0.9):
+    """Without options."""
+    v = beta * v + x
+    return v, v
+
+
+assert_type(simulate(Own(beta=0.9, a=(0.1, 0.2)), torch.rand(10, 2, 2))[0], Tensor)
+network = Network((Dense(10), lif, Spiking(PLIF(beta=0.5), learn=("beta",)), Own(), Bare()), (5,), seed=0)
 start_alive(network, x)
 assert_type(CountCrossEntropy()(network(x), targets), Tensor)

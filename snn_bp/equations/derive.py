@@ -312,5 +312,12 @@ def _is_load(node: ast.Name) -> bool:
 def check_names(names: Sequence[str], neuron: str) -> None:
     """Raise where a name of a state or parameter would be mistaken for one of the equation's own."""
     for name in names:
-        if name in ("real", "slope", "where", "exp", "s", "x") or name.startswith(("g_", "after_")) or not name:
+        mistaken = name in RESERVED or name.startswith(("g_", "after_", "_")) or name.endswith("_")
+        if mistaken or name[-2:-1] == "_" and name[-1].isupper():  # the letters of `kernels/expand.py`
             raise SnnError(f"{neuron}: {name!r} is no name for a state or parameter of a step. Give it another.")
+
+
+RESERVED = {
+    "real", "slope", "where", "exp", "s", "x", "abs", "sqrt", "spike", "detach", "min", "max", *OTHER_NAMES.values(),
+    "either", "slope_at", "shape", "power_of_two", "advance", "adjoint", "fired",
+}  # fmt: skip

@@ -118,8 +118,9 @@ def read_value(value: Any, hint: Any) -> tuple[bool, Any]:
         text = isinstance(value, str) and "\0" not in value
         return text, str.__str__(value) if text else value
     if get_origin(bare) is Literal:
-        known = isinstance(value, str) and value in get_args(bare)
-        return known, str.__str__(value) if known else value
+        value = str.__str__(value) if isinstance(value, str) else value
+        value = int(value) if isinstance(value, np.integer) else value
+        return any(type(value) is type(each) and value == each for each in get_args(bare)), value
     if get_origin(bare) in (Union, types.UnionType):
         for part in get_args(bare):
             fits, read = read_value(value, Annotated[part, within] if within and part is not type(None) else part)

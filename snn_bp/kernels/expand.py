@@ -38,10 +38,11 @@ class Form:
     def spread(self) -> dict[str, tuple[str, ...]]:
         """The names that each letter stands for."""
         equation = self.equation
-        return {
+        letters = {
             "F": equation.full, "Q": equation.states, "P": equation.parameters, "L": self.wanted, "T": self.kept,
             "V": (equation.potential,),
         }  # fmt: skip
+        return {letter: tuple(map(marked, names)) for letter, names in letters.items()}
 
     def constants(self) -> dict[str, Any]:
         """The upper-case names that follow from the form."""
@@ -50,7 +51,7 @@ class Form:
             "SPIKING": self.equation.spiking,
             "REFIRES": self.equation.refires,
             "LEARNS": bool(self.wanted),
-            **{f"SAVED_{name}": name in self.kept for name in names},
+            **{f"SAVED_{marked(name)}": name in self.kept for name in names},
         }
 
     @property
@@ -67,6 +68,11 @@ class Form:
     def word(self) -> str:
         """The form as a word, for the names of what is compiled."""
         return f"{self.equation.key} {','.join(self.wanted)} {','.join(self.kept)}"
+
+
+def marked(name: str) -> str:
+    """A name as it stands in a kernel: no other name there ends in this mark, so that a state may be called `spikes`."""
+    return name if name in ("s", "x") else f"{name}_"
 
 
 def expanded(function: Callable, form: Form, constants: Mapping[str, Any]) -> ast.FunctionDef:

@@ -175,7 +175,7 @@ class Joint(nn.Module):
 
 def _raw(kind: str, name: str, start: Tensor, within: Range) -> Tensor:
     """What is learned for a parameter that starts at `start`: any number, of which the parameter is a function."""
-    if within == "decay":
+    if within in ("decay", "fraction"):
         if not bool(((start > 0) & (start < 1)).all()):
             raise SnnError(f"{kind}: to be learned, {name} should start inside 0..1, not at its end.")
         return torch.logit(start)
@@ -188,7 +188,7 @@ def _raw(kind: str, name: str, start: Tensor, within: Range) -> Tensor:
 
 def _in_range(raw: Tensor, within: Range) -> Tensor:
     """The parameter of what is learned."""
-    if within == "decay":
+    if within in ("decay", "fraction"):
         return torch.sigmoid(raw)
     return raw if within == "any" else F.softplus(raw).clamp_min(SMALLEST_LEARNED)
 

@@ -13,6 +13,20 @@ from snn_bp.neurons.leaky import RESETS as RESETS
 from snn_bp.neurons.leaky import CubaLIF as CubaLIF
 from snn_bp.neurons.leaky import Reset as Reset
 from snn_bp.neurons.leaky import State as State
+from snn_bp.neurons.library import BRF as BRF
+from snn_bp.neurons.library import PLIF as PLIF
+from snn_bp.neurons.library import QIF as QIF
+from snn_bp.neurons.library import AdEx as AdEx
+from snn_bp.neurons.library import AdLIF as AdLIF
+from snn_bp.neurons.library import Alpha as Alpha
+from snn_bp.neurons.library import AlphaLI as AlphaLI
+from snn_bp.neurons.library import AlphaLIF as AlphaLIF
+from snn_bp.neurons.library import GradedLIF as GradedLIF
+from snn_bp.neurons.library import Izhikevich as Izhikevich
+from snn_bp.neurons.library import Lapicque as Lapicque
+from snn_bp.neurons.library import RefractoryLIF as RefractoryLIF
+from snn_bp.neurons.library import SEAdLIF as SEAdLIF
+from snn_bp.neurons.library import TwoCompartmentLIF as TwoCompartmentLIF
 from snn_bp.neurons.making import Neuron as Neuron
 from snn_bp.neurons.making import neuron as neuron
 from snn_bp.neurons.making import numbers_of as numbers_of
@@ -23,6 +37,10 @@ from snn_bp.neurons.parameters import Values as Values
 from snn_bp.neurons.parameters import decay as decay
 
 KINDS = (IF, LIF, CubaLIF, ALIF, LI)  # the leaky family: what chips, other libraries and online rules know by name
+LIBRARY = (
+    AdEx, AdLIF, Alpha, AlphaLI, AlphaLIF, BRF, GradedLIF, Izhikevich, Lapicque, PLIF, QIF, RefractoryLIF, SEAdLIF,
+    TwoCompartmentLIF,
+)  # fmt: skip
 SYMBOLS = {"alpha": 0.0, "beta": 1.0, "rho": 0.0, "kappa": 0.0, "theta": 1.0}  # of the family, where a kind has none
 
 
@@ -30,7 +48,7 @@ def check_neuron(neuron: Any) -> None:
     """Raise unless `neuron` is a value of a kind that `@neuron` made."""
     if Neuron.is_one(neuron):
         return
-    names = [kind.__name__ for kind in KINDS]
+    names = [kind.__name__ for kind in (*KINDS, *LIBRARY)]
     if isinstance(neuron, type):
         is_kind = issubclass(neuron, Neuron) and "kind" in vars(neuron)
         advice = f"write {neuron.__name__}(...)" if is_kind else nearest(neuron.__name__, names)

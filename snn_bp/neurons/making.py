@@ -25,7 +25,7 @@ from snn_bp.errors import SnnError, nearest, shown
 from snn_bp.errors.fields import check_fields
 from snn_bp.neurons.as_nir import AsNIR, check_mapping
 from snn_bp.neurons.formulas import Formulas
-from snn_bp.neurons.parameters import Range, Tau, Values, as_numbers, check_range
+from snn_bp.neurons.parameters import Decay, Range, Tau, Values, as_numbers, check_range
 
 MOST_CHOICES = 64  # combinations of what is chosen by name, each of which is another equation
 
@@ -36,7 +36,7 @@ class Kind:
 
     step: types.FunctionType
     states: tuple[str, ...]
-    spiking: bool
+    spiking: bool  # whether it takes the spike of the step before
     numbers: Mapping[str, Any]  # parameters that are numbers, and their defaults (`inspect.Parameter.empty`: none)
     choices: Mapping[str, tuple[Any, ...]]  # parameters that choose, and what from
     ranges: Mapping[str, Range]
@@ -61,10 +61,10 @@ class Kind:
     def _recorded(self, chosen: Mapping[str, Any], absent: frozenset[str]) -> Equation:
         gone = {state for state, name in self.optional.items() if name in absent}
         states = [name for name in self.states if name not in gone]
-        arguments = [*states, *(["s"] if self.takes_spike else []), "x", *(n for n in self.numbers if n not in absent)]
+        arguments = [*states, *(["s"] if self.spiking else []), "x", *(n for n in self.numbers if n not in absent)]
         given = {name: Absent() for name in (*gone, *absent)}
         renamed = {name: self.symbol(name) for name in self.numbers}
-        *new, out = record(self.step, arguments, {**given, **chosen}, renamed)
+        *new, out = record(self.step, arguments, {**given, **chosen}, renamed)  # type: ignore[arg-type] - no method
         kept = [node for name, node in zip(self.states, new, strict=True) if name not in gone]
         spikes = any(node.op == "spike" for node in ordered([out]))
         return Equation(
@@ -84,11 +84,6 @@ class Kind:
             f"{self.step.__name__}: what a step returns last is spike(...), or one of its new states where nothing "
             f"fires. Keep it as a state: return ..., v, v."
         )
-
-    @property
-    def takes_spike(self) -> bool:
-        """Whether the step asks for the spike of the step before."""
-        return "s" in inspect.signature(self.step).parameters
 
 
 class Neuron:
@@ -139,16 +134,16 @@ class Neuron:
 def neuron(step: Callable[..., Any], /) -> type[Neuron]: ...
 @overload
 def neuron(
-    *, decays: tuple[str, ...] = (), positive: tuple[str, ...] = (), not_negative: tuple[str, ...] = (),
-    potential: str | None = None, symbols: Mapping[str, str] | None = None, optional: Mapping[str, str] | None = None,
-    state: Any = None, nir: Callable[..., AsNIR] | None = None,
+    *, decays: tuple[str, ...] = (), fractions: tuple[str, ...] = (), positive: tuple[str, ...] = (),
+    not_negative: tuple[str, ...] = (), potential: str | None = None, symbols: Mapping[str, str] | None = None,
+    optional: Mapping[str, str] | None = None, state: Any = None, nir: Callable[..., AsNIR] | None = None,
 ) -> Callable[[Callable[..., Any]], type[Neuron]]: ...  # fmt: skip
 
 
 def neuron(
-    step=None, /, *, decays=(), positive=(), not_negative=(), potential=None, symbols=None, optional=None, state=None,
-    nir=None,
-):  # fmt: skip
+    step: Any = None, /, *, decays=(), fractions=(), positive=(), not_negative=(), potential=None, symbols=None,
+    optional=None, state=None, nir=None,
+) -> Any:  # fmt: skip
     """A kind of neuron, made of a step in plain arithmetic.
 
     The step's arguments are its states, `s` (its spike of the step before; left out by a neuron that does not fire),
@@ -159,23 +154,24 @@ def neuron(
     A step knows `+ - * / **`, `abs`, `min`, `max`, `exp`, comparisons and `& | ~` of them, `where(condition, a, b)`,
     `detach(a)` and `spike(u, scale)`. All else is refused here, with its line.
 
-    `decays` name parameters in 0..1, which may be given as `Tau(ms)`; `positive` and `not_negative` say what they are.
+    `decays` name parameters in 0..1, which may be given as `Tau(ms)`; `fractions` others in 0..1; `positive` and
+    `not_negative` say what they are.
     Learned (`Spiking(..., learn=...)`), each stays in its range. `potential` names the state that is shown as the
     membrane's potential: `v`, or else the first. `optional={"i": "alpha"}`: without the state `i` where `alpha` is 0.
     `nir` is a function of the parameters that says which node of NIR the neuron is (`AsNIR`): without it none is written.
     `symbols` and `state` serve the neurons of the package, which keep names that files hold.
     """
-    if step is None:
-        return lambda found: neuron_of(
-            found, decays, positive, not_negative, potential, symbols or {}, optional or {}, state, nir
-        )
-    return neuron_of(step, decays, positive, not_negative, potential, symbols or {}, optional or {}, state, nir)
+    asked: dict[Range, Any] = {"decay": decays, "fraction": fractions, "positive": positive, "from 0": not_negative}
+
+    def made(found: Any) -> type[Neuron]:
+        return neuron_of(found, asked, potential, symbols or {}, optional or {}, state, nir)
+
+    return made if step is None else made(step)
 
 
 def neuron_of(
-    step: Any, decays: tuple[str, ...], positive: tuple[str, ...], not_negative: tuple[str, ...],
-    potential: str | None, symbols: Mapping[str, str], optional: Mapping[str, str], state: Any,
-    nir: Callable[..., AsNIR] | None = None,
+    step: Any, asked: Mapping[Range, Any], potential: str | None, symbols: Mapping[str, str],
+    optional: Mapping[str, str], state: Any, nir: Callable[..., AsNIR] | None = None,
 ) -> type[Neuron]:  # fmt: skip
     """The kind of neuron that a step describes."""
     if not isinstance(step, types.FunctionType):
@@ -198,26 +194,40 @@ def neuron_of(
         else:
             numbers[each] = parameter.default
     ranges: dict[str, Range] = dict.fromkeys(numbers, "any")
-    for asked, within in ((decays, "decay"), (positive, "positive"), (not_negative, "from 0")):
-        for each in (asked,) if isinstance(asked, str) else asked:
+    for within, found in asked.items():
+        for each in (found,) if isinstance(found, str) else found:
             if each not in numbers:
                 raise SnnError(
                     f"{name}: {shown(each)} is no parameter of its step. {nearest(str(each), list(numbers))}"
                 )
-            ranges[each] = within  # type: ignore[assignment]
+            if ranges[each] != "any":
+                raise SnnError(f"{name}: {each!r} is named twice, as {ranges[each]} and {within}. Leave one of them.")
+            ranges[each] = within
+    for each, default in numbers.items():
+        if default is not _NONE and type(default) is not Tau:
+            check_range(name, each, _number_of(name, each, default), ranges[each])
     if potential is not None and potential not in states:
         raise SnnError(
             f"{name}: potential={shown(potential)} is no state of its step. {nearest(str(potential), states)}"
         )
+    for part, each in optional.items():
+        if part not in states or each not in numbers:
+            raise SnnError(
+                f"{name}: optional={{{part!r}: {each!r}}} names a state of the step and the parameter it goes with. It "
+                f"has the states {', '.join(states)} and the parameters {', '.join(numbers) or 'none'}."
+            )
     spiking = "s" in before
     kind = Kind(
         step=step, states=states, spiking=spiking, numbers=numbers, choices=choices, ranges=ranges, symbols=symbols,
         optional=optional, potential=potential or ("v" if "v" in states else states[0]),
-        state_class=state or _state_class(name, states, spiking),
+        state_class=state or _state_class(step, states, optional, spiking),
         nir=check_mapping(name, nir, (*numbers, *choices)),
     )  # fmt: skip
     _try(kind)
-    annotated = [(each, hints.get(each, Values), _default(parameters[each])) for each in parameters]
+    annotated = [
+        (each, hints.get(each, Decay if ranges.get(each) == "decay" else Values), parameters[each].default)
+        for each in parameters
+    ]
     made = make_dataclass(
         name,
         [(each, hint) if default is _NONE else (each, hint, default) for each, hint, default in annotated],
@@ -288,8 +298,14 @@ def _options(hint: Any, default: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) is Literal else ()
 
 
-def _default(parameter: inspect.Parameter) -> Any:
-    return parameter.default
+def _number_of(name: str, each: str, default: Any) -> Any:
+    """The numbers of a parameter's default."""
+    if isinstance(default, str):
+        raise SnnError(
+            f"{name}({each}={default!r}): a parameter that chooses by a word says from which, as "
+            f"`{each}: Literal[{default!r}, ...] = {default!r}`."
+        )
+    return as_numbers(name, each, default)
 
 
 def _try(kind: Kind) -> None:
@@ -308,16 +324,21 @@ def _try(kind: Kind) -> None:
             )
 
 
-def _state_class(name: str, states: tuple[str, ...], spiking: bool) -> Any:
-    """A named tuple of tensors for what a layer of these neurons carries from step to step."""
-    made = namedtuple(f"{name}State", (*states, "s") if spiking else states)  # type: ignore[misc]
+def _state_class(step: types.FunctionType, states: tuple[str, ...], optional: Mapping[str, str], spiking: bool) -> Any:
+    """A named tuple of tensors for what a layer of these neurons carries from step to step; None: no such part."""
+    always = [*(each for each in states if each not in optional), *(["s"] if spiking else [])]
+    made = namedtuple(f"{step.__name__}State", (*always, *optional), defaults=(None,) * len(optional))  # type: ignore[misc]
 
     def detach(self: Any) -> Any:
         """The same state with no gradient through it: where truncated backpropagation cuts."""
-        return type(self)(*(part.detach() for part in self))
+        return type(self)(*(part if part is None else part.detach() for part in self))
 
     made.detach = detach  # type: ignore[attr-defined]
-    made.__doc__ = f"What a layer of {name} carries from step to step: `[batch, *neurons]` each."
+    made.__module__, made.__qualname__ = (
+        step.__module__,
+        f"{step.__qualname__}.kind.state_class",
+    )  # where pickle finds it
+    made.__doc__ = f"What a layer of {step.__name__} carries from step to step: `[batch, *neurons]` each."
     return made
 
 

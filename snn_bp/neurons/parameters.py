@@ -16,7 +16,7 @@ from snn_bp.errors import SnnError, is_number, shown
 from snn_bp.errors.fields import LARGEST, Called, Within, check_fields
 
 SMALLEST = 1e-37  # the smallest positive number that single precision holds as well as any
-Range: TypeAlias = Literal["decay", "positive", "from 0", "any"]
+Range: TypeAlias = Literal["decay", "fraction", "positive", "from 0", "any"]
 
 
 def decay(*, tau_ms: float, step_ms: float) -> float:
@@ -72,6 +72,8 @@ def check_range(kind: str, name: str, value: Any, within: Range, default: Any = 
         raise SnnError(
             f"{kind}({name}={found}): a decay lies in 0..1. From a time constant: {name}=decay(tau_ms=20, step_ms=1)."
         )
+    if within == "fraction" and not (lowest >= 0 and highest <= 1):
+        raise SnnError(f"{kind}({name}={found}): it lies in 0..1.")
     example = f", {default:g} by default" if isinstance(default, int | float) else ""
     if within == "positive" and not (lowest >= SMALLEST and highest <= LARGEST):
         a = "a threshold" if name == "threshold" else "it"

@@ -94,7 +94,7 @@ CONSTRUCTORS = (
         )
     }
     | {kind.__name__: kind for union in (Layer, Loss, Metric) for kind in union.__args__ if kind is not neurons.Neuron}
-    | {kind.__name__: kind for kind in neurons.KINDS}
+    | {kind.__name__: kind for kind in (*neurons.KINDS, *neurons.LIBRARY)}
     | {name: getattr(surrogates, name) for name in surrogates.SHAPES}
     | {kind.__name__: kind for kind in Encoder.__args__}
 )  # what a JSON file and an override may name; nothing else is ever constructed

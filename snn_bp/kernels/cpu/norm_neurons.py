@@ -20,7 +20,7 @@ from snn_bp.kernels.cpu.aligned import aligned_empty, kernel_zeros
 from snn_bp.kernels.cpu.compile import array, compiled_plain, flat_or_scalar, inner, specialised
 from snn_bp.kernels.cpu.packed_layer import Parts
 from snn_bp.kernels.cpu.threads import parallel_for, split_rows
-from snn_bp.kernels.expand import Form
+from snn_bp.kernels.expand import Form, marked
 from snn_bp.surrogates import Surrogate
 
 BLOCK_NEURONS = 256  # neurons at a time: their potentials of 500 steps fit the second-level cache
@@ -32,7 +32,8 @@ def rows_of(equation: Equation) -> tuple[tuple[str, Any], ...]:
 
     In one array LLVM sees that its rows do not overlap, and vectorises.
     """
-    names = [*(f"AT_{name}" for name in (*equation.full, *equation.parameters)), *(f"G_{n}" for n in equation.full)]
+    full, parameters = [*map(marked, equation.full)], [*map(marked, equation.parameters)]
+    names = [*(f"AT_{name}" for name in (*full, *parameters)), *(f"G_{name}" for name in full)]
     offsets = {name: np.uint64(row * BLOCK_NEURONS) for row, name in enumerate([*OWN_ROWS, *names])}
     return *offsets.items(), ("BLOCK_ROWS", len(offsets))
 
