@@ -158,7 +158,7 @@ def neuron(
     `not_negative` say what they are.
     Learned (`Spiking(..., learn=...)`), each stays in its range. `potential` names the state that is shown as the
     membrane's potential: `v`, or else the first. `optional={"i": "alpha"}`: without the state `i` where `alpha` is 0.
-    `nir` is a function of the parameters that says which node of NIR the neuron is (`AsNIR`): without it none is written.
+    `nir` is a function of the parameters that says which node of NIR the neuron is (`AsNIR`); without it there is none.
     `symbols` and `state` serve the neurons of the package, which keep names that files hold.
     """
     asked: dict[Range, Any] = {"decay": decays, "fraction": fractions, "positive": positive, "from 0": not_negative}
