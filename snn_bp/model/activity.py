@@ -12,7 +12,7 @@ from snn_bp.equations.arithmetic import ordered
 from snn_bp.kernels import first_state, parameters_of
 from snn_bp.kernels.reference import torch_advance, torch_slope, whole
 from snn_bp.model.modules import Neurons
-from snn_bp.neurons import Neuron, has_adaptation, is_leaky
+from snn_bp.neurons import Neuron, counts_spikes, has_adaptation, is_leaky
 
 SATURATED = 0.95  # a neuron that fires in more of its steps says nothing of its input
 WINDOW = 0.1  # where the surrogate is lower than so much of its height, a spike counts as out of reach
@@ -27,11 +27,20 @@ class Activity(NamedTuple):
     window: float  # neurons and steps within the surrogate's window, seen from the threshold in force
 
     @classmethod
-    def of(cls, rates: Tensor, slopes: Tensor, height: Tensor) -> "Activity":
-        """From spikes per step of each neuron, and the surrogate's derivative at every step and at threshold."""
-        saturated = float((rates >= SATURATED).float().mean())
+    def of(cls, rates: Tensor, slopes: Tensor, height: Tensor, *, fired: Tensor | None = None) -> "Activity":
+        """From spikes per step of each neuron, and the surrogate's derivative at every step and at threshold.
+
+        `fired`: the part of the steps in which each neuron fires, where it may fire several times in one.
+        """
+        fired = rates if fired is None else fired
+        saturated = float((fired >= SATURATED).float().mean())
         window = float(in_window(slopes, height).float().mean())
-        return cls(float(rates.mean()), silent_fraction(rates), saturated, window)
+        return cls(float(rates.mean()), silent_fraction(fired), saturated, window)
+
+
+def spikes_in(neuron: Neuron, out: Tensor) -> Tensor:
+    """How many spikes an output stands for: of spikes that have a size, one for each output that is not 0."""
+    return out if counts_spikes(neuron) else (out != 0).to(out.dtype)
 
 
 def silent_fraction(rates: Tensor) -> float:

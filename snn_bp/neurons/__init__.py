@@ -3,6 +3,7 @@
 from dataclasses import fields, replace
 from typing import Any
 
+from snn_bp.equations.arithmetic import Node
 from snn_bp.errors import SnnError, nearest, shown
 from snn_bp.neurons.as_nir import AsNIR as AsNIR
 from snn_bp.neurons.leaky import ALIF as ALIF
@@ -70,6 +71,23 @@ def is_spiking(neuron: Neuron) -> bool:
     """Whether the neuron fires; if not, its output is its membrane potential."""
     check_neuron(neuron)
     return type(neuron).kind.spiking
+
+
+def is_binary(neuron: Neuron) -> bool:
+    """Whether the neuron gives out 0 or 1 at every step."""
+    return is_spiking(neuron) and neuron.equation.binary
+
+
+def counts_spikes(neuron: Neuron) -> bool:
+    """Whether what a neuron gives out is a number of spikes, one or several in a step: none has a size of its own."""
+
+    def counts(node: Node) -> bool:
+        if node.op == "number":
+            return node.value >= 0 and node.value == int(node.value)
+        return node.op == "spike" or (node.op in ("+", "*") and all(map(counts, node.args)))
+
+    out = neuron.equation.out
+    return out is not None and counts(out)
 
 
 def has_current(neuron: Neuron) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError, check_kind
-from snn_bp.model.activity import Activity, slopes_and_height, threshold_distances
+from snn_bp.model.activity import Activity, slopes_and_height, spikes_in, threshold_distances
 from snn_bp.model.losses import Loss, amount_of, loss_of, scores_of
 from snn_bp.model.metrics import Meter, StepAccuracy, counted, joined, metrics_for, usual_metric
 from snn_bp.model.network import Network, has_state, neuron_of
@@ -164,8 +164,10 @@ def layer_activity(network: Network, x: Tensor, mask: Tensor | None = None) -> l
         if has_state(layer) and is_spiking(neuron_of(layer)):
             spikes, _, potentials = out
             slopes, height = slopes_and_height(layer, *threshold_distances(layer, entering, potentials, spikes))
-            rates = spikes.float().mean((0, 1)) if mask is None else spikes.float()[mask].mean(0)
-            activity = Activity.of(rates, slopes if mask is None else slopes[mask], height)
+            counts = spikes_in(neuron_of(layer), spikes.float())
+            counts = counts.flatten(0, 1) if mask is None else counts[mask]
+            fired = (counts != 0).to(counts.dtype).mean(0)
+            activity = Activity.of(counts.mean(0), slopes if mask is None else slopes[mask], height, fired=fired)
             rows.append({"layer": network.name(part.path), **activity._asdict()})
     network.train(was_training)
     return rows
@@ -177,8 +179,8 @@ def count_activity(
 ) -> Tensor:  # fmt: skip
     """The output for `x`, with spikes and operations of every layer added to the two counts.
 
-    A neuron that is read out sends no spikes. An operation is a weight that an input other than zero meets. Steps that
-    a recording does not have are left out.
+    A neuron that is read out sends no spikes; one whose spikes have a size sends one where its output is not 0. An
+    operation is a weight that an input other than zero meets. Steps that a recording does not have are left out.
     Layers with weights of which it is not known what they compute are added to `not_counted`, or else refused.
     """
     x = network.in_floats(x)
@@ -188,9 +190,11 @@ def count_activity(
         if has_state(layer):
             out = out[0]
             if is_spiking(neuron_of(layer)):
-                spikes[name] = spikes.get(name, 0.0) + float(_present(out, mask).sum())
+                sent = float(_present(spikes_in(neuron_of(layer), out), mask).sum())
+                spikes[name] = spikes.get(name, 0.0) + sent
             if layer.recurrence is not None:  # spikes of the last step are not propagated
-                recurrent = float((_present(out, mask)[:-1].sum((0, 1)) * fan_out(layer.recurrence)).sum())
+                met = (_present(out, mask)[:-1] != 0).to(out.dtype).sum((0, 1))
+                recurrent = float((met * fan_out(layer.recurrence)).sum())
                 operations[name] = operations.get(name, 0.0) + recurrent
         elif (why := why_uncounted(part)) is not None:
             if not_counted is None:

@@ -1,4 +1,4 @@
-"""Neurons of one's own, with two states and decays that are learned, in a row, behind a norm and in a recurrent layer."""
+"""Neurons of one's own with two states: behind a norm, with parameters that are learned, and in a recurrent layer."""
 
 from snn_bp import LI, BatchNorm, Data, Dense, Experiment, Flatten, MembraneCrossEntropy, Recurrent, Spiking, Tau, Train
 from snn_bp.equations.arithmetic import detach, spike

@@ -22,7 +22,7 @@ from snn_bp.model.losses.classes import (
 from snn_bp.model.losses.values import BinaryCrossEntropy, MeanSquaredPotential, VanRossum
 from snn_bp.model.signatures import called, takes
 from snn_bp.model.targets import PER_STEP, UNLABELLED, Kind, Targets
-from snn_bp.neurons import is_spiking
+from snn_bp.neurons import is_binary, is_spiking
 
 Loss: TypeAlias = (
     CountCrossEntropy
@@ -154,9 +154,16 @@ def _check_output(loss: Any, network: Layers, means: tuple[Output, ...]) -> None
     last = next((part.layer for part in reversed(parts_of(network)) if not _keeps_spikes(part)), None)
     neuron: Any = last.neuron if last is not None and role_of(last) == "neurons" else None
     output: Output = "spikes" if _gives_spikes(parts_of(network)) else "potentials"
+    name = type(neuron or last).__name__
+    if neuron is not None and is_spiking(neuron) and not is_binary(neuron):  # spikes, and of different sizes
+        if type(loss) is not FirstSpike:
+            return
+        raise SnnError(
+            f"{loss}: it needs spikes, 0 or 1, and the last layer ({name}) gives other values. Let its step return "
+            "spike(...) alone, or use CountCrossEntropy()."
+        )
     if output in means:
         return
-    name = type(neuron or last).__name__
     if output == "spikes" and type(loss) is not MaxCrossEntropy:
         raise SnnError(
             f"{loss}: it is for potentials, and the last layer ({name}) gives spikes. End the model with LI(beta=0.9)."
