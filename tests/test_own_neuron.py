@@ -34,6 +34,7 @@ from snn_bp.equations.arithmetic import detach, spike
 from snn_bp.model.losses import check_loss
 from snn_bp.neurons import counts_spikes, neuron
 from snn_bp.reports import sections
+from snn_bp.runs import own_code
 from snn_bp.runs.evaluation import count_activity, layer_activity
 from snn_bp.runs.experiment import from_json, override, to_json
 from snn_bp.runs.experiment_file import read_file, read_names
@@ -110,10 +111,15 @@ def written(folder: Path) -> Path:
     return folder / "mine.py"
 
 
+def trust_in(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let the list of trusted code stand in a folder; recordings stay in the cache that all tests share."""
+    patch.setattr(own_code, "cache_folder", lambda: folder)
+
+
 @pytest.fixture
 def mine(tmp_path, monkeypatch) -> Path:
-    """An experiment file, and a cache of the user's own."""
-    monkeypatch.setenv("SNN_BP_CACHE", str(tmp_path / "cache"))
+    """An experiment file of a user who trusts nobody yet."""
+    trust_in(monkeypatch, tmp_path / "cache")
     return written(tmp_path / "lab")
 
 
@@ -126,10 +132,10 @@ def plain():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of one epoch, to read only, in a cache of the user's own."""
+    """A run of one epoch, to read only."""
     folder = tmp_path_factory.mktemp("own")
     with pytest.MonkeyPatch.context() as patch, runs.loading(runs.few), use_backend("reference"):
-        patch.setenv("SNN_BP_CACHE", str(folder / "cache"))
+        trust_in(patch, folder / "cache")
         experiment = override(read_file(written(folder / "lab")), ["train.epochs=1"])[0]
         yield train(experiment, folder / "run", quiet=True)
 
@@ -240,7 +246,7 @@ def test_a_changed_step_is_named_when_a_run_goes_on(trained, tmp_path):
 def test_own_neurons_of_anothers_run_are_not_run_unasked(trained, tmp_path, monkeypatch):
     theirs = tmp_path / "theirs"
     shutil.copytree(trained.path, theirs)
-    monkeypatch.setenv("SNN_BP_CACHE", str(tmp_path / "cache of another"))
+    trust_in(monkeypatch, tmp_path / "cache of another")
 
     with pytest.raises(SnnError, match=r"this user's `train` did not write: mine\.py \(.*MyNeuron.*--trust-code"):
         Run(theirs)
