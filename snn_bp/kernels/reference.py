@@ -95,8 +95,9 @@ def _either(condition: Any, yes: float, no: float, like: Any) -> Any:
 def _exp(x: Any) -> Any:
     if not isinstance(x, Tensor):
         x = torch.tensor(x, dtype=torch.float64)
-    value = _exponential(x.dtype)(x.detach())
-    return value + torch.where(torch.isfinite(value), value, 0) * (x - x.detach())  # whose derivative is the value
+    value, finite = _exponential(x.dtype)(x.detach()), torch.where(torch.isfinite(x), x, 0)
+    slope = torch.where(torch.isfinite(value), value, 0)
+    return value + slope * (finite - finite.detach())  # whose derivative is the value
 
 
 @functools.cache
