@@ -16,7 +16,7 @@ from snn_bp.kernels.gpu import neuron as gpu
 from snn_bp.kernels.gpu.recurrent import recurrent, serves_recurrent, simulate_recurrent_gpu
 from snn_bp.model.layers import Recurrent
 from snn_bp.model.modules import Neurons
-from snn_bp.neurons import is_spiking
+from snn_bp.neurons import is_spiking, neuron
 
 needs_triton = pytest.mark.skipif(not gpu.INSTALLED, reason="triton is not installed: pip install triton (Linux)")
 needs_gpu = pytest.mark.skipif(not (torch.cuda.is_available() and gpu.INSTALLED), reason="no GPU, or no triton")
@@ -152,6 +152,19 @@ def test_a_nan_on_the_gpu_stays_visible_and_stays_where_it_is(noise, interpreted
 
     wanted[4:, 1, 2] = torch.nan
     assert_same(potentials=(v, wanted))
+
+
+@neuron
+def Turned(v, x):
+    v = -x
+    return v, v
+
+
+@needs_triton
+def test_the_negative_of_zero_keeps_its_sign_on_the_gpu(interpreted):
+    v, _ = simulate(Turned(), torch.zeros(2, 1, 3))
+
+    assert bool(torch.signbit(v).all())
 
 
 # By the interpreter: recurrent layers

@@ -210,6 +210,10 @@ def quotient(u, w):
     return tl.div_rn(u, w) if SINGLE else u / w
 
 
+def negative(u):
+    return u * real(-1.0)
+
+
 def choose(condition, yes, no):
     return tl.where(condition, yes, no)
 
@@ -223,10 +227,7 @@ def opposite(condition):
 
 
 def power_of_two(exponent):
-    if SINGLE:
-        bits = (exponent.to(tl.int32) + 127) << 23
-    else:
-        bits = (exponent.to(tl.int64) + 1023) << 52
+    bits = ((exponent.to(tl.int32) + 127) << 23) if SINGLE else ((exponent.to(tl.int64) + 1023) << 52)
     return bits.to(REAL, bitcast=True)
 
 
@@ -262,7 +263,8 @@ def operations(form: Form, dtype: torch.dtype, block: tuple[int, int], **flags: 
     for name, function in {
         "real": real, "heaviside": heaviside, "detach": detach, "where": choose, "either": either,
         "opposite": opposite, "power_of_e": power_of_e, "abs": magnitude, "absolute": magnitude, "sqrt": root,
-        "quotient": quotient, "read": read, "of": of, "add_product": add_product, "power_of_two": power_of_two,
+        "quotient": quotient, "negative": negative, "power_of_two": power_of_two,
+        "read": read, "of": of, "add_product": add_product,
         "exp": exponential_single if single else exponential_double,
     }.items():  # fmt: skip
         names[name] = jit(source_of(function), names)
@@ -279,11 +281,21 @@ def source_of(function: Callable) -> ast.stmt:
 
 
 def _written(text: str) -> ast.stmt:
-    """The definition in a text of an equation, each division rounded as a processor does: Triton's own is less exact."""
-    return ast.fix_missing_locations(_Divisions().visit(ast.parse(text).body[0]))
+    """The definition in a text of an equation, with the numbers that a processor has.
+
+    A division of Triton's own is rounded less well in single precision, and a negative one may be taken from 0, which
+    loses the sign of a zero.
+    """
+    return ast.fix_missing_locations(_AsProcessors().visit(ast.parse(text).body[0]))
 
 
-class _Divisions(ast.NodeTransformer):
+class _AsProcessors(ast.NodeTransformer):
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        self.generic_visit(node)
+        if not isinstance(node.op, ast.USub) or isinstance(node.operand, ast.Constant):
+            return node
+        return ast.Call(ast.Name("negative", ast.Load()), [node.operand], [])
+
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
         if not isinstance(node.op, ast.Div):
