@@ -162,7 +162,7 @@ def test_the_largest_recurrent_layer_fits_a_program(kernel, dtype, capability, c
     assert binary.metadata.shared <= 163 * 1024  # bytes, of an A100; an H100 has more
 
 
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize("dtype", (torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)), ids=str)
 @pytest.mark.parametrize("kernel", (forward_kernel, backward_kernel))
 @pytest.mark.parametrize(
     "neuron",

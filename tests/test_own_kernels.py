@@ -1,20 +1,36 @@
 """Neurons of one's own by every backend: torch finds no fault in the operator, and roots are the nearest numbers."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
 from catalogue import assert_near, assert_same
-from own_neurons import OWN, Held, NoNumbers, ResetAtOnce, TwoTraces, any_state
+from own_neurons import OWN, Everything, Graded, NoNumbers, ResetAtOnce, TwoTraces, any_state
 from test_simulate import ROUNDING, forward_and_back, parameters_of
 
+from snn_bp import SnnError
+from snn_bp.equations.arithmetic import spike
 from snn_bp.kernels.reference import torch_advance
 from snn_bp.neurons import neuron
 from snn_bp.surrogates import ATan
 
+FIRST = (
+    (Everything(), torch.float32),
+    (Everything(), torch.float64),
+    (ResetAtOnce(), torch.float64),
+    (Graded(), torch.float64),
+)
 
-@pytest.mark.parametrize("neuron", OWN, ids=repr)
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+
+@pytest.mark.parametrize(
+    "neuron, dtype",
+    [
+        pytest.param(n, dtype, marks=() if (n, dtype) in FIRST else pytest.mark.slow)
+        for n, dtype in product(OWN, (torch.float32, torch.float64))
+    ],
+    ids=str,
+)
 def test_a_compiled_neuron_of_ones_own_is_the_reference(neuron, dtype, noise):
     x = noise(23, 3, 7, dtype=dtype)
     state = any_state(neuron, x, noise)
@@ -43,10 +59,16 @@ def test_torch_finds_no_fault_in_the_operator_of_a_neuron_of_ones_own(neuron, no
     )
 
 
-def test_a_parameter_that_is_kept_as_a_state_is_not_kept_of_every_step():
-    equation = Held().equation
+@neuron
+def Kept(v, level, s, x, *, beta=0.9, threshold=1.0):
+    v = beta * v + x - s
+    return v, threshold, spike(v - threshold, threshold)
 
-    assert equation.saved(equation.parameters) == ("v", "half")
+
+def test_a_backward_pass_reads_a_parameter_itself_where_a_state_is_one():
+    equation = Kept().equation
+
+    assert equation.saved(equation.parameters) == ("v",)
 
 
 @neuron
@@ -68,3 +90,11 @@ def test_the_root_of_the_reference_is_the_nearest_number(dtype, noise):
     assert_same(root=(root, nearest))
     assert [math.copysign(1, value) for value in special.tolist()] == [1, -1, 1]
     assert special.tolist() == [0, 0, math.inf]
+
+
+@pytest.mark.parametrize("name", ("slope", "g_v", "after_w", "t3_", "_v", "detach", "heaviside", "quotient", "spikes"))
+def test_a_name_that_a_kernel_would_mistake_is_refused(name):
+    scope = {"neuron": neuron}
+
+    with pytest.raises(SnnError, match=f"Mine: '{name}' is no name"):
+        exec(f"@neuron\ndef Mine(v, x, *, {name}=1.0):\n    v = {name} * v + x\n    return v, v", scope)

@@ -320,4 +320,5 @@ def check_names(names: Sequence[str], neuron: str) -> None:
 RESERVED = {
     "real", "slope", "where", "exp", "s", "x", "abs", "sqrt", "spike", "detach", "min", "max", *OTHER_NAMES.values(),
     "either", "slope_at", "shape", "power_of_two", "advance", "adjoint", "fired",
+    "quotient", "negative", "tl", "spikes", "potentials",  # of the kernels around a step
 }  # fmt: skip
