@@ -184,6 +184,12 @@ class Equation:
 _KNOWN: dict[str, Equation] = {}
 
 
+def function_text(name: str, arguments: Sequence[str], out: Node) -> str:
+    """The text of a function of these arguments that returns a node's value."""
+    writer = _Writer({})
+    return writer.function(name, arguments, writer.expression(out))
+
+
 def _through(node: Node) -> tuple[Node, ...]:
     """The arguments of an operation to which a gradient flows."""
     if node.op in ("detach", "number", "argument") or node.is_condition:

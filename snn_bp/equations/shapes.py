@@ -1,71 +1,144 @@
-"""The shapes of surrogate derivatives, and how they count their slope: plain scalar arithmetic, as steps of neurons.
+"""Shapes of surrogate derivatives: one line of arithmetic each, recorded, as text and as numbers.
 
-Free names (`shape`, `exp`, `where`, `real`) are given a meaning by the backend that compiles them.
+A shape is a function of `u`, the distance from threshold, and of its slope. The texts hold free names (`real`, `exp`,
+`where`, `absolute` ...) that a backend gives a meaning, as those of `derive.py`.
 """
 
-# pyright: reportUndefinedVariable=false
+import functools
+import hashlib
+import inspect
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from snn_bp.equations.arithmetic import COMPARISONS, Node, ordered, record
+from snn_bp.equations.derive import function_text
+from snn_bp.errors import SnnError
+
+# how a slope is counted: the derivative of the smoothed spike at a distance `u` from threshold, by the shape
+PER_THRESHOLD = "def slope_at(u, theta, slope):\n    return shape(u / theta, slope) / theta\n"
+PER_POTENTIAL = "def slope_at(u, theta, slope):\n    return shape(u, slope)\n"  # as snnTorch counts it
 
 
-def relative_slope(u, theta, slope):
-    """Derivative of the smoothed spike at a distance `u` from threshold, the slope being per unit of threshold."""
-    return shape(u / theta, slope) / theta
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """What a surrogate computes of `u` and `slope`, recorded."""
+
+    name: str
+    out: Node
+
+    @classmethod
+    def of(cls, function: types.FunctionType, given: Mapping[str, float]) -> "Shape":
+        """What the function computes; parameters `given` are numbers in it. Raises where it is no shape."""
+        name = function.__name__
+        takes_slope = "slope" in inspect.signature(function).parameters
+        outs = record(function, ("u", "slope") if takes_slope else ("u",), given)
+        if len(outs) != 1:
+            raise SnnError(f"{name}: a surrogate is one number, found {len(outs)}. Return the slope at u alone.")
+        order = ordered(outs)
+        for op in ("spike", "detach"):
+            if any(node.op == op for node in order):
+                raise SnnError(f"{name}: a surrogate has no {op}(...), which is a neuron's. Leave it out.")
+        out = outs[0]
+        if not any(node.name == "u" for node in order):  # the same everywhere, but where `u` is not a number
+            u = Node("argument", name="u")
+            out = Node("where", (Node("==", (u, u)), out, u))
+        return cls(name, out)
+
+    @functools.cached_property
+    def text(self) -> str:
+        """`shape(u, slope)`."""
+        return function_text("shape", ("u", "slope"), self.out)
+
+    @property
+    def key(self) -> str:
+        """A word that stands for the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:20]
+
+    def at(self, u: np.ndarray, slope: float) -> np.ndarray:
+        """Its values at `u`, in the precision of `u`."""
+        with np.errstate(all="ignore"):
+            return np.broadcast_to(_values(self.out, u, slope), u.shape)
+
+    def switches(self, slope: float) -> tuple[float, ...] | None:
+        """All `u` at which a comparison or an absolute value in it changes sides; None where these cannot be read.
+
+        They are read where both sides are straight lines of `u`, piece by piece.
+        """
+        found: set[float] = set()
+        for node in ordered([self.out]):
+            if node.op != "abs" and node.op not in COMPARISONS:
+                continue
+            left, right = node.args if len(node.args) == 2 else (node.args[0], Node("number"))
+            gap = Node("-", (left, right))
+            knots = sorted(found)
+            ends = [-np.inf, *knots, np.inf]
+            for low, high in zip(ends, ends[1:], strict=False):
+                line = _line(gap, _between(low, high), slope)
+                if line is None:
+                    return None
+                rise, start = line
+                at = -start / rise + 0.0 if rise else np.inf  # never -0
+                if low <= at <= high and np.isfinite(at):
+                    found.add(at)
+        return tuple(sorted(found))
 
 
-def absolute_slope(u, theta, slope):
-    """The same with the slope per unit of potential, as snnTorch counts it."""
-    return shape(u, slope)
+def _values(out: Node, u: Any, slope: float) -> Any:
+    """The value of a node for each of `u`."""
+    real = u.dtype.type
+    known: dict[Node, Any] = {}
+    for node in ordered([out]):
+        if node.op == "argument":
+            known[node] = u if node.name == "u" else real(slope)
+        else:
+            known[node] = real(node.value) if node.op == "number" else _OPERATIONS[node.op](*map(known.get, node.args))
+    return known[out]
 
 
-def fast_sigmoid(u, slope):
-    """1 / (1 + slope |u|)^2. Zenke & Ganguli 2018 (SuperSpike)."""
-    y = real(1) + slope * abs(u)
-    return real(1) / (y * y)
+_OPERATIONS: dict[str, Any] = {
+    "+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "neg": np.negative, "abs": np.abs,
+    "exp": np.exp, "sqrt": np.sqrt, "where": np.where, "and": np.logical_and, "or": np.logical_or,
+    "not": np.logical_not, "<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal,
+    "==": np.equal, "!=": np.not_equal,
+}  # fmt: skip
 
 
-def atan(u, slope):
-    """slope / 2 / (1 + (pi / 2 slope u)^2), the derivative of an arc tangent. Fang et al. 2021."""
-    y = real(1.5707963267948966) * slope * u
-    return real(0.5) * slope / (real(1) + y * y)
+def _between(low: float, high: float) -> float:
+    if np.isinf(low):
+        return 0.0 if np.isinf(high) else high - max(1.0, abs(high))
+    return low + max(1.0, abs(low)) if np.isinf(high) else (low + high) / 2
 
 
-def sigmoid(u, slope):
-    """Derivative of the logistic function of slope * u, in a form that overflows nowhere."""
-    e = exp(-abs(slope * u))
-    return slope * e / ((real(1) + e) * (real(1) + e))
-
-
-def triangular(u, slope):
-    """slope * max(0, 1 - slope |u|). Esser et al. 2016; Bellec et al. 2018."""
-    y = slope * abs(u)
-    return where(y < real(1), slope * (real(1) - y), real(0))
-
-
-def boxcar(u, slope):
-    """slope / 2 where slope |u| < 1, else 0."""
-    return where(slope * abs(u) < real(1), real(0.5) * slope, real(0))
-
-
-def straight_through(u, slope):
-    """1 everywhere. Bengio et al. 2013."""
-    return where(u == u, real(1), u)  # a NaN stays visible
-
-
-def exponential(u, slope):
-    """slope / 2 * exp(-slope |u|). Shrestha & Orchard 2018 (SLAYER)."""
-    return real(0.5) * slope * exp(-slope * abs(u))
-
-
-def gaussian(u, slope):
-    """Normal density of standard deviation 1 / slope."""
-    y = slope * u
-    return real(0.3989422804014327) * slope * exp(-real(0.5) * y * y)
-
-
-def multi_gaussian(u, slope):
-    """Normal density with two negative side lobes (h = 0.15, six times as wide). Yin et al. 2021."""
-    y = slope * u
-    centre = real(1.15) * exp(-real(0.5) * y * y)
-    left = (y + real(1)) / real(6)
-    right = (y - real(1)) / real(6)
-    lobes = real(0.15 / 6) * (exp(-real(0.5) * left * left) + exp(-real(0.5) * right * right))
-    return real(0.3989422804014327) * slope * (centre - lobes)
+def _line(node: Node, at: float, slope: float) -> tuple[float, float] | None:
+    """Rise and start of the straight line of `u` that a node is around `at`; None where it is none."""
+    if node.op == "argument":
+        return (1.0, 0.0) if node.name == "u" else (0.0, slope)
+    if node.op == "number":
+        return 0.0, node.value
+    if node.op == "where":
+        taken = bool(_values(node.args[0], np.asarray(at), slope))
+        return _line(node.args[1 if taken else 2], at, slope)
+    lines = [_line(part, at, slope) for part in node.args]
+    if None in lines:
+        return None
+    (rise, start), *others = lines  # type: ignore[misc]
+    if node.op == "abs":
+        sign = 1.0 if rise * at + start >= 0 else -1.0
+        return sign * rise, sign * start
+    if node.op == "neg":
+        return -rise, -start
+    if not others:  # exp, sqrt
+        return None if rise else (0.0, float(_OPERATIONS[node.op](start)))
+    ((rise_2, start_2),) = others
+    if node.op in "+-":
+        sign = 1.0 if node.op == "+" else -1.0
+        return rise + sign * rise_2, start + sign * start_2
+    if node.op == "*" and not (rise and rise_2):
+        return rise * start_2 + start * rise_2, start * start_2
+    if node.op == "/" and not rise_2 and start_2:
+        return rise / start_2, start / start_2
+    return None

@@ -6,17 +6,24 @@ S(0) = 1/2. S goes from 0 to 1 where the area under the shape is 1; it does not 
 `MultiGaussian` (0.85) and `StraightThrough` (a line without end).
 """
 
+import functools
 import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from snn_bp.errors import SnnError, shown
+from snn_bp.instruments.quadrature import area, shape_of
 from snn_bp.kernels.reference import torch_slope
 from snn_bp.surrogates import Surrogate
-
-# by shape, in units of 1 / slope: where a derivative of S jumps, so that differences across are not exact
-KINKS = {"Triangular": (-1.0, 0.0, 1.0), "Boxcar": (-1.0, 1.0), "FastSigmoid": (0.0,), "Exponential": (0.0,)}
-EDGES = {"Boxcar": (-1.0, 1.0)}  # likewise, where the shape itself jumps
+from snn_bp.surrogates.own import OwnSurrogate
+BESIDE = 1e-7  # so close to a kink, in units of 1 / slope, its two sides are looked at
+JUMP = 1e-4  # of the value there, and FAINT of the height: what counts as a jump
+FAINT = 1e-6
+AGREES = 1e-8  # a given integral with the area
 
 
 class SmoothSpike(torch.autograd.Function):
@@ -43,7 +50,9 @@ def smooth_spike(u: Tensor, theta: Tensor, surrogate: Surrogate) -> Tensor:
 
 
 def integral(u: Tensor, surrogate: Surrogate) -> Tensor:
-    """The shape's integral from 0 to `u`, odd in `u`."""
+    """The shape's integral from 0 to `u`."""
+    if isinstance(surrogate, OwnSurrogate):
+        return area(u, surrogate) if type(surrogate).kind.integral is None else _given(u, surrogate)
     y = surrogate.slope * u
     match surrogate.shape:
         case "FastSigmoid":
@@ -70,16 +79,77 @@ def integral(u: Tensor, surrogate: Surrogate) -> Tensor:
 
 def piece(u: Tensor, theta: Tensor, surrogate: Surrogate) -> Tensor:
     """Between which kinks of S each `u` lies; S is smooth as long as this does not change."""
-    y = surrogate.slope * (u / theta if surrogate.per == "threshold" else u)
-    kinks = torch.tensor(KINKS.get(surrogate.shape, ()), dtype=y.dtype, device=y.device)
-    return torch.bucketize(y.detach(), kinks)
+    u = u / theta if surrogate.per == "threshold" else u
+    kinks, _ = kinks_and_edges(surrogate)
+    return torch.bucketize(u.detach(), torch.tensor(kinks, dtype=u.dtype, device=u.device))
 
 
 def at_edges(u: Tensor, theta: Tensor, surrogate: Surrogate, *, rounding: float) -> int:
     """How many `u` lie on a jump of the surrogate, as far as `rounding` of the largest potential can say."""
-    unit = (theta if surrogate.per == "threshold" else torch.ones_like(theta)) / surrogate.slope
+    unit = theta if surrogate.per == "threshold" else torch.ones_like(theta)
     reach = rounding * float((u + theta).abs().max())
-    return sum(int(((u - edge * unit).abs() <= reach).sum()) for edge in EDGES.get(surrogate.shape, ()))
+    _, edges = kinks_and_edges(surrogate)
+    return sum(int(((u - edge * unit).abs() <= reach).sum()) for edge in edges)
+
+
+@functools.lru_cache(maxsize=256)
+def kinks_and_edges(surrogate: Surrogate) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The distances from threshold at which a derivative of S jumps, and those of them where the shape itself does."""
+    width, kinks, edges = 1 / surrogate.slope, [], []
+    height = float(shape_of(surrogate)(torch.tensor([surrogate.peak], dtype=torch.float64)))
+    for at in surrogate.kinks:
+        beside = BESIDE * max(abs(at), width)
+        sides = _derivatives(shape_of(surrogate), torch.tensor([at - beside, at + beside], dtype=torch.float64))
+        jumps = [
+            abs(float(each[1] - each[0] - beside * after.sum())) * width**order
+            > JUMP * max(float(each.abs().max()) * width**order, FAINT * height)
+            for order, (each, after) in enumerate(pairwise(sides))
+        ]
+        kinks += [at] * any(jumps)
+        edges += [at] * jumps[0]
+    return tuple(kinks), tuple(edges)
+
+
+def _derivatives(shape: Callable[[Tensor], Tensor], u: Tensor) -> list[Tensor]:
+    """The shape at `u`, and its first three derivatives."""
+    u.requires_grad_()
+    found = [shape(u)]
+    for _ in range(3):
+        grad = torch.autograd.grad
+        last = found[-1].sum()
+        found.append(grad(last, u, create_graph=True, materialize_grads=True)[0] if last.requires_grad else 0 * u)
+    return [each.detach() for each in found]
+
+
+def _given(u: Tensor, surrogate: OwnSurrogate) -> Tensor:
+    """By the integral that stands above an own surrogate."""
+    _check_given(surrogate)
+    return _difference(u, surrogate)
+
+
+def _difference(u: Tensor, surrogate: OwnSurrogate) -> Tensor:
+    given: Any = type(surrogate).kind.integral
+    found = given(u, **surrogate.parameters)
+    if not isinstance(found, Tensor) or found.shape != u.shape:
+        found = f"{list(found.shape)}" if isinstance(found, Tensor) else shown(found)
+        raise SnnError(
+            f"{surrogate!r}: its integral= gives {found} for a tensor {list(u.shape)}. It should give a tensor like it."
+        )
+    return (found - given(torch.zeros_like(u), **surrogate.parameters)).to(u.dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _check_given(surrogate: OwnSurrogate) -> None:
+    """Raise where the integral is that of another shape."""
+    u = torch.linspace(-4, 4, 33, dtype=torch.float64) / surrogate.slope
+    got, wanted = _difference(u, surrogate), area(u, surrogate)
+    off = (got - wanted).abs()
+    if not bool((off <= AGREES * wanted.abs().max()).all()):
+        at = int(off.nan_to_num(torch.inf).argmax())
+        raise SnnError(
+            f"{surrogate!r}: its integral= is that of another shape: from 0 to {float(u[at]):g} it grows by "
+            f"{float(got[at]):.6g}, the area is {float(wanted[at]):.6g}. Leave it out: quadrature finds it."
+        )
 
 
 def _normal(y: Tensor) -> Tensor:

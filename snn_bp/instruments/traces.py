@@ -36,7 +36,7 @@ class LayerTrace:
     error: Tensor  # dL/dv: the whole derivative, through all later steps and layers; by the input where v does not fire
     spike_error: Tensor | None  # dL/ds likewise
     slopes: Tensor | None  # the surrogate's derivative at every step (see `slopes_and_height`)
-    height: Tensor  # the surrogate's derivative at threshold; one number, or one for each neuron
+    height: Tensor  # the surrogate's derivative at its largest; one number, or one for each neuron
     decays: dict[str, Tensor]  # learned ones, in 0..1
     path: Path  # the layer's in the network, its value's in the model
     normed: bool  # whether a batch norm stands between its weights and the neurons

@@ -4,8 +4,8 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from snn_bp.equations import shapes
-from snn_bp.surrogates import SHAPES, SlopeOf
+from snn_bp.equations.shapes import PER_POTENTIAL, PER_THRESHOLD
+from snn_bp.surrogates import SlopeOf
 
 
 def bind(function: Callable, **names: Any) -> types.FunctionType:
@@ -22,7 +22,6 @@ def defined(text: str, name: str, names: Mapping[str, Any]) -> types.FunctionTyp
     return scope[name]
 
 
-def slope_functions(of: SlopeOf) -> tuple[Callable, Callable]:
-    """A surrogate's shape, and the function that counts its slope in the right unit."""
-    unit = shapes.relative_slope if of.per == "threshold" else shapes.absolute_slope
-    return getattr(shapes, SHAPES[of.shape]), unit
+def slope_texts(of: SlopeOf) -> dict[str, str]:
+    """The text of a surrogate's shape, and that of `slope_at`, which calls it and counts its slope in the right unit."""
+    return {"shape": of.text, "slope_at": PER_THRESHOLD if of.per == "threshold" else PER_POTENTIAL}

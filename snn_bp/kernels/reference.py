@@ -10,18 +10,24 @@ from torch import Tensor
 from snn_bp.equations.derive import Equation, Wanted
 from snn_bp.equations.exponential import exponential_double, exponential_single
 from snn_bp.kernels.around import is_transformed
-from snn_bp.kernels.bind import bind, defined, slope_functions
-from snn_bp.surrogates import Surrogate
+from snn_bp.kernels.bind import bind, defined, slope_texts
+from snn_bp.surrogates import SlopeOf, Surrogate
 
 Step = tuple[tuple[Tensor, ...], Tensor]  # what is carried on, and the potential
 
 
 def torch_slope(surrogate: Surrogate) -> Callable[[Tensor, Tensor], Tensor]:
     """The derivative that `surrogate` gives to a spike at distance `u` from threshold `theta`, on tensors."""
-    shape, unit = slope_functions(surrogate.slope_of)
-    operations = {"abs": torch.abs, "absolute": torch.abs, "exp": torch.exp, "where": torch.where, "real": float}
-    slope_at = bind(unit, shape=bind(shape, **operations))
+    slope_at = _slope_at(surrogate.slope_of)
     return lambda u, theta: slope_at(u, theta, u.new_full((), surrogate.slope))  # in u's type, as kernels have it
+
+
+@functools.cache
+def _slope_at(of: SlopeOf) -> Callable:
+    names = {**_OPERATIONS, "exp": torch.exp}
+    for name, text in slope_texts(of).items():
+        names[name] = defined(text, name, names)
+    return names["slope_at"]
 
 
 def torch_advance(

@@ -13,6 +13,7 @@ from snn_bp.kernels import first_state, parameters_of
 from snn_bp.kernels.reference import torch_advance, torch_slope, whole
 from snn_bp.model.modules import Neurons
 from snn_bp.neurons import Neuron, counts_spikes, has_adaptation, is_leaky
+from snn_bp.surrogates import Surrogate
 
 SATURATED = 0.95  # a neuron that fires in more of its steps says nothing of its input
 WINDOW = 0.1  # where the surrogate is lower than so much of its height, a spike counts as out of reach
@@ -28,7 +29,7 @@ class Activity(NamedTuple):
 
     @classmethod
     def of(cls, rates: Tensor, slopes: Tensor, height: Tensor, *, fired: Tensor | None = None) -> "Activity":
-        """From spikes per step of each neuron, and the surrogate's derivative at every step and at threshold.
+        """From spikes per step of each neuron, and the surrogate's derivative at every step and at its largest.
 
         `fired`: the part of the steps in which each neuron fires, where it may fire several times in one.
         """
@@ -49,18 +50,23 @@ def silent_fraction(rates: Tensor) -> float:
 
 
 def in_window(slopes: Tensor, height: Tensor) -> Tensor:
-    """Where the surrogate's derivative is above a tenth of its height at threshold."""
+    """Where the surrogate's derivative is above a tenth of its height."""
     return slopes > WINDOW * height
 
 
 def slopes_and_height(neurons: Neurons, distances: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """The surrogate's derivative at each distance from threshold, and at threshold.
+    """The surrogate's derivative at each distance from threshold, and its height.
 
-    Where the scale `theta` itself changes from step to step, the derivative is given over that at threshold.
+    Where the scale `theta` itself changes from step to step, the derivative is given over its height.
     """
-    slope_at = torch_slope(neurons.surrogate)
-    slopes, height = slope_at(distances, theta), slope_at(torch.zeros_like(theta), theta)
+    slopes, height = torch_slope(neurons.surrogate)(distances, theta), height_of(neurons.surrogate, theta)
     return (slopes / height, theta.new_ones(())) if theta.dim() == distances.dim() else (slopes, height)
+
+
+def height_of(surrogate: Surrogate, theta: Tensor) -> Tensor:
+    """The surrogate's derivative where it is largest: at threshold, or elsewhere for one of the user's own."""
+    unit = theta if surrogate.per == "threshold" else torch.ones_like(theta)
+    return torch_slope(surrogate)(surrogate.peak * unit, theta)
 
 
 def threshold_name(neuron: Neuron) -> str | None:

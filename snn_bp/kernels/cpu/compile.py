@@ -19,7 +19,7 @@ from numba.core.dispatcher import Dispatcher
 from torch import Tensor
 
 from snn_bp.equations.exponential import exponential_double, exponential_single
-from snn_bp.kernels.bind import bind, defined, slope_functions
+from snn_bp.kernels.bind import bind, defined, slope_texts
 from snn_bp.kernels.cpu import llvm
 from snn_bp.kernels.cpu.disk import cached
 from snn_bp.kernels.expand import Form, expanded, module_text
@@ -54,13 +54,13 @@ def specialised(
         names[name] = inner(defined(text, name, names))
     if adjoint is not None:
         slopes = {**names, "exp": math.exp}
-        for name, function in zip(("shape", "slope_at"), slope_functions(adjoint), strict=True):
-            slopes[name] = inner(bind(function, **slopes), fastmath=ADJOINT)
+        for name, text in slope_texts(adjoint).items():
+            slopes[name] = inner(defined(text, name, slopes), fastmath=ADJOINT)
         text = equation.adjoint_text(form.wanted)
         names["adjoint"] = inner(defined(text, "adjoint", {**names, "slope_at": slopes["slope_at"]}), fastmath=ADJOINT)
     for helper in helpers:
         names[helper.__name__] = inner(spread_out(helper, form, flags, names))
-    word = (form.word, adjoint, dtype.str, uniform, numbers, flags)
+    word = (form.word, adjoint and slope_texts(adjoint), dtype.str, uniform, numbers, flags)
     return compiled(spread_out(loop, form, flags, names), word, adjoint=adjoint is not None)
 
 

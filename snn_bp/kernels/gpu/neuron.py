@@ -24,7 +24,7 @@ from torch import Tensor
 
 from snn_bp.equations.exponential import exponential_double, exponential_single
 from snn_bp.kernels.arguments import number
-from snn_bp.kernels.bind import slope_functions
+from snn_bp.kernels.bind import slope_texts
 from snn_bp.kernels.expand import Form, expanded
 from snn_bp.surrogates import SlopeOf
 
@@ -245,8 +245,8 @@ def compiled_backward(
     """`backward` for one form of neurons, one shape of surrogate, one float type and one size of block."""
     names = operations(form, dtype, block, **flags)
     slopes = {**names, "exp": names["power_of_e"]}
-    for name, function in zip(("shape", "slope_at"), slope_functions(slope_of), strict=True):
-        slopes[name] = jit(source_of(function), slopes)
+    for name, text in slope_texts(slope_of).items():
+        slopes[name] = jit(ast.parse(text).body[0], slopes)
     names["slope_at"] = slopes["slope_at"]
     names["adjoint"] = jit(_written(form.equation.adjoint_text(form.wanted)), names)
     return jit(expanded(backward, form, flags), names)
