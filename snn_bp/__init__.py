@@ -90,6 +90,7 @@ from snn_bp.surrogates import (
     StraightThrough,
     Surrogate,
     Triangular,
+    surrogate,
 )
 from snn_bp.trainer.loop import finish, resume, train, training
 
@@ -202,6 +203,7 @@ __all__ = [
     "simulate",
     "spike",
     "start_alive",
+    "surrogate",
     "trace",
     "train",
     "training",

@@ -8,9 +8,10 @@ import functools
 import hashlib
 import inspect
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 
@@ -31,11 +32,11 @@ class Shape:
     out: Node
 
     @classmethod
-    def of(cls, function: types.FunctionType, given: Mapping[str, float]) -> "Shape":
+    def of(cls, function: Callable[..., Any], given: Mapping[str, float]) -> "Shape":
         """What the function computes; parameters `given` are numbers in it. Raises where it is no shape."""
         name = function.__name__
         takes_slope = "slope" in inspect.signature(function).parameters
-        outs = record(function, ("u", "slope") if takes_slope else ("u",), given)
+        outs = record(cast(types.FunctionType, function), ("u", "slope") if takes_slope else ("u",), given)
         if len(outs) != 1:
             raise SnnError(f"{name}: a surrogate is one number, found {len(outs)}. Return the slope at u alone.")
         order = ordered(outs)
@@ -60,8 +61,7 @@ class Shape:
 
     def at(self, u: np.ndarray, slope: float) -> np.ndarray:
         """Its values at `u`, in the precision of `u`."""
-        with np.errstate(all="ignore"):
-            return np.broadcast_to(_values(self.out, u, slope), u.shape)
+        return np.broadcast_to(_values(self.out, u, slope), u.shape)
 
     def switches(self, slope: float) -> tuple[float, ...] | None:
         """All `u` at which a comparison or an absolute value in it changes sides; None where these cannot be read.
@@ -75,8 +75,7 @@ class Shape:
             left, right = node.args if len(node.args) == 2 else (node.args[0], Node("number"))
             gap = Node("-", (left, right))
             knots = sorted(found)
-            ends = [-np.inf, *knots, np.inf]
-            for low, high in zip(ends, ends[1:], strict=False):
+            for low, high in pairwise((-np.inf, *knots, np.inf)):
                 line = _line(gap, _between(low, high), slope)
                 if line is None:
                     return None
@@ -91,11 +90,14 @@ def _values(out: Node, u: Any, slope: float) -> Any:
     """The value of a node for each of `u`."""
     real = u.dtype.type
     known: dict[Node, Any] = {}
-    for node in ordered([out]):
-        if node.op == "argument":
-            known[node] = u if node.name == "u" else real(slope)
-        else:
-            known[node] = real(node.value) if node.op == "number" else _OPERATIONS[node.op](*map(known.get, node.args))
+    with np.errstate(all="ignore"):
+        for node in ordered([out]):
+            if node.op == "argument":
+                known[node] = u if node.name == "u" else real(slope)
+            elif node.op == "number":
+                known[node] = real(node.value)
+            else:
+                known[node] = _OPERATIONS[node.op](*(known[part] for part in node.args))
     return known[out]
 
 
@@ -122,10 +124,10 @@ def _line(node: Node, at: float, slope: float) -> tuple[float, float] | None:
     if node.op == "where":
         taken = bool(_values(node.args[0], np.asarray(at), slope))
         return _line(node.args[1 if taken else 2], at, slope)
-    lines = [_line(part, at, slope) for part in node.args]
-    if None in lines:
+    lines = [line for part in node.args if (line := _line(part, at, slope)) is not None]
+    if len(lines) < len(node.args):
         return None
-    (rise, start), *others = lines  # type: ignore[misc]
+    (rise, start), *others = lines
     if node.op == "abs":
         sign = 1.0 if rise * at + start >= 0 else -1.0
         return sign * rise, sign * start
@@ -139,6 +141,7 @@ def _line(node: Node, at: float, slope: float) -> tuple[float, float] | None:
         return rise + sign * rise_2, start + sign * start_2
     if node.op == "*" and not (rise and rise_2):
         return rise * start_2 + start * rise_2, start * start_2
-    if node.op == "/" and not rise_2 and start_2:
+    if node.op == "/" and not rise_2:
+        start_2 = start_2 or np.nan  # what is not finite is found elsewhere
         return rise / start_2, start / start_2
     return None

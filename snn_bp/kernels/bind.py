@@ -23,5 +23,5 @@ def defined(text: str, name: str, names: Mapping[str, Any]) -> types.FunctionTyp
 
 
 def slope_texts(of: SlopeOf) -> dict[str, str]:
-    """The text of a surrogate's shape, and that of `slope_at`, which calls it and counts its slope in the right unit."""
+    """The text of a surrogate's shape, and that of `slope_at`, which calls it and knows the unit of its slope."""
     return {"shape": of.text, "slope_at": PER_THRESHOLD if of.per == "threshold" else PER_POTENTIAL}

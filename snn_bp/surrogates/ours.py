@@ -34,7 +34,7 @@ class SlopeOf(NamedTuple):
 class Kind:
     """A line of arithmetic, and what is said of it."""
 
-    function: types.FunctionType
+    function: Callable[..., Any]
     numbers: Mapping[str, Any]  # its parameters but the slope, and their defaults
     integral: Callable[..., Any] | None = None
     kinks: Kinks = None
@@ -132,7 +132,10 @@ def ATan(u, *, slope=2.0):
 
 @_ours
 def FastSigmoid(u, *, slope=25.0):
-    """1 / (1 + slope |u|)^2: height 1 at threshold whatever the slope, heavy tails. Zenke & Ganguli 2018 (SuperSpike)."""
+    """1 / (1 + slope |u|)^2: height 1 at threshold whatever the slope, heavy tails.
+
+    Zenke & Ganguli 2018 (SuperSpike).
+    """
     y = 1 + slope * abs(u)
     return 1 / (y * y)
 
@@ -190,5 +193,3 @@ def MultiGaussian(u, *, slope=2.0):
     left, right = (y + 1) / 6, (y - 1) / 6
     lobes = 0.15 / 6 * (exp(-0.5 * left * left) + exp(-0.5 * right * right))
     return 0.3989422804014327 * slope * (centre - lobes)
-
-

@@ -27,7 +27,7 @@ def surrogate(
 ) -> Callable[[Callable[..., Any]], Callable[..., Surrogate]]: ...
 
 
-def surrogate(function=None, /, *, integral=None, kinks=None):
+def surrogate(function: Any = None, /, *, integral: Integral = None, kinks: Kinks = None) -> Any:
     """A surrogate of one's own, made of a line of arithmetic: the slope that a spike is given at a distance `u`.
 
         @surrogate
@@ -144,7 +144,7 @@ def _field(default: Any, **options: Any) -> Any:
 
 def _parameters(name: str, signature: inspect.Signature) -> dict[str, Any]:
     """The parameters behind the star and their defaults; raises where a function takes other things."""
-    first, *others = [*signature.parameters.values()] or [None]
+    first, others = next(iter(signature.parameters.values()), None), [*signature.parameters.values()][1:]
     written = f"It is written `def {name}(u, *, slope=2.0)`: the distance from threshold, a star, numbers."
     if first is None or (first.name, first.kind, first.default) != ("u", first.POSITIONAL_OR_KEYWORD, _NONE):
         raise SnnError(f"{name}{signature}: a surrogate is a function of `u`. {written}")
@@ -153,7 +153,7 @@ def _parameters(name: str, signature: inspect.Signature) -> dict[str, Any]:
             raise SnnError(f"{name}: {str(each)!r} is no parameter of a surrogate. {written}")
         if each.default is not _NONE and not is_number(each.default):
             raise SnnError(f"{name}({each.name}={shown(each.default)}): a parameter of a surrogate is a number.")
-        if each.name != "slope" and hasattr(OwnSurrogate, each.name):
+        if each.name == "shape" or (each.name != "slope" and hasattr(OwnSurrogate, each.name)):
             raise SnnError(f"{name}: {each.name!r} is no name for a parameter of a surrogate. Give it another.")
     return {each.name: each.default for each in others}
 
@@ -173,7 +173,7 @@ def _check_kind(made: type[OwnSurrogate], parameters: dict[str, Any]) -> None:
             takes = ", ".join([*first, *("*",) * bool(parameters), *parameters])
             raise SnnError(f"{name}: {what}={shown(given)} should be a function of ({takes}).") from None
     if _NONE not in parameters.values():
-        made()
+        made()  # type: ignore[call-arg]
 
 
 @functools.lru_cache(maxsize=256)
@@ -191,8 +191,8 @@ def _peak_of(surrogate: OwnSurrogate) -> float:
         if not np.isfinite(values).all():
             at = int(np.argmin(np.isfinite(values)))
             raise SnnError(
-                f"{surrogate!r}: at u={u[at]:.6g} it is {values[at]} in {precision} precision, and a surrogate is finite up "
-                f"to {FARTHEST:g} from threshold. exp(-abs(slope * u)) overflows nowhere, exp(slope * u) does."
+                f"{surrogate!r}: at u={u[at]:.6g} it is {values[at]} in {precision} precision. A surrogate is finite up "
+                f"to {FARTHEST:g} from threshold: exp(-abs(slope * u)) overflows nowhere, exp(slope * u) does."
             )
     largest = int(np.argmax(values))
     if not values[largest] > 0:
