@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snn_bp import ALIF, IF, LI, LIF, CubaLIF, Surrogate, rest, simulate
-from snn_bp.kernels.bind import bind, defined, slope_functions
+from snn_bp.kernels.bind import defined, slope_texts
 from snn_bp.kernels.reference import torch_adjoint, torch_advance, torch_slope
 from snn_bp.neurons import RESETS, is_spiking, numbers_of
 from snn_bp.surrogates import Gaussian
@@ -35,13 +35,14 @@ share = st.floats(0, 1)
 
 def numpy_names(dtype, surrogate):
     """What the free names of the texts and of the witness mean to NumPy."""
-    shape, unit = slope_functions(surrogate.slope_of)
     names = {
         "real": dtype, "abs": np.abs, "absolute": np.abs, "where": np.where, "exp": np.exp, "detach": lambda s: s,
         "either": lambda condition, yes, no, like: np.where(condition, yes, no),
         "heaviside": lambda u, scale: (u > 0).astype(dtype),
     }  # fmt: skip
-    return {**names, "slope_at": bind(unit, shape=bind(shape, **names))}
+    for name, text in slope_texts(surrogate.slope_of).items():
+        names[name] = defined(text, name, names)
+    return names
 
 
 def torch_names(dtype, surrogate):

@@ -191,8 +191,8 @@ def _peak_of(surrogate: OwnSurrogate) -> float:
         if not np.isfinite(values).all():
             at = int(np.argmin(np.isfinite(values)))
             raise SnnError(
-                f"{surrogate!r}: at u={u[at]:.6g} it is {values[at]} in {precision} precision. A surrogate is finite up "
-                f"to {FARTHEST:g} from threshold: exp(-abs(slope * u)) overflows nowhere, exp(slope * u) does."
+                f"{surrogate!r}: at u={u[at]:.6g} it is {values[at]} in {precision} precision. A surrogate is finite "
+                f"up to {FARTHEST:g} from threshold: exp(-abs(slope * u)) overflows nowhere, exp(slope * u) does."
             )
     largest = int(np.argmax(values))
     if not values[largest] > 0:
