@@ -227,9 +227,9 @@ def _silent(layer: LayerTrace, *, last: bool) -> float:
         return 0.0
     steps = layer.inputs.flatten(0, 1).flatten(1)
     has_input = (steps != steps[:1]).any(0)
-    assert layer.rates is not None
-    rates = layer.rates.flatten()
-    return silent_fraction(rates[has_input]) if bool(has_input.any()) else layer.silent
+    assert layer.fired is not None
+    fired = layer.fired.flatten()
+    return silent_fraction(fired[has_input]) if bool(has_input.any()) else layer.silent
 
 
 def _depth(trace: Trace) -> list[Finding]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.instruments.unroll import Steps, check_asked, copied, unroll
-from snn_bp.model.activity import Activity, slopes_and_height
+from snn_bp.model.activity import Activity, slopes_and_height, spikes_in
 from snn_bp.model.blocks import Path, every_block, every_part, own_weights, parts_of
 from snn_bp.model.layers import Layer
 from snn_bp.model.losses import CountCrossEntropy, Loss, loss_of
@@ -45,12 +45,19 @@ class LayerTrace:
     @property
     def rates(self) -> Tensor | None:
         """Spikes per step of each neuron, over time and batch."""
-        return self.spikes.mean((0, 1)) if is_spiking(self.neuron) else None
+        return spikes_in(self.neuron, self.spikes).mean((0, 1)) if is_spiking(self.neuron) else None
+
+    @property
+    def fired(self) -> Tensor | None:
+        """The part of its steps in which each neuron fires, over time and batch: its rate, if it fires once a step."""
+        return (self.spikes != 0).to(self.spikes.dtype).mean((0, 1)) if is_spiking(self.neuron) else None
 
     @cached_property
     def activity(self) -> Activity | None:
         """The figures that `layers.jsonl` holds too; None where the neuron does not spike."""
-        return None if self.rates is None or self.slopes is None else Activity.of(self.rates, self.slopes, self.height)
+        if self.rates is None or self.fired is None or self.slopes is None:
+            return None
+        return Activity.of(self.rates, self.slopes, self.height, fired=self.fired)
 
     @property
     def silent(self) -> float:
