@@ -1,4 +1,4 @@
-"""Handwritten digits learned by neurons of one's own: a leaky one with an adaptation current, in one step of arithmetic.
+"""Handwritten digits, learned by neurons of one's own: leaky ones with an adaptation current.
 
 snn-bp train experiments/own_neuron.py
 """

@@ -4,8 +4,8 @@
     python experiments/benchmarks/neurons.py --pairs 5 --loops 1 --only AdLIF AdEx --out /tmp/neurons.json
 
 Forward and backward of 16,384 neurons over 500 steps in single precision, one thread, all in one process and in turns:
-`LIF` by the package's kernel, another neuron by the kernel that its step becomes, the same step as a loop in torch (the
-reference backend), and that loop under `torch.compile`. Every neuron gets noise that makes it fire at about 5 %. A
+`LIF` by the package's kernel, another neuron by the kernel that its step becomes, the same step called in a loop with
+torch's operations, and that loop under `torch.compile`. Every neuron gets noise that makes it fire at about 5 %. A
 variable is what is carried from step to step: each state, and the spike (`LIF` has two, v and s).
 
 `torch.compile` takes the loop in pieces, as 500 unrolled steps do not compile in any useful time: of one step, and of
@@ -15,8 +15,10 @@ a pair, their medians and quartiles over pairs. Writes experiments/results/neuro
 
 import argparse
 import functools
+import math
 import statistics
 import time
+import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snn_bp import ATan, detach, neuron, simulate, spike, use_backend
+from snn_bp import LIF, detach, exp, neuron, simulate, spike, where
 from snn_bp.files import write_json
-from snn_bp.kernels.reference import torch_advance, whole
-from snn_bp.neurons import BRF, LIF, QIF, AdEx, AdLIF, AlphaLIF, Izhikevich, Neuron, numbers_of
+from snn_bp.neurons import Neuron, numbers_of
 from snn_bp.runs.provenance import commit, machine, version
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "neurons.json"
@@ -43,6 +44,58 @@ def Leaky(v, s, x, *, beta=0.9, threshold=1.0):
     return v, spike(v - threshold, threshold)
 
 
+@neuron
+def Quadratic(v, s, x, *, rate=0.1, critical=0.5, peak=2.0):
+    """Quadratic integrate and fire."""
+    v = where(s > 0, 0.0, v)
+    v = v + rate * v * (v - critical) + x
+    return v, spike(v - peak, peak)
+
+
+@neuron(decays=("beta", "rho"))
+def AdLIF(v, w, s, x, *, beta=0.9, rho=0.97, a=0.05, b=0.2, threshold=1.0):
+    """Leaky, with an adaptation current."""
+    w = rho * w + a * v + b * s
+    v = beta * v * (1 - detach(s)) + x - w
+    return v, w, spike(v - threshold, threshold)
+
+
+@neuron
+def Izhikevich(v, u, s, x, *, a=0.02, b=0.2, c=-65.0, d=8.0, step=0.5, peak=30.0, gain=20.0):
+    """Izhikevich's, in his numbers; v counts from -65, u from -13."""
+    v, u = where(s > 0, c + 65.0, v), u + d * s
+    v = v + step * (0.04 * v * v - 0.2 * v - u - 3 + gain * x)
+    u = u + step * a * (b * v - u)
+    return v, u, spike(v - 65 - peak, 100.0)
+
+
+@neuron(decays=("beta", "rho"))
+def AdEx(v, w, s, x, *, beta=0.9, delta=0.2, rho=0.97, a=0.02, b=0.1, threshold=1.0, peak=1.5):
+    """Adaptive exponential integrate and fire."""
+    v, w = where(s > 0, 0.0, v), w + b * s
+    away = delta * exp(min((v - threshold) / delta, 5.0)) - w
+    v, w = beta * v + (1 - beta) * away + x, rho * w + a * v
+    return v, w, spike(v - peak, peak)
+
+
+@neuron(decays=("alpha", "beta"))
+def AlphaSynapse(h, i, v, s, x, *, alpha=0.8, beta=0.9, threshold=1.0):
+    """Leaky, behind a synapse of second order."""
+    h = alpha * h + x
+    i = alpha * i + (1 - alpha) * h
+    v = beta * v * (1 - detach(s)) + i
+    return h, i, v, spike(v - threshold, threshold)
+
+
+@neuron(decays="gamma", potential="u")
+def Resonator(u, v, q, s, x, *, omega=0.2, offset=0.1, gamma=0.9, threshold=1.0):
+    """Resonate and fire, damped and held back by its own spikes (BRF)."""
+    q = gamma * q + s
+    b = -offset - 0.1 * q
+    u, v = u + b * u - omega * v + x, v + omega * u + b * v
+    return u, v, q, spike(u - threshold - q, threshold)
+
+
 @neuron(decays=("alpha", "beta", "rho"))
 def FourStates(i, d, v, w, s, x, *, alpha=0.8, beta=0.9, rho=0.97, coupling=0.1, b=0.2, threshold=1.0):
     """A synaptic current, a dendrite, a soma and an adaptation current."""
@@ -54,7 +107,7 @@ def FourStates(i, d, v, w, s, x, *, alpha=0.8, beta=0.9, rho=0.97, coupling=0.1,
 
 
 OWN: tuple[Neuron, ...] = (
-    Leaky(), QIF(), AdLIF(), Izhikevich(), AdEx(), AlphaLIF(), BRF(), FourStates(),
+    Leaky(), Quadratic(), AdLIF(), Izhikevich(), AdEx(), AlphaSynapse(), Resonator(), FourStates(),
 )  # fmt: skip
 OURS = LIF(beta=0.9)
 Run = Callable[[], tuple[Tensor, Tensor]]  # spikes, and the gradient of the input
@@ -112,7 +165,8 @@ def row(own: Neuron, pull: Tensor, pairs: int, loops: int) -> dict[str, Any]:
     pieces = {}
     for size in (1, PIECE):
         try:
-            step = step_of(own, noise(own), pull, functools.partial(in_pieces, piece=piece_of(own), size=size))
+            piece = torch.compile(piece_of(own), dynamic=False)
+            step = step_of(own, noise(own), pull, functools.partial(in_pieces, piece=piece, size=size))
             began = time.perf_counter()
             differs = difference(step(), spikes, gradient)
             first_s = time.perf_counter() - began
@@ -147,28 +201,11 @@ def compiled(each: Neuron, x: Tensor) -> Tensor:
 
 def looped(each: Neuron, x: Tensor) -> Tensor:
     """Spikes by a loop in torch."""
-    with use_backend("reference"):
-        return simulate(each, x)[0]
-
-
-def piece_of(each: Neuron) -> Callable:
-    """Some steps of a neuron, compiled by torch: states and spikes in, spikes and states out."""
-    advance = torch_advance(each.equation, ATan())
-    values = [torch.tensor(value) for value in numbers_of(each).values()]
-
-    @functools.partial(torch.compile, dynamic=False)
-    def piece(x: Tensor, *carried: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        spikes = []
-        for x_t in x.unbind(0):
-            carried = whole(advance(*carried, x_t, *values), x_t)
-            spikes.append(carried[-1])
-        return torch.stack(spikes), carried
-
-    return piece
+    return in_pieces(each, x, piece_of(each), STEPS)
 
 
 def in_pieces(each: Neuron, x: Tensor, piece: Callable, size: int) -> Tensor:
-    """Spikes by a loop over compiled pieces."""
+    """Spikes of all steps, some at a time."""
     carried = tuple(torch.zeros_like(x[0]) for _ in each.equation.full)
     found = []
     for part in x.split(size):
@@ -177,9 +214,45 @@ def in_pieces(each: Neuron, x: Tensor, piece: Callable, size: int) -> Tensor:
     return torch.cat(found)
 
 
+def piece_of(each: Neuron) -> Callable:
+    """Some steps of a neuron in torch: input and state in, spikes and state out."""
+    step, values = type(each).kind.step, numbers_of(each)
+    advance = types.FunctionType(step.__code__, {**step.__globals__, **IN_TORCH})  # as its user would have written it
+
+    def piece(x: Tensor, *carried: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        spikes = []
+        for x_t in x.unbind(0):
+            carried = advance(*carried, x_t, **values)
+            spikes.append(carried[-1])
+        return torch.stack(spikes), carried
+
+    return piece
+
+
+class Spike(torch.autograd.Function):
+    """1 above zero, and the slope of `ATan`, which `simulate` takes unless told otherwise."""
+
+    @staticmethod
+    def forward(ctx, u: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(u)
+        ctx.scale = scale
+        return (u > 0).to(u.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        (u,) = ctx.saved_tensors
+        return grad / (1 + (math.pi * u / ctx.scale) ** 2) / ctx.scale, None
+
+
+IN_TORCH = {
+    "exp": torch.exp, "where": torch.where, "detach": Tensor.detach, "spike": Spike.apply,
+    "min": lambda a, b: a.clamp(max=b), "max": lambda a, b: a.clamp(min=b), "__name__": __name__,
+}  # fmt: skip
+
+
 @functools.cache
 def noise(each: Neuron) -> Tensor:
-    """An input that makes a neuron fire at about `RATE`: noise of a mean, its size found by bisection on some neurons."""
+    """Noise that makes a neuron fire at about `RATE`: how large it has to be, bisection on a few neurons finds."""
     x = 0.3 + torch.randn(STEPS, 1, NEURONS, generator=torch.Generator().manual_seed(1))
     low, high = 1e-3, 1e3
     for _ in range(20):
