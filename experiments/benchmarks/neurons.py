@@ -217,7 +217,9 @@ def in_pieces(each: Neuron, x: Tensor, piece: Callable, size: int) -> Tensor:
 def piece_of(each: Neuron) -> Callable:
     """Some steps of a neuron in torch: input and state in, spikes and state out."""
     step, values = type(each).kind.step, numbers_of(each)
-    advance = types.FunctionType(step.__code__, {**step.__globals__, **IN_TORCH})  # as its user would have written it
+    names = {**step.__globals__, **IN_TORCH}  # as its user would have written it
+    del names["__name__"]  # torch.compile would look the names up in that module
+    advance = types.FunctionType(step.__code__, names)
 
     def piece(x: Tensor, *carried: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         spikes = []
@@ -245,8 +247,9 @@ class Spike(torch.autograd.Function):
 
 
 IN_TORCH = {
-    "exp": torch.exp, "where": torch.where, "detach": Tensor.detach, "spike": Spike.apply,
-    "min": lambda a, b: a.clamp(max=b), "max": lambda a, b: a.clamp(min=b), "__name__": __name__,
+    "exp": lambda x: x.exp(), "where": lambda condition, yes, no: torch.where(condition, yes, no),
+    "detach": lambda x: x.detach(), "spike": lambda u, scale: Spike.apply(u, scale),
+    "min": lambda x, highest: x.clamp(max=highest),
 }  # fmt: skip
 
 
