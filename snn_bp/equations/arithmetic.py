@@ -99,7 +99,9 @@ class Symbol:
 
     def __pow__(self, exponent: Any) -> Any:
         """A product for a whole exponent, a root for a half; other powers differ from one machine to another."""
-        whole = isinstance(exponent, int | float) and not isinstance(exponent, bool) and exponent == int(exponent)
+        if isinstance(exponent, Symbol):
+            refuse("a power that is no plain number", "exp(exponent * c), with c the logarithm of a base that is one")
+        whole = isinstance(exponent, int | float) and float(exponent).is_integer()
         if isinstance(exponent, int | float) and abs(exponent) == 0.5:
             root = _made("sqrt", _number(self))
             return root if exponent > 0 else 1 / root
@@ -144,6 +146,8 @@ class Symbol:
     def __or__(self, other: Any) -> "Symbol":
         return _made("or", _condition(self), _condition(other))
 
+    __rand__, __ror__ = __and__, __or__
+
     def __invert__(self) -> "Symbol":
         return _made("not", _condition(self))
 
@@ -162,6 +166,11 @@ class Symbol:
         refuse("`%`", "where(value >= period, value - period, value)")
 
     __rfloordiv__, __rmod__, __divmod__, __rdivmod__ = __floordiv__, __mod__, __mod__, __mod__
+
+    def __xor__(self, other: Any) -> Any:
+        refuse("`^`, `<<` or `>>`", "** for a power, & | ~ for conditions")
+
+    __rxor__ = __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = __xor__
 
     def __matmul__(self, other: Any) -> Any:
         refuse("`@`", "a layer of weights around the neuron: a step is the arithmetic of one neuron")
@@ -286,15 +295,36 @@ def record(
     _steps.append(step.__code__)
     try:
         with _watched(step.__code__):
-            out = taken(**symbols, **given)
-        out = out if isinstance(out, tuple) else (out,)
-        return tuple(_number(value) for value in out)
+            found = _nodes(step, taken(**symbols, **given))
+        if _shape(found) != _shape(_nodes(step, taken(**symbols, **given))):
+            raise SnnError(
+                f"{step.__name__}: called twice, its step does not do the same. It stands once for all neurons and "
+                "steps: no random numbers, no counting. Noise is part of the input `x`."
+            )
+        return found
     except SnnError:
         raise
     except Exception as cause:
         raise SnnError(f"{step.__name__}{_line(cause.__traceback__)}: {type(cause).__name__}: {cause}.") from None
     finally:
         _steps.pop()
+
+
+def _nodes(step: types.FunctionType, out: Any) -> tuple[Node, ...]:
+    """What a step returned."""
+    if out is None:
+        raise SnnError(f"{step.__name__}: its step returns nothing. End it with its new states and what it gives out.")
+    if isinstance(out, list):
+        raise SnnError(f"{step.__name__}: its step returns a list. Write return v, spike(v - threshold, threshold).")
+    return tuple(_number(value) for value in (out if isinstance(out, tuple) else (out,)))
+
+
+def _shape(outputs: Iterable[Node]) -> list[tuple]:
+    """All that two recordings of one step have in common."""
+    outputs = list(outputs)
+    place = {node: n for n, node in enumerate(ordered(outputs))}
+    rows = [(node.op, node.value, *(place[part] for part in node.args)) for node in place]
+    return [*rows, tuple(place[node] for node in outputs)]
 
 
 @contextmanager
@@ -361,7 +391,7 @@ def _number(value: Any) -> Node:
     if isinstance(value, bool) or not isinstance(value, int | float):
         try:
             value = float(value) if not isinstance(value, str | bytes) else refuse(f"{shown(value)}", "a number")
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):
             refuse(f"{shown(value)} among its values", "a number, or a value of the neuron")
     if not math.isfinite(value):
         refuse(f"{value}", "a finite number")

@@ -319,7 +319,7 @@ def check_names(names: Sequence[str], neuron: str) -> None:
     """Raise where a name of a state or parameter would be mistaken for one of the equation's own."""
     for name in names:
         mistaken = name in RESERVED or name.startswith(("g_", "after_", "_")) or name.endswith("_")
-        if mistaken or name[-2:-1] == "_" and name[-1].isupper():  # the letters of `kernels/expand.py`
+        if mistaken or (name[-2:-1] == "_" and name[-1].isupper()):  # the letters of `kernels/expand.py`
             raise SnnError(f"{neuron}: {name!r} is no name for a state or parameter of a step. Give it another.")
 
 

@@ -1,8 +1,8 @@
 """e to the power of x in plain arithmetic, so that every backend gives the same bits, and a neuron the same spikes.
 
-The exponent is split as x = k log 2 + r, with k whole and |r| at most log(2) / 2; e^r comes from a polynomial, in double
-precision from a quotient of two. Coefficients: Moshier, Cephes (1989), expf and exp. How far the result lies from the
-exact one was measured (`tests/test_exponential.py`). Free names: `real`, `where`, `power_of_two`.
+The exponent is split as x = k log 2 + r, with k whole and |r| at most log(2) / 2; e^r comes from a polynomial, in
+double precision from a quotient of two. Coefficients: Moshier, Cephes (1989), expf and exp. How far the result lies
+from the exact one was measured (`tests/test_exponential.py`). Free names: `real`, `where`, `power_of_two`.
 """
 
 # pyright: reportUndefinedVariable=false

@@ -65,6 +65,12 @@ class Kind:
         given = {name: Absent() for name in (*gone, *absent)}
         renamed = {name: self.symbol(name) for name in self.numbers}
         *new, out = record(self.step, arguments, {**given, **chosen}, renamed)  # type: ignore[arg-type] - no method
+        if len(new) != len(self.states):
+            raise SnnError(
+                f"{self.step.__name__}: its step returns {_counted(len(new) + 1, 'value')}, and has "
+                f"{_counted(len(self.states), 'state')} ({', '.join(self.states)}). It returns each new state in their "
+                "order, and last spike(...) or, where nothing fires, one of them once more."
+            )
         kept = [node for name, node in zip(self.states, new, strict=True) if name not in gone]
         spikes = any(node.op == "spike" for node in ordered([out]))
         return Equation(
@@ -182,7 +188,7 @@ def neuron_of(
     before, parameters = _split(name, signature)
     states = tuple(each for each in before if each not in ("s", "x"))
     check_names((*states, *parameters), name)
-    reserved = [each for each in (*states, *parameters) if hasattr(Neuron, each)]
+    reserved = [each for each in (*states, *parameters) if hasattr(Neuron, each) or each in Neuron.__annotations__]
     if reserved:
         raise SnnError(f"{name}: {reserved[0]!r} is no name for a state or parameter of a neuron. Give it another.")
     hints = _hints(step)
@@ -261,6 +267,10 @@ class _Described:
 
 
 _NONE = inspect.Parameter.empty
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _split(name: str, signature: inspect.Signature) -> tuple[list[str], dict[str, inspect.Parameter]]:
