@@ -4,12 +4,34 @@ Each distinct kernel costs about a second when first compiled, so `NEURONS` hold
 `EVERY_NEURON`, for slow tests, is the whole cross product.
 """
 
+from dataclasses import replace
 from itertools import product
 
 import torch
 from torch import Tensor
 
-from snn_bp import ALIF, IF, LI, LIF, CubaLIF, Surrogate
+from snn_bp import (
+    ALIF,
+    BRF,
+    IF,
+    LI,
+    LIF,
+    PLIF,
+    QIF,
+    AdEx,
+    AdLIF,
+    Alpha,
+    AlphaLI,
+    AlphaLIF,
+    CubaLIF,
+    GradedLIF,
+    Izhikevich,
+    Lapicque,
+    RefractoryLIF,
+    SEAdLIF,
+    Surrogate,
+    TwoCompartmentLIF,
+)
 from snn_bp.kernels import BACKENDS as BACKENDS
 from snn_bp.neurons import RESETS
 from snn_bp.surrogates import SHAPES
@@ -38,6 +60,28 @@ EVERY_NEURON = (
         ALIF(beta=0.9, rho=0.9, kappa=0.4, alpha=0.3, reset=r, detach_reset=d)
         for r, d in product(RESETS, (True, False))
     ),
+)
+
+LIBRARY = (  # one of each kind of the library, with numbers that let it fire in normal noise
+    AdEx(beta=0.8, rho=0.9, a=0.2, b=0.3, alpha=0.4),
+    AdLIF(beta=0.6, rho=0.8, a=0.3, b=0.5),
+    Alpha(),
+    AlphaLI(),
+    AlphaLIF(alpha=0.6, beta=0.8),
+    BRF(omega=0.4, offset=0.05, damping=0.1),
+    GradedLIF(beta=0.9, levels=3),
+    Izhikevich(a=0.1, gain=20),
+    Lapicque(R=3, C=1),
+    PLIF(beta=0.4),
+    QIF(a=0.3),
+    RefractoryLIF(beta=0.8, period=2),
+    SEAdLIF(beta=0.6, rho=0.8, a=0.5, b=1, q=4),
+    TwoCompartmentLIF(),
+)
+EVERY_OF_LIBRARY = tuple(
+    replace(neuron, **dict(zip(type(neuron).kind.choices, chosen, strict=True)))
+    for neuron in LIBRARY
+    for chosen in product(*type(neuron).kind.choices.values())
 )
 
 SURROGATES = tuple(Surrogate(shape, slope=2.3) for shape in SHAPES)

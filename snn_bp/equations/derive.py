@@ -67,6 +67,19 @@ class Equation:
         return tuple(node.args[0] for node in ordered(self._outputs) if node.op == "spike")
 
     @functools.cached_property
+    def learnable(self) -> frozenset[str]:
+        """The parameters that a gradient at an output or potential reaches, through any number of steps."""
+        after = dict(zip(self.full, self._outputs, strict=True))
+        reached: set[Node] = set()
+        stack = [after["s" if self.spiking else self.potential], after[self.potential]]
+        while stack:
+            node = stack.pop()
+            if node not in reached:
+                reached.add(node)
+                stack += [*_through(node), *([after[node.name]] if node.name in after else [])]
+        return frozenset(node.name for node in reached if node.name in self.parameters)
+
+    @functools.cached_property
     def binary(self) -> bool:
         """Whether the output is 0 or 1: one spike, and nothing done to it."""
         return self.out is not None and self.out.op == "spike"

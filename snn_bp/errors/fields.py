@@ -185,7 +185,7 @@ def _advice(found: Any, hint: Any) -> str:
         word = as_flag(found)
         return f" Write {word}." if isinstance(word, bool) else f" {nearest(found.lower(), WORDS)}"
     if isinstance(found, str) and get_origin(bare) is Literal:
-        return f" {nearest(found, get_args(bare))}"
+        return f" {nearest(found, list(map(str, get_args(bare))))}"
     if isinstance(found, type | types.FunctionType):
         return f" That is what makes one: write {found.__name__}(...)."
     parent = next((kind for kind in kinds if kind not in (int, float, str, bool) and isinstance(found, kind)), None)

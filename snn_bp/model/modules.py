@@ -196,11 +196,18 @@ def _in_range(raw: Tensor, within: Range) -> Tensor:
 def check_learned(neuron: Neuron, learn: tuple[str, ...]) -> None:
     """Raise unless the neuron has each of the parameters that are to be learned, named once."""
     check_neuron(neuron)
-    known = list(type(neuron).kind.numbers)
+    kind, equation = type(neuron).kind, neuron.equation
+    known = list(kind.numbers)
     for name in learn:
         if name not in known or learn.count(name) > 1:
             twice = " twice" if name in known else ""
             raise SnnError(f"{type(neuron).__name__}: cannot learn {name!r}{twice}. It has: {', '.join(known)}.")
+        if kind.symbol(name) in equation.parameters and kind.symbol(name) not in equation.learnable:
+            others = ", ".join(each for each in known if kind.symbol(each) in equation.learnable)
+            raise SnnError(
+                f"{type(neuron).__name__}: cannot learn {name!r}, which stands in conditions or in detach(...) alone: no "
+                f"gradient reaches it. It can learn: {others}."
+            )
 
 
 def _shape_of_learned(name: str, start: Tensor, shape: Shape, per: Per) -> Shape:

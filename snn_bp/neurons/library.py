@@ -54,7 +54,7 @@ def RefractoryLIF(v, r, s, x, *, beta=0.9, period=3.0, threshold=1.0):
     Stein 1965; input during the period is lost, as in NEST's `iaf_psc_delta`. Spikes lie `period` + 1 steps apart or
     more. `period` cannot be learned: no gradient reaches it.
     """
-    r = where(s > 0, period, max(r - 1, 0))
+    r = where(s > 0.5, period, max(r - 1, 0))
     v = where(r > 0, 0, beta * v * (1 - detach(s)) + x)
     return v, r, spike(v - threshold, threshold)
 
@@ -123,18 +123,19 @@ def Alpha(
 
 @neuron(decays=("alpha", "beta"), positive=("threshold",))
 def TwoCompartmentLIF(
-    d, v, s, x, *, alpha=0.9, beta=0.9, back=-0.2, forward=0.5, gamma=0.5, threshold=1.0, detach_reset: bool = True
+    d, v, s, x, *, alpha=0.9, beta=0.9, to_dendrite=-0.2, to_soma=0.5, gamma=0.5, threshold=1.0,
+    detach_reset: bool = True,
 ):  # fmt: skip
     """A dendrite that takes the input, and a soma that fires; each leaks, and feels the other.
 
-        d[t] = alpha * d[t-1] + back * v[t-1] + x[t] - gamma * s[t-1]
-        v[t] = beta * v[t-1] + forward * d[t] - threshold * s[t-1]
+        d[t] = alpha * d[t-1] + to_dendrite * v[t-1] + x[t] - gamma * s[t-1]
+        v[t] = beta * v[t-1] + to_soma * d[t] - threshold * s[t-1]
 
-    Zhang et al. 2024 (TC-LIF); theirs has alpha = beta = 1, no leak, with -1 < back < 0 < forward < 1.
+    Zhang et al. 2024 (TC-LIF); theirs has alpha = beta = 1, no leak, with -1 < to_dendrite < 0 < to_soma < 1.
     """
     r = detach(s) if detach_reset else s
-    d = alpha * d + back * v + x - gamma * r
-    v = beta * v + forward * d - threshold * r
+    d = alpha * d + to_dendrite * v + x - gamma * r
+    v = beta * v + to_soma * d - threshold * r
     return d, v, spike(v - threshold, threshold)
 
 
@@ -185,7 +186,8 @@ def AdEx(
     `alpha` adds a synaptic current. With peak = threshold it is Norse's `LIFAdEx`, whose input counts 1 - beta times.
     """
     i = alpha * i + x
-    v, w = where(s > 0, v_reset, v), w + b * s
+    r = detach(s)
+    v, w = v * (1 - r) + v_reset * r, w + b * s
     away = delta * exp(min((v - threshold) / delta, 5)) - w
     v, w = beta * v + (1 - beta) * away + i, rho * w + (1 - rho) * a * v
     return i, v, w, spike(v - peak, peak)
@@ -221,7 +223,8 @@ def QIF(v, s, x, *, a=0.2, critical=0.5, threshold=1.0, v_reset=0.0):
     Ermentrout & Kopell 1986; Latham et al. 2000; by Euler's method. Below -critical the parabola goes on as a straight
     line, so that strong inhibition does not overshoot into a spike. A constant input above a * critical^2 / 4 fires.
     """
-    v = where(s > 0, v_reset, v)
+    r = detach(s)
+    v = v * (1 - r) + v_reset * r
     v = v + a * max(v, -critical) * (v - critical) + x
     return v, spike(v - threshold, threshold)
 
@@ -236,7 +239,8 @@ def Izhikevich(v, u, s, x, *, a=0.02, b=0.2, c=-65.0, d=8.0, threshold=30.0, gai
     Izhikevich 2003, with the steps of his program: 1 ms, of two halves for v. The state holds v + 65 and u + 65 b, so
     that it starts from 0 where his does. Input counts in his units at gain = 1; v is kept above -95 mV.
     """
-    v, u = where(s > 0, c + 65, v), u + d * s
+    r = detach(s)
+    v, u = v * (1 - r) + (c + 65) * r, u + d * s
     v = max(v, -30)
     v = v + 0.5 * (0.04 * (v - 65) ** 2 + 5 * (v - 65) + 140 - (u - 65 * b) + gain * x)
     v = v + 0.5 * (0.04 * (v - 65) ** 2 + 5 * (v - 65) + 140 - (u - 65 * b) + gain * x)

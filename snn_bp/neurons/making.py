@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints, overload
 
+from torch.nn import ParameterDict
+
 from snn_bp.equations.arithmetic import Absent, Node, ordered, record
 from snn_bp.equations.derive import Equation, check_names
 from snn_bp.errors import SnnError, nearest, shown
@@ -189,6 +191,7 @@ def neuron_of(
     states = tuple(each for each in before if each not in ("s", "x"))
     check_names((*states, *parameters), name)
     reserved = [each for each in (*states, *parameters) if hasattr(Neuron, each) or each in Neuron.__annotations__]
+    reserved += [each for each in parameters if hasattr(ParameterDict, each)]  # where what is learned lies
     if reserved:
         raise SnnError(f"{name}: {reserved[0]!r} is no name for a state or parameter of a neuron. Give it another.")
     hints = _hints(step)
