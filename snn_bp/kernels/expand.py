@@ -71,7 +71,7 @@ class Form:
 
 
 def marked(name: str) -> str:
-    """A name as it stands in a kernel: no other name there ends in this mark, so that a state may be called `spikes`."""
+    """A name as it stands in a kernel: no name of the kernel's own ends so, and a state may be called `spikes`."""
     return name if name in ("s", "x") else f"{name}_"
 
 

@@ -205,8 +205,8 @@ def check_learned(neuron: Neuron, learn: tuple[str, ...]) -> None:
         if kind.symbol(name) in equation.parameters and kind.symbol(name) not in equation.learnable:
             others = ", ".join(each for each in known if kind.symbol(each) in equation.learnable)
             raise SnnError(
-                f"{type(neuron).__name__}: cannot learn {name!r}, which stands in conditions or in detach(...) alone: no "
-                f"gradient reaches it. It can learn: {others}."
+                f"{type(neuron).__name__}: cannot learn {name!r}, which stands in conditions or in detach(...) alone: "
+                f"no gradient reaches it. It can learn: {others}."
             )
 
 
