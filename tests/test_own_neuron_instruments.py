@@ -11,6 +11,7 @@ from catalogue import assert_near, assert_same
 from snn_bp import (
     LI,
     LIF,
+    AdEx,
     BatchNorm,
     CountCrossEntropy,
     Dense,
@@ -34,7 +35,7 @@ from snn_bp.instruments.unroll import Variant, unroll
 from snn_bp.kernels import use_backend
 from snn_bp.model.activity import threshold_name
 from snn_bp.model.start import start_alive
-from snn_bp.neurons import neuron
+from snn_bp.neurons import library, neuron
 from snn_bp.reports.plots import surrogate_window
 from snn_bp.runs.evaluation import layer_activity
 from snn_bp.runs.experiment import override
@@ -115,6 +116,9 @@ def Late(v, held, x):
 
 
 OWN = {kind.__name__: kind for kind in (AdLIF, TwoCompartment, Graded)}
+LIBRARY = tuple(
+    kind() for kind in vars(library).values() if isinstance(kind, type) and kind.__module__ == library.__name__
+)
 SPIKING = (AdLIF(), TwoCompartment(), Graded(), Refractory(), Inside())
 
 
@@ -250,6 +254,27 @@ def test_remedies_change_parameters_that_the_neuron_has_under_their_own_names(x)
 
     (advice, changes), _ = advised(AdLIF(), x, calm, normed=True)
     assert "Raise its threshold" in advice and changes[0].startswith("model.2.threshold=")
+
+
+def test_a_threshold_that_is_not_counted_from_rest_moves_by_as_much_as_is_missing(x):
+    @neuron(positive=("height",))
+    def Shifted(v, s, x, *, leak=0.1, rest=-65.0, peak=-20.0, height=45.0):
+        v = v + leak * (-v) + x - height * detach(s)
+        return v, spike(v + rest - peak, height)
+
+    (advice, changes), model = advised(Shifted(), x, wake, normed=True)
+
+    assert "from rest, and its peak is 45 from rest. Lower the peak" in advice and changes[0].startswith(
+        "model.2.peak="
+    )
+    changed, _ = override(Experiment(runs.DIGITS, model, Train()), list(changes), own_kinds={"Shifted": Shifted})
+    assert -65 < changed.model[2].peak < -55  # potentials are some 5 from rest
+
+
+def test_a_decay_of_a_state_that_is_absent_is_not_raised(x):
+    (advice, changes), _ = advised(AdEx(beta=0.5), x, remember)
+
+    assert advice == "Raise its decays (beta, rho)." and changes == ("model.1.beta=0.838",)
 
 
 def test_remedies_do_not_speak_of_what_a_neuron_has_not(x):
@@ -501,6 +526,21 @@ def test_eprop_filters_as_a_linear_readout_of_ones_own_does(error, x):
 
     found, wanted = eprop(network, x, TARGETS, LOSS, error=error), bptt(network, x, error)
 
+    for name in found:
+        assert_near(share=1e-12, **{name.replace(".", "_"): (found[name], wanted[name])})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("own", LIBRARY, ids=repr)
+def test_neurons_of_the_library_pass_finite_differences_and_eprop_is_bptt_behind_a_readout(own, x):
+    network = made(Dense(6), own, Dense(4), LI(beta=0.9))
+    with use_backend("reference"):
+        start_alive(network, x)
+
+    rows = differences(network, x[:8], TARGETS, LOSS, directions=1, seed=0)
+    found, wanted = eprop(network, x, TARGETS, LOSS), bptt(network, x, "step")
+
+    assert all(row.conclusive and row.within(SMOOTH_LIMIT) for row in rows), rows
     for name in found:
         assert_near(share=1e-12, **{name.replace(".", "_"): (found[name], wanted[name])})
 

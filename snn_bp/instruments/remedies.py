@@ -33,8 +33,9 @@ def wake(layer: LayerTrace, trace: Trace) -> Remedy:
         return Remedy(advice, _with_norms(trace.model, layer.path))
     size, name = _digits(float(_driven(layer).float().square().mean().sqrt())), threshold_name(layer.neuron)
     if name and 0 < size < _threshold(layer):
-        advice = f"Behind its BatchNorm potentials are about {size:g}, and its {name} is {_threshold(layer):g}."
-        return Remedy(f"{advice} Lower the {name}.", _change(layer, trace, name, size))
+        lower, at_rest = _moved(layer, name, size)
+        where = f"potentials are about {size:g}{at_rest}, and its {name} is {_threshold(layer):g}{at_rest}"
+        return Remedy(f"Behind its BatchNorm {where}. Lower the {name}.", _change(layer, trace, name, lower))
     return Remedy("Its BatchNorm gives it next to nothing: raise the norm's scale, or train it anew with a lower rate.")
 
 
@@ -47,7 +48,7 @@ def calm(layer: LayerTrace, trace: Trace) -> Remedy:
     driven = layer.inputs if is_leaky(layer.neuron) else _driven(layer)
     rise = max(2 * _threshold(layer), float(driven.float().square().mean().sqrt()) * 2)
     advice = f"Raise its {name}, or set train.rates=RateBounds(upper=0.5)."
-    return Remedy(advice, _change(layer, trace, name, _digits(rise)))
+    return Remedy(advice, _change(layer, trace, name, _moved(layer, name, _digits(rise))[0]))
 
 
 def widen(layer: LayerTrace, trace: Trace) -> Remedy:
@@ -150,9 +151,19 @@ def _driven(layer: LayerTrace) -> torch.Tensor:
     return layer.distances + layer.scale
 
 
+def _moved(layer: LayerTrace, name: str, distance: float) -> tuple[float, str]:
+    """The threshold at which the neuron's is so far from rest, and words for a rest that is not at 0."""
+    now, away = float(torch.as_tensor(getattr(layer.neuron, name)).float().mean()), _threshold(layer)
+    if is_leaky(layer.neuron) or math.isclose(now, away, rel_tol=1e-5):
+        return distance, ""
+    return _digits(now + distance - away), " from rest"
+
+
 def _decays(neuron: Neuron) -> list[str]:
-    """The parameters that are decays."""
-    return [name for name, within in type(neuron).kind.ranges.items() if within == "decay"]
+    """The parameters that are decays, of states that the neuron has."""
+    kind = type(neuron).kind
+    absent = {name for name in kind.optional.values() if getattr(neuron, name) == 0.0}
+    return [name for name, within in kind.ranges.items() if within == "decay" and name not in absent]
 
 
 def _longer(neuron: Neuron) -> list[str]:
@@ -177,7 +188,7 @@ def _change(layer: LayerTrace, trace: Trace, name: str, number: float) -> tuple[
 
 def _digits(number: float, *, up: bool = False) -> float:
     """Two digits of a number that is meant as a proposal; `up` keeps those behind the nines of a decay."""
-    if number <= 0 or not math.isfinite(number):
+    if number == 0 or not math.isfinite(number):
         return number
     return round(number, 3) if up else float(f"{number:.1e}")
 

@@ -70,14 +70,18 @@ def height_of(surrogate: Surrogate, theta: Tensor) -> Tensor:
 
 
 def threshold_name(neuron: Neuron) -> str | None:
-    """The parameter that is the neuron's threshold: what its first spike is counted in, or what is taken off there."""
+    """The parameter that is the neuron's threshold: what its first spike takes off, or is counted in."""
     equation, kind = neuron.equation, type(neuron).kind
     spikes = [node for node in ordered([*equation.new, *filter(None, [equation.out])]) if node.op == "spike"]
     if not spikes:
         return None
     distance, scale = spikes[0].args
-    taken = [distance.args[1]] if distance.op == "-" else []
-    found = [node.name for node in (scale, *taken) if node.op == "argument" and node.name in equation.parameters]
+    taken = []
+    while distance.op in ("+", "-"):
+        taken += [distance.args[1].name] * (distance.op == "-")
+        distance = distance.args[0]
+    wanted = [scale.name] if scale.name and scale.name in taken else [*taken, scale.name]
+    found = [name for name in wanted if name in equation.parameters]
     return next((name for name in kind.numbers if kind.symbol(name) in found[:1]), None)
 
 
