@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import runs
 import torch
@@ -23,6 +25,7 @@ from snn_bp import (
     Run,
     SnnError,
     Tau,
+    predict,
     resume,
     start_alive,
     train,
@@ -419,3 +422,121 @@ def test_a_neuron_that_a_copy_would_not_have_is_refused(case, tmp_path):
 
     with pytest.raises(SnnError, match=told):
         to_json(read_file(file))
+
+
+SMALL = '''"""A small experiment with a neuron of its own."""
+from snn_bp import Data, Dense, Experiment, Flatten, Spiking, Train, main
+from snn_bp import LI, BatchNorm, MembraneCrossEntropy
+{source}
+
+experiment = Experiment(
+    Data("digits", step_ms=104, steps=3, downsample=2, batch=64),
+    (Flatten(), Dense(12), BatchNorm(), Spiking(Lab(beta=0.8), learn=("beta",)), Dense(10), LI(beta=0.9)),
+    Train(epochs=1, lr=5e-3, loss=MembraneCrossEntropy()),
+)
+if __name__ == "__main__":
+    main(experiment)
+'''
+KIND = '''from snn_bp.equations.arithmetic import detach, spike
+from snn_bp.neurons import neuron
+
+
+@neuron(decays=("beta", "rho"))
+def Lab(v, w, s, x, *, beta, rho=0.9, b=0.2):
+    """LIF with an adaptation."""
+    w = rho * w + b * s
+    v = beta * v * (1 - detach(s)) + x - w
+    return v, w, spike(v - 1)
+'''
+LOOKS = """
+import json, sys
+from snn_bp import Run, check_gradients, compare, diagnose, evaluate, predict, report, trace
+run = Run(sys.argv[1])
+network, dataset, loss = run.network(), run.dataset(), run.experiment.train_at_step().loss
+x, targets = dataset.batch("validation", dataset.batches("validation")[0][:4])
+seen = trace(network, x, targets, loss=loss)
+found = {
+    "same": evaluate(run).record() == run.results()["test"],
+    "spikes": evaluate(run).spikes,
+    "doctor": [str(each) for each in diagnose(run).findings],
+    "layers": [layer.name for layer in seen.layers],
+    "gradients": check_gradients(network, x, targets, loss=loss).ok,
+    "page": report(run).read_text().count("<math>"),
+    "groups": len(compare([run]).groups),
+    "own": type(network.layers[3].neuron).__module__.startswith("snn_bp_code_"),
+}
+print(json.dumps(found))
+"""
+
+
+def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    """A process of Python; raises with what it said where it fails."""
+    done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["in the file", "in a file beside it"])
+def test_a_program_trains_and_a_fresh_process_looks_at_the_run(where, tmp_path):
+    source = KIND if where == "in the file" else "from kinds import Lab"
+    (tmp_path / "small.py").write_text(SMALL.format(source=source))
+    (tmp_path / "kinds.py").write_text(KIND)
+    python("small.py", "--out", "run", "train.lr=4e-3", "model.3.neuron.b=0.3", cwd=tmp_path)
+    (tmp_path / "small.py").unlink()
+    (tmp_path / "kinds.py").unlink()
+
+    found = json.loads(python("-c", LOOKS, "run", cwd=tmp_path).stdout.splitlines()[-1])
+
+    file = "small.py" if where == "in the file" else "kinds.py"
+    layer = json_of(tmp_path / "run/experiment.json")["model"][3]
+    assert layer["neuron"] == {"is": f"{file}:Lab", "beta": 0.8, "rho": 0.9, "b": 0.3}
+    assert found["same"] and found["gradients"] and found["own"] and found["groups"] == 1
+    assert list(found["spikes"]) == [name for name in found["layers"] if "Lab" in name]
+    assert found["page"] >= 18  # nine lines, left and right
+    assert not [each for each in found["doctor"] if "gradient" in each]
+
+
+@pytest.mark.slow
+def test_cells_of_a_notebook_define_a_neuron():
+    program = f"""
+import sys
+main = sys.modules["__main__"]
+main.In = ["", "JUMP = 0.3", {KIND.replace("b=0.2", "b=JUMP")!r}]
+for number, cell in enumerate(main.In):
+    exec(compile(cell, f"<cell {{number}}>", "exec"), vars(main))
+from snn_bp.runs.experiment import to_json
+from snn_bp.runs.own_code import Code
+print(to_json(Lab(beta=0.5)), sorted(Code.of((Lab(beta=0.5),)).hashes))
+"""
+
+    done = python("-c", program, cwd=Path.cwd())
+
+    assert done.stdout.strip() == (
+        "{'is': 'notebook.py:Lab', 'beta': 0.5, 'rho': 0.9, 'b': 0.3} "
+        "['notebook.py:JUMP', 'notebook.py:Lab', 'notebook.py:detach, spike', 'notebook.py:neuron']"
+    )
+
+
+@pytest.mark.slow
+def test_a_neuron_typed_at_a_prompt_runs_and_is_refused_by_name_in_a_run():
+    program = f"{KIND}\nimport torch\nfrom snn_bp import simulate\nfrom snn_bp.runs.own_code import Code\n"
+    program += "print(simulate(Lab(beta=0.5), torch.ones(3, 1, 1))[0].shape)\nCode.of((Lab(beta=0.5),))\n"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert "[3, 1, 1]" in done.stdout and "typed at a prompt" in done.stderr
+
+
+def test_a_run_predicts_with_its_own_neurons(trained, plain):
+    draw, recordings = np.random.default_rng(0), []
+    for _ in range(3):
+        events = np.zeros(300, [("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "u1")])
+        events["t"] = np.sort(draw.integers(0, 300_000, 300))
+        events["x"], events["y"], events["p"] = draw.integers(0, 34, 300), draw.integers(0, 34, 300), 1
+        recordings.append(events)
+
+    said = predict(trained, recordings)
+
+    assert said.scores.shape == (3, 10) and torch.isfinite(said.scores).all()
+    assert predict(trained, recordings[1:2]).scores.allclose(said.scores[1:2], rtol=1e-5)

@@ -36,12 +36,24 @@ from snn_bp import (
 )
 from snn_bp import train as train_run
 from snn_bp.data import Dataset, load
+from snn_bp.equations.arithmetic import detach, spike
 from snn_bp.files import write_json
+from snn_bp.neurons import neuron
 from snn_bp.runs.provenance import machine, version
 from snn_bp.trainer import memory
 
 RESULTS = Path(__file__).parents[1] / "results" / "memory.json"
 NEURON = LIF(beta=0.9, reset="zero")
+
+
+@neuron(decays=("beta", "rho"))
+def Adaptive(v, w, s, x, *, beta=0.9, rho=0.95, a=0.1, b=0.2):
+    """Two states, of which a backward pass needs every step."""
+    w = rho * w + a * v + b * s
+    v = beta * v * (1 - detach(s)) + x - w
+    return v, w, spike(v - 1)
+
+
 END = (Dense(10), BatchNorm(), NEURON)
 TRAIN = Train(epochs=1)
 
@@ -59,6 +71,9 @@ CASES = {
     "adaptive": digits(Flatten(), Dense(512), ALIF(beta=0.9, rho=0.99, kappa=0.1), Dense(10), LI(beta=0.9)),
     "recurrent": digits(Flatten(), Dense(512), Recurrent(NEURON), Dense(10), NEURON),
     "recurrent, norms": digits(Flatten(), Dense(256), BatchNorm(), Recurrent(NEURON), *END),
+    "own": digits(Flatten(), Dense(512), Adaptive(), Dense(10), LI(beta=0.9)),
+    "own, norms": digits(Flatten(), Dense(512), BatchNorm(), Adaptive(), *END),
+    "own, recurrent": digits(Flatten(), Dense(512), Recurrent(Adaptive()), Dense(10), NEURON),
     "convolutions": digits(
         *(Conv(16, 5, padding=2), NEURON, Pool(2), Conv(32, 3, padding=1), NEURON, Pool(2), Flatten()),
         *(Dense(10), NEURON), steps=40,

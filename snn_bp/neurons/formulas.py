@@ -110,6 +110,8 @@ def write(term: Term, notation: Notation, least: int = 0) -> str:
         return notation.brackets % text if term.number < 0 and least > 1 else text
     form, rank, needed = notation.operations[term.op]
     parts = [write(part, notation, rank) for part, rank in zip(term.parts, needed, strict=False)]
+    if term.op == "where" and notation is not TEXT:  # value, condition, other value
+        parts[:2] = parts[1::-1]
     if term.op == "power":
         parts.append(notation.number(_short(term.number)))
     text = form % tuple(parts)
@@ -235,7 +237,7 @@ LATEX = Notation(
         "sqrt": (r"\sqrt{%s}", 5, (0,)), "abs": (r"\left|%s\right|", 5, (0,)),
         "detach": (r"\overline{%s}", 5, (0,)), "sign": (r"\mathrm{sign}\left(%s\right)", 5, (0,)),
         "min": (r"\min\left(%s, %s\right)", 5, (0, 0)), "max": (r"\max\left(%s, %s\right)", 5, (0, 0)),
-        "where": (r"\mathrm{where}\left(%s, %s, %s\right)", 5, (0, 0, 0)),
+        "where": (r"\begin{cases} %s & \text{if } %s \\ %s & \text{else} \end{cases}", 1, (0, 0, 0)),
     },
 )  # fmt: skip
 
@@ -250,7 +252,7 @@ def _mathml_operations() -> Written:
 
     return {
         **{sign: (between % text, 0, (1, 1)) for sign, text in signs.items()},
-        **{name: called(f"<mi>{name}</mi>", _COUNTS.get(name, 1)) for name in ("exp", "sign", "min", "max", "where")},
+        **{name: called(f"<mi>{name}</mi>", _COUNTS.get(name, 1)) for name in ("exp", "sign", "min", "max")},
         "+": (between % "+", 1, (1, 1)), "-": (between % "−", 1, (1, 2)),
         "neg": ("<mrow><mo>−</mo>%s</mrow>", 1, (2,)), "*": ('<mrow>%s<mspace width="0.17em"/>%s</mrow>', 2, (2, 2)),
         "/": ("<mfrac>%s%s</mfrac>", 4, (0, 0)), "power": ("<msup>%s%s</msup>", 4, (5,)),
@@ -258,6 +260,10 @@ def _mathml_operations() -> Written:
         "total": ("<mrow><munder><mo>∑</mo><mi>t</mi></munder>%s</mrow>", 2, (2,)),
         "holds": ("<mrow><mo>[</mo>%s<mo>]</mo></mrow>", 5, (0,)), "spike": called("<mi>H</mi>"),
         "slope": called("<msup><mi>σ</mi><mo>′</mo></msup>"), "sqrt": ("<msqrt>%s</msqrt>", 5, (0,)),
+        "where": (
+            "<mrow><mo>{</mo><mtable><mtr><mtd>%s</mtd><mtd><mtext>if&#160;</mtext>%s</mtd></mtr>"
+            "<mtr><mtd>%s</mtd><mtd><mtext>else</mtext></mtd></mtr></mtable></mrow>", 1, (0, 0, 0),
+        ),
         "abs": ("<mrow><mo>|</mo>%s<mo>|</mo></mrow>", 5, (0,)), "detach": ("<mover>%s<mo>¯</mo></mover>", 5, (0,)),
     }  # fmt: skip
 
