@@ -124,11 +124,11 @@ def _distances(neurons: Neurons, x: Tensor, values: tuple[Tensor, ...]) -> tuple
 
     neuron, recurrence = neurons.neuron, neurons.recurrence
     advance, state = torch_advance(neuron.equation, neurons.surrogate, spike=spike), first_state(neuron, x, None)
-    distances, scales = [], []
-    for x_t in x.unbind(0):
+    distances, scales = torch.empty_like(x), []
+    for t, x_t in enumerate(x.unbind(0)):
         current = x_t if recurrence is None else x_t + recurrence(state[-1])
         found.clear()
         state = whole(advance(*state, current, *values), current)
-        distances.append(found[0][0].expand(current.shape))
+        distances[t] = found[0][0]
         scales.append(found[0][1])
-    return torch.stack(distances), one_scale(scales)
+    return distances, one_scale(scales)

@@ -96,50 +96,51 @@ def _scale_fronts(network: Network, found: dict[Path, LayerAt], x: Tensor, sprea
 def _size(layer: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
     """How far the free membrane of a layer of neurons fluctuates under `x`, in thresholds."""
     if not is_leaky(neuron_of(layer)):
-        free = _response(layer, x)
-        return (free if mask is None else free[mask]).square().mean().sqrt()
+        return _response(layer, x, mask)
     values = coefficients(neuron_of(layer))
     free, _ = simulate(LI(alpha=values["alpha"], beta=values["beta"]), x)
     free = free if mask is None else free[mask]
     return (free / torch.as_tensor(values["theta"], dtype=x.dtype, device=x.device)).square().mean().sqrt()
 
 
-def _response(neurons: Any, x: Tensor) -> Tensor:
+def _response(neurons: Any, x: Tensor, mask: Tensor | None) -> Tensor:
     """How far `x` moves a membrane from its course without input, in thresholds: its linear response, and no spike is
     fired, or left out, that would not be without input."""
-    neuron, x, fired = neurons.neuron, x.double(), []
-    values = tuple(parameters_of(neuron, x, neurons.parameters_now()).values())
+    neuron, still = neurons.neuron, x[:1, :1].double()
+    values = tuple(parameters_of(neuron, still, neurons.parameters_now()).values())
+    found: list[tuple[Tensor, Tensor]] = []  # distance and scale of each spike of a step
+    fired: list[Tensor] = []
 
-    def course(x: Tensor, spike: Callable[[Tensor, Tensor], Tensor]) -> list[tuple[Tensor, Tensor]]:
-        found: list[tuple[Tensor, Tensor]] = []
-
-        def noted(u: Tensor, scale: Tensor) -> Tensor:
-            found.append((u, scale))
-            return spike(u, scale)
-
-        advance = torch_advance(neuron.equation, neurons.surrogate, spike=noted)
-        state, first = first_state(neuron, x, None), []
-        for x_t in x.unbind(0):
-            found.clear()
-            state = whole(advance(*state, x_t, *values), x_t)
-            first.append(found[0])
-        return first
-
-    def fire(u: Tensor, _: Tensor) -> Tensor:
+    def fire(u: Tensor, scale: Tensor) -> Tensor:
+        found.append((u, scale))
         fired.append((u > 0).to(u.dtype))
         return fired[-1]
 
-    silence = course(torch.zeros_like(x), fire)
-    spikes = iter(fired)
-    moved = course(x * SMALL, lambda u, _: next(spikes))
-    pairs = zip(moved, silence, strict=True)
-    response = torch.stack([((u - still) / scale).expand_as(x[0]) for (u, _), (still, scale) in pairs]) / SMALL
-    if not torch.isfinite(response).all():
+    def repeat(u: Tensor, scale: Tensor) -> Tensor:
+        found.append((u, scale))
+        return fired[len(found) - 1]
+
+    def first(advance: Callable, state: tuple[Tensor, ...], x_t: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        found.clear()
+        return whole(advance(*state, x_t, *values), x_t), *found[0]
+
+    alone, moved = (torch_advance(neuron.equation, neurons.surrogate, spike=each) for each in (fire, repeat))
+    at_rest, state = first_state(neuron, still, None), first_state(neuron, x[:1].double(), None)
+    total, count = still.new_zeros(()), 0
+    for t, x_t in enumerate(x.unbind(0)):
+        fired.clear()
+        at_rest, u, scale = first(alone, at_rest, torch.zeros_like(still[0]))
+        state, v, _ = first(moved, state, x_t.double() * SMALL)
+        response = ((v - u) / scale / SMALL).expand_as(x_t)
+        response = response if mask is None else response[mask[t]]
+        total, count = total + response.square().sum(), count + response.numel()
+    size = (total / max(1, count)).sqrt()
+    if not torch.isfinite(size):
         raise SnnError(
             f"start_alive: {neuron} does not stay finite by itself, so the scale of its weights cannot be found. Put "
             "BatchNorm() in front of it."
         )
-    return response
+    return size.to(x.dtype)
 
 
 def fronts(network: Network) -> dict[Path, LayerAt]:

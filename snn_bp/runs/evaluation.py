@@ -17,7 +17,7 @@ from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.model.operations import fan_out, why_uncounted
 from snn_bp.model.operations import operations as operations_of
 from snn_bp.model.targets import Targets
-from snn_bp.neurons import is_spiking
+from snn_bp.neurons import is_binary, is_spiking
 from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
 from snn_bp.runs.interval import ratio_interval, wilson_interval
@@ -166,7 +166,7 @@ def layer_activity(network: Network, x: Tensor, mask: Tensor | None = None) -> l
             slopes, height = slopes_and_height(layer, *threshold_distances(layer, entering, potentials, spikes))
             counts = spikes_in(neuron_of(layer), spikes.float())
             counts = counts.flatten(0, 1) if mask is None else counts[mask]
-            fired = (counts != 0).to(counts.dtype).mean(0)
+            fired = None if is_binary(neuron_of(layer)) else (counts != 0).to(counts.dtype).mean(0)
             activity = Activity.of(counts.mean(0), slopes if mask is None else slopes[mask], height, fired=fired)
             rows.append({"layer": network.name(part.path), **activity._asdict()})
     network.train(was_training)

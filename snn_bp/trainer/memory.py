@@ -16,7 +16,8 @@ from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import LayerAt, every_part, parts_of
 from snn_bp.model.modules import Shape
-from snn_bp.model.network import Network
+from snn_bp.model.network import Network, neuron_of
+from snn_bp.neurons import is_leaky
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runtime.capacity import available, is_checked, size
 
@@ -69,7 +70,7 @@ def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
     probed = rows * min(1.0, PROBED / data.batch) * _FLOAT
     traced = rows * min(1.0, TRACED / data.batch) * _FLOAT
     looking = max(
-        probed * (2 * sizes.neurons + 6.5 * sizes.largest + inputs),
+        probed * (2 * sizes.neurons + 6.5 * sizes.largest + 3 * sizes.largest_own + inputs),
         traced * (24 * sizes.neurons + 2 * inputs),
         rows * _FLOAT * ((3.5 if sizes.starts_dense else 2.5) * inputs + 4.5 * sizes.largest),
     )
@@ -113,6 +114,7 @@ class _Sizes:
     passed: int = 0  # what pools, dropouts, delays and joints give on
     floats: int = 0  # an input whose first layer wants floats instead of bytes
     largest: int = 0
+    largest_own: int = 0  # neurons outside the leaky family, which run once more for how far they are from threshold
     largest_normed: int = 0
     largest_passed: int = 0
     starts_dense: bool = False
@@ -140,10 +142,14 @@ class _Sizes:
         self.largest = max(self.largest, count)
         if part.role == "neurons":
             self.neurons += count
+            neuron, kept = neuron_of(part.layer), 1  # values of each step that a backward pass needs
+            if not is_leaky(neuron):
+                kept = max(1, len(neuron.equation.saved(tuple(part.layer.learned))))
+                self.largest_own = max(self.largest_own, count)
             if behind_dense:
-                self.chained += count
+                self.chained += count * kept
             elif part.layer.recurrence is not None:
-                self.recurrent += count
+                self.recurrent += count * (1 + kept) // 2
             else:
                 self.normed += count
                 self.largest_normed = max(self.largest_normed, count)
