@@ -9,7 +9,7 @@ from catalogue import assert_near, assert_same
 from own_neurons import OWN, Everything, Graded, NoNumbers, ResetAtOnce, TwoTraces, any_state
 from test_simulate import ROUNDING, forward_and_back, parameters_of
 
-from snn_bp import SnnError
+from snn_bp import ALIF, SnnError, simulate
 from snn_bp.equations.arithmetic import spike
 from snn_bp.kernels.reference import torch_advance
 from snn_bp.neurons import neuron
@@ -57,6 +57,23 @@ def test_torch_finds_no_fault_in_the_operator_of_a_neuron_of_ones_own(neuron, no
         torch.ops.snn_bp.neuron.default,
         (x, state, values, equation.key, "ATan", 2.0, "threshold", ",".join(equation.parameters), ",".join(kept)),
     )
+
+
+@pytest.mark.parametrize("neuron", (ALIF(beta=0.9, rho=0.8, kappa=0.3), ResetAtOnce(), TwoTraces()), ids=repr)
+def test_torch_compile_takes_a_neuron_whole_that_nothing_ran_before(neuron, noise):
+    torch.compiler.reset()  # what an earlier test compiled
+
+    def function(x):
+        out, _, v = simulate(neuron, 0.5 * x, potentials=True)
+        return out + 0.1 * v
+
+    x = noise(7, 3, 5, dtype=torch.float64).requires_grad_()
+    out = torch.compile(function, fullgraph=True, backend="aot_eager")(x)
+    gradient = torch.autograd.grad(out.square().sum(), x)[0]
+
+    wanted = function(x)
+    assert_same(out=(out, wanted))
+    assert_near(x=(gradient, torch.autograd.grad(wanted.square().sum(), x)[0]), share=ROUNDING)
 
 
 @neuron

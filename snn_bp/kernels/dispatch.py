@@ -11,7 +11,7 @@ from snn_bp.errors import check_choice, check_flag
 from snn_bp.kernels.arguments import check_input, first_state, parameters_of
 from snn_bp.kernels.around import PLAIN, is_plain, is_transformed, is_watched
 from snn_bp.kernels.layout import CHANNELS_FIRST, CHANNELS_LAST, lies_channels_last, permuted
-from snn_bp.kernels.operator import is_compiled, run_differentiable, run_neuron
+from snn_bp.kernels.operator import is_compiled, run_differentiable, run_neuron, words_of
 from snn_bp.kernels.operator import neuron as compiled_neuron
 from snn_bp.kernels.reference import simulate_reference
 from snn_bp.kernels.state import state_of
@@ -72,19 +72,17 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
         out, v, last = simulate_reference(y, first, given, equation, surrogate)
     else:
         graded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (y, *first, *given))
-        wanted = tuple(name for name, value in zip(values, given, strict=True) if graded and value.requires_grad)
-        kept = list(equation.saved(wanted)) if graded else []
-        if equation.potential not in kept and (potentials or not equation.spiking or (graded and not kept)):
-            kept.append(equation.potential)
+        wanted = ",".join(name for name, value in zip(values, given, strict=True) if graded and value.requires_grad)
+        key, kept = words_of(equation, wanted, graded, potentials)
         # an operator where something looks on: its first call loads torch's compiler, and every call takes longer
         run: Callable = compiled_neuron
         if is_plain(y, *first, *given):
             run = run_differentiable if graded else run_neuron
         spikes, *others = run(
-            y, list(first), list(given), equation.key, surrogate.shape, float(surrogate.slope), surrogate.per,
-            ",".join(wanted), ",".join(kept),
+            y, list(first), list(given), key, surrogate.shape, float(surrogate.slope), surrogate.per,
+            wanted, kept,
         )  # fmt: skip
-        traces = [name for name in kept if name != "x"]
+        traces = [name for name in kept.split(",") if name not in ("x", "")]
         last = others[len(traces) :]
         v = others[traces.index(equation.potential)] if equation.potential in traces else y[:0]
         out = spikes if equation.spiking else v

@@ -37,6 +37,19 @@ def form_of(key: str, wanted: str, kept: str) -> Form:
     return Form(Equation.of_key(key), *(tuple(filter(None, names.split(","))) for names in (wanted, kept)))
 
 
+def words_of(equation: Equation, wanted: str, graded: bool, potentials: bool) -> tuple[str, str]:
+    """The key of an equation, and what is kept of every step: what a backward pass needs, and the potential.
+
+    The potential is kept where it is given out, or where a backward pass needs nothing else.
+    """
+    kept = equation.saved(tuple(filter(None, wanted.split(",")))) if graded else ()
+    shown = potentials or not equation.spiking or (graded and not kept)
+    return equation.key, ",".join(dict.fromkeys((*kept, equation.potential)) if shown else kept)
+
+
+words_of._dynamo_marked_constant = True  # type: ignore[attr-defined] - torch.compile calls it, and reads no line of it
+
+
 def run_neuron(
     x: Tensor, state: Sequence[Tensor], values: Sequence[Tensor],
     key: str, shape: str, slope: float, per: str, wanted: str, kept: str,

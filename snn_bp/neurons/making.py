@@ -136,6 +136,7 @@ class Neuron:
                 value = as_numbers(name_of, name, value)
                 object.__setattr__(self, name, value)
                 check_range(name_of, name, value, kind.ranges[name], default)
+        _ = self.equation  # recorded now: torch.compile, which may be first to ask for it, cannot
 
 
 @overload

@@ -12,7 +12,7 @@ from torch import Tensor
 from snn_bp.kernels.arguments import first_state, parameters_of
 from snn_bp.kernels.around import check_backward, first_derivatives, is_plain
 from snn_bp.kernels.gpu import neuron as gpu_neuron
-from snn_bp.kernels.operator import EQUATION, TENSORS, form_of
+from snn_bp.kernels.operator import EQUATION, TENSORS, form_of, words_of
 from snn_bp.kernels.state import state_of
 from snn_bp.neurons import Neuron, State
 from snn_bp.surrogates import SlopeOf, Surrogate
@@ -42,18 +42,17 @@ def simulate_recurrent_gpu(
     given_values = parameters_of(neuron, y, parameters)
     values = [value[0] if value.dim() else value for value in given_values.values()]
     first = first_state(neuron, y, state)
-    wanted = [n for n, value in zip(given_values, values, strict=True) if value.requires_grad]
-    kept = neuron.equation.saved(tuple(wanted))
-    kept = kept if neuron.equation.potential in kept else (*kept, neuron.equation.potential)
+    wanted = ",".join(name for name, value in zip(given_values, values, strict=True) if value.requires_grad)
+    key, kept = words_of(neuron.equation, wanted, True, True)
     constant = y.new_zeros(y.shape[2]) if bias is None else bias.to(y.dtype)
     given = (y, weight.to(y.dtype), constant, *first, *values)
-    words = ",".join(wanted), ",".join(kept)
-    equation = neuron.equation.key, surrogate.shape, float(surrogate.slope), surrogate.per, *words
+    equation = key, surrogate.shape, float(surrogate.slope), surrogate.per, wanted, kept
     if is_plain(y, *given[2:]):
         spikes, *others = _Recurrent.apply(equation, len(first), *given)
     else:
         spikes, *others = recurrent(*given[:3], list(first), values, *equation)
-    return spikes.to(x.dtype), state_of(neuron, others[len(kept) :]), others[kept.index(neuron.equation.potential)]
+    traces = kept.split(",")
+    return spikes.to(x.dtype), state_of(neuron, others[len(traces) :]), others[traces.index(neuron.equation.potential)]
 
 
 def _run(
