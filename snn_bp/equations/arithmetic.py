@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from snn_bp.errors import SnnError, shown
 
@@ -347,7 +347,7 @@ def _watched(step: types.CodeType) -> Iterator[None]:
         sys.setprofile(None)
 
 
-def refuse(what: str, instead: str) -> Any:
+def refuse(what: str, instead: str) -> NoReturn:
     """Raise: the step that is being recorded holds what its arithmetic does not know."""
     name = _steps[-1].co_name if _steps else "a step"
     raise SnnError(f"{name}{_line(None)}: a step has no {what.removeprefix('a ')}. Write {instead}.")

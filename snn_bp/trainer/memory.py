@@ -15,7 +15,7 @@ import torch
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import LayerAt, every_part, parts_of
-from snn_bp.model.modules import Shape
+from snn_bp.model.modules import Neurons, Shape
 from snn_bp.model.network import Network, neuron_of
 from snn_bp.neurons import is_leaky
 from snn_bp.runs.experiment import Experiment
@@ -144,7 +144,7 @@ class _Sizes:
             self.neurons += count
             neuron, kept = neuron_of(part.layer), 1  # values of each step that a backward pass needs
             if not is_leaky(neuron):
-                kept = max(1, len(neuron.equation.saved(tuple(part.layer.learned))))
+                kept = max(1, len(neuron.equation.saved(tuple(cast(Neurons, part.layer).learned))))
                 self.largest_own = max(self.largest_own, count)
             if behind_dense:
                 self.chained += count * kept
