@@ -332,6 +332,7 @@ SIGNATURES = (
     (lambda u, *, slope="steep": u, "is a number"),
     (lambda u, *, per=1.0: u, "no name for a parameter"),
     (lambda u, *, shape=1.0: u, "no name for a parameter"),
+    (lambda u, *, kind=1.0: u, "no name for a parameter"),
 )
 LINES = (
     (lambda u, *, slope=2.0: -slope * exp(-abs(u)), "nowhere above 0"),

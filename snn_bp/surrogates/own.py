@@ -153,7 +153,7 @@ def _parameters(name: str, signature: inspect.Signature) -> dict[str, Any]:
             raise SnnError(f"{name}: {str(each)!r} is no parameter of a surrogate. {written}")
         if each.default is not _NONE and not is_number(each.default):
             raise SnnError(f"{name}({each.name}={shown(each.default)}): a parameter of a surrogate is a number.")
-        if each.name == "shape" or (each.name != "slope" and hasattr(OwnSurrogate, each.name)):
+        if each.name in ("shape", "kind") or (each.name != "slope" and hasattr(OwnSurrogate, each.name)):
             raise SnnError(f"{name}: {each.name!r} is no name for a parameter of a surrogate. Give it another.")
     return {each.name: each.default for each in others}
 
