@@ -13,8 +13,10 @@ import torch
 
 from snn_bp import ALIF, LI, LIF, CubaLIF, Tau, simulate, use_backend
 from snn_bp.equations.arithmetic import detach, exp, spike, where
+from snn_bp.equations.lines import scales
 from snn_bp.kernels.reference import torch_slope
-from snn_bp.neurons import at_step, neuron, numbers_of
+from snn_bp.neurons import LIBRARY, at_step, neuron, numbers_of
+from snn_bp.neurons.formulas import TEXT, write
 from snn_bp.surrogates import FastSigmoid
 
 STEPS = 23
@@ -52,6 +54,7 @@ LEAKY = [
     ALIF(beta=0.9, rho=0.8, kappa=0.3, detach_reset=False),
     LI(beta=0.8, alpha=0.2),
 ]
+KNOWN = [kind() for kind in LIBRARY]
 OWN = [AdLIF(beta=0.9, rho=0.95), Winding(beta=0.7), Winding(beta=0.7, hard=False), SameStep()]
 
 
@@ -130,7 +133,7 @@ def test_a_readout_takes_the_error_at_its_potential():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", [*LEAKY, *OWN], ids=repr)
+@pytest.mark.parametrize("kind", [*LEAKY, *OWN, *KNOWN], ids=repr)
 def test_the_lines_compute_the_spikes_and_gradients_of_a_run(kind):
     generator = np.random.default_rng(3)
     x, error = generator.normal(0.4, 0.8, STEPS), generator.normal(0, 1, STEPS)
@@ -161,7 +164,7 @@ class No:
 
 def run_lines(equations, x, error, numbers, surrogate):
     """What the lines of the text say, step for step."""
-    scale = {float(write) for write in scale_numbers(equations, numbers)}
+    scale = set(scale_numbers(equations, numbers))
     assert len(scale) <= 1
     slope_at, theta = torch_slope(surrogate), torch.tensor([*scale, 1.0][0], dtype=torch.float64)
     names = {
@@ -197,14 +200,12 @@ def run_lines(equations, x, error, numbers, surrogate):
     return found
 
 
-def scale_numbers(equations, numbers) -> Iterator[str]:
-    from snn_bp.equations.lines import scales
-
+def scale_numbers(equations, numbers) -> Iterator[float]:
     for term in scales(equations.equation):
-        yield numbers[term.name] if term.op == "value" else term.number
+        yield eval(write(term, TEXT), dict(numbers))
 
 
-@pytest.mark.parametrize("kind", [*LEAKY, *OWN], ids=repr)
+@pytest.mark.parametrize("kind", [*LEAKY, *OWN, *KNOWN], ids=repr)
 def test_formulas_are_well_formed_and_say_no_name_twice(kind):
     equations = kind.equations()
 
