@@ -1,6 +1,6 @@
 """Does a neuron of one's own run as fast as `LIF`, for what it carries, and how much faster than a loop in torch?
 
-    python experiments/benchmarks/neurons.py                     # everything, about half an hour
+    python experiments/benchmarks/neurons.py                     # everything, a quarter of an hour
     python experiments/benchmarks/neurons.py --pairs 5 --loops 1 --only AdLIF AdEx --out /tmp/neurons.json
 
 Forward and backward of 16,384 neurons over 500 steps in single precision, one thread, all in one process and in turns:
@@ -23,11 +23,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from snn_bp import LIF, detach, exp, neuron, simulate, spike, where
 from snn_bp.files import write_json
+from snn_bp.kernels.cpu.aligned import aligned_empty
 from snn_bp.neurons import Neuron, numbers_of
 from snn_bp.runs.provenance import commit, machine, version
 
@@ -182,7 +184,8 @@ def row(own: Neuron, pull: Tensor, pairs: int, loops: int) -> dict[str, Any]:
 
 def step_of(each: Neuron, x: Tensor, pull: Tensor, forward: Callable) -> Run:
     """Forward and backward of a neuron on all steps."""
-    x = x.requires_grad_()
+    # large pages for all: whether torch's own memory has them is luck, which the ratios would show
+    x = torch.from_numpy(aligned_empty(x.numel(), np.dtype(np.float32))).view(x.shape).copy_(x).requires_grad_()
 
     def run() -> tuple[Tensor, Tensor]:
         x.grad = None
