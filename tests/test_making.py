@@ -12,12 +12,12 @@ from snn_bp.kernels import BACKENDS
 
 
 @neuron(decays=("low",))
-def Odd(spikes, out, t, s, x, *, neurons=0.5, low=0.9, bias=0.1, rate=1.0):
+def Odd(row, out, t, s, x, *, neurons=0.5, low=0.9, bias=0.1, rate=1.0):
     """States and parameters called as kernels call their own."""
-    spikes = low * spikes + x * rate
-    out = low * out + spikes + bias
+    row = low * row + x * rate
+    out = low * out + row + bias
     t = 0.2 * t + out - s
-    return spikes, out, t, spike(t - neurons)
+    return row, out, t, spike(t - neurons)
 
 
 def test_names_that_kernels_use_are_no_others(noise, coin):

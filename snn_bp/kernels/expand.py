@@ -71,7 +71,7 @@ class Form:
 
 
 def marked(name: str) -> str:
-    """A name as it stands in a kernel: no name of the kernel's own ends so, and a state may be called `spikes`."""
+    """A name as it stands in a kernel: no name of the kernel's own ends so, and a parameter may be called `bias`."""
     return name if name in ("s", "x") else f"{name}_"
 
 
