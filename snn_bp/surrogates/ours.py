@@ -15,7 +15,7 @@ Unit: TypeAlias = Literal["threshold", "potential"]
 Kinks: TypeAlias = tuple[float, ...] | Callable[..., tuple[float, ...]] | None
 
 SHAPES: dict[str, "Kind"] = {}  # ours, by their names
-TEXTS: dict[str, str] = {}  # of own shapes, by the keys of all that were made in this process
+TEXTS: dict[str, str] = {}  # texts of own shapes, by the keys of all surrogates that were made in this process
 
 
 class SlopeOf(NamedTuple):
@@ -35,7 +35,7 @@ class Kind:
     """A line of arithmetic, and what is said of it."""
 
     function: Callable[..., Any]
-    numbers: Mapping[str, Any]  # its parameters but the slope, and their defaults
+    numbers: Mapping[str, Any]  # parameters but the slope, and their defaults
     integral: Callable[..., Any] | None = None
     kinks: Kinks = None
 
@@ -53,7 +53,7 @@ class Surrogate:
     slope: Annotated[float, Within(above=0), Called("a positive number, as in ATan(slope=2.0)")]
     per: Unit = "threshold"
 
-    kind: ClassVar[Kind]  # of an own one
+    kind: ClassVar[Kind]  # an own one has it
 
     def __post_init__(self) -> None:
         check_choice("surrogate shape", self.shape, SHAPES)
