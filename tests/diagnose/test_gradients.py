@@ -29,13 +29,14 @@ from snn_bp import (
     Spiking,
     Surrogate,
 )
-from snn_bp.equations import shapes
+from snn_bp.instruments import smooth
 from snn_bp.instruments.differences import differences
 from snn_bp.instruments.gradients import SMOOTH_LIMIT, check_gradients, near_ties
 from snn_bp.instruments.smooth import at_edges
 from snn_bp.instruments.unroll import copied
 from snn_bp.kernels import reference, runs_reference
 from snn_bp.kernels.cpu import chain_shard
+from snn_bp.kernels.reference import torch_slope
 from snn_bp.model.losses import CountCrossEntropy, FirstSpike
 from snn_bp.model.start import start_alive
 from snn_bp.trainer.progress import layer_updates
@@ -84,16 +85,22 @@ def test_learned_parameters_recurrence_and_norms_have_the_gradient_of_the_smooth
 
 @pytest.mark.parametrize("detach", (True, False))
 def test_a_wrong_slope_is_found(detach, noise, monkeypatch):
-    monkeypatch.setattr(shapes, "atan", steeper_atan)
+    make_slopes_wrong(monkeypatch, by=1.0001)
 
     error = smoothed_error(two_layers(LIF(beta=0.9, reset="zero", detach_reset=detach)), noise)
 
     assert error > 1e-5
 
 
-def steeper_atan(u, slope):
-    y = real(1.5707963267948966) * slope * u  # noqa: F821 - bound as in shapes.py
-    return real(0.50005) * slope / (real(1) + y * y)  # noqa: F821
+def make_slopes_wrong(monkeypatch, *, by):
+    """Every surrogate's slope is this many times what belongs to its smooth spike."""
+
+    def wrong(surrogate):
+        slope_at = torch_slope(surrogate)
+        return lambda u, scale: by * slope_at(u, scale)
+
+    for module in (reference, smooth):
+        monkeypatch.setattr(module, "torch_slope", wrong)
 
 
 def test_a_reset_whose_gradient_is_left_out_is_found_by_differences(noise, monkeypatch):
@@ -302,17 +309,12 @@ def test_a_loss_in_single_precision_is_not_a_wrong_adjoint(loss, seed, noise):
 
 
 def test_a_wrong_slope_is_found_under_a_loss_in_single_precision(noise, monkeypatch):
-    monkeypatch.setattr(shapes, "atan", much_steeper_atan)
+    make_slopes_wrong(monkeypatch, by=1.2)
     network = two_layers(LIF(beta=0.9, reset="zero"))
 
     report = check_gradients(network, noise(6, 3, 4), TARGETS, loss=InSinglePrecision(), truncations=())
 
     assert any("finite differences" in problem for problem in report.problems)
-
-
-def much_steeper_atan(u, slope):
-    y = real(1.5707963267948966) * slope * u  # noqa: F821 - bound as in shapes.py
-    return real(0.6) * slope / (real(1) + y * y)  # noqa: F821
 
 
 def test_spikes_that_come_a_step_later_are_another_run_not_a_wrong_adjoint(noise, monkeypatch):
