@@ -42,7 +42,7 @@ LIBRARY = (
     AdEx, AdLIF, Alpha, AlphaLI, AlphaLIF, BRF, GradedLIF, Izhikevich, Lapicque, PLIF, QIF, RefractoryLIF, SEAdLIF,
     TwoCompartmentLIF,
 )  # fmt: skip
-SYMBOLS = {"alpha": 0.0, "beta": 1.0, "rho": 0.0, "kappa": 0.0, "theta": 1.0}  # of the family, where a kind has none
+SYMBOLS = {"alpha": 0.0, "beta": 1.0, "rho": 0.0, "kappa": 0.0, "theta": 1.0}  # where a kind has none
 
 
 def check_neuron(neuron: Any) -> None:

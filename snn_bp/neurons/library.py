@@ -46,13 +46,13 @@ def Lapicque(
 
 @neuron(decays=("beta",), positive=("threshold",), not_negative=("period",))
 def RefractoryLIF(v, r, s, x, *, beta=0.9, period=3.0, threshold=1.0):
-    """Leaky neuron with an absolute refractory period: for `period` steps after a spike it rests, and hears nothing.
+    """Leaky neuron with an absolute refractory period: it rests for `period` steps after a spike.
 
         r[t] = period after a spike, else r[t-1] - 1
         v[t] = 0 while r[t] > 0, else beta * v[t-1] + x[t]
 
-    Stein 1965; input during the period is lost, as in NEST's `iaf_psc_delta`. Spikes lie `period` + 1 steps apart or
-    more. `period` cannot be learned: no gradient reaches it.
+    Stein 1965; input during the period is lost, as in NEST's `iaf_psc_delta`. Spikes lie at least `period` + 1 steps
+    apart. `period` cannot be learned: no gradient reaches it.
     """
     r = where(s > 0.5, period, max(r - 1, 0))
     v = where(r > 0, 0, beta * v * (1 - detach(s)) + x)

@@ -42,7 +42,7 @@ class Kind:
     numbers: Mapping[str, Any]  # parameters that are numbers, and their defaults (`inspect.Parameter.empty`: none)
     choices: Mapping[str, tuple[Any, ...]]  # parameters that choose, and what from
     ranges: Mapping[str, Range]
-    symbols: Mapping[str, str]  # of parameters that the equation calls otherwise
+    symbols: Mapping[str, str]  # what the equation calls a parameter, where that is another name
     optional: Mapping[str, str]  # a state that is not there where a parameter is 0, and that parameter
     potential: str
     state_class: Any
@@ -170,16 +170,16 @@ def neuron(
     `nir` is a function of the parameters that says which node of NIR the neuron is (`AsNIR`); without it there is none.
     `symbols` and `state` serve the neurons of the package, which keep names that files hold.
     """
-    asked: dict[Range, Any] = {"decay": decays, "fraction": fractions, "positive": positive, "from 0": not_negative}
+    groups: dict[Range, Any] = {"decay": decays, "fraction": fractions, "positive": positive, "from 0": not_negative}
 
     def made(found: Any) -> type[Neuron]:
-        return neuron_of(found, asked, potential, symbols or {}, optional or {}, state, nir)
+        return neuron_of(found, groups, potential, symbols or {}, optional or {}, state, nir)
 
     return made if step is None else made(step)
 
 
 def neuron_of(
-    step: Any, asked: Mapping[Range, Any], potential: str | None, symbols: Mapping[str, str],
+    step: Any, groups: Mapping[Range, Any], potential: str | None, symbols: Mapping[str, str],
     optional: Mapping[str, str], state: Any, nir: Callable[..., AsNIR] | None = None,
 ) -> type[Neuron]:  # fmt: skip
     """The kind of neuron that a step describes."""
@@ -204,7 +204,7 @@ def neuron_of(
         else:
             numbers[each] = parameter.default
     ranges: dict[str, Range] = dict.fromkeys(numbers, "any")
-    for within, found in asked.items():
+    for within, found in groups.items():
         for each in (found,) if isinstance(found, str) else found:
             if each not in numbers:
                 raise SnnError(
