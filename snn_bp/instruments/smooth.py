@@ -19,7 +19,7 @@ from snn_bp.errors import SnnError, shown
 from snn_bp.instruments.quadrature import area, shape_of
 from snn_bp.kernels.reference import torch_slope
 from snn_bp.surrogates import Surrogate
-from snn_bp.surrogates.own import OwnSurrogate
+from snn_bp.surrogates.making import OwnSurrogate
 
 BESIDE = 1e-7  # so close to a kink, in units of 1 / slope, its two sides are looked at
 JUMP = 1e-4  # of the value there, and FAINT of the height: what counts as a jump
