@@ -1,9 +1,9 @@
 """Surrogate spike derivatives: what the backward pass uses in place of the step's zero or infinite derivative.
 
 Each is one line of arithmetic: nine of ours (`ours.py`), and a user's own by `@surrogate` (`making.py`). Names and
-default slopes of ours are those of `snntorch.surrogate`. Slopes count per unit of threshold, so that a network behaves the same
-when weights and threshold are scaled together; `per="potential"` counts them as snnTorch does. At threshold 1 both are
-the same.
+default slopes of ours are those of `snntorch.surrogate`. Slopes count per unit of threshold, so that a network
+behaves the same when weights and threshold are scaled together; `per="potential"` counts them as snnTorch does. At
+threshold 1 both are the same.
 """
 
 from snn_bp.surrogates.making import surrogate as surrogate
