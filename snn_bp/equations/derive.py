@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from snn_bp.equations.arithmetic import COMPARISONS, Node, ordered
+from snn_bp.equations.nodes import COMPARISONS, Node, ordered
 from snn_bp.errors import SnnError
 
 Wanted = tuple[str, ...]  # parameters whose gradients are asked for

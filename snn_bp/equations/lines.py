@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from snn_bp.equations.arithmetic import COMPARISONS, Node, ordered
 from snn_bp.equations.derive import Equation
+from snn_bp.equations.nodes import COMPARISONS, Node, ordered
 
 WHOLE = 2  # operations from which on a value that is used twice gets a line of its own
 OPPOSITE = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}

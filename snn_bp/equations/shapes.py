@@ -15,8 +15,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from snn_bp.equations.arithmetic import COMPARISONS, Node, ordered, record
+from snn_bp.equations.arithmetic import record
 from snn_bp.equations.derive import function_text
+from snn_bp.equations.nodes import COMPARISONS, Node, ordered
 from snn_bp.errors import SnnError
 
 # how a slope is counted: the derivative of the smoothed spike at a distance `u` from threshold, by the shape

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from snn_bp.equations.arithmetic import ordered
+from snn_bp.equations.nodes import ordered
 from snn_bp.kernels import first_state, parameters_of
 from snn_bp.kernels.reference import torch_advance, torch_slope, whole
 from snn_bp.model.modules import Neurons

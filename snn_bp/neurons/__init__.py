@@ -3,7 +3,7 @@
 from dataclasses import fields, replace
 from typing import Any
 
-from snn_bp.equations.arithmetic import Node
+from snn_bp.equations.nodes import Node
 from snn_bp.errors import SnnError, nearest, shown
 from snn_bp.neurons.as_nir import AsNIR as AsNIR
 from snn_bp.neurons.leaky import ALIF as ALIF

@@ -4,9 +4,9 @@ import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from snn_bp.equations.arithmetic import COMPARISONS
 from snn_bp.equations.derive import Equation
 from snn_bp.equations.lines import Line, Term, adjoint_lines, scales, step_lines
+from snn_bp.equations.nodes import COMPARISONS
 
 GREEK = {
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "zeta": "ζ", "eta": "η", "theta": "θ",

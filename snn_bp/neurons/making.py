@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, 
 
 from torch.nn import ParameterDict
 
-from snn_bp.equations.arithmetic import Absent, Node, ordered, record
+from snn_bp.equations.arithmetic import Absent, record
 from snn_bp.equations.derive import Equation, check_names
+from snn_bp.equations.nodes import Node, ordered
 from snn_bp.errors import SnnError, nearest, shown
 from snn_bp.errors.fields import check_fields
 from snn_bp.neurons.as_nir import AsNIR, check_mapping

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from snn_bp.equations.arithmetic import Node, ordered
 from snn_bp.equations.derive import Equation
+from snn_bp.equations.nodes import Node, ordered
 from snn_bp.errors import SnnError
 from snn_bp.instruments.online.blocks import OnlineBlock
 from snn_bp.kernels.reference import torch_advance, whole

@@ -32,7 +32,7 @@ inner: Any = functools.partial(cast(Any, njit), error_model="numpy", no_cpython_
 # In an adjoint a division by a constant may become a product with its inverse: gradients are not bit-equal anyway.
 ADJOINT = {"arcp"}
 SHARED = (  # modules that any kernel may be made of
-    *(f"snn_bp.equations.{name}" for name in ("arithmetic", "derive", "exponential", "shapes")),
+    *(f"snn_bp.equations.{name}" for name in ("arithmetic", "derive", "exponential", "nodes", "shapes")),
     "snn_bp.kernels.bind", "snn_bp.kernels.expand",
     *(f"snn_bp.kernels.cpu.{name}" for name in ("aligned", "compile", "llvm", "vectors")),
 )  # fmt: skip
