@@ -17,8 +17,9 @@ def bind(function: Callable, **names: Any) -> types.FunctionType:
 
 def defined(text: str, name: str, names: Mapping[str, Any]) -> types.FunctionType:
     """The function `name` of a text that `equations.derive` wrote, in which free names have the given meaning."""
-    scope = {"__name__": __name__, **names}
+    scope = dict(names)
     exec(compile(text, f"<{name}>", "exec"), scope)  # a text of ours: names, numbers and arithmetic
+    scope[name].__module__ = __name__  # not among its globals: torch's compiler would look for them here
     return scope[name]
 
 
