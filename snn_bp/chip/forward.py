@@ -214,8 +214,8 @@ class _IntegerNeurons(torch.autograd.Function):
         alpha, beta = (kept.expand(v.shape) / ONE for kept in (current_kept, voltage_kept))
         learns = any(ctx.needs_input_grad[5:8])
         equation = _equation(current=current, spiking=spiking, detach=ctx.detach)
-        wanted = equation.parameters if learns else ()
-        kept = equation.saved(wanted) or (equation.potential,)
+        learned = equation.parameters if learns else ()
+        kept = equation.saved(learned) or (equation.potential,)
         values = {"alpha": alpha, "beta": beta, "theta": threshold.expand(v.shape)}
         adjoint = run_adjoint if is_plain(potentials) else neuron_adjoint
         gx, *others = adjoint(
@@ -224,9 +224,9 @@ class _IntegerNeurons(torch.autograd.Function):
             [values[name].contiguous() for name in equation.parameters],
             [g_spikes if spiking else None, g_potentials],
             [{"i": gu, "v": gv, "s": gs}[name] for name in equation.full],
-            equation.key, surrogate.shape, float(surrogate.slope), surrogate.per, ",".join(wanted), ",".join(kept),
+            equation.key, surrogate.shape, float(surrogate.slope), surrogate.per, ",".join(learned), ",".join(kept),
         )  # fmt: skip
-        found = dict(zip((*equation.full, *wanted), others, strict=True))
+        found = dict(zip((*equation.full, *learned), others, strict=True))
         g_alpha, g_beta, g_theta = (found.get(name, torch.zeros_like(v)) for name in values)
         gi0, gv0, gs0 = (found.get(name) for name in ("i", "v", "s"))
         g_bias = gx.sum(0)

@@ -72,7 +72,7 @@ class Symbol:
         if not whole or not 1 <= abs(int(exponent)) <= HIGHEST_POWER:
             refuse(
                 f"a power of {shown(exponent)}",
-                f"a whole number up to {HIGHEST_POWER}, 0.5 or -0.5 as exponent; others by exp",
+                f"an integer up to {HIGHEST_POWER}, 0.5 or -0.5 as exponent; others by exp",
             )
         product, factor, left = None, Symbol(_number(self)), abs(int(exponent))
         while left:
@@ -242,9 +242,9 @@ _steps: list[types.CodeType] = []  # the step that is being recorded
 
 
 def record(
-    step: types.FunctionType, arguments: Iterable[str], given: Mapping[str, Any], renamed: Mapping[str, str] = {}
+    step: types.FunctionType, arguments: Iterable[str], constants: Mapping[str, Any], renamed: Mapping[str, str] = {}
 ) -> tuple[Node, ...]:
-    """What a step returns, recorded: `arguments` become symbols, `given` are passed as they are.
+    """What a step returns, recorded: `arguments` become symbols, `constants` are passed as they are.
 
     `renamed` says what a recorded argument is called where that is not its name in the step.
 
@@ -259,8 +259,8 @@ def record(
     _steps.append(step.__code__)
     try:
         with _watched(step.__code__):
-            found = _nodes(step, taken(**symbols, **given))
-        if _shape(found) != _shape(_nodes(step, taken(**symbols, **given))):
+            found = _nodes(step, taken(**symbols, **constants))
+        if _shape(found) != _shape(_nodes(step, taken(**symbols, **constants))):
             raise SnnError(
                 f"{step.__name__}: called twice, its step does not do the same. It stands once for all neurons and "
                 "steps: no random numbers, no counting. Noise is part of the input `x`."
@@ -286,9 +286,9 @@ def _nodes(step: types.FunctionType, out: Any) -> tuple[Node, ...]:
 def _shape(outputs: Iterable[Node]) -> list[tuple]:
     """All that two recordings of one step have in common."""
     outputs = list(outputs)
-    place = {node: n for n, node in enumerate(ordered(outputs))}
-    rows = [(node.op, node.value, *(place[part] for part in node.args)) for node in place]
-    return [*rows, tuple(place[node] for node in outputs)]
+    index = {node: n for n, node in enumerate(ordered(outputs))}
+    rows = [(node.op, node.value, *(index[part] for part in node.args)) for node in index]
+    return [*rows, tuple(index[node] for node in outputs)]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from snn_bp.equations.nodes import COMPARISONS, Node, ordered
 from snn_bp.errors import SnnError
 
-Wanted = tuple[str, ...]  # parameters whose gradients are asked for
+Learned = tuple[str, ...]  # parameters whose gradients are asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,18 +100,18 @@ class Equation:
         out = writer.expression(self.out)
         return writer.function("fired", (*self.states, *self.parameters), out)
 
-    def adjoint_text(self, wanted: Wanted) -> str:
+    def adjoint_text(self, learned: Learned) -> str:
         """`adjoint`: the chain rule through one step, gradients at its outputs in, gradients at its inputs out.
 
         It takes `g_` of each state and the spike after the step, the states and spike before it, the input `x`, the
         states `after_` it, the parameters, and the slope of the surrogate; it returns the gradients at the states and
-        spike before, at the input, and at each parameter: 0 for those that are not wanted.
+        spike before, at the input, and at each parameter: 0 for those that are not learned.
         """
-        return self._adjoint(wanted)[0]
+        return self._adjoint(learned)[0]
 
-    def saved(self, wanted: Wanted) -> tuple[str, ...]:
+    def saved(self, learned: Learned) -> tuple[str, ...]:
         """Of which states (also `s` and `x`) a backward pass needs the values of every step."""
-        used = self._adjoint(wanted)[1]
+        used = self._adjoint(learned)[1]
         if "s" in used and self.refires:
             used = (used - {"s"}) | {name for name in self.fires_from}
         return tuple(name for name in ("x", *self.states, "s") if name in used)
@@ -152,10 +152,10 @@ class Equation:
         return writer.function(name, arguments, _tuple(writer.expression(node) for node in outputs))
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 - equations live as long as the process
-    def _adjoint(self, wanted: Wanted) -> tuple[str, frozenset[str]]:
+    def _adjoint(self, learned: Learned) -> tuple[str, frozenset[str]]:
         """The text of the adjoint, and the names of the states, `s` and `x` that it reads."""
         order = ordered(self._outputs)
-        leads = {"x", *self.full, *wanted}  # to these a gradient is asked for
+        leads = {"x", *self.full, *learned}  # to these a gradient is asked for
         reaches: set[Node] = set()
         for node in order:
             if (node.op == "argument" and node.name in leads) or reaches & set(_through(node)):
@@ -250,8 +250,8 @@ def _chain_rule(node: Node, g: str, add: Callable, writer: "_Writer", reaches: s
 class _Writer:
     """Writes nodes as expressions, each under a name of its own, and reads those that are `given` by their names."""
 
-    def __init__(self, given: dict[Node, str]) -> None:
-        self.given, self.written = given, dict[Node, str]()
+    def __init__(self, names: dict[Node, str]) -> None:
+        self.names, self.written = names, dict[Node, str]()
         self.lines: list[str] = []
         self.read: set[str] = set()  # names of what is given, and of arguments, that were used
 
@@ -265,8 +265,8 @@ class _Writer:
         """The name of a node's value, or the number that it is."""
         if node.op == "number":
             return f"real({node.value!r})"
-        if node in self.given or node.op == "argument":
-            name = self.given.get(node, node.name)
+        if node in self.names or node.op == "argument":
+            name = self.names.get(node, node.name)
             self.read.add(name)
             return name
         if node not in self.written:
@@ -339,5 +339,5 @@ def check_names(names: Sequence[str], neuron: str) -> None:
 RESERVED = {
     "real", "slope", "where", "exp", "s", "x", "abs", "sqrt", "spike", "detach", "min", "max", *OTHER_NAMES.values(),
     "either", "slope_at", "shape", "power_of_two", "advance", "adjoint", "fired",
-    "quotient", "negative", "tl", "spikes", "potentials",  # of the kernels around a step
+    "quotient", "negative", "tl", "spikes", "potentials",  # names in the kernels around a step
 }  # fmt: skip

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from snn_bp.equations.derive import Equation
 from snn_bp.equations.nodes import COMPARISONS, Node, ordered
 
-WHOLE = 2  # operations from which on a value that is used twice gets a line of its own
+LONG_FROM = 2  # operations from which on a value that is used twice gets a line of its own
 OPPOSITE = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}
 
 
@@ -119,7 +119,7 @@ def _named(equation: Equation) -> dict[Node, str]:
     taken = {*equation.full, *equation.parameters, "x", "e", "H", "t"}
     for node in order:
         plain = node.op in ("number", "argument", "detach") or node.is_condition or _power(node) is not None
-        if node in names or plain or uses[node] < 2 or _size(node) < WHOLE:
+        if node in names or plain or uses[node] < 2 or _size(node) < LONG_FROM:
             continue
         name = node.name if node.name not in {"", *taken} else next(
             each for each in (f"h{number}" for number in itertools.count(1)) if each not in taken

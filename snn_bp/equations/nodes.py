@@ -16,8 +16,8 @@ class Node:
 
     op: str
     args: tuple["Node", ...] = ()
-    name: str = ""  # of an argument; of another value what the step calls it, where it does
-    value: float = 0.0  # of a number
+    name: str = ""  # an argument's; what the step calls another value, where it has a name for it
+    value: float = 0.0  # a number's
 
     @property
     def is_condition(self) -> bool:

@@ -33,11 +33,11 @@ class Shape:
     out: Node
 
     @classmethod
-    def of(cls, function: Callable[..., Any], given: Mapping[str, float]) -> "Shape":
-        """What the function computes; parameters `given` are numbers in it. Raises where it is no shape."""
+    def of(cls, function: Callable[..., Any], constants: Mapping[str, float]) -> "Shape":
+        """What the function computes; parameters `constants` are numbers in it. Raises where it is no shape."""
         name = function.__name__
         takes_slope = "slope" in inspect.signature(function).parameters
-        outs = record(cast(types.FunctionType, function), ("u", "slope") if takes_slope else ("u",), given)
+        outs = record(cast(types.FunctionType, function), ("u", "slope") if takes_slope else ("u",), constants)
         if len(outs) != 1:
             raise SnnError(f"{name}: a surrogate is one number, found {len(outs)}. Return the slope at u alone.")
         order = ordered(outs)

@@ -11,7 +11,7 @@ from snn_bp.exchange.nir_node import UNIT_GAIN
 from snn_bp.model.modules import Neurons
 from snn_bp.neurons.as_nir import AsNIR, called_with
 
-OWN = "own"  # under which the metadata says that a node stands for a neuron of another equation
+OWN_KEY = "own"  # under which the metadata says that a node stands for a neuron of another equation
 
 
 def own_node(layer: Neurons, *, step_s: float, compatible: str | None) -> tuple[nir.NIRNode, dict[str, Any]]:
@@ -27,7 +27,7 @@ def own_node(layer: Neurons, *, step_s: float, compatible: str | None) -> tuple[
     fields = {each: _each(name, found, each, value, layer.shape) for each, value in found.numbers.items()}
     if compatible and fields.get("v_reset", np.zeros(1)).any():
         raise SnnError("resets to another value than 0, which NIR up to 1.0.4 does not know. Leave out compatible.")
-    return getattr(nir, found.kind)(**fields), {OWN: repr(layer.neuron), "form": UNIT_GAIN}
+    return getattr(nir, found.kind)(**fields), {OWN_KEY: repr(layer.neuron), "form": UNIT_GAIN}
 
 
 def _parameters(layer: Neurons) -> dict[str, Any]:

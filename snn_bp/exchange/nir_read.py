@@ -19,7 +19,7 @@ from snn_bp.exchange.nir_file import MAX_NEURONS, MAX_PRODUCTS, NO_STEP, NirFile
 from snn_bp.exchange.nir_forks import Branches, Row, tree_of
 from snn_bp.exchange.nir_neurons import KINDS, dynamics, threshold
 from snn_bp.exchange.nir_node import Node, offset_key, simple
-from snn_bp.exchange.nir_own import OWN
+from snn_bp.exchange.nir_own import OWN_KEY
 from snn_bp.exchange.nir_step import spikes_by_step
 from snn_bp.exchange.nir_weights import by_channel, load, row_gains, scaled, ulp_offsets, unsquared
 from snn_bp.model.blocks import Role
@@ -241,7 +241,7 @@ class _Reading:
             )
         if metadata is not None and (metadata := metadata["neurons"].get(node.name)) is None:
             raise node.refuse("the metadata of snn_bp in the file does not know it: the file was changed.")
-        if metadata is not None and OWN in metadata:  # the node was another neuron's: its numbers are all there is
+        if metadata is not None and OWN_KEY in metadata:  # the node was another neuron's: its numbers are all there is
             metadata = None
         theta = threshold(node, metadata, self.shape)
         decays, gain = dynamics(node, metadata, self.shape, self.step)

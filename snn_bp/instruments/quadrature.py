@@ -18,7 +18,7 @@ POINTS, WEIGHTS = np.polynomial.legendre.leggauss(20)
 OCTAVES = (-60, 130)  # panels reach from 2**-60 to 2**130, about as single precision does
 AT_FIRST = 8  # panels of each octave
 HALVINGS = 50  # the width of the narrowest panels, around a jump that nobody named
-ENOUGH = 1e-15  # of the area up to there
+ENOUGH = 1e-15  # a fraction of the area up to there
 
 
 def area(u: Tensor, surrogate: Surrogate) -> Tensor:
@@ -26,7 +26,7 @@ def area(u: Tensor, surrogate: Surrogate) -> Tensor:
     edges, sums = (torch.from_numpy(each).to(u.device) for each in _panels(replace(surrogate, per="potential")))
     y = u.double().clamp(float(edges[0]), float(edges[-1]))
     above = torch.bucketize(y.detach(), edges).clamp(1, len(edges) - 1)
-    inner = torch.where(y.detach() > 0, above - 1, above)  # of the two edges around y the one nearer 0
+    inner = torch.where(y.detach() > 0, above - 1, above)  # the edge nearer 0, where y lies between two
     return (sums[inner] + _within(shape_of(surrogate), edges[inner], y)).to(u.dtype)
 
 

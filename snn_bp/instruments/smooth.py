@@ -22,7 +22,7 @@ from snn_bp.surrogates import Surrogate
 from snn_bp.surrogates.making import OwnSurrogate
 
 BESIDE = 1e-7  # so close to a kink, in units of 1 / slope, its two sides are looked at
-JUMP = 1e-4  # of the value there, and FAINT of the height: what counts as a jump
+JUMP = 1e-4  # a fraction of the value there that counts as a jump; FAINT is a fraction of the height
 FAINT = 1e-6
 AGREES = 1e-8  # a given integral with the area
 
@@ -53,7 +53,7 @@ def smooth_spike(u: Tensor, theta: Tensor, surrogate: Surrogate) -> Tensor:
 def integral(u: Tensor, surrogate: Surrogate) -> Tensor:
     """The shape's integral from 0 to `u`."""
     if isinstance(surrogate, OwnSurrogate):
-        return area(u, surrogate) if type(surrogate).kind.integral is None else _given(u, surrogate)
+        return area(u, surrogate) if type(surrogate).kind.integral is None else _integral_of(u, surrogate)
     y = surrogate.slope * u
     match surrogate.shape:
         case "FastSigmoid":
@@ -122,7 +122,7 @@ def _derivatives(shape: Callable[[Tensor], Tensor], u: Tensor) -> list[Tensor]:
     return [each.detach() for each in found]
 
 
-def _given(u: Tensor, surrogate: OwnSurrogate) -> Tensor:
+def _integral_of(u: Tensor, surrogate: OwnSurrogate) -> Tensor:
     """By the integral that stands above an own surrogate."""
     _check_given(surrogate)
     return _difference(u, surrogate)

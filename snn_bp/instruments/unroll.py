@@ -14,7 +14,7 @@ from torch import Tensor
 from snn_bp.errors import SnnError, shown
 from snn_bp.instruments.smooth import SmoothSpike
 from snn_bp.kernels import first_state, parameters_of, use_backend
-from snn_bp.kernels.reference import Spike, torch_advance, torch_slope, whole
+from snn_bp.kernels.reference import Spike, as_tensors, torch_advance, torch_slope
 from snn_bp.model.activity import one_scale
 from snn_bp.model.blocks import LayerAt, Path, joined, parts_of
 from snn_bp.model.exact import check_exact, check_whole
@@ -36,7 +36,7 @@ class Steps:
     spikes: list[Tensor] = field(default_factory=list)  # empty where the neuron does not spike
     every: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # distance and scale of each spike of each step
     constants: list[Tensor] = field(default_factory=list)  # what the step detaches, as the spikes of a detached reset
-    conditions: list[Tensor] = field(default_factory=list)  # of a smooth network's steps: which way each went
+    conditions: list[Tensor] = field(default_factory=list)  # which way each of a smooth network's steps went
 
     @property
     def out(self) -> Tensor:
@@ -162,7 +162,7 @@ def _steps(network: Network, part: LayerAt, x: Tensor, state: State | None, vari
         if variant.truncate and step and step % variant.truncate == 0:
             variables = tuple(each.detach() for each in variables)
         current = x_t if recurrence is None else x_t + recurrence(variables[-1])
-        variables = whole(advance(*variables, current, *values), current)
+        variables = as_tensors(advance(*variables, current, *values), current)
         steps.inputs.append(current)
         steps.potentials.append(variables[at])
         if equation.spiking:

@@ -72,15 +72,15 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
         out, v, last = simulate_reference(y, first, given, equation, surrogate)
     else:
         graded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (y, *first, *given))
-        wanted = ",".join(name for name, value in zip(values, given, strict=True) if graded and value.requires_grad)
-        key, kept = words_of(equation, wanted, graded, potentials)
+        learned = ",".join(name for name, value in zip(values, given, strict=True) if graded and value.requires_grad)
+        key, kept = words_of(equation, learned, graded, potentials)
         # an operator where something looks on: its first call loads torch's compiler, and every call takes longer
         run: Callable = compiled_neuron
         if is_plain(y, *first, *given):
             run = run_differentiable if graded else run_neuron
         spikes, *others = run(
             y, list(first), list(given), key, surrogate.shape, float(surrogate.slope), surrogate.per,
-            wanted, kept,
+            learned, kept,
         )  # fmt: skip
         traces = [name for name in kept.split(",") if name not in ("x", "")]
         last = others[len(traces) :]

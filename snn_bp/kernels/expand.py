@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from snn_bp.equations.derive import Equation, Wanted
+from snn_bp.equations.derive import Equation, Learned
 from snn_bp.errors import SnnError
 
 
@@ -32,14 +32,14 @@ class Form:
     """What a kernel is spread out for: an equation, whose parameters are learned, and what is kept of every step."""
 
     equation: Equation
-    wanted: Wanted = ()
+    learned: Learned = ()
     kept: tuple[str, ...] = ()
 
     def spread(self) -> dict[str, tuple[str, ...]]:
         """The names that each letter stands for."""
         equation = self.equation
         letters = {
-            "F": equation.full, "Q": equation.states, "P": equation.parameters, "L": self.wanted, "T": self.kept,
+            "F": equation.full, "Q": equation.states, "P": equation.parameters, "L": self.learned, "T": self.kept,
             "V": (equation.potential,),
         }  # fmt: skip
         return {letter: tuple(map(marked, names)) for letter, names in letters.items()}
@@ -50,7 +50,7 @@ class Form:
         return {
             "SPIKING": self.equation.spiking,
             "REFIRES": self.equation.refires,
-            "LEARNS": bool(self.wanted),
+            "LEARNS": bool(self.learned),
             **{f"SAVED_{marked(name)}": name in self.kept for name in names},
         }
 
@@ -59,15 +59,15 @@ class Form:
         """What is kept but the input, which is there already."""
         return tuple(name for name in self.kept if name != "x")
 
-    def of_wanted(self, values: Sequence[Any]) -> list[Any]:
+    def of_learned(self, values: Sequence[Any]) -> list[Any]:
         """Those of one value for each parameter that belong to a parameter whose gradient is asked for."""
         given = dict(zip(self.equation.parameters, values, strict=True))
-        return [given[name] for name in self.wanted]
+        return [given[name] for name in self.learned]
 
     @property
     def word(self) -> str:
         """The form as a word, for the names of what is compiled."""
-        return f"{self.equation.key} {','.join(self.wanted)} {','.join(self.kept)}"
+        return f"{self.equation.key} {','.join(self.learned)} {','.join(self.kept)}"
 
 
 def marked(name: str) -> str:

@@ -32,17 +32,17 @@ def is_compiled(x: Tensor) -> bool:
     return x.device.type == "cpu" or gpu_neuron.serves(x)
 
 
-def form_of(key: str, wanted: str, kept: str) -> Form:
+def form_of(key: str, learned: str, kept: str) -> Form:
     """The form of a kernel, from the words that an operator takes."""
-    return Form(Equation.of_key(key), *(tuple(filter(None, names.split(","))) for names in (wanted, kept)))
+    return Form(Equation.of_key(key), *(tuple(filter(None, names.split(","))) for names in (learned, kept)))
 
 
-def words_of(equation: Equation, wanted: str, graded: bool, potentials: bool) -> tuple[str, str]:
+def words_of(equation: Equation, learned: str, graded: bool, potentials: bool) -> tuple[str, str]:
     """The key of an equation, and what is kept of every step: what a backward pass needs, and the potential.
 
     The potential is kept where it is given out, or where a backward pass needs nothing else.
     """
-    kept = equation.saved(tuple(filter(None, wanted.split(",")))) if graded else ()
+    kept = equation.saved(tuple(filter(None, learned.split(",")))) if graded else ()
     shown = potentials or not equation.spiking or (graded and not kept)
     return equation.key, ",".join(dict.fromkeys((*kept, equation.potential)) if shown else kept)
 
@@ -52,7 +52,7 @@ words_of._dynamo_marked_constant = True  # type: ignore[attr-defined] - torch.co
 
 def run_neuron(
     x: Tensor, state: Sequence[Tensor], values: Sequence[Tensor],
-    key: str, shape: str, slope: float, per: str, wanted: str, kept: str,
+    key: str, shape: str, slope: float, per: str, learned: str, kept: str,
 ) -> list[Tensor]:  # fmt: skip
     """Spikes (nothing of a neuron that does not fire), what is `kept` of every step but the input, and the last state.
 
@@ -68,13 +68,13 @@ def run_neuron(
 
 neuron = torch.library.custom_op(
     "snn_bp::neuron", run_neuron, mutates_args=(), device_types=DEVICES,
-    schema=f"(Tensor x, {TENSORS}, {EQUATION}, str wanted, str kept) -> Tensor[]",
+    schema=f"(Tensor x, {TENSORS}, {EQUATION}, str learned, str kept) -> Tensor[]",
 )  # fmt: skip
 
 
 @neuron.register_fake
-def _(x, state, values, key, shape, slope, per, wanted, kept):
-    form = form_of(key, wanted, kept)
+def _(x, state, values, key, shape, slope, per, learned, kept):
+    form = form_of(key, learned, kept)
     recorded = (form.equation.spiking, *(True for _ in form.traces))
     return [*(_like(x, exists) for exists in recorded), *map(torch.empty_like, state)]
 
@@ -82,17 +82,17 @@ def _(x, state, values, key, shape, slope, per, wanted, kept):
 def run_adjoint(
     traces: Sequence[Tensor], state: Sequence[Tensor], values: Sequence[Tensor],
     g_out: Sequence[Tensor | None], g_last: Sequence[Tensor | None],
-    key: str, shape: str, slope: float, per: str, wanted: str, kept: str,
+    key: str, shape: str, slope: float, per: str, learned: str, kept: str,
 ) -> list[Tensor]:  # fmt: skip
-    """Gradients of x, of the first state, and of the parameters that are `wanted`.
+    """Gradients of x, of the first state, and of the parameters that are `learned`.
 
     `traces` are what was `kept`, the input too; `g_out` the gradients of spikes and potentials, `g_last` those of the
     last state.
     """
-    form = form_of(key, wanted, kept)
+    form = form_of(key, learned, kept)
     gx, first, sums = _run_backward(traces, state, values, g_out, g_last, form, slope, SlopeOf(shape, per))
-    learned = zip(sums, form.of_wanted(values), strict=True)
-    return [gx, *first, *(total.sum() if value.dim() == 0 else total for total, value in learned)]
+    each_learned = zip(sums, form.of_learned(values), strict=True)
+    return [gx, *first, *(total.sum() if value.dim() == 0 else total for total, value in each_learned)]
 
 
 def _run_backward(
@@ -107,20 +107,20 @@ def _run_backward(
 
 neuron_adjoint = torch.library.custom_op(
     "snn_bp::neuron_adjoint", run_adjoint, mutates_args=(), device_types=DEVICES,
-    schema=f"(Tensor[] traces, {TENSORS}, Tensor?[] g_out, Tensor?[] g_last, {EQUATION}, str wanted, "
+    schema=f"(Tensor[] traces, {TENSORS}, Tensor?[] g_out, Tensor?[] g_last, {EQUATION}, str learned, "
     "str kept) -> Tensor[]",
 )  # fmt: skip
 
 
 @neuron_adjoint.register_fake
-def _(traces, state, values, g_out, g_last, key, shape, slope, per, wanted, kept):
-    learned = form_of(key, wanted, kept).of_wanted(values)
-    return [_like(each, True) for each in (traces[0], *state, *learned)]
+def _(traces, state, values, g_out, g_last, key, shape, slope, per, learned, kept):
+    each_learned = form_of(key, learned, kept).of_learned(values)
+    return [_like(each, True) for each in (traces[0], *state, *each_learned)]
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    x, state, values, *ctx.equation, wanted, kept = inputs
-    ctx.words, ctx.form = (wanted, kept), form_of(ctx.equation[0], wanted, kept)
+    x, state, values, *ctx.equation, learned, kept = inputs
+    ctx.words, ctx.form = (learned, kept), form_of(ctx.equation[0], learned, kept)
     _keep(ctx, x, output, state, values)
 
 
@@ -131,9 +131,14 @@ def _backward(ctx, gradients):
     g_out, g_last = _split(ctx.form, gradients)
     gx, *others = neuron_adjoint(traces, state, values, g_out, g_last, *ctx.equation, *ctx.words)
     first = [g if need else None for g, need in zip(others[: len(state)], needs_state, strict=True)]
-    learned = dict(zip(ctx.form.wanted, others[len(state) :], strict=True))
+    each_learned = dict(zip(ctx.form.learned, others[len(state) :], strict=True))
     names = zip(ctx.form.equation.parameters, needs_values, strict=True)
-    return gx if needs_x else None, first, [learned.get(name) if need else None for name, need in names], *(None,) * 6
+    return (
+        gx if needs_x else None,
+        first,
+        [each_learned.get(name) if need else None for name, need in names],
+        *(None,) * 6,
+    )
 
 
 neuron.register_autograd(_backward, setup_context=_setup_context)
@@ -141,18 +146,18 @@ neuron.register_autograd(_backward, setup_context=_setup_context)
 
 def run_differentiable(
     x: Tensor, state: Sequence[Tensor], values: Sequence[Tensor],
-    key: str, shape: str, slope: float, per: str, wanted: str, kept: str,
+    key: str, shape: str, slope: float, per: str, learned: str, kept: str,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """As `run_neuron`, with gradients."""
-    return _Neuron.apply((key, shape, slope, per), wanted, kept, len(state), x, *state, *values)
+    return _Neuron.apply((key, shape, slope, per), learned, kept, len(state), x, *state, *values)
 
 
 class _Neuron(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, equation: tuple[str, str, float, str], wanted: str, kept: str, carried: int, x: Tensor, *tensors):
+    def forward(ctx, equation: tuple[str, str, float, str], learned: str, kept: str, carried: int, x: Tensor, *tensors):
         state, values = tensors[:carried], tensors[carried:]
-        out = run_neuron(x, state, values, *equation, wanted, kept)
-        ctx.equation, ctx.form = equation, form_of(equation[0], wanted, kept)
+        out = run_neuron(x, state, values, *equation, learned, kept)
+        ctx.equation, ctx.form = equation, form_of(equation[0], learned, kept)
         _keep(ctx, x, out, state, values)
         return tuple(out)
 
@@ -165,11 +170,11 @@ class _Neuron(torch.autograd.Function):
         gx, first, sums = _run_backward(traces, state, values, g_out, g_last, ctx.form, slope, SlopeOf(shape, per))
         needs = ctx.needs_input_grad[4:]
         given = [g if need else None for g, need in zip((gx, *first), needs, strict=False)]
-        learned = {
+        each_learned = {
             name: total.sum() if value.dim() == 0 else total
-            for name, total, value in zip(ctx.form.wanted, sums, ctx.form.of_wanted(values), strict=True)
+            for name, total, value in zip(ctx.form.learned, sums, ctx.form.of_learned(values), strict=True)
         }
-        return None, None, None, None, *given, *(learned.get(name) for name in ctx.form.equation.parameters)
+        return None, None, None, None, *given, *(each_learned.get(name) for name in ctx.form.equation.parameters)
 
 
 def _keep(ctx, x: Tensor, output: Sequence[Tensor], state: Sequence[Tensor], values: Sequence[Tensor]) -> None:
@@ -228,7 +233,7 @@ def _backward_on_cpu(
         else g.clone(memory_format=torch.contiguous_format)
         for g, part in zip(g_last, first, strict=True)
     ]  # fmt: skip
-    sums = [torch.zeros_like(g_first[0]) for _ in form.wanted]
+    sums = [torch.zeros_like(g_first[0]) for _ in form.learned]
     own = (*map(_flat, first), *map(flat_or_scalar, values), dtype.type(slope))
     given = (_rows(empty if g is None else g) for g in g_out)
     arguments = (*map(_rows, traces), *own, *given, *map(_flat, g_first), _rows(gx), *map(_flat, sums))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snn_bp.equations.derive import Equation, Wanted
+from snn_bp.equations.derive import Equation, Learned
 from snn_bp.equations.exponential import exponential_double, exponential_single
 from snn_bp.kernels.around import is_transformed
 from snn_bp.kernels.bind import bind, defined, slope_texts
@@ -47,7 +47,7 @@ def torch_advance(
     return defined(equation.step_text, "advance", names if seen is None else {**names, **_looking(seen)})
 
 
-def torch_adjoint(equation: Equation, surrogate: Surrogate, wanted: Wanted = ()) -> Callable:
+def torch_adjoint(equation: Equation, surrogate: Surrogate, learned: Learned = ()) -> Callable:
     """The adjoint of a step on tensors, as `Equation.adjoint_text` says; its slope is the surrogate's."""
     slope_at = torch_slope(surrogate)
     names = {
@@ -56,7 +56,7 @@ def torch_adjoint(equation: Equation, surrogate: Surrogate, wanted: Wanted = ())
         "heaviside": lambda u, _: (u > 0).to(u.dtype),
         "detach": Tensor.detach,
     }
-    return defined(equation.adjoint_text(wanted), "adjoint", names)
+    return defined(equation.adjoint_text(learned), "adjoint", names)
 
 
 def simulate_reference(
@@ -66,14 +66,14 @@ def simulate_reference(
     advance, at = torch_advance(equation, surrogate), equation.states.index(equation.potential)
     carried, spikes, potentials = tuple(state), [], []
     for x_t in x.unbind(0):
-        carried = whole(advance(*carried, x_t, *values), x_t)
+        carried = as_tensors(advance(*carried, x_t, *values), x_t)
         potentials.append(carried[at])
         spikes.append(carried[-1])
     potential = torch.stack(potentials)
     return torch.stack(spikes) if equation.spiking else potential, potential, carried
 
 
-def whole(parts: Sequence[Any], like: Tensor) -> tuple[Tensor, ...]:
+def as_tensors(parts: Sequence[Any], like: Tensor) -> tuple[Tensor, ...]:
     """The parts of a state as tensors shaped as one step: a step may give a plain number, or one of its parameters."""
     return tuple(
         part if isinstance(part, Tensor) and part.shape == like.shape else _like(part, like).expand(like.shape)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snn_bp.equations.nodes import ordered
 from snn_bp.kernels import first_state, parameters_of
-from snn_bp.kernels.reference import torch_advance, torch_slope, whole
+from snn_bp.kernels.reference import as_tensors, torch_advance, torch_slope
 from snn_bp.model.modules import Neurons
 from snn_bp.neurons import Neuron, counts_spikes, has_adaptation, is_leaky
 from snn_bp.surrogates import Surrogate
@@ -128,7 +128,7 @@ def _distances(neurons: Neurons, x: Tensor, values: tuple[Tensor, ...]) -> tuple
     for t, x_t in enumerate(x.unbind(0)):
         current = x_t if recurrence is None else x_t + recurrence(state[-1])
         found.clear()
-        state = whole(advance(*state, current, *values), current)
+        state = as_tensors(advance(*state, current, *values), current)
         distances[t] = found[0][0]
         scales.append(found[0][1])
     return distances, one_scale(scales)

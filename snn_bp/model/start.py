@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 from snn_bp.errors import SnnError, check_number
 from snn_bp.errors.fields import LARGEST
 from snn_bp.kernels import first_state, parameters_of, simulate
-from snn_bp.kernels.reference import torch_advance, whole
+from snn_bp.kernels.reference import as_tensors, torch_advance
 from snn_bp.model.blocks import LayerAt, Path, every_part, joined, own_weights, parts_of, role_of
 from snn_bp.model.constrained import ConstrainedLinear
 from snn_bp.model.exact import has_known_class, is_exact
@@ -122,7 +122,7 @@ def _response(neurons: Any, x: Tensor, mask: Tensor | None) -> Tensor:
 
     def first(advance: Callable, state: tuple[Tensor, ...], x_t: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         found.clear()
-        return whole(advance(*state, x_t, *values), x_t), *found[0]
+        return as_tensors(advance(*state, x_t, *values), x_t), *found[0]
 
     alone, moved = (torch_advance(neuron.equation, neurons.surrogate, spike=each) for each in (fire, repeat))
     at_rest, state = first_state(neuron, still, None), first_state(neuron, x[:1].double(), None)

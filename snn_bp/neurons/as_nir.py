@@ -16,7 +16,7 @@ from typing import Any
 
 from snn_bp.errors import SnnError, check_choice, nearest, shown
 
-NUMBERS: dict[str, dict[str, float | None]] = {  # of each node, with what they are where nothing is said
+NUMBERS: dict[str, dict[str, float | None]] = {  # those of each node, with what they are where nothing is said
     "I": {"r": None},
     "IF": {"r": None, "v_threshold": None, "v_reset": 0.0},
     "LI": {"tau": None, "r": None, "v_leak": 0.0},
@@ -66,11 +66,11 @@ def check_mapping(name: str, mapping: Any, known: Sequence[str]) -> Any:
     return mapping
 
 
-def called_with(mapping: Callable[..., AsNIR], given: dict[str, Any]) -> AsNIR:
+def called_with(mapping: Callable[..., AsNIR], numbers: dict[str, Any]) -> AsNIR:
     """What a mapping returns for the values that it asks for."""
     asked = inspect.signature(mapping).parameters
     every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in asked.values())
-    found = mapping(**{name: value for name, value in given.items() if every or name in asked})
+    found = mapping(**{name: value for name, value in numbers.items() if every or name in asked})
     if not isinstance(found, AsNIR):
         raise SnnError(f"has a nir= that returned {shown(found)}. It should be an AsNIR('LIF', tau=..., ...).")
     return found

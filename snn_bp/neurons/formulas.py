@@ -15,7 +15,7 @@ GREEK = {
 }  # fmt: skip
 Written = Mapping[
     str, tuple[str, int, tuple[int, ...]]
-]  # how an operation is written, its rank, the parts' least ranks
+]  # how an operation is written, its rank, the parts' lowest ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,15 +99,15 @@ class Notation:
     operations: Written
 
 
-def write(term: Term, notation: Notation, least: int = 0) -> str:
-    """A term in a notation, in brackets where its rank is below the least."""
+def write(term: Term, notation: Notation, lowest: int = 0) -> str:
+    """A term in a notation, in brackets where its rank is below the lowest."""
     if term.op == "value":
         return notation.value(term.name, term.at)
     if term.op == "gradient":
         return notation.gradient(term.name, term.at)
     if term.op == "number":
         text = notation.number(_short(term.number))
-        return notation.brackets % text if term.number < 0 and least > 1 else text
+        return notation.brackets % text if term.number < 0 and lowest > 1 else text
     form, rank, needed = notation.operations[term.op]
     parts = [write(part, notation, rank) for part, rank in zip(term.parts, needed, strict=False)]
     if term.op == "where" and notation is not TEXT:  # value, condition, other value
@@ -115,7 +115,7 @@ def write(term: Term, notation: Notation, least: int = 0) -> str:
     if term.op == "power":
         parts.append(notation.number(_short(term.number)))
     text = form % tuple(parts)
-    return notation.brackets % text if rank < least else text
+    return notation.brackets % text if rank < lowest else text
 
 
 def _line(line: Line, notation: Notation) -> str:

@@ -112,19 +112,19 @@ def configuration(run: Run) -> Section:
 
 def neurons(run: Run) -> Section:
     """The equation of each kind of neuron, its step and its adjoint."""
-    places: dict[str, list[str]] = {}
+    layer_names: dict[str, list[str]] = {}
     kinds: dict[str, Neuron] = {}
     for path, layer in _listed(run.experiment.model_at_step()):
         neuron = getattr(layer, "neuron", layer)
         if Neuron.is_one(neuron):
             key = f"{type(neuron).__name__} {neuron.equation.key}"
             kinds.setdefault(key, neuron)
-            places.setdefault(key, []).append(path)
+            layer_names.setdefault(key, []).append(path)
     formulas, folded = [], []
     for key, neuron in kinds.items():
         written = neuron.equations()
         step, adjoint = written.mathml()
-        title = f"{type(neuron).__name__}, layer{'s' * (len(places[key]) > 1)} {', '.join(places[key])}"
+        title = f"{type(neuron).__name__}, layer{'s' * (len(layer_names[key]) > 1)} {', '.join(layer_names[key])}"
         formulas.append(Formula(title, (("Step", step), ("Adjoint, from the last step to the first", adjoint)),
                                 written.legend_of_signs))  # fmt: skip
         lines = [*written.step, *written.adjoint, *written.legend]

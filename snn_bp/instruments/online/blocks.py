@@ -13,7 +13,7 @@ from torch import Tensor
 
 from snn_bp.errors import SnnError
 from snn_bp.kernels import first_state, parameters_of
-from snn_bp.kernels.reference import torch_adjoint, torch_advance, whole
+from snn_bp.kernels.reference import as_tensors, torch_adjoint, torch_advance
 from snn_bp.model.blocks import Block, LayerAt, blocks, convolve, fold
 from snn_bp.model.exact import check_exact, check_whole
 from snn_bp.model.modules import Neurons
@@ -22,7 +22,7 @@ from snn_bp.model.network import Network
 ORDER = {"pool": 0, "flatten": 0, "other": 0, "weights": 1, "norm": 2, "neurons": 3}  # in a block that a rule runs
 
 
-Parts: TypeAlias = dict[str, Tensor]  # of a state, in the order of the equation
+Parts: TypeAlias = dict[str, Tensor]  # the parts of a state, in the order of the equation
 
 
 class Step(NamedTuple):
@@ -77,7 +77,7 @@ class OnlineBlock:
         current = self.input_current(x.detach())
         if self.recurrent is not None:
             current = current + F.linear(state["s"], self.recurrent)
-        after = self._named(whole(self._advance(*state.values(), current, *self.values), current))
+        after = self._named(as_tensors(self._advance(*state.values(), current, *self.values), current))
         return after[self.output], Step(before_front, x, current, state, after)
 
     def input_current(self, x: Tensor) -> Tensor:

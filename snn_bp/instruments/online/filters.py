@@ -13,7 +13,7 @@ from snn_bp.equations.derive import Equation
 from snn_bp.equations.nodes import Node, ordered
 from snn_bp.errors import SnnError
 from snn_bp.instruments.online.blocks import OnlineBlock
-from snn_bp.kernels.reference import torch_advance, whole
+from snn_bp.kernels.reference import as_tensors, torch_advance
 from snn_bp.neurons import KINDS, coefficients, is_leaky
 
 Filter = Callable[[Tensor], Tensor]
@@ -79,7 +79,7 @@ def _own_response(block: OnlineBlock) -> Filter:
 
     def after(x: Tensor) -> Tensor:
         before = state or [torch.zeros_like(x)] * len(equation.full)
-        state[:] = whole(advance(*before, x, *block.values), x)
+        state[:] = as_tensors(advance(*before, x, *block.values), x)
         return state[equation.states.index(equation.potential)]
 
     return after

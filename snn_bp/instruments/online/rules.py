@@ -155,7 +155,9 @@ class _Eligibility:
         self.traces = after
         eligibility = after[self.block.output]
         assert isinstance(eligibility, Tensor)
-        eligibility = eligibility.expand(-1, channels, -1, -1)  # of one, where no weight has reached it yet
+        eligibility = eligibility.expand(
+            -1, channels, -1, -1
+        )  # one channel stands for all where no weight has reached it yet
         if self.filter is not None:
             eligibility = self.filter(eligibility)
         gradient = torch.einsum("bcp,bcpk->ck", signal.reshape(batch, channels, -1), eligibility)

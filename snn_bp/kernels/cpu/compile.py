@@ -56,7 +56,7 @@ def specialised(
         slopes = {**names, "exp": math.exp}
         for name, text in slope_texts(adjoint).items():
             slopes[name] = inner(defined(text, name, slopes), fastmath=ADJOINT)
-        text = equation.adjoint_text(form.wanted)
+        text = equation.adjoint_text(form.learned)
         names["adjoint"] = inner(defined(text, "adjoint", {**names, "slope_at": slopes["slope_at"]}), fastmath=ADJOINT)
     for helper in helpers:
         names[helper.__name__] = inner(spread_out(helper, form, flags, names))

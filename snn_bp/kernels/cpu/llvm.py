@@ -36,7 +36,7 @@ def count_bits(typing, word):
 
 @intrinsic
 def power_of_two(typing, exponent):
-    """2 to a whole number, given as a float of the same precision, within what normal numbers reach."""
+    """2 to an integer, given as a float of the same precision, within what normal numbers reach."""
     bits, shift, bias = (32, 23, 127) if exponent == types.float32 else (64, 52, 1023)
 
     def emit(context, builder, signature, arguments):

@@ -68,8 +68,8 @@ def run_layer(
     """
     weight, bias, eps = norm or (None, None, 0.0)
     graded = torch.is_grad_enabled()
-    wanted = tuple(n for n, value in zip(equation.parameters, values, strict=True) if graded and value.requires_grad)
-    options = (Form(equation, wanted, equation.saved(wanted)), surrogate, channel_axis, eps)
+    learned = tuple(n for n, value in zip(equation.parameters, values, strict=True) if graded and value.requires_grad)
+    options = (Form(equation, learned, equation.saved(learned)), surrogate, channel_axis, eps)
     out, means, *others = _Layer.apply(options, z, weight, bias, *(state or (None,) * len(equation.full)), *values)  # type: ignore[misc]
     *last, mean, variance = others
     return LayerOutput(out, means, tuple(last), *((mean, variance) if norm else (None, None)))
@@ -134,14 +134,14 @@ class _Layer(torch.autograd.Function):
             for g, part, need in zip(others[:carried], first, ctx.needs_input_grad[4 : 4 + carried], strict=True)
         ]
         gz = aligned_empty(x.size, dtype).reshape(x.shape)
-        sums = np.zeros((len(shards), 2 + len(form.wanted), neurons), dtype)
+        sums = np.zeros((len(shards), 2 + len(form.learned), neurons), dtype)
         kernel = specialised(
             backward, form, dtype, uniform=all(value.ndim == 0 for value in given), adjoint=surrogate.slope_of,
             helpers=(load_parameters,), numbers=rows_of(equation), GIVEN=g_out is not None,
         )  # fmt: skip
         arrays = (x, *affine, *first, *given, dtype.type(surrogate.slope), g_spikes, g_rate, *state_grads, gz)
         parallel_for([partial(kernel, *arrays, *sums[n], neurons, *part) for n, part in enumerate(shards)])
-        total, weighted, *learned = sums.sum(0)
+        total, weighted, *each_learned = sums.sum(0)
         g_weight = g_bias = None
         if mean is not None:
             total, weighted = (sum_channels(part, sample, axis) for part in (total, weighted))
@@ -154,11 +154,11 @@ class _Layer(torch.autograd.Function):
             parallel_for([partial(compiled_plain(correct), gz, x, *fixes, neurons, *part) for part in shards])
             g_weight, g_bias = (torch.from_numpy(part.astype(dtype)) for part in (g_weight, total))
         states = [torch.from_numpy(part).view(ctx.shape[1:]) if len(part) else None for part in state_grads]
-        learned = {
+        each_learned = {
             name: torch.from_numpy(part).sum() if value.ndim == 0 else torch.from_numpy(part).view(sample)
-            for name, part, value in zip(form.wanted, learned, form.of_wanted(given), strict=True)
+            for name, part, value in zip(form.learned, each_learned, form.of_learned(given), strict=True)
         }
-        parameters = [learned.get(name) for name in equation.parameters]
+        parameters = [each_learned.get(name) for name in equation.parameters]
         gradients = (None, torch.from_numpy(gz).view(ctx.shape), g_weight, g_bias, *states, *parameters)
         return tuple(g if need else None for g, need in zip(gradients, ctx.needs_input_grad, strict=True))
 

@@ -16,7 +16,7 @@ from snn_bp.kernels.cpu.vectors import blocked, padded, panels, unblocked
 from snn_bp.kernels.expand import Form
 from snn_bp.surrogates import Surrogate
 
-Parts: TypeAlias = tuple[Any, ...]  # of a state, or of parameters, in the order of the equation
+Parts: TypeAlias = tuple[Any, ...]  # the parts of a state, or parameters, in the order of the equation
 
 
 class LayerTensors(NamedTuple):
@@ -26,7 +26,7 @@ class LayerTensors(NamedTuple):
     bias: Any  # [units]
     recurrent: Any  # [units, units]
     state: Parts | None  # [batch, units] each; None is rest
-    values: Parts  # of the parameters: scalars or [units]
+    values: Parts  # the parameters': scalars or [units]
 
     def flat(self, equation: Equation) -> tuple[Any, ...]:
         """All of them in a row; `from_flat` reads it."""
@@ -68,10 +68,10 @@ class PackedLayer:
         width, dtype = padded(units), array(x[:0] if weight is None else weight[:0]).dtype
         nothing = np.empty((0, 0), dtype)
         rows, loops = (nothing if matrix is None else array(matrix) for matrix in (weight, recurrent))
-        wanted = tuple(name for name, value in zip(equation.parameters, values, strict=True) if value.requires_grad)
+        learned = tuple(name for name, value in zip(equation.parameters, values, strict=True) if value.requires_grad)
         uniform = all(value.dim() == 0 for value in values)
         return cls(
-            form=Form(equation, wanted, equation.saved(wanted)),
+            form=Form(equation, learned, equation.saved(learned)),
             surrogate=surrogate,
             units=units,
             inputs=inputs,
@@ -120,7 +120,9 @@ class PackedLayer:
         weight = total.weight if self.has_no_weights else unblocked(total.weight, self.inputs, n)
         loop = unblocked(total.recurrent, self.width, n)[:, :n] if total.recurrent.size else total.recurrent
         weight, bias, loop = (torch.from_numpy(values) for values in (weight, total.bias[:n], loop))
-        learned = {name: torch.from_numpy(part[:n]) for name, part in zip(self.form.wanted, total.learned, strict=True)}
+        learned = {
+            name: torch.from_numpy(part[:n]) for name, part in zip(self.form.learned, total.learned, strict=True)
+        }
         values = tuple(learned.get(name) for name in self.equation.parameters)
         return LayerTensors(weight, bias, loop, self.joined_state(g_first), values).flat(self.equation)
 
@@ -131,11 +133,11 @@ class Gradients(NamedTuple):
     weight: np.ndarray
     bias: np.ndarray
     recurrent: np.ndarray
-    learned: Parts  # of each parameter that learns
+    learned: Parts  # a gradient for each parameter that learns
 
     @classmethod
     def zero(cls, layer: PackedLayer) -> "Gradients":
-        sizes = (layer.weight.size, layer.width, layer.recurrent.size, *(layer.width,) * len(layer.form.wanted))
+        sizes = (layer.weight.size, layer.width, layer.recurrent.size, *(layer.width,) * len(layer.form.learned))
         weight, bias, recurrent, *learned = (aligned_zeros(size, layer.bias.dtype) for size in sizes)
         return cls(weight, bias, recurrent, tuple(learned))
 

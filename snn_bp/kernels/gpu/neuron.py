@@ -77,7 +77,7 @@ def run_backward(
     g_last = [zero if g is None else g for g in g_last]
     gx = torch.empty_like(like, memory_format=torch.contiguous_format)
     g_first = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in first]
-    sums = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in form.wanted]
+    sums = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in form.learned]
     inputs = [*traces, *first, *values, slope_now, *optional, *g_last]
     _launch(kernel, inputs, [gx, *g_first, *sums], like, recurrent, (len(like) - 1) * part.numel())
     return gx, g_first, sums
@@ -248,7 +248,7 @@ def compiled_backward(
     for name, text in slope_texts(slope_of).items():
         slopes[name] = jit(ast.parse(text).body[0], slopes)
     names["slope_at"] = slopes["slope_at"]
-    names["adjoint"] = jit(_written(form.equation.adjoint_text(form.wanted)), names)
+    names["adjoint"] = jit(_written(form.equation.adjoint_text(form.learned)), names)
     return jit(expanded(backward, form, flags), names)
 
 

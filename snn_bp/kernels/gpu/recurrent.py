@@ -42,11 +42,11 @@ def simulate_recurrent_gpu(
     given_values = parameters_of(neuron, y, parameters)
     values = [value[0] if value.dim() else value for value in given_values.values()]
     first = first_state(neuron, y, state)
-    wanted = ",".join(name for name, value in zip(given_values, values, strict=True) if value.requires_grad)
-    key, kept = words_of(neuron.equation, wanted, True, True)
+    learned = ",".join(name for name, value in zip(given_values, values, strict=True) if value.requires_grad)
+    key, kept = words_of(neuron.equation, learned, True, True)
     constant = y.new_zeros(y.shape[2]) if bias is None else bias.to(y.dtype)
     given = (y, weight.to(y.dtype), constant, *first, *values)
-    equation = key, surrogate.shape, float(surrogate.slope), surrogate.per, wanted, kept
+    equation = key, surrogate.shape, float(surrogate.slope), surrogate.per, learned, kept
     if is_plain(y, *given[2:]):
         spikes, *others = _Recurrent.apply(equation, len(first), *given)
     else:
@@ -57,7 +57,7 @@ def simulate_recurrent_gpu(
 
 def _run(
     x: Tensor, weight: Tensor, bias: Tensor, state: Sequence[Tensor], values: Sequence[Tensor],
-    key: str, shape: str, slope: float, per: str, wanted: str, kept: str,
+    key: str, shape: str, slope: float, per: str, learned: str, kept: str,
 ) -> list[Tensor]:  # fmt: skip
     """Spikes, what is kept of every step, and the last state. The values are all scalars or all `[neurons]`."""
     form = form_of(key, "", kept)
@@ -68,39 +68,39 @@ def _run(
 
 recurrent = torch.library.custom_op(
     "snn_bp::recurrent", _run, mutates_args=(),
-    schema=f"(Tensor x, Tensor weight, Tensor bias, {TENSORS}, {EQUATION}, str wanted, str kept) -> Tensor[]",
+    schema=f"(Tensor x, Tensor weight, Tensor bias, {TENSORS}, {EQUATION}, str learned, str kept) -> Tensor[]",
 )  # fmt: skip
 
 
 @recurrent.register_fake
-def _(x, weight, bias, state, values, key, shape, slope, per, wanted, kept):
+def _(x, weight, bias, state, values, key, shape, slope, per, learned, kept):
     return [*(_like(x) for _ in ("spikes", *form_of(key, "", kept).kept)), *map(_like, state)]
 
 
 def _run_adjoint(
     traces: Sequence[Tensor], weight: Tensor, state: Sequence[Tensor], values: Sequence[Tensor],
     g_out: Sequence[Tensor | None], g_last: Sequence[Tensor | None],
-    key: str, shape: str, slope: float, per: str, wanted: str, kept: str,
+    key: str, shape: str, slope: float, per: str, learned: str, kept: str,
 ) -> list[Tensor]:  # fmt: skip
-    """Gradients of x, of the first state, and of the parameters that are wanted."""
-    form = form_of(key, wanted, kept)
+    """Gradients of x, of the first state, and of the parameters that are learned."""
+    form = form_of(key, learned, kept)
     gx, first, sums = gpu_neuron.run_backward(
         traces, state, values, form, SlopeOf(shape, per), slope, g_out, g_last, matrix=weight
     )
-    learned = zip(sums, form.of_wanted(values), strict=True)
-    return [gx, *first, *(total.sum() if value.dim() == 0 else total.sum(0) for total, value in learned)]
+    each_learned = zip(sums, form.of_learned(values), strict=True)
+    return [gx, *first, *(total.sum() if value.dim() == 0 else total.sum(0) for total, value in each_learned)]
 
 
 recurrent_adjoint = torch.library.custom_op(
     "snn_bp::recurrent_adjoint", _run_adjoint, mutates_args=(),
-    schema=f"(Tensor[] traces, Tensor weight, {TENSORS}, Tensor?[] g_out, Tensor?[] g_last, {EQUATION}, str wanted, "
+    schema=f"(Tensor[] traces, Tensor weight, {TENSORS}, Tensor?[] g_out, Tensor?[] g_last, {EQUATION}, str learned, "
     "str kept) -> Tensor[]",
 )  # fmt: skip
 
 
 @recurrent_adjoint.register_fake
-def _(traces, weight, state, values, g_out, g_last, key, shape, slope, per, wanted, kept):
-    return [_like(each) for each in (traces[0], *state, *form_of(key, wanted, kept).of_wanted(values))]
+def _(traces, weight, state, values, g_out, g_last, key, shape, slope, per, learned, kept):
+    return [_like(each) for each in (traces[0], *state, *form_of(key, learned, kept).of_learned(values))]
 
 
 def _setup_context(ctx, inputs, output) -> None:
@@ -163,8 +163,8 @@ def _gradients(ctx, adjoint: Callable, gradients: Sequence[Tensor | None], *need
         g_weight = gx[0].t() @ state[-1] + gx[1:].flatten(0, 1).t() @ spikes[:-1].flatten(0, 1)
     if needs[2]:
         g_bias = gx.sum((0, 1))
-    learned = dict(zip(form.wanted, others[carried:], strict=True))
-    every = (gx, g_weight, g_bias, *others[:carried], *(learned.get(name) for name in form.equation.parameters))
+    each_learned = dict(zip(form.learned, others[carried:], strict=True))
+    every = (gx, g_weight, g_bias, *others[:carried], *(each_learned.get(name) for name in form.equation.parameters))
     return [g if need else None for g, need in zip(every, needs, strict=True)]
 
 
