@@ -52,8 +52,8 @@ def which(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 experiment = Experiment(
     data=Data(YinYang(), batch=32),
-    model=(Dense(120), CubaLIF(alpha=Tau(15), beta=Tau(50)), Dense(3), LI(beta=Tau(50), alpha=Tau(15))),
-    train=Train(epochs=20, lr=5e-3, loss=MaxCrossEntropy()),
+    model=(Dense(120), CubaLIF(alpha=Tau(5), beta=Tau(15)), Dense(3), LI(beta=Tau(15), alpha=Tau(5))),
+    train=Train(epochs=40, lr=5e-3, loss=MaxCrossEntropy()),
 )
 
 if __name__ == "__main__":
