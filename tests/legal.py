@@ -71,9 +71,10 @@ from snn_bp.data import TonicSet
 from snn_bp.data.formats import FORMATS
 from snn_bp.data.tonic_sets import SETS
 from snn_bp.model.targets import KINDS
+from snn_bp.neurons import LIBRARY
 from snn_bp.surrogates import SHAPES
 
-NEURONS = (IF, LIF, CubaLIF, ALIF, LI)
+NEURONS = (IF, LIF, CubaLIF, ALIF, LI, *LIBRARY)
 ENCODERS = (Current, Delta, Rate, Latency, Repeat)
 LOSSES = (
     CountCrossEntropy,
@@ -261,6 +262,14 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
         "train": one(Train), "seed": whole(0, 2**64 - 1),
     },
 }  # fmt: skip
+
+RANGES = {
+    "decay": decay, "fraction": each(SHARE), "positive": each(POSITIVE), "from 0": each(number(0)),
+    "any": each(number(-3.4e38)),
+}  # fmt: skip
+for kind in LIBRARY:  # whose docstrings say what they are; each parameter's range is tested with its kind
+    LEGAL[kind] = {name: RANGES[within] for name, within in kind.kind.ranges.items()}
+    LEGAL[kind] |= {name: (lambda value, known=known: value in known) for name, known in kind.kind.choices.items()}
 
 NEURON = LIF(beta=0.9)
 EXAMPLES: dict[type, dict[str, Any]] = {kind: {} for kind in LEGAL} | {
