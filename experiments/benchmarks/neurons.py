@@ -39,7 +39,7 @@ PIECE = 20  # steps that torch compiles at once
 PACKAGES = ("snn_bp", "torch", "numpy", "numba")
 
 
-@neuron(decays="beta")
+@neuron(decays=("beta",))
 def Leaky(v, s, x, *, beta=0.9, threshold=1.0):
     """What `LIF` is, as one's own."""
     v = beta * v + x - threshold * detach(s)
@@ -89,7 +89,7 @@ def AlphaSynapse(h, i, v, s, x, *, alpha=0.8, beta=0.9, threshold=1.0):
     return h, i, v, spike(v - threshold, threshold)
 
 
-@neuron(decays="gamma", potential="u")
+@neuron(decays=("gamma",), potential="u")
 def Resonator(u, v, q, s, x, *, omega=0.2, offset=0.1, gamma=0.9, threshold=1.0):
     """Resonate and fire, damped and held back by its own spikes (BRF)."""
     q = gamma * q + s
@@ -155,7 +155,8 @@ def row(own: Neuron, pull: Tensor, pairs: int, loops: int) -> dict[str, Any]:
         "neuron": repr(own), "states": list(own.equation.states), "carried": len(own.equation.full),
         "rate": round(spikes.mean().item(), 3),
     }  # fmt: skip
-    lif(), loop()
+    lif()
+    loop()
     lif_s, own_s = in_turns((lif, kernel), pairs)
     times = [mine / theirs for theirs, mine in zip(lif_s, own_s, strict=True)]
     per = len(OURS.equation.full) / len(own.equation.full)
@@ -219,7 +220,8 @@ def in_pieces(each: Neuron, x: Tensor, piece: Callable, size: int) -> Tensor:
 
 def piece_of(each: Neuron) -> Callable:
     """Some steps of a neuron in torch: input and state in, spikes and state out."""
-    step, values = type(each).kind.step, numbers_of(each)
+    step: Any = type(each).kind.step
+    values = numbers_of(each)
     names = {**step.__globals__, **IN_TORCH}  # as its user would have written it
     del names["__name__"]  # torch.compile would look the names up in that module
     advance = types.FunctionType(step.__code__, names)
