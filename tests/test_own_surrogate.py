@@ -345,8 +345,8 @@ LINES = (
     (lambda u, *, slope=2.0: torch.exp(u), "torch's exp"),
     (lambda u, *, slope=2.0: spike(u), "no spike"),
     (lambda u, *, slope=2.0: (u, u), "one number, found 2"),
-    (lambda u, *, slope=2.0: None, "None"),
-    (lambda u, *, slope=2.0: random.random() / (1 + u * u), "another each time"),
+    (lambda u, *, slope=2.0: None, "returns nothing"),
+    (lambda u, *, slope=2.0: random.random() / (1 + u * u), "called twice"),
     (lambda u, *, slope=2.0: undefined / (1 + u * u), "NameError"),  # type: ignore[name-defined]  # noqa: F821
     (lambda u, *, slope=2.0: where(u * u < 1, 1, 0), "@surrogate\\(kinks="),
 )

@@ -89,7 +89,7 @@ def at_edges(u: Tensor, theta: Tensor, surrogate: Surrogate, *, rounding: float)
     """How many `u` lie on a jump of the surrogate, as far as `rounding` of the largest potential can say."""
     unit = theta if surrogate.per == "threshold" else torch.ones_like(theta)
     reach = rounding * float((u + theta).abs().max())
-    _, edges = kinks_and_edges(surrogate)
+    _, edges = kinks_and_edges(surrogate) if math.isfinite(surrogate.slope) else ((), ())
     return sum(int(((u - edge * unit).abs() <= reach).sum()) for edge in edges)
 
 
