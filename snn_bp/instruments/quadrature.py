@@ -32,7 +32,7 @@ def area(u: Tensor, surrogate: Surrogate) -> Tensor:
 
 def shape_of(surrogate: Surrogate) -> Callable[[Tensor], Tensor]:
     """The surrogate's slope as a function of the distance from threshold, in the units in which it is counted."""
-    slope_at = torch_slope(replace(surrogate, per="potential"))
+    slope_at = torch_slope(surrogate, per="potential")
     return lambda u: slope_at(u, torch.ones_like(u))
 
 

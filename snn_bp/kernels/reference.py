@@ -11,14 +11,17 @@ from snn_bp.equations.derive import Equation, Learned
 from snn_bp.equations.exponential import exponential_double, exponential_single
 from snn_bp.kernels.around import is_transformed
 from snn_bp.kernels.bind import bind, defined, slope_texts
-from snn_bp.surrogates import SlopeOf, Surrogate
+from snn_bp.surrogates import SlopeOf, Surrogate, Unit
 
 Step = tuple[tuple[Tensor, ...], Tensor]  # what is carried on, and the potential
 
 
-def torch_slope(surrogate: Surrogate) -> Callable[[Tensor, Tensor], Tensor]:
-    """The derivative that `surrogate` gives to a spike at distance `u` from threshold `theta`, on tensors."""
-    slope_at = _slope_at(surrogate.slope_of)
+def torch_slope(surrogate: Surrogate, per: Unit | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+    """The derivative that `surrogate` gives to a spike at distance `u` from threshold `theta`, on tensors.
+
+    `per` is the unit that counts, in place of the surrogate's own.
+    """
+    slope_at = _slope_at(SlopeOf(surrogate.shape, per or surrogate.per))
     return lambda u, theta: slope_at(u, theta, u.new_full((), surrogate.slope))  # in u's type, as kernels have it
 
 
