@@ -195,7 +195,10 @@ def exp(x: Any) -> Any:
 
 
 def where(condition: Any, yes: Any, no: Any) -> Any:
-    """`yes` where the condition holds, else `no`; gradients flow to the one that was taken."""
+    """`yes` where the condition holds, else `no`; gradients flow to the one that was taken.
+
+    Both are computed: where the other one is not finite the gradient is NaN. Bound its argument, as in exp(min(x, 5)).
+    """
     if not isinstance(condition, Symbol):
         return yes if condition else no
     return _made("where", _condition(condition), _number(yes), _number(no))
