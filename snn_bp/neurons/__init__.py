@@ -29,6 +29,7 @@ from snn_bp.neurons.library import RefractoryLIF as RefractoryLIF
 from snn_bp.neurons.library import SEAdLIF as SEAdLIF
 from snn_bp.neurons.library import TwoCompartmentLIF as TwoCompartmentLIF
 from snn_bp.neurons.making import Neuron as Neuron
+from snn_bp.neurons.making import kind_of as kind_of
 from snn_bp.neurons.making import neuron as neuron
 from snn_bp.neurons.making import numbers_of as numbers_of
 from snn_bp.neurons.making import range_of as range_of
@@ -51,8 +52,7 @@ def check_neuron(neuron: Any) -> None:
         return
     names = [kind.__name__ for kind in (*KINDS, *LIBRARY)]
     if isinstance(neuron, type):
-        is_kind = issubclass(neuron, Neuron) and "kind" in vars(neuron)
-        advice = f"write {neuron.__name__}(...)" if is_kind else nearest(neuron.__name__, names)
+        advice = f"write {neuron.__name__}(...)" if kind_of(neuron) else nearest(neuron.__name__, names)
         raise SnnError(f"{neuron.__name__} is a class, not a neuron: {advice.rstrip('.')}.")
     parent = next((kind.__name__ for kind in type(neuron).__mro__ if "kind" in vars(kind)), None)
     below = f", which is not the {parent} below it," if parent else ""

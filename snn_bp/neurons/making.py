@@ -95,6 +95,12 @@ class Kind:
         )
 
 
+def kind_of(made: Any) -> Kind | None:
+    """What `@neuron` found in the step of which it made a class; None of any other class, also one below such a one."""
+    found = vars(made).get("kind") if isinstance(made, type) else None
+    return found if isinstance(found, Kind) else None
+
+
 class Neuron:
     """A neuron with its numbers: what `@neuron` makes of a step, with its parameters filled in. Frozen."""
 
@@ -109,7 +115,7 @@ class Neuron:
     @staticmethod
     def is_one(value: Any) -> bool:
         """Whether a value is a neuron that `@neuron` made, and not of a class below one."""
-        return isinstance(value, Neuron) and "kind" in vars(type(value))
+        return kind_of(type(value)) is not None
 
     @property
     def equation(self) -> Equation:

@@ -22,7 +22,7 @@ from torch import nn
 from snn_bp.data.cache import cache_folder
 from snn_bp.errors import SnnError, shown
 from snn_bp.files import UNFINISHED, append, json_sha256, make_folder, read_text, replace_file
-from snn_bp.neurons import Neuron
+from snn_bp.neurons import kind_of
 from snn_bp.runs.definitions import COPY_STARTS, definitions, hashes
 from snn_bp.runs.own_modules import COPIED_AS, file_name, is_own_module, module_name
 
@@ -205,7 +205,7 @@ def name_of_kind(kind: Any) -> str:
     found: Any = module
     for part in name.split("."):
         found = getattr(found, part, None)
-    if isinstance(found, FunctionType) and isinstance(kind, type) and issubclass(kind, Neuron):
+    if isinstance(found, FunctionType) and kind_of(kind):
         raise SnnError(
             f"{name}: {file_name(module)} has the step alone under this name, and a run copies definitions by name. "
             f"Let it stand there by decorator: write @neuron above `def {name}`."
