@@ -50,7 +50,6 @@ class Form:
         return {
             "SPIKING": self.equation.spiking,
             "REFIRES": self.equation.refires,
-            "LEARNS": bool(self.learned),
             **{f"SAVED_{marked(name)}": name in self.kept for name in names},
         }
 

@@ -16,7 +16,7 @@ import itertools
 import types
 from collections import namedtuple
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints, overload
 
 from torch.nn import ParameterDict
@@ -380,8 +380,3 @@ def range_of(neuron: Neuron, symbol: str) -> Range:
     """The range of the parameter that the equation calls `symbol`."""
     kind = type(neuron).kind
     return next(within for name, within in kind.ranges.items() if kind.symbol(name) == symbol)
-
-
-def field_names(neuron: Neuron) -> tuple[str, ...]:
-    """The names of its parameters."""
-    return tuple(each.name for each in fields(neuron))  # type: ignore[arg-type]
