@@ -15,6 +15,7 @@ from snn_bp.model.names import path_of
 from snn_bp.neurons import Neuron
 from snn_bp.reports.comparison import settings, written
 from snn_bp.reports.page import Fact, Formula, Image, Section, Table
+from snn_bp.reports.plots.filters import weight_histogram
 from snn_bp.reports.plots.pictures import (
     Picture,
     Scene,
@@ -24,7 +25,6 @@ from snn_bp.reports.plots.pictures import (
     training_pictures,
 )
 from snn_bp.reports.plots.style import svg_bytes
-from snn_bp.reports.plots.weights import weight_histogram
 from snn_bp.runs.answers import FOLDER, Answers
 from snn_bp.runs.evaluation import evaluate
 from snn_bp.runs.experiment import Train

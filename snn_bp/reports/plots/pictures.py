@@ -14,11 +14,11 @@ from snn_bp.model.losses import scores_of
 from snn_bp.model.network import Network
 from snn_bp.neurons import is_spiking
 from snn_bp.reports.plots.backward import error_map, raster, surrogate_window
-from snn_bp.reports.plots.curves import layer_curves, training_curves
-from snn_bp.reports.plots.events import event_movie, event_strip
+from snn_bp.reports.plots.epochs import layer_curves, training_curves
+from snn_bp.reports.plots.filters import weight_filters
+from snn_bp.reports.plots.recordings import event_movie, event_strip
 from snn_bp.reports.plots.results import confusion_matrix, prediction_scatter
 from snn_bp.reports.plots.style import png_bytes
-from snn_bp.reports.plots.weights import weight_filters
 from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
 from snn_bp.runs.records import metric_of_rows
