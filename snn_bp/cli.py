@@ -301,7 +301,14 @@ def list_runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = P
 
 
 def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None:
-    """Turn an experiment file into a script: `python FILE [--out DIR] [--dry-run] [key=value ...]`."""
+    """Turn an experiment file into a script: `python FILE [--out DIR] [--dry-run] [key=value ...]`.
+
+    `experiment` is what it trains; `arguments` (None) stand for those of the command line.
+
+    >>> experiment = Experiment(Data("digits"), (Flatten(), Dense(10), LIF(beta=Tau(100))))
+    >>> if __name__ == "__main__":  # at the end of the file
+    ...     main(experiment)
+    """
     names = sys._getframe(1).f_globals
     if is_read(names):
         return  # a file that `snn-bp` reads to get at its experiment is no program

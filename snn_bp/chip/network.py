@@ -23,6 +23,10 @@ class OnChip(nn.Module):
     Refused where the chip cannot hold it. Recordings run whole: the state after one is empty, and none can be given.
     `floats` is the network below, in floats. `freeze_norm=True`: norms use their running statistics while training too,
     as on the chip, and no longer move them.
+
+    >>> network = Network((Dense(8), LIF(beta=0.9, reset="zero")), (4,))
+    >>> OnChip(network)(torch.ones(10, 3, 4)).shape
+    torch.Size([10, 3, 8])
     """
 
     floats: Network

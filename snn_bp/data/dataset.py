@@ -37,18 +37,35 @@ class Dataset:
     The ids of "train" and "validation" number the recordings of the training part, those of "test" the test
     part. "test" may be empty: nothing is taken from one part to fill another, unless the description asks for it; both
     parts are the same recordings then.
+
+    Fields:
+        data: the description, an experiment's `data`.
+        info: what those who recorded the set state of it.
+        shape: of one time step: (C, H, W), or (N,) for a row of channels.
+        targets: what recordings are labelled with.
+        ids: for each split, the recordings in it.
+        notes: what is odd about them, in sentences.
+        sensor: as frames are counted, after transforms and before downsampling.
+        parts: the recordings of "train" and "test"; `versions`: of the libraries that made them.
+        recorded_steps (0): that the longest recording has, where all are frames.
+
+    >>> x = np.random.default_rng(0).random((12, 5, 4)) < 0.3  # [recordings, steps, channels]
+    >>> dataset = Dataset.of(train=(x, np.arange(12) % 2), test_fraction=0.25, step_ms=2)
+    >>> frames, targets = dataset.batch("train", dataset.ids["train"][:3])
+    >>> frames.shape, {split: len(ids) for split, ids in dataset.ids.items()}  # [time, batch, channels]
+    (torch.Size([5, 3, 4]), {'train': 6, 'validation': 2, 'test': 4})
     """
 
     data: Data
     info: DataSetInfo
-    shape: tuple[int, ...]  # one time step: (C, H, W), or (N,) for a row of channels
+    shape: tuple[int, ...]
     targets: Targets
     ids: dict[str, np.ndarray]
     notes: tuple[str, ...]
-    sensor: Sensor  # as frames are counted, after transforms and before downsampling
-    parts: dict[str, CachedPart]  # "train" and "test"
+    sensor: Sensor
+    parts: dict[str, CachedPart]
     versions: dict[str, str]
-    recorded_steps: int = 0  # that the longest recording has, where all are frames
+    recorded_steps: int = 0
 
     @classmethod
     def of(
@@ -57,15 +74,22 @@ class Dataset:
     ) -> "Dataset":  # fmt: skip
         """Recordings that lie in memory, to be handed to `train(experiment, out, dataset=...)`.
 
-        `train` and `test` are each `(x, y)` or `(x, y, lengths)`, x `[recordings, steps, ...]` as an array, a tensor or
-        a list of arrays; or a torch Dataset, a list or a generator of `(x, target)`. Events are structured arrays of x,
-        y, t (microseconds) and p, with their `sensor=(width, height, polarities)` and `steps=`. `targets` says what
-        they are asked for, by `Targets(...)` or one of its kinds; integers are classes. `names` and `groups` have an
-        entry for each training recording, or are dictionaries of "train" and "test". Everything else is a field of
-        `Data`: `step_ms=`, `batch=`, `encoder=`, `validation_fraction=`, ...
+        Parameters:
+            train: `(x, y)` or `(x, y, lengths)`, x `[recordings, steps, ...]` as an array, a tensor or a list of
+                arrays; or a torch Dataset, a list or a generator of `(x, target)`. Events are structured arrays of x,
+                y, t (microseconds) and p, with their `sensor` and `steps=`.
+            test (None): likewise.
+            targets (None): what they are asked for, a `Targets` or one of its kinds; None: integers are classes.
+            names (None), groups (None): an entry for each training recording, or dictionaries of "train" and "test".
+            sensor (None): (width, height, polarities) of events, in pixels.
+            description: everything else is a field of `Data`: `step_ms=`, `batch=`, `encoder=`, `validation_fraction=`,
+                ...
 
         The experiment takes the description from here: `Experiment(dataset.data, ...)`. To go on with such a run,
         hand the data set in again; that it is the same is checked by its hash.
+
+        >>> Dataset.of(train=(np.zeros((8, 20, 3)), np.arange(8) % 2), step_ms=1, batch=4).shape
+        (3,)
         """
         content = listed_parts(train, test, names=names, groups=groups)
         events, asked = has_events(content), targets_in_memory(targets, content)

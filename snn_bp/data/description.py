@@ -20,41 +20,50 @@ class Data:
 
     A recording starts at time 0 of its file; one cut out of a longer one (all of DVS Gesture, and N-MNIST's where the
     first event comes later than the usual window) starts at its first event. Events outside the window are not
-    counted, and a run says how many there are.
+    counted, and a run says how many there are. A frame counts events.
 
-    `step_ms` and `steps` left out become the set's usual step, and as many steps as cover its usual window.
-    A step is a whole number of microseconds, the resolution of the events; other steps are refused.
+    Parameters:
+        name: a set, `Data("shd")`; files, `Data("folder", root="/data/lab", sensor=(346, 260, 2), step_ms=10,
+            steps=40)`, where `Data(Folder(...))` says more; any set of classes that tonic has,
+            `Data("tonic:NCALTECH101")`; a source of your own, `Data(Lab("/data"))`. Those of `Dataset.of(...)` are
+            handed to `train` beside the experiment.
+        step_ms (None): width of a frame in ms, an integer number of microseconds; None: the set's usual one.
+        steps (None): frames; None: as many as cover the set's usual window. A source of frames has steps of its own:
+            `steps` cuts them or adds silence.
+        batch (64): recordings at a time.
+        root (None): the folder of the files; None: that which the environment variable SNN_BP_DATA names, else
+            `~/.cache/snn_bp/data`. What is not there tonic downloads to the same place.
+        sensor (None): width, height and polarities of what a folder's files were recorded by, in pixels.
+        downsample (1): divides coordinates; the counts of joined pixels add up.
+        binary (False): keeps only whether there was an event.
+        translate_px (0): moves training recordings by up to so many pixels of the sensor, drawn anew for each seed.
+        rotate_deg (0.0): turns them by up to so many degrees, likewise.
+        validation_fraction (0.1): of each class of the training part, 0..0.9.
+        split_seed (0): what the splits are drawn from.
+        transforms (()): tonic's, or any callables, for every split: structured events in and out; the last one may
+            return frames `[time, ...]`, used as they are.
+        source (None): where a source of your own is kept; its class gives the name.
+        encoder (None): makes frames of signals and images: `Delta`, `Current`, `Rate`, `Latency`, `Repeat`, or a value
+            of your own that is called with a recording and a generator of random numbers.
+        split_by ("recording"): "group" keeps the recordings of a group (a speaker, a session) on one side of every
+            split.
+        test_groups (()): where there is no test part, the groups, by name, that are the test split.
+        test_fraction (0.0): or the fraction of each class (or of the groups) that is, 0..0.9.
+        folds (None), fold (0): or number `fold` of `folds` equal parts; where there is a test part, that fold is the
+            validation split.
 
-    A frame counts events. `downsample` divides coordinates, and the counts of joined pixels add up; `binary`
-    keeps only whether there was an event. `translate_px` moves training recordings by up to that many pixels of the
-    sensor and `rotate_deg` turns them by up to that many degrees, both drawn anew for each seed. `validation_fraction`
-    is taken from each class. `transforms` are
-    tonic's, or any callables, and apply to every split: structured events in and out; the last one may return
-    frames [time, ...], used as they are.
+    What counts events (`downsample`, `binary`, `translate_px`, `rotate_deg`) is for events only. A source is a frozen
+    dataclass, which reads files as a rule:
 
-    The recordings are those of a set by its name, `Data("shd")`, of files, `Data("folder", root="/data/lab",
-    sensor=(346, 260, 2), step_ms=10, steps=40)`, where `Data(Folder(...))` says more, of any set of classes that tonic
-    has, `Data("tonic:NCALTECH101")`, those of a source of one's own, `Data(Lab("/data"))`, or those of
-    `Dataset.of(...)`, handed to `train` beside the experiment. A source of frames has steps of its own: `steps` cuts
-    them or adds silence, and `encoder` makes frames of signals and
-    images (`Delta`, `Current`, `Rate`, `Latency`, `Repeat`, or a value of one's own that is called with a recording and
-    a generator of random numbers). What counts events (`downsample`, `binary`, `translate_px`, `rotate_deg`) is for
-    events only.
-
-    `split_by="group"` keeps the recordings of a group (a speaker, a session) on one side of every split. Where there is
-    no test part, the test split is drawn from the recordings that there are: `test_groups` by name, `test_fraction` of
-    each class (or of the groups), or number `fold` of `folds` equal parts. Where there is one, that fold is the
-    validation split.
-
-    A source is a frozen dataclass:
-
-        @dataclass(frozen=True)
-        class Lab:
-            folder: str
-            sensor, class_names, step_ms, window_ms = (346, 260, 2), ("left", "right"), 20, 400
-            def recordings(self, part):                # "train" or "test"
-                for file in sorted(Path(self.folder, part).glob("*.npy")):
-                    yield np.load(file), file.stem     # x, y, p, t (microseconds) of events, and their class
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Lab:
+    ...     sensor, class_names, step_ms, window_ms = (8, 8, 2), ("left", "right"), 10, 50
+    ...     def recordings(self, part):  # "train" or "test"
+    ...         for n in range(20):  # x, y, p, t (microseconds) of events, and their class
+    ...             yield np.array([[n % 8, 3, 1, 2000], [5, n % 8, 0, 9000]]), self.class_names[n % 2]
+    >>> data = Data(Lab(), batch=8)
+    >>> data.name, data.steps
+    ('Lab', 5)
 
     `(channels, 1, 1)` is the sensor of a row of channels. For other targets it has `targets = Targets("vector", ("x",
     "y"))` in place of `class_names`; for frames, `frames(self, part)` in place of `recordings` and `sensor`, which
@@ -62,27 +71,24 @@ class Data:
     "name", "group", "split" and "duration_ms" of a recording, "names", "groups" and "splits" of all frames. A source is
     read at every start and its hash compared with what a run has seen; where it has `made_from()`, which lists the
     paths that it reads, it is read again only where these, its fields or its definition have changed.
-
-    Files are looked for in `root`, else in the folder that the environment variable SNN_BP_DATA names,
-    else in `~/.cache/snn_bp/data`. What is not there tonic downloads to the same place.
     """
 
-    name: Any  # a name; a source is moved to `source`, and its class gives the name
+    name: Any  # a source is moved to `source`, and its class gives the name
     _: KW_ONLY
     step_ms: float | None = None
     steps: Annotated[int | None, Within(low=1)] = None
     batch: Annotated[int, Within(low=1)] = 64
     root: str | None = None
-    sensor: tuple[int, ...] | None = None  # width, height and polarities of what a folder's files were recorded by
+    sensor: tuple[int, ...] | None = None
     downsample: Annotated[int, Within(low=1)] = 1
     binary: bool = False
     translate_px: Annotated[int, Within(low=0)] = 0
     rotate_deg: Annotated[float, Within(0, 180), Called("an angle in degrees, 0..180")] = 0.0
     validation_fraction: Annotated[float, Within(0, 0.9), Called("a fraction of the training part, 0..0.9")] = 0.1
     split_seed: Annotated[int, Within(0, 2**64 - 1)] = 0
-    transforms: tuple[Any, ...] = ()  # callables; tonic's have no common type
-    source: Any = None  # a value of one's own
-    encoder: Any = None  # called with a recording and a generator, gives frames
+    transforms: tuple[Any, ...] = ()  # tonic's callables have no common type
+    source: Any = None
+    encoder: Any = None
     split_by: Literal["recording", "group"] = "recording"
     test_groups: Annotated[tuple[str, ...], Called("names of groups, as ('ann', 'bob')")] = ()
     test_fraction: Annotated[float, Within(0, 0.9), Called("a fraction of the recordings, 0..0.9")] = 0.0

@@ -20,7 +20,11 @@ Above = Annotated[float, Within(above=0)]
 
 @dataclass(frozen=True)
 class Current:
-    """A signal `[steps, ...]` as it is, the input current of the first layer."""
+    """A signal `[steps, ...]` as it is, the input current of the first layer.
+
+    >>> Current()(np.ones((5, 3)), np.random.default_rng(0)).shape
+    (5, 3)
+    """
 
     def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The same values."""
@@ -33,6 +37,9 @@ class Delta:
 
     Levels lie `threshold` apart, in the signal's unit, the first value of each channel upon one. A frame counts the
     levels that its step has crossed since the last one crossed, upwards or downwards, as a delta modulator sends them.
+
+    >>> Delta(threshold=0.5)(np.array([[0.0], [1.2], [0.4]]), np.random.default_rng(0)).tolist()
+    [[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]]
     """
 
     threshold: Above
@@ -54,7 +61,10 @@ class Delta:
 class Rate:
     """Spikes of an image (or any array) for `steps` steps, independent of each other, as likely as the value is large.
 
-    A value of `largest` spikes at every step, 0 at none; others in between, in proportion.
+    A value of `largest` (1.0) spikes at every step, 0 at none; others in between, in proportion.
+
+    >>> Rate(steps=4)(np.array([0.0, 1.0]), np.random.default_rng(0)).tolist()
+    [[0, 1], [0, 1], [0, 1], [0, 1]]
     """
 
     steps: Count
@@ -70,9 +80,12 @@ class Rate:
 
 @dataclass(frozen=True)
 class Latency:
-    """One spike for each value of an image, the sooner the larger it is: `largest` at the first of `steps`.
+    """One spike for each value of an image, the sooner the larger it is: `largest` (1.0) at the first of `steps`.
 
     The time falls linearly with the value, to the last step for the smallest above 0; a value of 0 is silent.
+
+    >>> Latency(steps=3)(np.array([1.0, 0.5, 0.0]), np.random.default_rng(0)).tolist()
+    [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
     """
 
     steps: Count
@@ -91,7 +104,11 @@ class Latency:
 
 @dataclass(frozen=True)
 class Repeat:
-    """The same image as input current at each of `steps` steps."""
+    """The same image as input current at each of `steps` steps.
+
+    >>> Repeat(steps=3)(np.array([0.2, 0.7]), np.random.default_rng(0)).tolist()
+    [[0.2, 0.7], [0.2, 0.7], [0.2, 0.7]]
+    """
 
     steps: Count
 

@@ -41,16 +41,25 @@ class Folder:
 
     Without a table the first folder names the class, and folders between it and a file name the group (who was
     recorded, in which session): `left/a.npy`, `left/ann/b.npy`. Above the classes there may stand `train`, `test` and
-    `validation`. `table`, a csv file below the folder, has the columns `file` and `label` (or `labels`, several by
-    semicolons), and, where they are known, `split` and `group`. Classes are in the order of their names, numbers by
-    value.
+    `validation`. Classes are in the order of their names, numbers by value.
 
-    All files have one ending, `suffix` where there are others too; `read_events` says which formats are known, and what
-    `columns`, `unit`, `entry` and `sort` are. A recording starts at its first event, or with `start="clock"` where the
-    file's clock is 0. `masked=True`: steps behind a recording's last event do not count.
+    Parameters:
+        root: the folder.
+        sensor: width, height and polarities, in pixels.
+        table (None): a csv file below the folder with the columns `file` and `label` (or `labels`, several by
+            semicolons), and, where they are known, `split` and `group`.
+        suffix (None): the ending of the files, where there are others too; `read_events` says which formats are known.
+        columns (None), unit (None), entry (None), sort (False): as in `read_events`.
+        start ("first event"): where a recording starts; "clock": where the file's clock is 0.
+        masked (False): whether steps behind a recording's last event do not count.
+        step_ms (None), window_ms (None): usual width of a frame and length of a recording, in ms; `Data` asks for those
+            that are not here.
 
     Files are read once for each state of their names, sizes and times. Links are followed; names that begin with a dot
     are none.
+
+    >>> Data(Folder("/data/lab", sensor=(346, 260, 2), step_ms=10, window_ms=400)).steps
+    40
     """
 
     root: str

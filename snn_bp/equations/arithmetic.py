@@ -190,7 +190,11 @@ class Absent:
 
 
 def exp(x: Any) -> Any:
-    """e to the power of a value: the same bits from each backend."""
+    """e to the power of a value `x`: the same bits from each backend. For the steps of `neuron` and `surrogate`.
+
+    >>> exp(0.0)
+    1.0
+    """
     return _made("exp", _number(x)) if isinstance(x, Symbol) else math.exp(x)
 
 
@@ -198,6 +202,14 @@ def where(condition: Any, yes: Any, no: Any) -> Any:
     """`yes` where the condition holds, else `no`; gradients flow to the one that was taken.
 
     Both are computed: where the other one is not finite the gradient is NaN. Bound its argument, as in exp(min(x, 5)).
+    `condition` is a comparison of values of a step, or several joined by `& | ~`.
+
+    >>> @neuron
+    ... def Rectified(v, x):
+    ...     v = where(v + x > 0, v + x, 0)
+    ...     return v, v
+    >>> simulate(Rectified(), torch.tensor([1.0, -3.0, 2.0]).view(3, 1, 1))[0].flatten().tolist()
+    [1.0, 0.0, 2.0]
     """
     if not isinstance(condition, Symbol):
         return yes if condition else no
@@ -205,15 +217,23 @@ def where(condition: Any, yes: Any, no: Any) -> Any:
 
 
 def detach(x: Any) -> Any:
-    """The value, as a constant to the gradient."""
+    """The value `x`, as a constant to the gradient: in a step, `v * (1 - detach(s))` resets and lets no error through
+    it.
+
+    >>> detach(3.0)
+    3.0
+    """
     return _made("detach", _number(x)) if isinstance(x, Symbol) else x
 
 
 def spike(u: Any, scale: Any = 1.0) -> Any:
-    """1 where `u` is above 0, else 0; backward by the surrogate, whose slope counts per unit of `scale`.
+    """1 where `u` is above 0, else 0; backward by the surrogate, whose slope counts per unit of `scale` (1.0).
 
     `u` is the distance from threshold, `scale` the threshold (as in `spike(v - threshold, threshold)`), or a potential
     that is as large as the threshold's distance from rest.
+
+    >>> spike(0.3), spike(0.0)
+    (1.0, 0.0)
     """
     if not isinstance(u, Symbol):
         return 1.0 if u > 0 else 0.0

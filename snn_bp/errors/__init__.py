@@ -12,7 +12,13 @@ LONGEST = 100  # characters of a value in a message
 
 
 class SnnError(ValueError):
-    """What was asked, what was found, and what would work."""
+    """What was asked, what was found, and what would work: the one error that a user's value raises. A `ValueError`.
+
+    >>> LIF(beta=1.3)
+    Traceback (most recent call last):
+        ...
+    snn_bp.errors.SnnError: LIF(beta=1.3): a decay lies in 0..1. From a time constant: beta=decay(tau_ms=20, step_ms=1).
+    """
 
 
 def check_number(

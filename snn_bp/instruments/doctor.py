@@ -52,7 +52,16 @@ SAMPLES = 32  # recordings that a trace of a run takes
 
 
 def diagnose(subject: Trace | Run | Experiment) -> Report:
-    """Verdicts on a trace; on a run, at its last checkpoint with its data; or on an experiment as it would start."""
+    """Verdicts on a `subject`: a trace; a run, at its last checkpoint with its data; or an experiment as it would
+    start.
+
+    A report has `findings`, each with its kind, where it is, the figure that says so, and what to change.
+
+    >>> network = Network((Dense(8), LIF(beta=0.9, threshold=50.0), Dense(2), LIF(beta=0.9)), (4,))
+    >>> report = diagnose(trace(network, torch.ones(10, 3, 4), torch.tensor([0, 1, 0])))
+    >>> report.findings[0].kind, report.findings[0].where
+    ('silent', 'model.1 LIF(beta=0.9, threshold=50)')
+    """
     if isinstance(subject, Trace):
         return Report("trace", tuple(diagnose_trace(subject)))
     if isinstance(subject, Run):

@@ -155,7 +155,19 @@ def check_gradients(
     """Check every gradient of `network` on `inputs` `[time, batch, ...]`, in the mode it is in; it stays as it is.
 
     Finite differences run the network a dozen times for each parameter tensor, so a batch of a few recordings is
-    enough. `truncations` are the steps after which to cut; None takes halves of the whole down to 1, four at most.
+    enough.
+
+    Parameters:
+        network: one with parameters.
+        inputs, targets: a batch.
+        loss (CountCrossEntropy()): what is differentiated.
+        directions (2): finite differences for each parameter tensor.
+        truncations (None): the steps after which to cut; None takes halves of the whole down to 1, four at most.
+        seed (0): what the directions are drawn from.
+
+    >>> network = Network((Dense(3), LIF(beta=0.9)), (4,))
+    >>> check_gradients(network, torch.rand(4, 2, 4), torch.tensor([0, 1])).ok
+    True
     """
     check_asked("check_gradients", network, inputs, loss)
     check_seed("check_gradients: seed", seed)

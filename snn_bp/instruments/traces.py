@@ -77,14 +77,27 @@ class LayerTrace:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """One forward and one backward pass of a network on one batch."""
+    """One forward and one backward pass of a network on one batch.
+
+    Fields:
+        loss: its value.
+        layers: what each layer of neurons did and what came back to it, tensors `[time, batch, *neurons]`.
+        gradients: |dL/dw| of each layer that has weights; `weights`: |w| of the same.
+        frozen: layers with no weight that asks for a gradient, by their path.
+        model: what the network was made of. `criterion`: the loss.
+
+    >>> network = Network((Dense(8), LIF(beta=0.9), Dense(2), LIF(beta=0.9)), (4,))
+    >>> traced = trace(network, torch.ones(10, 3, 4), torch.tensor([0, 1, 0]))
+    >>> traced.errors.shape, traced.layers[0].error.shape  # [layer, time], [time, batch, neurons]
+    (torch.Size([2, 10]), torch.Size([10, 3, 8]))
+    """
 
     loss: float
     layers: tuple[LayerTrace, ...]
-    gradients: dict[str, float]  # |dL/dw| of each layer that has weights
-    weights: dict[str, float]  # |w| of the same
-    frozen: dict[Path, str]  # layers with no weight that asks for a gradient, by their path
-    model: tuple[Layer, ...]  # what the network was made of
+    gradients: dict[str, float]
+    weights: dict[str, float]
+    frozen: dict[Path, str]
+    model: tuple[Layer, ...]
     criterion: Loss
 
     @property
@@ -133,11 +146,22 @@ def trace(
     mask: Tensor | None = None,
 ) -> Trace:  # fmt: skip
     """One backward pass of `network` on `inputs` `[time, batch, ...]` and `targets` `[batch, ...]`, in the mode it is
-    in. `mask` `[time, batch]`, true where a recording has a step, is the loss's; norms in training see all steps.
+    in.
 
     It runs in the torch reference, on a copy: weights, gradients, norm statistics and random numbers stay as they
     are. The copy holds a few tensors for each neuron and step: take a batch of a few dozen. A network for a chip is
     traced in floats, with its weights.
+
+    Parameters:
+        network: a `Network` or `OnChip`.
+        inputs, targets: a batch.
+        loss (CountCrossEntropy()): what is differentiated.
+        state (None): where the recordings begin; None: from rest.
+        mask (None): `[time, batch]`, true where a recording has a step, for the loss; norms in training see all steps.
+
+    >>> network = Network((Dense(8), LIF(beta=0.9), Dense(2), LIF(beta=0.9)), (4,))
+    >>> list(trace(network, torch.ones(10, 3, 4), torch.tensor([0, 1, 0])).gradients)
+    ['model.0 Dense(8)', 'model.2 Dense(2)']
     """
     check_asked("trace", network, inputs, loss)
     work = copied(network)

@@ -24,7 +24,11 @@ _chosen = ["fastest"]  # the innermost `use_backend` is last; a ContextVar would
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Within the block, every neuron runs by the backend of this name: "reference" or "fastest"."""
+    """Within the block, every neuron runs by the backend of this `name`: "reference", torch step by step, or "fastest".
+
+    >>> with use_backend("reference"):
+    ...     spikes, _ = simulate(LIF(beta=0.9), torch.rand(10, 2, 3))
+    """
     check_choice("backend", name, BACKENDS)
     _chosen.append(name)
     try:
@@ -48,14 +52,23 @@ def simulate(
 def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, parameters=None):  # noqa: B008 - frozen
     """Spikes of `neuron` under the input `x` `[time, batch, ...]`, and the state after the last step.
 
-    `state` is what an earlier call returned; None starts from rest. With `potentials=True` a third value holds the
-    membrane potential of every step, before reset, shaped as `x`. `LI` does not spike: its first value is that
-    potential. `parameters` gives tensors in place of the neuron's own numbers, under the names of its equation (`alpha,
-    beta, rho, kappa, theta` in the leaky family); gradients flow to them, to `x` and to `state`.
+    Parameters:
+        neuron: a value as `LIF(beta=0.9)`; `LI` does not spike: its first value is its potential.
+        x: what reaches each neuron at each step, `[time, batch, ...]`, floats.
+        state (None): what an earlier call returned; None starts from rest.
+        surrogate (ATan()): what a spike's derivative is replaced by.
+        potentials (False): whether a third value holds the membrane potential of every step, before reset, shaped as
+            `x`.
+        parameters (None): tensors in place of the neuron's own numbers, under the names of its equation (`alpha, beta,
+            rho, kappa, theta` in the leaky family); gradients flow to them, to `x` and to `state`.
 
     Half precision in: spikes in the same type, state and potentials in single precision. On the CPU, and on a GPU
     where Triton is installed, the loop is compiled; elsewhere, and within `use_backend("reference")`, it is the torch
     reference. All spike alike, bit for bit.
+
+    >>> spikes, state = simulate(LIF(beta=0.9), torch.rand(100, 8, 50))
+    >>> spikes.shape, state.v.shape
+    (torch.Size([100, 8, 50]), torch.Size([8, 50]))
     """
     check_input(neuron, x)
     check_surrogate(surrogate)

@@ -9,7 +9,12 @@ from snn_bp.neurons import Neuron, State, check_neuron
 
 
 def rest(neuron: Neuron, shape: tuple[int, ...], *, like: Tensor) -> State:
-    """The state of silence, `shape` = `[batch, *neurons]`, in the type and on the device of `like`."""
+    """The state of silence of a `neuron`, `shape` = `[batch, *neurons]`, in the type and on the device of the tensor
+    `like`.
+
+    >>> rest(LIF(beta=0.9), (8, 50), like=torch.zeros(1)).v.shape
+    torch.Size([8, 50])
+    """
     check_neuron(neuron)
     if not isinstance(like, Tensor) or not like.is_floating_point():
         found = like.dtype if isinstance(like, Tensor) else shown(like)

@@ -24,10 +24,17 @@ SPREAD = {"spread": True}  # a field that is written as arguments, one after the
 class Residual:
     """`f(x)` joined with `x`: what `layers` make of their input, and the input or what `shortcut` makes of it.
 
-    `combine` is one of the three of Fang et al. 2021 ("Deep Residual Learning in Spiking Neural Networks"), with `x`
-    the shortcut's output: "add" is `f(x) + x`, of spikes a count 0, 1, 2 ...; "and" is `f(x) * x` and "iand" is
-    `(1 - f(x)) * x`, which make spikes of spikes. Both outputs have one shape: where the layers change it, so does the
-    shortcut, as `shortcut=(Conv(32, 1, stride=2), BatchNorm(), LIF(beta=0.9))`. `layers=` takes them as one tuple.
+    Parameters:
+        layers: the layers of f, one after the other; `layers=` takes them as one tuple.
+        combine ("add"): "add" is f(x) + x, of spikes a count 0, 1, 2 ...; "and" is f(x) * x and "iand" is (1 - f(x)) *
+            x, which make spikes of spikes (Fang et al. 2021, "Deep Residual Learning in Spiking Neural Networks").
+            There x is the shortcut's output.
+        shortcut (()): layers that the input goes through on its way past f. Both outputs have one shape: where `layers`
+            change it, so does it, as `shortcut=(Conv(32, 1, stride=2), BatchNorm(), LIF(beta=0.9))`.
+
+    >>> model = (Dense(20), LIF(beta=0.9), Residual(Dense(20), LIF(beta=0.9), combine="iand"))
+    >>> Network(model, (5,)).output_shape
+    (20,)
     """
 
     layers: Annotated[Row, Called("layers, as Residual(Dense(10), LIF(beta=0.9))")] = field(metadata=SPREAD)
@@ -58,10 +65,15 @@ class Residual:
 class Parallel:
     """Rows of layers that see the same input, a tuple each, and their outputs side by side or added up.
 
-    "concat" puts them one behind the other along the first axis of a step, that of neurons or channels; the other axes
-    agree. "add" takes outputs of one shape. A branch `()` hands the input on: `Parallel((), (Conv(8, 3, padding=1),))`
-    is a dense skip, and `Parallel((Dense(10), LI(beta=0.9)), (Dense(3), LI(beta=0.8)))` in the end is two readouts.
-    `rows=` takes the branches as one tuple.
+    Parameters:
+        rows: the branches, two or more; a branch `()` hands the input on. `rows=` takes them as one tuple.
+        combine ("concat"): "concat" puts outputs one behind the other along the first axis of a step, that of neurons
+            or channels; the other axes agree. "add" takes outputs of one shape.
+
+    `Parallel((), (Conv(8, 3, padding=1),))` is a dense skip; two readouts stand at the end:
+
+    >>> Network((Parallel((Dense(10), LI(beta=0.9)), (Dense(3), LI(beta=0.8))),), (5,)).output_shape
+    (13,)
     """
 
     rows: tuple[Annotated[Row, Called("a tuple of layers, as (Dense(10), LIF(beta=0.9))")], ...] = field(

@@ -27,12 +27,22 @@ from snn_bp.surrogates import Surrogate
 
 @dataclass(frozen=True)
 class Dense:
-    """Every neuron of the layer before to each of `units`, or the fraction `density` of them.
+    """Every neuron of the layer before to each of `units`: `[inputs]` becomes `[units]`.
 
-    With a density each unit gets as many inputs, drawn from the seed. `sign` keeps all weights "positive", "negative",
-    or by Dale's principle ("dale") those of each input: the first `excitatory` fraction of the inputs excites, the
-    others inhibit, in balance at the start. The weight is then |raw| times the sign (Song et al. 2016 rectify; here no
-    weight can get stuck at zero). Trains, exports and goes on the chip as other weights do.
+    Parameters:
+        units: how many values it gives.
+        bias (True): whether each unit adds a learned constant.
+        density (None): fraction of the inputs that each unit gets, as many for each, drawn from the seed. None: all.
+        sign (None): keeps all weights "positive" or "negative", or by Dale's principle ("dale") those of each input:
+            the first inputs excite, the others inhibit, in balance at the start.
+        excitatory (0.8): with "dale", the fraction of the inputs that excites.
+
+    A signed weight is |raw| times the sign (Song et al. 2016 rectify; here no weight can get stuck at zero).
+    Constrained layers train, export and go on the chip as others do. Raises where the input is not flat: `Flatten()`
+    goes before it.
+
+    >>> Network((Dense(10, density=0.5), LIF(beta=0.9)), (700,)).output_shape
+    (10,)
     """
 
     units: Count
@@ -58,7 +68,20 @@ class Dense:
 
 @dataclass(frozen=True)
 class Conv:
-    """Convolution in one dimension over `[channels, length]`, in two over `[channels, height, width]`."""
+    """Convolution in one dimension over `[channels, length]`, in two over `[channels, height, width]`.
+
+    Parameters:
+        channels: how many maps it gives.
+        kernel: side of the window, in pixels; one integer, or one for each axis. So are the next three.
+        stride (1): pixels from one window to the next.
+        padding (0): pixels of zeros added at each end.
+        dilation (1): pixels from one weight of a window to the next.
+        groups (1): parts that the channels are divided into, each convolved by itself.
+        bias (True): whether each map adds a learned constant.
+
+    >>> Network((Conv(8, 3, padding=1), LIF(beta=0.9), Pool(2)), (2, 34, 34)).shapes
+    [(8, 34, 34), (8, 34, 34), (8, 17, 17)]
+    """
 
     channels: Count
     kernel: Sizes
@@ -98,12 +121,21 @@ class Conv:
 
 @dataclass(frozen=True)
 class Pool:
-    """Sum, average or maximum over windows of `size`, in one or two dimensions."""
+    """Sum, average or maximum over windows of `size` pixels, in one or two dimensions.
+
+    Parameters:
+        size: side of a window in pixels.
+        kind ("average"): "sum", "average" or "max"; a chip has no maximum.
+        stride (None): pixels from one window to the next; None: the size.
+
+    >>> Network((Pool(2, kind="sum"),), (2, 34, 34))(torch.ones(5, 1, 2, 34, 34)).shape
+    torch.Size([5, 1, 2, 17, 17])
+    """
 
     size: Count
     _: KW_ONLY
     kind: Literal["sum", "average", "max"] = "average"
-    stride: Annotated[int | None, Within(low=1)] = None  # None: the size
+    stride: Annotated[int | None, Within(low=1)] = None
 
     __post_init__ = check_fields
 
@@ -122,7 +154,11 @@ class Pool:
 
 @dataclass(frozen=True)
 class Flatten:
-    """`[channels, height, width]` to one axis, in torch's order."""
+    """`[channels, height, width]` to one axis, in torch's order.
+
+    >>> Network((Flatten(), Dense(10)), (2, 8, 8)).shapes
+    [(128,), (10,)]
+    """
 
     def build(self, shape: Shape) -> nn.Module:
         """A `nn.Flatten`."""
@@ -137,7 +173,13 @@ class Flatten:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Silences each input with probability `p` while training, the same ones at every time step of a sample."""
+    """Silences each input with probability `p` (0.1, within 0..0.99) while training, the same ones at every time step
+    of a recording. In evaluation it does nothing.
+
+    >>> x = torch.ones(3, 1, 8)
+    >>> torch.equal(Network((Dropout(0.5),), (8,)).eval()(x), x)
+    True
+    """
 
     p: Annotated[float, Within(0, 0.99)] = 0.1
 
@@ -156,9 +198,17 @@ class Dropout:
 class Delay:
     """Axonal delays: what each neuron of the layer before sends arrives `steps` time steps later.
 
-    One integer for all, or one for each neuron. With `learn`, each neuron learns its own within 0..`max_steps`,
-    starting at `steps`, which then lies between; it is rounded in the forward pass, and its gradient is minus the
-    difference in time of what is delayed (as in SLAYER, Shrestha & Orchard 2018). Chips hold up to 62.
+    Parameters:
+        steps (1): one number of time steps for all, or one for each neuron.
+        learn (False): whether each neuron learns its own delay within 0..`max_steps`, from `steps` on, which lies
+            between.
+        max_steps (62): the longest delay; chips hold up to 62.
+
+    A learned delay is rounded in the forward pass; its gradient is minus the difference in time of what is delayed (as
+    in SLAYER, Shrestha & Orchard 2018).
+
+    >>> Network((Delay(2),), (1,))(torch.tensor([1.0, 0, 0, 0]).view(4, 1, 1)).flatten().tolist()
+    [0.0, 0.0, 1.0, 0.0]
     """
 
     steps: Annotated[float | tuple[float, ...], Within(low=0, nested=True)] = 1
@@ -197,12 +247,17 @@ class Delay:
 class BatchNorm:
     """Normalises the synaptic current over time and batch: each neuron its own, each channel after a `Conv`.
 
-    Stands between a `Dense` or `Conv` and its neuron. Evaluation uses running means, so streaming and export are
-    exact: scale and shift fold into the weights. Ioffe & Szegedy 2015; over time as in Zheng et al. 2021 (tdBN).
+    Stands between a `Dense` or `Conv` and its neuron. `momentum` (0.1) is how far a batch moves the running statistics,
+    `scale` (1.0) the spread of the current at first, in thresholds of 1. Evaluation uses the running ones, so streaming
+    and export are exact: scale and shift fold into the weights. Ioffe & Szegedy 2015; over time as Zheng et al. 2021
+    (tdBN).
+
+    >>> Network((Dense(10), BatchNorm(scale=0.5), LIF(beta=0.9)), (700,)).output_shape
+    (10,)
     """
 
     momentum: Annotated[float, Within(0, 1)] = 0.1
-    scale: Annotated[float, Within(above=0)] = 1.0  # initial spread of the current
+    scale: Annotated[float, Within(above=0)] = 1.0
 
     __post_init__ = check_fields
 
@@ -223,11 +278,15 @@ class BatchNorm:
 
 @dataclass(frozen=True)
 class Spiking:
-    """A neuron of which parameters are learned, one value for each neuron: `Spiking(LIF(beta=0.9), learn=("beta",))`.
+    """A `neuron` of which the parameters named in `learn` are learned, with the weights.
 
-    `per` "channel" learns one value for all neurons of a map, "layer" one for all neurons (as PLIF, Fang et al. 2021);
-    in a flat layer each neuron is a channel. Decays stay in 0..1 (as a logistic function of what is learned),
-    thresholds and `kappa` above 0 (softplus).
+    `per` says for whom a value is learned: "neuron", each its own; "channel", one for all neurons of a map; "layer",
+    one for all (as PLIF, Fang et al. 2021). In a flat layer each neuron is a channel. Decays stay in 0..1 (as a
+    logistic function of what is learned), thresholds and `kappa` above 0 (softplus).
+
+    >>> network = Network((Dense(3), Spiking(LIF(beta=0.9), learn=("beta",))), (5,))
+    >>> [(name, list(weight.shape)) for name, weight in network.named_parameters()]
+    [('layers.0.weight', [3, 5]), ('layers.0.bias', [3]), ('layers.1.learned.beta', [3])]
     """
 
     neuron: Annotated[Neuron, Called("a neuron, as LIF(beta=0.9)")]
@@ -246,10 +305,14 @@ class Spiking:
 
 @dataclass(frozen=True)
 class Recurrent:
-    """A neuron with dense recurrence: its input is x[t] + V s[t-1] + c, before anything else.
+    """A `neuron` with dense recurrence: its input is x[t] + V s[t-1] + c, before anything else.
 
-    `density`, `sign` and `excitatory` constrain V as in `Dense`, where the first neurons excite: the same ones as in a
-    `Dense` behind them. `sign="negative"` is lateral inhibition. `per` is as in `Spiking`.
+    `bias` (False) adds the learned constant c. `density`, `sign` and `excitatory` constrain V as in `Dense`, where the
+    first neurons excite: the same ones as in a `Dense` behind them. `sign="negative"` is lateral inhibition. `learn`
+    and `per` are as in `Spiking`.
+
+    >>> Network((Dense(20), Recurrent(LIF(beta=0.9)), Dense(2), LI(beta=0.9)), (5,)).output_shape
+    (2,)
     """
 
     neuron: Annotated[Neuron, Called("a neuron, as LIF(beta=0.9)")]

@@ -31,7 +31,11 @@ def _value(metric: Any, scores: Tensor, targets: Tensor, mask: Tensor | None = N
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The fraction of recordings whose class has the highest score."""
+    """The fraction of recordings whose class has the highest score: scores `[batch, classes]`, targets `[batch]`.
+
+    >>> Accuracy()(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0, 0]))
+    0.5
+    """
 
     name: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
@@ -50,7 +54,11 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class StepAccuracy:
-    """The fraction of steps with a label whose class has the highest score, over all recordings together."""
+    """The fraction of steps with a label whose class has the highest score, over all recordings together.
+
+    >>> StepAccuracy()(torch.eye(3)[None], torch.tensor([[0, 1, -1]]))  # [batch, time, classes]; -1: no label
+    1.0
+    """
 
     name: ClassVar[str] = "step_accuracy"
     higher_is_better: ClassVar[bool] = True
@@ -74,6 +82,9 @@ class BalancedAccuracy:
     """The mean over classes of the fraction of their recordings (steps) that is right; classes that occur alone count.
 
     Always giving one class is worth 1 / classes, however frequent that class is.
+
+    >>> BalancedAccuracy()(torch.tensor([[1.0, 0.0]]).repeat(4, 1), torch.tensor([0, 0, 0, 1]))
+    0.5
     """
 
     name: ClassVar[str] = "balanced_accuracy"
@@ -96,9 +107,12 @@ class BalancedAccuracy:
 @dataclass(frozen=True)
 class F1:
     """The mean over classes, or labels, of 2 TP / (2 TP + FP + FN); those that neither occur nor are predicted are left
-    out. Of several labels, one is predicted where its score is above `threshold`.
+    out. Of several labels, one is predicted where its score is above `threshold` (0.0).
 
     As scikit-learn's f1_score(average="macro", zero_division=nan).
+
+    >>> F1()(torch.tensor([[2.0, -1.0], [2.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    0.8333333333333333
     """
 
     threshold: float = 0.0
@@ -126,7 +140,11 @@ class F1:
 
 @dataclass(frozen=True)
 class MeanAbsoluteError:
-    """The mean distance of scores from targets, over outputs, recordings and steps alike."""
+    """The mean distance of scores from targets, over outputs, recordings and steps alike.
+
+    >>> MeanAbsoluteError()(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.5, 2.0]]))
+    0.25
+    """
 
     name: ClassVar[str] = "mae"
     higher_is_better: ClassVar[bool] = False
@@ -149,6 +167,9 @@ class MeanAbsoluteError:
 class R2:
     """The fraction of the targets' variance that scores explain, mean over outputs; 0 where always giving the mean is
     as good. An output whose targets are all the same counts as 1 where it is met, else as 0, as in scikit-learn.
+
+    >>> R2()(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[1.0], [2.0], [4.0]]))
+    0.7857142857142858
     """
 
     name: ClassVar[str] = "r2"
@@ -176,7 +197,10 @@ class R2:
 class VanRossumDistance:
     """The distance of spike trains of van Rossum 2001, mean over recordings and outputs; `VanRossum` has the formula.
 
-    `tau` is in steps, or in ms as Tau(10).
+    `tau` (10.0) is in steps, or in ms as Tau(10).
+
+    >>> VanRossumDistance(tau=5.0)(torch.zeros(1, 50, 1), torch.zeros(1, 50, 1))
+    0.0
     """
 
     tau: Annotated[float | Tau, Within(above=0), Called("a positive number of steps, or ms as Tau(10)")] = 10.0

@@ -72,9 +72,20 @@ class Network(nn.Module):
     """The layers of `model` built for an input of `input_shape` (one time step of one sample).
 
     `x` is `[time, batch, *input_shape]` in floats or bytes (uint8, bool), the output `[time, batch, *output_shape]`:
-    spikes, or potentials where the last neuron is an `LI`. Weights are drawn from `seed` alone. Dense layers and their
-    neurons run as one event-driven operation on the CPU; with `memory="low"` it keeps no potentials and computes them
-    again in the backward pass.
+    spikes, or potentials where the last neuron is an `LI`. Dense layers and their neurons run as one event-driven
+    operation on the CPU.
+
+    Parameters:
+        model: a tuple of layers and neurons.
+        input_shape: as (2, 34, 34) or (700,).
+        surrogate (None): what a spike's derivative is replaced by; None: `ATan()`.
+        seed (0): what weights are drawn from.
+        memory ("full"): "low": keeps no potentials and computes them again in the backward pass.
+
+    >>> network = Network((Dense(128), LIF(beta=0.9), Dense(10), LIF(beta=0.9)), (700,))
+    >>> spikes, state = network.run(torch.rand(20, 4, 700))  # a torch module; `network(x)` gives the spikes alone
+    >>> spikes.shape
+    torch.Size([20, 4, 10])
     """
 
     def __init__(

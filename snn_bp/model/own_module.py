@@ -22,7 +22,12 @@ from snn_bp.model.modules import Shape
 class Module:
     """A `torch.nn.Module` of your own, or torch's, as a layer: `Module(nn.GroupNorm, 4, 16)`, `Module(Gate, heads=4)`.
 
-    `kind` is a class; what follows are the arguments it is built with. Its forward sees
+    Parameters:
+        kind: the class.
+        args (()): its arguments in order, which may follow `kind` as they are.
+        options (()): its named arguments as pairs, which may be given by their names.
+        over ("rows"): what its forward sees, see below.
+        stateful (False): whether its forward takes and returns a state.
 
     | over | forward | sees and gives |
     |---|---|---|
@@ -35,6 +40,9 @@ class Module:
     where all have all of them. Modules are built on the CPU and moved from there. Weights of two axes and more decay as
     synapses do. Such a layer trains, resumes, streams, and is seen by doctor, trace and gradient check; exporters, the
     chip and online rules refuse it by name.
+
+    >>> Network((Dense(8), Module(torch.nn.GroupNorm, 2, 8), LIF(beta=0.9)), (5,)).output_shape
+    (8,)
     """
 
     kind: Annotated[type[nn.Module], Called("a class of modules, as nn.LayerNorm")]

@@ -22,6 +22,17 @@ class ConvTranspose:
 
     Its gradient by the input is a `Conv` of the same kernel, stride and padding (Dumoulin & Visin 2016). A side of n
     becomes (n - 1) * stride - 2 * padding + kernel + output_padding.
+
+    Parameters:
+        channels: how many maps it gives.
+        kernel: side of the window, in pixels; one integer, or one for each axis. So are the next three.
+        stride (1): pixels from one window to the next, in the output.
+        padding (0): pixels cut off at each end.
+        output_padding (0): pixels added at the end of each side; less than the stride.
+        bias (True): whether each map adds a learned constant.
+
+    >>> Network((ConvTranspose(4, 2, stride=2), LIF(beta=0.9)), (8, 5, 5)).output_shape
+    (4, 10, 10)
     """
 
     channels: Count
@@ -29,7 +40,7 @@ class ConvTranspose:
     _: KW_ONLY
     stride: Sizes = 1
     padding: Counts = 0
-    output_padding: Counts = 0  # values added at the end of each side; less than the stride
+    output_padding: Counts = 0
     bias: bool = True
 
     __post_init__ = check_fields
@@ -65,7 +76,11 @@ class ConvTranspose:
 
 @dataclass(frozen=True)
 class Upsample:
-    """Every value `factor` times along each spatial axis: the nearest neighbour, so spikes stay spikes."""
+    """Every value `factor` times along each spatial axis: the nearest neighbour, so spikes stay spikes.
+
+    >>> Network((Upsample(2),), (8, 5, 5)).output_shape
+    (8, 10, 10)
+    """
 
     factor: Count
 
@@ -83,7 +98,11 @@ class Upsample:
 
 @dataclass(frozen=True)
 class Unflatten:
-    """A flat input as `[channels, length]` or `[channels, height, width]`, in torch's order: `Flatten` undone."""
+    """A flat input as `shape`, `[channels, length]` or `[channels, height, width]`, in torch's order: `Flatten` undone.
+
+    >>> Network((Dense(50), Unflatten((2, 5, 5)), Conv(4, 3)), (7,)).shapes
+    [(50,), (2, 5, 5), (4, 3, 3)]
+    """
 
     shape: Annotated[tuple[int, ...], Within(low=1)]
 
@@ -107,12 +126,16 @@ class Unflatten:
 class LayerNorm:
     """Normalises each step of each recording by itself, over all its neurons; a gain and a shift for each are learned.
 
-    Ba et al. 2016: (x - mean) / sqrt(variance + 1e-5), then gain and shift. It takes no statistics over batch or time,
-    so training and evaluation are the same, and recordings of different length need no mask here. It needs all neurons
-    of a step at once: no chip and no NIR file holds it, where `BatchNorm` folds into weights.
+    Ba et al. 2016: (x - mean) / sqrt(variance + 1e-5), then gain and shift; the gain begins at `scale` (1.0), in
+    thresholds of 1. It takes no statistics over batch or time, so training and evaluation are the same, and recordings
+    of different length need no mask here. It needs all neurons of a step at once: no chip and no NIR file holds it,
+    where `BatchNorm` folds into weights.
+
+    >>> Network((Dense(10), LayerNorm(), LIF(beta=0.9)), (5,)).output_shape
+    (10,)
     """
 
-    scale: Annotated[float, Within(above=0)] = 1.0  # initial spread of the current
+    scale: Annotated[float, Within(above=0)] = 1.0
 
     __post_init__ = check_fields
 

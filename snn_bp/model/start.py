@@ -34,7 +34,21 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0, mask: Tenso
     ours are left as they are; batch norms take over the statistics of the batch, so that evaluation means something
     before the first step. Of a neuron outside the leaky family the membrane's linear response to the input counts,
     seen from its first threshold. Weights that are pruned or parametrised are scaled where they come from. What layers
-    of your own draw is the same in every call. `mask` `[time, batch]` is True where a recording has a step.
+    of your own draw is the same in every call.
+
+    Parameters:
+        network: changed in place.
+        x: a batch of inputs `[time, batch, *input_shape]`.
+        spread (1.0): standard deviation of the free membrane, in thresholds.
+        mask (None): `[time, batch]`, True where a recording has a step; None: all have all of them.
+
+    Raises where no input comes, or a weight takes no other scale.
+
+    >>> network, x = Network((Dense(50), LIF(beta=0.9)), (20,)), torch.eye(20)[:, None]  # a spike a step
+    >>> before = network(x).sum().item()
+    >>> start_alive(network, x)
+    >>> before, network(x).sum().item()
+    (18.0, 55.0)
     """
     check_network("start_alive", network)
     check_number("start_alive: spread", spread, above=0, high=LARGEST)

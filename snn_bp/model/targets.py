@@ -32,6 +32,11 @@ class Targets:
     | vector per step | floats [batch, time, outputs] |
     | labels | floats 0 or 1 [batch, outputs], several at once |
     | spikes | floats 0 or 1 [batch, time, outputs] |
+
+    `kind` is one of these, `names` a tuple of texts.
+
+    >>> Targets("vector per step", ("x", "y")).shape(batch=16, steps=50)
+    (16, 50, 2)
     """
 
     kind: Kind

@@ -29,15 +29,28 @@ class TemporalConv:
 
     A flat input is channels without space (`kernel` 1). Before the first step there is nothing (zeros). It is causal:
     a recording may be streamed, and what is padded behind a short one changes nothing.
+
+    Parameters:
+        channels: how many maps, or values of a flat output, it gives.
+        steps: time steps that it looks at.
+        kernel (1): side of the window in space, in pixels; one integer, or one for each axis.
+        stride (1): pixels from one window to the next; every step has an output.
+        padding (0): pixels of zeros added at each end.
+        dilation (1): time steps from one that is looked at to the next.
+        groups (1): parts that the channels are divided into, each convolved by itself.
+        bias (True): whether each map adds a learned constant.
+
+    >>> Network((TemporalConv(8, 5, dilation=2), LIF(beta=0.9)), (3,))(torch.rand(20, 2, 3)).shape
+    torch.Size([20, 2, 8])
     """
 
     channels: Count
     steps: Count
     kernel: Sizes = 1
     _: KW_ONLY
-    stride: Sizes = 1  # in space; every step has an output
-    padding: Counts = 0  # in space
-    dilation: Count = 1  # in time: steps between two that are looked at
+    stride: Sizes = 1
+    padding: Counts = 0
+    dilation: Count = 1
     groups: Count = 1
     bias: bool = True
 
@@ -76,12 +89,21 @@ class DelayedDense:
     spread falls from `spread` to 0.5 steps over the first three quarters of the training; in evaluation the delay is
     rounded, and `g_ij` is 1 at that step. Delays start evenly spread. The exporters refuse it by name: NIR and Lava
     delay neurons, not synapses (`Delay` in front of a `Dense`).
+
+    Parameters:
+        units: how many values it gives.
+        max_steps (25): the longest delay, in time steps.
+        spread (None): width of the Gaussian at first, in time steps, from 0.5 up; None: half of `max_steps`.
+        bias (True): whether each unit adds a learned constant.
+
+    >>> Network((DelayedDense(8, 10), LIF(beta=0.9)), (3,))(torch.rand(20, 2, 3)).shape
+    torch.Size([20, 2, 8])
     """
 
     units: Count
     max_steps: Count = 25
     _: KW_ONLY
-    spread: Annotated[float | None, Within(low=SHARP)] = None  # at first, in steps; None: half of max_steps
+    spread: Annotated[float | None, Within(low=SHARP)] = None
     bias: bool = True
 
     __post_init__ = check_fields

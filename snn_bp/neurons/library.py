@@ -20,7 +20,13 @@ def PLIF(v, s, x, *, beta=0.5, threshold=1.0, reset: Literal["zero", "subtract"]
         v[t] = v[t-1] + (x[t] - v[t-1]) / tau        with beta = 1 - 1 / tau
 
     Fang et al. 2021. Theirs is `Spiking(PLIF(), learn=("beta",), per="layer")`: one 1 / tau for a layer, the logistic
-    function of what is learned.
+    function of what is learned. `beta` (0.5) is the decay per step, 0..1; `threshold` (1.0), `reset` ("zero" or
+    "subtract") and `detach_reset` (True) are as in `LIF`, but that "zero" clears the membrane before it takes the
+    step's input in.
+
+    >>> v = simulate(PLIF(beta=0.5), torch.full((3, 1, 1), 0.5), potentials=True)[2]
+    >>> v.flatten().tolist()
+    [0.25, 0.375, 0.4375]
     """
     r = detach(s) if detach_reset else s
     v = v * (1 - r) if reset == "zero" else v - threshold * r
@@ -36,7 +42,12 @@ def Lapicque(
 
         v[t] = step / C * x[t] + (1 - step / (R C)) * v[t-1]
 
-    Lapicque 1907, by Euler's method as in snnTorch's `Lapicque`, which it equals.
+    Lapicque 1907, by Euler's method as in snnTorch's `Lapicque`, which it equals. `R` (5.0) is the resistance, `C`
+    (2.0) the capacitance and `step` (1.0) the step's width, in units of which only R C / step matters; `threshold`
+    (1.0) and `reset` ("subtract", "zero" or "none") are as in `LIF`.
+
+    >>> simulate(Lapicque(), torch.full((10, 1, 1), 0.5))[0].flatten().tolist()
+    [0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     """
     r = detach(s)
     v = x * R * (1 / (R * C)) * step + (1 - step / (R * C)) * v
@@ -51,8 +62,12 @@ def RefractoryLIF(v, r, s, x, *, beta=0.9, period=3.0, threshold=1.0):
         r[t] = period after a spike, else r[t-1] - 1
         v[t] = 0 while r[t] > 0, else beta * v[t-1] + x[t]
 
-    Stein 1965; input during the period is lost, as in NEST's `iaf_psc_delta`. Spikes lie at least `period` + 1 steps
-    apart. `period` cannot be learned: no gradient reaches it.
+    Stein 1965; input during the period is lost, as in NEST's `iaf_psc_delta`. Spikes lie at least `period` (3.0) + 1
+    steps apart. `period` cannot be learned: no gradient reaches it. `beta` (0.9) is the membrane's decay per step,
+    `threshold` (1.0) is as in `LIF`.
+
+    >>> simulate(RefractoryLIF(period=2), torch.full((7, 1, 1), 5.0))[0].flatten().tolist()
+    [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0]
     """
     r = where(s > 0.5, period, max(r - 1, 0))
     v = where(r > 0, 0, beta * v * (1 - detach(s)) + x)
@@ -61,11 +76,16 @@ def RefractoryLIF(v, r, s, x, *, beta=0.9, period=3.0, threshold=1.0):
 
 @neuron(decays=("beta",), positive=("threshold",))
 def GradedLIF(v, s, x, *, beta=0.9, threshold=1.0, levels: Literal[2, 3, 4, 5, 6, 7, 8] = 4, detach_reset: bool = True):
-    """Leaky neuron that sends several spikes in a step, one for each multiple of its threshold, up to `levels`.
+    """Leaky neuron that sends several spikes in a step, one for each multiple of its threshold, up to `levels` (4;
+    2..8).
 
         s[t] = number of k in 1..levels with v[t] > k * threshold
 
-    Feng et al. 2022 (multi-level firing); subtracts the threshold for each spike, as Luo et al. 2024 (I-LIF).
+    Feng et al. 2022 (multi-level firing); subtracts the threshold for each spike, as Luo et al. 2024 (I-LIF). `beta`
+    (0.9) is the membrane's decay per step; `threshold` (1.0) and `detach_reset` (True) are as in `LIF`.
+
+    >>> simulate(GradedLIF(), torch.tensor([0.5, 2.5, 9.0]).view(3, 1, 1))[0].flatten().tolist()
+    [0.0, 2.0, 4.0]
     """
     v = beta * v + x - threshold * (detach(s) if detach_reset else s)
     spikes = spike(v - threshold, threshold)
@@ -86,7 +106,12 @@ def AlphaLIF(
         h[t] = alpha * h[t-1] + x[t]
         i[t] = alpha * i[t-1] + (1 - alpha) * h[t]        a spike's current: (1 - alpha) (n + 1) alpha^n
 
-    Rall 1967. A spike brings as much charge as to a `CubaLIF` of the same `alpha`; the membrane is that of an `LIF`.
+    Rall 1967. A spike brings as much charge as to a `CubaLIF` of the same `alpha` (0.7, decay per step); `beta` (0.9),
+    `threshold`, `reset` and `detach_reset` are those of an `LIF`.
+
+    >>> _, state = simulate(AlphaLIF(alpha=0.5), torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1))
+    >>> state.i.item()  # (1 - alpha) * 3 * alpha^2
+    0.375
     """
     h = alpha * h + x
     i = alpha * i + (1 - alpha) * h
@@ -96,7 +121,14 @@ def AlphaLIF(
 
 @neuron(decays=("alpha", "beta"))
 def AlphaLI(h, i, v, x, *, alpha=0.7, beta=0.9):
-    """Leaky integrator behind alpha synapses, a readout: `AlphaLIF` without spikes."""
+    """Leaky integrator behind alpha synapses, a readout: `AlphaLIF` without spikes. Its output is the membrane
+    potential.
+
+    `alpha` (0.7) is the decay of the synapses per step, `beta` (0.9) that of the membrane.
+
+    >>> simulate(AlphaLI(alpha=0.5, beta=0.5), torch.ones(3, 1, 1))[0].flatten().tolist()
+    [0.5, 1.25, 2.0]
+    """
     h = alpha * h + x
     i = alpha * i + (1 - alpha) * h
     v = beta * v + i
@@ -111,8 +143,14 @@ def Alpha(
 
         v[t] = gain * (rise[t] + fall[t])        rise decays by alpha, fall by beta < alpha, and takes -x
 
-    Gerstner & Kistler 2002 (SRM). With gain = log(alpha) / (log(beta) - log(alpha)) + 1 it is snnTorch's `Alpha`.
-    A reset clears everything, this step's input too. snnTorch's `reset_mechanism="subtract"` is another equation.
+    Gerstner & Kistler 2002 (SRM). With gain = log(alpha) / (log(beta) - log(alpha)) + 1 it is snnTorch's `Alpha`. A
+    reset clears everything, this step's input too. snnTorch's `reset_mechanism="subtract"` is another equation. `alpha`
+    (0.9) and `beta` (0.8) are decays per step, `gain` (1.8945) is in potential per input; `threshold` (1.0) and `reset`
+    ("zero" or "none") are as in `LIF`.
+
+    >>> v = simulate(Alpha(), torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1), potentials=True)[2]
+    >>> [round(each, 3) for each in v.flatten().tolist()]
+    [0.0, 0.189, 0.322]
     """
     rise, fall = alpha * rise + x, beta * fall - x
     if reset == "zero":
@@ -131,7 +169,12 @@ def TwoCompartmentLIF(
         d[t] = alpha * d[t-1] + to_dendrite * v[t-1] + x[t] - gamma * s[t-1]
         v[t] = beta * v[t-1] + to_soma * d[t] - threshold * s[t-1]
 
-    Zhang et al. 2024 (TC-LIF); theirs has alpha = beta = 1, no leak, with -1 < to_dendrite < 0 < to_soma < 1.
+    Zhang et al. 2024 (TC-LIF); theirs has alpha = beta = 1, no leak, with -1 < to_dendrite < 0 < to_soma < 1. `alpha`
+    (0.9) and `beta` (0.9) are decays per step; `to_dendrite` (-0.2), `to_soma` (0.5) and `gamma` (0.5) are parts of a
+    potential per step; `threshold` (1.0) and `detach_reset` (True) are as in `LIF`.
+
+    >>> simulate(TwoCompartmentLIF(), torch.ones(8, 1, 1))[0].flatten().tolist()
+    [0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0]
     """
     r = detach(s) if detach_reset else s
     d = alpha * d + to_dendrite * v + x - gamma * r
@@ -150,7 +193,11 @@ def AdLIF(v, w, s, x, *, beta=0.9, rho=0.97, a=0.1, b=0.2, threshold=1.0, detach
         v[t] = beta * (v[t-1] - threshold * s[t-1]) + (1 - beta) * (x[t] - w[t])
 
     Bittar & Garner 2022 (adLIF), as their code has it, at threshold 1. They detach no reset, and learn beta, rho, a in
-    -1..1 and b in 0..2.
+    -1..1 and b in 0..2. `beta` (0.9) and `rho` (0.97) are decays per step, or `Tau` in ms; `a` (0.1) is current per
+    potential, `b` (0.2) current per spike; `threshold` (1.0) and `detach_reset` (True) are as in `LIF`.
+
+    >>> simulate(AdLIF(), torch.full((8, 1, 1), 5.0))[0].flatten().tolist()
+    [0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0]
     """
     w = rho * w + a * v + b * s
     v = beta * (v - threshold * (detach(s) if detach_reset else s)) + (1 - beta) * (x - w)
@@ -165,7 +212,12 @@ def SEAdLIF(v, w, s, x, *, beta=0.9, rho=0.97, a=0.5, b=1.0, q=30.0, threshold=1
         w[t] = rho * w[t-1] + (1 - rho) * q * (a * u[t] + b * s[t])
 
     Baronig et al. 2024 (SE-adLIF), who learn beta, rho, a in 0..1 and b in 0..2, with q = 120. So discretised, v and w
-    oscillate without gaining energy from the step's width. The state holds w[t-1] beside v[t].
+    oscillate without gaining energy from the step's width. The state holds w[t-1] beside v[t]. `beta` (0.9) and `rho`
+    (0.97) are decays per step, or `Tau` in ms; `a` (0.5) is current per potential, `b` (1.0) current per spike, `q`
+    (30.0) a factor of both; `threshold` (1.0) is as in `LIF`.
+
+    >>> simulate(SEAdLIF(), torch.full((8, 1, 1), 5.0))[0].flatten().tolist()
+    [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
     """
     v = v * (1 - detach(s))
     w = rho * w + (1 - rho) * (a * v + b * s) * q
@@ -183,7 +235,18 @@ def AdEx(
         w[t] = rho * w[t-1] + (1 - rho) * a * v[t-1]        a spike at v > peak: v = v_reset, w = w + b
 
     Brette & Gerstner 2005, by Euler's method; potentials count from rest, beta = 1 - step / tau. No exponent exceeds 5.
-    `alpha` adds a synaptic current. With peak = threshold it is Norse's `LIFAdEx`, whose input counts 1 - beta times.
+    With peak = threshold it is Norse's `LIFAdEx`, whose input counts 1 - beta times.
+
+    Parameters:
+        beta (0.9): decay of the membrane per step, or `Tau` in ms; so are `rho` (0.97), of the adaptation, and `alpha`.
+        delta (0.2): how sharply the membrane runs away, in potential.
+        a (0.1): adaptation per potential. `b` (0.1): adaptation per spike.
+        threshold (0.8): potential at which it begins to run away.
+        peak (1.0): potential above which it is a spike. `v_reset` (0.0): where it begins anew.
+        alpha (0.0): decay of a synaptic current; 0: there is none.
+
+    >>> simulate(AdEx(), torch.full((8, 1, 1), 0.3))[0].flatten().tolist()
+    [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
     """
     i = alpha * i + x
     r = detach(s)
@@ -206,7 +269,12 @@ def BRF(u, v, q, s, x, *, omega=0.2, offset=0.02, damping=0.02, rho=0.9, thresho
         q[t] = rho * q[t-1] + s[t-1]                  s[t] = 1 if u[t] > threshold + q[t] else 0
 
     Higuchi et al. 2024. At offset 0 and q = 0 the oscillation lasts: |1 + b + i omega| = 1, an angle of asin(omega) a
-    step. Theirs in steps of width dt: omega, offset and input are dt times theirs, damping = dt, rho = 0.9.
+    step. Theirs in steps of width dt: omega, offset and input are dt times theirs, damping = dt, rho = 0.9. `omega`
+    (0.2, 0..1) is in radians per step, `offset` (0.02) and `damping` (0.02) are what is lost per step, from 0 up; `rho`
+    (0.9) is a decay per step, `threshold` (1.0) is in units of u.
+
+    >>> simulate(BRF(), torch.full((12, 1, 1), 0.4))[0].flatten().tolist()
+    [0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     """
     q = rho * q + s
     b = (1 - omega**2) ** 0.5 - 1 - offset - damping * q
@@ -222,6 +290,10 @@ def QIF(v, s, x, *, a=0.2, critical=0.5, threshold=1.0, v_reset=0.0):
 
     Ermentrout & Kopell 1986; Latham et al. 2000; by Euler's method. Below -critical the parabola goes on as a straight
     line, so that strong inhibition does not overshoot into a spike. A constant input above a * critical^2 / 4 fires.
+    `a` (0.2) is per potential and step; `critical` (0.5), `threshold` (1.0) and `v_reset` (0.0) are potentials.
+
+    >>> simulate(QIF(), torch.full((8, 1, 1), 0.4))[0].flatten().tolist()
+    [0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0]
     """
     r = detach(s)
     v = v * (1 - r) + v_reset * r
@@ -237,7 +309,13 @@ def Izhikevich(v, u, s, x, *, a=0.02, b=0.2, c=-65.0, d=8.0, threshold=30.0, gai
         v = c and u = u + d after a spike at v > threshold
 
     Izhikevich 2003, with the steps of his program: 1 ms, of two halves for v. The state holds v + 65 and u + 65 b, so
-    that it starts from 0 where his does. Input counts in his units at gain = 1; v is kept above -95 mV.
+    that it starts from 0 where his does. Input counts in his units at gain = 1; v is kept above -95 mV. `a` (0.02) is
+    per ms, `b` (0.2) and `d` (8.0) are in his units of u, `c` (-65.0) and `threshold` (30.0) in mV, `gain` (40.0) in mV
+    per ms and input.
+
+    >>> spikes, _ = simulate(Izhikevich(), torch.full((200, 1, 1), 0.25))  # 10 in his units, for 200 ms
+    >>> spikes.sum().item()
+    5.0
     """
     r = detach(s)
     v, u = v * (1 - r) + (c + 65) * r, u + d * s

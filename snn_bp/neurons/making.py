@@ -170,12 +170,24 @@ def neuron(
     A step knows `+ - * / **`, `abs`, `min`, `max`, `exp`, comparisons and `& | ~` of them, `where(condition, a, b)`,
     `detach(a)` and `spike(u, scale)`. All else is refused here, with its line.
 
-    `decays` name parameters in 0..1, which may be given as `Tau(ms)`; `fractions` others in 0..1; `positive` and
-    `not_negative` say what they are.
-    Learned (`Spiking(..., learn=...)`), each stays in its range. `potential` names the state that is shown as the
-    membrane's potential: `v`, or else the first. `optional={"i": "alpha"}`: without the state `i` where `alpha` is 0.
-    `nir` is a function of the parameters that says which node of NIR the neuron is (`AsNIR`); without it there is none.
-    `symbols` and `state` serve the neurons of the package, which keep names that files hold.
+    Parameters:
+        step: the function below the decorator.
+        decays (()): parameters in 0..1, which may be given as `Tau(ms)`. Learned (`Spiking(..., learn=...)`), each of
+            these and the next stays in its range.
+        fractions (()): others in 0..1.
+        positive (()): those above 0.
+        not_negative (()): those from 0 up.
+        potential (None): the state that is shown as the membrane's potential: `v`, or else the first.
+        optional (None): states that may be absent, `{"i": "alpha"}`: there is no `i` where `alpha` is 0.
+        nir (None): a function of the parameters that says which node of NIR it is (`AsNIR`); without it there is none.
+        symbols (None), state (None): for the neurons of the package, which keep names that files hold.
+
+    >>> @neuron(decays=("beta",))
+    ... def Soft(v, s, x, *, beta=0.9):
+    ...     v = beta * v + x - detach(s)
+    ...     return v, spike(v - 1, 1)
+    >>> simulate(Soft(beta=0.5), torch.full((4, 1, 1), 0.8))[0].flatten().tolist()
+    [0.0, 1.0, 0.0, 0.0]
     """
     groups: dict[Range, Any] = {"decay": decays, "fraction": fractions, "positive": positive, "from 0": not_negative}
 

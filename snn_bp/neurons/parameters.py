@@ -20,7 +20,12 @@ Range: TypeAlias = Literal["decay", "fraction", "positive", "from 0", "any"]
 
 
 def decay(*, tau_ms: float, step_ms: float) -> float:
-    """Fraction that survives one step of an exponential with time constant `tau_ms`."""
+    """Fraction that survives one step of `step_ms` of an exponential with time constant `tau_ms`: exp(-step_ms /
+    tau_ms).
+
+    >>> decay(tau_ms=20, step_ms=1)
+    0.951229424500714
+    """
     for time in (tau_ms, step_ms):
         if not ((is_number(time) or isinstance(time, float)) and time > 0):  # without end it keeps all
             raise SnnError(
@@ -31,7 +36,11 @@ def decay(*, tau_ms: float, step_ms: float) -> float:
 
 @dataclass(frozen=True)
 class Tau:
-    """A time constant in ms, in place of a decay per step."""
+    """A time constant of so many `ms`, in place of a decay per step: it becomes one by the bin width of the data.
+
+    >>> LIF(beta=Tau(20))
+    LIF(beta=Tau(ms=20), threshold=1.0, reset='subtract', detach_reset=True)
+    """
 
     ms: Annotated[float, Within(above=0), Called("a positive number of ms, as in Tau(20)")]
 

@@ -129,8 +129,12 @@ class Comparison:
 def compare(runs: Sequence[Run | Path | str]) -> Comparison:
     """Runs grouped by their experiment but for the seed; of finished ones, figures as mean and deviation over seeds.
 
-    Figures are those of `results.json`. Spikes and synaptic operations are summed over layers, of the test split, or
-    of the validation split where there is no other. Where the data lie on the disk tells no runs apart.
+    `runs` are folders or `Run`s. Figures are those of `results.json`. Spikes and synaptic operations are summed over
+    layers, of the test split, or of the validation split where there is no other. Where the data lie on the disk tells
+    no runs apart.
+
+    >>> len(compare(["runs/a"]).groups)  # the run of `train`
+    1
     """
     if not runs:
         raise SnnError("compare: no run is named. `snn-bp compare runs/a runs/b`, or `snn-bp compare runs/*`.")

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 
 def report(run: Run, *, split: str = "test") -> Path:
-    """Write `report.html` into the run folder and give its path: one file, no network, no script.
+    """Write `report.html` into the folder of `run` and give its path: one file, no network, no script.
 
-    Figures are those of `results.json` for `split`; validation and training are evaluated where they are not there,
-    test never. What the run does not have (yet) is said on the page.
+    Figures are those of `results.json` for `split` ("test"); validation and training are evaluated where they are not
+    there, test never. What the run does not have (yet) is said on the page.
+
+    >>> report(run).name  # the run of `train`
+    'report.html'
     """
     from snn_bp.reports import sections  # with all pictures: only where a page is asked for
     from snn_bp.reports.page import render

@@ -55,7 +55,14 @@ class Evaluation:
 
 
 def evaluate(run: Run, split: str = "test", *, checkpoint: str = "best") -> Evaluation:
-    """The run's network at its best (or last) checkpoint, on the "test", "validation" or "train" split."""
+    """The network of `run` on a split: loss, metrics, spikes and operations for an inference, of classes the accuracy
+    with its interval.
+
+    `split` is "test" (the default), "validation" or "train"; `checkpoint` is "best" (the default) or "last".
+
+    >>> evaluate(run, "validation").samples  # the run of `train`
+    2
+    """
     check_kind("evaluate: the run", run, Run, "As in evaluate(Run('runs/mine')).")
     train = run.experiment.train_at_step()
     return evaluate_network(run.network(checkpoint), run.dataset(), split, train.loss, metric=train.metric)

@@ -40,7 +40,18 @@ DEEPEST = 50  # levels of JSON; an experiment has a dozen, its transforms more
 
 @dataclass(frozen=True)
 class Experiment:
-    """Data, model, training and seed: everything that a run depends on."""
+    """Data, model, training and seed: everything that a run depends on. A frozen value.
+
+    Parameters:
+        data: a `Data`: which recordings, and how they become frames.
+        model: a tuple of layers and neurons, in order.
+        train (Train()): how the network learns.
+        seed (0): what weights, order, augmentation and dropout are drawn from, 0..2^64 - 1.
+
+    >>> experiment = Experiment(Data("digits"), (Flatten(), Dense(10), LIF(beta=Tau(100))), seed=1)
+    >>> experiment.network((2, 16, 16)).output_shape
+    (10,)
+    """
 
     data: Annotated[Data, Called("a Data, as Data('digits')")]
     model: tuple[Annotated[AnyLayer, Called("a layer, as Dense(128) or LIF(beta=0.9)"), OwnLayer], ...]

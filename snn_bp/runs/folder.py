@@ -56,7 +56,11 @@ TRAINED = (  # by a run
 class Run:
     """A run folder, to read and to go on from. `Run(path)` opens one; `Run.create` makes one.
 
-    Code in it that this user's `train` did not write is refused; `trust_code=True` runs it, now and from now on.
+    Code in it that this user's `train` did not write is refused; `trust_code=True` (False) runs it, now and from now
+    on.
+
+    >>> Run("runs/a").metrics()[0]["epoch"]  # the run of `train`
+    1.0
     """
 
     def __init__(self, path: Path | str, *, trust_code: bool = False) -> None:
@@ -139,10 +143,7 @@ class Run:
         return who and f"{self.path} is being trained by {who} and changes while it is read"
 
     def hold(self, dataset: Dataset) -> None:
-        """Use this data set, loaded already or made by `Dataset.of`, instead of loading it.
-
-        Warns where recordings in memory are not what the run has seen.
-        """
+        """Use this data set instead of loading one; warns where recordings in memory are not what the run has seen."""
         self._dataset = dataset
         if dataset.data.name == IN_MEMORY:
             self._warn_of_difference(dataset)
@@ -211,10 +212,7 @@ class Run:
         return rows
 
     def layers(self) -> list[dict[str, Any]]:
-        """The rows of `layers.jsonl`, for each epoch and layer; none before the first epoch ends.
-
-        Those that 0.1.0 wrote under a name as `layer 7 (Linear)` have the name of today.
-        """
+        """The rows of `layers.jsonl`, for each epoch and layer, those of 0.1.0 with the layers' names of today."""
         file, rows, model = self.path / "layers.jsonl", [], self.experiment.model_at_step()
         for number, line in enumerate(self._lines(file), 1):
             try:

@@ -99,13 +99,20 @@ class Predictions:
 
 @torch.inference_mode()
 def predict(run: Run, recordings: Any, *, checkpoint: str = "best", names: Sequence[str] | None = None) -> Predictions:
-    """What the run's network says of recordings that nobody labelled: a class, or whatever it was trained for.
+    """The answers of a run's network to `recordings`: those of classes with scores.
 
-    `recordings` are files of events of any format that `read_events` knows; or events, structured arrays with the
-    fields x, y, p and t in microseconds from the start of the recording (t and x of a row of channels); or for a run on
-    frames an array or tensor `[recordings, steps, ...]`, a list of arrays `[steps, ...]`, or `.npy` files of one each.
-    They are encoded as the run's own are, without shifts or turns. `names` call them otherwise than by file or number.
-    The run's recordings need not be here. Raises where they are of another sensor or shape.
+    Parameters:
+        run: a run with a checkpoint; its own recordings need not be here.
+        recordings: files of events; structured arrays of events (x, y, t in microseconds, p); or of a network of frames
+            an array `[recordings, steps, ...]`, a list of arrays `[steps, ...]`, or `.npy` files of one each. They are
+            encoded as the run's own are, without shifts or turns.
+        names (None): what they are called; None: by file or number.
+        checkpoint ("best"): "best" or "last".
+
+    Raises where they are of another sensor or shape.
+
+    >>> predict(run, np.zeros((1, 5, 4))).scores.shape  # the run of `train`; [recordings, classes]
+    torch.Size([1, 2])
     """
     check_kind("predict: the run", run, Run, "As in predict(Run('runs/mine'), ['a.npy']).")
     experiment, network, train = run.experiment, run.network(checkpoint), run.experiment.train_at_step()

@@ -26,10 +26,16 @@ LayerKeys: TypeAlias = Annotated[tuple[int | str, ...], Called('indexes of layer
 @dataclass(frozen=True)
 class Start:
     """The weights of another run, norm statistics included, from which a training begins: all of them, in place of
-    drawn ones.
+    drawn ones. The run's path and a hash of its weights stand in `provenance.json`.
 
-    Those of layers in `but`, an index or a key as "3.0.1" within joints, begin as they would without: a readout for
-    other classes. The run's path and a hash of its weights stand in `provenance.json`.
+    Parameters:
+        run: the folder of that run.
+        checkpoint ("best"): "best" or "last".
+        but (()): layers that begin as they would without, by index or by key as "3.0.1" within joints: a readout for
+            other classes.
+
+    >>> Train(start=Start("runs/a", but=(6,))).start
+    Start(run='runs/a', checkpoint='best', but=(6,))
     """
 
     run: str
@@ -46,11 +52,14 @@ class Start:
 
 @dataclass(frozen=True)
 class Patience:
-    """Stops a training once the figure that `keep` follows has not been better, by more than `margin`, for so many
-    epochs.
+    """Stops a training once the figure that `keep` follows has not been better, by more than `margin` (0.0), for so
+    many `epochs` (5).
 
     A rule of your own is a frozen dataclass called with that figure of every epoch so far, larger is better, that says
     whether to stop: `__call__(self, history)`; with `__call__(self, history, rows)` it sees the rows of `metrics.csv`.
+
+    >>> Patience(epochs=2)([0.5, 0.7, 0.7, 0.6])
+    True
     """
 
     epochs: Count = 5
@@ -78,42 +87,75 @@ else:
 
 @dataclass(frozen=True)
 class Train:
-    """How a network learns. The schedule runs over all steps of all epochs, so a resumed run follows the same one."""
+    """How a network learns. The schedule runs over all steps of all epochs, so a resumed run follows the same one.
+
+    Parameters:
+        epochs (15): passes over the training split.
+        lr (2e-3): learning rate at its highest.
+        optimizer ("adamw"): "adamw", "adam" or "sgd", torch's.
+        momentum (0.9): of "sgd", which alone has one.
+        nesterov (False): Nesterov's step, of "sgd".
+        weight_decay (1e-4): of synaptic weights alone; biases, norms and neuron parameters do not decay.
+        schedule ("cosine"): how the rate falls: "constant", "cosine" (to 0 at the end) or "step".
+        step_epochs (10), step_factor (0.1): with "step", after every so many epochs the rate falls by this factor.
+        warmup (0.1): in this first fraction of all steps the rate climbs from 0.
+        clip (1.0): largest norm of the whole gradient; None leaves it.
+        loss (CountCrossEntropy()): what is minimised, one of the losses or your own.
+        surrogate (ATan()): what a spike's derivative is replaced by.
+        rates (None): a penalty on rates beside the loss, as `RateBounds(lower=0.01, upper=0.5)`.
+        truncate (None): backpropagate so many time steps at a time; None: through all.
+        keep ("best"): what is evaluated in the end: "best" on validation by the metric, or the "last" epoch.
+        autocast (None): "bfloat16" computes layers without state in that precision.
+        memory ("full"): "low": dense layers keep no potentials and compute them again.
+        target ("float"): "loihi": the forward pass is the chip's, in integers.
+        freeze_norm (0.25): with target "loihi", in this last fraction of all epochs norms keep their running
+            statistics.
+        device ("auto"): "auto", a GPU where there is one, or "cpu", "cuda:0".
+        metric (None): what `keep` and the results go by; None: what is usual for the kind of the targets.
+        start (None): the folder of a run, or `Start(...)`, from whose weights it begins.
+        freeze (()): layers whose weights, and norms' statistics, stay as they begin; by index, or by key as "3.0.1".
+        lr_of (()): layers and the factor of their learning rate: {3: 0.1}, kept as ((3, 0.1),).
+        accumulate (1): batches to a step of the optimizer; the last step of an epoch may have fewer.
+        average (None): decay per step of a running average of the weights, 0..0.999999, which is what validation sees
+            and the best checkpoint holds.
+        stop (None): when to stop early, as `Patience(epochs=5)`.
+        sampler ("shuffled"): "balanced": recordings drawn anew, each class as often.
+        test ("at end"): "never": the test split is left for later, as in a sweep.
+
+    >>> Train(epochs=50, lr=1e-3, optimizer="sgd", schedule="step").schedule
+    'step'
+    """
 
     epochs: Count = 15
     lr: Positive = 2e-3
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    momentum: Fraction = 0.9  # sgd alone has one
+    momentum: Fraction = 0.9
     nesterov: bool = False
-    weight_decay: Fraction = 1e-4  # synaptic weights alone decay; biases, norms and neuron parameters do not
+    weight_decay: Fraction = 1e-4
     schedule: Literal["constant", "cosine", "step"] = "cosine"
-    step_epochs: Count = 10  # schedule "step": every so many epochs the rate falls
-    step_factor: Positive = 0.1  # by this factor
-    warmup: Fraction = 0.1  # in this first fraction of all steps the rate climbs from 0
-    clip: Annotated[float | None, Within(above=0)] = 1.0  # largest norm of the whole gradient; None leaves it
+    step_epochs: Count = 10
+    step_factor: Positive = 0.1
+    warmup: Fraction = 0.1
+    clip: Annotated[float | None, Within(above=0)] = 1.0
     loss: Annotated[AnyLoss, Called("a loss, as CountCrossEntropy()"), OwnLoss] = CountCrossEntropy()
     surrogate: Annotated[Surrogate, Called("a surrogate, as ATan(slope=2)")] = ATan()
     rates: Annotated[RateBounds | None, Called("bounds, as RateBounds(lower=0.01, upper=0.5), or None")] = None
-    truncate: Annotated[int | None, Within(low=1)] = None  # backpropagate so many steps at a time; None: through all
-    keep: Literal["best", "last"] = "best"  # what is evaluated in the end: best on validation, or the last epoch
+    truncate: Annotated[int | None, Within(low=1)] = None
+    keep: Literal["best", "last"] = "best"
     autocast: Literal["bfloat16"] | None = None
-    memory: Literal["full", "low"] = "full"  # low: dense layers keep no potentials and compute them again
-    target: Target = "float"  # loihi: the forward pass is the chip's, in integers
-    freeze_norm: Fraction = (
-        0.25  # target loihi: in this last fraction of all epochs norms keep their running statistics
-    )
-    device: str = "auto"  # auto: a GPU where there is one
-    # what `keep` and the results go by; None: what is usual for the kind of the targets
+    memory: Literal["full", "low"] = "full"
+    target: Target = "float"
+    freeze_norm: Fraction = 0.25
+    device: str = "auto"
     metric: Annotated[AnyMetric | None, Called("a metric, as BalancedAccuracy(), or None"), OwnMetric] = None
     start: Annotated[AnyStart | None, Called("the folder of a run, Start('runs/a', but=(6,)), or None")] = None
-    freeze: LayerKeys = ()  # layers whose weights, and norms' statistics, stay as they begin
-    lr_of: Any = ()  # layers and the factor of their learning rate: {3: 0.1}, kept as ((3, 0.1),)
-    accumulate: Count = 1  # batches to a step of the optimizer; the last step of an epoch may have fewer
-    average: Annotated[float | None, Within(0, 0.999999)] = None  # decay of a running average of the weights, which is
-    # what validation sees and the best checkpoint holds
+    freeze: LayerKeys = ()
+    lr_of: Any = ()
+    accumulate: Count = 1
+    average: Annotated[float | None, Within(0, 0.999999)] = None
     stop: Annotated[AnyStop | None, Called("when to stop early, as Patience(epochs=5), or None"), OwnStop] = None
-    sampler: Literal["shuffled", "balanced"] = "shuffled"  # balanced: recordings drawn anew, each class as often
-    test: Literal["at end", "never"] = "at end"  # never: the test split is left for later, as in a sweep
+    sampler: Literal["shuffled", "balanced"] = "shuffled"
+    test: Literal["at end", "never"] = "at end"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lr_of", _rates_of_layers(self.lr_of))

@@ -47,20 +47,34 @@ def search(
     """Search for the weights of the experiment's network within `budget` sample evaluations.
 
     One forward of one sample costs 1 and its backward 2 more, so a step of "bptt" on a batch of B costs 3 B and a
-    generation of P points P B. "ga", "pso" and "es" are described in `methods.py`; "bptt" is the experiment's
-    optimizer, learning rate and schedule, run over the budget. All start from the network that training starts from,
-    and generation g of each sees the same mini-batch of `data.batch` recordings, drawn and shifted by (seed, g) alone.
+    generation of P points P B. All start from the network that training starts from, and generation g of each sees the
+    same mini-batch of `data.batch` recordings, drawn and shifted by (seed, g) alone. Dropout is off and norms take the
+    statistics of the mini-batch while points are valued; before each validation the norms of the answer take over those
+    of up to 64 training recordings, at that cost.
 
-    `objective` is "loss" (the training loss), "accuracy", "spikes" (the fraction of wrong predictions, and
-    `spike_penalty` for each spike of an inference), or a callable on (network, inputs, targets) whose value is
-    minimised: under no gradient, so it may count, round or replay in integers. "bptt" follows the training loss
-    whatever the objective, which then only
-    chooses among its rows. Dropout is off and norms take the statistics of the mini-batch while points are valued;
-    before each validation the norms of the answer take over those of up to 64 training recordings, at that cost.
+    Parameters:
+        experiment: data, model, loss and seed.
+        method: "ga", "pso" or "es" (`methods.py` describes them), or "bptt": the experiment's optimizer, learning rate
+            and schedule, run over the budget.
+        budget: sample evaluations in all.
+        seed (None): replaces the experiment's.
+        objective ("loss"): what is minimised: "loss" (the training loss), "accuracy" or "spikes" (the fraction of wrong
+            predictions, and `spike_penalty` for each spike of an inference), or a callable on (network, inputs,
+            targets), under no gradient, so it may count, round or replay in integers. "bptt" follows the training loss
+            whatever the objective, which then only chooses among its rows.
+        spike_penalty (1e-4): of objective "spikes", per spike.
+        population (None): points of a generation; None: what is usual for the method.
+        out (None): the new run folder that keeps it; where that holds the same search, stopped or killed, it goes on
+            exactly. Of a callable only the name is kept.
+        command ("snn_bp.searches"), quiet (False), numbered (False), save_seconds (20.0): as in `train`.
 
     Validation chooses: the weights of the row with the lowest objective on the validation split. The test split is
-    evaluated once, in the end. `seed` replaces the experiment's. The search is kept in the new run folder `out`; where
-    that holds the same search, stopped or killed, it goes on exactly. Of a callable only the name is kept.
+    evaluated once, in the end.
+
+    >>> small = Experiment(Data(Lab(), batch=8), (Flatten(), Dense(2), LIF(beta=0.9)))  # the source of `Data`
+    >>> found = search(small, method="es", budget=400, quiet=True)
+    >>> found.curve[-1].sample_evaluations
+    320
     """
     check_kind("search: the experiment", experiment, Experiment, "As in Experiment(data=..., model=..., train=...).")
     check_choice("search: method", method, (*METHODS, "bptt"))

@@ -35,19 +35,32 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """The result: the weights with the lowest value on the validation split, and the curve."""
+    """What `search` found: the weights with the lowest value on the validation split, and the curve.
 
-    experiment: Experiment  # with the seed that was used
+    Fields:
+        experiment: with the seed that was used.
+        method, objective, budget: what was asked.
+        population: points of the first generation; 1 for bptt.
+        weights: with the norms' statistics: `experiment.network(shape).load_state_dict(weights)`.
+        curve: its rows, what was spent and how good the answer was then; `best` is the index of the best one.
+        input_shape: of one time step.
+        validation, test: evaluations of the best weights, the test split's once; None where a split is empty.
+
+    >>> found.network().output_shape  # the search of `search`
+    (2,)
+    """
+
+    experiment: Experiment
     method: str
     objective: str
     budget: int
-    population: int  # points of the first generation; 1 for bptt
-    weights: dict[str, Tensor]  # with the norms' statistics: `experiment.network(shape).load_state_dict(weights)`
+    population: int
+    weights: dict[str, Tensor]
     curve: tuple[Row, ...]
-    best: int  # index in the curve
+    best: int
     input_shape: tuple[int, ...]
     validation: Evaluation | None
-    test: Evaluation | None  # the best weights, evaluated once
+    test: Evaluation | None
 
     def network(self) -> Network:
         """The network with the best weights, in evaluation mode."""

@@ -30,21 +30,23 @@ def surrogate(
 def surrogate(function: Any = None, /, *, integral: Integral = None, kinks: Kinks = None) -> Any:
     """A surrogate of one's own, made of a line of arithmetic: the slope that a spike is given at a distance `u`.
 
-        @surrogate
-        def Cauchy(u, *, slope=2.0):
-            return slope / (1 + (slope * u) ** 2)
+    >>> @surrogate
+    ... def Cauchy(u, *, slope=2.0):
+    ...     return slope / (1 + (slope * u) ** 2)
+    >>> Cauchy(3, per="potential")
+    Cauchy(slope=3, per='potential')
 
-    Then `Cauchy(slope=3)` and `Cauchy(3, per="potential")` are values like `ATan(slope=3)`, and stand wherever one
-    does. Behind the star are its parameters, numbers. All but `slope` become part of what is compiled: with other
-    values it is compiled anew.
+    Such values stand wherever `ATan(slope=3)` does. Behind the star are its parameters, numbers. All but `slope` become
+    part of what is compiled: with other values it is compiled anew. The line knows `+ - * / **`, `abs`, `min`, `max`,
+    `exp`, comparisons and `& | ~` of them, and `where(condition, a, b)`. A shape that is not finite up to a distance of
+    1e6, or nowhere positive, is refused.
 
-    The line knows `+ - * / **`, `abs`, `min`, `max`, `exp`, comparisons and `& | ~` of them, and
-    `where(condition, a, b)`. A shape that is not finite up to a distance of 1e6, or nowhere positive, is refused.
-
-    Checks of gradients need its integral from 0 to `u`, and the points where it or its derivatives jump. The integral
-    is found by quadrature, or given as a function of a tensor and the parameters, `integral=lambda u, *, slope: ...`.
-    The points are read from comparisons of straight lines in `u`, as `abs(u) < 1 / slope`, or named: as numbers, or by
-    a function, `kinks=lambda *, slope: (-1 / slope, 1 / slope)`.
+    Parameters:
+        function: the line below the decorator.
+        integral (None): of it from 0 to `u`, which checks of gradients need, as a function of a tensor and the
+            parameters, `lambda u, *, slope: ...`; None: found by quadrature.
+        kinks (None): the points where it or its derivatives jump, as numbers, or by a function, `lambda *, slope: (-1 /
+            slope, 1 / slope)`; None: read from comparisons of straight lines in `u`, as `abs(u) < 1 / slope`.
     """
     if function is None:
         return lambda found: _made_of(found, integral, kinks)

@@ -47,7 +47,17 @@ class Kind:
 
 @dataclass(frozen=True, repr=False)
 class Surrogate:
-    """One of the shapes in `SHAPES` with its slope; own ones, which `@surrogate` makes, are classes below this one."""
+    """What a spike's derivative is replaced by: one of the shapes in `SHAPES` with its slope. Own ones, which
+    `@surrogate` makes, are classes below this one.
+
+    Parameters:
+        shape: its name, "ATan" for one; `ATan(slope=2)` says the same.
+        slope: how steep, per unit of threshold; positive.
+        per ("threshold"): "potential" counts the slope per unit of potential, as snnTorch does.
+
+    >>> Surrogate("ATan", 2.0) == ATan(slope=2.0)
+    True
+    """
 
     shape: str
     slope: Annotated[float, Within(above=0), Called("a positive number, as in ATan(slope=2.0)")]
@@ -125,7 +135,13 @@ def _ours(function: types.FunctionType) -> Maker:
 
 @_ours
 def ATan(u, *, slope=2.0):
-    """Derivative of an arc tangent; half its height at 2 / (pi slope) from threshold. Our default. Fang et al. 2021."""
+    """Derivative of an arc tangent; half its height at 2 / (pi slope) from threshold. Our default. Fang et al. 2021.
+
+    `slope` (2.0) and `per` ("threshold") are those of `Surrogate`, as in all surrogates.
+
+    >>> ATan(slope=4)
+    ATan(slope=4)
+    """
     y = 1.5707963267948966 * slope * u
     return 0.5 * slope / (1 + y * y)
 
@@ -134,7 +150,10 @@ def ATan(u, *, slope=2.0):
 def FastSigmoid(u, *, slope=25.0):
     """1 / (1 + slope |u|)^2: height 1 at threshold whatever the slope, heavy tails.
 
-    Zenke & Ganguli 2018 (SuperSpike).
+    Zenke & Ganguli 2018 (SuperSpike). `slope` is 25.0 by default; `per` is as in `Surrogate`.
+
+    >>> FastSigmoid(10, per="potential")
+    FastSigmoid(slope=10, per='potential')
     """
     y = 1 + slope * abs(u)
     return 1 / (y * y)
@@ -142,7 +161,13 @@ def FastSigmoid(u, *, slope=25.0):
 
 @_ours
 def Sigmoid(u, *, slope=25.0):
-    """Derivative of the logistic function of slope * u, in a form that overflows nowhere."""
+    """Derivative of the logistic function of slope * u, in a form that overflows nowhere.
+
+    `slope` is 25.0 by default; `per` is as in `Surrogate`.
+
+    >>> Sigmoid()
+    Sigmoid(slope=25.0)
+    """
     e = exp(-abs(slope * u))
     return slope * e / ((1 + e) * (1 + e))
 
@@ -151,7 +176,10 @@ def Sigmoid(u, *, slope=25.0):
 def Triangular(u, *, slope=1.0):
     """A triangle of half-width 1 / slope, slope * max(0, 1 - slope |u|). Esser et al. 2016; Bellec et al. 2018.
 
-    snnTorch's function of this name is not a triangle.
+    snnTorch's function of this name is not a triangle. `slope` is 1.0 by default; `per` is as in `Surrogate`.
+
+    >>> Triangular(slope=2).kinks
+    (-0.5, 0.0, 0.5)
     """
     y = slope * abs(u)
     return where(y < 1, slope * (1 - y), 0)
@@ -159,25 +187,47 @@ def Triangular(u, *, slope=1.0):
 
 @_ours
 def Boxcar(u, *, slope=2.0):
-    """A box of half-width 1 / slope: slope / 2 inside, exactly zero outside."""
+    """A box of half-width 1 / slope: slope / 2 inside, exactly zero outside.
+
+    `slope` is 2.0 by default; `per` is as in `Surrogate`.
+
+    >>> Boxcar().kinks
+    (-0.5, 0.0, 0.5)
+    """
     return where(slope * abs(u) < 1, 0.5 * slope, 0)
 
 
 @_ours
 def StraightThrough(u, *, slope=1.0):
-    """1 everywhere; the slope has no effect. Bengio et al. 2013."""
+    """1 everywhere; `slope` has no effect, nor has `per`. Bengio et al. 2013.
+
+    >>> StraightThrough()
+    StraightThrough(slope=1.0)
+    """
     return 1.0
 
 
 @_ours
 def Exponential(u, *, slope=5.0):
-    """A two-sided exponential, slope / 2 * exp(-slope |u|). Shrestha & Orchard 2018 (SLAYER)."""
+    """A two-sided exponential, slope / 2 * exp(-slope |u|). Shrestha & Orchard 2018 (SLAYER).
+
+    `slope` is 5.0 by default; `per` is as in `Surrogate`.
+
+    >>> Exponential(slope=3)
+    Exponential(slope=3)
+    """
     return 0.5 * slope * exp(-slope * abs(u))
 
 
 @_ours
 def Gaussian(u, *, slope=2.0):
-    """A normal density of standard deviation 1 / slope."""
+    """A normal density of standard deviation 1 / slope.
+
+    `slope` is 2.0 by default; `per` is as in `Surrogate`.
+
+    >>> Gaussian().peak
+    0.0
+    """
     y = slope * u
     return 0.3989422804014327 * slope * exp(-0.5 * y * y)
 
@@ -186,7 +236,10 @@ def Gaussian(u, *, slope=2.0):
 def MultiGaussian(u, *, slope=2.0):
     """A normal density of standard deviation 1 / slope, with two negative side lobes.
 
-    Yin et al. 2021: h = 0.15, lobes six times as wide.
+    Yin et al. 2021: h = 0.15, lobes six times as wide. `slope` is 2.0 by default; `per` is as in `Surrogate`.
+
+    >>> MultiGaussian()
+    MultiGaussian(slope=2.0)
     """
     y = slope * u
     centre = 1.15 * exp(-0.5 * y * y)

@@ -57,10 +57,22 @@ def train(
 ) -> Run:  # fmt: skip
     """Run `experiment` into the new folder `out`, the test split at the end included, and give the finished run.
 
-    `command` and `changes` are recorded with the run; `quiet` leaves out all printing. A checkpoint is written after
-    every epoch, and within one whenever `save_seconds` of work are not yet saved. `numbered`: where `out` is taken,
-    the first free number is put behind it. `dataset`: recordings in memory, from `Dataset.of`, for an experiment with
-    its description, `Experiment(dataset.data, ...)`.
+    Parameters:
+        experiment: what to train, on what, and how.
+        out: the run's folder.
+        command ("snn_bp.train"), changes (()): recorded with the run.
+        quiet (False): leaves out all printing.
+        save_seconds (20.0): a checkpoint is written after every epoch, and within one whenever so many seconds of work
+            are not yet saved.
+        numbered (False): where `out` is taken, the first free number is put behind it.
+        dataset (None): recordings in memory, from `Dataset.of`, for an experiment with its description.
+
+    Raises where `out` holds something, or the experiment cannot be trained.
+
+    >>> x = np.random.default_rng(0).random((12, 5, 4)) < 0.3  # [recordings, steps, channels]
+    >>> dataset = Dataset.of(train=(x, np.arange(12) % 2), test_fraction=0.25, step_ms=2)
+    >>> experiment = Experiment(dataset.data, (Dense(2), LIF(beta=0.9, reset="zero")), Train(epochs=1))
+    >>> run = train(experiment, "runs/a", dataset=dataset, quiet=True)
     """
     return _to_the_end(
         _begun(
@@ -76,9 +88,18 @@ def resume(
 ) -> Run:  # fmt: skip
     """Go on with a run from its newest good checkpoint; a finished run is given as it is.
 
-    A run that was trained and has no checkpoint to go on from is refused. `restart=True` starts it anew: what was
-    trained is moved into the folder `before-1` (or the next number) within the run's. `dataset`: the one that `train`
-    was given, where it was given one; it is compared with what the run has seen.
+    Parameters:
+        out: the run's folder.
+        quiet (False), save_seconds (20.0): as in `train`.
+        restart (False): start it anew; what was trained is moved into the folder `before-1` (or the next number)
+            within.
+        dataset (None): the one that `train` was given, where it was given one; it is compared with what the run has
+            seen.
+
+    A run that was trained and has no checkpoint to go on from is refused.
+
+    >>> resume("runs/a", quiet=True)  # the run of `train`
+    Run('runs/a')
     """
     return _to_the_end(_resumed(Run(out), quiet=quiet, save_seconds=save_seconds, restart=restart, dataset=dataset))
 
@@ -89,15 +110,18 @@ def training(
 ) -> Iterator[Event]:  # fmt: skip
     """The same as `train`, as a loop of your own: an `Event` behind every step of the optimizer and every epoch.
 
-        for event in training(experiment, "runs/a"):
-            if event.row is not None and event.row["validation_accuracy"] < 0.3:
-                break
-        finish(event.run, why="no hope")
-
     An event has `epoch`, `batch`, `batches`, `step` (loss, grad_norm, ...), `row` (of `metrics.csv`; None within an
     epoch), `network` and `run`. After `break` the run is saved, and `resume` goes on with it to the same bits, unless
     the body changed the network: what it does is not repeated. `finish` evaluates it as it is. A loop that ends by
-    itself has finished the run. `resume=True` goes on with the run in `out` where one of this experiment is.
+    itself has finished the run.
+
+    Parameters:
+        experiment, out, quiet (False), save_seconds (20.0), dataset (None): as in `train`.
+        resume (False): goes on with the run in `out` where one of this experiment is.
+
+    >>> for event in training(experiment, "runs/loop", dataset=dataset, quiet=True):  # those of `train`
+    ...     if event.row and event.row["validation_accuracy"] < 0.9:
+    ...         break
     """
     content_of(experiment)
     if resume and is_there(as_path("training: the folder", out) / "experiment.json"):
@@ -129,7 +153,11 @@ def training(
 def finish(run: Run, why: str = "", *, quiet: bool = False) -> Run:
     """End a training where it stands: evaluate its best checkpoint and write `results.json`, with `why` it ended.
 
-    A run that has results already is given as it is.
+    `run` is the folder's, as `event.run` in a loop of `training`; one that has results already is given as it is.
+    `quiet` leaves out all printing.
+
+    >>> finish(run, why="no hope")  # the run of `train`
+    Run('runs/a')
     """
     check_kind("finish: the run", run, Run, "As in finish(event.run), or finish(Run('runs/a')).")
     if run.results() is not None:

@@ -51,9 +51,20 @@ def export(
     """Write the run's network to `file`, `.net` or `.nir`, and verify it unless told not to.
 
     A `.net` file holds the integers of a network trained with `train.target="loihi"`, or of another rounded now; beside
-    it stands the script that loads it in Lava's client. `step_s` (1e-4 if not given) and `compatible` of a `.nir` file
-    are those of `write_nir`. Nothing is left behind, and an older file is untouched, where the network is refused or
-    the verification fails.
+    it stands the script that loads it in Lava's client. Nothing is left behind, and an older file is untouched, where
+    the network is refused or the verification fails.
+
+    Parameters:
+        run: a run with a checkpoint.
+        file: where to; the ending says the format.
+        split ("test"), samples (256): the recordings that are replayed.
+        checkpoint ("best"): "best" or "last".
+        verification (True): whether recordings are replayed; without, the result is None.
+        step_s (None): time step of a `.nir` file in seconds; None: 1e-4.
+        compatible (None): "1.0.4" writes `.nir` for readers of that version.
+
+    >>> export(run, "a.nir").holds  # the run of `train`
+    True
     """
     file = Path(file)
     kind = kind_of(file)
@@ -89,10 +100,16 @@ def verify(
 
     Of a `.net` file every spike of every layer is compared: its integers replay recordings in a row, the network in
     integers takes each of them from rest. One trained in floats has to stay near to that, too. Of a `.nir` file it
-    is the outputs of the network, of the one read back, and of NIR's own equations. `lava` recordings in a row go
-    through Lava's real client too, where it is installed, by the script beside the file. `step_s` is the time step of
-    a `.nir` file that another library wrote. The result is written to the run's folder `export/`, with a picture of the
-    weights on their grid. Raises where the file cannot be read.
+    is the outputs of the network, of the one read back, and of NIR's own equations. The result is written to the run's
+    folder `export/`, with a picture of the weights on their grid. Raises where the file cannot be read.
+
+    Parameters:
+        run, file, split ("test"), samples (256), checkpoint ("best"): as in `export`.
+        lava (0): so many recordings in a row go through Lava's real client too, where it is installed, by the script
+            beside the file.
+        step_s (None): time step in seconds of a `.nir` file that another library wrote.
+
+    >>> verify(run, "a.nir").difference  # the file of `export`; None: nothing differs
     """
     file = Path(file)
     kind = kind_of(file)

@@ -61,12 +61,21 @@ def read_events(
     and `.txt`. Times are those of the file's clock. Fields are addressed by name (t, ts, time, timestamp; p, pol,
     polarity, on).
 
-    `sensor`, (width, height) with or without polarities, is what addresses must lie on; without it they lie on the size
-    that the file states, if it does. `columns` names the columns of an array or text without names: "txyp" for one.
-    `unit` is that of times in arrays and text: "us" (the default for integers), "ms" or "s" (that for fractions
-    in text). `entry` is the group or array within a file that holds several. `sort=True` puts events in order of time
-    where they stand otherwise. Raises where the file is cut short, of another format, without events, or against any of
-    these.
+    Parameters:
+        path: the file.
+        sensor (None): (width, height) with or without polarities, in pixels, what addresses must lie on; None: the size
+            that the file states, if it does.
+        columns (None): names the columns of an array or text without names: "txyp" for one.
+        unit (None): of times in arrays and text: "us" (the default for integers), "ms" or "s" (that for fractions in
+            text).
+        entry (None): the group or array within a file that holds several.
+        sort (False): puts events in order of time where they stand otherwise.
+
+    Raises where the file is cut short, of another format, without events, or against any of these.
+
+    >>> np.save("a.npy", np.array([[3, 4, 1000, 1], [5, 6, 2500, 0]]))  # x, y, t, p
+    >>> read_events("a.npy", columns="xytp")["t"].tolist()
+    [1000, 2500]
     """
     return read_file(path, sensor=sensor, columns=columns, unit=unit, entry=entry, sort=sort).events
 

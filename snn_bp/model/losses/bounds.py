@@ -17,7 +17,14 @@ class RateBounds:
     """Penalty on neurons whose mean rate (spikes per step, over time and batch) leaves `lower..upper`.
 
     strength * mean over the neurons of a layer of relu(lower - rate)^2 + relu(rate - upper)^2, summed over layers.
-    Each bound is one number, or one for each hidden layer of neurons.
+
+    Parameters:
+        lower (0.0): spikes per step, within 0..1; one number, or one for each hidden layer of neurons.
+        upper (1.0): likewise.
+        strength (1.0): what the sum is multiplied by.
+
+    >>> RateBounds(lower=0.1, upper=0.5)([torch.tensor([0.0, 0.2, 0.6])])  # (0.1^2 + 0.1^2) / 3
+    tensor(0.0067)
     """
 
     lower: Annotated[float | tuple[float, ...], Within(0, 1)] = 0.0

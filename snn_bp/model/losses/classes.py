@@ -48,8 +48,12 @@ def _checked(loss: Any, out: Tensor, targets: Tensor, mask: Tensor | None = None
 class CountCrossEntropy:
     """Cross entropy of the spike counts (of a readout that does not spike: its summed potentials).
 
-    With a class for every step: at every step, of the counts up to there. `smoothing` spreads that part of each target
-    over all classes; `class_weights` has a weight for each class, and the mean is over the weights, as torch's.
+    With a class for every step: at every step, of the counts up to there. `smoothing` (0.0, within 0..1) spreads that
+    part of each target over all classes; `class_weights` (None) has a weight for each class, and the mean is over the
+    weights, as torch's. Output `[time, batch, classes]`, targets `[batch]` or `[batch, time]`.
+
+    >>> CountCrossEntropy()(torch.ones(10, 2, 4), torch.tensor([0, 3]))  # log 4: all classes count alike
+    tensor(1.3863)
     """
 
     smoothing: Fraction = 0.0
@@ -78,6 +82,9 @@ class MembraneCrossEntropy:
 
     With a class for every step: of the potentials of each step. `smoothing` and `class_weights` as in
     `CountCrossEntropy`.
+
+    >>> MembraneCrossEntropy()(torch.zeros(10, 2, 4), torch.tensor([0, 3]))
+    tensor(1.3863)
     """
 
     smoothing: Fraction = 0.0
@@ -104,6 +111,9 @@ class MaxCrossEntropy:
     """Cross entropy of the potentials' maximum over time. Zenke & Vogels 2021.
 
     With a class for every step: of the maximum up to there. `smoothing` and `class_weights` as in `CountCrossEntropy`.
+
+    >>> MaxCrossEntropy(smoothing=0.1)(torch.zeros(10, 2, 4), torch.tensor([0, 3]))
+    tensor(1.3863)
     """
 
     smoothing: Fraction = 0.0
@@ -127,9 +137,13 @@ class MaxCrossEntropy:
 
 @dataclass(frozen=True)
 class CountSquaredError:
-    """Mean squared distance of the rates (spikes per step) from `right` for the true class, `wrong` for the others.
+    """Mean squared distance of the rates (spikes per step) from `right` (0.8) for the true class, `wrong` (0.2) for the
+    others.
 
     Of a readout that does not spike: of its mean potentials. With a class for every step: of the rates up to there.
+
+    >>> CountSquaredError()(torch.zeros(10, 1, 2), torch.tensor([0]))  # (0.8^2 + 0.2^2) / 2
+    tensor(0.3400)
     """
 
     right: Fraction = 0.8
@@ -162,11 +176,15 @@ class CountSquaredError:
 
 @dataclass(frozen=True)
 class FirstSpike:
-    """Cross entropy of minus the time of the first spike, in units of `scale` steps; one class for each recording.
+    """Cross entropy of minus the time of the first spike, in units of `scale` (5.0) steps; one class for each
+    recording.
 
     The time is sum_t prod_{k <= t} (1 - s[k]): the steps before the first spike, all steps where none comes. As a
     polynomial in the spikes it has a gradient that pulls spikes earlier, and calls for one where none is. `smoothing`
     and `class_weights` as in `CountCrossEntropy`.
+
+    >>> FirstSpike().scores(torch.eye(10)[:, None, :3])  # spikes at the steps 0, 1 and 2
+    tensor([[-0.0000, -0.2000, -0.4000]])
     """
 
     scale: Annotated[float, Within(above=0)] = 5.0
@@ -198,11 +216,15 @@ class FirstSpike:
 @dataclass(frozen=True)
 class TET:
     """Temporal efficient training: the mean over all steps of the cross entropy at each, and a pull of outputs to
-    `mean`. Deng et al. 2022.
+    `mean` (1.0). Deng et al. 2022.
 
         (1 - weight) * mean_t CE(out[t], class) + weight * mean (out - mean)^2
 
-    The decision is made of the mean over time, with a class for every step of each step's output.
+    `weight` (0.05) lies in 0..1. The decision is made of the mean over time, with a class for every step of each step's
+    output. `smoothing` and `class_weights` as in `CountCrossEntropy`.
+
+    >>> TET(weight=0.0)(torch.zeros(10, 2, 4), torch.tensor([0, 3]))
+    tensor(1.3863)
     """
 
     weight: Fraction = 0.05

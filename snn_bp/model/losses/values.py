@@ -26,7 +26,10 @@ def _checked(loss: Any, out: Tensor, targets: Tensor, mask: Tensor | None = None
 class MeanSquaredPotential:
     """Mean squared distance of the mean potential from the target (of neurons that spike: of their rates).
 
-    With a vector for every step: of the potential of each step.
+    With a vector for every step: of the potential of each step. Output `[time, batch, outputs]`.
+
+    >>> MeanSquaredPotential()(torch.full((10, 2, 1), 0.5), torch.tensor([[0.5], [0.0]]))
+    tensor(0.1250)
     """
 
     means: ClassVar[tuple[Output, ...]] = ("spikes", "potentials")
@@ -48,7 +51,13 @@ class MeanSquaredPotential:
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy:
-    """Cross entropy of each label by itself: the logistic function of the mean potential says how likely it is."""
+    """Cross entropy of each label by itself: the logistic function of the mean potential says how likely it is.
+
+    Output `[time, batch, labels]`, targets 0 or 1 `[batch, labels]`.
+
+    >>> BinaryCrossEntropy()(torch.zeros(10, 1, 3), torch.tensor([[1.0, 0.0, 1.0]]))  # log 2: it knows nothing
+    tensor(0.6931)
+    """
 
     means: ClassVar[tuple[Output, ...]] = ("potentials",)
     fits: ClassVar[tuple[Kind, ...]] = ("labels",)
@@ -71,7 +80,10 @@ class VanRossum:
 
         e[t] = exp(-1 / tau) * e[t-1] + s[t] - wanted[t]        D^2 = sum_t e[t]^2 / tau
 
-    `tau` is in steps, or in ms as Tau(10). One spike too many costs about 1/2, far from others.
+    `tau` (10.0) is in steps, or in ms as Tau(10). One spike too many costs about 1/2, far from others.
+
+    >>> VanRossum(tau=5.0)(torch.eye(50)[:, None, :1], torch.zeros(1, 50, 1))  # one spike, and none was wanted
+    tensor(0.6066)
     """
 
     tau: Annotated[float | Tau, Within(above=0), Called("a positive number of steps, or ms as Tau(10)")] = 10.0
