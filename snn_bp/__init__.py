@@ -72,7 +72,7 @@ from snn_bp.neurons import (
     decay,
     neuron,
 )
-from snn_bp.reports import compare, report
+from snn_bp.reports import compare, plots, report
 from snn_bp.runs.evaluation import evaluate
 from snn_bp.runs.experiment import Experiment, Train
 from snn_bp.runs.folder import Run
@@ -194,6 +194,7 @@ __all__ = [
     "finish",
     "main",
     "neuron",
+    "plots",
     "predict",
     "read_events",
     "report",

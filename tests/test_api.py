@@ -16,7 +16,9 @@ FUNCTIONS = [name for name in snn_bp.__all__ if inspect.isfunction(getattr(snn_b
 
 
 def members(value):
-    """A public function, or the methods and the initialiser of a class that stand in our own code."""
+    """A public function, a module's functions, or the methods and the initialiser of a class that are our own code."""
+    if inspect.ismodule(value):
+        return [each for name in value.__all__ for each in members(getattr(value, name))]
     if not inspect.isclass(value):
         return [value]
     own = [each for name, each in vars(value).items() if inspect.isfunction(each) and not name.startswith("_")]

@@ -33,7 +33,7 @@ from snn_bp.instruments.online.blocks import online_blocks
 from snn_bp.model.exact import is_exact, why_strange
 from snn_bp.model.modules import Neurons
 from snn_bp.model.plan import apply_stateless
-from snn_bp.reports.plots import weight_filters
+from snn_bp.reports.plots.filters import weight_filters
 from snn_bp.runs.evaluation import count_activity
 from snn_bp.searches.population import runs_together
 

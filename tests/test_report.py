@@ -13,7 +13,8 @@ from snn_bp.files import read_object, write_json
 from snn_bp.instruments import Finding, Report
 from snn_bp.reports import report, sections
 from snn_bp.reports.page import Image
-from snn_bp.reports.plots import Picture, confusion_matrix
+from snn_bp.reports.plots.pictures import Picture
+from snn_bp.reports.plots.results import confusion_matrix
 
 few_digits, finished = runs.few_digits, runs.finished
 pytestmark = pytest.mark.usefixtures("few_digits")

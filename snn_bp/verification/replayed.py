@@ -27,7 +27,7 @@ from snn_bp.exchange.nir_write import check_writable, metadata_path, write_nir
 from snn_bp.files import make_folder, replace_file, write_object
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.neurons import is_spiking
-from snn_bp.reports.plots import weight_histogram
+from snn_bp.reports.plots.filters import weight_histogram
 from snn_bp.reports.plots.style import png_bytes
 from snn_bp.runs.folder import Run
 from snn_bp.verification.decisions import decisions, right_of

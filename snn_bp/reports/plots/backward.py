@@ -8,7 +8,7 @@ from snn_bp.errors import SnnError, check_number
 from snn_bp.instruments.traces import LayerTrace, Trace
 from snn_bp.model.activity import WINDOW
 from snn_bp.neurons import is_leaky, is_spiking
-from snn_bp.reports.plots.style import LINES, SEQUENTIAL, figure, styled
+from snn_bp.reports.plots.style import LINES, SEQUENTIAL, figure, light_half, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ def raster(trace: Trace, *, sample: int = 0, neurons: int = 64) -> "Figure":
     highest = max(float(np.nan_to_num(error, posinf=0).max()) for error in errors) or 1.0
     lowest = highest / 10**DECADES
     norm = LogNorm(lowest, highest, clip=True)
-    shades = _light_half("YlOrBr")
+    shades = light_half("YlOrBr")
     picture = None
     for axis, layer, error in zip(axes, trace.layers, errors, strict=True):
         count = error.shape[1]
@@ -133,11 +133,3 @@ def _draw_window(axis, layer: LayerTrace) -> None:
 def _label_steps(axis) -> None:
     axis.set_xlabel("time step")
     axis.xaxis.get_major_locator().set_params(integer=True)
-
-
-def _light_half(name: str):
-    """The lighter part of a colour map: black dots stay visible on all of it, in grey too."""
-    from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap
-
-    return ListedColormap(colormaps[name](np.linspace(0, 0.6, 256)))

@@ -1,6 +1,8 @@
 """All pictures of a run: what there is to see so far, each with a sentence for those who cannot see it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -8,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snn_bp.data import Dataset
+from snn_bp.errors import check_choice, check_number
 from snn_bp.files import is_there, make_folder, replace_file
 from snn_bp.instruments.traces import Trace, trace
 from snn_bp.model.losses import scores_of
@@ -18,6 +22,7 @@ from snn_bp.reports.plots.epochs import layer_curves, training_curves
 from snn_bp.reports.plots.filters import weight_filters
 from snn_bp.reports.plots.recordings import event_movie, event_strip
 from snn_bp.reports.plots.results import confusion_matrix, prediction_scatter
+from snn_bp.reports.plots.steps import steps_of
 from snn_bp.reports.plots.style import png_bytes
 from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
@@ -37,7 +42,7 @@ class Picture(NamedTuple):
 
 
 def save_plots(run: Run) -> list[Path]:
-    """Write the run's pictures into its folder `plots/`, as PNG, and `events.gif`; gives the files.
+    """Write the run's pictures into its folder `plots/`, as PNG, `events.gif` and `steps.html`; gives the files.
 
     A run that is not finished gives those it has something for.
     """
@@ -54,6 +59,7 @@ def save_plots(run: Run) -> list[Path]:
         drawn |= scene.pictures()
         if "events" in drawn:
             files["events.gif"] = event_movie(scene.x, scene.out, **scene.options)
+            files["steps.html"] = steps_of(scene).page()
     files |= {f"{name}.png": png_bytes(picture.figure) for name, picture in drawn.items()}
     folder = run.path / "plots"
     make_folder(folder)
@@ -109,38 +115,62 @@ def has_checkpoint(run: Run) -> bool:
     return is_there(run.path / "checkpoints" / "best.safetensors") or run.results() is not None
 
 
-class Scene(NamedTuple):
-    """A few recordings, not of the test split, and the trace of the run's best network on them."""
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A few recordings and what a network puts out for them."""
 
     network: Network
-    trace: Trace
     x: Tensor
     out: Tensor
     options: dict[str, Any]  # what the pictures of events ask for
+    title: str
+    targets: Tensor | None = None
+    mask: Tensor | None = None
 
     @classmethod
-    def of(cls, run: Run) -> "Scene":
-        """Raises where the run has no checkpoint yet, or its data are not here."""
+    def of(cls, run: Run, split: str | None = None, recording: int | str | None = None) -> "Scene":
+        """One recording of a split, by its index or name, or a few; of a run's best network. Not of the test split
+        unless that is asked for.
+
+        Raises where the run has no checkpoint yet, or its data are not here.
+        """
         dataset, loss, network = run.dataset(), run.experiment.train_at_step().loss, run.network("best")
-        split = "validation" if len(dataset.ids["validation"]) else "train"
-        ids = dataset.spread(split, RECORDINGS)
+        if split is None:
+            split = "validation" if len(dataset.ids["validation"]) else "train"
+        ids = dataset.spread(split, RECORDINGS) if recording is None else _one(dataset, split, recording)
         (x, targets), mask = dataset.batch(split, ids), dataset.mask(split, ids)
         with torch.no_grad():
             out = network(x)
         target = int(targets[0]) if dataset.targets.kind == "class" else None
         options = {"target": target, "loss": loss, "class_names": dataset.class_names}
         options["step_ms"] = run.experiment.data.step_ms
-        return cls(network, trace(network, x, targets, loss=loss, mask=mask), x, out, options)
+        title = dataset.names(split)[dataset.ids[split].tolist().index(ids[0])]
+        return cls(network, x, out, options, f"{title} of {split}", targets, mask)
+
+    @cached_property
+    def trace(self) -> Trace:
+        """The backward pass on the recordings."""
+        assert self.targets is not None
+        return trace(self.network, self.x, self.targets, loss=self.options["loss"], mask=self.mask)
+
+    @property
+    def alt(self) -> str:
+        """What the pictures of events show, in words."""
+        if self.options["target"] is None:
+            return "One recording, and the network's output at each step."
+        scores = scores_of(self.options["loss"], self.out)[0]
+        names = self.options["class_names"] or range(len(scores))
+        true, predicted = names[self.options["target"]], names[int(scores.argmax())]
+        return f"One recording of class {true}; the network predicts {predicted} at its end."
 
     def pictures(self) -> dict[str, Picture]:
         """Pictures of the backward pass, of the events and of the weights."""
-        trace, options = self.trace, self.options
+        trace = self.trace
         sizes = trace.errors.norm(dim=1).tolist()
         listed = ", ".join(f"{layer.name} {size:.2g}" for layer, size in zip(trace.layers, sizes, strict=True))
         fired = ", ".join(
             f"{layer.name} {int(layer.spikes[:, 0].sum())}" for layer in trace.layers if is_spiking(layer.neuron)
         )
-        names = options["class_names"]
         drawn = {
             "error_map": Picture(error_map(trace), f"Norm of dL/dv over all steps of each layer: {listed}."),
             "raster": Picture(raster(trace), f"Spikes of one recording in each layer: {fired or 'none spikes'}."),
@@ -149,11 +179,16 @@ class Scene(NamedTuple):
             inside = ", ".join(f"{layer.name} {layer.window:.0%}" for layer in trace.layers if layer.rates is not None)
             drawn["surrogate"] = Picture(surrogate_window(trace), f"Fraction inside the surrogate's window: {inside}.")
         if self.x.dim() in (3, 5):
-            alt = "One recording, and the network's output at each step."
-            if options["target"] is not None:
-                predicted = int(scores_of(options["loss"], self.out)[0].argmax())
-                true = names[options["target"]]
-                alt = f"One recording of class {true}; the network predicts {names[predicted]} at its end."
-            drawn["events"] = Picture(event_strip(self.x, self.out, **options), alt)
+            drawn["events"] = Picture(event_strip(self.x, self.out, **self.options), self.alt)
         drawn["filters"] = Picture(weight_filters(self.network), "Weights of the first layer, filter by filter.")
         return drawn
+
+
+def _one(dataset: Dataset, split: str, recording: int | str) -> np.ndarray:
+    """The id of a recording of a split, which is called by its index or name."""
+    names = dataset.names(split)
+    if isinstance(recording, str):
+        check_choice(f"recording of {split!r}", recording, names)
+        recording = names.index(recording)
+    check_number(f"recording of {split!r}", recording, integer=True, low=0, high=len(names) - 1)
+    return dataset.ids[split][[recording]]

@@ -30,7 +30,7 @@ def event_strip(
     network answers late, as a chip does. Of two channels (OFF, ON) ON is white and OFF black on grey; a row of channels
     is one picture, channel over time.
     """
-    frames, scores, names = _recording(x, out, sample, None if target is None else loss, class_names)
+    frames, scores, names = recording_of(x, out, sample, None if target is None else loss, class_names)
     images = frames.ndim == 3
     shown = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), STRIP_FRAMES)).astype(int)) if images else [0]
     drawn = figure(8, 4.6)
@@ -51,7 +51,7 @@ def event_movie(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image  # comes with matplotlib
 
-    frames, scores, names = _recording(x, out, sample, None if target is None else loss, class_names)
+    frames, scores, names = recording_of(x, out, sample, None if target is None else loss, class_names)
     drawn = figure(8, 2.9)
     drawn.set_dpi(100)
     canvas = FigureCanvasAgg(drawn)
@@ -79,10 +79,10 @@ def event_movie(
 
 
 @torch.no_grad()
-def _recording(
+def recording_of(
     x: Tensor, out: Tensor, sample: int, loss: Loss | None, class_names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Frames `[time, H, W]` or `[time, N]`, scores up to each step `[time, classes]`, and names of the classes."""
+    """A sample's frames `[time, H, W]` or `[time, N]`, scores up to each step `[time, classes]`, names of classes."""
     if x.dim() not in (3, 5) or out.dim() != 3 or len(x) > len(out) or x.shape[1] != out.shape[1]:
         raise SnnError(
             "events: x should be [time, batch, C, H, W] or [time, batch, N] and out [time, batch, classes], "

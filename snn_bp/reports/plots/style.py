@@ -7,8 +7,10 @@ same. Text and axes are black, which `svg_bytes` turns into the reader's own col
 import io
 import itertools
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,13 +45,23 @@ def figure(width: float, height: float) -> "Figure":
     """An empty figure, sizes in inches."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    drawn = Figure(figsize=(width, height), layout="constrained")
+    vars(drawn)["_repr_png_"] = partial(png_bytes, drawn, dpi=100)  # what a notebook asks a value for
+    return drawn
 
 
 def line_styles() -> Iterator[dict[str, Any]]:
     """What tells one line from the next, without end."""
     for color, dash, marker in itertools.cycle(LINES):
         yield {"color": color, "linestyle": dash, "marker": marker, "markersize": 4, "linewidth": 1.6}
+
+
+def light_half(name: str):
+    """The lighter part of a colour map: black dots stay visible on all of it, in grey too."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(colormaps[name](np.linspace(0, 0.6, 256)))
 
 
 @styled

@@ -1,0 +1,223 @@
+"""Pictures by plain names, each of the value one has: a run, a network, a trace, an evaluation, a comparison.
+
+They are functions, as `evaluate` and `report` are: a run stands below the pictures of it. A matplotlib `Figure` is what
+they give, which a notebook shows as a cell's last line, once; pyplot has no part in it.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from snn_bp.errors import SnnError, as_path, check_kind, check_number, shown
+from snn_bp.files import replace_file
+from snn_bp.instruments.traces import Trace
+from snn_bp.model.losses import CountCrossEntropy, Loss
+from snn_bp.model.network import Network, check_network
+from snn_bp.reports.plots import backward, epochs, recordings, results
+from snn_bp.reports.plots.filters import weight_filters
+from snn_bp.reports.plots.filters import weight_histogram as histogram_of_integers
+from snn_bp.reports.plots.pictures import Scene, has_checkpoint, scatter_picture
+from snn_bp.reports.plots.steps import Steps, steps_of
+from snn_bp.runs.answers import Answers
+from snn_bp.runs.evaluation import Evaluation, evaluate
+from snn_bp.runs.folder import Run
+from snn_bp.runs.records import description_of, metric_of_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Movie:
+    """An animated GIF, which a notebook plays as a cell's last line."""
+
+    title: str
+    content: bytes = field(repr=False)
+    alt: str = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        address = f"data:image/gif;base64,{base64.b64encode(self.content).decode()}"
+        return f'<img src="{address}" alt="{escape(self.alt)}" style="max-width:100%">'
+
+    def write(self, file: Path | str) -> None:
+        """Write it to `file`, a `.gif`."""
+        file = as_path("movie: the file", file)
+        if file.suffix != ".gif":
+            raise SnnError(f"{file}: a movie is written as .gif.")
+        replace_file(file, self.content)
+
+
+def curves(run: Run) -> "Figure":
+    """Loss, metric, learning rate, spike rate and gradient norm of a run, epoch by epoch."""
+    rows = _run("curves", run).metrics()
+    if not rows:
+        raise SnnError(f"plots.curves: no epoch of {run.path} is complete yet. `snn-bp resume {run.path}` goes on.")
+    return epochs.training_curves(rows, metric_of_rows(rows))
+
+
+def layers(run: Run) -> "Figure":
+    """Rate, silent fraction and fraction in the surrogate's window of each layer of neurons, epoch by epoch."""
+    rows = _run("layers", run).layers()
+    if not any("rate" in row for row in rows):
+        raise SnnError(
+            f"plots.layers: {run.path} has no figures of its layers yet. `snn-bp resume {run.path}` goes on."
+        )
+    return epochs.layer_curves(rows)
+
+
+def confusion(subject: Run | Evaluation, *, split: str = "test", names: Sequence[str] = ()) -> "Figure":
+    """How often each class (row) was taken for each (column), in a run's results or what `evaluate` gave.
+
+    Of a run, validation and training are evaluated where they are not in its results, the test split never.
+    """
+    if isinstance(subject, Evaluation):
+        counts = subject.confusion
+    else:
+        record = (_run("confusion", subject).results() or {}).get(split)
+        if record is None and split != "test" and has_checkpoint(subject):
+            record = evaluate(subject, split).record()
+        if record is None:
+            raise SnnError(
+                f"plots.confusion: {subject.path} has no results of {split!r}. "
+                f"plots.confusion(evaluate(run, {split!r})) evaluates it now."
+            )
+        counts, names = record.get("confusion"), names or description_of(subject.path / "data.json")[0].names
+    if counts is None:
+        raise SnnError("plots.confusion: its targets are no classes. plots.predictions(run) shows those of numbers.")
+    return results.confusion_matrix(counts, names)
+
+
+def predictions(run: Run, *, split: str = "test") -> "Figure":
+    """Predictions of numbers over their targets, as the run kept them of a split."""
+    kept = Answers.read(_run("predictions", run).path, split)
+    if kept is None:
+        raise SnnError(
+            f"plots.predictions: {run.path} keeps no predictions of {split!r}. A finished run has the test's."
+        )
+    if kept.targets.kind not in ("vector", "vector per step"):
+        raise SnnError(
+            f"plots.predictions: targets of the kind {kept.targets.kind!r} are no numbers. plots.confusion(run) shows "
+            "classes."
+        )
+    return scatter_picture(kept).figure
+
+
+def raster(subject: Run | Trace, *, recording: int | str = 0, split: str | None = None, neurons: int = 64) -> "Figure":
+    """Spikes of one recording in each layer, over the size of the error that came back to each neuron.
+
+    Up to `neurons` of a layer are shown, evenly spaced. `recording` is an index in the trace's batch; of a run an
+    index in the split, or a name. A run's `split` is "validation" where it has one, else "train", unless named.
+    """
+    if isinstance(subject, Trace):
+        _index("raster", recording, subject.layers[0].error.shape[1])
+        return backward.raster(subject, sample=recording, neurons=neurons)  # type: ignore[arg-type] - checked above
+    return backward.raster(_traced("raster", subject, split, recording), neurons=neurons)
+
+
+def error_map(subject: Run | Trace, *, recording: int | str | None = None, split: str | None = None) -> "Figure":
+    """The norm of dL/dv of every layer at every step, over a trace's batch, or a few of a run's recordings or one."""
+    return backward.error_map(_traced("error_map", subject, split, recording))
+
+
+def surrogate_window(subject: Run | Trace, *, recording: int | str | None = None, split: str | None = None) -> "Figure":
+    """Where potentials lie, and the slope that the surrogate has there; of the recordings that `error_map` takes."""
+    return backward.surrogate_window(_traced("surrogate_window", subject, split, recording))
+
+
+def events(
+    subject: Run | Network, x: Tensor | None = None, *, recording: int | str = 0, split: str | None = None,
+    target: int | None = None, loss: Loss = CountCrossEntropy(),  # noqa: B008 - frozen
+) -> "Figure":  # fmt: skip
+    """Frames of one recording, and the scores up to each step. White: ON events, black: OFF events.
+
+    Of a run `recording` is an index in the split, or a name (see `raster`). Of a network `x` `[time, batch, ...]` are
+    its inputs and `recording` an index in the batch; with its class as `target` scores are the loss's, without the
+    output itself is shown.
+    """
+    scene = _scene("events", subject, x, recording, split, target, loss)
+    return recordings.event_strip(scene.x, scene.out, **scene.options)
+
+
+def movie(
+    subject: Run | Network, x: Tensor | None = None, *, recording: int | str = 0, split: str | None = None,
+    target: int | None = None, loss: Loss = CountCrossEntropy(),  # noqa: B008 - frozen
+) -> Movie:  # fmt: skip
+    """What `events` shows as an animated GIF; `.write("movie.gif")` keeps it."""
+    scene = _scene("movie", subject, x, recording, split, target, loss)
+    return Movie(scene.title, recordings.event_movie(scene.x, scene.out, **scene.options), scene.alt)
+
+
+def steps(
+    subject: Run | Network, x: Tensor | None = None, *, recording: int | str = 0, split: str | None = None,
+    target: int | None = None, loss: Loss = CountCrossEntropy(), neurons: int = 64,  # noqa: B008 - frozen
+) -> Steps:  # fmt: skip
+    """One recording with a slider over time: its input, potentials and spikes of each layer, and the scores.
+
+    Takes what `events` takes. It works without a kernel; `.write("steps.html")` keeps it.
+    """
+    return steps_of(_scene("steps", subject, x, recording, split, target, loss), neurons=neurons)
+
+
+def weights(subject: Run | Network, *, filters: int = 16) -> "Figure":
+    """Up to `filters` of the first layer's weights: kernels, or what each dense neuron sees laid out as the sensor."""
+    if not isinstance(subject, Run):
+        check_network("plots.weights", subject)
+    return weight_filters(subject.network() if isinstance(subject, Run) else subject.floats, filters=filters)
+
+
+def weight_histogram(verification: Any) -> "Figure":
+    """How often each integer is a weight in an exported `.net` file, from what `export` or `verify` gave."""
+    counts = getattr(verification, "weights", verification)
+    if not isinstance(counts, Mapping):
+        raise SnnError(
+            f"plots.weight_histogram: it takes what export(run, 'a.net') gives, found {shown(verification)}."
+        )
+    return histogram_of_integers(counts)
+
+
+def _run(asker: str, run: Run) -> Run:
+    check_kind(f"plots.{asker}: the run", run, Run, f"As in plots.{asker}(Run('runs/mine')).")
+    return run
+
+
+def _index(asker: str, recording: int | str, count: int) -> None:
+    check_number(f"plots.{asker}: recording", recording, integer=True, low=0, high=count - 1)
+
+
+def _traced(asker: str, subject: Run | Trace, split: str | None, recording: int | str | None) -> Trace:
+    if not isinstance(subject, Trace):
+        return Scene.of(_run(asker, subject), split, recording).trace
+    if recording is not None:
+        raise SnnError(
+            f"plots.{asker}: a trace is shown over its whole batch. Trace one recording, x[:, 3:4], for that."
+        )
+    return subject
+
+
+def _scene(
+    asker: str, subject: Run | Network, x: Tensor | None, recording: int | str, split: str | None,
+    target: int | None, loss: Loss,
+) -> Scene:  # fmt: skip
+    if isinstance(subject, Run):
+        if x is not None:
+            raise SnnError(
+                f"plots.{asker}: of a run it shows its own recordings. Of a network: plots.{asker}(network, x)."
+            )
+        return Scene.of(subject, split, recording)
+    check_network(f"plots.{asker}", subject)
+    if not isinstance(x, Tensor):
+        raise SnnError(f"plots.{asker}: of a network it shows x [time, batch, ...], found {shown(x)}.")
+    subject.check_input(x)
+    _index(asker, recording, x.shape[1])
+    x, was_training = subject.in_floats(x[:, recording : recording + 1]), subject.training  # type: ignore[operator]
+    with torch.no_grad():
+        out = subject.eval()(x)
+    subject.train(was_training)
+    options = {"target": target, "loss": loss, "class_names": (), "step_ms": None}
+    return Scene(subject, x, out, options, f"recording {recording} of x")

@@ -1,0 +1,208 @@
+"""One recording step by step: a slider over its input, the potentials and spikes of every layer, and the scores.
+
+It is one piece of HTML without a script or an address in it: a slider whose own handler moves what is there. So it
+works in a notebook with or without a kernel, in one that is only looked at, and as a file.
+"""
+
+import base64
+import io
+import json
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from snn_bp.errors import SnnError, as_path, check_number
+from snn_bp.files import replace_file
+from snn_bp.model.activity import spikes_in
+from snn_bp.model.network import Activity
+from snn_bp.neurons import is_spiking
+from snn_bp.reports.plots.recordings import recording_of
+from snn_bp.reports.plots.style import light_half
+
+if TYPE_CHECKING:
+    from snn_bp.reports.plots.pictures import Scene
+
+CLASSES = 12  # at most, whose scores have a bar: those with the highest at the end
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A recording with a slider over its time steps, as HTML; a notebook shows it as a cell's last line."""
+
+    title: str
+    html: str = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def write(self, file: Path | str) -> None:
+        """Write it to `file`, an `.html` that needs nothing else."""
+        file = as_path("steps: the file", file)
+        if file.suffix != ".html":
+            raise SnnError(f"{file}: the steps of a recording are written as .html.")
+        replace_file(file, self.page())
+
+    def page(self) -> bytes:
+        """The content of such a file."""
+        head = f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>{escape(self.title)}</title>'
+        head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        look = "<style>:root{color-scheme:light dark}body{font:1rem/1.4 system-ui,sans-serif;margin:1rem}</style>"
+        return f"{head}{look}\n{self.html}</html>\n".encode(errors="backslashreplace")
+
+
+@torch.no_grad()
+def steps_of(scene: "Scene", *, neurons: int = 64) -> Steps:
+    """The first recording of a scene, with up to `neurons` of each layer, evenly spaced."""
+    check_number("steps: neurons", neurons, integer=True, low=1)
+    options = scene.options
+    target, step_ms = options["target"], options["step_ms"]
+    loss = None if target is None else options["loss"]
+    frames, scores, names = recording_of(scene.x, scene.out, 0, loss, options["class_names"])
+    count, first = len(scores), int(np.abs(frames).reshape(len(frames), -1).sum(1).argmax())
+    layers, spikes = zip(*(_layer(each, neurons) for each in scene.network.observe(scene.x[:, :1])[0]), strict=True)
+    highest = np.argsort(-scores[-1], kind="stable")[:CLASSES].tolist()
+    shown = sorted(highest if target is None or target in highest else [*highest[:-1], target])
+    kept = scores[:, shown]
+    low = min(float(kept.min()), 0.0)
+    moving = {
+        "at": [f"{step} of {count - 1}" + (f", {step * step_ms:g} ms" if step_ms else "") for step in range(count)],
+        "scores": [[f"{value:.4g}" for value in row] for row in kept.tolist()],
+        "widths": ((kept - low) / (float(kept.max()) - low or 1.0) * 100).round(1).tolist(),
+        "best": [shown.index(best) if best in shown else -1 for best in scores.argmax(1).tolist()],
+        "spikes": [
+            ["" if sent is None else f"; in this step: {sent[step]:.0f}" for sent in spikes] for step in range(count)
+        ],
+    }
+    scored = "output of the step" if loss is None else "scores up to the step"
+    scored += f", the {len(shown)} highest of {len(names)}" * (len(shown) < len(names))
+    grid, across = _input(frames)
+    return Steps(scene.title, _html(
+        title=scene.title, input=_png(grid), across=across, down=grid.shape[0] // frames.shape[1] if across else 0,
+        shape=frames.shape[1:], frames=len(frames), layers=layers, scored=scored,
+        names=[(names[index], index == target) for index in shown], moving=moving, first=first, count=count,
+    ))  # fmt: skip
+
+
+def _layer(layer: Activity, neurons: int) -> tuple[tuple[str, str, int], np.ndarray | None]:
+    """Potentials over time as a picture, spikes black in it, what it shows, its rows; and all spikes of each step."""
+    potentials = layer.potentials[:, 0].flatten(1).float().cpu().numpy()
+    total = potentials.shape[1]
+    shown = np.linspace(0, total - 1, min(neurons, total)).astype(int)
+    chosen = np.nan_to_num(potentials[:, shown].T)
+    low, high = np.quantile(chosen, (0.01, 0.99)).tolist()
+    colors = light_half("YlOrBr")((chosen - low) / ((high - low) or 1.0), bytes=True)[..., :3]
+    part = f"{total} neurons" if total == len(shown) else f"{len(shown)} of {total} neurons"
+    caption = f"{layer.name}: {part}, a row each. Potential from {low:.3g} (light) to {high:.3g} (dark)"
+    if not is_spiking(layer.neuron):
+        return (_png(colors), caption, len(shown)), None
+    fired = layer.spikes[:, 0].flatten(1)
+    colors[fired[:, shown].T.cpu().numpy() != 0] = 0
+    return (_png(colors), f"{caption}, spikes black", len(shown)), spikes_in(layer.neuron, fired).sum(1).cpu().numpy()
+
+
+def _input(frames: np.ndarray) -> tuple[np.ndarray, int]:
+    """The frames in a grid as one picture, as many in a row as are given too; a row of channels over time in one."""
+    largest = float(np.quantile(np.abs(frames[frames != 0]), 0.99)) if frames.any() else 1.0
+    lowest = -largest if frames.min() < 0 else 0.0
+    shades = np.clip((frames - lowest) / (largest - lowest) * 255, 0, 255).astype(np.uint8)
+    shades = shades if lowest else 255 - shades
+    if frames.ndim == 2:
+        return shades.T, 0
+    across = int(np.ceil(np.sqrt(len(shades))))
+    rows = -(-len(shades) // across)
+    empty = np.full((rows * across - len(shades), *shades.shape[1:]), 128 if lowest else 255, np.uint8)
+    height, width = shades.shape[1:]
+    grid = np.concatenate([shades, empty]).reshape(rows, across, height, width)
+    return grid.transpose(0, 2, 1, 3).reshape(rows * height, across * width), across
+
+
+def _png(values: np.ndarray) -> str:
+    """Bytes `[rows, columns]` or `[rows, columns, 3]` as the address of a picture."""
+    from PIL import Image  # comes with matplotlib
+
+    content = io.BytesIO()
+    Image.fromarray(values).save(content, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def _html(*, moving: dict[str, Any], **content: Any) -> str:
+    """The piece of HTML; nothing in what it is given is taken for markup."""
+    from jinja2 import Environment, StrictUndefined  # comes with torch
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    data, handler = json.dumps(moving, separators=(",", ":")), " ".join(HANDLER.split())
+    template = environment.from_string(TEMPLATE)
+    return template.render(moving=moving, data=data, style=STYLE, handler=handler, **content)
+
+
+STYLE = """
+.snn-steps{max-width:46rem;font-size:.9rem;line-height:1.4}.snn-steps figure{margin:.6rem 0}
+.snn-steps label{display:flex;flex-wrap:wrap;gap:.2rem .7rem;align-items:center}
+.snn-steps input{flex:1 1 14rem;min-width:0}.snn-steps output{font-variant-numeric:tabular-nums;min-width:9rem}
+.snn-top{display:flex;flex-wrap:wrap;gap:0 1.5rem;align-items:flex-start}.snn-scores{flex:1 1 15rem}
+.snn-row{display:grid;grid-template-columns:minmax(4rem,9rem) 1fr 4.5rem;gap:.5rem;align-items:center}
+.snn-row>*:last-child{text-align:right;font-variant-numeric:tabular-nums}
+.snn-row>*:first-child{overflow-wrap:anywhere}
+.snn-row i{display:block;height:.7rem;background:#1f82c4;min-width:1px}
+.snn-row.best{font-weight:700}.snn-row.best i{background:#d55e00}
+.snn-window{position:relative;overflow:hidden;border:1px solid #8c8c8c;background:#fff}
+.snn-window img{display:block;width:100%;height:100%;max-width:none;margin:0;image-rendering:pixelated}
+.snn-cursor{position:absolute;top:0;bottom:0;outline:2px solid #1f82c4;outline-offset:-1px;min-width:2px}
+"""
+
+HANDLER = """
+const root = this.closest('.snn-steps'), t = +this.value, d = JSON.parse(root.dataset.steps);
+const each = (name, change) => root.querySelectorAll(name).forEach(change);
+root.querySelector('output').textContent = d.at[t];
+each('.snn-cursor', e => { e.style.left = t / d.at.length * 100 + '%'; });
+each('.snn-row', (e, k) => { e.classList.toggle('best', k == d.best[t]);
+  e.children[1].firstElementChild.style.width = d.widths[t][k] + '%';
+  e.lastElementChild.textContent = d.scores[t][k]; });
+each('.snn-sent', (e, k) => { e.textContent = d.spikes[t][k]; });
+each('.snn-frames', e => { const a = +e.dataset.across, f = Math.min(t, e.dataset.frames - 1);
+  e.style.transform = 'translate(' + -(f % a) * 100 / a + '%,' + -Math.floor(f / a) * 100 / e.dataset.down + '%)'; });
+"""
+
+TEMPLATE = """
+{%- macro strip(picture, caption, rows, part=100) %}
+<div class="snn-window" style="height:{{ [[rows * 4, 40] | max, 200] | min }}px">
+<img style="width:{{ part }}%" src="{{ picture }}" alt="{{ caption }}">
+<i class="snn-cursor" style="left:{{ first / count * 100 }}%;width:{{ 100 / count }}%"></i></div>
+{% endmacro -%}
+<div class="snn-steps" data-steps="{{ data }}">
+<style>{{ style | safe }}</style>
+<strong>{{ title }}</strong>
+<label>step <input type="range" min="0" max="{{ count - 1 }}" value="{{ first }}" oninput="{{ handler }}">
+<output>{{ moving['at'][first] }}</output></label>
+<div class="snn-top">
+{% if across %}
+<figure><div class="snn-window" style="width:13rem;aspect-ratio:{{ shape[1] }}/{{ shape[0] }}">
+<img class="snn-frames" data-across="{{ across }}" data-down="{{ down }}" data-frames="{{ frames }}"
+style="width:{{ across * 100 }}%;height:{{ down * 100 }}%;transform:translate({{ -(first % across) * 100 / across }}%,{{
+ -(first // across) * 100 / down }}%)" alt="Events of the step" src="{{ input }}"></div>
+<figcaption>input</figcaption></figure>
+{% endif %}
+<div class="snn-scores">
+{% for name, wanted in names %}
+<div class="snn-row{{ ' best' if loop.index0 == moving['best'][first] }}">
+<span>{{ name }}{{ ', true' if wanted }}</span>
+<span><i style="width:{{ moving['widths'][first][loop.index0] }}%"></i></span>
+<span>{{ moving['scores'][first][loop.index0] }}</span></div>
+{% endfor %}
+<small>{{ scored }}</small>
+</div>
+</div>
+{% if not across %}
+<figure>{{ strip(input, "Input over time", shape[0], frames / count * 100) }}
+<figcaption>input: {{ shape[0] }} channels, a row each</figcaption></figure>
+{% endif %}
+{% for picture, caption, rows in layers %}
+<figure>{{ strip(picture, caption, rows) }}
+<figcaption>{{ caption }}<span class="snn-sent">{{ moving['spikes'][first][loop.index0] }}</span></figcaption></figure>
+{% endfor %}
+</div>
+"""

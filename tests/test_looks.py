@@ -1,0 +1,198 @@
+"""What a notebook shows: a picture once and without pyplot, one recording step by step, values on a screen."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import runs
+import torch
+from IPython.core.formatters import DisplayFormatter
+
+from snn_bp import LI, LIF, Conv, Dense, Flatten, Network, OnChip, SnnError, plots, trace, use_backend
+from snn_bp.model.activity import spikes_in
+from snn_bp.reports.plots.pictures import Scene
+from snn_bp.reports.plots.steps import steps_of
+from snn_bp.runs.evaluation import Evaluation
+
+few_digits, finished = runs.few_digits, runs.finished
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+OF_A_RUN = ("curves", "layers", "confusion", "raster", "error_map", "surrogate_window", "events", "weights")
+VOID = {"img", "input", "meta"}
+
+
+class Html(HTMLParser):
+    """Tags with their attributes, and text; raises where tags do not close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags, self.open, self.text = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def shown(finished):
+    """The steps of the second validation recording, as tags, and what its slider moves."""
+    with runs.loading(runs.few):
+        html = Html(plots.steps(finished, recording=1)._repr_html_())
+    return html, json.loads(html.tags[0][1]["data-steps"])
+
+
+@pytest.mark.parametrize("name", OF_A_RUN)
+def test_a_picture_of_a_run_is_what_a_notebook_shows_of_it(finished, name):
+    drawn = getattr(plots, name)(finished)
+
+    content, _ = DisplayFormatter().format(drawn)
+    assert content["image/png"][:8] == b"\x89PNG\r\n\x1a\n"
+    assert " at 0x" not in content["text/plain"]
+
+
+def test_every_public_picture_says_what_it_shows_and_takes_what_it_refuses():
+    drawing = [name for name in plots.__all__ if name not in ("Movie", "Steps", "save_plots", "weight_histogram")]
+
+    for name in drawing:
+        with pytest.raises(SnnError, match=rf"plots\.{name}.*found 'runs/a'"):
+            getattr(plots, name)("runs/a")
+    with pytest.raises(SnnError, match=r"plots\.weight_histogram.*export"):
+        plots.weight_histogram(3)
+
+
+def test_a_picture_of_a_trace_is_that_of_the_run_it_was_made_of(finished):
+    network, scene = finished.network(), Scene.of(finished, "validation", 2)
+    traced = trace(network, scene.x, scene.targets)
+
+    ours, theirs = plots.raster(traced), plots.raster(finished, recording=2)
+
+    for mine, other in zip(ours.axes, theirs.axes, strict=True):
+        assert [line.get_xydata().tolist() for line in mine.lines] == [
+            line.get_xydata().tolist() for line in other.lines
+        ]
+
+
+def test_a_recording_is_called_by_its_index_or_its_name(finished):
+    names = finished.dataset().names("train")
+
+    by_name, by_index = (Scene.of(finished, "train", which) for which in (names[5], 5))
+
+    assert torch.equal(by_name.x, by_index.x) and by_name.title == f"{names[5]} of train"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ({"recording": 40}, {"recording": -1}, {"recording": "digit"}, {"recording": 1.0}, {"split": "tset"}),
+    ids=str,
+)
+def test_a_recording_that_there_is_not_is_refused(finished, wrong):
+    with pytest.raises(SnnError, match=next(iter(wrong))):
+        plots.events(finished, **wrong)
+
+
+def test_the_test_split_is_shown_where_it_is_asked_for_alone(finished):
+    assert plots.steps(finished).title.endswith(" of validation")
+    assert plots.steps(finished, split="test").title.endswith(" of test")
+
+
+def test_the_confusion_of_an_evaluation_is_drawn_and_that_of_numbers_refused(finished):
+    names = tuple("abcdefghij")
+    kept = Evaluation("test", 3, 0.1, "mean_absolute_error", {"mean_absolute_error": 0.2}, {}, {})
+
+    drawn = plots.confusion(Evaluation("test", 3, 0.1, "accuracy", {}, {}, {}, confusion=[[2, 0], [1, 0]]), names="ab")
+
+    assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == ["a", "b"]
+    assert [label.get_text() for label in plots.confusion(finished).axes[0].get_yticklabels()] == list("0123456789")
+    with pytest.raises(SnnError, match=r"no classes. plots\.predictions"):
+        plots.confusion(kept, names=names)
+    with pytest.raises(SnnError, match="no numbers"):
+        plots.predictions(finished)
+
+
+def test_steps_have_the_spikes_and_scores_of_the_network_at_each_step(finished, shown):
+    _, moving = shown
+    scene = Scene.of(finished, "validation", 1)
+
+    layers = scene.network.observe(scene.x)[0]
+    sent = [spikes_in(layer.neuron, layer.spikes[:, 0]).flatten(1).sum(1).tolist() for layer in layers]
+    assert [[int(re.sub(r"\D", "", text)) for text in row] for row in moving["spikes"]] == [
+        [int(count) for count in row] for row in zip(*sent, strict=True)
+    ]
+    loss = finished.experiment.train.loss
+    for step, row in enumerate(moving["scores"], 1):
+        assert [float(text) for text in row] == pytest.approx(loss.scores(scene.out[:step])[0].tolist(), rel=1e-3)
+    assert moving["best"][-1] == int(loss.scores(scene.out)[0].argmax())
+
+
+def test_steps_are_one_piece_of_html_that_asks_for_nothing(shown):
+    html, moving = shown
+
+    assert {tag for tag, _ in html.tags} & {"script", "link", "iframe"} == set()
+    assert all(
+        attrs["src"].startswith("data:image/png;base64,") and attrs["alt"] for tag, attrs in html.tags if tag == "img"
+    )
+    (slider,) = (attrs for tag, attrs in html.tags if tag == "input")
+    assert int(slider["max"]) + 1 == len(moving["at"]) == 3 and "fetch" not in slider["oninput"]
+    assert "http" not in json.dumps(html.tags)
+
+
+def test_names_are_text_and_no_markup(finished):
+    scene, evil = Scene.of(finished, "validation", 0), '"><script>alert(1)</script>'
+    scene.options["class_names"] = (evil, *"abcdefghi")
+
+    html = Html(steps_of(scene)._repr_html_())
+
+    assert any(evil in text for text in html.text) and not any(tag == "script" for tag, _ in html.tags)
+    movie = Html(plots.Movie("a", b"GIF", evil)._repr_html_())
+    assert movie.tags[0][1]["alt"] == evil
+
+
+def test_files_of_moving_pictures_end_as_they_are(finished, tmp_path):
+    plots.steps(finished).write(tmp_path / "steps.html")
+    plots.movie(finished).write(tmp_path / "movie.gif")
+
+    assert Html((tmp_path / "steps.html").read_text().partition("\n")[2]).tags
+    assert (tmp_path / "movie.gif").read_bytes()[:3] == b"GIF"
+    with pytest.raises(SnnError, match=r"written as \.html"):
+        plots.steps(finished).write(tmp_path / "steps.png")
+    with pytest.raises(SnnError, match=r"written as \.gif"):
+        plots.Movie("a", b"", "").write(tmp_path / "movie.mp4")
+
+
+@pytest.mark.parametrize("shape", ((2, 6, 4), (9,)), ids=("image", "row"))
+def test_a_network_of_ones_own_loop_is_shown_on_its_inputs_and_stays_in_training(shape):
+    network = Network((Flatten(), Dense(30), LIF(beta=0.9, reset="zero"), Dense(14), LI(beta=0.9)), shape).train()
+    x = (torch.rand(7, 3, *shape, generator=torch.Generator().manual_seed(0)) < 0.3).to(torch.uint8)
+
+    with use_backend("reference"):  # nothing to compile
+        for target in (None, 13):
+            html = plots.steps(network, x, recording=2, target=target)._repr_html_()
+            assert "14" in html and ("13, true" in html) == (target is not None)
+            plots.events(network, x, recording=2, target=target)
+    assert network.training
+    with pytest.raises(SnnError, match="recording=3"):
+        plots.steps(network, x, recording=3)
+    with pytest.raises(SnnError, match=r"x \[time, batch"):
+        plots.steps(network)
+
+
+def test_steps_on_a_chip_are_those_of_its_integers():
+    network = OnChip(
+        Network((Conv(4, 3), LIF(beta=0.9, reset="zero"), Flatten(), Dense(3), LIF(beta=0.9, reset="zero")), (1, 6, 6))
+    )
+    x = (torch.rand(5, 1, 1, 6, 6, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+
+    moving = json.loads(Html(plots.steps(network, x)._repr_html_()).tags[0][1]["data-steps"])
+
+    assert moving["spikes"][-1][-1] == f"; in this step: {network.eval()(x)[-1].sum():.0f}"
