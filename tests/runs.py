@@ -44,7 +44,7 @@ def few(data: Data, *, quiet: bool = False) -> Dataset:
 def loading(loader: Callable[..., Dataset]) -> Iterator[None]:
     """Let runs load their data by `loader`."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (training, cli, importlib.import_module("snn_bp.runs.folder")):
+        for module in (training, importlib.import_module("snn_bp.data"), importlib.import_module("snn_bp.runs.folder")):
             patch.setattr(module, "load", loader)
         yield
 

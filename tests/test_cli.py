@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import pytest
 import runs
 from runs import assert_same_run, cli, damage, json_of, tiny, training
 
-from snn_bp import Dense, Run, train
-from snn_bp.files import write_json
+from snn_bp import Dense, Run, main, train
+from snn_bp.files import write_json, write_object
 from snn_bp.runs.experiment import to_json
 
 few_digits, finished = runs.few_digits, runs.finished
@@ -168,12 +169,50 @@ def test_list_shows_every_kind_of_run(call, finished):
 
     code, printed, errors = call("list")
 
-    lines = dict(line.split(maxsplit=1) for line in printed.splitlines())
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in printed.splitlines()}
+    today = time.strftime("%Y-%m-%d")
     assert code == 0 and not errors
-    assert lines["runs/finished"].startswith("test accuracy 0.") and "epoch 2 of 2" in lines["runs/deep/unfinished"]
-    assert lines["runs/damaged"].startswith("cannot be read") and lines["runs/odd"].startswith("cannot be read")
-    assert lines["runs/started"] == "cannot go on: its checkpoints are missing." and len(lines) == 6
-    assert "experiment.json is missing" in lines["runs/headless"]
+    assert lines["runs/finished"].startswith(f"{today} digits test accuracy 0.")
+    assert lines["runs/deep/unfinished"] == f"{today} digits not finished, epoch 2 of 2"
+    assert lines["runs/damaged"].startswith(f"{today} - cannot be read")
+    assert lines["runs/odd"].startswith(f"{today} digits cannot be read")
+    assert lines["runs/started"].endswith("cannot go on: its checkpoints are missing.")
+    assert "experiment.json is missing" in lines["runs/headless"] and len(lines) == 7
+    assert lines["run"] == "date data result"
+
+
+def test_list_sorts_and_gives_json(call, finished):
+    for name, accuracy, started in (("a", 0.5, "2026-02-01 00:00:00"), ("b", 0.9, "2026-01-01 00:00:00")):
+        shutil.copytree(finished.path, f"runs/{name}")
+        results = finished.results()
+        test = results["test"] | {"accuracy": accuracy, "metrics": {"accuracy": accuracy}}
+        write_object(Path(f"runs/{name}/results.json"), results | {"test": test})
+        write_object(Path(f"runs/{name}/provenance.json"), {"started": started})
+    shutil.copytree("runs/a", "runs/c")
+    Path("runs/c/results.json").unlink()
+    Path("runs/c/provenance.json").unlink()
+
+    found = {key: json.loads(call("list", "--sort", key, "--json")[1]) for key in ("run", "date", "metric", "data")}
+
+    order = {key: [Path(each["run"]).name for each in entries] for key, entries in found.items()}
+    assert order == {
+        "run": ["a", "b", "c"],
+        "date": ["a", "b", "c"],
+        "metric": ["b", "a", "c"],
+        "data": ["a", "b", "c"],
+    }
+    assert found["run"][1] == {
+        "run": "runs/b", "state": "finished", "date": "2026-01-01 00:00:00", "data": "digits", "split": "test",
+        "metric": "accuracy", "value": 0.9, "best_epoch": finished.results()["best_epoch"], "epochs": 2,
+    }  # fmt: skip
+    assert json.loads(call("list", "runs/none", "--json")[1] or "[]") == []
+
+
+def test_compare_takes_the_folder_that_holds_the_runs(call, finished):
+    for name in ("one", "two"):
+        shutil.copytree(finished.path, f"runs/{name}")
+
+    assert call("compare", "runs") == call("compare", "runs/one", "runs/two")
 
 
 def test_cache_shows_entries_and_removes_those_long_unused(call, tmp_path, monkeypatch):
@@ -348,6 +387,8 @@ def test_recordings_are_counted_from_one(call, file, count):
 
 
 def test_recordings_for_the_client_are_counted(call, finished):
+    Path("a.net").touch()
+
     assert_fails(call("verify", finished.path, "a.net", "--lava", -1), "lava=-1", "from 0 up")
 
 
@@ -381,7 +422,7 @@ def test_a_stream_that_was_closed_before_the_start_is_no_error(tmp_path, closed)
 def test_an_experiment_file_is_a_program(tmp_path, capsys, monkeypatch, finished):
     monkeypatch.setattr(sys, "argv", ["small.py", "--out", str(tmp_path / "run"), "train.epochs=2"])
 
-    cli.main(tiny(), ["--out", str(tmp_path / "run"), "train.epochs=2"])
+    main(tiny(), ["--out", str(tmp_path / "run"), "train.epochs=2"])
 
     assert "train.epochs=2 (was 2)" in capsys.readouterr().out
     assert_same_run(Run(tmp_path / "run"), finished)
@@ -404,4 +445,4 @@ def test_the_programs_start_and_fail_as_said(tmp_path):
 def test_a_run_of_the_function_is_listed_as_one_of_the_command(call):
     train(tiny(epochs=1), "runs/mine", quiet=True)
 
-    assert call("list")[1].startswith("runs/mine  test accuracy")
+    assert "test accuracy" in call("list")[1].splitlines()[1]

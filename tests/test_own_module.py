@@ -9,7 +9,7 @@ import pytest
 import runs
 import torch
 from catalogue import assert_same
-from runs import DIGITS, assert_same_run, cli, training
+from runs import DIGITS, assert_same_run, training
 from torch import nn
 
 from snn_bp import (
@@ -50,6 +50,7 @@ from snn_bp.reports.plots.pictures import save_plots
 from snn_bp.runs.evaluation import count_activity
 from snn_bp.runs.experiment import from_json, override, to_json
 from snn_bp.runs.own_code import Code
+from snn_bp.trainer.dry_run import dry_run
 from snn_bp.trainer.memory import estimate
 
 few_digits = runs.few_digits
@@ -415,7 +416,7 @@ def test_a_dry_run_and_the_estimate_of_memory_know_modules(capsys):
     experiment = newer()
     dataset = training.load(DIGITS)
 
-    cli.show_dry_run(experiment, dataset)
+    dry_run(experiment, dataset)
 
     assert "Module(Gate, 24)" in capsys.readouterr().out
     without = replace(experiment, model=tuple(each for each in experiment.model if type(each) is not Module))

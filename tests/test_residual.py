@@ -7,7 +7,7 @@ import pytest
 import runs
 import torch
 from catalogue import assert_near, assert_same
-from runs import DIGITS, assert_same_run, cli, rows, training
+from runs import DIGITS, assert_same_run, rows, training
 
 from snn_bp import (
     LI,
@@ -52,6 +52,7 @@ from snn_bp.reports.plots.pictures import save_plots
 from snn_bp.runs.evaluation import count_activity
 from snn_bp.runs.experiment import from_json, override, to_json
 from snn_bp.searches.objective import OfOutput
+from snn_bp.trainer.dry_run import dry_run
 from snn_bp.trainer.memory import estimate
 
 few_digits = runs.few_digits
@@ -387,7 +388,7 @@ def test_a_search_goes_over_the_weights_within_joints(tmp_path):
 
 @pytest.mark.usefixtures("few_digits")
 def test_a_dry_run_lists_the_layers_within_joints(capsys):
-    cli.show_dry_run(residual(), training.load(DIGITS))
+    dry_run(residual(), training.load(DIGITS))
 
     printed = capsys.readouterr().out
     assert "\n  [3, 5, 5]                84 parameters    model.3.0.0 Conv(3, 3, padding=1)" in printed

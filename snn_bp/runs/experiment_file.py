@@ -9,10 +9,10 @@ from types import ModuleType
 from typing import Any
 
 from snn_bp.errors import SnnError
-from snn_bp.files import is_there
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runs.own_code import own_kinds_in
 from snn_bp.runs.own_modules import READ_AS, is_own_module
+from snn_bp.runs.paths import experiment_at
 from snn_bp.runs.records import read_with_code
 from snn_bp.runs.renamed import new_name_in
 from snn_bp.runtime.signals import Stopped
@@ -28,11 +28,7 @@ def read_names(file: Path, *, trust_code: bool = False) -> tuple[Experiment, dic
 
     Code in the folder of somebody else's run is run with `trust_code` alone.
     """
-    if file.is_dir():
-        file = file / "experiment.json"
-    if not file.is_file():
-        found = "it is no regular file" if is_there(file) else "there is no such file"
-        raise SnnError(f"{file}: {found}. experiments/digits.py is the default experiment.")
+    file = experiment_at(file)
     if file.suffix == ".json":
         experiment, own = read_with_code(file, trust_code=trust_code)
         return experiment, own.kinds()

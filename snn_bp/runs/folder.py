@@ -43,10 +43,10 @@ from snn_bp.runs.answers import FOLDER as PREDICTIONS
 from snn_bp.runs.checkpoint import Checkpoint, checkpoint_bytes, read_checkpoint
 from snn_bp.runs.experiment import Experiment, content_of
 from snn_bp.runs.own_code import FOLDER, is_copied
+from snn_bp.runs.paths import CHECKPOINTS, run_at
 from snn_bp.runs.provenance import note_resumed, provenance, version
 from snn_bp.runs.records import check_results, columns_of_rows, differing_data, read_with_code, shape_of
 
-CHECKPOINTS = ("last", "previous", "best")
 SEARCH_FILE = "asked.json"  # method, budget, objective of a search
 TRAINED = (  # by a run
     "checkpoints", "results.json", "search.json", "metrics.csv", "layers.jsonl", "data.json", PREDICTIONS,
@@ -65,9 +65,7 @@ class Run:
 
     def __init__(self, path: Path | str, *, trust_code: bool = False) -> None:
         self.path = as_path("Run: the folder", path)
-        file = self.path / "experiment.json"
-        if not is_there(file):
-            raise SnnError(f"{self.path}: no run is here, experiment.json is missing. `snn-bp list` shows the runs.")
+        file = run_at(self.path) / "experiment.json"
         try:
             self.experiment, _ = read_with_code(file, trust_code=trust_code)
         except SnnError as cause:

@@ -1,0 +1,208 @@
+"""The program `snn-bp`: how a command comes into it, what arguments and options commands share; and `main`.
+
+What is wrong with these is told before anything heavy is imported.
+"""
+
+import functools
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snn_bp.errors import SnnError, check_choice, check_number
+from snn_bp.files import is_there
+from snn_bp.runs.paths import CHECKPOINTS, experiment_at, run_at, runs_at
+from snn_bp.runtime.console import guarded
+from snn_bp.runtime.signals import end_with_interrupt
+
+if TYPE_CHECKING:
+    from snn_bp.runs.experiment import Experiment
+
+
+def examples(*lines: str) -> str:
+    """What stands below a help text, line by line as it is."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+app = typer.Typer(
+    name="snn-bp",
+    help="Train spiking networks by backpropagation through time.",
+    epilog=examples(
+        "snn-bp train experiments/digits.py    # the default experiment, no download",
+        "snn-bp init recordings                # an experiment for files of your own",
+        "snn-bp train --help                   # a command, with examples",
+    ),
+    no_args_is_help=True,
+    rich_markup_mode=None,  # 80 columns of plain text; Rich takes longer to import than the rest
+    pretty_exceptions_enable=False,
+)
+
+
+def show_version(value: bool) -> None:
+    """Print the versions of the package, of torch and of Python, and end."""
+    if value:
+        python = ".".join(map(str, sys.version_info[:3]))
+        print(f"snn-bp {version('snn_bp')}, torch {version('torch')}, Python {python}")
+        raise typer.Exit
+
+
+@app.callback()
+def versions(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the versions, and end.", callback=show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train spiking networks by backpropagation through time."""
+
+
+def command(*lines: str, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command of `snn-bp` with examples in its help."""
+
+    def registered(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def run(**given: Any) -> None:
+            import torch  # noqa: F401 - here, where Ctrl-C still ends it in silence
+
+            end_with_interrupt()
+            function(**given)
+
+        app.command(name, epilog=examples(*lines))(run)
+        return function
+
+    return registered
+
+
+def one_of(name: str, *choices: str, help: str) -> Any:
+    """An option that is one of a few words, which the shell completes."""
+
+    def checked(value: str) -> str:
+        check_choice(name, value, choices)
+        return value
+
+    return typer.Option(help=help, callback=checked, autocompletion=lambda: list(choices))
+
+
+def counted(name: str, low: int, help: str) -> Any:
+    """An option that counts from `low` up."""
+
+    def checked(value: int | None) -> int | None:
+        if value is not None:
+            check_number(name, value, integer=True, low=low)
+        return value
+
+    return typer.Option(help=help, callback=checked)
+
+
+def ending(*known: str) -> Callable[[Path | None], Path | None]:
+    """Raises where a file's ending is none of these."""
+
+    def checked(file: Path | None) -> Path | None:
+        if file is not None and file.suffix not in known:
+            raise SnnError(f"{file}: the ending says the format, {' or '.join(known)}.")
+        return file
+
+    return checked
+
+
+def experiment_named(file: Path) -> Path:
+    """Raise where a path leads to no experiment."""
+    experiment_at(file)
+    return file
+
+
+def runs_named(paths: list[Path]) -> list[Path]:
+    """The runs that paths lead to; raises where there is none."""
+    return runs_at(paths)
+
+
+def subject_named(path: Path) -> Path:
+    """Raise where a path leads to no run and no experiment."""
+    return run_at(path) if path.is_dir() else experiment_named(path)
+
+
+def recordings_at(files: list[Path]) -> list[Path]:
+    """Raise where a file of events is not there."""
+    for file in files:
+        if not is_there(file):
+            raise SnnError(f"{file}: there is no such recording. Name files that are there, as new/*.npy.")
+    return files
+
+
+def exported_at(file: Path) -> Path:
+    """Raise where an exported file is not there."""
+    if not is_there(file):
+        raise SnnError(f"{file}: there is no such file. `snn-bp export RUN {file}` writes one.")
+    return file
+
+
+File = Annotated[
+    Path,
+    typer.Argument(help="A Python file that defines `experiment`, or an experiment.json.", callback=experiment_named),
+]
+Folder = Annotated[Path, typer.Argument(help="The folder of a run.", callback=run_at)]
+Changes = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, as train.lr=1e-3 or data.batch=32.")
+]
+Out = Annotated[Path | None, typer.Option(help="The new run's folder; by default runs/NAME, or the next free number.")]
+Subject = Annotated[Path, typer.Argument(help="The folder of a run, or an experiment's file.", callback=subject_named)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")]
+Table = Annotated[
+    Path | None, typer.Option(help="Write it to FILE.csv or FILE.json too.", callback=ending(".csv", ".json"))
+]
+Target = Annotated[Path, typer.Argument(help="The file: its ending .net or .nir says the format.")]
+Exported = Annotated[Path, typer.Argument(help="The exported file, .net or .nir.", callback=exported_at)]
+Split = Annotated[str, one_of("--split", "test", "validation", "train", help="test, validation or train.")]
+Samples = Annotated[int, counted("--samples", 1, "How many recordings are replayed.")]
+Checkpoint = Annotated[str, one_of("--checkpoint", *CHECKPOINTS, help="best, last or previous.")]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Train anew from the start; what was trained is kept in a folder aside.")
+]
+Trust = Annotated[bool, typer.Option("--trust-code", help="Run the code that came with the folder of another's run.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show shapes, parameters, memory and time; train nothing.")]
+
+
+def main(experiment: "Experiment", arguments: Sequence[str] | None = None) -> None:
+    """Turn an experiment file into a script: `python FILE [--out DIR] [--dry-run] [key=value ...]`.
+
+    `experiment` is what it trains; `arguments` (None) stand for those of the command line.
+
+    >>> experiment = Experiment(Data("digits"), (Flatten(), Dense(10), LIF(beta=Tau(100))))
+    >>> if __name__ == "__main__":  # at the end of the file
+    ...     main(experiment)
+    """
+    from snn_bp.runs.experiment_file import is_read
+    from snn_bp.runs.own_code import own_kinds_in
+
+    names = sys._getframe(1).f_globals
+    if is_read(names):
+        return  # a file that `snn-bp` reads to get at its experiment is no program
+    script = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+    @script.command(help=(sys.modules["__main__"].__doc__ or "").strip() or None)
+    def command(changes: Changes = None, out: Out = None, dry_run: DryRun = False) -> None:
+        train_named(experiment, own_kinds_in(names), Path(sys.argv[0]).stem, changes or [], out, dry_run)
+
+    guarded(script, arguments)
+
+
+def train_named(
+    experiment: "Experiment", kinds: dict[str, type], name: str, changes: list[str], out: Path | None, dry_run: bool
+) -> None:
+    """Train an experiment with changes into a folder, `runs/NAME` where none is given."""
+    from snn_bp.data import load
+    from snn_bp.runs.experiment import override
+    from snn_bp.trainer.dry_run import dry_run as show_dry_run
+    from snn_bp.trainer.loop import train as train_run
+
+    experiment, said = override(experiment, changes, kinds)
+    for line in said:
+        print(line)
+    if dry_run:
+        show_dry_run(experiment, load(experiment.data))
+        return
+    command = shlex.join(["snn-bp", *sys.argv[1:]])
+    train_run(experiment, out or Path("runs") / name, command=command, changes=said, numbered=out is None)

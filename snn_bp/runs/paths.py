@@ -1,0 +1,41 @@
+"""Where experiments and runs are. Nothing heavy is imported here: a path that leads nowhere is told at once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from snn_bp.errors import SnnError
+from snn_bp.files import is_there
+
+CHECKPOINTS = ("last", "previous", "best")
+
+
+def experiment_at(path: Path) -> Path:
+    """The file of an experiment: `path` itself, or `experiment.json` in the folder of a run; raises without one."""
+    file = path / "experiment.json" if path.is_dir() else path
+    if not file.is_file():
+        found = "it is no regular file" if is_there(file) else "there is no such file"
+        raise SnnError(f"{file}: {found}. experiments/digits.py is the default experiment.")
+    return file
+
+
+def run_at(path: Path) -> Path:
+    """`path`, the folder of a run; raises where none is in it."""
+    if is_there(path / "experiment.json"):
+        return path
+    found = "it is a file" if path.is_file() else "experiment.json is missing" if path.is_dir() else "it is not there"
+    raise SnnError(f"{path}: no run is here, {found}. `snn-bp list` shows the runs.")
+
+
+def runs_under(folder: Path) -> list[Path]:
+    """The folders of runs from a folder down, in the order of their names; not what a run set aside within its own."""
+    files = [file for name in ("experiment.json", "results.json") for file in folder.rglob(name)]
+    return sorted({file.parent for file in files if not is_there(file.parent.parent / "experiment.json")})
+
+
+def runs_at(paths: Sequence[Path]) -> list[Path]:
+    """The folders of runs that paths name: each itself, or all below one that is no run."""
+    found: list[Path] = []
+    for path in paths:
+        below = [path] if is_there(path / "experiment.json") else runs_under(path) if path.is_dir() else []
+        found += [run for run in below if is_there(run / "experiment.json")] or [run_at(path)]
+    return found

@@ -1,0 +1,85 @@
+"""What starts at once: help and typing errors need no torch, and `import snn_bp` imports what is asked for."""
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import snn_bp
+
+INIT = ast.parse(Path(snn_bp.__file__).read_text(encoding="utf-8"))
+HEAVY = ("torch", "numpy", "numba", "rich")
+PROGRAM = (
+    "import sys; sys.argv[0] = 'snn-bp'\n"
+    "import snn_bp.runtime.process as process\n"
+    "def leave(code): print(code, [name for name in {heavy} if name in sys.modules]); sys.exit()\n"
+    "process.leave = leave\n"
+    "from snn_bp.cli import entry; entry()"
+)
+
+
+def python(program: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (["--help"], 0),
+        (["train", "--help"], 0),
+        (["--version"], 0),
+        (["trian"], 2),
+        (["train", "nothing.py"], 2),
+        (["evaluate", "runs/none", "--splitt", "x"], 2),
+        (["evaluate"], 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_help_and_typing_errors_import_nothing_heavy(line, code):
+    done = python(PROGRAM.format(heavy=HEAVY), *line)
+
+    assert done.stdout.splitlines()[-1] == f"{code} []", done.stderr
+
+
+def test_the_package_imports_nothing_until_a_name_is_asked_for():
+    done = python(
+        "import sys, snn_bp; print('torch' in sys.modules); snn_bp.LIF; print('torch' in sys.modules)\n"
+        "print(set(snn_bp.__all__) <= set(dir(snn_bp)), hasattr(snn_bp, 'Lif'))"
+    )
+
+    assert done.stdout.split() == ["False", "True", "True", "False"]
+
+
+def test_every_public_name_is_found_where_type_checkers_read_it():
+    checked = next(node for node in INIT.body if isinstance(node, ast.If))
+    read = {
+        alias.name: node.module
+        for node in ast.walk(checked)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+    assert read == snn_bp._MODULE_OF
+    assert sorted(read) == sorted(snn_bp.__all__)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_ctrl_c_while_torch_is_imported_is_one_line(tmp_path):
+    (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    command = [sys.executable, "-m", "snn_bp", "cache"]
+
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as started:
+        assert started.stdout and started.stdout.readline() == "importing\n"
+        time.sleep(0.1)
+        started.send_signal(signal.SIGINT)
+        _, said = started.communicate(timeout=60)
+
+    assert (started.returncode, said) == (130, "stopped before anything began.\n")
