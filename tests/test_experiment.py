@@ -226,7 +226,7 @@ def test_a_finer_step_keeps_the_window_and_says_so():
         ("beta=0.5", "'model.3.beta'"), ("train.slope=3", "'train.surrogate.slope'"), ("xyz=1", "Known: data, model"),
         ("model.²=3", "0..6"), ("model.1" + "0" * 30 + "=3", "0..6"), ("train.lr=1" + "0" * 400, "number"),
         ("train.lr=1j", "number"), ("train.lr=...", "number"), ("train.lr=b'1'", "number"), ("data.root=5", "text"),
-        ("data.transforms=...", "transforms"), ("model.1=Dense()", "units"), ("model.1=Dense(1, 2)", "positional"),
+        ("data.transforms=...", "transforms"), ("model.1=Dense()", "units"), ("model.1=Dense(1, 2)", "without a name"),
         ("model.1=Dense(3, units=4)", "units"), ("model.1=Spiking(5)", "a neuron, as"), ("model.1=LIF", "a layer, as"),
         ("model.1=Conv(4, 3, groups=0)", "groups=0"), ("model.1=Conv(4, 3, groups=-1)", "groups=-1"),
         ("seed=99999999999999999999", "seed"), ("train.rates=RateBounds(lower=.9, upper=.1)", "not below it"),

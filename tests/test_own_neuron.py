@@ -223,7 +223,7 @@ def test_overrides_reach_parameters_and_name_own_kinds(mine):
         ("model.3.beta=1.8", r"MyNeuron\(beta=1.8\): a decay lies in 0..1"),
         ("model.3.threshold=Tau(20)", "a time constant becomes a decay; threshold is none"),
         ("model.3=MyNeuron(beta=0.7, bb=1)", "MyNeuron: there is no 'bb'"),
-        ("model.3=MyNeuron()", "missing a required"),
+        ("model.3=MyNeuron()", "'beta' is missing"),
         ("model.3=MyNeuon(beta=0.7)", "Did you mean 'MyNeuron'"),
     ):
         with pytest.raises(SnnError, match=told):

@@ -9,11 +9,11 @@ import runs
 from runs import DIGITS, assert_same_run, tiny, training
 
 from snn_bp import LIF, Data, Delay, Dense, Dropout, Experiment, Flatten, SnnError, Train
+from snn_bp.errors.renamed import RENAMED
 from snn_bp.files import json_sha256
 from snn_bp.runs.experiment import CONSTRUCTORS, from_json, from_json_text, override, to_json
 from snn_bp.runs.experiment_file import read_file
 from snn_bp.runs.records import shape_of
-from snn_bp.runs.renamed import RENAMED
 
 few_digits = runs.few_digits
 
@@ -115,7 +115,7 @@ def test_an_override_by_an_old_name_is_told_the_new_one(change, new):
 def test_an_experiment_file_with_an_old_name_is_told_the_new_one(tmp_path):
     (tmp_path / "mine.py").write_text("from snn_bp import Dropout\nDropout(share=0.1)\n")
 
-    with pytest.raises(SnnError, match=r"'share' It is called 'p' now\. .*line 2"):
+    with pytest.raises(SnnError, match=r"'share'\. It is called 'p' now\. .*line 2"):
         read_file(tmp_path / "mine.py")
 
 

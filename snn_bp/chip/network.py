@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from snn_bp.chip.forward import SLOPE_RESCALED, run_chip
 from snn_bp.chip.rules import LOIHI, chip_blocks, name_of, neurons_of
 from snn_bp.errors import SnnError
+from snn_bp.errors.calls import checked_call
 from snn_bp.model.blocks import Path, parts_of
 from snn_bp.model.masks import check_mask, mean_of
 from snn_bp.model.network import Activity, Network, NetworkState, Visited, check_network
@@ -17,6 +18,7 @@ from snn_bp.neurons import State
 INTEGERS = "integers, as the chip"
 
 
+@checked_call
 class OnChip(nn.Module):
     """A network in the integers of Loihi: the layers and weights of `network`, and the same calls.
 

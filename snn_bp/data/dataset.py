@@ -23,6 +23,7 @@ from snn_bp.data.transforms import apply_transforms, check_frames, flatten, shap
 from snn_bp.data.values import TRANSFORM, shape_of_values, values_of
 from snn_bp.data.window import Inside, inside
 from snn_bp.errors import SnnError, check_choice, shown
+from snn_bp.errors.calls import checked_call
 from snn_bp.model.targets import Targets
 from snn_bp.runtime.capacity import check_room
 
@@ -30,6 +31,7 @@ CachedPart = CachedEvents | CachedFrames
 _SHUFFLE, _SHIFT, _TURN = 0, 1, 3  # streams of random numbers drawn from one seed, as `TRANSFORM` is
 
 
+@checked_call
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dataset:
     """Recordings split in three, given as frames; `load` makes one, and `Dataset.of` from what lies in memory.
@@ -68,6 +70,7 @@ class Dataset:
     recorded_steps: int = 0
 
     @classmethod
+    @checked_call
     def of(
         cls, train: Any, test: Any = None, *, targets: Targets | str | None = None, names: Any = None,
         groups: Any = None, sensor: Any = None, **description: Any,

@@ -1,6 +1,6 @@
 """`Data`, the value that says which recordings to use and how they become frames."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from fractions import Fraction
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, get_args
@@ -11,10 +11,11 @@ from snn_bp.data.folder import Folder
 from snn_bp.data.sources import FRAME_MS, gives_frames, info_of
 from snn_bp.data.tonic_sets import TonicSet
 from snn_bp.errors import SnnError, is_number, nearest, shown
+from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, Within, check_fields
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Data:
     """A set of recordings, and how each becomes `steps` frames of `step_ms` from the start of the recording.
 

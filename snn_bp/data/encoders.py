@@ -5,12 +5,12 @@ and gives frames `[steps, ...]`. Of one's own, any such value will do. What it d
 the recording alone: training recordings are drawn anew in every epoch, others are always the same.
 """
 
-from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
 import numpy as np
 
 from snn_bp.errors import SnnError
+from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Within, check_fields
 from snn_bp.kernels.cpu.compile import kernel
 
@@ -18,7 +18,7 @@ Count = Annotated[int, Within(low=1)]
 Above = Annotated[float, Within(above=0)]
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Current:
     """A signal `[steps, ...]` as it is, the input current of the first layer.
 
@@ -31,7 +31,7 @@ class Current:
         return x
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Delta:
     """Level crossings of a signal `[steps, channels]`: frames `[steps, 2 * channels]`, those upwards first.
 
@@ -57,7 +57,7 @@ class Delta:
         return counts
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Rate:
     """Spikes of an image (or any array) for `steps` steps, independent of each other, as likely as the value is large.
 
@@ -78,7 +78,7 @@ class Rate:
         return (rng.random((self.steps, *x.shape)) < _fractions(self, x, self.largest)).astype(np.uint8)
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Latency:
     """One spike for each value of an image, the sooner the larger it is: `largest` (1.0) at the first of `steps`.
 
@@ -102,7 +102,7 @@ class Latency:
         return ((steps == times) & (fractions > 0)).astype(np.uint8)
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Repeat:
     """The same image as input current at each of `steps` steps.
 

@@ -13,6 +13,7 @@ import numpy as np
 from snn_bp.data.formats import FORMATS, check_options, read_file
 from snn_bp.data.raw import Polarity
 from snn_bp.errors import SnnError, nearest, shown
+from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, Within, check_fields
 from snn_bp.model.targets import Targets
 
@@ -35,7 +36,7 @@ class Listed:
     group: str = ""
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Folder:
     """Recordings in files below a folder, a source for `Data(Folder("/data/lab", sensor=(346, 260, 2)), steps=40)`.
 

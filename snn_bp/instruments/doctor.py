@@ -12,6 +12,7 @@ from torch import Tensor
 
 from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError
+from snn_bp.errors.calls import checked_call
 from snn_bp.instruments.constant import accuracies, answers_well, find_constant_answer, has_accuracies
 from snn_bp.instruments.faults import find_leaked_state, find_shifted_labels, find_stale_cache, find_unrelated_labels
 from snn_bp.instruments.findings import Finding, Report
@@ -51,6 +52,7 @@ BEARABLE = ("vanishing over time", "exploding over time")  # dropped for a run t
 SAMPLES = 32  # recordings that a trace of a run takes
 
 
+@checked_call
 def diagnose(subject: Trace | Run | Experiment) -> Report:
     """Verdicts on a `subject`: a trace; a run, at its last checkpoint with its data; or an experiment as it would
     start.

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError, check_number, check_seed
+from snn_bp.errors.calls import checked_call
 from snn_bp.instruments.differences import TRUSTED, Difference, differences, largest, scales
 from snn_bp.instruments.similarity import Similarity, similarity, similarity_by_layer
 from snn_bp.instruments.smooth import at_edges
@@ -147,6 +148,7 @@ class GradientReport:
         return "\n".join([*lines, *(f"wrong: {problem}" for problem in self.problems), *([end] * self.ok)])
 
 
+@checked_call
 def check_gradients(
     network: Network, inputs: Tensor, targets: Tensor, *,
     loss: Loss = CountCrossEntropy(),  # noqa: B008 - frozen

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snn_bp.errors.calls import checked_call
 from snn_bp.instruments.unroll import Steps, check_asked, copied, unroll
 from snn_bp.model.activity import Activity, slopes_and_height, spikes_in
 from snn_bp.model.blocks import Path, every_block, every_part, own_weights, parts_of
@@ -140,6 +141,7 @@ class Trace:
         return "\n".join(lines)
 
 
+@checked_call
 def trace(
     network: Network, inputs: Tensor, targets: Tensor, *,
     loss: Loss = CountCrossEntropy(), state: NetworkState | None = None,  # noqa: B008 - frozen

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.errors import check_choice, check_flag
+from snn_bp.errors.calls import checked_call
 from snn_bp.kernels.arguments import check_input, first_state, parameters_of
 from snn_bp.kernels.around import PLAIN, is_plain, is_transformed, is_watched
 from snn_bp.kernels.layout import CHANNELS_FIRST, CHANNELS_LAST, lies_channels_last, permuted
@@ -22,6 +23,7 @@ BACKENDS = ("fastest", "reference")
 _chosen = ["fastest"]  # the innermost `use_backend` is last; a ContextVar would stop torch.compile
 
 
+@checked_call
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Within the block, every neuron runs by the backend of this `name`: "reference", torch step by step, or "fastest".
@@ -49,6 +51,7 @@ def simulate(
 ) -> tuple[Tensor, State, Tensor]: ...  # fmt: skip
 
 
+@checked_call
 def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, parameters=None):  # noqa: B008 - frozen
     """Spikes of `neuron` under the input `x` `[time, batch, ...]`, and the state after the last step.
 

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from snn_bp.errors import SnnError, shown
+from snn_bp.errors.calls import checked_call
 from snn_bp.neurons import Neuron, State, check_neuron
 
 
+@checked_call
 def rest(neuron: Neuron, shape: tuple[int, ...], *, like: Tensor) -> State:
     """The state of silence of a `neuron`, `shape` = `[batch, *neurons]`, in the type and on the device of the tensor
     `like`.

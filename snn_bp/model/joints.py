@@ -6,13 +6,14 @@ rows by `with_branches(rows)` takes changes by the path of a layer, as `model.2.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from snn_bp.errors import SnnError, shown
+from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, check_fields
 from snn_bp.neurons import Neuron
 
@@ -20,7 +21,7 @@ Row: TypeAlias = tuple[Any, ...]
 SPREAD = {"spread": True}  # a field that is written as arguments, one after the other
 
 
-@dataclass(frozen=True, init=False)
+@checked_dataclass(frozen=True, init=False)
 class Residual:
     """`f(x)` joined with `x`: what `layers` make of their input, and the input or what `shortcut` makes of it.
 
@@ -61,7 +62,7 @@ class Residual:
         return _written(self, *map(repr, self.layers), shortcut=self.shortcut)
 
 
-@dataclass(frozen=True, init=False)
+@checked_dataclass(frozen=True, init=False)
 class Parallel:
     """Rows of layers that see the same input, a tuple each, and their outputs side by side or added up.
 

@@ -6,13 +6,14 @@ layer that takes `shape`; a value without it is asked by running its module once
 """
 
 import math
-from dataclasses import KW_ONLY, dataclass, fields, replace
+from dataclasses import KW_ONLY, fields, replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 from torch import nn
 
 from snn_bp.errors import SnnError, shown
+from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, Within, check_fields
 from snn_bp.model.constrained import Density, Excitatory, Sign, dense
 from snn_bp.model.joints import Parallel, Residual
@@ -25,7 +26,7 @@ from snn_bp.neurons import Neuron, at_step, is_spiking
 from snn_bp.surrogates import Surrogate
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Dense:
     """Every neuron of the layer before to each of `units`: `[inputs]` becomes `[units]`.
 
@@ -66,7 +67,7 @@ class Dense:
         return (self.units,)
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Conv:
     """Convolution in one dimension over `[channels, length]`, in two over `[channels, height, width]`.
 
@@ -119,7 +120,7 @@ class Conv:
         return self.channels, *windows(self, shape, self.kernel, self.stride, self.padding, self.dilation)
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Pool:
     """Sum, average or maximum over windows of `size` pixels, in one or two dimensions.
 
@@ -152,7 +153,7 @@ class Pool:
         return shape[0], *windows(self, shape, self.size, self.stride or self.size)
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Flatten:
     """`[channels, height, width]` to one axis, in torch's order.
 
@@ -171,7 +172,7 @@ class Flatten:
         return (math.prod(shape),)
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Dropout:
     """Silences each input with probability `p` (0.1, within 0..0.99) while training, the same ones at every time step
     of a recording. In evaluation it does nothing.
@@ -194,7 +195,7 @@ class Dropout:
         return shape
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Delay:
     """Axonal delays: what each neuron of the layer before sends arrives `steps` time steps later.
 
@@ -243,7 +244,7 @@ class Delay:
         return shape
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class BatchNorm:
     """Normalises the synaptic current over time and batch: each neuron its own, each channel after a `Conv`.
 
@@ -276,7 +277,7 @@ class BatchNorm:
         return shape
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Spiking:
     """A `neuron` of which the parameters named in `learn` are learned, with the weights.
 
@@ -303,7 +304,7 @@ class Spiking:
         return Neurons(self.neuron, shape, surrogate, learn=self.learn, per=self.per)
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Recurrent:
     """A `neuron` with dense recurrence: its input is x[t] + V s[t-1] + c, before anything else.
 

@@ -8,7 +8,7 @@ figure of their sum. So they can be added up batch by batch, and recordings be d
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Protocol, TypeAlias
 
 import torch
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snn_bp.errors import SnnError, shown
+from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, Within, check_fields
 from snn_bp.model.losses import VanRossum
 from snn_bp.model.losses.values import squared_distances, tau_in_steps
@@ -29,7 +30,7 @@ def _value(metric: Any, scores: Tensor, targets: Tensor, mask: Tensor | None = N
     return metric.of(metric.parts(scores, targets, mask).sum(0))
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Accuracy:
     """The fraction of recordings whose class has the highest score: scores `[batch, classes]`, targets `[batch]`.
 
@@ -52,7 +53,7 @@ class Accuracy:
     __call__ = _value
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class StepAccuracy:
     """The fraction of steps with a label whose class has the highest score, over all recordings together.
 
@@ -77,7 +78,7 @@ class StepAccuracy:
     __call__ = _value
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class BalancedAccuracy:
     """The mean over classes of the fraction of their recordings (steps) that is right; classes that occur alone count.
 
@@ -104,7 +105,7 @@ class BalancedAccuracy:
     __call__ = _value
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class F1:
     """The mean over classes, or labels, of 2 TP / (2 TP + FP + FN); those that neither occur nor are predicted are left
     out. Of several labels, one is predicted where its score is above `threshold` (0.0).
@@ -138,7 +139,7 @@ class F1:
     __call__ = _value
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class MeanAbsoluteError:
     """The mean distance of scores from targets, over outputs, recordings and steps alike.
 
@@ -163,7 +164,7 @@ class MeanAbsoluteError:
     __call__ = _value
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class R2:
     """The fraction of the targets' variance that scores explain, mean over outputs; 0 where always giving the mean is
     as good. An output whose targets are all the same counts as 1 where it is met, else as 0, as in scikit-learn.
@@ -193,7 +194,7 @@ class R2:
     __call__ = _value
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class VanRossumDistance:
     """The distance of spike trains of van Rossum 2001, mean over recordings and outputs; `VanRossum` has the formula.
 

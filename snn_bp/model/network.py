@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError, check_choice, check_kind, check_seed, shown
+from snn_bp.errors.calls import checked_call
 from snn_bp.kernels import runs_compiled
 from snn_bp.kernels.around import has_hooks_on_every_module
 from snn_bp.kernels.cpu.chain import Memory
@@ -68,6 +69,7 @@ class Ran(NamedTuple):
     mask: Tensor | None = None  # the steps that there are; None: all of them
 
 
+@checked_call
 class Network(nn.Module):
     """The layers of `model` built for an input of `input_shape` (one time step of one sample).
 

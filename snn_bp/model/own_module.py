@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError, nearest, shown
+from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, check_fields
 from snn_bp.model.modules import Shape
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@checked_dataclass(frozen=True, init=False, repr=False)
 class Module:
     """A `torch.nn.Module` of your own, or torch's, as a layer: `Module(nn.GroupNorm, 4, 16)`, `Module(Gate, heads=4)`.
 

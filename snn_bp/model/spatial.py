@@ -5,18 +5,19 @@ refused there by name.
 """
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 from torch import nn
 
 from snn_bp.errors import SnnError
+from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Within, check_fields
 from snn_bp.model.modules import Shape
 from snn_bp.model.sizes import Count, Counts, Sizes, check_sizes, each_axis, spatial
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class ConvTranspose:
     """Transposed convolution, which makes maps larger: in one or two dimensions, from `[channels, ...]`.
 
@@ -74,7 +75,7 @@ class ConvTranspose:
         return self.channels, *sides
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Upsample:
     """Every value `factor` times along each spatial axis: the nearest neighbour, so spikes stay spikes.
 
@@ -96,7 +97,7 @@ class Upsample:
         return shape[0], *(side * self.factor for side in shape[1:])
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Unflatten:
     """A flat input as `shape`, `[channels, length]` or `[channels, height, width]`, in torch's order: `Flatten` undone.
 
@@ -122,7 +123,7 @@ class Unflatten:
         return self.shape
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class LayerNorm:
     """Normalises each step of each recording by itself, over all its neurons; a gain and a shift for each are learned.
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from snn_bp.errors import SnnError, check_number
+from snn_bp.errors.calls import checked_call
 from snn_bp.errors.fields import LARGEST
 from snn_bp.kernels import first_state, parameters_of, simulate
 from snn_bp.kernels.reference import as_tensors, torch_advance
@@ -23,6 +24,7 @@ SMALL = 1e-4  # part of the input from which a linear response is taken
 CLOSE = 0.05  # a weight that is rounded on its way misses the spread that is asked for by a part of it
 
 
+@checked_call
 @torch.no_grad()
 def start_alive(network: Network, x: Tensor, *, spread: float = 1.0, mask: Tensor | None = None) -> None:
     """Scale the weights in front of each neuron so that its free membrane fluctuates by `spread` thresholds on `x`.

@@ -5,13 +5,13 @@ mask `[time, batch]` is true where a recording has a step, None where every reco
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from snn_bp.errors import SnnError, check_choice
+from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, check_fields
 
 Kind: TypeAlias = Literal["class", "class per step", "vector", "vector per step", "labels", "spikes"]
@@ -20,7 +20,7 @@ PER_STEP: tuple[Kind, ...] = ("class per step", "vector per step", "spikes")
 UNLABELLED = -1  # the class of a step that has none: losses and metrics leave it out
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Targets:
     """What recordings are labelled with, and the names of the network's outputs, one for each.
 

@@ -4,7 +4,7 @@ Both keep the last steps of their input as a state, so a recording may come in p
 """
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import Annotated
 
 import torch
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError
+from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Within, check_fields
 from snn_bp.model.modules import Shape
 from snn_bp.model.own_module import Carried
@@ -21,7 +22,7 @@ SHARP = 0.5  # steps: the spread that a delay ends with, and below which it is r
 SHARP_FROM = 0.75  # the fraction of a training after which the spread is no longer reduced
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class TemporalConv:
     """Convolution over the last `steps` steps, and over space where there is some: 1-D, 2-D or 3-D with time.
 
@@ -79,7 +80,7 @@ class TemporalConv:
         return (self.channels,)
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class DelayedDense:
     """A dense layer whose every synapse has a delay of its own, 0 .. `max_steps` steps, learned with its weight.
 

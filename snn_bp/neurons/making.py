@@ -25,6 +25,7 @@ from snn_bp.equations.arithmetic import Absent, record
 from snn_bp.equations.derive import Equation, check_names
 from snn_bp.equations.nodes import Node, ordered
 from snn_bp.errors import SnnError, nearest, shown
+from snn_bp.errors.calls import checked_call
 from snn_bp.errors.fields import check_fields
 from snn_bp.neurons.as_nir import AsNIR, check_mapping
 from snn_bp.neurons.formulas import Formulas
@@ -156,6 +157,7 @@ def neuron(
 ) -> Callable[[Callable[..., Any]], type[Neuron]]: ...  # fmt: skip
 
 
+@checked_call
 def neuron(
     step: Any = None, /, *, decays=(), fractions=(), positive=(), not_negative=(), potential=None, symbols=None,
     optional=None, state=None, nir=None,
@@ -268,7 +270,7 @@ def neuron_of(
     made.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[each.replace(annotation=_NONE) if name in numbers else each for name, each in parameters.items()]
     )
-    return made
+    return checked_call(made)
 
 
 class _Described:

@@ -6,19 +6,20 @@ and from that width only.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from torch import Tensor
 
 from snn_bp.errors import SnnError, is_number, shown
+from snn_bp.errors.calls import checked_call, checked_dataclass
 from snn_bp.errors.fields import LARGEST, Called, Within, check_fields
 
 SMALLEST = 1e-37  # the smallest positive number that single precision holds as well as any
 Range: TypeAlias = Literal["decay", "fraction", "positive", "from 0", "any"]
 
 
+@checked_call
 def decay(*, tau_ms: float, step_ms: float) -> float:
     """Fraction that survives one step of `step_ms` of an exponential with time constant `tau_ms`: exp(-step_ms /
     tau_ms).
@@ -34,7 +35,7 @@ def decay(*, tau_ms: float, step_ms: float) -> float:
     return math.exp(-step_ms / tau_ms)
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Tau:
     """A time constant of so many `ms`, in place of a decay per step: it becomes one by the bin width of the data.
 

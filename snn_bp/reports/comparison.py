@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from snn_bp.errors import SnnError
+from snn_bp.errors.calls import checked_call
 from snn_bp.files import is_there, write_csv, write_json
 from snn_bp.reports.paired import Pair, pair_of
 from snn_bp.runs.experiment import Experiment, content_of
@@ -126,6 +127,7 @@ class Comparison:
         return "\n".join(lines)
 
 
+@checked_call
 def compare(runs: Sequence[Run | Path | str]) -> Comparison:
     """Runs grouped by their experiment but for the seed; of finished ones, figures as mean and deviation over seeds.
 

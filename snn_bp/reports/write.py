@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snn_bp.errors import SnnError, check_choice
+from snn_bp.errors.calls import checked_call
 from snn_bp.files import replace_file
 from snn_bp.reports.comparison import state_of
 from snn_bp.runs.folder import Run
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from snn_bp.reports.page import Section
 
 
+@checked_call
 def report(run: Run, *, split: str = "test") -> Path:
     """Write `report.html` into the folder of `run` and give its path: one file, no network, no script.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError, check_kind
+from snn_bp.errors.calls import checked_call
 from snn_bp.model.activity import Activity, slopes_and_height, spikes_in, threshold_distances
 from snn_bp.model.losses import Loss, amount_of, loss_of, scores_of
 from snn_bp.model.metrics import Meter, StepAccuracy, counted, joined, metrics_for, usual_metric
@@ -54,6 +55,7 @@ class Evaluation:
         return {name: content[name] for name in dict.fromkeys((*first, *content)) if content[name] is not None}
 
 
+@checked_call
 def evaluate(run: Run, split: str = "test", *, checkpoint: str = "best") -> Evaluation:
     """The network of `run` on a split: loss, metrics, spikes and operations for an inference, of classes the accuracy
     with its interval.

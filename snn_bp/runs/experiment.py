@@ -9,8 +9,8 @@ import difflib
 import inspect
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from types import FunctionType
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
@@ -18,7 +18,9 @@ from snn_bp import neurons, surrogates
 from snn_bp.chip.network import OnChip
 from snn_bp.data import Data, Encoder, Folder, TonicSet, transform_from_json, transform_to_json
 from snn_bp.errors import SnnError, is_number, nearest, shown
+from snn_bp.errors.calls import checked_dataclass, misfit
 from snn_bp.errors.fields import WORDS, Called, OrOwn, Within, check_fields, read_words
+from snn_bp.errors.renamed import new_name, with_new_names
 from snn_bp.model import losses
 from snn_bp.model.layers import Layer, with_step
 from snn_bp.model.losses import Loss
@@ -26,7 +28,6 @@ from snn_bp.model.metrics import Metric
 from snn_bp.model.network import Network
 from snn_bp.model.targets import Targets
 from snn_bp.runs.own_code import Code, Loaded, is_own_dataclass, name_of_kind
-from snn_bp.runs.renamed import new_name, with_new_names
 from snn_bp.runs.training_options import Patience, Start, Train
 
 Seed = Annotated[int, Within(0, 2**64 - 1)]  # what torch and NumPy both take
@@ -38,7 +39,7 @@ OwnLayer = OrOwn((("build",), ("branches", "combine")))
 DEEPEST = 50  # levels of JSON; an experiment has a dozen, its transforms more
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Experiment:
     """Data, model, training and seed: everything that a run depends on. A frozen value.
 
@@ -235,8 +236,8 @@ def _from_json(content: Any, path: tuple[str, ...], own: Loaded) -> Any:
         if name == "Data":
             parts["transforms"] = tuple(_transform_from_json(item, path, own) for item in described)
         if is_own:
-            return _construct(name.partition(":")[2], (), parts, _own_kind(own, name))
-        return _construct(name, (), parts, CONSTRUCTORS[name])
+            return _construct((), parts, _own_kind(own, name))
+        return _construct((), parts, CONSTRUCTORS[name])
     except SnnError as cause:
         raise SnnError(f"{where}{cause}") from None
 
@@ -313,20 +314,14 @@ def _evaluate(tree: ast.AST, known: Mapping[str, Any]) -> Any:
         if any(item.arg is None for item in tree.keywords):
             raise LookupError(f"{ast.unparse(tree)}: write each argument out; ** is not read.")
         keywords = {str(item.arg): _evaluate(item.value, known) for item in tree.keywords}
-        return _construct(tree.func.id, [_evaluate(item, known) for item in tree.args], keywords, known[tree.func.id])
+        return _construct([_evaluate(item, known) for item in tree.args], keywords, known[tree.func.id])
     raise LookupError(f"{ast.unparse(tree)} is neither a number, a text, a tuple nor a value such as ATan(slope=2).")
 
 
-def _construct(name: str, arguments: Any, keywords: dict[str, Any], kind: Any) -> Any:
-    signature = inspect.signature(kind)
-    for key in keywords:
-        if key not in signature.parameters:
-            hint = new_name(name, key) or nearest(key, signature.parameters)
-            raise SnnError(f"{name}: there is no {key!r}. {hint}")
-    try:
-        given = signature.bind(*arguments, **keywords)
-    except TypeError as cause:
-        raise SnnError(f"{name}: {cause}.") from None
+def _construct(arguments: Sequence[Any], keywords: dict[str, Any], kind: Any) -> Any:
+    if problem := misfit(kind, tuple(arguments), keywords):
+        raise SnnError(problem)
+    given = inspect.signature(kind).bind(*arguments, **keywords)
     given.arguments.update(read_words(kind, given.arguments))
     return kind(*given.args, **given.kwargs)
 

@@ -14,7 +14,6 @@ from snn_bp.runs.own_code import own_kinds_in
 from snn_bp.runs.own_modules import READ_AS, is_own_module
 from snn_bp.runs.paths import experiment_at
 from snn_bp.runs.records import read_with_code
-from snn_bp.runs.renamed import new_name_in
 from snn_bp.runtime.signals import Stopped
 
 
@@ -55,7 +54,8 @@ def _run(file: Path) -> dict[str, Any]:
             exec(code, vars(module))
         return vars(module)
     except SnnError as problem:
-        raise SnnError(f"{file}: {problem}") from problem
+        lines = [each.lineno for each in traceback.extract_tb(problem.__traceback__) if each.filename == str(file)]
+        raise SnnError(f"{file}: {problem}{f' (line {lines[-1]})' if lines else ''}") from problem
     except (KeyboardInterrupt, Stopped):
         raise
     except SyntaxError as problem:  # which says the line itself
@@ -67,7 +67,7 @@ def _run(file: Path) -> dict[str, Any]:
     except BaseException as problem:
         line = traceback.extract_tb(problem.__traceback__)[-1]
         raise SnnError(
-            f"{file}: {type(problem).__name__}: {problem}{new_name_in(problem)} ({line.filename}, line {line.lineno})"
+            f"{file}: {type(problem).__name__}: {problem} ({line.filename}, line {line.lineno})"
         ) from problem
 
 

@@ -20,6 +20,7 @@ from snn_bp.data import Dataset, load
 from snn_bp.data.catalogue import IN_MEMORY
 from snn_bp.data.fingerprint import describe
 from snn_bp.errors import SnnError, as_path
+from snn_bp.errors.calls import checked_call
 from snn_bp.files import (
     UNFINISHED,
     append,
@@ -53,6 +54,7 @@ TRAINED = (  # by a run
 )  # fmt: skip
 
 
+@checked_call
 class Run:
     """A run folder, to read and to go on from. `Run(path)` opens one; `Run.create` makes one.
 
@@ -157,7 +159,7 @@ class Run:
         file = self.path / "data.json"
         difference = differing_data(file, dataset) if is_there(file) else None
         if difference is not None:
-            warnings.warn(f"{self.path}: its recordings are not those it was trained on: {difference}", stacklevel=3)
+            warnings.warn(f"{self.path}: its recordings are not those it was trained on: {difference}", stacklevel=4)
 
     def shape(self) -> tuple[int, ...]:
         """The shape of one step of an input: as `data.json` has it, so that recordings need not be here."""

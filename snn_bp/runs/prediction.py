@@ -10,6 +10,7 @@ from torch import Tensor
 
 from snn_bp.data.unlabelled import unlabelled
 from snn_bp.errors import SnnError, check_kind
+from snn_bp.errors.calls import checked_call
 from snn_bp.files import write_csv, write_json
 from snn_bp.model.losses import scores_of
 from snn_bp.model.metrics import usual_metric
@@ -97,6 +98,7 @@ class Predictions:
         return "\n".join(lines)
 
 
+@checked_call
 @torch.inference_mode()
 def predict(run: Run, recordings: Any, *, checkpoint: str = "best", names: Sequence[str] | None = None) -> Predictions:
     """The answers of a run's network to `recordings`: those of classes with scores.

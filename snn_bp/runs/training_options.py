@@ -3,12 +3,12 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from snn_bp.chip.rules import Target
 from snn_bp.errors import SnnError, as_path, is_number, shown
+from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, OrOwn, Within, check_fields
 from snn_bp.model.losses import CountCrossEntropy, Loss, RateBounds
 from snn_bp.model.metrics import Metric
@@ -23,7 +23,7 @@ OwnStop = OrOwn((("__call__",),))
 LayerKeys: TypeAlias = Annotated[tuple[int | str, ...], Called('indexes of layers, as (0, 1), or keys as "3.0.1"')]
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Start:
     """The weights of another run, norm statistics included, from which a training begins: all of them, in place of
     drawn ones. The run's path and a hash of its weights stand in `provenance.json`.
@@ -50,7 +50,7 @@ class Start:
         check_keys("Start(but)", self.but)
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Patience:
     """Stops a training once the figure that `keep` follows has not been better, by more than `margin` (0.0), for so
     many `epochs` (5).
@@ -85,7 +85,7 @@ else:
     AnyLoss, AnyMetric, AnyStop, AnyStart = Loss, Metric, Patience, Start
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Train:
     """How a network learns. The schedule runs over all steps of all epochs, so a resumed run follows the same one.
 

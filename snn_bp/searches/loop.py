@@ -13,6 +13,7 @@ from torch import Tensor
 
 from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError, check_choice, check_kind, check_number
+from snn_bp.errors.calls import checked_call
 from snn_bp.files import is_there, write_object
 from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
@@ -38,6 +39,7 @@ ROWS = 40  # rows of the curve, the budget growing by the same factor from one t
 MEASURED = 256  # training recordings on which a row's training loss is taken
 
 
+@checked_call
 def search(
     experiment: Experiment, *, method: MethodName, budget: int, seed: int | None = None,
     objective: Kind | Objective = "loss", spike_penalty: float = 1e-4, population: int | None = None,

@@ -12,6 +12,7 @@ import numpy as np
 
 from snn_bp.equations.shapes import Shape
 from snn_bp.errors import SnnError, is_number, shown
+from snn_bp.errors.calls import checked_call
 from snn_bp.errors.fields import Called, Within, check_fields
 from snn_bp.surrogates.ours import TEXTS, Kind, Kinks, Surrogate, Unit
 
@@ -27,6 +28,7 @@ def surrogate(
 ) -> Callable[[Callable[..., Any]], Callable[..., Surrogate]]: ...
 
 
+@checked_call
 def surrogate(function: Any = None, /, *, integral: Integral = None, kinks: Kinks = None) -> Any:
     """A surrogate of one's own, made of a line of arithmetic: the slope that a spike is given at a distance `u`.
 
@@ -133,7 +135,7 @@ def _made_of(function: Any, integral: Integral, kinks: Kinks) -> type[OwnSurroga
         namespace={"kind": Kind(function, numbers, integral, kinks), "__doc__": function.__doc__},
     )  # fmt: skip
     made.__module__, made.__qualname__ = function.__module__, function.__qualname__
-    _check_kind(made, parameters)
+    _check_kind(checked_call(made), parameters)
     return made
 
 

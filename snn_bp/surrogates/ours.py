@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Type
 from snn_bp.equations.arithmetic import exp, where
 from snn_bp.equations.shapes import Shape
 from snn_bp.errors import SnnError, check_choice, shown
+from snn_bp.errors.calls import checked_call, checked_dataclass
 from snn_bp.errors.fields import Called, Within, check_fields
 
 Unit: TypeAlias = Literal["threshold", "potential"]
@@ -45,7 +46,7 @@ class Kind:
         return Shape.of(self.function, dict(numbers))
 
 
-@dataclass(frozen=True, repr=False)
+@checked_dataclass(frozen=True, repr=False)
 class Surrogate:
     """What a spike's derivative is replaced by: one of the shapes in `SHAPES` with its slope. Own ones, which
     `@surrogate` makes, are classes below this one.
@@ -130,7 +131,7 @@ def _ours(function: types.FunctionType) -> Maker:
     SHAPES[name] = Kind(function, {})
     make.__name__ = make.__qualname__ = name
     make.__doc__ = function.__doc__
-    return make
+    return checked_call(make)
 
 
 @_ours

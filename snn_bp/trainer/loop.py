@@ -15,6 +15,7 @@ import torch
 
 from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError, as_path, check_kind
+from snn_bp.errors.calls import checked_call
 from snn_bp.files import is_there, write_object
 from snn_bp.instruments import diagnose_course
 from snn_bp.model.metrics import Accuracy, columns_of
@@ -50,6 +51,7 @@ class Event(NamedTuple):
     run: Run
 
 
+@checked_call
 def train(
     experiment: Experiment, out: Path | str, *,
     command: str = "snn_bp.train", changes: Sequence[str] = (), quiet: bool = False,
@@ -82,6 +84,7 @@ def train(
     )  # fmt: skip
 
 
+@checked_call
 def resume(
     out: Path | str, *, quiet: bool = False, save_seconds: float = SAVE_SECONDS, restart: bool = False,
     dataset: Dataset | None = None,
@@ -104,6 +107,7 @@ def resume(
     return _to_the_end(_resumed(Run(out), quiet=quiet, save_seconds=save_seconds, restart=restart, dataset=dataset))
 
 
+@checked_call
 def training(
     experiment: Experiment, out: Path | str, *, resume: bool = False, quiet: bool = False,
     save_seconds: float = SAVE_SECONDS, dataset: Dataset | None = None,
@@ -150,6 +154,7 @@ def training(
         events.close()
 
 
+@checked_call
 def finish(run: Run, why: str = "", *, quiet: bool = False) -> Run:
     """End a training where it stands: evaluate its best checkpoint and write `results.json`, with `why` it ended.
 

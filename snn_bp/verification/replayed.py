@@ -21,6 +21,7 @@ import torch
 from snn_bp.chip.loader import loader_path, loader_text
 from snn_bp.chip.netx_write import write_netx
 from snn_bp.errors import SnnError, check_choice, check_flag, check_number
+from snn_bp.errors.calls import checked_call
 from snn_bp.exchange.nir_read import read_nir
 from snn_bp.exchange.nir_replay import replay_nir
 from snn_bp.exchange.nir_write import check_writable, metadata_path, write_nir
@@ -37,6 +38,7 @@ from snn_bp.verification.result import Verification, first_difference
 SAMPLES = 256
 
 
+@checked_call
 def export(
     run: Run,
     file: Path | str,
@@ -92,6 +94,7 @@ def export(
     return found
 
 
+@checked_call
 def verify(
     run: Run, file: Path | str, *, split: str = "test", samples: int = SAMPLES, checkpoint: str = "best",
     lava: int = 0, step_s: float | None = None,

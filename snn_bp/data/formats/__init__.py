@@ -14,6 +14,7 @@ from snn_bp.data.formats import containers, event_stream, inivation, prophesee, 
 from snn_bp.data.formats.columns import Columns, Layout, other_inside
 from snn_bp.data.raw import Polarity, as_integers, events_of_bytes, microseconds, naming
 from snn_bp.errors import SnnError, as_path, check_choice, check_flag, is_number, shown
+from snn_bp.errors.calls import checked_call
 from snn_bp.files import kind_of_entry
 
 EVENTS = np.dtype([("x", np.uint16), ("y", np.uint16), ("t", np.int64), ("p", np.uint8)])
@@ -50,6 +51,7 @@ class FileEvents:
     size: tuple[int, int] | None
 
 
+@checked_call
 def read_events(
     path: Path | str, *, sensor: Sequence[int] | None = None, columns: str | None = None, unit: str | None = None,
     entry: str | None = None, sort: bool = False,

@@ -1,6 +1,5 @@
 """Bounds on firing rates: a penalty beside any loss."""
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -8,11 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snn_bp.errors import SnnError, shown
+from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Within, check_fields
 from snn_bp.model.losses.checks import text_of
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class RateBounds:
     """Penalty on neurons whose mean rate (spikes per step, over time and batch) leaves `lower..upper`.
 

@@ -1,6 +1,6 @@
 """Losses on classes: one for each recording, or one for every time step, where steps without a label count nothing."""
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snn_bp.errors import SnnError, shown
+from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, Within, check_fields
 from snn_bp.model.losses.checks import check_batch, check_spikes, mean_over_time, present, steps_so_far
 from snn_bp.model.targets import UNLABELLED, Kind
@@ -44,7 +45,7 @@ def _checked(loss: Any, out: Tensor, targets: Tensor, mask: Tensor | None = None
     return loss.formula(out, targets, mask)
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class CountCrossEntropy:
     """Cross entropy of the spike counts (of a readout that does not spike: its summed potentials).
 
@@ -76,7 +77,7 @@ class CountCrossEntropy:
     __call__ = _checked
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class MembraneCrossEntropy:
     """Cross entropy of the potentials' mean over time (of neurons that spike: of their rates).
 
@@ -106,7 +107,7 @@ class MembraneCrossEntropy:
     __call__ = _checked
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class MaxCrossEntropy:
     """Cross entropy of the potentials' maximum over time. Zenke & Vogels 2021.
 
@@ -135,7 +136,7 @@ class MaxCrossEntropy:
     __call__ = _checked
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class CountSquaredError:
     """Mean squared distance of the rates (spikes per step) from `right` (0.8) for the true class, `wrong` (0.2) for the
     others.
@@ -174,7 +175,7 @@ class CountSquaredError:
     __call__ = _checked
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class FirstSpike:
     """Cross entropy of minus the time of the first spike, in units of `scale` (5.0) steps; one class for each
     recording.
@@ -213,7 +214,7 @@ class FirstSpike:
         return self.formula(out, targets, mask)
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class TET:
     """Temporal efficient training: the mean over all steps of the cross entropy at each, and a pull of outputs to
     `mean` (1.0). Deng et al. 2022.

@@ -1,13 +1,14 @@
 """Losses on vectors, on several labels at once, and on spike trains."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from snn_bp.errors import SnnError
+from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, Within, check_fields
 from snn_bp.kernels import simulate
 from snn_bp.model.losses.checks import check_batch, mean_over_time, present
@@ -22,7 +23,7 @@ def _checked(loss: Any, out: Tensor, targets: Tensor, mask: Tensor | None = None
     return loss.formula(out, targets, mask)
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class MeanSquaredPotential:
     """Mean squared distance of the mean potential from the target (of neurons that spike: of their rates).
 
@@ -49,7 +50,7 @@ class MeanSquaredPotential:
     __call__ = _checked
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class BinaryCrossEntropy:
     """Cross entropy of each label by itself: the logistic function of the mean potential says how likely it is.
 
@@ -74,7 +75,7 @@ class BinaryCrossEntropy:
     __call__ = _checked
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class VanRossum:
     """The squared distance of spike trains of van Rossum 2001, mean over recordings and outputs.
 

@@ -1,6 +1,5 @@
 """Fields that older versions called otherwise: a file is read under both names, a user's own text is told today's."""
 
-import re
 from typing import Any
 
 from snn_bp.errors import SnnError
@@ -11,7 +10,6 @@ RENAMED = {  # kind of value, its old names, today's
     "Dropout": {"share": "p"},
     "Train": {"settle": "freeze_norm"},
 }
-_UNEXPECTED = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 
 
 def with_new_names(kind: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -27,9 +25,3 @@ def new_name(kind: str, old: str) -> str | None:
     """The sentence that gives today's name of a field; None where it never had another."""
     name = RENAMED.get(kind, {}).get(old)
     return name and f"It is called {name!r} now."
-
-
-def new_name_in(problem: BaseException) -> str:
-    """The same for Python's error about an argument, in front of a space; empty where it is about something else."""
-    match = _UNEXPECTED.match(str(problem))
-    return " " + sentence if match and (sentence := new_name(*match.groups())) else ""

@@ -1,0 +1,81 @@
+"""Calls that do not fit: a name that nothing has, a value too many, one that is missing.
+
+Python finds such a call before anything runs. What is added here is what it says: an `SnnError` with the nearest name.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from inspect import Parameter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from snn_bp.errors import SnnError, nearest, shown
+from snn_bp.errors.renamed import new_name
+
+Callee = TypeVar("Callee", bound=Callable[..., Any])
+
+
+def checked_call(function: Callee) -> Callee:
+    """A function of which a call that does not fit its parameters raises an `SnnError`; a class with such methods."""
+    if isinstance(function, type):
+        for name, method in list(vars(function).items()):
+            if inspect.isfunction(method) and (name == "__init__" or not name.startswith("_")):
+                setattr(function, name, checked_call(method))
+        return function
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            return function(*arguments, **keywords)
+        except TypeError:
+            if (problem := misfit(function, arguments, keywords)) is None:
+                raise
+        raise SnnError(problem)
+
+    return call  # type: ignore[return-value]
+
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass as checked_dataclass
+else:
+
+    def checked_dataclass(**options: Any) -> Callable[[type], type]:
+        """A `dataclass` that refuses by an `SnnError` to be made, or to have its methods called, by wrong names."""
+        return lambda kind: checked_call(dataclasses.dataclass(**options)(kind))
+
+
+def misfit(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> str | None:
+    """Why a call does not fit the parameters of a function, in words; None where it does."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*arguments, **keywords)
+        return None
+    except TypeError:
+        name, parameters = function.__name__, list(signature.parameters.values())
+    if parameters and parameters[0].name in ("self", "cls"):
+        own = arguments[0] if isinstance(arguments[0], type) else type(arguments[0])
+        name = own.__name__ if name == "__init__" else f"{own.__name__}.{name}"
+        arguments, parameters = arguments[1:], parameters[1:]
+    names, kinds = [each.name for each in parameters], {each.kind for each in parameters}
+    ordered = [
+        each.name for each in parameters if each.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    unknown = [key for key in keywords if key not in names]
+    if unknown and Parameter.VAR_KEYWORD not in kinds:
+        hint = new_name(name, unknown[0]) or (nearest(unknown[0], names) if names else "It takes nothing.")
+        return f"{name}: there is no {unknown[0]!r}. {hint}"
+    if len(arguments) > len(ordered) and Parameter.VAR_POSITIONAL not in kinds:
+        extra = shown(arguments[len(ordered)])
+        named = [each for each in names if each not in ordered and each not in keywords]
+        advice = f"As in {named[0]}={extra}; by name it takes {', '.join(named)}" if named else "Leave it out"
+        return f"{name}: {extra} is one value too many without a name. {advice}."
+    twice = [each for each in ordered[: len(arguments)] if each in keywords]
+    if twice:
+        return f"{name}: {twice[0]!r} is given twice, by its position and by its name. Leave one of them."
+    missing = [
+        each.name for each in parameters
+        if each.default is each.empty and each.name not in (*keywords, *ordered[: len(arguments)])
+        and each.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    ]  # fmt: skip
+    return f"{name}: {missing[0]!r} is missing. It takes {', '.join(names)}."
