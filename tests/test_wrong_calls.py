@@ -4,26 +4,18 @@ What the fields of values refuse is in `test_fields.py`; here are names, missing
 devices, numbers that are none, and paths, of every public function and of the methods of what they give.
 """
 
+import dataclasses  # noqa: F401 - as math and nn, for the calls
+import math  # noqa: F401
+
 import numpy as np
 import pytest
 import runs
 import torch
+from torch import nn  # noqa: F401
 
-from snn_bp import *  # noqa: F403 - all public names, which the calls below use
-from snn_bp import (
-    LI,
-    LIF,
-    Data,
-    Dataset,
-    Dense,
-    Experiment,
-    Flatten,
-    Network,
-    SnnError,
-    neuron,
-    spike,
-    surrogate,
-)
+import snn_bp  # noqa: F401
+from snn_bp import *  # noqa: F403 - all public names, for the calls
+from snn_bp import LI, LIF, Data, Dataset, Dense, Experiment, Flatten, Network, SnnError, neuron, spike, surrogate
 
 finished = runs.finished
 
@@ -116,7 +108,7 @@ NAMES = (
     ("Experiment(Data('digits'))", "Experiment", "'model' is missing"),
     ("Experiment(Data('digits'), MODEL, Train(), 0, 1)", "Experiment", "1"),
     ("Experiment(Data('digits'), MODEL, lr=1e-3)", "Experiment", "'lr'"),
-    ("replace(EXPERIMENT, sed=1)", "Experiment", "'sed'", "'seed'"),
+    ("dataclasses.replace(EXPERIMENT, sed=1)", "Experiment", "'sed'", "'seed'"),
     ("Dataset.of()", "'train' is missing"),
     ("Network(MODEL)", "Network", "'input_shape' is missing"),
     ("Network(MODEL, (4,), sed=1)", "Network", "'sed'", "'seed'"),
@@ -145,7 +137,7 @@ NAMES = (
     ("evaluate(run, splt='test')", "evaluate", "'splt'", "'split'"),
     ("predict(run)", "predict", "'recordings' is missing"),
     ("export(run)", "export", "'file' is missing"),
-    ("export(run, folder / 'a.nir', verify=False)", "export", "'verify'", "'verification'"),
+    ("export(run, folder / 'a.nir', verify=False)", "export", "'verify'", "verification"),
     ("verify(run)", "verify", "'file' is missing"),
     ("report()", "report", "'run' is missing"),
     ("compare()", "compare", "'runs' is missing"),

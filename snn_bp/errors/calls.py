@@ -57,10 +57,10 @@ def misfit(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: M
         own = arguments[0] if isinstance(arguments[0], type) else type(arguments[0])
         name = own.__name__ if name == "__init__" else f"{own.__name__}.{name}"
         arguments, parameters = arguments[1:], parameters[1:]
-    names, kinds = [each.name for each in parameters], {each.kind for each in parameters}
-    ordered = [
-        each.name for each in parameters if each.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    ]
+    kinds = {each.kind for each in parameters}
+    parameters = [each for each in parameters if each.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)]
+    names = [each.name for each in parameters]
+    ordered = [each.name for each in parameters if each.kind is not Parameter.KEYWORD_ONLY]
     unknown = [key for key in keywords if key not in names]
     if unknown and Parameter.VAR_KEYWORD not in kinds:
         hint = new_name(name, unknown[0]) or (nearest(unknown[0], names) if names else "It takes nothing.")
@@ -73,9 +73,6 @@ def misfit(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: M
     twice = [each for each in ordered[: len(arguments)] if each in keywords]
     if twice:
         return f"{name}: {twice[0]!r} is given twice, by its position and by its name. Leave one of them."
-    missing = [
-        each.name for each in parameters
-        if each.default is each.empty and each.name not in (*keywords, *ordered[: len(arguments)])
-        and each.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-    ]  # fmt: skip
+    given = {*keywords, *ordered[: len(arguments)]}
+    missing = [each.name for each in parameters if each.default is each.empty and each.name not in given]
     return f"{name}: {missing[0]!r} is missing. It takes {', '.join(names)}."
