@@ -24,9 +24,11 @@ METHODS = {
     for method, content in vars(value).items() if inspect.isroutine(content) or isinstance(content, classmethod)
     if not method.startswith("_")
 }  # fmt: skip
-DOCUMENTED = {name: value for name, value in METHODS.items() if ">>>" in (value.__doc__ or "")} | PUBLIC
+OF_MODULES = {f"{name}.{each}": getattr(value, each)
+              for name, value in PUBLIC.items() if inspect.ismodule(value) for each in value.__all__}  # fmt: skip
+DOCUMENTED = {name: value for name, value in METHODS.items() if ">>>" in (value.__doc__ or "")} | PUBLIC | OF_MODULES
 FIRST = ("train", "Data", "search", "export")  # what their examples make, the others take up
-SLOW = ("report",)  # draws all pictures
+SLOW = ("report", "plots.save_plots")  # draws all pictures
 ENTRY = re.compile(r"^    (?=\S)(.+?):(?: |$)", re.MULTILINE)  # of a list of parameters or fields: "lr (2e-3): ..."
 HEAD = re.compile(r"(\w+)(?: \(((?:[^()]|\([^()]*\))*)\))?(?:, |$)")
 
@@ -65,7 +67,7 @@ def listed(name: str) -> dict[str, str | None]:
 
 def taken(name: str) -> dict[str, inspect.Parameter]:
     """The parameters by name."""
-    if name == "SnnError":
+    if name == "SnnError" or inspect.ismodule(DOCUMENTED[name]):
         return {}  # a message, as of any error
     parameters = inspect.signature(DOCUMENTED[name]).parameters.values()
     return {each.name: each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}

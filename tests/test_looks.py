@@ -11,6 +11,7 @@ from IPython.core.formatters import DisplayFormatter
 
 from snn_bp import LI, LIF, Conv, Dense, Flatten, Network, OnChip, SnnError, plots, trace, use_backend
 from snn_bp.model.activity import spikes_in
+from snn_bp.reports.plots.face import Movie
 from snn_bp.reports.plots.pictures import Scene
 from snn_bp.reports.plots.steps import steps_of
 from snn_bp.runs.evaluation import Evaluation
@@ -62,7 +63,7 @@ def test_a_picture_of_a_run_is_what_a_notebook_shows_of_it(finished, name):
 
 
 def test_every_public_picture_says_what_it_shows_and_takes_what_it_refuses():
-    drawing = [name for name in plots.__all__ if name not in ("Movie", "Steps", "save_plots", "weight_histogram")]
+    drawing = [name for name in plots.__all__ if name not in ("save_plots", "weight_histogram")]
 
     for name in drawing:
         with pytest.raises(SnnError, match=rf"plots\.{name}.*found 'runs/a'"):
@@ -154,7 +155,7 @@ def test_names_are_text_and_no_markup(finished):
     html = Html(steps_of(scene)._repr_html_())
 
     assert any(evil in text for text in html.text) and not any(tag == "script" for tag, _ in html.tags)
-    movie = Html(plots.Movie("a", b"GIF", evil)._repr_html_())
+    movie = Html(Movie("a", b"GIF", evil)._repr_html_())
     assert movie.tags[0][1]["alt"] == evil
 
 
@@ -167,7 +168,7 @@ def test_files_of_moving_pictures_end_as_they_are(finished, tmp_path):
     with pytest.raises(SnnError, match=r"written as \.html"):
         plots.steps(finished).write(tmp_path / "steps.png")
     with pytest.raises(SnnError, match=r"written as \.gif"):
-        plots.Movie("a", b"", "").write(tmp_path / "movie.mp4")
+        Movie("a", b"", "").write(tmp_path / "movie.mp4")
 
 
 @pytest.mark.parametrize("shape", ((2, 6, 4), (9,)), ids=("image", "row"))

@@ -1,11 +1,12 @@
 """Pictures of a run, a network, a trace or a comparison: `from snn_bp import plots`, then `plots.curves(run)`.
 
-Each function takes the value that it shows and gives a matplotlib `Figure`, or a `Movie` or `Steps`, which a notebook
-shows as a cell's last line. They are readable in colour and in grey, on light and on dark.
+Each function takes the value that it shows and gives a matplotlib `Figure`, which a notebook shows as a cell's last
+line; `movie` and `steps` give what moves. All are readable in colour and in grey, on light and on dark.
+
+>>> plots.curves(run).savefig("curves.png")  # the run of `train`
 """
 
 from snn_bp.reports.plots.face import (
-    Movie,
     confusion,
     curves,
     error_map,
@@ -20,11 +21,8 @@ from snn_bp.reports.plots.face import (
     weights,
 )
 from snn_bp.reports.plots.pictures import save_plots
-from snn_bp.reports.plots.steps import Steps
 
 __all__ = [
-    "Movie",
-    "Steps",
     "confusion",
     "curves",
     "error_map",

@@ -54,7 +54,11 @@ class Movie:
 
 
 def curves(run: Run) -> "Figure":
-    """Loss, metric, learning rate, spike rate and gradient norm of a run, epoch by epoch."""
+    """Loss, metric, learning rate, spike rate and gradient norm of `run`, epoch by epoch.
+
+    >>> plots.curves(run).axes[0].get_title(loc="left")  # the run of `train`
+    'loss'
+    """
     rows = _run("curves", run).metrics()
     if not rows:
         raise SnnError(f"plots.curves: no epoch of {run.path} is complete yet. `snn-bp resume {run.path}` goes on.")
@@ -62,7 +66,11 @@ def curves(run: Run) -> "Figure":
 
 
 def layers(run: Run) -> "Figure":
-    """Rate, silent fraction and fraction in the surrogate's window of each layer of neurons, epoch by epoch."""
+    """Rate, silent fraction and fraction in the surrogate's window of each layer of `run`, epoch by epoch.
+
+    >>> plots.layers(run).axes[1].get_title(loc="left")  # the run of `train`
+    'silent'
+    """
     rows = _run("layers", run).layers()
     if not any("rate" in row for row in rows):
         raise SnnError(
@@ -72,9 +80,15 @@ def layers(run: Run) -> "Figure":
 
 
 def confusion(subject: Run | Evaluation, *, split: str = "test", names: Sequence[str] = ()) -> "Figure":
-    """How often each class (row) was taken for each (column), in a run's results or what `evaluate` gave.
+    """How often each class (row) was taken for each (column), in a run's results or in what `evaluate` gave.
 
-    Of a run, validation and training are evaluated where they are not in its results, the test split never.
+    Parameters:
+        subject: a run, or an `Evaluation`.
+        split ("test"): of a run; validation and training are evaluated where they are not in its results, test never.
+        names (()): what the classes are called; without, a run's own names or numbers.
+
+    >>> plots.confusion(run).axes[0].get_xlabel()  # the run of `train`
+    'prediction'
     """
     if isinstance(subject, Evaluation):
         counts = subject.confusion
@@ -94,7 +108,16 @@ def confusion(subject: Run | Evaluation, *, split: str = "test", names: Sequence
 
 
 def predictions(run: Run, *, split: str = "test") -> "Figure":
-    """Predictions of numbers over their targets, as the run kept them of a split."""
+    """Predictions of numbers over their targets, as `run` kept them of a split.
+
+    `split` ("test") is the only one that a finished run keeps. Raises where targets are no numbers.
+
+    >>> x, y = np.ones((12, 5, 4)), np.linspace(0, 1, 12)[:, None]
+    >>> numbers = Dataset.of(train=(x, y), targets="vector", test_fraction=0.25, step_ms=2)
+    >>> asked = Experiment(numbers.data, (Dense(1), LI(beta=0.9)), Train(epochs=1, loss=MeanSquaredPotential()))
+    >>> plots.predictions(train(asked, "runs/b", dataset=numbers, quiet=True)).axes[0].get_ylabel()
+    'prediction'
+    """
     kept = Answers.read(_run("predictions", run).path, split)
     if kept is None:
         raise SnnError(
@@ -111,8 +134,14 @@ def predictions(run: Run, *, split: str = "test") -> "Figure":
 def raster(subject: Run | Trace, *, recording: int | str = 0, split: str | None = None, neurons: int = 64) -> "Figure":
     """Spikes of one recording in each layer, over the size of the error that came back to each neuron.
 
-    Up to `neurons` of a layer are shown, evenly spaced. `recording` is an index in the trace's batch; of a run an
-    index in the split, or a name. A run's `split` is "validation" where it has one, else "train", unless named.
+    Parameters:
+        subject: a run, or what `trace` gave.
+        recording (0): an index in the trace's batch, or in the run's split; of a run also a name.
+        split (None): of a run; None: "validation" where it has one, else "train".
+        neurons (64): so many of each layer at most, evenly spaced.
+
+    >>> plots.raster(run, recording=1).axes[0].get_ylabel()  # the run of `train`
+    'neuron'
     """
     if isinstance(subject, Trace):
         _index("raster", recording, subject.layers[0].error.shape[1])
@@ -121,12 +150,27 @@ def raster(subject: Run | Trace, *, recording: int | str = 0, split: str | None 
 
 
 def error_map(subject: Run | Trace, *, recording: int | str | None = None, split: str | None = None) -> "Figure":
-    """The norm of dL/dv of every layer at every step, over a trace's batch, or a few of a run's recordings or one."""
+    """The norm of dL/dv of every layer at every step: where the error comes back to, and where it is lost.
+
+    Parameters:
+        subject: a run, or what `trace` gave, which is shown over its batch.
+        recording (None): of a run one recording, as in `raster`; None: 8 of them.
+        split (None): as in `raster`.
+
+    >>> plots.error_map(run).axes[0].get_xlabel()  # the run of `train`
+    'time step'
+    """
     return backward.error_map(_traced("error_map", subject, split, recording))
 
 
 def surrogate_window(subject: Run | Trace, *, recording: int | str | None = None, split: str | None = None) -> "Figure":
-    """Where potentials lie, and the slope that the surrogate has there; of the recordings that `error_map` takes."""
+    """Where potentials lie, and the slope that the surrogate has there.
+
+    `subject`, `recording` (None) and `split` (None) are those of `error_map`.
+
+    >>> plots.surrogate_window(run).axes[0].get_xlabel()  # the run of `train`
+    'v - theta'
+    """
     return backward.surrogate_window(_traced("surrogate_window", subject, split, recording))
 
 
@@ -136,9 +180,16 @@ def events(
 ) -> "Figure":  # fmt: skip
     """Frames of one recording, and the scores up to each step. White: ON events, black: OFF events.
 
-    Of a run `recording` is an index in the split, or a name (see `raster`). Of a network `x` `[time, batch, ...]` are
-    its inputs and `recording` an index in the batch; with its class as `target` scores are the loss's, without the
-    output itself is shown.
+    Parameters:
+        subject: a run, or a `Network` or `OnChip`.
+        x (None): of a network its inputs, `[time, batch, ...]`; a run has its own.
+        recording (0), split (None): as in `raster`; of a network an index in the batch.
+        target (None): of a network the recording's class, which names the true one and has scores counted by the loss;
+            None: the output itself is shown.
+        loss (CountCrossEntropy()): of a network.
+
+    >>> plots.events(run).axes[-1].get_ylabel()  # the run of `train`
+    'scores up to here'
     """
     scene = _scene("events", subject, x, recording, split, target, loss)
     return recordings.event_strip(scene.x, scene.out, **scene.options)
@@ -148,7 +199,12 @@ def movie(
     subject: Run | Network, x: Tensor | None = None, *, recording: int | str = 0, split: str | None = None,
     target: int | None = None, loss: Loss = CountCrossEntropy(),  # noqa: B008 - frozen
 ) -> Movie:  # fmt: skip
-    """What `events` shows as an animated GIF; `.write("movie.gif")` keeps it."""
+    """What `events` shows as an animated GIF, which a notebook plays.
+
+    `subject`, `x` (None), `recording` (0), `split` (None), `target` (None) and `loss` are those of `events`.
+
+    >>> plots.movie(run).write("movie.gif")  # the run of `train`
+    """
     scene = _scene("movie", subject, x, recording, split, target, loss)
     return Movie(scene.title, recordings.event_movie(scene.x, scene.out, **scene.options), scene.alt)
 
@@ -159,20 +215,33 @@ def steps(
 ) -> Steps:  # fmt: skip
     """One recording with a slider over time: its input, potentials and spikes of each layer, and the scores.
 
-    Takes what `events` takes. It works without a kernel; `.write("steps.html")` keeps it.
+    It works with or without a kernel. `subject`, `x` (None), `recording` (0), `split` (None), `target` (None) and
+    `loss` are those of `events`; up to `neurons` (64) of each layer are shown, evenly spaced.
+
+    >>> plots.steps(run, recording=1).write("steps.html")  # the run of `train`
     """
     return steps_of(_scene("steps", subject, x, recording, split, target, loss), neurons=neurons)
 
 
 def weights(subject: Run | Network, *, filters: int = 16) -> "Figure":
-    """Up to `filters` of the first layer's weights: kernels, or what each dense neuron sees laid out as the sensor."""
+    """The first layer's weights: kernels, or what each dense neuron sees laid out as the sensor.
+
+    `subject` is a run, or a `Network` or `OnChip`; up to `filters` (16) are shown.
+
+    >>> plots.weights(run).axes[0].get_xlabel()  # the run of `train`
+    'input channel'
+    """
     if not isinstance(subject, Run):
         check_network("plots.weights", subject)
     return weight_filters(subject.network() if isinstance(subject, Run) else subject.floats, filters=filters)
 
 
 def weight_histogram(verification: Any) -> "Figure":
-    """How often each integer is a weight in an exported `.net` file, from what `export` or `verify` gave."""
+    """How often each integer is a weight in an exported `.net` file; `verification` is what `export` or `verify` gave.
+
+    >>> plots.weight_histogram(export(run, "a.net")).axes[0].get_xlabel()  # the run of `train`
+    'integer'
+    """
     counts = getattr(verification, "weights", verification)
     if not isinstance(counts, Mapping):
         raise SnnError(

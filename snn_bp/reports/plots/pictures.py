@@ -44,7 +44,10 @@ class Picture(NamedTuple):
 def save_plots(run: Run) -> list[Path]:
     """Write the run's pictures into its folder `plots/`, as PNG, `events.gif` and `steps.html`; gives the files.
 
-    A run that is not finished gives those it has something for.
+    A `run` that is not finished gives those it has something for.
+
+    >>> plots.save_plots(run)[0].name  # the run of `train`
+    'training.png'
     """
     drawn = training_pictures(run)
     test = (run.results() or {}).get("test")
