@@ -1,0 +1,31 @@
+"""What the package says of itself is the same everywhere."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def found(pattern: str, file: str) -> str:
+    match = re.search(pattern, (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+    assert match, f"{file} has no line like {pattern}"
+    return match[1]
+
+
+def test_the_version_and_its_date_are_the_same_in_every_file():
+    version = found(r'^version = "(.+)"$', "pyproject.toml")
+
+    assert found(r"^version: (.+)$", "CITATION.cff") == version
+    assert found(r"^## (\d.+) \(", "CHANGELOG.md") == version
+    assert found(r'^date-released: "(.+)"$', "CITATION.cff") == found(r"^## \d.+ \((.+)\)$", "CHANGELOG.md")
+
+
+def test_every_python_that_is_named_is_at_least_the_lowest():
+    named = re.findall(r"Python :: 3\.(\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    lowest, first, last = (
+        found(r'^requires-python = ">=3\.(\d+)"$', "pyproject.toml"),
+        *re.search(r"Python 3\.(\d+) to 3\.(\d+)", (ROOT / "README.md").read_text(encoding="utf-8")).groups(),
+    )
+
+    assert named == [str(minor) for minor in range(int(lowest), int(last) + 1)]
+    assert first == lowest
