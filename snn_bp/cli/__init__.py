@@ -19,9 +19,16 @@ from snn_bp.cli.program import (
     Exported,
     File,
     Folder,
+    Method,
+    Objective,
     Out,
+    Recordings,
     Restart,
+    Runs,
     Samples,
+    Settings,
+    Sort,
+    Source,
     Split,
     Subject,
     Table,
@@ -30,17 +37,35 @@ from snn_bp.cli.program import (
     app,
     command,
     counted,
-    one_of,
-    recordings_at,
-    runs_named,
     train_named,
 )
 from snn_bp.errors import SnnError
+from snn_bp.runs.paths import new_experiment_at
 from snn_bp.runtime.console import guarded, open_streams
 from snn_bp.runtime.process import leave
 
 if TYPE_CHECKING:
     from snn_bp.runs.folder import Run
+
+
+@command("snn-bp init recordings", "snn-bp init recordings --out lab.py", "snn-bp init recordings columns=txyp unit=us")
+def init(
+    folder: Source,
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option(help="The new file; by default named as the folder.")] = None,
+) -> None:
+    """Write an experiment for a folder of recordings.
+
+    The folder holds a folder for each class, or a table of files and labels. Its
+    files say the sensor, and how long recordings last; both stand in the new file,
+    with a small model to start from.
+    """
+    from snn_bp.data.survey import survey
+    from snn_bp.runs.proposal import file_name, folder_fields, write_proposal
+
+    file = new_experiment_at(out or Path(file_name(folder)))
+    print(write_proposal(survey(folder.resolve(), **folder_fields(settings or [])), file))
+    print(f"next: snn-bp train {shlex.quote(str(file))}")
 
 
 @command(
@@ -88,7 +113,7 @@ def resume(run: Folder, restart: Restart = False, trust_code: Trust = False) -> 
 @command("snn-bp list", "snn-bp list runs/sweep --sort metric", "snn-bp list --json", name="list")
 def list_runs(
     folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs"),
-    sort: Annotated[str, one_of("--sort", "run", "date", "data", "metric", help="run, date, data or metric.")] = "run",
+    sort: Sort = "run",
     as_json: AsJson = False,
 ) -> None:
     """The runs under a folder: date, data and result.
@@ -134,10 +159,7 @@ def evaluate(
 @command("snn-bp predict runs/mine new/*.raw", "snn-bp predict runs/mine new/*.npy --out answers.csv")
 def predict(
     run: Folder,
-    files: Annotated[
-        list[Path],
-        typer.Argument(help="Files of events, of any format that `read_events` knows.", callback=recordings_at),
-    ],
+    files: Recordings,
     checkpoint: Checkpoint = "best",
     as_json: AsJson = False,
     out: Table = None,
@@ -176,9 +198,7 @@ def report(
 
 @command("snn-bp compare runs/a runs/b", "snn-bp compare runs", "snn-bp compare runs/*-lr --out table.csv")
 def compare(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Folders of runs, or folders that hold them.", callback=runs_named)
-    ],
+    runs: Runs,
     as_json: AsJson = False,
     out: Table = None,
     trust_code: Trust = False,
@@ -252,13 +272,11 @@ def gradcheck(
 def search(
     file: File,
     changes: Changes = None,
-    method: Annotated[str, one_of("--method", "ga", "pso", "es", "bptt", help="ga, pso, es or bptt.")] = "es",
+    method: Method = "es",
     budget: Annotated[
         int, counted("--budget", 1, "Sample evaluations: a forward is 1, its backward 2 more.")
     ] = 100_000,
-    objective: Annotated[
-        str, one_of("--objective", "loss", "accuracy", "spikes", help="loss, accuracy or spikes.")
-    ] = "loss",
+    objective: Objective = "loss",
     spike_penalty: Annotated[float, typer.Option(help="The price of a spike, for the objective spikes.")] = 1e-4,
     population: Annotated[int | None, counted("--population", 1, "Points of a generation.")] = None,
     out: Out = None,

@@ -124,6 +124,14 @@ def subject_named(path: Path) -> Path:
     return run_at(path) if path.is_dir() else experiment_named(path)
 
 
+def recordings_below(folder: Path) -> Path:
+    """Raise where a folder of recordings is not there."""
+    if not folder.is_dir():
+        found = "it is a file" if folder.is_file() else "there is no such folder"
+        raise SnnError(f"{folder}: {found}. Name the one that holds a folder for each class, or a table.")
+    return folder
+
+
 def recordings_at(files: list[Path]) -> list[Path]:
     """Raise where a file of events is not there."""
     for file in files:
@@ -158,6 +166,17 @@ Exported = Annotated[Path, typer.Argument(help="The exported file, .net or .nir.
 Split = Annotated[str, one_of("--split", "test", "validation", "train", help="test, validation or train.")]
 Samples = Annotated[int, counted("--samples", 1, "How many recordings are replayed.")]
 Checkpoint = Annotated[str, one_of("--checkpoint", *CHECKPOINTS, help="best, last or previous.")]
+Recordings = Annotated[
+    list[Path], typer.Argument(help="Files of events, of any format that `read_events` knows.", callback=recordings_at)
+]
+Runs = Annotated[list[Path], typer.Argument(help="Folders of runs, or folders that hold them.", callback=runs_named)]
+Sort = Annotated[str, one_of("--sort", "run", "date", "data", "metric", help="run, date, data or metric.")]
+Method = Annotated[str, one_of("--method", "ga", "pso", "es", "bptt", help="ga, pso, es or bptt.")]
+Objective = Annotated[str, one_of("--objective", "loss", "accuracy", "spikes", help="loss, accuracy or spikes.")]
+Source = Annotated[Path, typer.Argument(help="A folder of recordings.", callback=recordings_below)]
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="How files are read: columns, unit, suffix, table.")
+]
 Restart = Annotated[
     bool, typer.Option("--restart", help="Train anew from the start; what was trained is kept in a folder aside.")
 ]

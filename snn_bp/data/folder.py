@@ -96,14 +96,14 @@ class Folder:
     @property
     def targets(self) -> Targets:
         """The classes, or the labels of which a recording has several."""
-        listed, several = self._listed()
+        listed, several = self.listed()
         labels = {part.strip() for one in listed for part in (one.label.split(";") if several else [one.label])} - {""}
         names = sorted(labels, key=int) if all(map(_is_number, labels)) else sorted(labels)
         return Targets("labels" if several else "class", tuple(names))
 
     def recordings(self, part_name: str) -> Iterator[tuple[np.ndarray, Any, dict[str, Any]]]:
         """Events, class and facts of each recording of "train" (validation among them) or "test"."""
-        listed, several = self._listed()
+        listed, several = self.listed()
         names, polarity = self.targets.names, Polarity()
         has_parts = self._part_folders()
         for one in listed:
@@ -133,7 +133,7 @@ class Folder:
 
     def made_from(self) -> list[Any]:
         """The names, sizes and times of all files, and of the table."""
-        listed, _ = self._listed()
+        listed, _ = self.listed()
         table = [Path(self.root).expanduser() / self.table] if self.table else []
         try:
             states = [(str(file), os.stat(file)) for file in (*table, *(one.file for one in listed))]
@@ -150,12 +150,12 @@ class Folder:
             return []
         root = Path(self.root).expanduser()
         below = {root.joinpath(*parts) for parts in _files(root) if _ending(parts) in FORMATS}
-        rest = sorted(below - {root / self.table} - {one.file for one in self._listed()[0]})
+        rest = sorted(below - {root / self.table} - {one.file for one in self.listed()[0]})
         if not rest:
             return []
         return [f"{len(rest)} files below {root} are not in {self.table}; the first is {rest[0].relative_to(root)}"]
 
-    def _listed(self) -> tuple[list[Listed], bool]:
+    def listed(self) -> tuple[list[Listed], bool]:
         """The files in the order of their names, and whether a recording has several labels."""
         root = Path(self.root).expanduser()
         if not root.is_dir():

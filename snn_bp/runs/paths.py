@@ -1,5 +1,6 @@
 """Where experiments and runs are. Nothing heavy is imported here: a path that leads nowhere is told at once."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,17 @@ def experiment_at(path: Path) -> Path:
     if not file.is_file():
         found = "it is no regular file" if is_there(file) else "there is no such file"
         raise SnnError(f"{file}: {found}. experiments/digits.py is the default experiment.")
+    return file
+
+
+def new_experiment_at(file: Path) -> Path:
+    """`file`, the name of a Python file that can be written; raises where it cannot, or where one is there."""
+    if file.suffix != ".py" or not re.fullmatch(r"[\w.-]+", file.name):
+        raise SnnError(f"{file}: an experiment's file has a name of letters, digits, - and _, and ends in .py.")
+    if is_there(file):
+        raise SnnError(f"{file}: it is there already, and nothing is written over it. Name another --out.")
+    if not file.parent.is_dir():
+        raise SnnError(f"{file}: there is no folder {file.parent}. Make it, or name another --out.")
     return file
 
 

@@ -1,0 +1,119 @@
+"""What the files of a folder hold, looked at before there is an experiment: classes, sensor, lengths and rates."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snn_bp.data.folder import Folder
+from snn_bp.data.formats import read_file
+from snn_bp.data.raw import Polarity
+from snn_bp.errors import SnnError
+from snn_bp.model.targets import Targets
+
+READ_MB = 256  # files are read up to here, evenly chosen ones where there are more
+CAMERAS = {  # width and height of usual sensors, the smallest first
+    (34, 34): "N-MNIST", (128, 128): "DVS128", (240, 180): "DAVIS240", (304, 240): "ATIS", (320, 320): "GenX320",
+    (346, 260): "DAVIS346", (640, 480): "a VGA sensor", (1280, 720): "an HD sensor",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """A folder of recordings as it was found."""
+
+    source: Folder  # with the sensor that was found
+    targets: Targets
+    counts: dict[str, int]  # recordings by class; of several labels by label
+    splits: Counter[str]  # recordings by the split that a folder or a table names, "" where none does
+    groups: int
+    read: int  # files
+    sensor_from: str  # what says so
+    durations_ms: np.ndarray  # from the first event to the last of each file that was read
+    events: np.ndarray
+
+    @property
+    def recordings(self) -> int:
+        """How many there are."""
+        return sum(self.splits.values())
+
+
+def survey(root: Path, **fields: Any) -> Survey:
+    """What the recordings below a folder are; `fields` are those of `Folder`, where it cannot do without.
+
+    Without a sensor in `fields` it is what the files state, else the usual one that the events nearly fill, else as
+    large as their addresses. A table is found by itself where a csv file beside the recordings names them.
+    """
+    sensor, table = fields.pop("sensor", None), fields.pop("table", None) or _table(root)
+    source = Folder(str(root), sensor=sensor or (2**16, 2**16, 2), table=table, **fields)
+    listed, several = source.listed()
+    targets, polarity = source.targets, Polarity()
+    labels = [label.strip() for one in listed for label in (one.label.split(";") if several else [one.label])]
+    sizes, largest, durations, counts = set(), [0, 0], [], []
+    chosen = _chosen([one.file for one in listed])
+    for file in chosen:
+        found = read_file(
+            file, sensor=sensor, columns=source.columns, unit=source.unit, entry=source.entry, sort=source.sort,
+            polarity=polarity,
+        )  # fmt: skip
+        sizes |= {found.size} - {None}
+        largest = [max(most, int(found.events[axis].max()) + 1) for most, axis in zip(largest, "xy", strict=True)]
+        durations.append((int(found.events["t"].max()) - int(found.events["t"].min()) + 1) / 1000)
+        counts.append(len(found.events))
+    if len(sizes) > 1:
+        first, other = sorted(sizes)[:2]
+        raise SnnError(
+            f"{root}: its files state sensors of {first[0]}x{first[1]} and {other[0]}x{other[1]}. Keep recordings of "
+            "one sensor in a folder."
+        )
+    size, sensor_from = _size(sizes, largest) if sensor is None else (sensor[:2], "as it was given")
+    if size[1] == 1:
+        raise SnnError(
+            f"{root}: all its events lie in one row, {size[0]} channels. Files are read as images; a row of channels "
+            "comes in by a source of your own, see help(snn_bp.Data)."
+        )
+    return Survey(
+        source=Folder(str(root), sensor=sensor or (*size, 2), table=table, **fields),
+        targets=targets,
+        counts={name: labels.count(name) for name in targets.names},
+        splits=Counter(one.split for one in listed),
+        groups=len({one.group for one in listed} - {""}),
+        read=len(chosen),
+        sensor_from=sensor_from,
+        durations_ms=np.array(durations),
+        events=np.array(counts),
+    )
+
+
+def _table(root: Path) -> str | None:
+    """The one csv file beside the recordings whose first line names a column of files."""
+    tables = []
+    for file in sorted(root.glob("*.csv")):
+        with file.open(encoding="utf-8-sig", errors="replace") as content:
+            columns = {column.strip().strip('"').lower() for column in content.readline().split(",")}
+        if "file" in columns and columns & {"label", "labels"}:
+            tables.append(file.name)
+    return tables[0] if len(tables) == 1 else None
+
+
+def _chosen(files: list[Path]) -> list[Path]:
+    """All files, or evenly chosen ones where they hold more than `READ_MB`."""
+    total = sum(file.stat().st_size for file in files)
+    every = -(-total // (READ_MB * 2**20)) or 1
+    return files[::every]
+
+
+def _size(stated: set[tuple[int, int]], largest: list[int]) -> tuple[tuple[int, int], str]:
+    """Width and height of the sensor, and how they were found."""
+    if stated:
+        return next(iter(stated)), "as the files state it"
+    for (width, height), name in CAMERAS.items():
+        if largest[0] <= width and largest[1] <= height and 4 * largest[0] > 3 * width and 4 * largest[1] > 3 * height:
+            return (width, height), f"that of {name}; the files do not state it, addresses reach {_by(largest)}"
+    return (largest[0], largest[1]), f"the files do not state it, addresses reach {_by(largest)}"
+
+
+def _by(size: list[int]) -> str:
+    return f"x = {size[0] - 1}, y = {size[1] - 1}"
