@@ -89,11 +89,11 @@ def test_stopping_halfway_changes_nothing(neuron, backend, noise):
     assert_same(**{name: (getattr(last, name), part) for name, part in after._asdict().items() if part is not None})
 
 
-def layers_around(neuron):
+def layers_around(neuron, *, spiking):
     """Networks with the neuron behind each kind of layer in front of neurons."""
     end = (Dense(3), LI(beta=0.9))
     flat = {"dense": (Flatten(), Dense(6), neuron, *end), "norm": (Flatten(), Dense(6), BatchNorm(), neuron, *end)}
-    if is_spiking(neuron):
+    if spiking:
         flat["recurrent"] = (Flatten(), Dense(6), Recurrent(neuron), *end)
         flat["deep"] = (Flatten(), Dense(6), neuron, Dense(5), neuron, *end)
     return flat | {
@@ -102,9 +102,9 @@ def layers_around(neuron):
     }
 
 
-def check_layers(neuron, dtype, coin):
+def check_layers(neuron, dtype, coin, *, spiking=True):
     x = coin(12, 3, 1, 5, 5, probability=0.4).to(dtype)
-    for name, rows in layers_around(neuron).items():
+    for name, rows in layers_around(neuron, spiking=spiking).items():
         found = {}
         for backend in BACKENDS:
             network = Network(rows, (1, 5, 5), seed=1).to(dtype)
@@ -130,12 +130,12 @@ def test_among_layers_both_backends_agree(coin):
 @pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
 @pytest.mark.parametrize("neuron", LIBRARY, ids=name_of)
 def test_among_layers_both_backends_agree_for_every_kind(neuron, dtype, coin):
-    check_layers(neuron, dtype, coin)
+    check_layers(neuron, dtype, coin, spiking=is_spiking(neuron))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("neuron", LIBRARY, ids=name_of)
+@pytest.mark.parametrize("neuron", [each for each in LIBRARY if is_spiking(each)], ids=name_of)
 def test_a_layer_that_learns_the_neuron_agrees_by_both_backends(neuron, coin):
     learn = tuple(name for name in type(neuron).kind.numbers if name in neuron.equation.learnable)
 
-    check_layers(Spiking(neuron, learn=learn), torch.float64, coin) if is_spiking(neuron) else None
+    check_layers(Spiking(neuron, learn=learn), torch.float64, coin)

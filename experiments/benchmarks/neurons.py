@@ -167,6 +167,7 @@ def row(own: Neuron, pull: Tensor, pairs: int, loops: int) -> dict[str, Any]:
     found |= {"loop_ms": ms(loop_s), "loop_over_own": spread([b / a for a, b in zip(own_s, loop_s, strict=True)])}
     pieces = {}
     for size in (1, PIECE):
+        torch._dynamo.reset()  # one neuron's compiled pieces count against the next's
         try:
             piece = torch.compile(piece_of(own), dynamic=False)
             step = step_of(own, noise(own), pull, functools.partial(in_pieces, piece=piece, size=size))
@@ -271,11 +272,13 @@ def noise(each: Neuron) -> Tensor:
 
 
 def in_turns(runs: Sequence[Callable], count: int) -> list[list[float]]:
-    """Seconds of each, in turns; which goes first changes."""
+    """Seconds of each, in turns; which goes first changes. A call before each is not timed: it takes the memory back
+    that the other one let go, megabytes that the system has to clear first."""
     found: list[list[float]] = [[] for _ in runs]
     for number in range(count):
         order = range(len(runs)) if number % 2 else reversed(range(len(runs)))
         for which in order:
+            runs[which]()
             began = time.perf_counter()
             runs[which]()
             found[which].append(time.perf_counter() - began)
