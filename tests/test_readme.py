@@ -103,3 +103,19 @@ def test_accuracies_of_exported_files_are_those_of_the_result_file(row):
     assert re.findall(r"\| (0\.\d+)", row) == [f"{value:.3f}" for value in shown]
     assert floats["samples"] == whole["samples"] == int(samples)
     assert floats["holds"] and whole["holds"] and "50 recordings in a row are equal" in whole["client"]
+
+
+def test_figures_of_own_neurons_are_those_of_the_result_file():
+    rows = json.loads((ROOT / "experiments/results/neurons.json").read_text())["rows"]
+    ends = [
+        (row["times_lif_per_variable"], row["loop_over_own"], *(row["compiled_by_piece"][n]["over_own"] for n in "1 20".split()))
+        for row in rows
+    ]  # fmt: skip
+    lif, loop, step, piece = ([each["median"] for each in column] for column in zip(*ends, strict=True))
+    text = " ".join(README.split())
+
+    assert len(rows) == 8
+    assert f"take {min(lif):.2f} to {max(lif):.2f} times as long as `LIF`'s" in text
+    assert f"take {min(loop):.1f} to {max(loop):.0f} times as long as our kernels" in text
+    assert f"each step {min(step):.1f} to {max(step):.1f} times" in text
+    assert f"pieces of 20 steps {min(piece):.1f} to {max(piece):.1f} times" in text
