@@ -107,11 +107,13 @@ def test_accuracies_of_exported_files_are_those_of_the_result_file(row):
 
 def test_figures_of_own_neurons_are_those_of_the_result_file():
     rows = json.loads((ROOT / "experiments/results/neurons.json").read_text())["rows"]
+    pieces = [row["compiled_by_piece"] for row in rows]
     ends = [
-        (row["times_lif_per_variable"], row["loop_over_own"], *(row["compiled_by_piece"][n]["over_own"] for n in "1 20".split()))
-        for row in rows
-    ]  # fmt: skip
-    lif, loop, step, piece = ([each["median"] for each in column] for column in zip(*ends, strict=True))
+        [row["times_lif_per_variable"] for row in rows],
+        [row["loop_over_own"] for row in rows],
+        *([piece[size]["over_own"] for piece in pieces] for size in ("1", "20")),
+    ]
+    lif, loop, step, piece = ([each["median"] for each in column] for column in ends)
     text = " ".join(README.split())
 
     assert len(rows) == 8
