@@ -25,9 +25,10 @@ from snn_bp import (
 from snn_bp.kernels import BACKENDS
 from snn_bp.neurons import is_spiking, numbers_of
 
-SHARE = {torch.float64: 1e-12, torch.float32: 1e-6}  # of the largest gradient: sums over time and batch in other orders
+SHARE = {torch.float64: 1e-12, torch.float32: 1e-6}  # of the largest gradient
 DTYPES = (torch.float32, torch.float64)
-NEURONS = 7
+STEPS, BATCH, NEURONS = 40, 3, 7
+ROUNDED = STEPS * BATCH * 2.0**-24  # how far a parameter's sum over steps and batch moves in another order, in float32
 
 
 def name_of(value):
@@ -51,7 +52,9 @@ def check(neuron, x, **options):
 
     assert_same(out=(fast[0], slow[0]), potentials=(fast[1], slow[1]))
     assert_same(**{f"state {n}": pair for n, pair in enumerate(zip(fast[2], slow[2], strict=True))})
-    assert_near(share=SHARE[x.dtype], **{name: (fast[3][name], slow[3][name]) for name in slow[3]})
+    for name, wanted in slow[3].items():
+        share = ROUNDED if x.dtype == torch.float32 and name != "x" else SHARE[x.dtype]
+        assert_near(share=share, **{name: (fast[3][name], wanted)})
     assert not is_spiking(neuron) or 0.01 < float(slow[0].mean()) < 3
     assert all(float(g.abs().max()) > 0 for name, g in slow[3].items() if name in ("x", *neuron.equation.learnable))
 
@@ -62,14 +65,14 @@ QUICK = [each for each in LIBRARY if type(each) in (AdEx, BRF, GradedLIF, Refrac
 
 @pytest.mark.parametrize("neuron", QUICK, ids=name_of)
 def test_a_kernel_equals_the_reference(neuron, noise):
-    check(neuron, 0.5 + 1.5 * noise(40, 3, NEURONS, dtype=torch.float64))
+    check(neuron, 0.5 + 1.5 * noise(STEPS, BATCH, NEURONS, dtype=torch.float64))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
 @pytest.mark.parametrize("neuron", EVERY_OF_LIBRARY, ids=name_of)
 def test_a_kernel_equals_the_reference_whatever_is_chosen(neuron, dtype, noise):
-    x = 0.5 + 1.5 * noise(40, 3, NEURONS, dtype=dtype)
+    x = 0.5 + 1.5 * noise(STEPS, BATCH, NEURONS, dtype=dtype)
 
     check(neuron, x)
     check(neuron, x, each=False)

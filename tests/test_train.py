@@ -292,13 +292,14 @@ def test_a_run_goes_on_beside_a_pipe_that_was_closed(tmp_path, monkeypatch, whol
 
 
 def test_a_hangup_saves_and_one_that_is_ignored_stays_so(tmp_path, monkeypatch, whole):
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
-        breaking(patch, after=2, how=lambda: os.kill(os.getpid(), signal.SIGHUP))
-        train(tiny(), tmp_path / "run", quiet=True)
-    assert_same_run(resume(tmp_path / "run", quiet=True), whole("plain"))
-
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # else nothing is heard of it under nohup
     try:
+        with monkeypatch.context() as patch, pytest.raises(Stopped):
+            breaking(patch, after=2, how=lambda: os.kill(os.getpid(), signal.SIGHUP))
+            train(tiny(), tmp_path / "run", quiet=True)
+        assert_same_run(resume(tmp_path / "run", quiet=True), whole("plain"))
+
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         breaking(monkeypatch, after=2, how=lambda: os.kill(os.getpid(), signal.SIGHUP))
         assert_same_run(train(tiny(), tmp_path / "other", quiet=True), whole("plain"))
     finally:
