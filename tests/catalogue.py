@@ -4,9 +4,12 @@ Each distinct kernel costs about a second when first compiled, so `NEURONS` hold
 `EVERY_NEURON`, for slow tests, is the whole cross product.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -88,6 +91,11 @@ SURROGATES = tuple(Surrogate(shape, slope=2.3) for shape in SHAPES)
 UNIT_AREA = ("ATan", "Sigmoid", "Triangular", "Boxcar", "Exponential", "Gaussian", "MultiGaussian")
 
 STEP_SHAPES = ((1, 1), (3, 7), (2, 3, 5), (2, 2, 3, 5))  # [batch, *neurons]
+
+
+def quick_first(values: Iterable[Any], *quick: Any) -> list[Any]:
+    """The values for `parametrize`, of which the default tests take `quick` and `pytest -m slow` the others."""
+    return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def assert_same(*, rtol: float = 0.0, atol: float = 0.0, **pairs: tuple[Tensor, Tensor]) -> None:

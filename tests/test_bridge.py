@@ -5,7 +5,7 @@ import math
 import pytest
 import snntorch as snn
 import torch
-from catalogue import assert_near, assert_same
+from catalogue import assert_near, assert_same, quick_first
 from snntorch import surrogate as theirs
 from snntorch import utils
 from torch import nn
@@ -123,7 +123,9 @@ def test_a_recurrent_neuron_is_exact_where_its_sums_are(kind, reset, dyadic):
     assert_same(spikes=(activity.spikes, wanted), potentials=(activity.potentials, wanted_v))
 
 
-@pytest.mark.parametrize("kind", (snn.Leaky, snn.Synaptic, snn.RLeaky), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", quick_first((snn.Leaky, snn.Synaptic, snn.RLeaky), snn.Leaky), ids=lambda kind: kind.__name__
+)
 def test_a_zero_without_delay_is_our_zero_with_gradients_through_the_reset(kind, noise):
     net = nn.Sequential(theirs_of(kind, 7, reset_mechanism="zero", reset_delay=False))
     network = from_snntorch(net, (7,))
@@ -166,6 +168,7 @@ def test_the_gradients_of_decays_and_thresholds_equal_snntorch(kind, noise):
 # Networks
 
 
+@pytest.mark.slow
 def test_a_deep_network_equals_snntorch_with_every_weights_gradient(dyadic):
     torch.manual_seed(0)
     net = nn.Sequential(
@@ -260,7 +263,7 @@ MODELS = (
 )
 
 
-@pytest.mark.parametrize("neurons", MODELS, ids=str)
+@pytest.mark.parametrize("neurons", quick_first(MODELS, *MODELS[::3]), ids=str)
 def test_there_and_back_gives_the_same_output(neurons, dyadic):
     model = tuple(layer for neuron in neurons for layer in (Dense(5), neuron))
     network = Network(model, (7,), surrogate=FastSigmoid(5, per="potential"), seed=1)

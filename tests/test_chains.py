@@ -5,7 +5,7 @@ from itertools import product
 import catalogue
 import pytest
 import torch
-from catalogue import assert_near, assert_same
+from catalogue import assert_near, assert_same, quick_first
 
 from snn_bp import (
     ALIF,
@@ -107,7 +107,7 @@ def taken(monkeypatch):
 
 
 @pytest.mark.parametrize("memory", ("full", "low"))
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick_first(MODELS, "feed-forward", "recurrent", "undetached"))
 def test_a_chain_equals_its_layers_in_the_reference(name, memory, coin, taken):
     x = coin(83, 35, 19, probability=0.2).double().requires_grad_()  # more steps and samples than one chunk or part
 
@@ -307,7 +307,7 @@ NORMED = {
 }
 
 
-@pytest.mark.parametrize("name", NORMED)
+@pytest.mark.parametrize("name", quick_first(NORMED, "dense", "convolution"))
 def test_neurons_behind_a_norm_in_training_equal_the_reference(name, coin, monkeypatch):
     model, shape = NORMED[name]
     x = coin(23, 6, *shape, probability=0.3).double().requires_grad_()

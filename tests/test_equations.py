@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import witness
-from catalogue import EVERY_NEURON, NEURON_COUNT, NEURONS
+from catalogue import EVERY_NEURON, NEURON_COUNT, NEURONS, quick_first
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -143,11 +143,7 @@ def test_the_torch_reference_is_the_witness_on_tensors(neuron, dtype):
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
-@pytest.mark.parametrize(
-    "neuron",
-    [*NEURONS, *(pytest.param(each, marks=pytest.mark.slow) for each in FAMILY if each not in NEURONS)],
-    ids=repr,
-)
+@pytest.mark.parametrize("neuron", quick_first(FAMILY, NEURONS[2], NEURONS[9]), ids=repr)
 def test_the_compiled_kernels_are_loops_over_the_witness(neuron, dtype, noise):
     kind = np.float32 if dtype == torch.float32 else np.float64
     x = noise(19, 1, NEURON_COUNT, dtype=dtype).requires_grad_()

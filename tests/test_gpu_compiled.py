@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from catalogue import EVERY_NEURON, NEURONS, SURROGATES
+from catalogue import EVERY_NEURON, NEURONS, SURROGATES, quick_first
 from own_neurons import OWN, Everything, Held
 from test_gpu import forget_kernels, needs_triton
 
@@ -83,8 +83,8 @@ def compiler(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
-@pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("neuron", (pytest.param(NEURONS[2], marks=pytest.mark.slow), NEURONS[9]), ids=repr)
+@pytest.mark.parametrize("capability", quick_first(CAPABILITIES, CAPABILITIES[-1]))
+@pytest.mark.parametrize("neuron", quick_first((NEURONS[2], NEURONS[9]), NEURONS[9]), ids=repr)
 def test_the_forward_kernel_neither_fuses_nor_flushes(neuron, capability, dtype, compiler):
     binary = compiled(forward_kernel(neuron, dtype), dtype, capability)
 
@@ -92,8 +92,8 @@ def test_the_forward_kernel_neither_fuses_nor_flushes(neuron, capability, dtype,
     assert ".ftz" not in binary.asm["ptx"]
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("neuron", (pytest.param(NEURONS[2], marks=pytest.mark.slow), NEURONS[9]), ids=repr)
+@pytest.mark.parametrize("capability", quick_first(CAPABILITIES, CAPABILITIES[-1]))
+@pytest.mark.parametrize("neuron", quick_first((NEURONS[2], NEURONS[9]), NEURONS[9]), ids=repr)
 def test_the_adjoint_neither_fuses_nor_flushes(neuron, capability, compiler):
     binary = compiled(backward_kernel(neuron, torch.float32), torch.float32, capability)
 
@@ -136,7 +136,7 @@ def test_no_surrogate_fuses(surrogate, compiler):
 
 
 @pytest.mark.parametrize("kernel", (forward_kernel, backward_kernel))
-@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("capability", quick_first(CAPABILITIES, CAPABILITIES[-1]))
 def test_a_recurrent_kernel_fuses_in_its_product_only_and_waits_for_every_spike(kernel, capability, compiler):
     block = (gpu.RECURRENT_SAMPLES, 128)
     lanes = 32 * gpu.launch_options(block)["num_warps"]

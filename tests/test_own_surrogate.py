@@ -302,6 +302,7 @@ def test_other_numbers_are_another_shape_but_for_the_slope():
     assert Leaning(left=0.3).shape != Leaning(left=0.4).shape
 
 
+@pytest.mark.slow
 def test_a_pickle_finds_its_shape_in_another_process(tmp_path):
     text = "def Mine(u, *, slope=1.0, width=2.0):\n    return 1 / (width + abs(u))\n"
     (tmp_path / "lab.py").write_text(f"from snn_bp import surrogate\n\n\n@surrogate\n{text}")

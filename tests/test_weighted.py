@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from catalogue import assert_near, assert_same
+from catalogue import assert_near, assert_same, quick_first
 from torch import nn
 
 from snn_bp import LIF, Conv, Network, Pool
@@ -144,7 +144,7 @@ def test_any_number_of_threads_gives_the_same_bits(coin):
         assert torch.equal(one, two) and torch.equal(one, three)
 
 
-@pytest.mark.parametrize("kind", ("max", "average", "sum"))
+@pytest.mark.parametrize("kind", quick_first(("max", "average", "sum"), "max"))
 def test_a_convolutional_network_equals_the_reference(kind, coin):
     model = (Conv(6, 3), Pool(2, kind=kind), LIF(beta=0.9), Conv(5, 3, padding=1), LIF(beta=0.8, reset="zero"))
     network = Network(model, (2, 14, 12)).double()

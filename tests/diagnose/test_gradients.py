@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from catalogue import EVERY_NEURON, NEURONS, SURROGATES
+from catalogue import EVERY_NEURON, NEURONS, SURROGATES, quick_first
 from torch import nn
 
 from snn_bp import (
@@ -299,7 +299,7 @@ class RoundedThenCast(InSinglePrecision):
 
 
 @pytest.mark.parametrize("loss", [InSinglePrecision(), RoundedThenCast()], ids=["single", "cast"])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", quick_first([0, 1, 2], 0))
 def test_a_loss_in_single_precision_is_not_a_wrong_adjoint(loss, seed, noise):
     network = Network((Dense(8), LIF(beta=0.9), Dense(3), LI(beta=0.9)), (6,), seed=seed)
 
