@@ -1,0 +1,143 @@
+"""How Sphinx builds the reference: `sphinx-build -W -b html notebooks/site OUT`.
+
+Pages are MyST, names come from docstrings, and where a page says `<!-- README: Your neuron -->` stands that section of
+README, with its links leading to where they lead there.
+"""
+
+import json
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+import snn_bp
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE = ROOT / "notebooks" / "site"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TAKEN = re.compile(r"^<!-- README: (.+) -->$", re.MULTILINE)
+
+sys.modules["snn_bp.plots"] = snn_bp.plots  # so that its functions have the names by which they are called
+
+project, author = "snn_bp", "the authors of snn_bp"
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+html_theme, html_title, html_static_path, html_css_files = "furo", "snn_bp", ["static"], ["site.css"]
+myst_heading_anchors, myst_enable_extensions = 3, ["colon_fence", "dollarmath"]
+html_show_copyright = False
+autodoc_typehints, autodoc_member_order = "none", "bysource"
+
+
+def section(title: str) -> str:
+    """A section of README, its heading included; the title of all is that of what stands ahead of the first."""
+    found = re.search(rf"^##? {re.escape(title)}\n.*?(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
+    if found is None:
+        raise ValueError(f"README has no section {title!r}.")
+    return found[0].strip()
+
+
+def slug(title: str) -> str:
+    """A heading as links name it."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+def where_slugs_are() -> dict[str, str]:
+    """The page on which each heading of README stands."""
+    return {
+        slug(heading): page.name
+        for page in SITE.glob("*.md")
+        for title in TAKEN.findall(page.read_text(encoding="utf-8"))
+        for heading in re.findall(r"^##+ (.+)$", section(title), re.MULTILINE)
+    }
+
+
+def linked(text: str) -> str:
+    """A section with its links as they are seen from a page here; what no page can show is text alone."""
+    pages = where_slugs_are()
+
+    def seen_from_here(found: re.Match) -> str:
+        image, words, target = found.groups()
+        if target.startswith("http"):
+            return found[0]
+        if target.startswith("#"):
+            page = pages.get(target[1:])
+            return f"[{words}]({page}{target})" if page else words
+        return f"{image}[{words}](../../{target})" if (ROOT / target).is_file() else words
+
+    return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", seen_from_here, text)
+
+
+def take_in(app, page, source):
+    """Put sections of README, and the list of notebooks, where a page asks for them."""
+    source[0] = TAKEN.sub(lambda found: linked(section(found[1])), source[0])
+    source[0] = source[0].replace("<!-- notebooks -->", notebooks())
+
+
+def notebooks() -> str:
+    """The notebooks as a list, each with its heading and its first paragraph."""
+    lines = []
+    for file in sorted(SITE.parent.glob("*.ipynb")):
+        first = next(cell for cell in json.loads(file.read_text("utf-8"))["cells"] if cell["cell_type"] == "markdown")
+        heading, text = "".join(first["source"]).split("\n\n")[:2]
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+        lines.append(f"## {heading.lstrip('# ')}\n\n{text.strip()}\n\n[{file.name}](../{file.name})\n")
+    return "\n".join(lines)
+
+
+def as_rest(app, what, name, obj, options, lines):
+    """Turn a docstring as it is written here into what Sphinx reads: blocks, lists, tables, links to names."""
+    made = []
+    for paragraph in re.split(r"\n{2,}", "\n".join(lines).strip("\n")):
+        if paragraph.startswith((">>>", "    ", "step\n")):  # an example; a formula; the equation of a neuron
+            language = "pycon" if paragraph.startswith(">>>") else "text"
+            made.append(f".. code-block:: {language}\n\n{textwrap.indent(textwrap.dedent(paragraph), '    ')}")
+        elif paragraph.startswith(("Parameters:\n", "Fields:\n")):
+            made.append(entries(paragraph))
+        elif paragraph.startswith("|"):
+            made.append(table(paragraph))
+        else:
+            made.append(in_words(paragraph))
+    lines[:] = [*"\n\n".join(made).splitlines(), ""]
+
+
+def entries(text: str) -> str:
+    """A list of parameters, `lr (2e-3): learning rate`, with their names in bold."""
+    title, *rows = re.split(r"\n    (?=\S)", text)
+    made = [f":{title}", ""]
+    for row in rows:
+        head, _, rest = row.partition(":")
+        head = re.sub(r"(\w+)(?=,| \(|$)(?![^(]*\))", r"**\1**", head)
+        made.append(f"    * {head}: {in_words(' '.join(rest.split()))}")
+    return "\n".join(made)
+
+
+def table(text: str) -> str:
+    """A table of MyST as one of reStructuredText."""
+    rows = [[in_words(cell.strip()) for cell in row.strip("|").split("|")] for row in text.splitlines()]
+    cells = ["\n      - ".join(row) for row in (rows[0], *rows[2:])]
+    return "\n".join([".. list-table::", "    :header-rows: 1", "", *(f"    * - {row}" for row in cells)])
+
+
+def in_words(text: str) -> str:
+    """Prose: names of the package in backticks become links, all else in them code; no other character is markup."""
+    made = ""
+    for part in re.split(r"(`[^`]+`)", text):
+        if not part.startswith("`"):
+            behind = "\\ " if made and re.match(r"\w", part) else ""  # a mark ends at a space alone
+            made += behind + re.sub(r"[*|\\]|_(?!\w)", r"\\\g<0>", part)
+        elif part[1:-1] in snn_bp.__all__:
+            made += f":py:obj:`{part[1:-1]} <snn_bp.{part[1:-1]}>`"
+        else:
+            made += f"`{part}`"
+    return made
+
+
+def short(app, what, name, obj, options, signature, returned):
+    """A signature whose default `Train(...)` is not written out: its own entry is near."""
+    return signature and signature.replace(repr(snn_bp.Train()), "Train()"), returned
+
+
+def setup(app):
+    """What Sphinx calls."""
+    app.connect("source-read", take_in)
+    app.connect("autodoc-process-docstring", as_rest)
+    app.connect("autodoc-process-signature", short)
