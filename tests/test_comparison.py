@@ -27,7 +27,8 @@ from snn_bp import (
     Spiking,
 )
 from snn_bp.files import write_json, write_object
-from snn_bp.reports.comparison import compare, settings, written
+from snn_bp.model.names import written
+from snn_bp.reports.comparison import compare, settings
 from snn_bp.runs.experiment import parse
 
 

@@ -2,19 +2,52 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import runs
 import torch
 from IPython.core.formatters import DisplayFormatter
 
-from snn_bp import LI, LIF, Conv, Dense, Flatten, Network, OnChip, SnnError, plots, trace, use_backend
+import snn_bp
+from snn_bp import (
+    LI,
+    LIF,
+    Conv,
+    Data,
+    Dataset,
+    Dense,
+    Experiment,
+    Flatten,
+    Module,
+    Network,
+    OnChip,
+    Residual,
+    Run,
+    Search,
+    SnnError,
+    Targets,
+    Tau,
+    compare,
+    evaluate,
+    plots,
+    trace,
+    use_backend,
+)
+from snn_bp.instruments import Finding, Report
+from snn_bp.instruments.gradients import GradientReport, KernelCheck, LayerCheck
+from snn_bp.instruments.similarity import Similarity
 from snn_bp.model.activity import spikes_in
 from snn_bp.reports.plots.face import Movie
 from snn_bp.reports.plots.pictures import Scene
 from snn_bp.reports.plots.steps import steps_of
 from snn_bp.runs.evaluation import Evaluation
+from snn_bp.runs.experiment import parse
+from snn_bp.runs.prediction import Predictions
+from snn_bp.searches.record import Row
+from snn_bp.verification.result import Verification
 
 few_digits, finished = runs.few_digits, runs.finished
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -197,3 +230,113 @@ def test_steps_on_a_chip_are_those_of_its_integers():
     moving = json.loads(Html(plots.steps(network, x)._repr_html_()).tags[0][1]["data-steps"])
 
     assert moving["spikes"][-1][-1] == f"; in this step: {network.eval()(x)[-1].sum():.0f}"
+
+
+# Values as a cell's last line
+
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def values(finished, tmp_path_factory):
+    """What the public functions give, large where it can be."""
+    with runs.loading(runs.few):
+        dataset, network = finished.dataset(), finished.network()
+        deep = (*(Dense(9), LIF(beta=0.9)) * 40, Residual(Dense(9), LIF(beta=0.9)))
+        x, targets = finished.batch("validation")
+        traced = trace(Network(deep, (9,)), torch.ones(3, 2, 9), torch.tensor([0, 1]))
+        many = Predictions(
+            tuple(f"{n}{EVIL}" for n in range(99)), Targets("class", ("a", EVIL)), torch.ones(99, 2), (3,) * 99
+        )
+        finding = Finding("silent", EVIL, "rate", 0.0, 0.1, "word " * 40, ("train.lr=1e-3",))
+        layers = {f"model.{n} LIF(beta=0.9)": 1.0 * n for n in range(99)}
+        wrong = np.eye(200, dtype=int).tolist()
+        evaluation = Evaluation("test", 9, 0.5, "accuracy", {"accuracy": 1.0}, layers, layers, 9, 1.0, 0.7, 1.0, wrong)
+        same = Similarity(1.0, 1.0)
+        layer = LayerCheck("model.0 Dense(9)", same, same)
+        alone = Run(shutil.copytree(finished.path, tmp_path_factory.mktemp("looks") / "not finished"))
+        (alone.path / "results.json").unlink()
+        return {
+            "run": finished,
+            "run that is not finished": alone,
+            "experiment": finished.experiment,
+            "deep experiment": Experiment(Data("digits"), deep),
+            "evaluation": evaluate(finished, "validation"),
+            "large evaluation": evaluation,
+            "trace": trace(network, x[:, :4], targets[:4]),
+            "deep trace": traced,
+            "layer of a trace": traced.layers[0],
+            "network": network,
+            "deep network": Network(deep, (9,)),
+            "chip": OnChip(Network((Dense(3), LIF(beta=0.9, reset="zero")), (2,))),
+            "comparison": compare([finished, alone]),
+            "data set": dataset,
+            "data set in memory": Dataset.of(
+                train=(np.ones((9, 2, 3)), np.arange(9) % 3), targets=Targets("class", (EVIL, "b", "c")), step_ms=2
+            ),
+            "predictions": many,
+            "doctor": Report(EVIL, (finding,) * 30),
+            "gradients": GradientReport((KernelCheck("float64", 0, 0, {"a": 1e-15}, 0.0),), (), (layer,) * 99, ()),
+            "search": Search(
+                finished.experiment,
+                "es",
+                "loss",
+                10,
+                5,
+                network.state_dict(),
+                (Row(1, 10, *(1.0,) * 9),),
+                0,
+                (9,),
+                evaluation,
+                None,
+            ),
+            "export": Verification(EVIL, "test", 9, {"float": 1.0}, None, 9, spikes=layers, operations=layers),
+        }
+
+
+VALUES = ("run", "run that is not finished", "experiment", "deep experiment", "evaluation", "large evaluation", "trace",
+          "deep trace", "layer of a trace", "network", "deep network", "chip", "comparison", "data set",
+          "data set in memory", "predictions", "doctor", "gradients", "search", "export")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_value_is_a_screen_of_text_without_an_address(values, name):
+    lines = repr(values[name]).splitlines()
+
+    assert 0 < len(lines) <= 24 and max(map(len, lines)) <= 100
+    assert " at 0x" not in repr(values[name]) and "tensor(" not in repr(values[name])
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_its_table_is_short_and_takes_no_name_for_markup(values, name):
+    if (shown := getattr(values[name], "_repr_html_", None)) is None:
+        pytest.skip("its text says it all")
+
+    html = Html(shown())
+
+    assert len(shown()) < 20_000 and [tag for tag, _ in html.tags].count("tr") <= 25
+    assert not any(tag == "img" for tag, _ in html.tags)
+    assert html.text and " at 0x" not in shown()
+
+
+def test_every_value_is_looked_at(values):
+    assert tuple(values) == VALUES
+
+
+def test_an_experiment_is_written_as_one_would_write_it():
+    experiment = runs.tiny(seed=3)
+    module = Module(torch.nn.GroupNorm, 4, num_channels=12)
+    own = Experiment(Data("digits", root="a folder/of mine"), (Flatten(), Dense(12), module, LIF(beta=Tau(20))))
+
+    names = {"GroupNorm": torch.nn.GroupNorm, **{name: getattr(snn_bp, name) for name in snn_bp.__all__}}
+    for value in (experiment, own):
+        assert eval(repr(value), names) == value
+    assert parse(repr(experiment), at="") == experiment
+
+
+def test_a_run_says_its_result_or_how_far_it_came(values, finished):
+    accuracy = finished.results()["test"]["accuracy"]
+
+    assert f"test accuracy {accuracy:.4f}" in repr(finished)
+    assert "not finished, epoch 2 of 2" in repr(values["run that is not finished"])

@@ -42,8 +42,8 @@ from snn_bp.model.metrics import metric_for, value_of
 from snn_bp.model.targets import KINDS, PER_STEP, UNLABELLED, Targets
 from snn_bp.runs.answers import Answers
 from snn_bp.runs.interval import mcnemar, ratio_interval
+from snn_bp.runs.records import results_line
 from snn_bp.trainer.loop import is_best
-from snn_bp.trainer.progress import results_line
 
 TIME, CHANNELS, NAMES = 9, 5, ("a", "b", "c")
 LOSSES = {

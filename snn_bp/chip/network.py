@@ -12,6 +12,7 @@ from snn_bp.errors.calls import checked_call
 from snn_bp.model.blocks import Path, parts_of
 from snn_bp.model.masks import check_mask, mean_of
 from snn_bp.model.network import Activity, Network, NetworkState, Visited, check_network
+from snn_bp.model.overview import overview, overview_html
 from snn_bp.model.plan import apply_stateless
 from snn_bp.neurons import State
 
@@ -43,6 +44,8 @@ class OnChip(nn.Module):
         self.freeze_norm = False
         chip_blocks(self)  # refuses what the chip cannot hold
         self.train(network.training)
+
+    __repr__, _repr_html_ = overview, overview_html  # type: ignore[assignment] - the first has another name
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The output of every step, from rest."""

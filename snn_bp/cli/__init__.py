@@ -94,9 +94,9 @@ def resume(run: Folder, restart: Restart = False, trust_code: Trust = False) -> 
     It ends as it would have without the stop. A search goes on in the same way.
     """
     from snn_bp.runs.folder import Run
+    from snn_bp.runs.records import results_line
     from snn_bp.searches import resume_search
     from snn_bp.trainer.loop import resume as resume_run
-    from snn_bp.trainer.progress import results_line
 
     opened = Run(run, trust_code=trust_code)
     finished = None if restart else opened.results()

@@ -26,8 +26,10 @@ from snn_bp.errors import SnnError, check_choice, shown
 from snn_bp.errors.calls import checked_call
 from snn_bp.model.targets import Targets
 from snn_bp.runtime.capacity import check_room
+from snn_bp.runtime.screen import html_table, on_screen
 
 CachedPart = CachedEvents | CachedFrames
+NAMED = 10  # classes in a line
 _SHUFFLE, _SHIFT, _TURN = 0, 1, 3  # streams of random numbers drawn from one seed, as `TRANSFORM` is
 
 
@@ -114,6 +116,23 @@ class Dataset:
                     "Experiment(dataset.data, ...)."
                 )
         return replace(self, data=data)
+
+    def __str__(self) -> str:
+        return "\n".join([self._summary(), *(f"  {name:12}{count:>8}" for name, count in self._rows()), *self.notes])
+
+    def __repr__(self) -> str:
+        return on_screen(str(self))
+
+    def _repr_html_(self) -> str:
+        return html_table(self._summary(), ("split", "recordings"), self._rows(), notes=self.notes)
+
+    def _summary(self) -> str:
+        width = "" if self.data.step_ms is None else f" of {self.data.step_ms:g} ms"
+        named = ", ".join(self.class_names[:NAMED]) + ", ..." * (self.classes > NAMED)
+        return f"{self.data.name}: {self.steps} steps{width}, each {list(self.shape)}; {self.targets.kind}: {named}"
+
+    def _rows(self) -> list[tuple[str, str]]:
+        return [(split, f"{len(ids):,}") for split, ids in self.ids.items()]
 
     @property
     def classes(self) -> int:

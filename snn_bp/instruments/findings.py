@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
+from snn_bp.runtime.screen import html_table, on_screen
+
 Kind: TypeAlias = Literal[
     "not finite", "silent", "saturated", "dead window", "vanishing error", "exploding error", "vanishing over time",
     "exploding over time", "decay at its bound", "update too small", "update too large", "frozen layer", "leaked state",
@@ -54,6 +56,17 @@ class Report:
         if self.ok:
             return f"{self.subject}: nothing is wrong"
         return "\n".join([f"{self.subject}: {len(self.findings)} findings", *(f"  {each}" for each in self.findings)])
+
+    def __repr__(self) -> str:
+        return on_screen(str(self))
+
+    def _repr_html_(self) -> str:
+        said = f"{self.subject}: {f'{len(self.findings)} findings' if self.findings else 'nothing is wrong'}"
+        rows = [
+            (each.where, each.kind, f"{each.value:.3g} (limit {each.limit:g})", each.advice, shlex.join(each.changes))
+            for each in self.findings
+        ]
+        return html_table(said, ("where", "finding", "measured", "advice", "change"), rows, left=5)
 
 
 def only_new(findings: Sequence[Finding], already_reported: set[tuple[str, str]]) -> list[Finding]:

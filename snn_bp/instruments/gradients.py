@@ -26,6 +26,7 @@ from snn_bp.model.losses import CountCrossEntropy, Loss, loss_of, smooth_loss
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.model.targets import pieces_of
 from snn_bp.neurons import Neuron, is_spiking
+from snn_bp.runtime.screen import on_screen
 
 ROUNDING = {"float32": 1e-5, "float64": 1e-13}  # over the largest potential: how far a sum in another order may lie
 SMOOTH_LIMIT = 1e-6  # how far finite differences may be off; issue 5
@@ -146,6 +147,9 @@ class GradientReport:
             lines.append(f"  every {row.steps:3} steps{'':15}{row.same_loss!s:>18}{row.as_trained or '-'!s:>20}")
         end = "all right" if self.conclusive else "nothing wrong in what is conclusive"
         return "\n".join([*lines, *(f"wrong: {problem}" for problem in self.problems), *([end] * self.ok)])
+
+    def __repr__(self) -> str:
+        return on_screen(str(self))
 
 
 @checked_call

@@ -19,7 +19,10 @@ from snn_bp.model.layers import Layer
 from snn_bp.model.losses import CountCrossEntropy, Loss, loss_of
 from snn_bp.model.network import Network, NetworkState
 from snn_bp.neurons import Neuron, is_spiking, range_of
+from snn_bp.runtime.screen import html_table, on_screen
 from snn_bp.surrogates import Surrogate
+
+COLUMNS = ("layer", "rate", "silent", "window", "|dL/dv|", "gain")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +45,10 @@ class LayerTrace:
     path: Path  # the layer's in the network, its value's in the model
     normed: bool  # whether a batch norm stands between its weights and the neurons
     recurrent: bool  # whether its neurons get each other's spikes
+
+    def __repr__(self) -> str:
+        rate = "" if self.rates is None else f", {float(self.rates.mean()):.3g} spikes per neuron and step"
+        return on_screen(f"LayerTrace({self.name!r}: {list(self.error.shape)}{rate}, |dL/dv| {self.error.norm():.2e})")
 
     @property
     def rates(self) -> Tensor | None:
@@ -129,16 +136,26 @@ class Trace:
         return {"loss": self.loss, "layers": rows, "gains": self.gains, "gradients": self.gradients}
 
     def __str__(self) -> str:
-        lines = [
-            f"loss {self.loss:.4g}",
-            f"{'layer':20}{'rate':>8}{'silent':>8}{'window':>8}{'|dL/dv|':>10}{'gain':>9}",
+        longest = max(20, *(len(layer.name) for layer in self.layers))
+        rows = [
+            f"{name:{longest}}{rate:>8}{silent:>8}{window:>8}{size:>10}{gain:>9}"
+            for name, rate, silent, window, size, gain in (COLUMNS, *self._rows())
         ]
-        sizes = self.errors.norm(dim=1).tolist()
+        return "\n".join([f"loss {self.loss:.4g}", *rows])
+
+    def __repr__(self) -> str:
+        return on_screen(str(self))
+
+    def _repr_html_(self) -> str:
+        return html_table(f"One backward pass, loss {self.loss:.4g}", COLUMNS, self._rows())
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows, sizes = [], self.errors.norm(dim=1).tolist()
         for layer, size, gain in zip(self.layers, sizes, [*self.gains, None], strict=True):
             rate = "-" if layer.rates is None else f"{float(layer.rates.mean()):.3f}"
             grown = "-" if gain is None else f"{gain:.3g}"
-            lines.append(f"{layer.name:20}{rate:>8}{layer.silent:8.0%}{layer.window:8.0%}{size:10.2e}{grown:>9}")
-        return "\n".join(lines)
+            rows.append((layer.name, rate, f"{layer.silent:.0%}", f"{layer.window:.0%}", f"{size:.2e}", grown))
+        return rows
 
 
 @checked_call

@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import MISSING, fields, is_dataclass
+from types import FunctionType
 from typing import Any
 
 from snn_bp.errors import SnnError, shown
+from snn_bp.surrogates import Surrogate
 
 LONGEST = 3  # values of a tuple that are all shown
 
@@ -57,3 +59,25 @@ def in_short(value: Any) -> str:
             by_name = by_name or field.kw_only is True
             written.append(f"{field.name}={in_short(content)}" if by_name else in_short(content))
     return f"{type(value).__name__}({', '.join(written)})"
+
+
+def written(value: Any) -> str:
+    """A value as one would write it, fields at their default left out."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(written, value))}{',' * (len(value) == 1)})"
+    if isinstance(value, type | FunctionType):
+        return value.__name__
+    if not is_dataclass(value) or isinstance(value, Surrogate):
+        return in_short(value) if type(value).__repr__ is object.__repr__ else repr(value)
+    parts, by_name = [], not any(field.metadata.get("spread") for field in fields(value))
+    for field in fields(value):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        part = getattr(value, field.name)
+        if field.metadata.get("spread"):
+            parts += map(written, part)
+            by_name = True
+        elif field.metadata.get("named"):
+            parts += [f"{name}={written(each)}" for name, each in part]
+        elif field.init and (default is MISSING or part != default):
+            parts.append(f"{field.name}={written(part)}" if by_name else written(part))
+    return f"{type(value).__name__}({', '.join(parts)})"

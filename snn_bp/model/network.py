@@ -23,6 +23,7 @@ from snn_bp.model.layers import Layer, Shape
 from snn_bp.model.masks import check_mask, mean_of
 from snn_bp.model.modules import Neurons
 from snn_bp.model.names import name_of
+from snn_bp.model.overview import overview, overview_html
 from snn_bp.model.plan import Input, apply_stateless, in_words, plan, reads_bytes
 from snn_bp.neurons import Neuron, State
 from snn_bp.runtime.gpu import convolve_exactly
@@ -115,6 +116,8 @@ class Network(nn.Module):
             layers, self.shapes = build_row(self.model, self.input_shape, self.surrogate)
         self.layers = nn.ModuleList(layers)
         self.output_shape = self.shapes[-1]
+
+    __repr__, _repr_html_ = overview, overview_html  # type: ignore[assignment] - the first has another name
 
     @property
     def floats(self) -> "Network":

@@ -4,19 +4,20 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from snn_bp.errors import SnnError
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import is_there, write_csv, write_json
+from snn_bp.model.names import written
 from snn_bp.reports.paired import Pair, pair_of
 from snn_bp.runs.experiment import Experiment, content_of
 from snn_bp.runs.folder import Run
 from snn_bp.runs.own_code import Code
 from snn_bp.runs.records import figure_of
-from snn_bp.surrogates import Surrogate
+from snn_bp.runtime.screen import html_table, on_screen
 
 TITLES = {
     "train_seconds": "seconds of training",
@@ -126,6 +127,25 @@ class Comparison:
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        return on_screen(str(self))
+
+    def _repr_html_(self) -> str:
+        measured = [name for name in self.measures if any(name in group.figures for group in self.groups)]
+        settings = list(self.groups[0].settings) if self.groups else []
+        rows = [
+            (*map(str, (number, len(group.paths))), *(str(group.figures.get(name, "-")) for name in measured),
+             *(group.settings[key] for key in settings))
+            for number, group in enumerate(self.groups, 1)
+        ]  # fmt: skip
+        notes = [str(self.pair)] if isinstance(self.pair, Pair) else []
+        notes += [f"{path}: {state}" for path, state in self.unfinished.items()] + [
+            f"note: {each}" for each in self.notes
+        ]
+        return html_table(
+            "Mean ± deviation over runs", ("group", "runs", *map(_title, measured), *settings), rows, notes=notes
+        )
+
 
 @checked_call
 def compare(runs: Sequence[Run | Path | str]) -> Comparison:
@@ -200,23 +220,6 @@ def settings(experiment: Experiment) -> dict[str, str]:
     code = Code.of(experiment)
     found |= {f"code.{name}": digest[:8] for name, digest in (code.hashes if code else {}).items()}
     return {**found, "seed": str(experiment.seed)}
-
-
-def written(value: Any) -> str:
-    """A value as one would write it, fields at their default left out."""
-    if isinstance(value, tuple):
-        return f"({', '.join(map(written, value))}{',' * (len(value) == 1)})"
-    if not is_dataclass(value) or isinstance(value, type | Surrogate):
-        return repr(value)
-    shown = []
-    for field in fields(value):
-        default = field.default if field.default_factory is MISSING else field.default_factory()
-        part = getattr(value, field.name)
-        if field.metadata.get("spread"):
-            shown += map(written, part)
-        elif field.init and (default is MISSING or part != default):
-            shown.append(f"{field.name}={written(part)}")
-    return f"{type(value).__name__}({', '.join(shown)})"
 
 
 def state_of(run: Run) -> str:

@@ -11,9 +11,9 @@ from snn_bp.errors import SnnError
 from snn_bp.files import is_there, read_object
 from snn_bp.instruments.doctor import diagnose
 from snn_bp.instruments.learning import largest_updates
-from snn_bp.model.names import path_of
+from snn_bp.model.names import path_of, written
 from snn_bp.neurons import Neuron
-from snn_bp.reports.comparison import settings, written
+from snn_bp.reports.comparison import settings
 from snn_bp.reports.page import Fact, Formula, Image, Section, Table
 from snn_bp.reports.plots.filters import weight_histogram
 from snn_bp.reports.plots.pictures import (

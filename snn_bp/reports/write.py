@@ -9,7 +9,7 @@ from snn_bp.errors.calls import checked_call
 from snn_bp.files import replace_file
 from snn_bp.reports.comparison import state_of
 from snn_bp.runs.folder import Run
-from snn_bp.trainer.progress import results_line
+from snn_bp.runs.records import results_line
 
 if TYPE_CHECKING:
     from snn_bp.reports.page import Section

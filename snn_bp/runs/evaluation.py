@@ -14,6 +14,7 @@ from snn_bp.errors.calls import checked_call
 from snn_bp.model.activity import Activity, slopes_and_height, spikes_in, threshold_distances
 from snn_bp.model.losses import Loss, amount_of, loss_of, scores_of
 from snn_bp.model.metrics import Meter, StepAccuracy, counted, joined, metrics_for, usual_metric
+from snn_bp.model.names import path_of
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.model.operations import fan_out, why_uncounted
 from snn_bp.model.operations import operations as operations_of
@@ -22,6 +23,8 @@ from snn_bp.neurons import is_binary, is_spiking
 from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
 from snn_bp.runs.interval import ratio_interval, wilson_interval
+from snn_bp.runs.records import figure_in_words
+from snn_bp.runtime.screen import html_table, on_screen
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,32 @@ class Evaluation:
     def value(self) -> float:
         """The figure of the metric in force."""
         return self.metrics[self.metric]
+
+    def __str__(self) -> str:
+        lines = [self._figures()]
+        for name, *counts in self._rows():
+            parts = zip(counts, ("spikes", "synaptic operations"), strict=True)
+            lines.append(
+                f"  {name}: {', '.join(f'{count} {what}' for count, what in parts if count)} for each inference"
+            )
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return on_screen(str(self))
+
+    def _repr_html_(self) -> str:
+        return html_table(self._figures(), ("for each inference", "spikes", "synaptic operations"), self._rows())
+
+    def _figures(self) -> str:
+        return f"{self.split} {figure_in_words(self.record())}, loss {self.loss:.4f}"
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        operations = {name: f"{count:,.0f}" for name, count in self.operations.items()}
+        operations |= dict.fromkeys(self.not_counted, "unknown")
+        spikes = {name: f"{count:,.1f}" for name, count in self.spikes.items()}
+        return [
+            (name, spikes.get(name, ""), operations.get(name, "")) for name in sorted(spikes | operations, key=path_of)
+        ]
 
     def record(self) -> dict[str, Any]:
         """The figures as JSON holds them; those that there are none of are left out."""

@@ -25,10 +25,12 @@ from snn_bp.model import losses
 from snn_bp.model.layers import Layer, with_step
 from snn_bp.model.losses import Loss
 from snn_bp.model.metrics import Metric
+from snn_bp.model.names import written
 from snn_bp.model.network import Network
 from snn_bp.model.targets import Targets
 from snn_bp.runs.own_code import Code, Loaded, is_own_dataclass, name_of_kind
 from snn_bp.runs.training_options import Patience, Start, Train
+from snn_bp.runtime.screen import filled, html_table, on_screen
 
 Seed = Annotated[int, Within(0, 2**64 - 1)]  # what torch and NumPy both take
 if TYPE_CHECKING:  # which cannot say "or a dataclass of the user's"
@@ -36,6 +38,7 @@ if TYPE_CHECKING:  # which cannot say "or a dataclass of the user's"
 else:
     AnyLayer = Layer
 OwnLayer = OrOwn((("build",), ("branches", "combine")))
+LAYERS = 15  # more of them do not get a line each
 DEEPEST = 50  # levels of JSON; an experiment has a dozen, its transforms more
 
 
@@ -65,6 +68,19 @@ class Experiment:
                 f"Experiment(model={shown(self.model)}): it should be a tuple of layers, as (Dense(10), LIF(beta=0.9))."
             )
         check_fields(self)
+
+    def __repr__(self) -> str:
+        """The value as one would write it, a layer a line, or several where they are many."""
+        layers = [f"{written(layer)}," for layer in self.model]
+        if len(layers) > LAYERS:
+            layers = filled(layers, indent=8)
+        parts = [f"{written(self.data)},", "(", *(f"    {line}" for line in layers), "),", f"{written(self.train)},"]
+        return on_screen("\n".join(["Experiment(", *(f"    {part}" for part in parts), f"    seed={self.seed},", ")"]))
+
+    def _repr_html_(self) -> str:
+        rows = [(f"model.{index}", written(layer)) for index, layer in enumerate(self.model)]
+        rows = [("data", written(self.data)), *rows, ("train", written(self.train)), ("seed", str(self.seed))]
+        return html_table("Experiment", ("setting", "value"), rows, left=2)
 
     def model_at_step(self) -> tuple[Layer, ...]:
         """The model with time constants turned into decays of the bin width of the data."""

@@ -43,6 +43,7 @@ from snn_bp.model.network import Network
 from snn_bp.runs.answers import FOLDER as PREDICTIONS
 from snn_bp.runs.checkpoint import Checkpoint, checkpoint_bytes, read_checkpoint
 from snn_bp.runs.experiment import Experiment, content_of
+from snn_bp.runs.overview import overview, overview_html
 from snn_bp.runs.own_code import FOLDER, is_copied
 from snn_bp.runs.paths import CHECKPOINTS, run_at
 from snn_bp.runs.provenance import note_resumed, provenance, version
@@ -77,8 +78,7 @@ class Run:
         self._columns: Sequence[str] = ()  # in metrics.csv
         self._dataset: Dataset | None = None
 
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
+    __repr__, _repr_html_ = overview, overview_html  # type: ignore[assignment] - the first has another name
 
     @classmethod
     def create(cls, experiment: Experiment, path: Path | str, *, command: str, changes: Sequence[str]) -> "Run":

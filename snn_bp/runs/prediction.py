@@ -1,6 +1,6 @@
 """What a trained network says of recordings that nobody labelled: classes with scores."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from snn_bp.model.metrics import usual_metric
 from snn_bp.model.targets import Targets
 from snn_bp.runs.folder import Run
 from snn_bp.runs.records import description_of
+from snn_bp.runtime.screen import html_table, on_screen
 
 _SCORES_SHOWN = 5  # scores in a line
 
@@ -85,17 +86,30 @@ class Predictions:
 
     def __str__(self) -> str:
         width = max(map(len, self.names), default=0)
-        lines = []
+        return "\n".join(
+            f"{name:{width}}  {said}" + f"  ({scores})" * bool(scores) for name, said, scores in self._rows()
+        )
+
+    def __repr__(self) -> str:
+        return on_screen(str(self))
+
+    def _repr_html_(self) -> str:
+        caption = f"Predictions of {len(self)} recordings"
+        return html_table(caption, ("recording", "prediction", "scores"), list(self._rows()), left=3)
+
+    def _rows(self) -> Iterator[tuple[str, str, str]]:
+        """Recording, answer, and of classes and labels the highest scores."""
         for name, answer, scores in zip(self.names, self.answers, self.scores, strict=True):
             told = (
                 answer if isinstance(answer, str) else ", ".join(str(one) for one in answer[:_SCORES_SHOWN]) or "none"
             )
             told += ", ..." * (not isinstance(answer, str) and len(answer) > _SCORES_SHOWN)
-            if self.targets.kind in ("class", "labels"):
-                best = scores.argsort(descending=True)[:_SCORES_SHOWN].tolist()
-                told += "  (" + ", ".join(f"{self.targets.names[n]} {float(scores[n]):.4g}" for n in best) + ")"
-            lines.append(f"{name:{width}}  {told}")
-        return "\n".join(lines)
+            best = (
+                scores.argsort(descending=True)[:_SCORES_SHOWN].tolist()
+                if self.targets.kind in ("class", "labels")
+                else ()
+            )
+            yield name, told, ", ".join(f"{self.targets.names[n]} {float(scores[n]):.4g}" for n in best)
 
 
 @checked_call

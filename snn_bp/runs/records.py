@@ -99,6 +99,21 @@ def figure_in_words(evaluation: Mapping[str, Any]) -> str:
     return f"{name.replace('_', ' ')} {digits(value)} ({figure_note(evaluation)})"
 
 
+def results_line(results: Mapping[str, Any]) -> str:
+    """The results of a finished run in one line."""
+    test, epochs = results.get("test"), results["epochs"]
+    ended = f" ({results['ended']})" if results.get("ended") else ""
+    if test is None:
+        name = figure_of(results.get("validation") or {"accuracy": 0.0})[0].replace("_", " ")
+        if results.get("untouched"):
+            validation = results.get("validation")
+            seen = f", validation {figure_in_words(validation)}" if validation else ""
+            left = "the test split was left alone, `snn-bp evaluate` looks at it"
+            return f"finished after {epochs} epochs{ended}{seen}; {left}"
+        return f"finished after {epochs} epochs{ended}; there is no test split, so no test {name}"
+    return f"test {figure_in_words(test)} at epoch {results['best_epoch']} of {epochs}{ended}"
+
+
 def figure_note(evaluation: Mapping[str, Any]) -> str:
     """What says how far the figure can be trusted: counts and their interval, other metrics."""
     (name, _), samples = figure_of(evaluation), evaluation["samples"]

@@ -11,6 +11,8 @@ from snn_bp.model.network import Network
 from snn_bp.runs.evaluation import Evaluation
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runs.folder import Run
+from snn_bp.runs.records import figure_in_words
+from snn_bp.runtime.screen import on_screen
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,18 @@ class Search:
     input_shape: tuple[int, ...]
     validation: Evaluation | None
     test: Evaluation | None
+
+    def __str__(self) -> str:
+        best = self.curve[self.best]
+        lines = [
+            f"search by {self.method} for {self.objective}: {best.value:.4g} at generation {best.generation} of "
+            f"{self.curve[-1].generation}, {best.sample_evaluations:,} of {self.budget:,} sample evaluations"
+        ]
+        found = [found for found in (self.validation, self.test) if found is not None]
+        return "\n".join([*lines, *(f"  {each.split} {figure_in_words(each.record())}" for each in found)])
+
+    def __repr__(self) -> str:
+        return on_screen(str(self))
 
     def network(self) -> Network:
         """The network with the best weights, in evaluation mode."""

@@ -25,6 +25,7 @@ from snn_bp.runs.evaluation import evaluate_and_keep, evaluate_network, layer_ac
 from snn_bp.runs.experiment import Experiment, content_of
 from snn_bp.runs.folder import Run
 from snn_bp.runs.provenance import peak_memory_mb
+from snn_bp.runs.records import results_line
 from snn_bp.runtime.signals import Stopped as Stopped
 from snn_bp.runtime.signals import noted_signals
 from snn_bp.trainer.course import Course
@@ -32,7 +33,7 @@ from snn_bp.trainer.feasibility import check_trainable
 from snn_bp.trainer.optimizer import Step, explain_nonfinite, freeze_norm, joined, sharpen_delays, train_step
 from snn_bp.trainer.optimizer import learning_rate as learning_rate
 from snn_bp.trainer.optimizer import make_optimizer as make_optimizer
-from snn_bp.trainer.progress import Progress, Tally, layer_updates, results_line
+from snn_bp.trainer.progress import Progress, Tally, layer_updates
 from snn_bp.trainer.saving import newest_checkpoint, repair_best
 from snn_bp.trainer.weights import start_from
 
@@ -101,8 +102,8 @@ def resume(
 
     A run that was trained and has no checkpoint to go on from is refused.
 
-    >>> resume("runs/a", quiet=True)  # the run of `train`
-    Run('runs/a')
+    >>> resume("runs/a", quiet=True).path.name  # the run of `train`
+    'a'
     """
     return _to_the_end(_resumed(Run(out), quiet=quiet, save_seconds=save_seconds, restart=restart, dataset=dataset))
 
@@ -161,8 +162,8 @@ def finish(run: Run, why: str = "", *, quiet: bool = False) -> Run:
     `run` is the folder's, as `event.run` in a loop of `training`; one that has results already is given as it is.
     `quiet` leaves out all printing.
 
-    >>> finish(run, why="no hope")  # the run of `train`
-    Run('runs/a')
+    >>> finish(run, why="no hope").path.name  # the run of `train`
+    'a'
     """
     check_kind("finish: the run", run, Run, "As in finish(event.run), or finish(Run('runs/a')).")
     if run.results() is not None:

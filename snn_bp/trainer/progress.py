@@ -16,7 +16,6 @@ from snn_bp.model.metrics import columns_of, value_of_parts
 from snn_bp.model.network import Network
 from snn_bp.model.targets import Targets
 from snn_bp.runs.folder import Run
-from snn_bp.runs.records import figure_in_words, figure_of
 from snn_bp.trainer.optimizer import Step
 
 
@@ -153,21 +152,6 @@ def layer_updates(network: Network, before: list[Tensor]) -> list[dict[str, Any]
             ratio = math.sqrt(update / size)
             rows.append({"layer": network.name(part.path), "grad": math.sqrt(grad), "update_over_weight": ratio})
     return rows
-
-
-def results_line(results: dict[str, Any]) -> str:
-    """The results of a finished run in one line."""
-    test, epochs = results.get("test"), results["epochs"]
-    ended = f" ({results['ended']})" if results.get("ended") else ""
-    if test is None:
-        name = figure_of(results.get("validation") or {"accuracy": 0.0})[0].replace("_", " ")
-        if results.get("untouched"):
-            validation = results.get("validation")
-            seen = f", validation {figure_in_words(validation)}" if validation else ""
-            left = "the test split was left alone, `snn-bp evaluate` looks at it"
-            return f"finished after {epochs} epochs{ended}{seen}; {left}"
-        return f"finished after {epochs} epochs{ended}; there is no test split, so no test {name}"
-    return f"test {figure_in_words(test)} at epoch {results['best_epoch']} of {epochs}{ended}"
 
 
 def _three(value: float) -> str:

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from snn_bp.runtime.screen import on_screen
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -56,6 +58,9 @@ class Verification:
         found = f"all {self.compared:,} outputs of neurons are equal{row}"
         lines += [f"  {found if self.holds else f'DIFFERENT: {self.difference}'}", f"  {self.note}"]
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return on_screen(str(self))
 
 
 def first_difference(mine: np.ndarray, theirs: np.ndarray, *, layer: str, first: int = 0) -> str | None:
