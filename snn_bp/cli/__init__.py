@@ -13,15 +13,19 @@ import typer
 
 from snn_bp.cli.program import (
     AsJson,
+    Budget,
     Changes,
     Checkpoint,
+    Count,
     DryRun,
     Exported,
     File,
     Folder,
+    Lava,
     Method,
     Objective,
     Out,
+    Population,
     Recordings,
     Restart,
     Runs,
@@ -30,13 +34,13 @@ from snn_bp.cli.program import (
     Sort,
     Source,
     Split,
+    Step,
     Subject,
     Table,
     Target,
     Trust,
     app,
     command,
-    counted,
     train_named,
 )
 from snn_bp.errors import SnnError
@@ -237,9 +241,7 @@ def doctor(subject: Subject, as_json: AsJson = False, trust_code: Trust = False)
 @command("snn-bp gradcheck mine.py", "snn-bp gradcheck runs/mine --recordings 8")
 def gradcheck(
     subject: Subject,
-    recordings: Annotated[
-        int, counted("--recordings", 1, "How many recordings of the first training batch to take.")
-    ] = 4,
+    recordings: Count = 4,
     as_json: AsJson = False,
     trust_code: Trust = False,
 ) -> None:
@@ -273,12 +275,10 @@ def search(
     file: File,
     changes: Changes = None,
     method: Method = "es",
-    budget: Annotated[
-        int, counted("--budget", 1, "Sample evaluations: a forward is 1, its backward 2 more.")
-    ] = 100_000,
+    budget: Budget = 100_000,
     objective: Objective = "loss",
     spike_penalty: Annotated[float, typer.Option(help="The price of a spike, for the objective spikes.")] = 1e-4,
-    population: Annotated[int | None, counted("--population", 1, "Points of a generation.")] = None,
+    population: Population = None,
     out: Out = None,
     trust_code: Trust = False,
 ) -> None:
@@ -306,7 +306,7 @@ def search(
 def export(
     run: Folder, file: Target, split: Split = "test", samples: Samples = 256, checkpoint: Checkpoint = "best",
     verification: Annotated[bool, typer.Option("--verify/--no-verify", help="Replay recordings.")] = True,
-    step: Annotated[float | None, typer.Option(help="Of a .nir file: seconds of a time step (1e-4).")] = None,
+    step: Step = None,
     compatible: Annotated[str | None, typer.Option(help="Of a .nir file: 1.0.4, for NIR up to that version.")] = None,
     trust_code: Trust = False,
 ) -> None:  # fmt: skip
@@ -330,8 +330,8 @@ def export(
 @command("snn-bp verify runs/chip chip.net", "snn-bp verify runs/chip chip.net --samples 50 --lava 3")
 def verify(
     run: Folder, file: Exported, split: Split = "test", samples: Samples = 256, checkpoint: Checkpoint = "best",
-    lava: Annotated[int, counted("--lava", 0, "Replay so many recordings in Lava's real client too.")] = 0,
-    step: Annotated[float | None, typer.Option(help="Of a .nir file of others: seconds of a time step.")] = None,
+    lava: Lava = 0,
+    step: Step = None,
     as_json: AsJson = False,
     trust_code: Trust = False,
 ) -> None:  # fmt: skip

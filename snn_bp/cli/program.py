@@ -36,7 +36,6 @@ app = typer.Typer(
         "snn-bp init recordings                # an experiment for files of your own",
         "snn-bp train --help                   # a command, with examples",
     ),
-    no_args_is_help=True,
     rich_markup_mode=None,  # 80 columns of plain text; Rich takes longer to import than the rest
     pretty_exceptions_enable=False,
 )
@@ -86,12 +85,12 @@ def one_of(name: str, *choices: str, help: str) -> Any:
     return typer.Option(help=help, callback=checked, autocompletion=lambda: list(choices))
 
 
-def counted(name: str, low: int, help: str) -> Any:
-    """An option that counts from `low` up."""
+def number(name: str, help: str, **bounds: Any) -> Any:
+    """An option that is a number, or left out, within bounds as `check_number` takes them."""
 
-    def checked(value: int | None) -> int | None:
+    def checked(value: float | None) -> float | None:
         if value is not None:
-            check_number(name, value, integer=True, low=low)
+            check_number(name, value, **bounds)
         return value
 
     return typer.Option(help=help, callback=checked)
@@ -163,8 +162,15 @@ Table = Annotated[
 ]
 Target = Annotated[Path, typer.Argument(help="The file: its ending .net or .nir says the format.")]
 Exported = Annotated[Path, typer.Argument(help="The exported file, .net or .nir.", callback=exported_at)]
+Step = Annotated[float | None, number("--step", "Of a .nir file: seconds of a time step (1e-4).", above=0)]
+Count = Annotated[
+    int, number("--recordings", "How many recordings of the first training batch to take.", integer=True, low=1)
+]
+Budget = Annotated[int, number("--budget", "Sample evaluations: forward 1, backward 2.", integer=True, low=1)]
+Population = Annotated[int | None, number("--population", "Points of a generation.", integer=True, low=1)]
+Lava = Annotated[int, number("--lava", "Replay so many recordings in Lava's client too.", integer=True, low=0)]
 Split = Annotated[str, one_of("--split", "test", "validation", "train", help="test, validation or train.")]
-Samples = Annotated[int, counted("--samples", 1, "How many recordings are replayed.")]
+Samples = Annotated[int, number("--samples", "How many recordings are replayed.", integer=True, low=1)]
 Checkpoint = Annotated[str, one_of("--checkpoint", *CHECKPOINTS, help="best, last or previous.")]
 Recordings = Annotated[
     list[Path], typer.Argument(help="Files of events, of any format that `read_events` knows.", callback=recordings_at)

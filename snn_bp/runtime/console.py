@@ -43,7 +43,7 @@ def guarded(program: Callable[..., Any], arguments: Sequence[str] | None = None)
         message = getattr(problem, "format_message", None)  # a wrong command or option: typer's class, or click's
         if message is None:
             raise
-        _fail(f"{message() or 'A command is missing.'} --help lists what there is.")
+        _fail(f"{message().rstrip('.')}. {_advice(problem)}")
     else:
         if code == 130:  # Ctrl-C, where typer has taken it for itself
             _leave(INTERRUPTED, code)
@@ -69,6 +69,18 @@ def open_streams() -> None:
 def say_warning(message: Warning | str, *where: Any, **more: Any) -> None:
     """Print a warning as one line, without the line of code that it comes from: Python's `warnings.showwarning`."""
     print("warning:", " ".join(str(message).split()), file=sys.stderr)
+
+
+def _advice(problem: Any) -> str:
+    """Where the words of a command line are listed, by an error of typer's."""
+    context = getattr(problem, "ctx", None)
+    if context is None:
+        return "--help lists what there is."
+    listed = f"`{context.command_path} --help` lists what there is."
+    takes_changes = any(each.name == "changes" for each in context.command.params)
+    if takes_changes and type(problem).__name__ == "NoSuchOption":
+        return f"Settings are written key=value, as train.lr=1e-3; {listed}"
+    return listed
 
 
 def _fail(message: str) -> NoReturn:
