@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from catalogue import NEURONS, SURROGATES
 from runs import tiny
+from test_report import Page
 
 from snn_bp import (
+    LIF,
     BatchNorm,
     Conv,
     CountSquaredError,
@@ -99,7 +101,7 @@ def test_an_unfinished_run_is_listed_and_counts_in_no_figure(made):
     comparison = compare(paths)
 
     assert comparison.unfinished == {str(paths[1]): "not started"}
-    assert comparison.groups[0].seeds == (0,) and "not started" in str(comparison)
+    assert comparison.groups[0].seeds == (0,) and "not started" in " ".join(str(comparison).split())
 
 
 def test_a_folder_named_twice_counts_once(made):
@@ -135,10 +137,60 @@ def test_files_hold_what_the_comparison_holds(made, tmp_path):
     assert json.loads((tmp_path / "table.json").read_text()) == json.loads(json.dumps(comparison.record()))
 
 
+def test_a_folder_stands_for_the_runs_under_it(made, tmp_path):
+    first, second = made("deep/er/one", tiny(), 0.5), made("two", tiny(seed=1), 0.7)
+    (first / "before-1").mkdir()
+    (first / "before-1" / "results.json").write_text("{}")  # what a run put aside
+    (tmp_path / "lost").mkdir()
+    (tmp_path / "lost" / "results.json").write_text("{}")
+
+    comparison = compare([tmp_path, second])
+
+    assert [group.paths for group in comparison.groups] == [(str(first), str(second))]
+    assert list(comparison.unfinished) == [str(tmp_path / "lost")]
+
+
+@pytest.mark.parametrize("metric", ("accuracy", "a_long_name_of_a_metric_of_ones_own"))
+def test_what_is_printed_fits_80_columns(metric, made):
+    split = (Run(made("plain", tiny(), 0.5)).results() or {})["test"]
+    split = {name: value for name, value in split.items() if name != "correct"}
+    split |= {"accuracy": 0.25, "metric": metric, "metrics": {metric: 0.25, "f1": 123456.7}}
+    runs = [made(f"{lr}-{seed}", tiny(lr=lr, seed=seed), 0.5, test=split) for lr in (1e-3, 2e-3) for seed in range(9)]
+    longer = replace(tiny(), model=(Flatten(), *(Dense(12) for _ in range(12)), LIF(beta=0.7)))
+
+    text = str(compare([*runs, made("longer", longer, 0.5)]))
+
+    too_long = [line for line in text.splitlines() if len(line) > 80 and str(runs[0].parent) not in line]
+    assert too_long == [] and "0.2500 ± 0.0000" in text and "operations" in text
+
+
+def test_the_page_of_a_comparison_has_figures_curves_and_what_differs(made, tmp_path):
+    slow, fast = made("slow", tiny(lr=1e-3), 0.5), made("fast", tiny(lr=2e-3), 0.6)
+    rows = (
+        "epoch,train_loss,validation_loss,train_accuracy,validation_accuracy\n1,2.5,2.5,0.1,0.2\n2,1.25,1.5,0.6,0.7\n"
+    )
+    (slow / "metrics.csv").write_text(rows)
+    (fast / "metrics.csv").write_text("damaged")
+
+    compare([slow, fast, made("<b>begun", tiny(seed=3))]).write(tmp_path / "table.html")
+
+    page = Page((tmp_path / "table.html").read_text())
+    assert {"0.5000", "0.6000", "train.lr", "0.001", "0.002", "not started"} <= set(page.words)
+    assert "fast is not drawn: " in page.text and page.all("b") == page.all("script") == []
+    assert [image["alt"] for image in page.all("img")] == ["Training loss of each run in its last epoch: group 1 1.25."]
+
+
+def test_a_comparison_of_runs_that_are_not_finished_has_a_page_too(made, tmp_path):
+    compare([made("begun", tiny())]).write(tmp_path / "table.html")
+
+    page = Page((tmp_path / "table.html").read_text())
+    assert "None of the runs is finished; there is nothing to compare yet." in page.words and page.all("img") == []
+
+
 def test_what_cannot_be_compared_or_written_is_refused(made, tmp_path):
     with pytest.raises(SnnError, match="no run is named"):
         compare([])
-    with pytest.raises(SnnError, match=r"\.csv or \.json"):
+    with pytest.raises(SnnError, match=r"\.csv, \.json or \.html"):
         compare([made("one", tiny(), 0.5)]).write(tmp_path / "table.txt")
     with pytest.raises(SnnError, match="no run is here"):
         compare([tmp_path / "nothing"])

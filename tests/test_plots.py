@@ -236,7 +236,7 @@ def test_dense_weights_are_laid_out_as_the_sensor(network):
     mosaic = weight_filters(network, filters=10).axes[0].get_images()[0].get_array().filled(np.nan)
 
     weight = network.layers[1].weight.detach().numpy()
-    corners = {(0, 0): (1, 1), (1, 0): (1, 6), (1, 1): (8, 6), (9, 1): (22, 6)}  # a gap of 1 around 6 x 4
+    corners = {(0, 0): (2, 2), (1, 0): (2, 8), (1, 1): (10, 8), (9, 1): (26, 8)}  # a gap of 2 around 6 x 4
     for (unit, channel), (top, left) in corners.items():
         wanted = weight[unit, 24 * channel : 24 * (channel + 1)].reshape(6, 4)
         np.testing.assert_array_equal(mosaic[top : top + 6, left : left + 4], wanted)
@@ -308,5 +308,5 @@ def test_drawing_chooses_no_backend():
 def test_curves_that_a_search_does_not_have_leave_their_panel_empty():
     drawn = training_curves([{"epoch": 1.0, "train_loss": 2.0}, {"epoch": 2.0, "train_loss": 1.0}])
 
-    assert [len(axis.lines) for axis in drawn.axes] == [1, 0, 0, 0]
-    assert [axis.get_legend() is not None for axis in drawn.axes] == [True, False, False, False]
+    assert [len(axis.lines) for axis in drawn.axes] == [1, 0, 0, 0, 0, 0]
+    assert [axis.get_legend() is not None for axis in drawn.axes] == [True, *[False] * 5]

@@ -1,8 +1,10 @@
 """The run's page: whole in one file, true to the run, readable by machines, and safe with any text in the files."""
 
+import importlib
 import json
 import shutil
 from html.parser import HTMLParser
+from typing import get_args
 
 import pytest
 import runs
@@ -11,6 +13,7 @@ from runs import json_of
 from snn_bp import Run, SnnError
 from snn_bp.files import read_object, write_json
 from snn_bp.instruments import Finding, Report
+from snn_bp.instruments.findings import Kind
 from snn_bp.reports import report, sections
 from snn_bp.reports.page import Image
 from snn_bp.reports.plots.pictures import Picture
@@ -19,6 +22,7 @@ from snn_bp.reports.plots.results import confusion_matrix
 few_digits, finished = runs.few_digits, runs.finished
 pytestmark = pytest.mark.usefixtures("few_digits")
 
+page_module, wrong_module = (importlib.import_module(f"snn_bp.reports.{name}") for name in ("page", "wrong"))
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 PROOF = {
     "holds": True, "file": "small.net", "split": "test", "samples": 9, "accuracy": {"float": 0.875, "integer": 0.75},
@@ -72,7 +76,8 @@ def written(finished, tmp_path_factory):
 @pytest.fixture
 def copy(finished, tmp_path, monkeypatch):
     """A finished run to change; what has tests of its own and takes long, pictures and doctor, is left out."""
-    monkeypatch.setattr(sections, "svg_bytes", lambda figure: b"<svg/>")
+    monkeypatch.setattr(page_module, "svg_bytes", lambda figure: b"<svg/>")
+    monkeypatch.setattr(wrong_module, "answer", lambda *_, **how: confusion_matrix([[1]]))
     monkeypatch.setattr(sections.Scene, "pictures", lambda scene: {})
     monkeypatch.setattr(sections, "diagnose", lambda run: Report("run", ()))
     return Run(shutil.copytree(finished.path, tmp_path / "run"))
@@ -85,7 +90,10 @@ def page_of(run: Run, **how) -> Page:
 def test_the_page_needs_nothing_but_itself(written):
     _, page = written
 
-    assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in page.all("img"))
+    assert {image["src"].partition(";base64,")[0] for image in page.all("img")} == {
+        "data:image/svg+xml",
+        "data:image/gif",
+    }
     assert page.all("script") == page.all("link") == page.all("iframe") == []
     assert "url(" not in page.raw and "@import" not in page.raw
     assert "default-src 'none'" in page.raw
@@ -176,12 +184,13 @@ def test_a_run_that_has_not_begun_has_a_page_that_says_so(tmp_path):
 
 def test_an_unfinished_run_shows_what_it_has_and_never_meets_the_test_split(copy, monkeypatch):
     (copy.path / "results.json").unlink()
-    monkeypatch.setattr(sections, "evaluate", lambda *_: pytest.fail("the test split was evaluated"))
+    monkeypatch.setattr(sections, "evaluate_and_keep", lambda *_, **how: pytest.fail("the test split was evaluated"))
 
     page = page_of(copy)
 
     assert "not finished, epoch 2 of 2" in page.words
     assert len(page.all("img")) == 2 and "There are no results on the test split yet." in page.words
+    assert "The run keeps no predictions of the test split." in page.words
 
 
 def test_another_split_is_evaluated_where_results_do_not_hold_it(copy):
@@ -199,7 +208,42 @@ def test_the_doctors_findings_stand_on_the_page(copy, monkeypatch):
     finding = Finding("silent", "layer 3 (LIF)", "fraction that never fires", 1.0, 0.9, "Put BatchNorm() there.")
     monkeypatch.setattr(sections, "diagnose", lambda run: Report("run", (finding,)))
 
-    assert str(finding) in page_of(copy).words
+    page = page_of(copy)
+    assert str(finding) in page.words and "See Layers" in page.words
+    assert [link["href"] for link in page.all("a")].count("#layers") == 2  # and in the list of sections
+
+
+def test_every_kind_of_finding_names_a_section_that_is_there(written):
+    _, page = written
+
+    assert set(sections.SHOWN_IN) <= set(get_args(Kind))
+    assert set(sections.SHOWN_IN.values()) <= set(page.words)
+
+
+def test_each_class_has_its_accuracy_and_precision(written):
+    run, page = written
+    counts = json_of(run.path / "results.json")["test"]["confusion"]
+
+    for index, row in enumerate(counts):
+        said = sum(each[index] for each in counts)
+        wanted = [
+            str(index),
+            str(sum(row)),
+            f"{row[index] / sum(row):.1%}",
+            f"{row[index] / said:.1%}" if said else "-",
+        ]
+        assert any(page.words[at : at + 4] == wanted for at in range(len(page.words))), wanted
+
+
+def test_a_layer_that_spikes_and_has_weights_stands_in_both_tables(copy, monkeypatch):
+    shared = {"epoch": 2, "layer": "model.3 Spiking(LIF(beta=0.7), learn=('beta',))"}
+    rows = [{**shared, "rate": 0.25, "silent": 0.0, "saturated": 0.0, "window": 0.5},
+            {**shared, "grad": 0.125, "update_over_weight": 0.5}]  # fmt: skip
+    monkeypatch.setattr(Run, "layers", lambda run: rows)
+
+    words = page_of(copy).words
+
+    assert words.count(shared["layer"]) == 2 and "0.2500" in words and "0.125" in words
 
 
 @pytest.mark.parametrize("name", ("provenance.json", "metrics.csv", "layers.jsonl", "checkpoints/best.safetensors"))

@@ -16,6 +16,7 @@ from snn_bp.cli.program import (
     Budget,
     Changes,
     Checkpoint,
+    Compared,
     Count,
     DryRun,
     Exported,
@@ -200,16 +201,17 @@ def report(
         save_plots(opened)
 
 
-@command("snn-bp compare runs/a runs/b", "snn-bp compare runs", "snn-bp compare runs/*-lr --out table.csv")
+@command("snn-bp compare runs/a runs/b", "snn-bp compare runs", "snn-bp compare runs --out compared.html")
 def compare(
     runs: Runs,
     as_json: AsJson = False,
-    out: Table = None,
+    out: Compared = None,
     trust_code: Trust = False,
 ) -> None:
     """Runs side by side.
 
-    Mean and deviation over seeds, and the settings in which runs differ.
+    Mean and deviation over seeds, and the settings in which runs differ. A page,
+    FILE.html, lays their curves over each other.
     """
     from snn_bp.reports import compare as compare_runs
     from snn_bp.runs.folder import Run

@@ -160,6 +160,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print all figures as JSON.
 Table = Annotated[
     Path | None, typer.Option(help="Write it to FILE.csv or FILE.json too.", callback=ending(".csv", ".json"))
 ]
+Compared = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write it to FILE.csv or FILE.json too, or to a page, FILE.html.",
+        callback=ending(".csv", ".json", ".html"),
+    ),
+]
 Target = Annotated[Path, typer.Argument(help="The file: its ending .net or .nir says the format.")]
 Exported = Annotated[Path, typer.Argument(help="The exported file, .net or .nir.", callback=exported_at)]
 Step = Annotated[float | None, number("--step", "Of a .nir file: seconds of a time step (1e-4).", above=0)]

@@ -259,12 +259,12 @@ def _mathml_operations() -> Written:
         "and": (between % "∧", 0, (1, 1)), "or": (between % "∨", 0, (1, 1)), "not": ("<mo>¬</mo>%s", 3, (3,)),
         "total": ("<mrow><munder><mo>∑</mo><mi>t</mi></munder>%s</mrow>", 2, (2,)),
         "holds": ("<mrow><mo>[</mo>%s<mo>]</mo></mrow>", 5, (0,)), "spike": called("<mi>H</mi>"),
-        "slope": called("<msup><mi>σ</mi><mo>′</mo></msup>"), "sqrt": ("<msqrt>%s</msqrt>", 5, (0,)),
+        "slope": called('<mi>σ</mi><mo lspace="0" rspace="0">′</mo>'), "sqrt": ("<msqrt>%s</msqrt>", 5, (0,)),
         "where": (
             "<mrow><mo>{</mo><mtable><mtr><mtd>%s</mtd><mtd><mtext>if&#160;</mtext>%s</mtd></mtr>"
             "<mtr><mtd>%s</mtd><mtd><mtext>else</mtext></mtd></mtr></mtable></mrow>", 1, (0, 0, 0),
         ),
-        "abs": ("<mrow><mo>|</mo>%s<mo>|</mo></mrow>", 5, (0,)), "detach": ("<mover>%s<mo>¯</mo></mover>", 5, (0,)),
+        "abs": ("<mrow><mo>|</mo>%s<mo>|</mo></mrow>", 5, (0,)), "detach": ('<mrow class="bar">%s</mrow>', 5, (0,)),
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -10,12 +11,13 @@ from typing import Any, NamedTuple
 
 from snn_bp.errors import SnnError
 from snn_bp.errors.calls import checked_call
-from snn_bp.files import is_there, write_csv, write_json
+from snn_bp.files import is_there, replace_file, write_csv, write_json
 from snn_bp.model.names import written
 from snn_bp.reports.paired import Pair, pair_of
 from snn_bp.runs.experiment import Experiment, content_of
 from snn_bp.runs.folder import Run
 from snn_bp.runs.own_code import Code
+from snn_bp.runs.paths import runs_under
 from snn_bp.runs.records import figure_of
 from snn_bp.runtime.screen import html_table, on_screen
 
@@ -24,6 +26,8 @@ TITLES = {
     "spikes": "spikes / inference",
     "operations": "operations / inference",
 }  # figures beside those on the test and the validation split
+COLUMNS = 80  # what is printed fits a terminal of so many
+FILES = ("experiment.json", "results.json")  # one of which makes a folder a run, be it a damaged one
 
 
 class Spread(NamedTuple):
@@ -82,6 +86,15 @@ class Comparison:
                     sentences.append(f"group {number}: {spread.runs} of {len(group.paths)} runs have a {_title(name)}")
         return sentences + ([f"no pair: {self.pair}"] if isinstance(self.pair, str) else [])
 
+    def columns(self) -> list[tuple[str, list[str]]]:
+        """The table: of each column its title and a cell for each group; figures that no run has are left out."""
+        found = [("group", [str(number) for number in range(1, len(self.groups) + 1)])]
+        found.append(("runs", [str(len(group.paths)) for group in self.groups]))
+        for name in self.measures:
+            if any(name in group.figures for group in self.groups):
+                found.append((_title(name), [str(group.figures.get(name, "-")) for group in self.groups]))
+        return found
+
     def record(self) -> dict[str, Any]:
         """As JSON holds it."""
         groups = [
@@ -93,12 +106,16 @@ class Comparison:
         return {"groups": groups, "unfinished": self.unfinished, "notes": self.notes} | paired
 
     def write(self, file: Path | str) -> None:
-        """Write the table to `file`: `.csv`, a row for each group, or `.json`, unfinished runs included."""
+        """Write it to `file`: `.csv`, a row for each group; `.json`, unfinished runs included; `.html`, with curves."""
         file = Path(file)
-        if file.suffix not in (".csv", ".json"):
-            raise SnnError(f"{file}: the ending says the format, .csv or .json.")
+        if file.suffix not in (".csv", ".json", ".html"):
+            raise SnnError(f"{file}: the ending says the format, .csv, .json or .html.")
         if file.suffix == ".json":
             return write_json(file, self.record())
+        if file.suffix == ".html":
+            from snn_bp.reports.comparison_page import page_of  # matplotlib, only where it is asked for
+
+            return replace_file(file, page_of(self).encode(errors="backslashreplace"))
         rows: list[dict[str, Any]] = []
         for group in self.groups:
             row: dict[str, Any] = {**group.settings, "runs": len(group.paths), "seeds": _listed(group.seeds)}
@@ -112,48 +129,36 @@ class Comparison:
     def __str__(self) -> str:
         lines = []
         if self.groups:
-            measured = [name for name in self.measures if any(name in group.figures for group in self.groups)]
-            settings = list(self.groups[0].settings)
-            table = [["group", "runs", *map(_title, measured)]]
-            for number, group in enumerate(self.groups, 1):
-                figures = [str(group.figures.get(name, "-")) for name in measured]
-                table.append([str(number), str(len(group.paths)), *figures])
-            lines += _aligned(table)
+            lines += _in_blocks(self.columns())
             for number, group in enumerate(self.groups, 1):
                 lines.append(f"group {number}: seeds {_listed(group.seeds)} ({_listed(group.paths)})")
-                lines += [f"  {key} = {group.settings[key]}" for key in settings]
+                lines += [f"  {key} = {_cut(value)}" for key, value in group.settings.items() if value != "-"]
         lines += [str(self.pair)] if isinstance(self.pair, Pair) else []
         lines += [f"{path}: {state}" for path, state in self.unfinished.items()]
         lines += [f"note: {note}" for note in self.notes]
-        return "\n".join(lines)
+        return "\n".join(each for line in lines for each in _wrapped(line))
 
     def __repr__(self) -> str:
         return on_screen(str(self))
 
     def _repr_html_(self) -> str:
-        measured = [name for name in self.measures if any(name in group.figures for group in self.groups)]
-        settings = list(self.groups[0].settings) if self.groups else []
-        rows = [
-            (*map(str, (number, len(group.paths))), *(str(group.figures.get(name, "-")) for name in measured),
-             *(group.settings[key] for key in settings))
-            for number, group in enumerate(self.groups, 1)
-        ]  # fmt: skip
+        columns, settings = self.columns(), list(self.groups[0].settings) if self.groups else []
+        columns += [(key, [group.settings[key] for group in self.groups]) for key in settings]
+        rows = list(zip(*(cells for _, cells in columns), strict=True))
         notes = [str(self.pair)] if isinstance(self.pair, Pair) else []
         notes += [f"{path}: {state}" for path, state in self.unfinished.items()] + [
             f"note: {each}" for each in self.notes
         ]
-        return html_table(
-            "Mean ± deviation over runs", ("group", "runs", *map(_title, measured), *settings), rows, notes=notes
-        )
+        return html_table("Mean ± deviation over runs", [head for head, _ in columns], rows, notes=notes)
 
 
 @checked_call
 def compare(runs: Sequence[Run | Path | str]) -> Comparison:
     """Runs grouped by their experiment but for the seed; of finished ones, figures as mean and deviation over seeds.
 
-    `runs` are folders or `Run`s. Figures are those of `results.json`. Spikes and synaptic operations are summed over
-    layers, of the test split, or of the validation split where there is no other. Where the data lie on the disk tells
-    no runs apart.
+    `runs` are folders or `Run`s; a folder that is no run stands for all runs under it. Figures are those of
+    `results.json`. Spikes and synaptic operations are summed over layers, of the test split, or of the validation split
+    where there is no other. Where the data lie on the disk tells no runs apart.
 
     >>> len(compare(["runs/a"]).groups)  # the run of `train`
     1
@@ -162,13 +167,13 @@ def compare(runs: Sequence[Run | Path | str]) -> Comparison:
         raise SnnError("compare: no run is named. `snn-bp compare runs/a runs/b`, or `snn-bp compare runs/*`.")
     unfinished: dict[str, str] = {}
     distinct: dict[Path, Run] = {}
-    for each in runs:
-        path = each.path if isinstance(each, Run) else Path(each)
+    for each in (one for given in runs for one in _runs_in(given)):
+        path = each.path if isinstance(each, Run) else each
         try:
-            run = each if isinstance(each, Run) else Run(path)
+            run = each if isinstance(each, Run) else Run(each)
             distinct.setdefault(path.resolve(), run)
         except SnnError as problem:
-            if not is_there(path / "experiment.json"):  # a name mistyped, not a run that is damaged
+            if not any(is_there(path / name) for name in FILES):  # a name mistyped, not a run that is damaged
                 raise
             unfinished[str(path)] = f"cannot be read: {problem}"
     contents: list[Any] = []  # the experiment of each group as JSON, in which 52 equals 52.0
@@ -233,6 +238,18 @@ def state_of(run: Run) -> str:
     return f"not finished, epoch {checkpoint.epoch} of {run.experiment.train.epochs}"
 
 
+def _title(name: str) -> str:
+    return TITLES.get(name, name.replace("_", " "))
+
+
+def _runs_in(given: Run | Path | str) -> Sequence[Run | Path]:
+    """A run, or the runs under a folder that is none."""
+    if isinstance(given, Run):
+        return [given]
+    path = Path(given)
+    return [path] if any(is_there(path / name) for name in FILES) else runs_under(path) or [path]
+
+
 def _figures(results: Mapping[str, Any]) -> dict[str, float]:
     found: dict[str, float] = {}
     for split in ("validation", "test"):
@@ -260,14 +277,38 @@ def _spreads(figures: list[dict[str, float]]) -> dict[str, Spread]:
     return spreads
 
 
-def _title(name: str) -> str:
-    return TITLES.get(name, name.replace("_", " "))
-
-
 def _listed(values: Sequence[Any]) -> str:
     return ", ".join(map(str, values))
 
 
-def _aligned(table: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in table]
+def _in_blocks(table: list[tuple[str, list[str]]]) -> list[str]:
+    """Columns, each a title and its cells, as lines: those that do not fit stand in a block below, behind the first."""
+    heads = [textwrap.wrap(head, 12) for head, _ in table]
+    height = max(map(len, heads))
+    columns = [[""] * (height - len(head)) + head + cells for head, (_, cells) in zip(heads, table, strict=True)]
+    widths = [max(map(len, column)) for column in columns]
+    blocks, left = [[0]], COLUMNS - widths[0]
+    for index, width in enumerate(widths[1:], 1):
+        if left < 2 + width and len(blocks[-1]) > 1:
+            blocks.append([0])
+            left = COLUMNS - widths[0]
+        blocks[-1].append(index)
+        left -= 2 + width
+    lines: list[str] = []
+    for block in blocks:
+        rows = zip(*(columns[index] for index in block), strict=True)
+        lines += [""] * bool(lines)
+        lines += ["  ".join(f"{cell:>{widths[i]}}" for i, cell in zip(block, row, strict=True)) for row in rows]
+    return lines
+
+
+def _cut(value: str) -> str:
+    """A setting as a terminal shows it; the beginning of one that is a table of numbers."""
+    return value if len(value) <= 4 * COLUMNS else f"{value[: 3 * COLUMNS]} ... ({len(value):,} letters)"
+
+
+def _wrapped(line: str) -> list[str]:
+    """A line, at its spaces broken into several that fit; those after the first stand further in."""
+    if len(line) <= COLUMNS:
+        return [line]
+    return textwrap.wrap(line, COLUMNS, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)

@@ -1,8 +1,14 @@
 """What the page looks like: a template that escapes all it is given, and its style, light and dark, wide and narrow."""
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from snn_bp.reports.plots.style import svg_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Table(NamedTuple):
@@ -20,6 +26,18 @@ class Image(NamedTuple):
     source: str
     alt: str
     caption: str
+
+
+class Link(NamedTuple):
+    """A sentence, and the title of the section that shows what it speaks of."""
+
+    text: str
+    section: str
+
+    @property
+    def anchor(self) -> str:
+        """What the section is called within the page."""
+        return anchor_of(self.section)
 
 
 class Formula(NamedTuple):
@@ -45,16 +63,31 @@ class Section:
     title: str
     sentences: Sequence[str] = ()
     facts: Sequence[Fact] = ()
-    listed: Sequence[str] = ()
+    listed: Sequence[str | Link] = ()
     tables: Sequence[Table] = ()
     formulas: Sequence[Formula] = ()
     images: Sequence[Image] = ()
-    folded: Sequence[Table] = ()  # behind a line to open
+    folded: Sequence[Table | Image] = ()  # behind a line to open
 
     @property
     def anchor(self) -> str:
         """What a link within the page calls it."""
-        return "-".join("".join(letter if letter.isalnum() else " " for letter in self.title.lower()).split())
+        return anchor_of(self.title)
+
+
+def anchor_of(title: str) -> str:
+    """A title as an address takes it."""
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in title.lower()).split())
+
+
+def svg_image(drawn: "Figure", alt: str, caption: str) -> Image:
+    """A figure as a picture of the page, in the reader's colours."""
+    return Image(_address("image/svg+xml", svg_bytes(drawn)), alt, caption)
+
+
+def gif_image(content: bytes, alt: str, caption: str) -> Image:
+    """A movie as a picture of the page."""
+    return Image(_address("image/gif", content), alt, caption)
 
 
 def render(**content: Any) -> str:
@@ -65,11 +98,15 @@ def render(**content: Any) -> str:
     return environment.from_string(PAGE).render(style=STYLE, **content)
 
 
+def _address(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --page: #fff; --card: #f4f6f8; --line: #d5dae0;
-  --accent: #0a5ea8; }
+  --accent: #0a5ea8; --shade: rgb(0 0 0 / .28); }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --soft: #a3adb8; --page: #14171a; --card: #1e2328;
-  --line: #363d45; --accent: #7cc0ff; } }
+  --line: #363d45; --accent: #7cc0ff; --shade: rgb(255 255 255 / .3); } }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --page: #fff; --card: #f4f6f8; --line: #ccc; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem clamp(1rem, 4vw, 3rem) 4rem; max-width: 64rem; background: var(--page);
@@ -83,18 +120,25 @@ a { color: var(--accent); } nav ul { display: flex; flex-wrap: wrap; gap: .2rem 
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .7rem; margin: 1rem 0; }
 dl > div { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .6rem .8rem; }
 dt { color: var(--soft); font-size: .85rem; } dd { margin: 0; } .value { font-size: 1.4rem; font-weight: 600; }
-.scroll { overflow-x: auto; } .scroll:focus-visible { outline: 2px solid var(--accent); }
-figure { margin: 1.2rem 0; } figure img { display: block; width: 100%; max-width: 52rem; height: auto; }
-@media (max-width: 40rem) { figure img { width: 38rem; max-width: none; } }
+/* a shadow at an end that hides something: what scrolls covers it at the others */
+.scroll { overflow-x: auto; scrollbar-width: thin; scrollbar-color: var(--soft) var(--card); background:
+  linear-gradient(to right, var(--page) 60%, transparent) left / 2rem calc(100% + 2px) no-repeat local,
+  linear-gradient(to left, var(--page) 60%, transparent) right / 2rem calc(100% + 2px) no-repeat local,
+  linear-gradient(to right, var(--shade), transparent) left / .9rem 100% no-repeat scroll,
+  linear-gradient(to left, var(--shade), transparent) right / .9rem 100% no-repeat scroll; }
+.scroll:focus-visible { outline: 2px solid var(--accent); }
+figure { margin: 1.2rem 0; } figure img { display: block; max-width: max(100%, 38rem); height: auto; }
 table { border-collapse: collapse; min-width: min(24rem, 100%); margin: 1rem 0; font-size: .92rem; }
-caption { text-align: left; padding: .3rem 0; }
+caption { text-align: left; padding: .3rem 0; } caption span { display: inline-block; position: sticky; left: 0;
+  max-width: min(46rem, calc(100vw - 2rem)); }
 th, td { padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-thead th { color: var(--soft); font-weight: 600; } tbody th { font-weight: 400; white-space: nowrap; }
-th { overflow-wrap: normal; }
+thead th { color: var(--soft); font-weight: 600; } tbody th { font-weight: 400; min-width: 6rem; }
+th, td { overflow-wrap: break-word; } thead th { overflow-wrap: normal; }
 .numbers :is(th, td):not(:first-child) { text-align: right; padding: .25rem 0 .25rem 1.1rem;
   font-variant-numeric: tabular-nums; }
 .formulas td { border: 0; white-space: nowrap; padding: .2rem .3rem; vertical-align: middle; }
-.formulas td:first-child { text-align: right; } .formulas math { font-size: 1.05rem; } h3 { font-size: 1rem; }
+.formulas td:first-child { text-align: right; } .formulas math { font-size: 1.05rem; } .bar { border-top: 1px solid; }
+h3 { font-size: 1rem; }
 .numbers td { white-space: nowrap; } summary { cursor: pointer; color: var(--accent); }
 """
 
@@ -102,7 +146,7 @@ PAGE = """
 {%- macro tabular(table) %}
 <div class="scroll" tabindex="0" role="region" aria-label="{{ table.caption }}">
 <table{% if table.numbers %} class="numbers"{% endif %}>
-<caption>{{ table.caption }}</caption>
+<caption><span>{{ table.caption }}</span></caption>
 <thead><tr>{% for cell in table.head %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}
@@ -111,6 +155,11 @@ PAGE = """
 </tbody>
 </table>
 </div>
+{% endmacro -%}
+{%- macro pictured(image) %}
+<figure><div class="scroll" tabindex="0" role="region" aria-label="{{ image.caption }}">
+<img src="{{ image.source }}" alt="{{ image.alt }}"></div>
+<figcaption>{{ image.caption }}</figcaption></figure>
 {% endmacro -%}
 <!DOCTYPE html>
 <html lang="en">
@@ -147,7 +196,14 @@ PAGE = """
 </dl>
 {% endif %}
 {% if section.listed %}
-<ul>{% for each in section.listed %}<li>{{ each }}</li>{% endfor %}</ul>
+<ul>
+{% for each in section.listed %}
+<li>
+{% if each.section is defined %}{{ each.text }} <a href="#{{ each.anchor }}">See {{ each.section }}</a>
+{% else %}{{ each }}{% endif %}
+</li>
+{% endfor %}
+</ul>
 {% endif %}
 {% for table in section.tables %}{{ tabular(table) }}{% endfor %}
 {% for formula in section.formulas %}
@@ -162,13 +218,11 @@ PAGE = """
 {% endfor %}
 <p class="soft">{% for sentence in formula.sentences %}{{ sentence }} {% endfor %}</p>
 {% endfor %}
-{% for image in section.images %}
-<figure><div class="scroll" tabindex="0" role="region" aria-label="{{ image.caption }}">
-<img src="{{ image.source }}" alt="{{ image.alt }}"></div>
-<figcaption>{{ image.caption }}</figcaption></figure>
-{% endfor %}
-{% for table in section.folded %}
-<details><summary>{{ table.caption }}</summary>{{ tabular(table) }}</details>
+{% for image in section.images %}{{ pictured(image) }}{% endfor %}
+{% for each in section.folded %}
+<details><summary>{{ each.caption }}</summary>
+{{ pictured(each) if each.source is defined else tabular(each) }}
+</details>
 {% endfor %}
 </section>
 {% endfor %}

@@ -1,20 +1,21 @@
 """The sections of a run's page, each from what the run folder holds; what is missing is said in a sentence."""
 
-import base64
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from snn_bp.data import Data
 from snn_bp.errors import SnnError
 from snn_bp.files import is_there, read_object
 from snn_bp.instruments.doctor import diagnose
 from snn_bp.instruments.learning import largest_updates
-from snn_bp.model.names import path_of, written
+from snn_bp.model.names import in_short, path_of, written
 from snn_bp.neurons import Neuron
 from snn_bp.reports.comparison import settings
-from snn_bp.reports.page import Fact, Formula, Image, Section, Table
+from snn_bp.reports.page import Fact, Formula, Image, Link, Section, Table, gif_image, svg_image
 from snn_bp.reports.plots.filters import weight_histogram
 from snn_bp.reports.plots.pictures import (
     Picture,
@@ -24,14 +25,23 @@ from snn_bp.reports.plots.pictures import (
     scatter_picture,
     training_pictures,
 )
-from snn_bp.reports.plots.style import svg_bytes
+from snn_bp.reports.plots.recordings import event_movie
 from snn_bp.runs.answers import FOLDER, Answers
-from snn_bp.runs.evaluation import evaluate
+from snn_bp.runs.evaluation import evaluate_and_keep
 from snn_bp.runs.experiment import Train
 from snn_bp.runs.folder import Run
 from snn_bp.runs.records import digits, figure_note, figure_of
 
+LONG = 300  # letters of a layer, from which on its tuples of values are shortened
 NO_CHECKPOINT = "The run has no checkpoint yet: there is no trained network to look at."
+SHOWN_IN = {  # by the kind of a finding, the section that shows it; what is wrong with recordings is counted at the end
+    **dict.fromkeys(("silent", "saturated", "dead window", "update too small", "update too large", "frozen layer",
+                     "decay at its bound"), "Layers"),
+    **dict.fromkeys(("vanishing error", "exploding error", "vanishing over time", "exploding over time",
+                     "no input", "window too short"), "One backward pass"),
+    **dict.fromkeys(("not finite", "learning rate too high", "learning rate too low", "overfitting"), "Training"),
+    **dict.fromkeys(("chance level", "one class", "shifted labels", "unrelated labels"), "Confusion"),
+}  # fmt: skip
 # what any verification holds
 VERIFICATION = {"file", "holds", "samples", "split", "accuracy", "compared", "difference", "note"}
 
@@ -63,15 +73,17 @@ def results(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Secti
     return Section("Results", sentences, facts=facts)
 
 
-def evaluation_of(run: Run, split: str) -> dict[str, Any] | None:
-    """The record of a split in `results.json`; of validation and training computed where it is not there.
+def evaluated(run: Run, split: str) -> tuple[dict[str, Any] | None, Answers | None]:
+    """The record of a split in `results.json`; of validation and training computed where it is not there, with answers.
 
     Never of the test split: a run meets it once, when it is finished.
     """
     found = (run.results() or {}).get(split)
-    if found is None and split != "test" and has_checkpoint(run):
-        return evaluate(run, split).record()
-    return found
+    if found is not None or split == "test" or not has_checkpoint(run):
+        return found, None
+    train = run.experiment.train_at_step()
+    evaluation, kept = evaluate_and_keep(run.network("best"), run.dataset(), split, train.loss, metric=train.metric)
+    return evaluation.record(), kept
 
 
 def configuration(run: Run) -> Section:
@@ -79,7 +91,11 @@ def configuration(run: Run) -> Section:
     experiment = run.experiment
     plain = replace(experiment, data=_at_defaults(experiment.data), train=Train())
     wanted, usual = settings(experiment), settings(plain)
-    layers = [(path, written(layer)) for path, layer in _listed(experiment.model)]
+    layers, whole = [], []
+    for path, layer in _listed(experiment.model):
+        text = written(layer)
+        layers.append((path, text if len(text) <= LONG else in_short(layer)))
+        whole += [(path, text)] if len(text) > LONG else []
     rest = [(key, value) for key, value in wanted.items() if not key.startswith(("model.", "code."))]
     own = [(key.removeprefix("code."), value) for key, value in wanted.items() if key.startswith("code.")]
     always = ("data.name", "data.step_ms", "data.steps", "train.epochs", "train.lr", "seed")
@@ -104,6 +120,7 @@ def configuration(run: Run) -> Section:
             ),
         ],
         folded=[
+            *([Table("Layers with all their values", ("index", "layer"), whole, numbers=False)] if whole else []),
             Table("Settings at their defaults", ("setting", "value"), same, numbers=False),
             *([Table("Definitions of one's own, in code/", ("definition", "hash"), own, numbers=False)] if own else []),
         ],
@@ -145,7 +162,7 @@ def training(run: Run) -> Section:
     drawn = training_pictures(run)
     if not drawn:
         return Section("Training", sentences=["No epoch is complete yet."])
-    captions = {"training": "Loss, metric, spike rate and gradient norm of every epoch",
+    captions = {"training": "Loss, metric, learning rate, spike rate, gradient norm and speed of every epoch",
                 "layers": "Every layer of neurons, on training recordings at the end of each epoch"}  # fmt: skip
     return Section("Training", images=[_image(picture, captions[name]) for name, picture in drawn.items()])
 
@@ -155,15 +172,15 @@ def layers(run: Run) -> Section:
     rows = run.layers()
     if not rows:
         return Section("Layers", sentences=["No epoch is complete yet."])
-    last = {row["layer"]: row for row in rows if row["epoch"] == rows[-1]["epoch"]}
+    last = [row for row in rows if row["epoch"] == rows[-1]["epoch"]]  # two of a layer that spikes and has weights
     largest = largest_updates(rows)
     neurons = [
-        (name, f"{row['rate']:.4f}", *(f"{row[key]:.1%}" for key in ("silent", "saturated", "window")))
-        for name, row in last.items() if "rate" in row
+        (row["layer"], f"{row['rate']:.4f}", *(f"{row[key]:.1%}" for key in ("silent", "saturated", "window")))
+        for row in last if "rate" in row
     ]  # fmt: skip
     weights = [
-        (name, f"{row['grad']:.3g}", f"{row['update_over_weight']:.2g}", f"{largest[name]:.2g}")
-        for name, row in last.items() if "grad" in row
+        (row["layer"], f"{row['grad']:.3g}", f"{row['update_over_weight']:.2g}", f"{largest[row['layer']]:.2g}")
+        for row in last if "grad" in row
     ]  # fmt: skip
     epoch = rows[-1]["epoch"]
     return Section(
@@ -191,7 +208,8 @@ def doctor(run: Run) -> Section:
     found = diagnose(run)
     if found.ok:
         return Section("Doctor", sentences=["The doctor finds nothing wrong at the last checkpoint."])
-    return Section("Doctor", sentences=["At the last checkpoint:"], listed=[str(each) for each in found.findings])
+    findings = [Link(str(each), SHOWN_IN.get(each.kind, "Where it comes from")) for each in found.findings]
+    return Section("Doctor", sentences=["At the last checkpoint:"], listed=findings)
 
 
 def backward(run: Run) -> Section:
@@ -207,13 +225,18 @@ def backward(run: Run) -> Section:
         "error_map": "Error of every layer and time step",
         "raster": "Spikes of one recording, and behind them the error that came back to each neuron",
         "surrogate": "Where the potentials lie, and where the surrogate lets error through",
-        "events": "One recording and the network's scores up to each step. White: ON events, black: OFF events",
         "filters": "Weights of the first layer",
     }
-    if scene.x.dim() == 3:
-        captions["events"] = "One recording and the network's scores up to each step"
-    drawn = scene.pictures().items()
-    return Section("One backward pass", [sentence], images=[_image(picture, captions[name]) for name, picture in drawn])
+    what = "output at each step" if scene.options["target"] is None else "scores up to each step"
+    colors = " White: ON events, black: OFF events" if scene.x.dim() == 5 else ""
+    captions["events"] = f"One recording and the network's {what}.{colors}"
+    drawn = scene.pictures()
+    images = [_image(picture, captions[name]) for name, picture in drawn.items()]
+    movie = []
+    if "events" in drawn:
+        content = event_movie(scene.x, scene.out, **scene.options)
+        movie = [gif_image(content, drawn["events"].alt, "The same recording as a movie")]
+    return Section("One backward pass", [sentence], images=images, folded=movie)
 
 
 def confusion(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Section:
@@ -226,8 +249,27 @@ def confusion(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Sec
     names = run.dataset().class_names
     rows = [(names[true], *map(str, counts)) for true, counts in enumerate(evaluation["confusion"])]
     table = Table("The confusion matrix as a table: true classes down, predictions across", ("true", *names), rows)
-    picture = confusion_picture(evaluation, names)
-    return Section(title, images=[_image(picture, f"Predictions on the {split} split")], folded=[table])
+    picture = _image(confusion_picture(evaluation, names), f"Predictions on the {split} split")
+    return Section(title, tables=[_of_classes(evaluation, names, split)], images=[picture], folded=[table])
+
+
+def _of_classes(evaluation: Mapping[str, Any], names: Sequence[str], split: str) -> Table:
+    """How well each class is recognised, and what it is taken for."""
+    counts, rows = np.array(evaluation["confusion"]), []
+    for index, (name, row) in enumerate(zip(names, counts, strict=True)):
+        right, wrong = int(row[index]), np.where(np.arange(len(row)) == index, 0, row)
+        taken = f"{names[int(wrong.argmax())]} ({wrong.max()})" if wrong.any() else "-"
+        rows.append(
+            (name, f"{row.sum():,}", _fraction(right, row.sum()), _fraction(right, counts[:, index].sum()), taken)
+        )
+    what = "steps" if "steps" in evaluation else "recordings"
+    heads = ("class", what, "accuracy", "precision", "most often taken for")
+    caption = f"Each class of the {split} split. Accuracy: of its {what}, those that are recognised; precision: of the "
+    return Table(caption + "answers of this class, those that are right", heads, rows)
+
+
+def _fraction(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "-"
 
 
 def _predictions(run: Run, split: str) -> Section:
@@ -341,8 +383,7 @@ def _figure(evaluation: Mapping[str, Any]) -> Fact:
 
 
 def _image(picture: Picture, caption: str) -> Image:
-    content = base64.b64encode(svg_bytes(picture.figure)).decode()
-    return Image(f"data:image/svg+xml;base64,{content}", picture.alt, caption)
+    return svg_image(picture.figure, picture.alt, caption)
 
 
 def _json(run: Run, name: str) -> dict[str, Any]:

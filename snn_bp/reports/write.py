@@ -8,6 +8,7 @@ from snn_bp.errors import SnnError, check_choice
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import replace_file
 from snn_bp.reports.comparison import state_of
+from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
 from snn_bp.runs.records import results_line
 
@@ -27,20 +28,22 @@ def report(run: Run, *, split: str = "test") -> Path:
     """
     from snn_bp.reports import sections  # with all pictures: only where a page is asked for
     from snn_bp.reports.page import render
+    from snn_bp.reports.wrong import wrong
 
     check_choice("split", split, ("test", "validation", "train"))
     finished = run.results()
-    evaluation = sections.evaluation_of(run, split)
+    evaluation, kept = sections.evaluated(run, split)
     parts: dict[str, Callable[[], Section]] = {
         "Results": lambda: sections.results(run, evaluation, split),
-        "What was asked": lambda: sections.configuration(run),
-        "Neurons": lambda: sections.neurons(run),
         "Training": lambda: sections.training(run),
+        "Wrong recordings": lambda: wrong(run, split, kept or (Answers.read(run.path, split) if evaluation else None)),
+        "Confusion": lambda: sections.confusion(run, evaluation, split),
         "Layers": lambda: sections.layers(run),
         "Doctor": lambda: sections.doctor(run),
         "One backward pass": lambda: sections.backward(run),
-        "Confusion": lambda: sections.confusion(run, evaluation, split),
         "Spikes and operations": lambda: sections.activity(evaluation, split),
+        "Neurons": lambda: sections.neurons(run),
+        "What was asked": lambda: sections.configuration(run),
         "Export": lambda: sections.exported(run),
         "Where it comes from": lambda: sections.origin(run),
     }

@@ -8,7 +8,7 @@ from snn_bp.errors import SnnError, check_number
 from snn_bp.instruments.traces import LayerTrace, Trace
 from snn_bp.model.activity import WINDOW
 from snn_bp.neurons import is_leaky, is_spiking
-from snn_bp.reports.plots.style import LINES, SEQUENTIAL, figure, light_half, styled
+from snn_bp.reports.plots.style import LINES, SEQUENTIAL, figure, light_half, short, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +48,7 @@ def raster(trace: Trace, *, sample: int = 0, neurons: int = 64) -> "Figure":
             steps, rows = np.nonzero(layer.spikes[:, sample].flatten(1).cpu().numpy()[:, shown])
             axis.plot(steps, rows, ".", color="#0a0a0a", markersize=4, rasterized=len(steps) > 2000)
         part = f"{count} neurons" if count == len(shown) else f"{len(shown)} of {count} neurons"
-        axis.set_title(f"{layer.name}: {part}", loc="left")
+        axis.set_title(f"{short(layer.name, 60)}: {part}", loc="left")
         axis.set_ylabel("neuron")
         axis.yaxis.get_major_locator().set_params(integer=True)
     _label_steps(axes[-1])
@@ -71,7 +71,7 @@ def error_map(trace: Trace) -> "Figure":
     picture = axis.imshow(
         np.ma.masked_less_equal(errors, 0), aspect="auto", norm=norm, cmap=SEQUENTIAL, interpolation="nearest"
     )
-    axis.set_yticks(range(len(errors)), [layer.name for layer in trace.layers])
+    axis.set_yticks(range(len(errors)), [short(layer.name, 40) for layer in trace.layers])
     _label_steps(axis)
     axis.set_title("input above, output below; the error travels up and to the left", loc="left")
     drawn.colorbar(picture, ax=axis, label="norm of dL/dv")
@@ -119,7 +119,7 @@ def _draw_window(axis, layer: LayerTrace) -> None:
     axis.axvline(0, color="black", linewidth=0.8, linestyle=":")
     axis.set_xlabel("v - theta" if is_leaky(layer.neuron) else "distance from threshold")
     axis.set_ylabel("fraction")
-    axis.set_title(f"{layer.name}\n{layer.window:.0%} in the window", loc="left")
+    axis.set_title(f"{short(layer.name, 42)}\n{layer.window:.0%} in the window", loc="left")
     other = axis.twinx()
     other.plot(middles, curve, color=SLOPE, linewidth=1.6)
     other.fill_between(middles, 0, 1.05, where=curve > WINDOW, color=SLOPE, alpha=0.12, linewidth=0, step="mid")

@@ -1,8 +1,9 @@
 """Curves over the epochs of a run: what `metrics.csv` and `layers.jsonl` hold."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from snn_bp.reports.plots.style import figure, line_styles, styled
+from snn_bp.reports.plots.style import figure, line_styles, short, styled, whole_ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -10,31 +11,63 @@ if TYPE_CHECKING:
 
 @styled
 def training_curves(metrics: list[dict[str, float]], name: str = "accuracy") -> "Figure":
-    """Loss, the metric of this name, spike rate and gradient norm of every epoch."""
+    """Loss, the metric of this name, learning rate, spike rate, gradient norm and speed of every epoch."""
+    from matplotlib.ticker import LogFormatter
+
     words = name.replace("_", " ")
-    unit_of_metric = "fraction of recordings" if name == "accuracy" else words
-    drawn = figure(8, 5.2)
-    axes = drawn.subplots(2, 2, sharex=True)
+    drawn = figure(8, 6.9)
+    axes = drawn.subplots(3, 2, sharex=True)
     panels = (
         ("loss", "loss", {"train_loss": "training", "validation_loss": "validation"}),
-        (words, unit_of_metric, {f"train_{name}": "training", f"validation_{name}": "validation"}),
-        ("spike rate", "spikes per neuron and step", {"spike_rate": "mean of all layers"}),
+        (words, unit_of(name), {f"train_{name}": "training", f"validation_{name}": "validation"}),
+        ("learning rate", "at the end of the epoch", {"lr": "learning rate"}),
+        ("spike rate", "per neuron and step", {"spike_rate": "mean of all layers"}),
         ("gradient norm, before clipping", "|dL/dw|", {"grad_norm": "mean of the epoch"}),
+        ("speed of training", "recordings per second", {"samples_per_s": "mean of the epoch"}),
     )
-    for axis, (title, unit, columns) in zip(axes.ravel(), panels, strict=True):
-        for (column, name), look in zip(columns.items(), line_styles(), strict=False):
+    for axis, (heading, unit, columns) in zip(axes.ravel(), panels, strict=True):
+        for (column, label), look in zip(columns.items(), line_styles(), strict=False):
             rows = [row for row in metrics if column in row]
             if rows:
-                axis.plot([row["epoch"] for row in rows], [row[column] for row in rows], label=name, **look)
-        axis.set_title(title, loc="left")
+                axis.plot([row["epoch"] for row in rows], [row[column] for row in rows], label=label, **look)
+        axis.set_title(heading, loc="left")
         axis.set_ylabel(unit)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        whole_ticks(axis, len(metrics))
         if axis.lines:  # a search has no gradient
             axis.legend()
     if any(row.get("grad_norm", 0) > 0 for row in metrics):
-        axes[1, 1].set_yscale("log")
+        axes[2, 0].set_yscale("log")
+        for ticks in (axes[2, 0].yaxis.set_major_formatter, axes[2, 0].yaxis.set_minor_formatter):
+            ticks(LogFormatter(labelOnlyBase=False))  # 2 and 0.5, where a decade would be too coarse
+    axes[2, 1].set_ylim(bottom=0)
+    for axis in axes[2]:
+        axis.set_xlabel("epoch")
+    return drawn
+
+
+@styled
+def compared_curves(groups: Mapping[str, Sequence[list[dict[str, float]]]], name: str = "accuracy") -> "Figure":
+    """Loss and the metric of this name in training and validation, over each other: a line for each run.
+
+    `groups` has the rows of `metrics.csv` of every run by the name of its group; runs of a group look alike.
+    """
+    drawn = figure(8, 5.6)
+    axes = drawn.subplots(2, 2, sharex=True)
+    for row, (column, unit) in zip(axes, (("loss", "loss"), (name, unit_of(name))), strict=True):
+        for axis, (split, word) in zip(row, (("train", "training"), ("validation", "validation")), strict=True):
+            for (label, runs), look in zip(groups.items(), line_styles(), strict=False):
+                for number, rows in enumerate(runs):
+                    there = [each for each in rows if f"{split}_{column}" in each]
+                    values = [each[f"{split}_{column}"] for each in there]
+                    look |= {"label": "_" if number else label, "alpha": 1 if len(runs) == 1 else 0.7}
+                    axis.plot([each["epoch"] for each in there], values, **look)
+            axis.set_title(f"{column.replace('_', ' ')}, {word}", loc="left")
+            axis.set_ylabel(unit)
+            whole_ticks(axis, max(len(rows) for runs in groups.values() for rows in runs))
     for axis in axes[1]:
         axis.set_xlabel("epoch")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
     return drawn
 
 
@@ -57,9 +90,15 @@ def layer_curves(layers: list[dict[str, Any]]) -> "Figure":
         axis.set_ylabel(unit)
         axis.set_xlabel("epoch")
         axis.set_ylim(bottom=0)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        whole_ticks(axis, len({row["epoch"] for row in rows}))
     handles, names = axes[0].get_legend_handles_labels()
     if names:
+        names = [short(name, 80) for name in names]
         columns = int(8 / (0.6 + 0.085 * max(map(len, names))))  # inches: a line and its name
         drawn.legend(handles, names, loc="outside lower center", ncols=max(1, min(4, columns, len(names))))
     return drawn
+
+
+def unit_of(name: str) -> str:
+    """What stands at the axis of a metric."""
+    return "fraction of recordings" if name == "accuracy" else name.replace("_", " ")

@@ -9,7 +9,7 @@ from snn_bp.errors import SnnError, check_number
 from snn_bp.model.blocks import every_part, own_weights, parts_of
 from snn_bp.model.exact import check_exact, has_known_class
 from snn_bp.model.network import Network
-from snn_bp.reports.plots.style import LINES, SEQUENTIAL, figure, styled
+from snn_bp.reports.plots.style import LINES, SEQUENTIAL, figure, short, styled, whole_ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,6 +34,7 @@ def weight_filters(network: Network, *, filters: int = 16) -> "Figure":
         picture = axis.imshow(weight.reshape(len(weight), -1), aspect="auto", **look)
         axis.set_xlabel("input channel" if weight.ndim == 2 else "input channel and position in the kernel")
         axis.set_ylabel("neuron or channel")
+        whole_ticks(axis)
         axis.set_title(f"{name}: all {len(weight)} x {weight[0].size} weights", loc="left")
         drawn.colorbar(picture, ax=axis, label="weight")
         return drawn
@@ -68,7 +69,7 @@ def weight_histogram(weights: Mapping[str, Mapping[int, int]]) -> "Figure":
         values = np.array(sorted(counts))
         axis.vlines(values, 0, [counts[value] for value in values], color=LINES[0][0], linewidth=1.2)
         spacing = np.gcd.reduce(np.diff(values)) if len(values) > 1 else 1
-        axis.set_title(f"{name}\n{len(values)} values, steps of {spacing}", loc="left")
+        axis.set_title(f"{short(name, 46)}\n{len(values)} values, steps of {spacing}", loc="left")
         axis.set_ylabel("weights")
         axis.set_ylim(bottom=0)
         axis.set_xlabel("integer")
@@ -80,7 +81,7 @@ def weight_histogram(weights: Mapping[str, Mapping[int, int]]) -> "Figure":
 def _mosaic(kernels: np.ndarray) -> tuple[np.ndarray, int]:
     """Kernels `[filters, channels, H, W]` as one picture, `PER_ROW` across, channels below each other; and the gap."""
     filters, channels, height, width = kernels.shape
-    gap = max(1, round(0.2 * height))
+    gap = max(1, round(0.3 * height))
     columns, rows = min(PER_ROW, filters), -(-filters // PER_ROW) * channels
     mosaic = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap), np.nan, np.float32)
     for index, channel in np.ndindex(filters, channels):

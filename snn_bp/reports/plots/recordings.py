@@ -89,15 +89,21 @@ def recording_of(
             f"found {list(x.shape)} and {list(out.shape)}."
         )
     check_number("events: sample", sample, integer=True, low=0, high=x.shape[1] - 1)
-    frames = x[:, sample].detach().cpu()
-    if frames.dim() == 4:
-        frames = frames[:, 1] - frames[:, 0] if frames.shape[1] == 2 else frames.sum(1)
+    frames = frames_of(x[:, sample])
     mine = out[:, sample : sample + 1].detach().cpu()
     if loss is None:
         scores = mine[:, 0].numpy()
     else:
         scores = torch.cat([scores_of(loss, mine[: step + 1]) for step in range(len(mine))]).numpy()
-    return frames.numpy(), scores, list(class_names) or [str(index) for index in range(scores.shape[1])]
+    return frames, scores, list(class_names) or [str(index) for index in range(scores.shape[1])]
+
+
+def frames_of(x: Tensor) -> np.ndarray:
+    """Pictures `[time, H, W]` of a recording `[time, C, H, W]`, ON less OFF of two channels; a row as it is."""
+    frames = x.detach().cpu()
+    if frames.dim() == 4:
+        frames = frames[:, 1] - frames[:, 0] if frames.shape[1] == 2 else frames.sum(1)
+    return frames.numpy()
 
 
 def _show(axis, frame: np.ndarray, frames: np.ndarray):
@@ -122,7 +128,7 @@ def _draw_scores(axis, scores: np.ndarray, names: list[str], target: int | None,
     steps = range(len(scores))
     every = max(1, len(scores) // 12)
     for index in order[NAMED:]:
-        axis.plot(steps, scores[:, index], color="#8c8c8c", linewidth=0.7, label="_")
+        axis.plot(steps, scores[:, index], color="#8c8c8c", linewidth=0.7, label="_", rasterized=len(scores) > 300)
     for index, (color, dash, marker) in reversed(list(zip(order[:NAMED], LINES, strict=False))):
         true, winner = index == target, target is not None and index == int(scores[-1].argmax())
         note = f"class {names[index]}" if target is not None else names[index]

@@ -50,6 +50,18 @@ def figure(width: float, height: float) -> "Figure":
     return drawn
 
 
+def short(name: str, letters: int) -> str:
+    """A name that fits: where it has more letters, its beginning, which has a layer's index."""
+    return name if len(name) <= letters else f"{name[: letters - 3]}..."
+
+
+def whole_ticks(axis, count: int = 2) -> None:
+    """Ticks at integers alone, also where there is one point."""
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if count == 1:
+        axis.set_xlim(0.5, 1.5)
+
+
 def line_styles() -> Iterator[dict[str, Any]]:
     """What tells one line from the next, without end."""
     for color, dash, marker in itertools.cycle(LINES):

@@ -1,0 +1,91 @@
+"""The page of a comparison: figures of each group, what tells the groups apart, and their curves over each other."""
+
+from typing import TYPE_CHECKING
+
+from snn_bp.errors import SnnError
+from snn_bp.reports.page import Section, Table, render, svg_image
+from snn_bp.reports.paired import Pair
+from snn_bp.reports.plots.epochs import compared_curves
+from snn_bp.runs.folder import Run
+from snn_bp.runs.records import metric_of_rows
+
+if TYPE_CHECKING:
+    from snn_bp.reports.comparison import Comparison
+
+DRAWN = 12  # groups, beyond which curves cannot be told apart
+
+
+def page_of(comparison: "Comparison") -> str:
+    """The page as HTML: one file that needs nothing else."""
+    runs, groups = sum(len(group.paths) for group in comparison.groups), len(comparison.groups)
+    return render(
+        title=f"{runs} run{'s' * (runs != 1)} compared",
+        lead=f"{groups} group{'s' * (groups != 1)}: runs that differ in their seed alone are one group.",
+        sections=[_figures(comparison), _curves(comparison), _differences(comparison)],
+    )
+
+
+def _figures(comparison: "Comparison") -> Section:
+    groups = comparison.groups
+    columns = [("group", [f"group {number}" for number in range(1, len(groups) + 1)]), *comparison.columns()[1:]]
+    rows = list(zip(*(cells for _, cells in columns), strict=True))
+    sentences = [] if groups else ["None of the runs is finished; there is nothing to compare yet."]
+    sentences += [str(comparison.pair)] if isinstance(comparison.pair, Pair) else []
+    caption = "Mean ± deviation over runs; spikes and operations of one inference, all layers"
+    return Section(
+        "Figures",
+        sentences + [f"Note: {note}." for note in comparison.notes],
+        tables=[Table(caption, [head for head, _ in columns], rows)] if rows else [],
+    )
+
+
+def _curves(comparison: "Comparison") -> Section:
+    """Loss and metric of every run over the epochs; a run whose rows cannot be read is named."""
+    rows: dict[str, list[list[dict[str, float]]]] = {}
+    sentences, metrics = [], set()
+    for number, group in enumerate(comparison.groups[:DRAWN], 1):
+        for path in group.paths:
+            try:
+                mine = Run(path).metrics()
+            except SnnError as problem:
+                sentences.append(f"{path} is not drawn: {problem}")
+                continue
+            rows.setdefault(f"group {number}", []).append(mine)
+            metrics.add(metric_of_rows(mine))
+    if len(comparison.groups) > DRAWN:
+        sentences.append(f"Drawn are the first {DRAWN} groups of {len(comparison.groups)}.")
+    if not rows:
+        return Section("Curves", [*sentences, "No run has curves yet."])
+    images = []
+    for name in sorted(metrics):
+        drawn = {
+            label: kept
+            for label, mine in rows.items()
+            if (kept := [run for run in mine if metric_of_rows(run) == name])
+        }
+        ends = []
+        for label, mine in drawn.items():
+            ends.append(f"{label} {', '.join(format(run[-1]['train_loss'], '.3g') for run in mine)}")
+        alt = f"Training loss of each run in its last epoch: {'; '.join(ends)}."
+        images.append(svg_image(compared_curves(drawn, name), alt, "A line for each run, runs of a group alike"))
+    return Section("Curves", sentences, images=images)
+
+
+def _differences(comparison: "Comparison") -> Section:
+    settings = list(comparison.groups[0].settings) if comparison.groups else []
+    names = [f"group {number}" for number in range(1, len(comparison.groups) + 1)]
+    tables = []
+    if settings:
+        rows = [(key, *(group.settings[key] for group in comparison.groups)) for key in settings]
+        tables.append(Table("Settings in which the groups differ", ("setting", *names), rows, numbers=False))
+    if names:
+        rows = [
+            (name, ", ".join(map(str, group.seeds)), ", ".join(group.paths))
+            for name, group in zip(names, comparison.groups, strict=True)
+        ]
+        tables.append(Table("Runs of each group", ("group", "seeds", "folders"), rows, numbers=False))
+    if comparison.unfinished:
+        unfinished = list(comparison.unfinished.items())
+        tables.append(Table("Runs that count in no figure", ("run", "state"), unfinished, numbers=False))
+    sentences = [] if settings or len(names) < 2 else ["The groups differ in no setting that has a name here."]
+    return Section("What was compared", sentences, tables=tables)
