@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import doctest
 import inspect
+import pydoc
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,3 +116,13 @@ def test_the_defaults_that_it_states_are_those_of_the_signature(name):
     assert [each for each in entries if each not in parameters and each != "description"] == []
     unsaid = [each for each in entries if each in parameters and each not in stated]
     assert all(parameters[each].default in (inspect.Parameter.empty, None, ()) for each in unsaid)
+
+
+def test_help_shows_plain_types_and_defaults():
+    assert str(inspect.signature(snn_bp.Dense)).startswith(
+        "(units: int, *, bias: bool = True, density: float | None = None"
+    )
+    assert "Within" not in str(inspect.signature(snn_bp.Train)) and "lr: float = 0.002" in pydoc.render_doc(
+        snn_bp.Train
+    )
+    assert list(inspect.signature(snn_bp.TET()).parameters) == ["out", "targets", "mask"]  # a value: that of its call

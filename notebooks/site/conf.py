@@ -23,7 +23,7 @@ project, author = "snn_bp", "the authors of snn_bp"
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme, html_title, html_static_path, html_css_files = "furo", "snn_bp", ["static"], ["site.css"]
 myst_heading_anchors, myst_enable_extensions = 3, ["colon_fence", "dollarmath"]
-html_show_copyright = False
+html_show_copyright, smartquotes = False, False
 autodoc_typehints, autodoc_member_order = "none", "bysource"
 
 

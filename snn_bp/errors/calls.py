@@ -8,7 +8,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from inspect import Parameter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
 from snn_bp.errors import SnnError, nearest, shown
 from snn_bp.errors.renamed import new_name
@@ -22,7 +22,7 @@ def checked_call(function: Callee) -> Callee:
         for name, method in list(vars(function).items()):
             if inspect.isfunction(method) and (name == "__init__" or not name.startswith("_")):
                 setattr(function, name, checked_call(method))
-        return function
+        return function  # type: ignore[return-value]
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
@@ -42,7 +42,29 @@ else:
 
     def checked_dataclass(**options: Any) -> Callable[[type], type]:
         """A `dataclass` that refuses by an `SnnError` to be made, or to have its methods called, by wrong names."""
-        return lambda kind: checked_call(dataclasses.dataclass(**options)(kind))
+
+        def made(kind: type) -> type:
+            kind.__signature__ = Shown()
+            return checked_call(dataclasses.dataclass(**options)(kind))
+
+        return made
+
+
+class Shown:
+    """The signature of a class of values as `help` shows it: plain types, without what checks them."""
+
+    def __get__(self, value: Any, kind: type) -> inspect.Signature:
+        if value is not None:
+            raise AttributeError("__signature__")  # a value that can be called has the signature of its call
+        _, *parameters = inspect.signature(kind.__init__).parameters.values()
+        return inspect.Signature([_plain(each) for each in parameters])
+
+
+def _plain(parameter: Parameter) -> Parameter:
+    """A parameter with its type alone, and without where that is one of ours, which its docstring says."""
+    kind = parameter.annotation
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return parameter.replace(annotation=Parameter.empty if "snn_bp." in inspect.formatannotation(kind) else kind)
 
 
 def misfit(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> str | None:
