@@ -184,12 +184,12 @@ def test_names_and_lines_survive_any_locale(name, tmp_path):
     program = (
         "import sys, pathlib\n"
         "from snn_bp.files import append, read_text, write_json\n"
-        "from snn_bp.trainer.progress import show\n"
+        "from snn_bp.runtime.status import say\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "append(folder / 'log.txt', 'µ ± 实验'.encode())\n"
         "assert read_text(folder / 'log.txt') == 'µ ± 实验'\n"
         "write_json(folder / 'a.json', {'µ': '±'})\n"
-        "show('95 % ± µ')\n"
+        "say('95 % ± µ')\n"
     )
     (tmp_path / name).mkdir()
     (tmp_path / "program.py").write_text(program, encoding="utf-8")

@@ -18,6 +18,7 @@ from snn_bp.files import is_there
 from snn_bp.runs.paths import CHECKPOINTS, experiment_at, run_at, runs_at
 from snn_bp.runtime.console import guarded
 from snn_bp.runtime.signals import end_with_interrupt
+from snn_bp.runtime.status import phase
 
 if TYPE_CHECKING:
     from snn_bp.runs.experiment import Experiment
@@ -64,7 +65,10 @@ def command(*lines: str, name: str | None = None) -> Callable[[Callable[..., Non
     def registered(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def run(**given: Any) -> None:
-            import torch  # noqa: F401 - here, where Ctrl-C still ends it in silence
+            with phase("starting"):
+                import torch  # noqa: F401 - here, where Ctrl-C still ends it in silence
+
+                import snn_bp.runs.experiment_file  # noqa: F401 - what every command imports
 
             end_with_interrupt()
             function(**given)

@@ -1,8 +1,7 @@
 """`load`: from a description to recordings in the cache, their splits, and notes about them."""
 
 import importlib.metadata
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +18,39 @@ from snn_bp.data.spoken import read_keys
 from snn_bp.data.store import EMPTY, CachedEvents, Recording, store
 from snn_bp.errors import SnnError
 from snn_bp.model.targets import Targets
+from snn_bp.runtime.status import announced, in_phase, phase
 
 _Loaded = tuple[dict[str, CachedEvents], Sensor, tuple[str, ...], list[str]]  # parts, sensor, class names, notes
 _MOST_CHANNELS: Sensor = (2**16, 1, 1)  # the limit of a row whose length the files do not state
 
 
 def load(data: Data, *, quiet: bool = False) -> Dataset:
-    """The recordings that `data` describes, read or made once and then mapped from the cache."""
+    """The recordings that `data` describes, read or made once and then mapped from the cache.
+
+    Unless `quiet`, what takes over a second is said.
+    """
+    with announced(not quiet):
+        return _load(data, quiet=quiet)
+
+
+def _load(data: Data, *, quiet: bool) -> Dataset:
     if data.name == IN_MEMORY:
         raise SnnError(
             "Data('in memory'): its recordings were handed to train, and are in no file. Hand the same ones in again: "
             "train(experiment, out, dataset=Dataset.of(...)), resume(out, dataset=...), Run(out).hold(dataset)."
         )
     if (source := source_of(data)) is not None:
-        return _load_source(data, source, quiet=quiet)
+        return _load_source(data, source)
     info = DATA_SETS[data.name]
     if info.tonic_class:
         parts, sensor, class_names, notes = _load_files(info, data, quiet=quiet)
     else:
-        parts, sensor, class_names, notes = _load_digits(info, quiet=quiet)
+        parts, sensor, class_names, notes = _load_digits(info)
     packages = ("numpy", "tonic" if info.tonic_class else "scikit-learn")
     return _dataset(data, parts, Targets("class", class_names), info, sensor, notes, packages)
 
 
-def _load_source(data: Data, source: Any, *, quiet: bool) -> Dataset:
+def _load_source(data: Data, source: Any) -> Dataset:
     """A source's recordings: from the cache where it says what it reads, else read anew."""
     info, targets = data.info, targets_of(source)
     sensor = info.sensor or (info.channels, 1, 1)
@@ -50,12 +58,18 @@ def _load_source(data: Data, source: Any, *, quiet: bool) -> Dataset:
     for part in ("train", "test"):
         name, key = f"{data.name.replace(':', '-')}-{part}", made_from(source, part)
         asked = None if key is None else [key, targets.kind, targets.names]
-        if gives_frames(source):
-            parts[part] = store_frames(name, lambda part=part: frames_of(source, part), made_from=asked)
-            continue
-        message = f"{data.name}: reading the {part} part"
-        recordings = _announced(recordings_of(source, part), message, None, quiet=quiet, once=key is not None)
-        parts[part] = store(name, recordings, made_from=asked, sensor=sensor, classes=targets.outputs)
+        words = f"{data.name}: reading the {part} part" + ", once" * (key is not None)
+
+        def make_frames(part: str = part, words: str = words) -> Any:
+            with phase(words):
+                return frames_of(source, part)
+
+        with phase(f"{data.name}: opening the {part} part"):
+            if gives_frames(source):
+                parts[part] = store_frames(name, make_frames, made_from=asked)
+                continue
+            recordings = in_phase(recordings_of(source, part), words)
+            parts[part] = store(name, recordings, made_from=asked, sensor=sensor, classes=targets.outputs)
     if not len(parts["train"]):
         raise SnnError(
             f"{data.name}: the source gives no recordings for the part 'train'. See that its files are there."
@@ -76,7 +90,7 @@ def _dataset(
     return assemble(data, parts, targets, info, sensor=sensor, notes=notes, versions=versions)
 
 
-def _load_digits(info: DataSetInfo, *, quiet: bool) -> _Loaded:
+def _load_digits(info: DataSetInfo) -> _Loaded:
     assert info.sensor is not None
     images = saccades.digits_file()
     made_from = [
@@ -88,9 +102,9 @@ def _load_digits(info: DataSetInfo, *, quiet: bool) -> _Loaded:
     parts = {}
     for part, (first, last) in spans.items():
         count, made_here = last - first, [made_from, first, last]
-        message = f"digits: simulating {count} recordings"
-        recordings = _announced(_simulated(first, last), message, count, quiet=quiet)
-        parts[part] = store(f"digits-{part}", recordings, made_from=made_here, sensor=info.sensor, classes=10)
+        with phase(f"digits: opening the {part} part"):
+            recordings = in_phase(_simulated(first, last), f"digits: simulating {count} recordings, once", total=count)
+            parts[part] = store(f"digits-{part}", recordings, made_from=made_here, sensor=info.sensor, classes=10)
     return parts, info.sensor, info.class_names, []
 
 
@@ -113,7 +127,7 @@ def _load_files(info: DataSetInfo, data: Data, *, quiet: bool) -> _Loaded:
             "or name the folder that has them with root= or the environment variable SNN_BP_DATA."
         )
     class_names = info.class_names or read_keys(files_of(info, folder, "train")[0])[0]
-    parts = {part: _store_part(info, folder, part, len(class_names), quiet=quiet) for part in info.parts}
+    parts = {part: _store_part(info, folder, part, len(class_names)) for part in info.parts}
     if not len(parts["train"].events):
         raise SnnError(f"{info.name}: the training part in {folder} holds no recordings. Copy its files anew.")
     if info.sensor is not None:
@@ -121,7 +135,7 @@ def _load_files(info: DataSetInfo, data: Data, *, quiet: bool) -> _Loaded:
     return _row_of_channels(info, data, folder, parts, class_names)
 
 
-def _store_part(info: DataSetInfo, folder: Path, part: str, classes: int, *, quiet: bool) -> CachedEvents:
+def _store_part(info: DataSetInfo, folder: Path, part: str, classes: int) -> CachedEvents:
     files = files_of(info, folder, part)
     if not files:
         return EMPTY
@@ -130,15 +144,16 @@ def _store_part(info: DataSetInfo, folder: Path, part: str, classes: int, *, qui
     except OSError as cause:
         raise SnnError(f"{cause.filename}: it vanished while the set was being read. Start again.") from None
     sizes = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    message = f"{info.name}: reading the {part} part in {folder}"
+    message = f"{info.name}: reading the {part} part in {folder}, once"
     total = len(files) if info.suffix != ".h5" else None
-    return store(
-        f"{info.name}-{part}",
-        _announced(read_part(info, folder, part), message, total, quiet=quiet),
-        made_from=[READING_FORMAT, str(folder.resolve()), sizes],
-        sensor=info.sensor or _MOST_CHANNELS,
-        classes=classes,
-    )
+    with phase(f"{info.name}: opening the {part} part"):
+        return store(
+            f"{info.name}-{part}",
+            in_phase(read_part(info, folder, part), message, total=total),
+            made_from=[READING_FORMAT, str(folder.resolve()), sizes],
+            sensor=info.sensor or _MOST_CHANNELS,
+            classes=classes,
+        )
 
 
 def _row_of_channels(
@@ -163,19 +178,3 @@ def _count_notes(info: DataSetInfo, parts: dict[str, CachedEvents]) -> list[str]
         return []
     train, test = (f"{found[part]} of {info.totals[part]}" for part in ("train", "test"))
     return [f"partial copy: {train} training and {test} test recordings"]
-
-
-def _announced(
-    recordings: Iterable[Recording], message: str, total: int | None, *, quiet: bool, once: bool = True
-) -> Iterator[Recording]:
-    """The same recordings; says on standard error what takes the time: when the first is asked for, if that is once."""
-    if quiet:
-        yield from recordings
-        return
-    from tqdm import tqdm  # only when there is something to wait for
-
-    if once:
-        print(f"{message}, once", file=sys.stderr)
-    yield from tqdm(
-        recordings, None if once else message, total=total, delay=1, leave=False, disable=None, file=sys.stderr
-    )

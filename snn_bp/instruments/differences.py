@@ -20,6 +20,7 @@ from snn_bp.instruments.unroll import Steps, Variant, unroll
 from snn_bp.model.blocks import every_part, parts_of
 from snn_bp.model.losses import Loss, smooth_loss
 from snn_bp.model.network import Network
+from snn_bp.runtime.status import in_phase
 
 REACHES = (1e-3, 1e-4, 1e-5, 1e-6)  # step sizes along a direction; smaller ones cross fewer kinks and lose digits
 FLOOR = 1e-3  # fraction of the gradient of a whole layer; the four below are fractions of the gradient's norm
@@ -69,7 +70,8 @@ def differences(
         return _run(network, x, targets, loss, held)
 
     with torch.no_grad():
-        for (name, value), gradient in zip(subjects.items(), gradients, strict=True):
+        pairs = list(zip(subjects.items(), gradients, strict=True))
+        for (name, value), gradient in in_phase(pairs, "taking finite differences"):
             errors, unsure, crossed, size = [], [], 0, sizes[name]
             for _ in range(directions):
                 way = torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value.device)

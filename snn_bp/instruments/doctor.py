@@ -33,6 +33,7 @@ from snn_bp.neurons import is_spiking
 from snn_bp.runs.evaluation import evaluate_network
 from snn_bp.runs.experiment import Experiment, Train
 from snn_bp.runs.folder import Run
+from snn_bp.runtime.status import phase
 
 MAX_SILENT = 0.9  # in a healthy first convolution half of the neurons see only the dark border of an image
 MAX_SATURATED = 0.5  # neurons that fire in 95 % of the steps say nothing of the input
@@ -53,6 +54,7 @@ SAMPLES = 32  # recordings that a trace of a run takes
 
 
 @checked_call
+@phase("looking for what keeps it from learning")
 def diagnose(subject: Trace | Run | Experiment) -> Report:
     """Verdicts on a `subject`: a trace; a run, at its last checkpoint with its data; or an experiment as it would
     start.

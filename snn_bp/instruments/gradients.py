@@ -27,6 +27,7 @@ from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.model.targets import pieces_of
 from snn_bp.neurons import Neuron, is_spiking
 from snn_bp.runtime.screen import on_screen
+from snn_bp.runtime.status import in_phase, phase
 
 ROUNDING = {"float32": 1e-5, "float64": 1e-13}  # over the largest potential: how far a sum in another order may lie
 SMOOTH_LIMIT = 1e-6  # how far finite differences may be off; issue 5
@@ -153,6 +154,7 @@ class GradientReport:
 
 
 @checked_call
+@phase("checking the gradients")
 def check_gradients(
     network: Network, inputs: Tensor, targets: Tensor, *,
     loss: Loss = CountCrossEntropy(),  # noqa: B008 - frozen
@@ -182,7 +184,8 @@ def check_gradients(
         raise SnnError("check_gradients: the network has no parameters. One with: (Dense(10), LIF(beta=0.9)).")
     precisions = dict.fromkeys((torch.float64 if inputs.dtype == torch.float64 else torch.float32, torch.float64))
     kernels = [
-        _kernels(copied(network, double=kind == torch.float64), inputs.to(kind), targets, loss) for kind in precisions
+        _kernels(copied(network, double=kind == torch.float64), inputs.to(kind), targets, loss)
+        for kind in in_phase(precisions, "comparing the kernels with the reference")
     ]
     double, x, steps = copied(network, double=True), inputs.double(), len(inputs)
     hard = _gradients(double, x, targets, loss, Variant())
@@ -196,7 +199,7 @@ def check_gradients(
             _similarity(_gradients(double, x, targets, loss, Variant(truncate=every)), hard),
             _similarity(pieces, hard) if (pieces := _in_pieces(double, x, targets, loss, every)) else None,
         )
-        for every in chosen
+        for every in in_phase(chosen, "truncating the gradient")
     ]
     rows = differences(double, x, targets, loss, directions=directions, seed=seed)
     return GradientReport(tuple(kernels), tuple(rows), tuple(layers), tuple(truncated))

@@ -10,6 +10,7 @@ from snn_bp.instruments.findings import Finding
 from snn_bp.model.targets import UNLABELLED
 from snn_bp.runs.folder import Run
 from snn_bp.runs.records import differing_data
+from snn_bp.runtime.status import phase
 
 LOOKED_AT = 500  # recordings of a split
 INSIDE = 0.05  # fraction of the events; a window of 1.5 s, usual for gestures of 6 s, holds a quarter
@@ -19,6 +20,7 @@ COVERED = 95  # percent of the recordings that a proposed window covers whole
 FEW = 6  # steps at least of a proposed window
 
 
+@phase("looking at the recordings")
 def find_faults_of_recordings(dataset: Dataset) -> list[Finding]:
     """What is wrong with the recordings, whatever the network is."""
     return [*find_window(dataset), *find_one_class(dataset), *find_shared_recordings(dataset)]

@@ -20,6 +20,7 @@ from snn_bp.model.losses import CountCrossEntropy, Loss, loss_of
 from snn_bp.model.network import Network, NetworkState
 from snn_bp.neurons import Neuron, is_spiking, range_of
 from snn_bp.runtime.screen import html_table, on_screen
+from snn_bp.runtime.status import phase
 from snn_bp.surrogates import Surrogate
 
 COLUMNS = ("layer", "rate", "silent", "window", "|dL/dv|", "gain")
@@ -159,6 +160,7 @@ class Trace:
 
 
 @checked_call
+@phase("looking at a backward pass")
 def trace(
     network: Network, inputs: Tensor, targets: Tensor, *,
     loss: Loss = CountCrossEntropy(), state: NetworkState | None = None,  # noqa: B008 - frozen

@@ -19,12 +19,14 @@ from snn_bp.model.masks import check_mask
 from snn_bp.model.network import Network, check_network, neuron_of
 from snn_bp.model.plan import apply_stateless
 from snn_bp.neurons import LI, coefficients, is_leaky, is_spiking
+from snn_bp.runtime.status import phase
 
 SMALL = 1e-4  # part of the input from which a linear response is taken
 CLOSE = 0.05  # a weight that is rounded on its way misses the spread that is asked for by a part of it
 
 
 @checked_call
+@phase("scaling the first weights")
 @torch.no_grad()
 def start_alive(network: Network, x: Tensor, *, spread: float = 1.0, mask: Tensor | None = None) -> None:
     """Scale the weights in front of each neuron so that its free membrane fluctuates by `spread` thresholds on `x`.

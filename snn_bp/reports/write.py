@@ -11,6 +11,7 @@ from snn_bp.reports.comparison import state_of
 from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
 from snn_bp.runs.records import results_line
+from snn_bp.runtime.status import in_phase
 
 if TYPE_CHECKING:
     from snn_bp.reports.page import Section
@@ -51,7 +52,7 @@ def report(run: Run, *, split: str = "test") -> Path:
     page = render(
         title=f"Run {run.path.resolve().name}",
         lead=results_line(finished) if finished else state_of(run),
-        sections=[_section(title, part) for title, part in parts.items()],
+        sections=[_section(title, part) for title, part in in_phase(list(parts.items()), "writing the page")],
     )
     replace_file(path, page.encode(errors="backslashreplace"))
     return path

@@ -25,6 +25,7 @@ from snn_bp.runs.folder import Run
 from snn_bp.runs.interval import ratio_interval, wilson_interval
 from snn_bp.runs.records import figure_in_words
 from snn_bp.runtime.screen import html_table, on_screen
+from snn_bp.runtime.status import in_phase, phase
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def evaluate_and_keep(
     operations: dict[str, float] = {}
     not_counted: set[str] = set()
     samples = sum(len(ids) for ids in batches)
-    for ids in batches:
+    for ids in in_phase(batches, f"evaluating the {split} split"):
         x, targets = dataset.batch(split, ids, in_bytes=True)
         x, mask = x.to(device), dataset.mask(split, ids)
         mask = None if mask is None else mask.to(device)
@@ -190,6 +191,7 @@ class _Tally:
         return found | {"low": low, "high": high}
 
 
+@phase("looking at the layers")
 @torch.no_grad()
 def layer_activity(network: Network, x: Tensor, mask: Tensor | None = None) -> list[dict[str, Any]]:
     """How alive each layer of neurons is on `x`, in evaluation mode, at the steps that recordings have.

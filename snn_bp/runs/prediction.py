@@ -18,6 +18,7 @@ from snn_bp.model.targets import Targets
 from snn_bp.runs.folder import Run
 from snn_bp.runs.records import description_of
 from snn_bp.runtime.screen import html_table, on_screen
+from snn_bp.runtime.status import phase
 
 _SCORES_SHOWN = 5  # scores in a line
 
@@ -113,6 +114,7 @@ class Predictions:
 
 
 @checked_call
+@phase("predicting")
 @torch.inference_mode()
 def predict(run: Run, recordings: Any, *, checkpoint: str = "best", names: Sequence[str] | None = None) -> Predictions:
     """The answers of a run's network to `recordings`: those of classes with scores.

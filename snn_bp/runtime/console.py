@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from snn_bp.errors import SnnError
 from snn_bp.runtime.signals import Stopped
+from snn_bp.runtime.status import announced, say
 
 INTERRUPTED = "stopped. What was saved before is kept; `snn-bp resume RUN` goes on with a run."
 
@@ -21,7 +22,8 @@ def guarded(program: Callable[..., Any], arguments: Sequence[str] | None = None)
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = say_warning
     try:
-        code = program(arguments, standalone_mode=False)
+        with announced():
+            code = program(arguments, standalone_mode=False)
         if not sys.stdout.closed:
             sys.stdout.flush()
     except SnnError as problem:
@@ -68,7 +70,7 @@ def open_streams() -> None:
 
 def say_warning(message: Warning | str, *where: Any, **more: Any) -> None:
     """Print a warning as one line, without the line of code that it comes from: Python's `warnings.showwarning`."""
-    print("warning:", " ".join(str(message).split()), file=sys.stderr)
+    say("warning: " + " ".join(str(message).split()), file=sys.stderr)
 
 
 def _advice(problem: Any) -> str:

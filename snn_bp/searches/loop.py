@@ -22,6 +22,7 @@ from snn_bp.runs.experiment import Experiment, Train, content_of
 from snn_bp.runs.folder import SEARCH_FILE, Run
 from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runtime.signals import Stopped, noted_signals
+from snn_bp.runtime.status import Bar, announced, clock, drawing, say
 from snn_bp.searches.methods import METHODS
 from snn_bp.searches.objective import Kind, Objective, name_of, objective_of
 from snn_bp.searches.population import norms_of
@@ -32,7 +33,6 @@ from snn_bp.trainer.feasibility import check_trainable
 from snn_bp.trainer.loop import SAVE_SECONDS
 from snn_bp.trainer.memory import PROBED
 from snn_bp.trainer.optimizer import make_device
-from snn_bp.trainer.progress import show
 
 MethodName: TypeAlias = Literal["ga", "pso", "es", "bptt"]
 ROWS = 40  # rows of the curve, the budget growing by the same factor from one to the next
@@ -100,8 +100,9 @@ def search(
         Run.check_free(out)
     if only := experiment.train.beyond_steps:
         raise SnnError(f"search: train.{only[0]} is for `train`, a search has no epochs. Leave it as it is by default.")
-    dataset = load(experiment.data, quiet=quiet)
-    check_trainable(experiment, dataset)
+    with announced(not quiet):
+        dataset = load(experiment.data, quiet=quiet)
+        check_trainable(experiment, dataset)
     if dataset.targets.kind != "class" or any(
         dataset.mask(split, ids[:1]) is not None for split, ids in dataset.ids.items()
     ):
@@ -109,7 +110,7 @@ def search(
             f"search: it knows classes of recordings of one length, {experiment.data.name} has targets of the kind "
             f"{dataset.targets.kind!r} or recordings that differ in length. `snn-bp train` learns those."
         )
-    with torch.random.fork_rng(devices=[]):
+    with announced(not quiet), torch.random.fork_rng(devices=[]):
         task = _Task.of(experiment, dataset, method, budget, function, population, quiet)
         if out is None:
             return _spend(task, None, Position(), save_seconds)
@@ -143,11 +144,11 @@ def _keep(task: "_Task", run: Run, quiet: bool, save_seconds: float) -> Search:
         save(run, at, task.network, task.searcher)
         run.begin_tables()  # behind a checkpoint: where there are tables and no checkpoint, it was taken away
     elif not quiet:
-        show(f"resumed behind {at.spent:,} evaluations")
+        say(f"resumed behind {at.spent:,} evaluations")
     found = _spend(task, run, at, save_seconds)
     found.finish(run, notes=task.dataset.notes)
     if found.test is not None and not quiet:
-        show(f"test accuracy {found.test.accuracy:.4f}; run folder {run.path}")
+        say(f"test accuracy {found.test.accuracy:.4f}; run folder {run.path}")
     return found
 
 
@@ -232,7 +233,8 @@ def _spend(task: _Task, run: Run | None, at: Position, save_seconds: float) -> S
         marks = [mark for mark in marks if mark > rows[-1].sample_evaluations] or [math.inf]
     clock, saved = Clock(at.seconds, at.cpu_seconds), time.monotonic()
     over = bool(rows) and rows[-1].generation == at.generation and at.spent + task.next_cost > task.budget
-    with noted_signals() if run else nullcontext([]) as stop:
+    began, entered = time.monotonic(), at.spent
+    with noted_signals() if run else nullcontext([]) as stop, drawing() as bar:
         while not over:
             clock.start()
             drawn = np.random.default_rng((task.experiment.seed, at.generation))
@@ -259,7 +261,10 @@ def _spend(task: _Task, run: Run | None, at: Position, save_seconds: float) -> S
                 save(run, at, network, searcher)
                 saved = time.monotonic()
             if row and not task.quiet:
-                show(_line(rows[-1]))
+                say(_line(rows[-1]), is_row=True)
+            if bar is not None and bar.is_due():
+                rate = (at.spent - entered) / (time.monotonic() - began)
+                bar.draw(_bar(at, task.budget, rate=rate))
             if run is not None and stop and not over:
                 raise Stopped(run.path, stop[0])
     network.load_state_dict(at.weights)
@@ -312,6 +317,13 @@ def _value(network: Network, dataset: Dataset, split: str, objective: Objective)
         x, targets = (part.to(device) for part in dataset.batch(split, ids))
         total += float(objective(network, x, targets)) * len(ids)
     return total / len(dataset.ids[split]) if math.isfinite(total) else math.inf
+
+
+def _bar(at: Position, budget: int, *, rate: float) -> Bar:
+    """Where a search stands that spends so many evaluations a second."""
+    best = (f"best {at.rows[at.best].value:.4f}",) if at.rows else ()
+    figures = (*best, f"{rate:.0f}/s", f"ETA {clock((budget - at.spent) / rate)}")
+    return Bar(f"{at.spent:,}/{budget:,} evaluations", at.spent / budget, figures, (f"generation {at.generation}",))
 
 
 def _line(row: Row) -> str:

@@ -7,6 +7,7 @@ from snn_bp.model.blocks import every_part, own_weights, parts_of
 from snn_bp.model.start import start_alive
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runtime.capacity import free
+from snn_bp.runtime.status import phase
 from snn_bp.trainer import memory
 from snn_bp.trainer.feasibility import check_chip, check_trainable
 from snn_bp.trainer.optimizer import make_optimizer, train_step
@@ -34,9 +35,10 @@ def dry_run(experiment: Experiment, dataset: Dataset) -> None:
     mask, kind = dataset.mask("train", ids[0]), dataset.targets.kind
     start_alive(network, x, mask=mask)
     optimizer = make_optimizer(network, config)
-    train_step(network, optimizer, x, targets, config, mask, kind)  # the first one compiles
-    began = time.monotonic()
-    train_step(network, optimizer, x, targets, config, mask, kind)
+    with phase("taking two steps"):
+        train_step(network, optimizer, x, targets, config, mask, kind)  # the first one compiles
+        began = time.monotonic()
+        train_step(network, optimizer, x, targets, config, mask, kind)
     seconds = (time.monotonic() - began) * len(ids)
     total = sum(weight.numel() for weight in network.parameters())
     print(f"{total:,} parameters")

@@ -16,12 +16,14 @@ from snn_bp.model.network import Network
 from snn_bp.model.plan import has_chain
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runs.training_options import Train
+from snn_bp.runtime.status import phase
 from snn_bp.trainer.memory import check_memory
 from snn_bp.trainer.optimizer import make_device, make_optimizer
 from snn_bp.trainer.sampling import class_chances
 from snn_bp.trainer.weights import freeze_layers
 
 
+@phase("checking that it can be trained")
 def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
     """Raise unless the experiment can be trained: data, shapes, loss, device, memory, and one forward step."""
     if len(dataset.ids["train"]) == 0:

@@ -7,6 +7,7 @@ are all that a resumed run needs to go on as if it had never stopped.
 import math
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runs.records import results_line
 from snn_bp.runtime.signals import Stopped as Stopped
 from snn_bp.runtime.signals import noted_signals
+from snn_bp.runtime.status import Status, announced, phase, told_to
 from snn_bp.trainer.course import Course
 from snn_bp.trainer.feasibility import check_trainable
 from snn_bp.trainer.optimizer import Step, explain_nonfinite, freeze_norm, joined, sharpen_delays, train_step
@@ -81,7 +83,8 @@ def train(
         _begun(
             experiment, out, command=command, changes=changes, quiet=quiet, save_seconds=save_seconds,
             numbered=numbered, dataset=dataset,
-        )
+        ),
+        quiet=quiet,
     )  # fmt: skip
 
 
@@ -105,7 +108,8 @@ def resume(
     >>> resume("runs/a", quiet=True).path.name  # the run of `train`
     'a'
     """
-    return _to_the_end(_resumed(Run(out), quiet=quiet, save_seconds=save_seconds, restart=restart, dataset=dataset))
+    events = _resumed(Run(out), quiet=quiet, save_seconds=save_seconds, restart=restart, dataset=dataset)
+    return _to_the_end(events, quiet=quiet)
 
 
 @checked_call
@@ -138,13 +142,14 @@ def training(
         events = _begun(
             experiment, out, command="snn_bp.training", quiet=quiet, save_seconds=save_seconds, dataset=dataset
         )
-    ours = torch.get_rng_state()
+    ours, opened = torch.get_rng_state(), None if quiet else Status()
     try:
         while True:
             theirs = torch.get_rng_state()  # the caller's random numbers go on as if nothing were between
             torch.set_rng_state(ours)
             try:
-                event = next(events)
+                with told_to(opened):
+                    event = next(events)
             except StopIteration:
                 return
             finally:
@@ -153,6 +158,8 @@ def training(
             yield event
     finally:
         events.close()
+        if opened is not None:
+            opened.close()
 
 
 @checked_call
@@ -168,7 +175,7 @@ def finish(run: Run, why: str = "", *, quiet: bool = False) -> Run:
     check_kind("finish: the run", run, Run, "As in finish(event.run), or finish(Run('runs/a')).")
     if run.results() is not None:
         return run
-    with run.locked():
+    with announced(not quiet), run.locked():
         progress = Progress(run, quiet=quiet)
         at = newest_checkpoint(run, progress)
         if at is None:
@@ -182,9 +189,9 @@ def finish(run: Run, why: str = "", *, quiet: bool = False) -> Run:
     return run
 
 
-def _to_the_end(events: Generator[Event, None, Run]) -> Run:
+def _to_the_end(events: Generator[Event, None, Run], *, quiet: bool) -> Run:
     """The run that a training leaves, torch's random numbers as they were."""
-    with torch.random.fork_rng(devices=[]):
+    with announced(not quiet), torch.random.fork_rng(devices=[]):
         while True:
             try:
                 next(events)
@@ -262,10 +269,12 @@ def _run_epochs(
     run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float
 ) -> Generator[Event, None, Run]:
     """Train from a checkpoint, or from the start, to the last epoch."""
-    course = Course(run, checkpoint, progress)
+    with phase("preparing the network"):
+        course = Course(run, checkpoint, progress)
     config, dataset, at, network, metric = course.config, course.dataset, course.at, course.network, course.metric
     batches, saved, why = course.batches, time.monotonic(), ""
-    bar = progress.showing(at.epoch * batches + at.batch, config.epochs * batches)
+    bar = progress.showing(at.epoch * batches + at.batch, of_epoch=batches)
+    beginning: Any = phase("taking the first step")
     with noted_signals() as stop, bar:
         while at.epoch < config.epochs and not (why := course.why_enough()):
             freeze_norm(network, config, at.epoch, of=config.epochs)
@@ -278,14 +287,15 @@ def _run_epochs(
                 if at.batch + len(group) == batches:
                     before = [weight.detach().clone() for weight in network.parameters()]
                 steps = []
-                for ids in group:
-                    x, targets, more, options = course.batch(ids, group)
-                    each = train_step(network, course.optimizer, x, targets, config, *more, **options)
-                    if not (math.isfinite(each.loss) and math.isfinite(each.grad_norm)):
-                        raise SnnError(explain_nonfinite(each, network, x, epoch=at.epoch + 1, batch=at.batch + 1))
-                    at.batch += 1
-                    steps.append(each)
-                step = joined(steps)
+                with beginning:
+                    for ids in group:
+                        x, targets, more, options = course.batch(ids, group)
+                        each = train_step(network, course.optimizer, x, targets, config, *more, **options)
+                        if not (math.isfinite(each.loss) and math.isfinite(each.grad_norm)):
+                            raise SnnError(explain_nonfinite(each, network, x, epoch=at.epoch + 1, batch=at.batch + 1))
+                        at.batch += 1
+                        steps.append(each)
+                step, beginning = joined(steps), nullcontext()
                 course.follow()
                 tally.add(step, time.monotonic() - began)
                 progress.step(step, tally, metric, dataset.targets, batches=len(group))

@@ -20,6 +20,7 @@ from snn_bp.model.network import Network, neuron_of
 from snn_bp.neurons import is_leaky
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runtime.capacity import available, is_checked, size
+from snn_bp.runtime.status import say
 
 SPARE = 1.6  # an estimate up to so many times what there is may still fit, and is let through with a word
 _FLOAT = 4
@@ -88,7 +89,7 @@ def check_memory(experiment: Experiment, dataset: Dataset) -> Estimate:
     told = f"memory: training would take {found}; this process can have {size(there)}."
     if found.total > SPARE * there:
         raise SnnError(f"{told} {_remedy(found, dataset)} To try it all the same: SNN_BP_CHECK_MEMORY=0.")
-    print(f"{told} It may be killed. {_remedy(found, dataset)}", file=sys.stderr)
+    say(f"{told} It may be killed. {_remedy(found, dataset)}", file=sys.stderr)
     return found
 
 

@@ -1,21 +1,21 @@
 """What a run says of itself while it trains: sums over an epoch, lines, the progress bar."""
 
 import math
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from snn_bp.model.blocks import every_part, own_weights, parts_of
 from snn_bp.model.metrics import columns_of, value_of_parts
 from snn_bp.model.network import Network
 from snn_bp.model.targets import Targets
 from snn_bp.runs.folder import Run
+from snn_bp.runtime.status import Bar, Status, clock, drawing, say
 from snn_bp.trainer.optimizer import Step
 
 
@@ -58,61 +58,67 @@ class Tally:
         return asdict(self)
 
 
+class _Behind(NamedTuple):
+    """What lies behind a training at one moment; samples and seconds are those of the epoch."""
+
+    epoch: int
+    batches: int
+    time: float
+    samples: int
+    seconds: float
+
+
 class Progress:
     """A bar on a terminal or in a notebook, plain lines elsewhere, and every line in the run's log too."""
 
     def __init__(self, run: Run, *, quiet: bool) -> None:
         self.run, self.quiet = run, quiet
-        self.bar: tqdm | None = None
+        self._status: Status | None = None
+        self._batches = self._of_epoch = 0
+        self._first: _Behind | None = None  # which compiles, so that rates count from its end
 
     @contextmanager
-    def showing(self, done: int, total: int) -> Iterator[None]:
-        """Within the block, show the bar, `done` of `total` batches behind."""
-        if not self.quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules):
-            self.bar = tqdm(initial=done, total=total, unit="batch", dynamic_ncols=True)
-        try:
+    def showing(self, done: int, *, of_epoch: int) -> Iterator[None]:
+        """Within the block, show the bar, `done` batches behind, so many of each epoch."""
+        with drawing() as self._status:
+            self._batches, self._of_epoch = done, of_epoch
             yield
-        finally:
-            if self.bar is not None:
-                self.bar.close()
-                self.bar = None
 
     def step(self, step: Step, tally: Tally, metric: Any, targets: Targets, *, batches: int = 1) -> None:
         """Move the bar by the batches of a step."""
-        if self.bar is None:
-            return
-        row = tally.row(metric, targets)
-        shown = {
-            "loss": f"{row['train_loss']:.3f}",
-            metric.name: _three(row[f"train_{metric.name}"]),
-            "samples/s": f"{row['samples_per_s']:.0f}",
-            "spikes": f"{step.spike_rate:.3f}",
-            "grad": f"{step.grad_norm:.2g}",
-        }
-        try:
-            self.bar.set_postfix(shown, refresh=False)
-            self.bar.update(batches)
-        except (OSError, ValueError) as cause:
-            self._go_on_quietly(cause)
+        self._batches += batches
+        if self._status is not None and self._status.is_due():
+            self._status.draw(self._bar(step, tally, tally.row(metric, targets), metric.name))
 
-    def say(self, line: str) -> None:
-        """Print a line, and log it."""
+    def _bar(self, step: Step, tally: Tally, row: dict[str, float], name: str) -> Bar:
+        done, size, epochs = self._batches, self._of_epoch, self.run.experiment.train.epochs
+        epoch = (done - 1) // size + 1
+        now = _Behind(epoch, done, time.monotonic(), tally.samples, tally.seconds)
+        first = self._first = self._first or now
+        samples, seconds = now.samples, now.seconds
+        if now.epoch == first.epoch:
+            samples, seconds = samples - first.samples, seconds - first.seconds
+        figures = [f"loss {row['train_loss']:.3f}", f"{name.replace('_', ' ')} {_three(row[f'train_{name}'])}"]
+        if done > first.batches:
+            left = (epochs * size - done) * (now.time - first.time) / (done - first.batches)
+            figures += [f"{samples / max(seconds, 1e-9):.0f}/s", f"ETA {clock(left)}"]
+        details = (
+            f"batch {done - (epoch - 1) * size:{len(str(size))}}/{size}",
+            f"spikes {step.spike_rate:.3f}",
+            f"grad {step.grad_norm:.2g}",
+        )
+        return Bar(f"epoch {epoch:{len(str(epochs))}}/{epochs}", done / (epochs * size), figures, details)
+
+    def say(self, line: str, *, is_row: bool = False) -> None:
+        """Print a line, or a row of a table, and log it."""
         self.run.log(line)
+        if self.quiet:
+            return
         try:
-            if self.bar is not None:
-                self.bar.write(line)
-            elif not self.quiet:
-                show(line)
-        except (OSError, ValueError) as cause:
-            self._go_on_quietly(cause)
-
-    def _go_on_quietly(self, cause: Exception) -> None:
-        """Go on without a terminal: a closed pipe or window is no reason to end a training."""
-        self.quiet = True
-        if self.bar is not None:
-            self.bar.disable = True  # else it writes again when it closes
-            self.bar = None
-        self.run.log(f"nothing can be printed any more ({cause}); the run goes on, its lines stand here")
+            say(line, is_row=is_row)
+        except (OSError, ValueError) as cause:  # a closed pipe or window is no reason to end a training
+            self.quiet, self._status = True, None
+            self.run.log(f"nothing can be printed any more ({cause}); the run goes on, its lines stand here")
 
     def epoch(self, row: dict[str, Any], name: str = "accuracy") -> None:
         """Say how an epoch went, by the metric of this name."""
@@ -120,17 +126,9 @@ class Progress:
         self.say(
             f"epoch {row['epoch']:3d}/{self.run.experiment.train.epochs}  loss {row['train_loss']:.4f}  "
             f"{name.replace('_', ' ')} {_three(row[f'train_{name}'])}{validation}  spikes {row['spike_rate']:.3f}  "
-            f"grad {row['grad_norm']:.2g}  {row['samples_per_s']:.0f} samples/s"
+            f"grad {row['grad_norm']:.2g}  {row['samples_per_s']:.0f} samples/s",
+            is_row=True,
         )
-
-
-def show(line: str) -> None:
-    """Print a line; characters that standard output has no code for are shown as escapes."""
-    try:
-        print(line, flush=True)
-    except UnicodeEncodeError:
-        encoding = sys.stdout.encoding or "ascii"
-        print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def layer_updates(network: Network, before: list[Tensor]) -> list[dict[str, Any]]:

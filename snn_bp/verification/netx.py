@@ -29,6 +29,7 @@ from snn_bp.kernels.fixed import UNIT
 from snn_bp.model.network import Network
 from snn_bp.runs.evaluation import count_activity
 from snn_bp.runs.folder import Run
+from snn_bp.runtime.status import in_phase, phase
 from snn_bp.verification.decisions import decisions, differing, right_of
 from snn_bp.verification.result import Verification, first_difference
 
@@ -37,6 +38,7 @@ CLASSES_APART = 0.1  # fraction of recordings that rounding a network trained in
 SPIKES_APART = 2.0  # how many times as often, or as seldom, a layer may fire after it
 
 
+@phase("rounding to integers")
 def for_chip(run: Run, checkpoint: str = "best", *, pause: bool = False) -> tuple[Network, Graph]:
     """The run's network in integers, and the integers it uses.
 
@@ -70,7 +72,7 @@ def verify_netx(run: Run, checkpoint: str, file: Path, batches: Batches) -> Veri
     overflows = [Overflow(0)] * len(held.populations)
     names: list[str] = []
     labelled = 0
-    for x, targets, mask in batches:
+    for x, targets, mask in in_phase(batches, "replaying recordings"):
         replay = in_a_row(held, x)
         with torch.no_grad():
             outs = {"float": count_activity(chip.floats, x, *counts["float"], mask=mask)}

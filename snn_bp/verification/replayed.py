@@ -31,6 +31,7 @@ from snn_bp.neurons import is_spiking
 from snn_bp.reports.plots.filters import weight_histogram
 from snn_bp.reports.plots.style import png_bytes
 from snn_bp.runs.folder import Run
+from snn_bp.runtime.status import in_phase, phase
 from snn_bp.verification.decisions import decisions, right_of
 from snn_bp.verification.netx import Batches, ask_client, for_chip, verify_netx
 from snn_bp.verification.result import Verification, first_difference
@@ -39,6 +40,7 @@ SAMPLES = 256
 
 
 @checked_call
+@phase("exporting")
 def export(
     run: Run,
     file: Path | str,
@@ -95,6 +97,7 @@ def export(
 
 
 @checked_call
+@phase("verifying")
 def verify(
     run: Run, file: Path | str, *, split: str = "test", samples: int = SAMPLES, checkpoint: str = "best",
     lava: int = 0, step_s: float | None = None,
@@ -123,7 +126,8 @@ def verify(
     result = _verified(run, file, split, samples, checkpoint, step_s)
     if lava:
         ids = _recordings(run, split, min(samples, lava))
-        said, difference = ask_client(file, run.dataset().batch(split, ids)[0])
+        with phase(f"replaying {len(ids)} recordings in Lava's client"):
+            said, difference = ask_client(file, run.dataset().batch(split, ids)[0])
         result = replace(result, client=said, difference=result.difference or difference)
     _keep(run, file, result)
     return result
@@ -200,7 +204,7 @@ def _verify_nir(run: Run, checkpoint: str, file: Path, batches: Batches, step_s:
     spiking = has_state(last) and is_spiking(neuron_of(last))
     right = {"trained": 0, "read back": 0, "equations": 0}
     difference, compared, total, labelled = None, 0, 0, 0
-    for x, targets, mask in batches:
+    for x, targets, mask in in_phase(batches, "replaying recordings"):
         with torch.no_grad():
             outs = {"trained": network(x), "read back": back(x)}
         outs["equations"] = replay_nir(file, x, step_s=step_s)

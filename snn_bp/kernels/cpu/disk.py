@@ -10,6 +10,28 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from numba import njit
+from numba.core import event
+
+from snn_bp.runtime.status import phase, say
+
+
+class _Compiling(event.Listener):
+    """What numba tells of its compiling, as a phase."""
+
+    def __init__(self) -> None:
+        self._entered: list[Any] = []  # a function compiles those that it calls
+
+    def on_start(self, event: Any) -> None:
+        """A function is being compiled from here on."""
+        self._entered.append(phase("compiling the kernels"))
+        self._entered[-1].__enter__()
+
+    def on_end(self, event: Any) -> None:
+        """It is compiled, or cannot be."""
+        self._entered.pop().__exit__(None, None, None)
+
+
+event.register("numba:compile", _Compiling())
 
 
 def cached(function: Callable, **options: Any) -> Callable:
@@ -69,7 +91,7 @@ _warned = threading.Event()  # a process says it once
 def _say_once(reason: str, what: str) -> None:
     if not _warned.is_set():
         _warned.set()
-        print(
+        say(
             f"kernels are {what}: numba's cache fails ({' '.join(reason.split())}). "
             "NUMBA_CACHE_DIR names another folder.",
             file=sys.stderr,

@@ -27,6 +27,7 @@ from snn_bp.reports.plots.style import png_bytes
 from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
 from snn_bp.runs.records import metric_of_rows
+from snn_bp.runtime.status import phase
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,6 +42,7 @@ class Picture(NamedTuple):
     alt: str
 
 
+@phase("drawing the pictures")
 def save_plots(run: Run) -> list[Path]:
     """Write the run's pictures into its folder `plots/`, as PNG, `events.gif` and `steps.html`; gives the files.
 

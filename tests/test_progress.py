@@ -1,0 +1,431 @@
+"""What is seen while something runs: on terminals of any width, in logs, in notebooks, and nothing where quiet."""
+
+import fcntl
+import io
+import itertools
+import os
+import pty
+import re
+import select
+import struct
+import sys
+import termios
+import threading
+import time
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numba
+import pytest
+import runs
+from runs import tiny
+
+from snn_bp import Train, train
+from snn_bp import training as training_loop
+from snn_bp.runtime import status
+from snn_bp.runtime.status import Bar, Status, announced, clock, drawing, in_phase, phase, say, told_to, width
+from snn_bp.trainer.optimizer import Step
+from snn_bp.trainer.progress import Progress
+
+few_digits = runs.few_digits
+
+COLUMNS = (60, 80, 100, 200)
+FIGURES = ("loss 0.412", "accuracy 0.873", "1234/s", "ETA 1:02:31")
+DETAILS = ("batch 45/90", "spikes 0.118", "grad 1.3")
+
+
+class Terminal:
+    """A pseudo terminal, as standard error and output are."""
+
+    def __init__(self, columns: int, encoding: str = "utf-8") -> None:
+        self._seen, self._over = b"", threading.Event()
+        self._master, slave = pty.openpty()
+        self.resize(columns)
+        self.stream = open(slave, "w", encoding=encoding, errors="backslashreplace")  # noqa: SIM115 - closed below
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+
+    def _read(self) -> None:
+        while select.select([self._master], [], [], 0.01)[0] or not self._over.is_set():
+            if select.select([self._master], [], [], 0)[0]:
+                self._seen += os.read(self._master, 65536)
+
+    def close(self) -> str:
+        """End it, and give all that was written."""
+        self.stream.flush()
+        self._over.set()
+        self._reader.join()
+        self.stream.close()
+        os.close(self._master)
+        return self._seen.decode()
+
+
+def screen(text: str) -> list[str]:
+    """The lines that stand on a terminal without end of line, after carriage returns."""
+    lines, column = [""], 0
+    for each in text:
+        if each == "\r":
+            column = 0
+        elif each == "\n":
+            lines.append("")
+        else:
+            lines[-1] = lines[-1][:column].ljust(column) + each + lines[-1][column + 1 :]
+            column += 1
+    return [line.rstrip() for line in lines]
+
+
+@pytest.fixture
+def terminal(monkeypatch) -> Iterator:
+    """Makes a terminal of so many columns the streams of the process, drawn on at every step."""
+    opened: list[Terminal] = []
+
+    def make(columns: int, encoding: str = "utf-8") -> Terminal:
+        opened.append(Terminal(columns, encoding))
+        monkeypatch.setattr(sys, "stderr", opened[-1].stream)
+        monkeypatch.setattr(sys, "stdout", opened[-1].stream)
+        monkeypatch.setattr(status, "TICK", 0.001)
+        return opened[-1]
+
+    yield make
+    monkeypatch.undo()
+    for each in opened:
+        if not each.stream.closed:
+            each.close()
+
+
+@pytest.fixture
+def soon(monkeypatch) -> None:
+    """A phase is shown behind a twentieth of its second."""
+    monkeypatch.setattr(status, "LONG", 0.05)
+    monkeypatch.setattr(status, "TICK", 0.005)
+
+
+@pytest.fixture
+def log(monkeypatch) -> io.StringIO:
+    """Standard error, as a file."""
+
+    class Streams:
+        stderr = io.StringIO()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(sys, name)
+
+    monkeypatch.setattr(status, "sys", Streams())
+    return Streams.stderr
+
+
+def wait_for(text: str, file: io.StringIO) -> None:
+    """Until a text stands there, as it does while a phase runs."""
+    end = time.monotonic() + 20
+    while text not in file.getvalue():
+        assert time.monotonic() < end, file.getvalue()
+        time.sleep(0.005)
+
+
+# The bar
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+@pytest.mark.parametrize("plain", (False, True))
+def test_a_bar_has_loss_metric_rate_and_time_left_at_any_width(columns, plain):
+    line = Bar("epoch 3/10", 0.25, FIGURES, DETAILS).line(columns - 1, plain=plain)
+
+    assert width(line) < columns
+    assert line.split("  ")[0] == "epoch 3/10" and set(FIGURES) <= set(line.split("  "))
+    assert line.isascii() == plain or columns == 60  # where there is no room for the graph
+
+
+def test_a_bar_leaves_out_whole_figures_the_least_important_first():
+    bar, kept = Bar("epoch 3/10", 0.25, FIGURES, DETAILS), []
+    for columns in range(200, 0, -1):
+        parts = [part for part in bar.line(columns, plain=True).split("  ") if part.strip("#-")]
+        assert len("  ".join(parts)) <= columns
+        kept.append(parts)
+
+    assert all(parts == ["epoch 3/10", *FIGURES, *DETAILS][: len(parts)] for parts in kept)
+    assert all(len(narrow) <= len(wide) for wide, narrow in itertools.pairwise(kept))
+    assert kept[0][-1] == DETAILS[-1] and kept[-1] == []
+
+
+def test_letters_of_two_columns_count_twice():
+    bar = Bar("epoch 3/10", 0.5, ("精度 0.873", *FIGURES))
+
+    assert width("精度") == 4
+    assert all(width(bar.line(columns, plain=False)) <= columns for columns in range(100))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0, "0:00"), (6.7, "0:07"), (59.6, "1:00"), (3599, "59:59"), (360_001, "100:00:01")]
+)
+def test_a_time_to_wait_is_said_as_a_clock_does(seconds, told):
+    assert clock(seconds) == told
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_training_fits_a_terminal_that_changes_while_it_runs(terminal, tmp_path):
+    seen = terminal(200)
+    sizes = itertools.cycle(COLUMNS)
+    for _ in training_loop(tiny(epochs=3), tmp_path / "run"):
+        seen.resize(next(sizes))
+    text = seen.close()
+
+    bars = [part for part in re.split(r"[\r\n]+", text) if "ETA" in part]
+    assert {len(bar) for bar in bars} == {59, 79, 99, 199}  # blanks up to the end clear what was wider
+    assert all(
+        re.search(r"^epoch \d/3  .*loss \d\.\d{3}  accuracy \d\.\d{3}  \d+/s  ETA \d+:\d\d", bar) for bar in bars
+    )
+    assert [line.split("  loss")[0] for line in screen(text) if line.startswith("epoch")] == [
+        f"epoch   {epoch}/3" for epoch in (1, 2, 3)
+    ]
+    assert screen(text)[-1] == ""
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize("ascii_by", ("encoding", "locale"))
+def test_an_ascii_terminal_gets_ascii(terminal, tmp_path, monkeypatch, ascii_by):
+    monkeypatch.delenv("LC_ALL", raising=False)
+    seen = terminal(100, encoding="ascii" if ascii_by == "encoding" else "utf-8")
+    if ascii_by == "locale":
+        monkeypatch.setenv("LC_ALL", "C")
+
+    train(tiny(epochs=1), tmp_path / "run")
+
+    text = seen.close()
+    assert "ETA" in text and "--" in text
+    assert text.isascii() and "\\" not in text
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_log_gets_a_line_for_each_epoch_and_nothing_is_drawn_over(tmp_path, capsys):
+    train(tiny(), tmp_path / "run")
+
+    printed, errors = capsys.readouterr()
+    assert [line.split("  loss")[0] for line in printed.splitlines()][:2] == ["epoch   1/2", "epoch   2/2"]
+    assert "\r" not in printed + errors and "ETA" not in printed + errors
+
+
+def test_a_step_costs_a_comparison_and_the_bar_is_drawn_ten_times_a_second(terminal, monkeypatch):
+    run = types.SimpleNamespace(experiment=types.SimpleNamespace(train=Train(epochs=1)))
+    rows, now = [], 0.0
+    tally = types.SimpleNamespace(samples=1, seconds=1.0, row=lambda *_: rows.append(now) or ROW)
+    terminal(80)
+    monkeypatch.setattr(status, "TICK", 0.1)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    progress = Progress(run, quiet=False)
+
+    with told_to(Status()), progress.showing(0, of_epoch=10_000):
+        for _ in range(10_000):  # ten seconds
+            progress.step(STEP, tally, types.SimpleNamespace(name="accuracy"), None)
+            now += 0.001
+
+    assert 98 <= len(rows) <= 101
+
+
+STEP, ROW = Step(0.5, 1, 2, 1.0, 0.1), {"train_loss": 0.5, "train_accuracy": 0.5}
+
+
+# Phases
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_phase_is_said_while_it_runs_and_its_seconds_behind_it(log):
+    with announced(), phase("compiling the kernels"):
+        wait_for("compiling", log)
+        assert log.getvalue() == "compiling the kernels ..."
+
+    assert re.fullmatch(r"compiling the kernels \.\.\. \d\.\d s\n", log.getvalue())
+
+
+def test_a_short_phase_is_not_said(log):
+    with announced():
+        for _ in range(100):
+            with phase("checking"):
+                pass
+
+    assert log.getvalue() == ""
+
+
+@pytest.mark.usefixtures("soon")
+def test_nothing_is_said_outside_of_what_announces_or_where_quiet(log):
+    with phase("evaluating"):
+        time.sleep(0.1)
+    with announced(), announced(False), phase("evaluating"):
+        time.sleep(0.1)
+
+    assert log.getvalue() == ""
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_phase_within_another_has_its_own_line_and_seconds(log, monkeypatch):
+    with announced(), phase("reporting"):
+        wait_for("reporting", log)
+        with phase("evaluating"), phase("evaluating"):
+            wait_for("evaluating", log)
+            time.sleep(0.3)
+        with announced(), phase("drawing"):
+            wait_for("drawing", log)
+
+    lines = log.getvalue().splitlines()
+    assert [line.split(" ...")[0] for line in lines] == ["reporting", "evaluating", "drawing"]
+    first, second, third = (float(line.split()[-2]) for line in lines)
+    assert second >= 0.3 > max(first, third)
+
+
+@pytest.mark.usefixtures("soon")
+def test_short_phases_of_one_name_add_up_within_another(log):
+    with announced(), phase("checking"):
+        for _ in range(40):
+            with phase("compiling the kernels"):
+                time.sleep(0.005)
+
+    assert log.getvalue().count("compiling the kernels ...") == 1
+
+
+@pytest.mark.usefixtures("soon")
+def test_in_a_log_a_phase_that_comes_again_needs_longer(log):
+    with announced():
+        for _ in range(3):
+            with phase("evaluating"):
+                time.sleep(0.15)
+
+    assert log.getvalue().count("evaluating") == 1
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_line_that_is_printed_meanwhile_stands_by_itself(log, capsys):
+    with announced(), phase("reading"):
+        wait_for("reading", log)
+        say("one")
+        say("two", file=log)
+
+    assert capsys.readouterr().out == "one\n"
+    assert re.fullmatch(r"reading \.\.\.\ntwo\nreading \.\.\. \d\.\d s\n", log.getvalue())
+
+
+@pytest.mark.usefixtures("soon")
+def test_what_goes_wrong_ends_the_line_and_the_thread(log):
+    before = threading.active_count()
+
+    with pytest.raises(KeyboardInterrupt), announced(), phase("reading"):
+        numbers = in_phase([1, 2], "counting")
+        assert next(numbers) == 1  # and its end is never told
+        wait_for("counting", log)
+        raise KeyboardInterrupt
+
+    assert log.getvalue().endswith(" s\n")
+    assert threading.active_count() == before
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_terminal_shows_how_far_a_phase_is_and_one_line_stays(terminal):
+    seen = terminal(60)
+    with announced():
+        for _ in in_phase(range(8), f"reading the recordings in {'a very long folder/' * 5}"):
+            time.sleep(0.05)
+    text = seen.close()
+
+    shown = [part.rstrip() for part in re.split(r"[\r\n]+", text)[:-2]]
+    assert all(len(line) < 60 for line in shown) and any(re.search(r" \.\.\. \d+%, 0 s$", line) for line in shown)
+    assert len([line for line in screen(text) if line]) == 1
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_phase_during_a_bar_stands_in_it(terminal):
+    seen = terminal(80)
+    with announced(), drawing() as bar:
+        bar.draw(Bar("epoch 1/2", 0.5, FIGURES))
+        with phase("evaluating the validation split"):
+            time.sleep(0.3)
+        say("epoch 1/2  loss 0.1")
+    text = seen.close()
+
+    assert re.search(r"\repoch 1/2  █+░+  evaluating the validation split \.\.\. 0 s", text)
+    assert screen(text) == ["epoch 1/2  loss 0.1", ""]
+
+
+def test_compiling_is_told_by_numba(log, monkeypatch):
+    monkeypatch.setattr(status, "LONG", 0.0)
+    monkeypatch.setattr(status, "TICK", 0.001)
+
+    with announced(), phase("taking the first step"):
+        numba.njit(lambda x: x + 1)(2)
+
+    assert "compiling the kernels ... " in log.getvalue()
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_stream_that_is_closed_stops_nothing(log):
+    with announced(), phase("reading"):
+        wait_for("reading", log)
+        log.close()
+        time.sleep(0.05)
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # forks and threads, from Python 3.12 on
+def test_a_fork_within_a_phase_ends_by_itself(log):
+    with announced(), phase("reading"):
+        wait_for("reading", log)
+        with status.status()._alone():  # the worst moment
+            child = os.fork()
+        if not child:
+            with phase("counting"):
+                say("one", file=log)
+            os._exit(7)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert code == 7
+
+
+# Lines
+
+
+@contextmanager
+def of_width(terminal, columns: int) -> Iterator[list[str]]:
+    seen, found = terminal(columns), []
+    yield found
+    found += seen.close().replace("\r", "").splitlines()
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_a_long_line_is_wrapped_between_words_and_a_row_loses_fields(terminal, columns):
+    words = "test accuracy 0.8806 (317 of 360, 95 % interval 0.843 .. 0.910) at epoch 2 of 2, and some more of it"
+    row = "epoch   1/2  loss 1.1996  accuracy 0.616  validation 0.810  spikes 0.125  grad 5.1  89 samples/s"
+
+    with of_width(terminal, columns) as lines:
+        say(words)
+        say(row, is_row=True)
+
+    *wrapped, shown = lines
+    assert " ".join(line.strip() for line in wrapped) == words and all(len(line) <= columns for line in wrapped)
+    assert row.startswith(shown) and (shown == row or row[len(shown) :].startswith("  ")) and len(shown) <= columns
+
+
+def test_a_notebook_gets_plain_lines_on_standard_output_and_a_bar_of_its_own(capsys, monkeypatch):
+    shown: list[str] = []
+
+    class Display:
+        def update(self, data: dict[str, str], raw: bool) -> None:
+            shown.append(data["text/plain"])
+
+    def display(data: dict[str, str], raw: bool, display_id: bool) -> Display:
+        shown.append(data["text/plain"])
+        return Display()
+
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr(status, "LONG", 0.0)
+    with announced(), drawing() as bar:
+        for done in (0.1, 0.2):
+            bar.draw(Bar("epoch 1/2", done, FIGURES))
+        with phase("evaluating"):
+            time.sleep(0.3)
+
+    printed, errors = capsys.readouterr()
+    assert [line.split("  ")[0] for line in shown] == ["epoch 1/2"] * 2
+    assert re.fullmatch(r"evaluating \.\.\. \d\.\d s\n", printed) and not errors
