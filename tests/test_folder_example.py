@@ -14,27 +14,9 @@ from snn_bp.runs.experiment import override
 from snn_bp.runs.experiment_file import read_file
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
-from event_files import write_evt3
+from event_files import moving_bar, write_evt3
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "experiments" / "folder.py"
-WIDTH, HEIGHT, UNTIL_US = 346, 260, 200_000
-
-
-def moving_bar(direction: str, rng: np.random.Generator) -> np.ndarray:
-    """Events of a bar's two edges while it crosses the sensor, and noise."""
-    count, noise = 1500, 200
-    t = np.sort(rng.integers(0, UNTIL_US, count))
-    forth = t * (WIDTH if direction in ("left", "right") else HEIGHT) // UNTIL_US
-    across = rng.integers(0, HEIGHT if direction in ("left", "right") else WIDTH, count)
-    x, y = (forth, across) if direction in ("left", "right") else (across, forth)
-    if direction in ("left", "up"):
-        x, y = (WIDTH - 1 - x, y) if direction == "left" else (x, HEIGHT - 1 - y)
-    events = np.empty(count + noise, [("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "u1")])
-    events["x"] = np.concatenate([x, rng.integers(0, WIDTH, noise)])
-    events["y"] = np.concatenate([y, rng.integers(0, HEIGHT, noise)])
-    events["t"] = 10_000_000 + np.concatenate([t, rng.integers(0, UNTIL_US, noise)])  # the camera had been running
-    events["p"] = rng.integers(0, 2, len(events))
-    return np.sort(events, order="t")
 
 
 @pytest.fixture(scope="module")

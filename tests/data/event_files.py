@@ -21,6 +21,23 @@ def some_events(count: int = 500, *, size: tuple[int, int] = SIZE, seed: int = 0
     return events
 
 
+def moving_bar(direction: str, rng: np.random.Generator, *, size: tuple[int, int] = (346, 260)) -> np.ndarray:
+    """Events of a bar's two edges while it crosses the sensor in 200 ms, and noise."""
+    (width, height), until_us, count, noise = size, 200_000, 1500, 200
+    t = np.sort(rng.integers(0, until_us, count))
+    forth = t * (width if direction in ("left", "right") else height) // until_us
+    across = rng.integers(0, height if direction in ("left", "right") else width, count)
+    x, y = (forth, across) if direction in ("left", "right") else (across, forth)
+    if direction in ("left", "up"):
+        x, y = (width - 1 - x, y) if direction == "left" else (x, height - 1 - y)
+    events = np.empty(count + noise, [("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "u1")])
+    events["x"] = np.concatenate([x, rng.integers(0, width, noise)])
+    events["y"] = np.concatenate([y, rng.integers(0, height, noise)])
+    events["t"] = 10_000_000 + np.concatenate([t, rng.integers(0, until_us, noise)])  # the camera had been running
+    events["p"] = rng.integers(0, 2, len(events))
+    return np.sort(events, order="t")
+
+
 def write_npy(path: Path, events: np.ndarray) -> None:
     np.save(path, events)
 
