@@ -4,6 +4,7 @@ Pages are MyST, names come from docstrings, and where a page says `<!-- README: 
 README, with its links leading to where they lead there.
 """
 
+import inspect
 import json
 import re
 import sys
@@ -15,6 +16,7 @@ import snn_bp
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "notebooks" / "site"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CALL = re.compile(r"(\w+)(?:\([^<>]*\))?$")  # a name, or a call of it
 TAKEN = re.compile(r"^<!-- README: (.+) -->$", re.MULTILINE)
 
 sys.modules["snn_bp.plots"] = snn_bp.plots  # so that its functions have the names by which they are called
@@ -23,7 +25,7 @@ project, author = "snn_bp", "the authors of snn_bp"
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme, html_title, html_static_path, html_css_files = "furo", "snn_bp", ["static"], ["site.css"]
 myst_heading_anchors, myst_enable_extensions = 3, ["colon_fence", "dollarmath"]
-html_show_copyright, smartquotes = False, False
+html_show_copyright, smartquotes, nitpicky = False, False, True
 autodoc_typehints, autodoc_member_order = "none", "bysource"
 
 
@@ -70,6 +72,16 @@ def take_in(app, page, source):
     """Put sections of README, and the list of notebooks, where a page asks for them."""
     source[0] = TAKEN.sub(lambda found: linked(section(found[1])), source[0])
     source[0] = source[0].replace("<!-- notebooks -->", notebooks())
+    parts = re.split(r"(^[`:]{3,}.*?^[`:]{3,}$)", source[0], flags=re.MULTILINE | re.DOTALL)  # prose, and code between
+    for index in range(0, len(parts), 2):
+        parts[index] = re.sub(r"(?<!\[)(?<!\*)`([^`\n]+)`", named, parts[index])
+    source[0] = "".join(parts)
+
+
+def named(found: re.Match) -> str:
+    """A name of the package in the prose of a page as a link to its entry."""
+    called = CALL.match(found[1])
+    return f"{{py:obj}}`{found[1]} <snn_bp.{called[1]}>`" if called and called[1] in snn_bp.__all__ else found[0]
 
 
 def notebooks() -> str:
@@ -85,47 +97,56 @@ def notebooks() -> str:
 
 def as_rest(app, what, name, obj, options, lines):
     """Turn a docstring as it is written here into what Sphinx reads: blocks, lists, tables, links to names."""
+    known = [each for each in snn_bp.__all__ if each not in parameters_of(obj)]
     made = []
     for paragraph in re.split(r"\n{2,}", "\n".join(lines).strip("\n")):
         if paragraph.startswith((">>>", "    ", "step\n")):  # an example; a formula; the equation of a neuron
             language = "pycon" if paragraph.startswith(">>>") else "text"
             made.append(f".. code-block:: {language}\n\n{textwrap.indent(textwrap.dedent(paragraph), '    ')}")
         elif paragraph.startswith(("Parameters:\n", "Fields:\n")):
-            made.append(entries(paragraph))
+            made.append(entries(paragraph, known))
         elif paragraph.startswith("|"):
-            made.append(table(paragraph))
+            made.append(table(paragraph, known))
         else:
-            made.append(in_words(paragraph))
+            made.append(in_words(paragraph, known))
     lines[:] = [*"\n\n".join(made).splitlines(), ""]
 
 
-def entries(text: str) -> str:
+def parameters_of(thing) -> list[str]:
+    """Names that in a docstring are parameters, also where a name of the package is written alike."""
+    try:
+        return list(inspect.signature(thing).parameters)
+    except (TypeError, ValueError):  # a property, an error
+        return []
+
+
+def entries(text: str, known: list[str]) -> str:
     """A list of parameters, `lr (2e-3): learning rate`, with their names in bold."""
     title, *rows = re.split(r"\n    (?=\S)", text)
     made = [f":{title}", ""]
     for row in rows:
         head, _, rest = row.partition(":")
         head = re.sub(r"(\w+)(?=,| \(|$)(?![^(]*\))", r"**\1**", head)
-        made.append(f"    * {head}: {in_words(' '.join(rest.split()))}")
+        made.append(f"    * {head}: {in_words(' '.join(rest.split()), known)}")
     return "\n".join(made)
 
 
-def table(text: str) -> str:
+def table(text: str, known: list[str]) -> str:
     """A table of MyST as one of reStructuredText."""
-    rows = [[in_words(cell.strip()) for cell in row.strip("|").split("|")] for row in text.splitlines()]
+    rows = [[in_words(cell.strip(), known) for cell in row.strip("|").split("|")] for row in text.splitlines()]
     cells = ["\n      - ".join(row) for row in (rows[0], *rows[2:])]
     return "\n".join([".. list-table::", "    :header-rows: 1", "", *(f"    * - {row}" for row in cells)])
 
 
-def in_words(text: str) -> str:
-    """Prose: names of the package in backticks become links, all else in them code; no other character is markup."""
+def in_words(text: str, known: list[str]) -> str:
+    """Prose: `known` names in backticks become links, all else in them code; no other character is markup."""
     made = ""
     for part in re.split(r"(`[^`]+`)", text):
         if not part.startswith("`"):
             behind = "\\ " if made and re.match(r"\w", part) else ""  # a mark ends at a space alone
             made += behind + re.sub(r"[*|\\]|_(?!\w)", r"\\\g<0>", part)
-        elif part[1:-1] in snn_bp.__all__:
-            made += f":py:obj:`{part[1:-1]} <snn_bp.{part[1:-1]}>`"
+        elif (called := CALL.match(part[1:-1])) and called[1] in known:
+            made += f":py:obj:`{' '.join(part[1:-1].split())} <snn_bp.{called[1]}>`"
         else:
             made += f"`{part}`"
     return made
