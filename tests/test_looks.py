@@ -4,12 +4,15 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 import runs
 import torch
 from IPython.core.formatters import DisplayFormatter
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 
 import snn_bp
 from snn_bp import (
@@ -101,6 +104,8 @@ def test_every_public_picture_says_what_it_shows_and_takes_what_it_refuses():
     for name in drawing:
         with pytest.raises(SnnError, match=rf"plots\.{name}.*found 'runs/a'"):
             getattr(plots, name)("runs/a")
+        with pytest.raises(SnnError, match="there is no 'recordign'"):
+            getattr(plots, name)("runs/a", recordign=3)
     with pytest.raises(SnnError, match=r"plots\.weight_histogram.*export"):
         plots.weight_histogram(3)
 
@@ -230,6 +235,29 @@ def test_steps_on_a_chip_are_those_of_its_integers():
     moving = json.loads(Html(plots.steps(network, x)._repr_html_()).tags[0][1]["data-steps"])
 
     assert moving["spikes"][-1][-1] == f"; in this step: {network.eval()(x)[-1].sum():.0f}"
+
+
+CELLS = (
+    "from snn_bp import LIF, Dense, Network, Run, plots; import torch",
+    "plots.curves(Run({path!r}))",
+    "import matplotlib.pyplot as plt",
+    "plots.curves(Run({path!r}))",
+    "plots.steps(Network((Dense(3), LIF(beta=0.9)), (2,)), torch.ones(4, 1, 2))",
+    "Run({path!r})",
+)
+SHOWN = ([], ["image/png"], [], ["image/png"], ["text/html"], ["text/html"])  # by each of them, beside its text
+
+
+@pytest.mark.slow
+def test_a_kernel_shows_a_picture_once_with_and_without_pyplot(finished, monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTHONPATH", str(Path(snn_bp.__file__).parents[1]))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    cells = [new_code_cell(source.format(path=str(finished.path))) for source in CELLS]
+
+    NotebookClient(new_notebook(cells=cells), timeout=300, kernel_name="python3").execute()
+
+    outputs = [[sorted({*output["data"]} - {"text/plain"}) for output in cell.outputs] for cell in cells]
+    assert outputs == [[kinds] if kinds else [] for kinds in SHOWN]
 
 
 # Values as a cell's last line

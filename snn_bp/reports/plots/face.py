@@ -6,7 +6,7 @@ they give, which a notebook shows as a cell's last line, once; pyplot has no par
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.errors import SnnError, as_path, check_kind, check_number, shown
+from snn_bp.errors.calls import checked_call, checked_dataclass
 from snn_bp.files import replace_file
 from snn_bp.instruments.traces import Trace
 from snn_bp.model.losses import CountCrossEntropy, Loss
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Movie:
     """An animated GIF, which a notebook plays as a cell's last line."""
 
@@ -53,6 +54,7 @@ class Movie:
         replace_file(file, self.content)
 
 
+@checked_call
 def curves(run: Run) -> "Figure":
     """Loss, metric, learning rate, spike rate and gradient norm of `run`, epoch by epoch.
 
@@ -65,6 +67,7 @@ def curves(run: Run) -> "Figure":
     return epochs.training_curves(rows, metric_of_rows(rows))
 
 
+@checked_call
 def layers(run: Run) -> "Figure":
     """Rate, silent fraction and fraction in the surrogate's window of each layer of `run`, epoch by epoch.
 
@@ -79,6 +82,7 @@ def layers(run: Run) -> "Figure":
     return epochs.layer_curves(rows)
 
 
+@checked_call
 def confusion(subject: Run | Evaluation, *, split: str = "test", names: Sequence[str] = ()) -> "Figure":
     """How often each class (row) was taken for each (column), in a run's results or in what `evaluate` gave.
 
@@ -107,6 +111,7 @@ def confusion(subject: Run | Evaluation, *, split: str = "test", names: Sequence
     return results.confusion_matrix(counts, names)
 
 
+@checked_call
 def predictions(run: Run, *, split: str = "test") -> "Figure":
     """Predictions of numbers over their targets, as `run` kept them of a split.
 
@@ -131,6 +136,7 @@ def predictions(run: Run, *, split: str = "test") -> "Figure":
     return scatter_picture(kept).figure
 
 
+@checked_call
 def raster(subject: Run | Trace, *, recording: int | str = 0, split: str | None = None, neurons: int = 64) -> "Figure":
     """Spikes of one recording in each layer, over the size of the error that came back to each neuron.
 
@@ -149,6 +155,7 @@ def raster(subject: Run | Trace, *, recording: int | str = 0, split: str | None 
     return backward.raster(_traced("raster", subject, split, recording), neurons=neurons)
 
 
+@checked_call
 def error_map(subject: Run | Trace, *, recording: int | str | None = None, split: str | None = None) -> "Figure":
     """The norm of dL/dv of every layer at every step: where the error comes back to, and where it is lost.
 
@@ -163,6 +170,7 @@ def error_map(subject: Run | Trace, *, recording: int | str | None = None, split
     return backward.error_map(_traced("error_map", subject, split, recording))
 
 
+@checked_call
 def surrogate_window(subject: Run | Trace, *, recording: int | str | None = None, split: str | None = None) -> "Figure":
     """Where potentials lie, and the slope that the surrogate has there.
 
@@ -174,6 +182,7 @@ def surrogate_window(subject: Run | Trace, *, recording: int | str | None = None
     return backward.surrogate_window(_traced("surrogate_window", subject, split, recording))
 
 
+@checked_call
 def events(
     subject: Run | Network, x: Tensor | None = None, *, recording: int | str = 0, split: str | None = None,
     target: int | None = None, loss: Loss = CountCrossEntropy(),  # noqa: B008 - frozen
@@ -195,6 +204,7 @@ def events(
     return recordings.event_strip(scene.x, scene.out, **scene.options)
 
 
+@checked_call
 def movie(
     subject: Run | Network, x: Tensor | None = None, *, recording: int | str = 0, split: str | None = None,
     target: int | None = None, loss: Loss = CountCrossEntropy(),  # noqa: B008 - frozen
@@ -209,6 +219,7 @@ def movie(
     return Movie(scene.title, recordings.event_movie(scene.x, scene.out, **scene.options), scene.alt)
 
 
+@checked_call
 def steps(
     subject: Run | Network, x: Tensor | None = None, *, recording: int | str = 0, split: str | None = None,
     target: int | None = None, loss: Loss = CountCrossEntropy(), neurons: int = 64,  # noqa: B008 - frozen
@@ -223,6 +234,7 @@ def steps(
     return steps_of(_scene("steps", subject, x, recording, split, target, loss), neurons=neurons)
 
 
+@checked_call
 def weights(subject: Run | Network, *, filters: int = 16) -> "Figure":
     """The first layer's weights: kernels, or what each dense neuron sees laid out as the sensor.
 
@@ -236,6 +248,7 @@ def weights(subject: Run | Network, *, filters: int = 16) -> "Figure":
     return weight_filters(subject.network() if isinstance(subject, Run) else subject.floats, filters=filters)
 
 
+@checked_call
 def weight_histogram(verification: Any) -> "Figure":
     """How often each integer is a weight in an exported `.net` file; `verification` is what `export` or `verify` gave.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from snn_bp.data import Dataset
 from snn_bp.errors import check_choice, check_number
+from snn_bp.errors.calls import checked_call
 from snn_bp.files import is_there, make_folder, replace_file
 from snn_bp.instruments.traces import Trace, trace
 from snn_bp.model.losses import scores_of
@@ -42,6 +43,7 @@ class Picture(NamedTuple):
     alt: str
 
 
+@checked_call
 @phase("drawing the pictures")
 def save_plots(run: Run) -> list[Path]:
     """Write the run's pictures into its folder `plots/`, as PNG, `events.gif` and `steps.html`; gives the files.

@@ -7,7 +7,7 @@ works in a notebook with or without a kernel, in one that is only looked at, and
 import base64
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from snn_bp.errors import SnnError, as_path, check_number
+from snn_bp.errors.calls import checked_dataclass
 from snn_bp.files import replace_file
 from snn_bp.model.activity import spikes_in
 from snn_bp.model.network import Activity
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 CLASSES = 12  # at most, whose scores have a bar: those with the highest at the end
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Steps:
     """A recording with a slider over its time steps, as HTML; a notebook shows it as a cell's last line."""
 
