@@ -43,7 +43,7 @@ def Lapicque(
         v[t] = step / C * x[t] + (1 - step / (R C)) * v[t-1]
 
     Lapicque 1907, by Euler's method as in snnTorch's `Lapicque`, which it equals. `R` (5.0) is the resistance, `C`
-    (2.0) the capacitance and `step` (1.0) the step's width, in units of which only R C / step matters; `threshold`
+    (2.0) the capacitance and `step` (1.0) the step's width: what counts are step / C and step / (R C). `threshold`
     (1.0) and `reset` ("subtract", "zero" or "none") are as in `LIF`.
 
     >>> simulate(Lapicque(), torch.full((10, 1, 1), 0.5))[0].flatten().tolist()
@@ -270,8 +270,8 @@ def BRF(u, v, q, s, x, *, omega=0.2, offset=0.02, damping=0.02, rho=0.9, thresho
 
     Higuchi et al. 2024. At offset 0 and q = 0 the oscillation lasts: |1 + b + i omega| = 1, an angle of asin(omega) a
     step. Theirs in steps of width dt: omega, offset and input are dt times theirs, damping = dt, rho = 0.9. `omega`
-    (0.2, 0..1) is in radians per step, `offset` (0.02) and `damping` (0.02) are what is lost per step, from 0 up; `rho`
-    (0.9) is a decay per step, `threshold` (1.0) is in units of u.
+    (0.2, 0..1) is the sine of a step's angle, `offset` (0.02) and `damping` (0.02) are what is lost per step, from 0
+    up; `rho` (0.9) is a decay per step, `threshold` (1.0) is in units of u.
 
     >>> simulate(BRF(), torch.full((12, 1, 1), 0.4))[0].flatten().tolist()
     [0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]

@@ -65,7 +65,7 @@ def search(
             targets), under no gradient, so it may count, round or replay in integers. "bptt" follows the training loss
             whatever the objective, which then only chooses among its rows.
         spike_penalty (1e-4): of objective "spikes", per spike.
-        population (None): points of a generation; None: what is usual for the method.
+        population (None): points of a generation; None: 50 of "ga", 40 of "pso", 4 + 3 log(weights) of "es".
         out (None): the new run folder that keeps it; where that holds the same search, stopped or killed, it goes on
             exactly. Of a callable only the name is kept.
         command ("snn_bp.searches"), quiet (False), numbered (False), save_seconds (20.0): as in `train`.
