@@ -68,6 +68,21 @@ def test_a_warning_an_error_and_a_wrong_claim_stop_a_notebook(cell, run):
         run([new_code_cell(cell)])
 
 
+@pytest.mark.slow
+def test_a_training_says_how_far_it_is_without_a_word_in_red(run):
+    cells = [
+        "from snn_bp import Data, Dense, Experiment, Flatten, LIF, Train, evaluate, train",
+        "model = (Flatten(), Dense(10), LIF(beta=0.8))\n"
+        "experiment = Experiment(Data('digits', step_ms=104, steps=3, downsample=2), model, Train(epochs=2))\n"
+        "evaluate(train(experiment, 'run')).accuracy",
+    ]
+    cells = [new_code_cell(cell) for cell in cells]
+
+    assert run(cells) == ""
+    assert cells[-1].outputs[-1].output_type == "execute_result"
+    assert any("epoch   2/2" in output.get("text", "") for output in cells[-1].outputs)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_ends_in_an_exercise_with_a_folded_solution(path):
     text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")

@@ -427,5 +427,5 @@ def test_a_notebook_gets_plain_lines_on_standard_output_and_a_bar_of_its_own(cap
             time.sleep(0.3)
 
     printed, errors = capsys.readouterr()
-    assert [line.split("  ")[0] for line in shown] == ["epoch 1/2"] * 2
+    assert [line.split("  ")[0] for line in shown] == ["epoch 1/2", "epoch 1/2", ""]
     assert re.fullmatch(r"evaluating \.\.\. \d\.\d s\n", printed) and not errors

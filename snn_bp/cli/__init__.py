@@ -48,6 +48,7 @@ from snn_bp.errors import SnnError
 from snn_bp.runs.paths import new_experiment_at
 from snn_bp.runtime.console import guarded, open_streams
 from snn_bp.runtime.process import leave
+from snn_bp.runtime.status import say
 
 if TYPE_CHECKING:
     from snn_bp.runs.folder import Run
@@ -322,7 +323,7 @@ def export(
 
     found = export_run(_opened(run, trust_code), file, split=split, samples=samples, checkpoint=checkpoint,
                        verification=verification, step_s=step, compatible=compatible)  # fmt: skip
-    print(f"{file} is written" if found is None else found)
+    say(f"{file} is written" if found is None else str(found))
     if compatible:
         print("  NIR 1.0.4 knows no reset value, there a spike takes the threshold off: for readers that reset to 0.")
     if found is not None and not found.holds:
@@ -402,7 +403,7 @@ def entry() -> None:
 
 
 def _print(found: Any, as_json: bool) -> None:
-    print(json.dumps(found.record(), indent=2) if as_json else found)
+    print(json.dumps(found.record(), indent=2)) if as_json else say(str(found))
 
 
 def _opened(path: Path, trust_code: bool) -> "Run":

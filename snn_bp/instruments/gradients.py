@@ -140,9 +140,11 @@ class GradientReport:
                 crossed = f", not conclusive: {row.crossed} kinks crossed"
                 note = crossed if row.crossed else f"{note} here"
             lines.append(f"  {row.name:30}{row.error:10.1e}{note}")
-        lines.append(f"{'surrogate gradient over':32}{'smoothed':>18}{'reset not detached':>20}")
+        long = max([30, *(len(row.layer) for row in self.layers)])
+        first = max(14, 48 - long)  # its right edge stays where it is where names are short
+        lines.append(f"{'surrogate gradient over':{long + 2}}{'smoothed':>{first}}{'reset not detached':>20}")
         for row in self.layers:
-            lines.append(f"  {row.layer:30}{row.smoothed!s:>18}{row.attached!s:>20}")
+            lines.append(f"  {row.layer:{long}}{row.smoothed!s:>{first}}{row.attached!s:>20}")
         lines.append(f"{'truncated over full':32}{'same loss':>18}{'as trained':>20}   (cosine, norm ratio)")
         for row in self.truncated:
             lines.append(f"  every {row.steps:3} steps{'':15}{row.same_loss!s:>18}{row.as_trained or '-'!s:>20}")

@@ -182,7 +182,7 @@ class Status:
         """Write how long the phase took whose line is begun."""
         if not self._open:
             return
-        end = f" ... {self._seconds.get(self._open, 0.0):.1f} s"
+        end = f" ... {self._seconds.pop(self._open, 0.0):.1f} s"
         if self.is_terminal:
             self._draw_over("")
         is_whole = self.is_terminal or self._is_broken_off
@@ -207,14 +207,11 @@ class Status:
     def _draw_in_notebook(self, bar: Bar | None) -> None:
         from IPython.display import display  # there is one where a notebook's kernel runs
 
-        if bar is None:
-            self._display = None
-            return
-        shown = {"text/plain": bar.line(79, plain=False)}
-        if self._display is None:
-            self._display = display(shown, raw=True, display_id=True)
-        else:
+        shown = {"text/plain": "" if bar is None else bar.line(79, plain=False)}
+        if self._display is not None:
             self._display.update(shown, raw=True)
+        elif bar is not None:
+            self._display = display(shown, raw=True, display_id=True)
 
     def _write(self, text: str) -> None:
         with suppress(OSError, ValueError, AttributeError):  # nobody reads it any more
@@ -304,24 +301,30 @@ def drawing() -> Iterator[Status | None]:
         told.draw(None)
 
 
-def say(line: str, *, is_row: bool = False, file: TextIO | None = None) -> None:
-    """Print a line that stays; on a terminal it is wrapped between words.
+def say(text: str, *, is_row: bool = False, file: TextIO | None = None) -> None:
+    """Print lines that stay; on a terminal they are wrapped between words.
 
     A row of a table loses its last fields instead, which two spaces part. Characters that the stream has no code for
     are shown as escapes.
     """
     stream, told = sys.stdout if file is None else file, status()
-    if is_terminal(stream) and width(line) > (columns := columns_of(stream)):
-        if is_row:
-            line = line[: columns + 2].rpartition("  ")[0].rstrip()
-        else:
-            line = textwrap.fill(line, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    if is_terminal(stream):
+        text = "\n".join(_fitted(line, columns_of(stream), is_row=is_row) for line in text.split("\n"))
     with nullcontext() if told is None else told.aside():
         try:
-            print(line, file=stream, flush=True)
+            print(text, file=stream, flush=True)
         except UnicodeEncodeError:
             encoding = stream.encoding or "ascii"
-            print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+            print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+def _fitted(line: str, columns: int, *, is_row: bool) -> str:
+    if width(line) <= columns:
+        return line
+    if is_row:
+        return line[: columns + 2].rpartition("  ")[0].rstrip()
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def columns_of(stream: TextIO) -> int:

@@ -236,6 +236,8 @@ def _spend(task: _Task, run: Run | None, at: Position, save_seconds: float) -> S
     began, entered = time.monotonic(), at.spent
     with noted_signals() if run else nullcontext([]) as stop, drawing() as bar:
         while not over:
+            if bar is not None and bar.is_due():
+                bar.draw(_bar(at, task.budget, rate=(at.spent - entered) / max(1e-9, time.monotonic() - began)))
             clock.start()
             drawn = np.random.default_rng((task.experiment.seed, at.generation))
             chosen, moved = drawn.choice(ids, task.batch, replace=False), int(drawn.integers(2**31))
@@ -262,9 +264,6 @@ def _spend(task: _Task, run: Run | None, at: Position, save_seconds: float) -> S
                 saved = time.monotonic()
             if row and not task.quiet:
                 say(_line(rows[-1]), is_row=True)
-            if bar is not None and bar.is_due():
-                rate = (at.spent - entered) / (time.monotonic() - began)
-                bar.draw(_bar(at, task.budget, rate=rate))
             if run is not None and stop and not over:
                 raise Stopped(run.path, stop[0])
     network.load_state_dict(at.weights)
@@ -322,7 +321,7 @@ def _value(network: Network, dataset: Dataset, split: str, objective: Objective)
 def _bar(at: Position, budget: int, *, rate: float) -> Bar:
     """Where a search stands that spends so many evaluations a second."""
     best = (f"best {at.rows[at.best].value:.4f}",) if at.rows else ()
-    figures = (*best, f"{rate:.0f}/s", f"ETA {clock((budget - at.spent) / rate)}")
+    figures = (*best, *((f"{rate:.0f}/s", f"ETA {clock((budget - at.spent) / rate)}") if rate else ()))
     return Bar(f"{at.spent:,}/{budget:,} evaluations", at.spent / budget, figures, (f"generation {at.generation}",))
 
 

@@ -7,7 +7,7 @@ from snn_bp.model.blocks import every_part, own_weights, parts_of
 from snn_bp.model.start import start_alive
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runtime.capacity import free
-from snn_bp.runtime.status import phase
+from snn_bp.runtime.status import phase, say
 from snn_bp.trainer import memory
 from snn_bp.trainer.feasibility import check_chip, check_trainable
 from snn_bp.trainer.optimizer import make_optimizer, train_step
@@ -20,17 +20,19 @@ def dry_run(experiment: Experiment, dataset: Dataset) -> None:
     network = experiment.network(dataset.shape)
     ids = dataset.batches("train", seed=experiment.seed)
     for note in dataset.notes:
-        print(note)
-    print(f"input [time, batch, {', '.join(map(str, dataset.shape))}] = {dataset.steps} steps of "
-          f"{experiment.data.step_ms} ms, batches of {experiment.data.batch}")  # fmt: skip
+        say(note)
+    say(
+        f"input [time, batch, {', '.join(map(str, dataset.shape))}] = {dataset.steps} steps of "
+        f"{experiment.data.step_ms} ms, batches of {experiment.data.batch}"
+    )
     for part in every_part(parts_of(network)):
         count = sum(weight.numel() for weight in own_weights(part).values())
         indent = "  " * (len(part.path) // 2)  # a layer within a joint, which comes behind its branches
-        print(f"  {list(part.after)!s:16} {count:10,} parameters  {indent}{network.name(part.path)}")
-    print(f"training takes {memory.estimate(experiment, dataset)}; {free()}")
+        say(f"  {list(part.after)!s:16} {count:10,} parameters  {indent}{network.name(part.path)}")
+    say(f"training takes {memory.estimate(experiment, dataset)}; {free()}")
     if config.target == "loihi":
         for found in check_chip(experiment, experiment.network(dataset.shape)):
-            print(found)
+            say(str(found))
     x, targets = dataset.batch("train", ids[0], seed=experiment.seed)
     mask, kind = dataset.mask("train", ids[0]), dataset.targets.kind
     start_alive(network, x, mask=mask)
@@ -41,6 +43,8 @@ def dry_run(experiment: Experiment, dataset: Dataset) -> None:
         train_step(network, optimizer, x, targets, config, mask, kind)
     seconds = (time.monotonic() - began) * len(ids)
     total = sum(weight.numel() for weight in network.parameters())
-    print(f"{total:,} parameters")
-    print(f"about {seconds:.1f} s for an epoch of {len(ids)} batches, {seconds * config.epochs / 60:.1f} min for "
-          f"{config.epochs} epochs, on this machine and without validation")  # fmt: skip
+    say(f"{total:,} parameters")
+    say(
+        f"about {seconds:.1f} s for an epoch of {len(ids)} batches, {seconds * config.epochs / 60:.1f} min for "
+        f"{config.epochs} epochs, on this machine and without validation"
+    )

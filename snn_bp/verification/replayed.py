@@ -149,7 +149,8 @@ def _keep(run: Run, file: Path, result: Verification) -> None:
     make_folder(folder)
     write_object(folder / f"{file.name}.json", result.record())
     if result.weights:
-        replace_file(folder / f"{file.name}.png", png_bytes(weight_histogram(result.weights)))
+        with phase("drawing the weights"):
+            replace_file(folder / f"{file.name}.png", png_bytes(weight_histogram(result.weights)))
 
 
 def _write_netx(run: Run, checkpoint: str, fresh: Path, file: Path) -> None:
