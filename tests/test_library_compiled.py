@@ -24,7 +24,6 @@ from snn_bp.neurons import is_spiking, numbers_of
 SHARE = {torch.float64: 1e-12, torch.float32: 1e-6}  # of the largest gradient
 DTYPES = (torch.float32, torch.float64)
 STEPS, BATCH, NEURONS = 40, 3, 7
-ROUNDED = STEPS * BATCH * 2.0**-24  # how far a parameter's sum over steps and batch moves in another order, in float32
 
 
 def name_of(value):
@@ -48,9 +47,12 @@ def check(neuron, x, **options):
 
     assert_same(out=(fast[0], slow[0]), potentials=(fast[1], slow[1]))
     assert_same(**{f"state {n}": pair for n, pair in enumerate(zip(fast[2], slow[2], strict=True))})
-    for name, wanted in slow[3].items():
-        share = ROUNDED if x.dtype == torch.float32 and name != "x" else SHARE[x.dtype]
-        assert_near(share=share, **{name: (fast[3][name], wanted)})
+    exact = run(neuron, x.double(), "reference", **options) if x.dtype == torch.float32 else slow
+    alike = torch.equal(exact[0].to(x.dtype), slow[0])
+    for name, wanted in slow[3].items():  # some are ill-conditioned: in single precision 1e-3 of them is rounding
+        rounded = float((exact[3][name] - wanted).abs().max()) if alike else 0.0
+        limit = max(SHARE[x.dtype] * max(float(wanted.abs().max()), 1e-30), rounded)
+        assert_same(atol=limit, **{name: (fast[3][name], wanted)})
     assert not is_spiking(neuron) or 0.01 < float(slow[0].mean()) < 3
     assert all(float(g.abs().max()) > 0 for name, g in slow[3].items() if name in ("x", *neuron.equation.learnable))
 
@@ -87,27 +89,28 @@ def test_stopping_halfway_changes_nothing(neuron, backend, noise):
     assert_same(**{name: (getattr(last, name), part) for name, part in after._asdict().items() if part is not None})
 
 
-def layers_around(neuron, *, spiking):
-    """Networks with the neuron behind each kind of layer in front of neurons."""
+def layers_around(neuron, learn):
+    """Networks with the neuron, of which it learns some, behind each kind of layer in front of neurons."""
     end = (Dense(3), LI(beta=0.9))
-    flat = {"dense": (Flatten(), Dense(6), neuron, *end), "norm": (Flatten(), Dense(6), BatchNorm(), neuron, *end)}
-    if spiking:
-        flat["recurrent"] = (Flatten(), Dense(6), Recurrent(neuron), *end)
-        flat["deep"] = (Flatten(), Dense(6), neuron, Dense(5), neuron, *end)
+    fire = Spiking(neuron, learn=learn) if learn else neuron
+    flat = {"dense": (Flatten(), Dense(6), fire, *end), "norm": (Flatten(), Dense(6), BatchNorm(), fire, *end)}
+    if is_spiking(neuron):
+        flat["recurrent"] = (Flatten(), Dense(6), Recurrent(neuron, learn=learn), *end)
+        flat["deep"] = (Flatten(), Dense(6), fire, Dense(5), fire, *end)
     return flat | {
-        "conv": (Conv(2, 3), neuron, Flatten(), *end),
-        "conv and norm": (Conv(2, 3), BatchNorm(), neuron, Flatten(), *end),
+        "conv": (Conv(2, 3), fire, Flatten(), *end),
+        "conv and norm": (Conv(2, 3), BatchNorm(), fire, Flatten(), *end),
     }
 
 
-def check_layers(neuron, dtype, coin, *, spiking=True):
+def check_layers(neuron, dtype, coin, *, learn=()):
     x = coin(12, 3, 1, 5, 5, probability=0.4).to(dtype)
-    for name, rows in layers_around(neuron, spiking=spiking).items():
+    for name, rows in layers_around(neuron, learn).items():
         found = {}
         for backend in BACKENDS:
             network = Network(rows, (1, 5, 5), seed=1).to(dtype)
-            for parameter in network.parameters():  # larger weights, so that all fire
-                parameter.data *= 3
+            for key, parameter in network.named_parameters():  # larger weights, so that all fire
+                parameter.data *= 1 if "learned" in key else 3
             with use_backend(backend):
                 out = network(x)
                 (out * out).sum().backward()
@@ -128,7 +131,7 @@ def test_among_layers_both_backends_agree(coin):
 @pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
 @pytest.mark.parametrize("neuron", LIBRARY, ids=name_of)
 def test_among_layers_both_backends_agree_for_every_kind(neuron, dtype, coin):
-    check_layers(neuron, dtype, coin, spiking=is_spiking(neuron))
+    check_layers(neuron, dtype, coin)
 
 
 @pytest.mark.slow
@@ -136,4 +139,4 @@ def test_among_layers_both_backends_agree_for_every_kind(neuron, dtype, coin):
 def test_a_layer_that_learns_the_neuron_agrees_by_both_backends(neuron, coin):
     learn = tuple(name for name in type(neuron).kind.numbers if name in neuron.equation.learnable)
 
-    check_layers(Spiking(neuron, learn=learn), torch.float64, coin)
+    check_layers(neuron, torch.float64, coin, learn=learn)
