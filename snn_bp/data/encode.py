@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.kernels.cpu.compile import inner, kernel
+from snn_bp.kernels.lazy import kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,25 @@ def encode(
     return torch.from_numpy(frames)
 
 
-@kernel
+def _fill_cells(cells, shift, downsample, stride):
+    for pixel in range(len(cells)):
+        moved = pixel + shift
+        cells[pixel] = moved // downsample * stride if 0 <= moved < len(cells) else -1
+
+
+def _turn(turned, columns, rows, cosine, sine):
+    height, width = turned.shape
+    for y in range(height):
+        for x in range(width):
+            right, down = x - (width - 1) / 2, y - (height - 1) / 2
+            column = int(np.floor(cosine * right - sine * down + width / 2))
+            row = int(np.floor(sine * right + cosine * down + height / 2))
+            inside = 0 <= column < width and 0 <= row < height
+            on_sensor = inside and rows[row] >= 0 and columns[column] >= 0
+            turned[y, x] = rows[row] + columns[column] if on_sensor else -1
+
+
+@kernel(_fill_cells, _turn)
 def _count(
     frames, x, y, p, t, starts, stops, shifts, cosines, sines, step_us, downsample, binary, test, columns, rows, turned
 ):
@@ -116,23 +134,3 @@ def _count(
             if test is not None:
                 fits &= cells[cell] != 0  # a full byte begins again
     return fits
-
-
-@inner
-def _fill_cells(cells, shift, downsample, stride):
-    for pixel in range(len(cells)):
-        moved = pixel + shift
-        cells[pixel] = moved // downsample * stride if 0 <= moved < len(cells) else -1
-
-
-@inner
-def _turn(turned, columns, rows, cosine, sine):
-    height, width = turned.shape
-    for y in range(height):
-        for x in range(width):
-            right, down = x - (width - 1) / 2, y - (height - 1) / 2
-            column = int(np.floor(cosine * right - sine * down + width / 2))
-            row = int(np.floor(sine * right + cosine * down + height / 2))
-            inside = 0 <= column < width and 0 <= row < height
-            on_sensor = inside and rows[row] >= 0 and columns[column] >= 0
-            turned[y, x] = rows[row] + columns[column] if on_sensor else -1

@@ -12,7 +12,7 @@ import numpy as np
 from snn_bp.errors import SnnError
 from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Within, check_fields
-from snn_bp.kernels.cpu.compile import kernel
+from snn_bp.kernels.lazy import kernel
 
 Count = Annotated[int, Within(low=1)]
 Above = Annotated[float, Within(above=0)]
@@ -134,7 +134,7 @@ def _fractions(encoder: Rate | Latency, x: np.ndarray, largest: float) -> np.nda
     return fractions
 
 
-@kernel
+@kernel()
 def _cross(signal, threshold, counts):
     steps, channels = signal.shape
     for channel in range(channels):

@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from snn_bp.errors import SnnError
-from snn_bp.kernels.cpu.compile import kernel
+from snn_bp.kernels.lazy import kernel
 
 SIDE = 34
 DURATION_MS = 310
@@ -151,7 +151,7 @@ def _watch(
     return tuple(part[:count] for part in events)
 
 
-@kernel
+@kernel()
 def _fire(
     x, y, t, p, canvas, path, thresholds, logs, refractory, margin, level, memory, release, top, bottom, left, right
 ):

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from snn_bp.equations.derive import Equation
+from snn_bp.kernels import cpu
 from snn_bp.kernels.bind import bind, defined
-from snn_bp.kernels.cpu.compile import compiled, inner
 from snn_bp.neurons import LI, LIF
 
 ONE = 4096  # a decay of 1, and a spike
@@ -82,22 +82,22 @@ def compiled_run(*, record: bool) -> Callable:
     names = {
         "advance_current": _in_integers(CURRENT),
         "advance": _in_integers(MEMBRANE),
-        "wrapped": inner(wrapped),
+        "wrapped": cpu.compile.inner(wrapped),
         "RECORD": record,
     }
-    return compiled(bind(run, **names), ("fixed", record, CURRENT.key, MEMBRANE.key))
+    return cpu.compile.compiled(bind(run, **names), ("fixed", record, CURRENT.key, MEMBRANE.key))
 
 
 def _in_integers(equation: Equation) -> Callable:
     """The step of an equation in which every product is the chip's."""
     scope = {
-        "times": inner(times),
-        "real": inner(lambda value: int(value * ONE)),
-        "heaviside": inner(lambda u, theta: ONE if u > 0 else 0),
-        "detach": inner(lambda s: s),
+        "times": cpu.compile.inner(times),
+        "real": cpu.compile.inner(lambda value: int(value * ONE)),
+        "heaviside": cpu.compile.inner(lambda u, theta: ONE if u > 0 else 0),
+        "detach": cpu.compile.inner(lambda s: s),
     }
     text = ast.unparse(_Products().visit(ast.parse(equation.step_text)))
-    return inner(defined(text, "advance", scope))
+    return cpu.compile.inner(defined(text, "advance", scope))
 
 
 def times(first: int, second: int) -> int:

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from snn_bp.equations.derive import Equation
+from snn_bp.kernels import cpu
 from snn_bp.kernels.around import check_backward, first_derivatives
-from snn_bp.kernels.cpu import neuron as cpu_neuron
-from snn_bp.kernels.cpu.aligned import aligned_empty
-from snn_bp.kernels.cpu.compile import array, flat_or_scalar, specialised
 from snn_bp.kernels.expand import Form
 from snn_bp.kernels.gpu import neuron as gpu_neuron
 from snn_bp.surrogates import SlopeOf
@@ -211,10 +209,12 @@ def _checked(form: Form, gradients: Sequence[Tensor | None]) -> tuple[Tensor | N
 def _forward_on_cpu(
     x: Tensor, first: Sequence[Tensor], values: Sequence[Tensor], form: Form, spikes: Tensor, traces: Sequence[Tensor]
 ) -> list[Tensor]:
-    kernel = specialised(cpu_neuron.forward, form, _dtype(x), uniform=all(value.dim() == 0 for value in values))
+    kernel = cpu.compile.specialised(
+        cpu.neuron.forward, form, _dtype(x), uniform=all(value.dim() == 0 for value in values)
+    )
     last = [part.clone(memory_format=torch.contiguous_format) for part in first]
-    own = (*map(_flat, last), *map(flat_or_scalar, values))
-    cpu_neuron.over_neurons(kernel, (_rows(x), *own, _rows(spikes), *map(_rows, traces)), first[0].numel())
+    own = (*map(_flat, last), *map(cpu.compile.flat_or_scalar, values))
+    cpu.neuron.over_neurons(kernel, (_rows(x), *own, _rows(spikes), *map(_rows, traces)), first[0].numel())
     return last
 
 
@@ -223,8 +223,8 @@ def _backward_on_cpu(
     slope: float, g_out: Sequence[Tensor | None], g_last: Sequence[Tensor | None],
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:  # fmt: skip
     like, dtype = traces[0], _dtype(traces[0])
-    kernel = specialised(
-        cpu_neuron.backward, form, dtype, uniform=all(value.dim() == 0 for value in values), adjoint=slope_of,
+    kernel = cpu.compile.specialised(
+        cpu.neuron.backward, form, dtype, uniform=all(value.dim() == 0 for value in values), adjoint=slope_of,
         GIVEN_SPIKES=g_out[0] is not None, GIVEN_POTENTIALS=g_out[1] is not None,
     )  # fmt: skip
     empty, gx = like.new_empty(0), _empty(like, True)
@@ -234,10 +234,10 @@ def _backward_on_cpu(
         for g, part in zip(g_last, first, strict=True)
     ]  # fmt: skip
     sums = [torch.zeros_like(g_first[0]) for _ in form.learned]
-    own = (*map(_flat, first), *map(flat_or_scalar, values), dtype.type(slope))
+    own = (*map(_flat, first), *map(cpu.compile.flat_or_scalar, values), dtype.type(slope))
     given = (_rows(empty if g is None else g) for g in g_out)
     arguments = (*map(_rows, traces), *own, *given, *map(_flat, g_first), _rows(gx), *map(_flat, sums))
-    cpu_neuron.over_neurons(kernel, arguments, g_first[0].numel())
+    cpu.neuron.over_neurons(kernel, arguments, g_first[0].numel())
     return gx, g_first, sums
 
 
@@ -249,7 +249,7 @@ def _empty(x: Tensor, exists: bool) -> Tensor:
     """As `_like`; on the CPU by NumPy, whose large arrays lie in huge pages."""
     if x.device.type != "cpu" or not exists:
         return _like(x, exists)
-    return torch.from_numpy(aligned_empty(x.numel(), _dtype(x))).view(x.shape)
+    return torch.from_numpy(cpu.aligned.aligned_empty(x.numel(), _dtype(x))).view(x.shape)
 
 
 def _dtype(tensor: Tensor) -> np.dtype:
@@ -257,8 +257,8 @@ def _dtype(tensor: Tensor) -> np.dtype:
 
 
 def _rows(tensor: Tensor) -> np.ndarray:
-    return array(tensor.resolve_neg()).reshape(len(tensor), math.prod(tensor.shape[1:]))
+    return cpu.compile.array(tensor.resolve_neg()).reshape(len(tensor), math.prod(tensor.shape[1:]))
 
 
 def _flat(tensor: Tensor) -> np.ndarray:
-    return array(tensor.resolve_neg()).reshape(-1)
+    return cpu.compile.array(tensor.resolve_neg()).reshape(-1)

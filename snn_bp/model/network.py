@@ -14,7 +14,7 @@ from snn_bp.errors import SnnError, check_choice, check_kind, check_seed, shown
 from snn_bp.errors.calls import checked_call
 from snn_bp.kernels import runs_compiled
 from snn_bp.kernels.around import has_hooks_on_every_module
-from snn_bp.kernels.cpu.chain import Memory
+from snn_bp.kernels.cpu import Memory
 from snn_bp.model.blocks import WITH_STATE, LayerAt, Path, every_part, joined, parts_of, rated_neurons, role_of
 from snn_bp.model.build import build_row
 from snn_bp.model.exact import is_exact

@@ -16,9 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from snn_bp.kernels import runs_compiled
-from snn_bp.kernels.cpu.chain import Memory
-from snn_bp.kernels.cpu.sparse_ops import worth_events
+from snn_bp.kernels import cpu, runs_compiled
+from snn_bp.kernels.cpu import Memory
 from snn_bp.model import steps
 from snn_bp.model.blocks import LayerAt, role_of
 from snn_bp.model.exact import has_all_parts, is_exact, runs_here
@@ -111,7 +110,7 @@ def in_words(step: Step, fraction: float) -> str:
     layer = step.parts[0].layer
     if step.words != steps.BY_EVENTS:
         return step.words
-    limit = worth_events(layer)  # type: ignore[arg-type]
+    limit = cpu.sparse_ops.worth_events(layer)  # type: ignore[arg-type]
     return f"{'events' if fraction <= limit else 'a product'} (events up to {limit:.0%})"
 
 

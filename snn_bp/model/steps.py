@@ -1,43 +1,59 @@
 """What the steps of a plan run: kernels for layers that are exactly ours, and a layer's own forward for all others."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError
-from snn_bp.kernels import first_state, parameters_of, state_of
-from snn_bp.kernels.cpu import chain
-from snn_bp.kernels.cpu.norm_neurons import Norm, run_layer
-from snn_bp.kernels.cpu.packed_layer import LayerTensors
-from snn_bp.kernels.cpu.pool import max_pool
-from snn_bp.kernels.cpu.sparse_ops import convolve, linear
+from snn_bp.kernels import cpu, first_state, parameters_of, state_of
+from snn_bp.kernels.cpu import Memory
 from snn_bp.kernels.layout import CHANNELS_FIRST, CHANNELS_LAST, lies_channels_last, permuted
 from snn_bp.model.blocks import fold, follow, role_of
 from snn_bp.model.constrained import ConstrainedLinear
 from snn_bp.model.modules import Neurons
 from snn_bp.neurons import State
 
+if TYPE_CHECKING:
+    from snn_bp.kernels.cpu.packed_layer import LayerTensors
+
 # input and states before to output, mean output of each neuron (None: not known yet) and states after, a layer each
 Run: TypeAlias = Callable[[Tensor, list[State | None]], tuple[Tensor, list[Tensor] | None, list[State]]]
 CHAIN, COMPILED, ONE_BY_ONE = "one event-driven operation", "one compiled operation", "one by one"
 BY_EVENTS, AS_IT_IS, JOINED = "by events", "as it is", "its branches joined"
 MASKED = "over the steps that there are"
+
+
+def linear(rows: Tensor, *layers: nn.Module) -> Tensor:
+    """A dense layer by the kernels, which are imported when the first is called."""
+    return cpu.sparse_ops.linear(rows, *layers)  # type: ignore[arg-type]
+
+
+def convolve(rows: Tensor, *layers: nn.Module) -> Tensor:
+    """A convolution, and what pools behind it."""
+    return cpu.sparse_ops.convolve(rows, *layers)  # type: ignore[arg-type]
+
+
+def max_pool(rows: Tensor, layer: nn.MaxPool2d) -> Tensor:
+    """A maximum over windows."""
+    return cpu.pool.max_pool(rows, layer)
+
+
 KERNELS: dict[type[nn.Module], Callable] = {
     nn.Linear: linear, ConstrainedLinear: linear, nn.Conv2d: convolve, nn.MaxPool2d: max_pool
 }  # fmt: skip
 
 
-def run_chain(links, memory: chain.Memory, x: Tensor, states: list[State | None]):
+def run_chain(links, memory: Memory, x: Tensor, states: list[State | None]):
     """Dense layers with norms that only scale, each followed by its neurons."""
     equations = tuple(link.neurons.neuron.equation for link in links)
     layers = [_tensors(*each, x) for each in zip(links, states, strict=True)]
     surrogates = tuple(link.neurons.surrogate for link in links)
-    out, means, last = chain.run_layers(x, layers, chain.Chain(equations, surrogates, memory))
+    out, means, last = cpu.chain.run_layers(x, layers, cpu.chain.Chain(equations, surrogates, memory))
     return out, means, [state_of(link.neurons.neuron, state) for link, state in zip(links, last, strict=True)]
 
 
-def _tensors(link, state: State | None, x: Tensor) -> LayerTensors:
+def _tensors(link, state: State | None, x: Tensor) -> "LayerTensors":
     weights, norm, neurons = link
     weight, bias = (None, None) if weights is None else (weights.weight, weights.bias)
     if norm is not None:
@@ -51,7 +67,7 @@ def _tensors(link, state: State | None, x: Tensor) -> LayerTensors:
     first = None if state is None else first_state(neurons.neuron, like, state)
     parameters = parameters_of(neurons.neuron, like, neurons.parameters_now())
     values = tuple(value if value.dim() == 0 else value[0] for value in parameters.values())
-    return LayerTensors(weight, bias, recurrent, first, values)
+    return cpu.packed_layer.LayerTensors(weight, bias, recurrent, first, values)
 
 
 def run_normed(norm: nn.Module | None, neurons: Neurons, x: Tensor, states: list[State | None]):
@@ -65,8 +81,10 @@ def run_normed(norm: nn.Module | None, neurons: Neurons, x: Tensor, states: list
         values = permuted(values, CHANNELS_LAST)
         first = None if first is None else permuted(first, CHANNELS_LAST)
     values = tuple(value[0] if value.dim() else value for value in values)
-    scaled = None if norm is None else Norm(norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]
-    ran = run_layer(z, scaled, 4 if channels_last else 2, first, values, neuron.equation, neurons.surrogate)
+    scaled = None if norm is None else cpu.norm_neurons.Norm(norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]
+    ran = cpu.norm_neurons.run_layer(
+        z, scaled, 4 if channels_last else 2, first, values, neuron.equation, neurons.surrogate
+    )
     if norm is not None:
         follow(norm, ran.mean, ran.variance, count=x.numel() // x.shape[2])  # type: ignore[arg-type]
     if not channels_last:

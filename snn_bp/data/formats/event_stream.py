@@ -6,7 +6,7 @@ import numpy as np
 
 from snn_bp.data.formats.columns import Columns, Layout, cut_short
 from snn_bp.errors import SnnError
-from snn_bp.kernels.cpu.compile import kernel
+from snn_bp.kernels.lazy import kernel
 
 _KINDS = {0: "generic", 1: "dvs", 2: "atis", 4: "color"}
 _HEADER = 20  # signature, version, type, width, height
@@ -39,7 +39,7 @@ def read_es(path: Path, layout: Layout) -> Columns:
     return Columns(x, y, t, p, size=(width, height), unit="us", coded=False)
 
 
-@kernel
+@kernel()
 def _decode(content, is_atis, xs, ys, ps, ts):
     """The number of events, and of bytes behind the last whole one; events are written where the arrays have room."""
     count, time, at, writes = 0, np.int64(0), 0, len(ts) > 0

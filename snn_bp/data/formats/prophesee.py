@@ -12,7 +12,7 @@ import numpy as np
 
 from snn_bp.data.formats.columns import Columns, Layout, cut_short
 from snn_bp.errors import SnnError
-from snn_bp.kernels.cpu.compile import kernel
+from snn_bp.kernels.lazy import kernel
 
 _LAPS_FROM = (2**12 - 1 - 10) << 12  # a step back of EVT3's clock of 24 bits that is a lap; Prophesee's own decoder's
 _HIGH2, _HIGH3, _LOW3 = 8, 8, 6  # types of words that carry time
@@ -83,7 +83,7 @@ def _evt3(words: np.ndarray, path: Path, size: tuple[int, int] | None, begin: in
     return Columns(x, y, t, p, size=size, unit="us", coded=False)
 
 
-@kernel
+@kernel()
 def _decode3(words, laps_from, xs, ys, ps, ts):
     """The number of events of EVT3 words, written to the four arrays where these are long enough."""
     count, y, base, polarity = 0, 0, 0, 0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from threading import Lock
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,14 +16,13 @@ from torch import Tensor
 
 from snn_bp.equations.derive import Equation
 from snn_bp.kernels.around import first_derivatives
+from snn_bp.kernels.cpu import Memory
 from snn_bp.kernels.cpu.aligned import aligned_empty
 from snn_bp.kernels.cpu.chain_shard import Shard
 from snn_bp.kernels.cpu.compile import array
 from snn_bp.kernels.cpu.packed_layer import Gradients, LayerTensors, PackedLayer, Parts, widened
 from snn_bp.kernels.cpu.threads import parallel_for, split_rows
 from snn_bp.surrogates import Surrogate
-
-Memory: TypeAlias = Literal["full", "low"]
 
 
 class Chain(NamedTuple):

@@ -1,0 +1,31 @@
+"""Functions of arrays that numba compiles when they are first called: it is imported then, and not before."""
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from snn_bp.kernels import cpu
+from snn_bp.kernels.bind import bind
+
+_LOCK = threading.Lock()  # threads that come first together compile once
+
+
+def kernel(*helpers: Callable) -> Callable[[Callable], Callable]:
+    """A function compiled at its first call, with the helpers that it calls; all of them lie in one file."""
+
+    def decorated(function: Callable) -> Callable:
+        @functools.cache
+        def compiled() -> Callable:
+            inner = {helper.__name__: cpu.compile.inner(helper) for helper in helpers}
+            return cpu.compile.kernel(bind(function, **inner))
+
+        @functools.wraps(function)
+        def call(*arguments: Any) -> Any:
+            with _LOCK:
+                run = compiled()
+            return run(*arguments)
+
+        return call
+
+    return decorated
