@@ -2,15 +2,18 @@
 
 import ast
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 import snn_bp
+from snn_bp.cli import app, guarded
 
 INIT = ast.parse(Path(snn_bp.__file__).read_text(encoding="utf-8"))
 HEAVY = ("torch", "numpy", "numba", "rich")
@@ -44,6 +47,52 @@ def test_help_and_typing_errors_import_nothing_heavy(line, code):
     done = python(PROGRAM.format(heavy=HEAVY), *line)
 
     assert done.stdout.splitlines()[-1] == f"{code} []", done.stderr
+
+
+COMMANDS = {
+    command.name or command.callback.__name__: command for command in app.registered_commands if command.callback
+}
+
+
+@pytest.fixture
+def told(capsys, monkeypatch, tmp_path):
+    """Run a line in an empty folder, 80 columns wide; gives output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("SNN_BP_CACHE", str(tmp_path))
+
+    def run(line: str) -> tuple[str, str]:
+        with pytest.raises(SystemExit) if line.endswith("--help") or " cache" not in line else nullcontext():
+            guarded(app, shlex.split(line.removeprefix("snn-bp ")))
+        return capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_80_columns_and_has_examples(name, told):
+    printed, _ = told(f"snn-bp {name} --help")
+
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "  Examples:\n    snn-bp " in printed
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_of_help_are_lines_that_the_command_takes(name, told):
+    lines = [line.strip() for line in COMMANDS[name].epilog.splitlines()[2:]]
+
+    for line in lines:
+        _, errors = told(line)
+        assert "lists what there is" not in errors and "is not known" not in errors, errors
+        assert line.startswith(f"snn-bp {name}")
+
+
+def test_the_first_help_names_each_command_in_a_whole_sentence(told):
+    printed, _ = told("snn-bp --help")
+
+    rows = {line.split()[0]: line for line in printed.partition("Commands:")[2].splitlines() if line.startswith("  ")}
+    assert rows.keys() >= COMMANDS.keys() and max(map(len, printed.splitlines())) <= 80
+    assert all(rows[name].endswith(".") and not rows[name].endswith("...") for name in COMMANDS)
 
 
 def test_the_package_imports_nothing_until_a_name_is_asked_for():

@@ -136,30 +136,16 @@ def list_runs(
 
 @command("snn-bp evaluate runs/mine", "snn-bp evaluate runs/mine --split validation --json")
 def evaluate(
-    run: Folder,
-    split: Split = "test",
-    checkpoint: Checkpoint = "best",
-    as_json: AsJson = False,
+    run: Folder, split: Split = "test", checkpoint: Checkpoint = "best", as_json: AsJson = False,
     trust_code: Trust = False,
-) -> None:
+) -> None:  # fmt: skip
     """A run's figures on a split.
 
     Metric, its 95 % interval, spikes and synaptic operations of an inference.
     """
     from snn_bp.runs.evaluation import evaluate as evaluate_run
-    from snn_bp.runs.records import figure_in_words
 
-    figures = evaluate_run(_opened(run, trust_code), split, checkpoint=checkpoint)
-    if as_json:
-        print(json.dumps(figures.record(), indent=2))
-        return
-    print(f"{split} {figure_in_words(figures.record())}, loss {figures.loss:.4f}")
-    for name, count in figures.spikes.items():
-        print(f"  {name}: {count:.1f} spikes for each inference")
-    for name, count in figures.operations.items():
-        print(f"  {name}: {count:.0f} synaptic operations for each inference")
-    for name in figures.not_counted:
-        print(f"  {name}: what it computes is its own, and its operations are not counted")
+    _print(evaluate_run(_opened(run, trust_code), split, checkpoint=checkpoint), as_json)
 
 
 @command("snn-bp predict runs/mine new/*.raw", "snn-bp predict runs/mine new/*.npy --out answers.csv")
@@ -203,12 +189,7 @@ def report(
 
 
 @command("snn-bp compare runs/a runs/b", "snn-bp compare runs", "snn-bp compare runs --out compared.html")
-def compare(
-    runs: Runs,
-    as_json: AsJson = False,
-    out: Compared = None,
-    trust_code: Trust = False,
-) -> None:
+def compare(runs: Runs, as_json: AsJson = False, out: Compared = None, trust_code: Trust = False) -> None:
     """Runs side by side.
 
     Mean and deviation over seeds, and the settings in which runs differ. A page,

@@ -45,7 +45,7 @@ def guarded(program: Callable[..., Any], arguments: Sequence[str] | None = None)
         message = getattr(problem, "format_message", None)  # a wrong command or option: typer's class, or click's
         if message is None:
             raise
-        _fail(f"{message().rstrip('.')}. {_advice(problem)}")
+        _fail(f"{message().rstrip('.')}{'' if message().endswith('?') else '.'} {_advice(problem)}")
     else:
         if code == 130:  # Ctrl-C, where typer has taken it for itself
             _leave(INTERRUPTED, code)
