@@ -1,5 +1,6 @@
 """Wrong command lines of the kinds that people type: each is one line on standard error that says what would work."""
 
+import math
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ from snn_bp.data.beside import SPLITS
 from snn_bp.files import write_json
 from snn_bp.reports.listing import KEYS
 from snn_bp.runs.experiment import to_json
+from snn_bp.runtime import status
 from snn_bp.searches.loop import MethodName
 from snn_bp.searches.objective import Kind
 
@@ -40,7 +42,8 @@ WRONG = {
     "train raises.py": ("raises.py", "ZeroDivisionError", "line 2"),
     "train broken.json": ("broken.json", "not JSON"),
     "train dense.json": ("dense.json", '{"is": "Experiment"}'),
-    "train events.npy": ("events.npy",),
+    "train events.npy": ("events.npy", "An experiment is a Python file"),
+    "train results.json": ("results.json", '{"is": "Experiment"}'),
     "train mine.py mine.py": ("'mine.py'", "key=value"),
     # changes
     "train mine.py --epochs 5": ("--epochs", "key=value"),
@@ -119,6 +122,7 @@ WRONG = {
     # recordings
     "predict started": ("files", "snn-bp predict --help"),
     "predict started nothing.npy": ("nothing.npy", "new/*.npy"),
+    "predict started empty": ("empty: it is a folder", "new/*.npy"),
     "predict started events.npy --out answers.xls": ("answers.xls", ".csv or .json"),
     "init nowhere": ("nowhere", "no such folder"),
     "init mine.py": ("mine.py", "it is a file"),
@@ -161,7 +165,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = {
         "mine.py": f"from snn_bp import *\nexperiment = {tiny()!r}\n", "syntax.py": "experiment = (",
         "nothing_in_it.py": "x = 3", "raises.py": "x = 3\nx / 0\n", "broken.json": "{", "full/notes.txt": "mine",
-        "no.net": "no netx", "broken/experiment.json": "{",
+        "results.json": '{"epochs": 2}', "no.net": "no netx", "broken/experiment.json": "{",
     }  # fmt: skip
     for name, text in texts.items():
         (root / name).parent.mkdir(exist_ok=True)
@@ -183,6 +187,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_wrong_line_is_one_error_that_helps(line, folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["snn-bp", *shlex.split(line)])
+    monkeypatch.setattr(status, "LONG", math.inf)  # phases that last on a busy machine have lines of their own
     before = contents(folder)
 
     with pytest.raises(SystemExit) as leaving:

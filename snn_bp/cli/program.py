@@ -138,8 +138,9 @@ def recordings_below(folder: Path) -> Path:
 def recordings_at(files: list[Path]) -> list[Path]:
     """Raise where a file of events is not there."""
     for file in files:
-        if not is_there(file):
-            raise SnnError(f"{file}: there is no such recording. Name files that are there, as new/*.npy.")
+        if not is_there(file) or file.is_dir():
+            found = "it is a folder" if file.is_dir() else "there is no such recording"
+            raise SnnError(f"{file}: {found}. Name files that are there, as new/*.npy.")
     return files
 
 

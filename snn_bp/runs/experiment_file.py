@@ -59,7 +59,8 @@ def _run(file: Path) -> dict[str, Any]:
     except (KeyboardInterrupt, Stopped):
         raise
     except SyntaxError as problem:  # which says the line itself
-        raise SnnError(f"{file}: {type(problem).__name__}: {problem}") from problem
+        advice = "" if file.suffix == ".py" else ". An experiment is a Python file, or the experiment.json of a run."
+        raise SnnError(f"{file}: {type(problem).__name__}: {problem}{advice}") from problem
     except SystemExit as leaving:
         raise SnnError(
             f"{file}: it leaves by sys.exit({leaving.code!r}), an experiment's file should only define `experiment`."

@@ -52,13 +52,13 @@ def read_with_code(file: Path, *, trust_code: bool = False) -> tuple[Experiment,
     text = read_text(file)
     try:
         content, own = strict_json(text), Loaded({})
-        if isinstance(content, dict) and "code" in content:
+        if not isinstance(content, dict) or content.get("is") != "Experiment":
+            raise SnnError('it holds no experiment; that of a run starts with {"is": "Experiment"}.')
+        if "code" in content:
             own = open_code(file.parent / FOLDER, content.pop("code"), trust=trust_code)
         experiment = from_json(content, own)
     except SnnError as cause:
         raise SnnError(f"{file}: {cause}") from cause
-    if not isinstance(experiment, Experiment):
-        raise SnnError(f'{file}: it holds no experiment; an experiment\'s JSON starts with {{"is": "Experiment"}}.')
     return experiment, own
 
 
