@@ -122,6 +122,18 @@ def test_a_picture_of_a_trace_is_that_of_the_run_it_was_made_of(finished):
         ]
 
 
+def test_curves_of_a_comparison_have_a_line_for_each_run(finished, tmp_path):
+    other = shutil.copytree(finished.path, tmp_path / "other")
+
+    drawn = plots.curves(compare([finished, other]))
+
+    assert [len(axis.lines) for axis in drawn.axes] == [2, 2, 2, 2]
+    assert drawn.axes[0].lines[0].get_ydata().tolist() == [row["train_loss"] for row in finished.metrics()]
+    (other / "results.json").unlink()
+    with pytest.raises(SnnError, match="none of the runs"):
+        plots.curves(compare([other]))
+
+
 def test_a_recording_is_called_by_its_index_or_its_name(finished):
     names = finished.dataset().names("train")
 

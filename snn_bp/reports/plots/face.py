@@ -20,6 +20,7 @@ from snn_bp.files import replace_file
 from snn_bp.instruments.traces import Trace
 from snn_bp.model.losses import CountCrossEntropy, Loss
 from snn_bp.model.network import Network, check_network
+from snn_bp.reports.comparison import Comparison, Group
 from snn_bp.reports.plots import backward, epochs, recordings, results
 from snn_bp.reports.plots.filters import weight_filters
 from snn_bp.reports.plots.filters import weight_histogram as histogram_of_integers
@@ -32,6 +33,8 @@ from snn_bp.runs.records import description_of, metric_of_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+LABEL = 30  # letters of settings behind a group's number
 
 
 @checked_dataclass(frozen=True)
@@ -55,16 +58,26 @@ class Movie:
 
 
 @checked_call
-def curves(run: Run) -> "Figure":
-    """Loss, metric, learning rate, spike rate and gradient norm of `run`, epoch by epoch.
+def curves(subject: Run | Comparison) -> "Figure":
+    """Loss, metric, learning rate, spike rate, gradient norm and speed of a run, epoch by epoch.
+
+    Of a comparison `subject`, which `compare` gives, loss and metric of all its runs: a line for each, groups alike.
 
     >>> plots.curves(run).axes[0].get_title(loc="left")  # the run of `train`
     'loss'
     """
-    rows = _run("curves", run).metrics()
-    if not rows:
-        raise SnnError(f"plots.curves: no epoch of {run.path} is complete yet. `snn-bp resume {run.path}` goes on.")
-    return epochs.training_curves(rows, metric_of_rows(rows))
+    if isinstance(subject, Comparison):
+        groups = {_label(number, group): group.paths for number, group in enumerate(subject.groups, 1)}
+        rows = {label: [Run(path).metrics() for path in paths] for label, paths in groups.items()}
+        if not rows:
+            raise SnnError(
+                "plots.curves: none of the runs compared is finished. compare(['runs/a', 'runs/b']) says why."
+            )
+        return epochs.compared_curves(rows, metric_of_rows(next(iter(rows.values()))[0]))
+    metrics = _run("curves", subject).metrics()
+    if not metrics:
+        raise SnnError(f"plots.curves: no epoch of {subject.path} is complete. `snn-bp resume {subject.path}` goes on.")
+    return epochs.training_curves(metrics, metric_of_rows(metrics))
 
 
 @checked_call
@@ -261,6 +274,12 @@ def weight_histogram(verification: Any) -> "Figure":
             f"plots.weight_histogram: it takes what export(run, 'a.net') gives, found {shown(verification)}."
         )
     return histogram_of_integers(counts)
+
+
+def _label(number: int, group: Group) -> str:
+    """The group by what tells it from the others, where that is short."""
+    settings = ", ".join(f"{key}={value}" for key, value in group.settings.items())
+    return f"group {number}: {settings}" if 0 < len(settings) <= LABEL else f"group {number}"
 
 
 def _run(asker: str, run: Run) -> Run:
