@@ -1,8 +1,8 @@
 """What a notebook shows: a picture once and without pyplot, one recording step by step, values on a screen."""
 
 import json
-import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -177,13 +177,20 @@ def test_steps_have_the_spikes_and_scores_of_the_network_at_each_step(finished, 
 
     layers = scene.network.observe(scene.x)[0]
     sent = [spikes_in(layer.neuron, layer.spikes[:, 0]).flatten(1).sum(1).tolist() for layer in layers]
-    assert [[int(re.sub(r"\D", "", text)) for text in row] for row in moving["spikes"]] == [
-        [int(count) for count in row] for row in zip(*sent, strict=True)
-    ]
+    assert moving["spikes"] == [[int(count) for count in row] for row in zip(*sent, strict=True)]
     loss = finished.experiment.train.loss
     for step, row in enumerate(moving["scores"], 1):
-        assert [float(text) for text in row] == pytest.approx(loss.scores(scene.out[:step])[0].tolist(), rel=1e-3)
+        assert row == pytest.approx(loss.scores(scene.out[:step])[0].tolist(), rel=1e-3)
     assert moving["best"][-1] == int(loss.scores(scene.out)[0].argmax())
+
+
+def test_steps_end_where_the_recording_ends(finished):
+    scene = Scene.of(finished, "validation", 0)
+    shorter = replace(scene, mask=torch.tensor([[True], [True], [False]]))
+
+    whole, cut = (json.loads(Html(steps_of(each)._repr_html_()).tags[0][1]["data-steps"]) for each in (scene, shorter))
+
+    assert cut["scores"] == whole["scores"][:2] and cut["spikes"] == whole["spikes"][:2]
 
 
 def test_steps_are_one_piece_of_html_that_asks_for_nothing(shown):
@@ -194,7 +201,7 @@ def test_steps_are_one_piece_of_html_that_asks_for_nothing(shown):
         attrs["src"].startswith("data:image/png;base64,") and attrs["alt"] for tag, attrs in html.tags if tag == "img"
     )
     (slider,) = (attrs for tag, attrs in html.tags if tag == "input")
-    assert int(slider["max"]) + 1 == len(moving["at"]) == 3 and "fetch" not in slider["oninput"]
+    assert int(slider["max"]) + 1 == len(moving["scores"]) == 3 and "fetch" not in slider["oninput"]
     assert "http" not in json.dumps(html.tags)
 
 
@@ -246,7 +253,7 @@ def test_steps_on_a_chip_are_those_of_its_integers():
 
     moving = json.loads(Html(plots.steps(network, x)._repr_html_()).tags[0][1]["data-steps"])
 
-    assert moving["spikes"][-1][-1] == f"; in this step: {network.eval()(x)[-1].sum():.0f}"
+    assert moving["spikes"][-1][-1] == int(network.eval()(x)[-1].sum())
 
 
 CELLS = (

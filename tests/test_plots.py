@@ -220,6 +220,11 @@ def test_a_movie_has_a_picture_for_every_step_of_the_answer(x, late, row):
     movie = Image.open(io.BytesIO(event_movie(x, out, target=1, step_ms=300)))
 
     assert movie.n_frames == 3 + late and movie.info["duration"] == 300
+    first = np.asarray(movie.convert("L"))
+    movie.seek(2)
+    changed = np.argwhere(first != np.asarray(movie.convert("L")))
+    assert changed[:, 0].min() < 0.1 * first.shape[0]  # the title says the step
+    assert changed[:, 1].max() > 0.4 * first.shape[1]  # the line in the scores moves
 
 
 @pytest.mark.parametrize(

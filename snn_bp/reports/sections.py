@@ -234,7 +234,7 @@ def backward(run: Run) -> Section:
     images = [_image(picture, captions[name]) for name, picture in drawn.items()]
     movie = []
     if "events" in drawn:
-        content = event_movie(scene.x, scene.out, **scene.options)
+        content = event_movie(*scene.first, **scene.options)
         movie = [gif_image(content, drawn["events"].alt, "The same recording as a movie")]
     return Section("One backward pass", [sentence], images=images, folded=movie)
 

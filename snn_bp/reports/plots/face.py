@@ -214,7 +214,7 @@ def events(
     'scores up to here'
     """
     scene = _scene("events", subject, x, recording, split, target, loss)
-    return recordings.event_strip(scene.x, scene.out, **scene.options)
+    return recordings.event_strip(*scene.first, **scene.options)
 
 
 @checked_call
@@ -229,7 +229,7 @@ def movie(
     >>> plots.movie(run).write("movie.gif")  # the run of `train`
     """
     scene = _scene("movie", subject, x, recording, split, target, loss)
-    return Movie(scene.title, recordings.event_movie(scene.x, scene.out, **scene.options), scene.alt)
+    return Movie(scene.title, recordings.event_movie(*scene.first, **scene.options), scene.alt)
 
 
 @checked_call

@@ -65,7 +65,7 @@ def save_plots(run: Run) -> list[Path]:
         scene = Scene.of(run)
         drawn |= scene.pictures()
         if "events" in drawn:
-            files["events.gif"] = event_movie(scene.x, scene.out, **scene.options)
+            files["events.gif"] = event_movie(*scene.first, **scene.options)
             files["steps.html"] = steps_of(scene).page()
     files |= {f"{name}.png": png_bytes(picture.figure) for name, picture in drawn.items()}
     folder = run.path / "plots"
@@ -161,11 +161,17 @@ class Scene:
         return trace(self.network, self.x, self.targets, loss=self.options["loss"], mask=self.mask)
 
     @property
+    def first(self) -> tuple[Tensor, Tensor]:
+        """Inputs and outputs of the first recording, `[time, 1, ...]`, as many steps as it has."""
+        steps = len(self.x) if self.mask is None else int(self.mask[:, 0].sum())
+        return self.x[:steps, :1], self.out[:steps, :1]
+
+    @property
     def alt(self) -> str:
         """What the pictures of events show, in words."""
         if self.options["target"] is None:
             return "One recording, and the network's output at each step."
-        scores = scores_of(self.options["loss"], self.out)[0]
+        scores = scores_of(self.options["loss"], self.first[1])[0]
         names = self.options["class_names"] or range(len(scores))
         true, predicted = names[self.options["target"]], names[int(scores.argmax())]
         return f"One recording of class {true}; the network predicts {predicted} at its end."
@@ -186,7 +192,7 @@ class Scene:
             inside = ", ".join(f"{layer.name} {layer.window:.0%}" for layer in trace.layers if layer.rates is not None)
             drawn["surrogate"] = Picture(surrogate_window(trace), f"Fraction inside the surrogate's window: {inside}.")
         if self.x.dim() in (3, 5):
-            drawn["events"] = Picture(event_strip(self.x, self.out, **self.options), self.alt)
+            drawn["events"] = Picture(event_strip(*self.first, **self.options), self.alt)
         drawn["filters"] = Picture(weight_filters(self.network), "Weights of the first layer, filter by filter.")
         return drawn
 

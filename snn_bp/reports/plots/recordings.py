@@ -60,7 +60,14 @@ def event_movie(
     picture = _show(left, frames[0] if images else frames.T, frames)
     _draw_scores(right, scores, names, target, step_ms)
     now = right.axvline(0, color="black", linewidth=1)
-    shots = []
+    left.set_title("step", fontsize=9)  # which takes its room
+    canvas.draw()
+    drawn.set_layout_engine("none")  # the first layout stays, or the picture would jump
+    moving, shots = (picture, now, left.title), []
+    for artist in moving:
+        artist.set_animated(True)
+    canvas.draw()
+    still = canvas.copy_from_bbox(drawn.bbox)  # what does not move is drawn once
     steps = np.unique(np.linspace(0, len(scores) - 1, min(len(scores), MOVIE_FRAMES)).astype(int))
     for step in steps:
         if images:
@@ -69,8 +76,9 @@ def event_movie(
             picture.set_data(np.where(np.arange(len(frames)) <= step, frames.T, 0))
         left.set_title(f"step {step} of {len(scores) - 1}", fontsize=9)
         now.set_xdata([step, step])
-        canvas.draw()
-        drawn.set_layout_engine("none")  # the first layout stays, or the picture would jump
+        canvas.restore_region(still)
+        for artist in moving:
+            drawn.draw_artist(artist)
         shots.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(64))
     pause = max(200, round((step_ms or 0) * len(scores) / len(steps)))
     content = io.BytesIO()

@@ -27,7 +27,8 @@ from snn_bp.reports.plots.style import light_half
 if TYPE_CHECKING:
     from snn_bp.reports.plots.pictures import Scene
 
-CLASSES = 12  # at most, whose scores have a bar: those with the highest at the end
+CLASSES = 12  # at most, whose scores have a bar: the highest ones
+SHADES = 32  # in which potentials are drawn
 
 
 @checked_dataclass(frozen=True)
@@ -59,50 +60,50 @@ class Steps:
 def steps_of(scene: "Scene", *, neurons: int = 64) -> Steps:
     """The first recording of a scene, with up to `neurons` of each layer, evenly spaced."""
     check_number("steps: neurons", neurons, integer=True, low=1)
-    options = scene.options
-    target, step_ms = options["target"], options["step_ms"]
+    options, (x, out) = scene.options, scene.first
+    target = options["target"]
     loss = None if target is None else options["loss"]
-    frames, scores, names = recording_of(scene.x, scene.out, 0, loss, options["class_names"])
-    count, first = len(scores), int(np.abs(frames).reshape(len(frames), -1).sum(1).argmax())
-    layers, spikes = zip(*(_layer(each, neurons) for each in scene.network.observe(scene.x[:, :1])[0]), strict=True)
-    highest = np.argsort(-scores[-1], kind="stable")[:CLASSES].tolist()
+    frames, scores, names = recording_of(x, out, 0, loss, options["class_names"])
+    layers, spikes = zip(*(_layer(each, neurons) for each in scene.network.observe(x)[0]), strict=True)
+    highest = np.argsort(-(scores.sum(0) if loss is None else scores[-1]), kind="stable")[:CLASSES].tolist()
     shown = sorted(highest if target is None or target in highest else [*highest[:-1], target])
-    kept = scores[:, shown]
-    low = min(float(kept.min()), 0.0)
+    low = min(float(scores[:, shown].min()), 0.0)
     moving = {
-        "at": [f"{step} of {count - 1}" + (f", {step * step_ms:g} ms" if step_ms else "") for step in range(count)],
-        "scores": [[f"{value:.4g}" for value in row] for row in kept.tolist()],
-        "widths": ((kept - low) / (float(kept.max()) - low or 1.0) * 100).round(1).tolist(),
+        "ms": options["step_ms"],
+        "scores": [[float(f"{value:.4g}") for value in row] for row in scores[:, shown].tolist()],
+        "low": low,
+        "spread": float(scores[:, shown].max()) - low or 1.0,
         "best": [shown.index(best) if best in shown else -1 for best in scores.argmax(1).tolist()],
-        "spikes": [
-            ["" if sent is None else f"; in this step: {sent[step]:.0f}" for sent in spikes] for step in range(count)
-        ],
+        "spikes": [[None if sent is None else round(sent[step]) for sent in spikes] for step in range(len(scores))],
     }
     scored = "output of the step" if loss is None else "scores up to the step"
     scored += f", the {len(shown)} highest of {len(names)}" * (len(shown) < len(names))
     grid, across = _input(frames)
     return Steps(scene.title, _html(
         title=scene.title, input=_png(grid), across=across, down=grid.shape[0] // frames.shape[1] if across else 0,
-        shape=frames.shape[1:], frames=len(frames), layers=layers, scored=scored,
-        names=[(names[index], index == target) for index in shown], moving=moving, first=first, count=count,
+        shape=frames.shape[1:], frames=len(frames), layers=layers, scored=scored, moving=moving,
+        names=[(names[index], index == target) for index in shown], count=len(scores),
+        first=int(np.abs(frames).reshape(len(frames), -1).sum(1).argmax()),
     ))  # fmt: skip
 
 
-def _layer(layer: Activity, neurons: int) -> tuple[tuple[str, str, int], np.ndarray | None]:
+def _layer(layer: Activity, neurons: int) -> tuple[tuple[str, str, int], list[float] | None]:
     """Potentials over time as a picture, spikes black in it, what it shows, its rows; and all spikes of each step."""
     potentials = layer.potentials[:, 0].flatten(1).float().cpu().numpy()
     total = potentials.shape[1]
     shown = np.linspace(0, total - 1, min(neurons, total)).astype(int)
     chosen = np.nan_to_num(potentials[:, shown].T)
     low, high = np.quantile(chosen, (0.01, 0.99)).tolist()
-    colors = light_half("YlOrBr")((chosen - low) / ((high - low) or 1.0), bytes=True)[..., :3]
+    shades = np.clip((chosen - low) / ((high - low) or 1.0) * (SHADES - 1), 0, SHADES - 1).astype(np.uint8)
     part = f"{total} neurons" if total == len(shown) else f"{len(shown)} of {total} neurons"
     caption = f"{layer.name}: {part}, a row each. Potential from {low:.3g} (light) to {high:.3g} (dark)"
+    palette = [*(light_half("YlOrBr")(np.linspace(0, 1, SHADES), bytes=True)[:, :3].ravel().tolist()), 0, 0, 0]
     if not is_spiking(layer.neuron):
-        return (_png(colors), caption, len(shown)), None
+        return (_png(shades, palette), caption, len(shown)), None
     fired = layer.spikes[:, 0].flatten(1)
-    colors[fired[:, shown].T.cpu().numpy() != 0] = 0
-    return (_png(colors), f"{caption}, spikes black", len(shown)), spikes_in(layer.neuron, fired).sum(1).cpu().numpy()
+    shades[fired[:, shown].T.cpu().numpy() != 0] = SHADES
+    sent = spikes_in(layer.neuron, fired).sum(1).tolist()
+    return (_png(shades, palette), f"{caption}, spikes black", len(shown)), sent
 
 
 def _input(frames: np.ndarray) -> tuple[np.ndarray, int]:
@@ -121,12 +122,14 @@ def _input(frames: np.ndarray) -> tuple[np.ndarray, int]:
     return grid.transpose(0, 2, 1, 3).reshape(rows * height, across * width), across
 
 
-def _png(values: np.ndarray) -> str:
-    """Bytes `[rows, columns]` or `[rows, columns, 3]` as the address of a picture."""
+def _png(values: np.ndarray, palette: list[int] | None = None) -> str:
+    """Bytes `[rows, columns]`, shades of grey or numbers of colours, as the address of a picture."""
     from PIL import Image  # comes with matplotlib
 
-    content = io.BytesIO()
-    Image.fromarray(values).save(content, format="PNG", optimize=True)
+    picture, content = Image.fromarray(values), io.BytesIO()
+    if palette is not None:
+        picture.putpalette(palette)
+    picture.save(content, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
@@ -152,17 +155,18 @@ STYLE = """
 .snn-row.best{font-weight:700}.snn-row.best i{background:#d55e00}
 .snn-window{position:relative;overflow:hidden;border:1px solid #8c8c8c;background:#fff}
 .snn-window img{display:block;width:100%;height:100%;max-width:none;margin:0;image-rendering:pixelated}
-.snn-cursor{position:absolute;top:0;bottom:0;outline:2px solid #1f82c4;outline-offset:-1px;min-width:2px}
+.snn-cursor{position:absolute;top:0;bottom:0;box-shadow:inset 0 0 0 2px #1f82c4;min-width:2px}
 """
 
 HANDLER = """
-const root = this.closest('.snn-steps'), t = +this.value, d = JSON.parse(root.dataset.steps);
+const root = this.closest('.snn-steps'), t = +this.value, d = JSON.parse(root.dataset.steps), n = d.scores.length;
 const each = (name, change) => root.querySelectorAll(name).forEach(change);
-root.querySelector('output').textContent = d.at[t];
-each('.snn-cursor', e => { e.style.left = t / d.at.length * 100 + '%'; });
-each('.snn-row', (e, k) => { e.classList.toggle('best', k == d.best[t]);
-  e.children[1].firstElementChild.style.width = d.widths[t][k] + '%';
-  e.lastElementChild.textContent = d.scores[t][k]; });
+const ms = d.ms ? ', ' + +(t * d.ms).toPrecision(6) + ' ms' : '';
+root.querySelector('output').textContent = t + ' of ' + (n - 1) + ms;
+each('.snn-cursor', e => { e.style.left = t / n * 100 + '%'; });
+each('.snn-row', (e, k) => { const s = d.scores[t][k]; e.classList.toggle('best', k == d.best[t]);
+  e.children[1].firstElementChild.style.width = (s - d.low) / d.spread * 100 + '%';
+  e.lastElementChild.textContent = s; });
 each('.snn-sent', (e, k) => { e.textContent = d.spikes[t][k]; });
 each('.snn-frames', e => { const a = +e.dataset.across, f = Math.min(t, e.dataset.frames - 1);
   e.style.transform = 'translate(' + -(f % a) * 100 / a + '%,' + -Math.floor(f / a) * 100 / e.dataset.down + '%)'; });
@@ -178,7 +182,7 @@ TEMPLATE = """
 <style>{{ style | safe }}</style>
 <strong>{{ title }}</strong>
 <label>step <input type="range" min="0" max="{{ count - 1 }}" value="{{ first }}" oninput="{{ handler }}">
-<output>{{ moving['at'][first] }}</output></label>
+<output>{{ first }} of {{ count - 1 }}{{ ", %g ms" | format(first * moving['ms']) if moving['ms'] }}</output></label>
 <div class="snn-top">
 {% if across %}
 <figure><div class="snn-window" style="width:13rem;aspect-ratio:{{ shape[1] }}/{{ shape[0] }}">
@@ -191,8 +195,9 @@ style="width:{{ across * 100 }}%;height:{{ down * 100 }}%;transform:translate({{
 {% for name, wanted in names %}
 <div class="snn-row{{ ' best' if loop.index0 == moving['best'][first] }}">
 <span>{{ name }}{{ ', true' if wanted }}</span>
-<span><i style="width:{{ moving['widths'][first][loop.index0] }}%"></i></span>
-<span>{{ moving['scores'][first][loop.index0] }}</span></div>
+{% set score = moving['scores'][first][loop.index0] %}
+<span><i style="width:{{ (score - moving['low']) / moving['spread'] * 100 }}%"></i></span>
+<span>{{ "%.4g" | format(score) }}</span></div>
 {% endfor %}
 <small>{{ scored }}</small>
 </div>
@@ -203,7 +208,8 @@ style="width:{{ across * 100 }}%;height:{{ down * 100 }}%;transform:translate({{
 {% endif %}
 {% for picture, caption, rows in layers %}
 <figure>{{ strip(picture, caption, rows) }}
-<figcaption>{{ caption }}<span class="snn-sent">{{ moving['spikes'][first][loop.index0] }}</span></figcaption></figure>
+<figcaption>{{ caption }}{% if moving['spikes'][first][loop.index0] is not none %}, in this step:
+<span class="snn-sent">{{ moving['spikes'][first][loop.index0] }}</span>{% endif %}</figcaption></figure>
 {% endfor %}
 </div>
 """
