@@ -3,7 +3,10 @@
 import importlib
 import json
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -23,6 +26,7 @@ few_digits, finished = runs.few_digits, runs.finished
 pytestmark = pytest.mark.usefixtures("few_digits")
 
 page_module, wrong_module = (importlib.import_module(f"snn_bp.reports.{name}") for name in ("page", "wrong"))
+BROWSER = Path(__file__).parents[1] / "experiments" / "benchmarks" / "page.py"
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 PROOF = {
     "holds": True, "file": "small.net", "split": "test", "samples": 9, "accuracy": {"float": 0.875, "integer": 0.75},
@@ -109,6 +113,18 @@ def test_the_page_can_be_read_by_those_who_do_not_see_it(written):
     assert {link["href"] for link in page.all("a")} == {f"#{anchor}" for anchor in ids}
     assert len(page.all("h1")) == 1 and len(page.all("h2")) == len(ids)
     assert page.all("html") == [{"lang": "en"}] and len(page.all("title")) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium is here")
+def test_nothing_is_cut_in_a_browser(written):
+    run, _ = written
+
+    done = subprocess.run(
+        [sys.executable, BROWSER, run.path / "report.html"], capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.rstrip().endswith(": 0 findings"), done.stdout + done.stderr
 
 
 def test_the_page_says_what_results_json_says(written):

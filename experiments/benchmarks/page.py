@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/page.py runs/a/report.html [--out FOLDER] [--axe axe.min.js]
 
-Chromium shows it 420 and 1400 px wide, light, dark and grey, and as a print of it. Each is measured: the page itself
+Chromium shows it 420 and 1400 px wide, light, dark and grey, and as it is printed. Each is measured: the page itself
 does not scroll sideways, no block stands over another, no text is wider than what holds it without a way to scroll
 there. `--axe` takes the script of the package `axe-core`; violations that it calls serious or critical are printed.
 `--out` keeps the pictures. Exits with 1 where something is found.
@@ -20,12 +20,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-WIDTHS = (420, 1400)
 LOOKS = {
+    "grey": {"features": [{"name": "prefers-color-scheme", "value": "light"}]},
     "light": {"features": [{"name": "prefers-color-scheme", "value": "light"}]},
     "dark": {"features": [{"name": "prefers-color-scheme", "value": "dark"}]},
     "print": {"media": "print"},
 }
+VIEWS = [(width, name) for width in (420, 1400) for name in ("light", "dark", "grey")] + [(720, "print")]  # A4
 HIGHEST = 16_000  # pixels of a picture
 MEASURED = """(() => {
   const found = [], root = document.scrollingElement;
@@ -94,11 +95,12 @@ class Browser:
         return found["result"].get("value")
 
     def show(self, page: Path) -> None:
-        """Open a page, and wait until all of it is there."""
+        """Open a page with all that is folded, and wait until all of it is there."""
         self.ask("Page.enable")
         self.ask("Page.navigate", url=page.resolve().as_uri())
         while self.next().get("method") != "Page.loadEventFired":
             pass
+        self.value("document.querySelectorAll('details').forEach(each => { each.open = true })")
         self.value("Promise.all([...document.images].map(image => image.decode().catch(() => 0)))")
 
     def picture(self) -> bytes:
@@ -115,28 +117,27 @@ class Browser:
 def look(browser: Browser, page: Path, out: Path | None, axe: str) -> list[str]:
     """What is wrong with a page, each with the look in which it is."""
     found = []
-    for width in WIDTHS:
-        for name, media in {**LOOKS, "grey": LOOKS["light"]}.items():
-            browser.ask("Emulation.setEmulatedMedia", **{"media": "", "features": [], **media})
-            kind = "achromatopsia" if name == "grey" else "none"
-            browser.ask("Emulation.setEmulatedVisionDeficiency", type=kind)
-            size: dict[str, Any] = {"width": width, "deviceScaleFactor": 1, "mobile": False}
-            browser.ask("Emulation.setDeviceMetricsOverride", height=900, **size)
-            browser.show(page)
-            where = f"{width} px, {name}"
-            found += [f"{where}: {each}" for each in browser.value(MEASURED)]
-            if axe and name in ("light", "dark"):
-                browser.value(axe + "\n;0")
-                said = browser.value("axe.run().then(found => found.violations)")
-                for each in said:
-                    serious = each["impact"] in ("serious", "critical")
-                    places = ", ".join(node["target"][0] for node in each["nodes"][:3])
-                    line = f"{where}: axe, {each['impact']}: {each['help']} ({len(each['nodes'])} times: {places})"
-                    found.append(line) if serious else print(f"note: {line}")
-            if out is not None:
-                height = min(HIGHEST, browser.value("document.documentElement.scrollHeight"))
-                browser.ask("Emulation.setDeviceMetricsOverride", height=height, **size)
-                (out / f"{page.stem}-{width}-{name}.png").write_bytes(browser.picture())
+    for width, name in VIEWS:
+        browser.ask("Emulation.setEmulatedMedia", **{"media": "", "features": [], **LOOKS[name]})
+        kind = "achromatopsia" if name == "grey" else "none"
+        browser.ask("Emulation.setEmulatedVisionDeficiency", type=kind)
+        size: dict[str, Any] = {"width": width, "deviceScaleFactor": 1, "mobile": False}
+        browser.ask("Emulation.setDeviceMetricsOverride", height=900, **size)
+        browser.show(page)
+        where = f"{width} px, {name}"
+        found += [f"{where}: {each}" for each in browser.value(MEASURED)]
+        if axe and name in ("light", "dark"):
+            browser.value(axe + "\n;0")
+            said = browser.value("axe.run().then(found => found.violations)")
+            for each in said:
+                serious = each["impact"] in ("serious", "critical")
+                places = ", ".join(node["target"][0] for node in each["nodes"][:3])
+                line = f"{where}: axe, {each['impact']}: {each['help']} ({len(each['nodes'])} times: {places})"
+                found.append(line) if serious else print(f"note: {line}")
+        if out is not None:
+            height = min(HIGHEST, browser.value("document.documentElement.scrollHeight"))
+            browser.ask("Emulation.setDeviceMetricsOverride", height=height, **size)
+            (out / f"{page.stem}-{width}-{name}.png").write_bytes(browser.picture())
     return found
 
 

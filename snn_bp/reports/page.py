@@ -139,7 +139,11 @@ th, td { overflow-wrap: break-word; } thead th { overflow-wrap: normal; }
 .formulas td { border: 0; white-space: nowrap; padding: .2rem .3rem; vertical-align: middle; }
 .formulas td:first-child { text-align: right; } .formulas math { font-size: 1.05rem; } .bar { border-top: 1px solid; }
 h3 { font-size: 1rem; }
-.numbers td { white-space: nowrap; } summary { cursor: pointer; color: var(--accent); }
+.numbers td { white-space: nowrap; }
+@media print { figure, tr, dl > div { break-inside: avoid; } h2, h3 { break-after: avoid; }
+  .scroll { overflow: visible; background: none; } figure img { max-width: 100%; }
+  table { font-size: .8rem; } td, .numbers td { white-space: normal; overflow-wrap: anywhere; } }
+summary { cursor: pointer; color: var(--accent); }
 """
 
 PAGE = """

@@ -40,7 +40,7 @@ SHOWN_IN = {  # by the kind of a finding, the section that shows it; what is wro
     **dict.fromkeys(("vanishing error", "exploding error", "vanishing over time", "exploding over time",
                      "no input", "window too short"), "One backward pass"),
     **dict.fromkeys(("not finite", "learning rate too high", "learning rate too low", "overfitting"), "Training"),
-    **dict.fromkeys(("chance level", "one class", "shifted labels", "unrelated labels"), "Confusion"),
+    **dict.fromkeys(("chance level", "one class", "shifted labels", "unrelated labels"), "Predictions"),
 }  # fmt: skip
 # what any verification holds
 VERIFICATION = {"file", "holds", "samples", "split", "accuracy", "compared", "difference", "note"}
@@ -239,13 +239,13 @@ def backward(run: Run) -> Section:
     return Section("One backward pass", [sentence], images=images, folded=movie)
 
 
-def confusion(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Section:
-    """Which class is taken for which."""
-    title = "Confusion"
+def predictions(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Section:
+    """Which class is taken for which; of other targets, what was predicted."""
+    title = "Predictions"
     if evaluation is None:
         return Section(title, sentences=[f"There are no results on the {split} split yet."])
     if "confusion" not in evaluation:
-        return _predictions(run, split)
+        return _of_no_classes(run, split)
     names = run.dataset().class_names
     rows = [(names[true], *map(str, counts)) for true, counts in enumerate(evaluation["confusion"])]
     table = Table("The confusion matrix as a table: true classes down, predictions across", ("true", *names), rows)
@@ -272,7 +272,7 @@ def _fraction(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "-"
 
 
-def _predictions(run: Run, split: str) -> Section:
+def _of_no_classes(run: Run, split: str) -> Section:
     """What was predicted of targets that are no classes."""
     title, kept = "Predictions", Answers.read(run.path, split)
     if kept is None:

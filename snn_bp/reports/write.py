@@ -38,7 +38,7 @@ def report(run: Run, *, split: str = "test") -> Path:
         "Results": lambda: sections.results(run, evaluation, split),
         "Training": lambda: sections.training(run),
         "Wrong recordings": lambda: wrong(run, split, kept or (Answers.read(run.path, split) if evaluation else None)),
-        "Confusion": lambda: sections.confusion(run, evaluation, split),
+        "Predictions": lambda: sections.predictions(run, evaluation, split),
         "Layers": lambda: sections.layers(run),
         "Doctor": lambda: sections.doctor(run),
         "One backward pass": lambda: sections.backward(run),

@@ -164,7 +164,7 @@ class _Pictures:
             step_ms=self.dataset.data.step_ms,
         )  # fmt: skip
         caption = f"{self.kept.names[row]}: {' '.join(self._why(row, out[:, 0], activity))}"
-        counted = ", ".join(f"{each.name} {each.counts.sum():,.0f} {each.unit}" for each in activity)
+        counted = ", ".join(f"{each.name} {each.counts.sum():,.0f} {each.unit}".strip() for each in activity)
         return svg_image(drawn, f"The recording step by step: {counted}.", caption)
 
     def _compared_with(self, row: int) -> list[int]:
@@ -178,7 +178,7 @@ class _Pictures:
     def _activity(self, x: Tensor, mask: Tensor | None) -> tuple[list[StepCounts], Tensor]:
         """Input and spikes at each step of the first recording beside the mean of the others; and the output of all."""
         present = None if mask is None else mask.to(x.dtype)
-        found = [_counts("input", "events" if self.dataset.has_events else "summed up", x, present)]
+        found = [_counts("input", "events" if self.dataset.has_events else "", x, present)]
         out = x
         for part, _, result in self.network.visit(x):
             out = result[0] if has_state(part.layer) else result  # type: ignore[index]
@@ -208,7 +208,7 @@ class _Pictures:
             )
             sentences = [f"true labels {true}; answer {said}."]
         elif kind == "spikes":
-            sentences = [f"{int(wanted.sum()):,} spikes were wanted, {int((scores != 0).sum()):,} came."]
+            sentences = [f"spikes wanted: {int(wanted.sum()):,}; fired: {int((scores != 0).sum()):,}."]
         else:
             sentences = [f"on average {digits(float(self.off[row]))} off."]
         return sentences + [_unusual(each) for each in activity if _is_unusual(each)][:1]
@@ -224,7 +224,7 @@ def _is_unusual(each: StepCounts) -> bool:
 def _unusual(each: StepCounts) -> str:
     assert each.usual is not None
     ratio = float(each.counts.sum() / each.usual.sum())
-    return f"{'Its input' if each.name == 'input' else each.name} has {ratio:.2g} times the usual {each.unit}."
+    return f"{'Its input' if each.name == 'input' else each.name} has {ratio:.2g} times the usual {each.unit or 'sum'}."
 
 
 def _counts(name: str, unit: str, values: Tensor, present: Tensor | None) -> StepCounts:

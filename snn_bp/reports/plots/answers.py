@@ -23,7 +23,7 @@ class StepCounts(NamedTuple):
     """Events or spikes at every step of one recording, `[time]`, and the mean of the recordings it is compared with."""
 
     name: str
-    unit: str
+    unit: str  # "" where values are no counts
     counts: np.ndarray
     usual: np.ndarray | None
 
@@ -70,14 +70,26 @@ def _draw_counts(axis, each: StepCounts) -> None:
     steps = np.arange(len(each.counts))
     many = len(steps) > MANY
     axis.fill_between(steps, each.counts, step="mid", color="#9aa7b5", linewidth=0, rasterized=many)
-    said = f"{each.counts.sum():,.0f} {each.unit}"
+    said = f"{_amount(each.counts)} {each.unit}" if each.unit else f"sum {_amount(each.counts)}"
     if each.usual is not None:
-        axis.plot(each.usual, color=LINES[1][0], linestyle="--", linewidth=1.2, drawstyle="steps-mid", rasterized=many)
-        said += f" (usually {each.usual.sum():,.0f})"
+        axis.plot(
+            each.usual,
+            color="black",
+            linestyle="--",
+            linewidth=0.6 if many else 1.2,
+            drawstyle="steps-mid",
+            rasterized=many,
+        )
+        said += f" (usually {_amount(each.usual)})"
     axis.set_title(f"{short(each.name, 42)}\n{said}", loc="left", fontsize=8)
     axis.tick_params(labelsize=8)
     axis.set_ylim(bottom=0)
     axis.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _amount(counts: np.ndarray) -> str:
+    total = float(counts.sum())
+    return f"{total:,.0f}" if total >= 10 or total.is_integer() else f"{total:.1f}"
 
 
 def _draw_answer(axis, out: Tensor, target: Tensor, targets: Targets, loss: Loss, step_ms: float | None) -> None:
@@ -96,8 +108,11 @@ def _draw_answer(axis, out: Tensor, target: Tensor, targets: Targets, loss: Loss
         wanted = None if kind == "labels" else np.broadcast_to(target.numpy(), values.shape)
         true = [name + ", true" * (kind == "labels" and bool(target[row] > 0.5)) for row, name in enumerate(names)]
         _draw_values(axis, values, wanted, true)
+        if kind == "labels":
+            axis.axhline(0, color="#8c8c8c", linewidth=0.8)  # above it a label is given
         axis.set_ylabel("scores up to here" if kind == "labels" else "output up to here")
-    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    scale = max(1.0, len(names) / 25) if kind == "spikes" else 1.0  # of the smaller dots of many outputs
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), markerscale=min(4.0, scale))
     axis.set_xlabel("time step" + (f" of {step_ms:g} ms" if step_ms else ""))
     axis.xaxis.get_major_locator().set_params(integer=True)
 
@@ -128,11 +143,12 @@ def _draw_spikes(axis, spikes: np.ndarray, target: np.ndarray, names: Sequence[s
     """Spikes of every output as dots on squares, the target's."""
     size = min(9.0, max(2.0, 100 / len(names)))
     for values, marker, points, color, label in (
-        (target, "s", size, "#9aa7b5", "target"), (spikes, ".", 0.6 * size, LINES[1][0], "answer"),
+        (target, "s", size, "#9aa7b5", "target"), (spikes, "o", 0.5 * size, LINES[1][0], "answer"),
     ):  # fmt: skip
         steps, rows = np.nonzero(values)
         look = {"markersize": points, "color": color, "markeredgewidth": 0, "rasterized": len(steps) > MANY}
         axis.plot(steps, rows, marker, label=label, **look)
+    axis.set_xlim(-0.5, len(spikes) - 0.5)
     axis.set_ylim(-0.7, len(names) - 0.3)
     if len(names) > 12:
         axis.set_ylabel("output")

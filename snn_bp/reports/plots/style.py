@@ -52,7 +52,7 @@ def figure(width: float, height: float) -> "Figure":
 
 def short(name: str, letters: int) -> str:
     """A name that fits: where it has more letters, its beginning, which has a layer's index."""
-    return name if len(name) <= letters else f"{name[: letters - 3]}..."
+    return name if len(name) <= letters else f"{name[: letters - 3].rstrip(' .,')}..."
 
 
 def whole_ticks(axis, count: int = 2) -> None:
