@@ -50,6 +50,8 @@ from snn_bp.runs.evaluation import Evaluation
 from snn_bp.runs.experiment import parse
 from snn_bp.runs.prediction import Predictions
 from snn_bp.searches.record import Row
+from snn_bp.trainer.loop import Event
+from snn_bp.trainer.optimizer import Step
 from snn_bp.verification.result import Verification
 
 few_digits, finished = runs.few_digits, runs.finished
@@ -314,6 +316,8 @@ def values(finished, tmp_path_factory):
             "trace": trace(network, x[:, :4], targets[:4]),
             "deep trace": traced,
             "layer of a trace": traced.layers[0],
+            "activity": network.observe(x[:, :4])[0][0],
+            "step of a training": Event(1, 2, 3, Step(0.5, 3, 4, 1.0, 0.1), finished.metrics()[0], network, finished),
             "network": network,
             "deep network": Network(deep, (9,)),
             "chip": OnChip(Network((Dense(3), LIF(beta=0.9, reset="zero")), (2,))),
@@ -342,9 +346,10 @@ def values(finished, tmp_path_factory):
         }
 
 
-VALUES = ("run", "run that is not finished", "experiment", "deep experiment", "evaluation", "large evaluation", "trace",
-          "deep trace", "layer of a trace", "network", "deep network", "chip", "comparison", "data set",
-          "data set in memory", "predictions", "doctor", "gradients", "search", "export")  # fmt: skip
+VALUES = ("run", "run that is not finished", "experiment", "deep experiment", "evaluation", "large evaluation",
+          "trace", "deep trace", "layer of a trace", "activity", "step of a training", "network",
+          "deep network", "chip", "comparison", "data set", "data set in memory", "predictions", "doctor",
+          "gradients", "search", "export")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", VALUES)

@@ -28,6 +28,7 @@ from snn_bp.model.plan import Input, apply_stateless, in_words, plan, reads_byte
 from snn_bp.neurons import Neuron, State
 from snn_bp.runtime.gpu import convolve_exactly
 from snn_bp.runtime.process import keep_freed_memory
+from snn_bp.runtime.screen import on_screen
 from snn_bp.surrogates import ATan, Surrogate, check_surrogate
 
 NetworkState: TypeAlias = tuple[State, ...]  # one for each layer with state, in order; a `Carried` of other layers
@@ -43,6 +44,11 @@ class Activity(NamedTuple):
     neuron: Neuron
     spikes: Tensor  # the output; of a neuron that does not spike, its potentials
     potentials: Tensor
+
+    def __repr__(self) -> str:
+        mean, low, high = (value.item() for value in (self.spikes.mean(), *self.potentials.aminmax()))
+        said = f"{list(self.spikes.shape)}, mean output {mean:.3g}, potentials {low:.3g} .. {high:.3g}"
+        return on_screen(f"Activity({self.name!r}: {said})")
 
 
 class Visited(NamedTuple):

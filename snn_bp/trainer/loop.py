@@ -27,6 +27,7 @@ from snn_bp.runs.experiment import Experiment, content_of
 from snn_bp.runs.folder import Run
 from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runs.records import results_line
+from snn_bp.runtime.screen import on_screen
 from snn_bp.runtime.signals import Stopped as Stopped
 from snn_bp.runtime.signals import noted_signals
 from snn_bp.runtime.status import Status, announced, phase, told_to
@@ -52,6 +53,10 @@ class Event(NamedTuple):
     row: dict[str, Any] | None  # behind an epoch: its row of metrics.csv
     network: Network  # as it trains
     run: Run
+
+    def __repr__(self) -> str:
+        row = "" if self.row is None else f", {self.row}"
+        return on_screen(f"Event(epoch {self.epoch}, batch {self.batch} of {self.batches}, {self.step}{row})")
 
 
 @checked_call
