@@ -12,6 +12,7 @@ from snn_bp.data.formats import read_file
 from snn_bp.data.raw import Polarity
 from snn_bp.errors import SnnError
 from snn_bp.model.targets import Targets
+from snn_bp.runtime.status import in_phase
 
 READ_MB = 256  # files are read up to here, evenly chosen ones where there are more
 CAMERAS = {  # width and height of usual sensors, the smallest first
@@ -53,7 +54,7 @@ def survey(root: Path, **fields: Any) -> Survey:
     labels = [label.strip() for one in listed for label in (one.label.split(";") if several else [one.label])]
     sizes, largest, durations, counts = set(), [0, 0], [], []
     chosen = _chosen([one.file for one in listed])
-    for file in chosen:
+    for file in in_phase(chosen, "looking at the recordings"):
         found = read_file(
             file, sensor=sensor, columns=source.columns, unit=source.unit, entry=source.entry, sort=source.sort,
             polarity=polarity,

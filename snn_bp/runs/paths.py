@@ -15,7 +15,10 @@ def experiment_at(path: Path) -> Path:
     file = path / "experiment.json" if path.is_dir() else path
     if not file.is_file():
         found = "it is no regular file" if is_there(file) else "there is no such file"
-        raise SnnError(f"{file}: {found}. experiments/digits.py is the default experiment.")
+        raise SnnError(
+            f"{file}: {found}. experiments/digits.py is the default experiment; `snn-bp init FOLDER` writes one for "
+            "recordings of yours."
+        )
     return file
 
 
