@@ -125,6 +125,22 @@ def test_a_gradient_that_negates_arrives_as_the_numbers_it_shows():
         assert torch.equal(one, other)
 
 
+def test_a_nan_is_looked_for_by_nobody_who_trains_or_transforms():
+    broken = X.clone()
+    broken[3, 1, 2] = torch.nan
+
+    out, rates, _ = small().rates(broken)
+    assert out.isfinite().all() and rates[0].isfinite().all()  # silent, which the loss of a training step shows
+    potentials = torch.func.vmap(lambda x: simulate(NEURON, x)[1].v, in_dims=1)(broken[:, :, None])
+    assert potentials.isnan().sum() == 1
+
+
+def test_numbers_whose_sum_is_beyond_their_type_are_finite():
+    spikes, _ = simulate(LIF(beta=0.5, threshold=3e38), torch.full((3, 2, 4), 1e38))
+    small()(torch.full((3, 2, 4), 3e38))
+    assert not spikes.any()
+
+
 @pytest.mark.parametrize("state", [5, "rest", ONE, State(v=ONE), (1, 2)])
 def test_a_network_refuses_a_state_of_another_kind(state):
     with pytest.raises(SnnError, match="None starts from rest"):

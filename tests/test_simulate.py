@@ -17,6 +17,7 @@ from catalogue import (
 )
 
 from snn_bp import ALIF, IF, LI, LIF, ATan, CubaLIF, SnnError, State, Surrogate, Tau, rest, simulate, use_backend
+from snn_bp.kernels import simulate_layer
 from snn_bp.kernels.cpu import vectors
 from snn_bp.neurons import is_spiking, numbers_of
 
@@ -273,7 +274,9 @@ def test_a_nan_in_the_input_stays_visible_and_stays_where_it_is(neuron, backend,
     broken[4, 1, 2] = torch.nan
 
     with use_backend(backend):
-        _, _, v = simulate(neuron, broken, potentials=True)
+        _, _, v = simulate_layer(
+            neuron, broken, None, ATan(), potentials=True
+        )  # within a network; `simulate` refuses it
         _, _, wanted = simulate(neuron, x, potentials=True)
 
     assert v[4:, 1, 2].isnan().all()

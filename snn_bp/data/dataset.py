@@ -22,7 +22,7 @@ from snn_bp.data.store import CachedEvents
 from snn_bp.data.transforms import apply_transforms, check_frames, flatten, shape_after, structured
 from snn_bp.data.values import TRANSFORM, shape_of_values, values_of
 from snn_bp.data.window import Inside, inside
-from snn_bp.errors import SnnError, check_choice, shown
+from snn_bp.errors import SnnError, check_choice, check_kind, check_number, check_seed, shown
 from snn_bp.errors.calls import checked_call
 from snn_bp.model.targets import Targets
 from snn_bp.runtime.capacity import check_room
@@ -107,6 +107,7 @@ class Dataset:
 
         A value of one's own may be that of the run's copy of the code: it is the same where it is written the same.
         """
+        check_kind("dataset: the description", data, Data, "As in Experiment(dataset.data, ...).")
         for field in fields(Data):
             asked, mine = getattr(data, field.name), getattr(self.data, field.name)
             if asked != mine and repr(asked) != repr(mine):
@@ -172,9 +173,9 @@ class Dataset:
 
     def batches(self, split: str, *, seed: int | None = None) -> list[np.ndarray]:
         """Ids of each batch, the last one maybe short; in order, or shuffled by a seed."""
-        check_choice("split", split, self.ids)
-        ids = self.ids[split]
+        ids = self._split(split)
         if seed is not None:
+            check_seed("batches: seed", seed)
             ids = np.random.default_rng((seed, _SHUFFLE)).permutation(ids)
         return [ids[start : start + self.data.batch] for start in range(0, len(ids), self.data.batch)]
 
@@ -185,6 +186,8 @@ class Dataset:
         recording becomes depends on its id and the seed alone, not on its neighbours in the batch.
         """
         part, ids = self._cached(split), self._checked_ids(split, ids)
+        if seed is not None:
+            check_seed("batch: seed", seed)
         targets = torch.from_numpy(of_steps(part.targets[ids], self.steps, self.targets))
         if not isinstance(part, CachedEvents):
             self._check_room(ids, in_bytes=in_bytes and part.frames.dtype == np.uint8)
@@ -227,15 +230,24 @@ class Dataset:
 
     def spread(self, split: str, count: int) -> np.ndarray:
         """Up to `count` ids of the split, evenly spread over all of them."""
-        ids = self.ids[split]
+        ids = self._split(split)
+        check_number("spread: count", count, integer=True, low=0)
         return ids[np.linspace(0, len(ids) - 1, min(len(ids), count)).astype(int)]
+
+    def _split(self, split: str) -> np.ndarray:
+        check_choice("split", split, self.ids)
+        return self.ids[split]
 
     def _cached(self, split: str) -> CachedPart:
         check_choice("split", split, self.ids)
         return self.parts["test" if split == "test" else "train"]
 
     def _checked_ids(self, split: str, ids: Any) -> np.ndarray:
-        ids, count = np.asarray(ids), len(self._cached(split))
+        count = len(self._cached(split))
+        try:
+            ids = np.asarray(ids)
+        except ValueError:  # rows that differ in length
+            ids = np.asarray(None)
         if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):  # a mask would be read as ids 0 and 1
             raise SnnError(
                 f"batch: ids should be a list of integers, found {ids.dtype} {list(ids.shape)}. "

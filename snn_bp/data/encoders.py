@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 
 import numpy as np
 
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, check_kind
 from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Within, check_fields
 from snn_bp.kernels.lazy import kernel
@@ -28,6 +28,7 @@ class Current:
 
     def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The same values."""
+        _check_array(self, x)
         return x
 
 
@@ -49,9 +50,12 @@ class Delta:
 
     def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Counts of levels."""
+        _check_array(self, x)
         if x.ndim != 2:
             raise SnnError(f"Delta: a signal is [steps, channels], found {list(x.shape)}.")
         signal = np.ascontiguousarray(x, np.float64)
+        if not np.isfinite(signal.sum()):
+            raise SnnError("Delta: the signal holds NaN or infinity. Leave such recordings out, or repair them.")
         counts = np.zeros((len(x), 2 * x.shape[1]), np.float32)
         _cross(signal, float(self.threshold), counts)
         return counts
@@ -75,6 +79,7 @@ class Rate:
 
     def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Zeros and ones `[steps, ...]`."""
+        check_kind("Rate: rng", rng, np.random.Generator, "As in np.random.default_rng(0).")
         return (rng.random((self.steps, *x.shape)) < _fractions(self, x, self.largest)).astype(np.uint8)
 
 
@@ -117,16 +122,27 @@ class Repeat:
 
     def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Values `[steps, ...]`."""
+        _check_array(self, x)
         return np.broadcast_to(x, (self.steps, *x.shape))
 
 
 Encoder: TypeAlias = Current | Delta | Rate | Latency | Repeat
 
 
+def _check_array(encoder: Encoder, x: object) -> None:
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "biuf":
+        raise SnnError(
+            f"{encoder}: it takes a recording as an array of numbers, found a {type(x).__name__}. Use np.asarray."
+        )
+
+
 def _fractions(encoder: Rate | Latency, x: np.ndarray, largest: float) -> np.ndarray:
     """The values as fractions of the largest; raises where one lies outside 0..1."""
+    _check_array(encoder, x)
     fractions = x.astype(np.float64) / largest
-    if fractions.size and (fractions.min() < 0 or fractions.max() > 1):
+    if fractions.size and not (fractions.min() >= 0 and fractions.max() <= 1):
+        if not np.isfinite(fractions).all():
+            raise SnnError(f"{encoder}: the values hold NaN or infinity. Leave such recordings out, or repair them.")
         raise SnnError(
             f"{encoder}: values lie in 0..{largest:g}, found {x.min():g}..{x.max():g}. Give largest={x.max():g}, or "
             "shift the values above 0."

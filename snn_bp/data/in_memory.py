@@ -25,7 +25,7 @@ def listed_parts(train: Any, test: Any, *, names: Any, groups: Any) -> Listed:
         for word, values in (("names", names), ("groups", groups)):
             values = values.get(part) if isinstance(values, Mapping) else values if part == "train" else None
             if values is not None:
-                facts[word] = list(values)
+                facts[word] = _rows(values, f"Dataset.of({word})")
         found[part] = (x, y, lengths, facts)
     if not found["train"][0]:
         raise SnnError("Dataset.of(train): there is no recording in it. As in Dataset.of(train=(x, y)).")
@@ -101,10 +101,11 @@ def _listed(content: Any, part: str) -> tuple[list[Any], list[Any], Any, dict[st
     if content is None:
         return [], [], None, {}
     if _is_whole(content):
-        x, y, *more = content
+        words = ("x", "targets", "lengths")
+        x, y, *more = (_rows(each, f"Dataset.of({part}), {word}") for word, each in zip(words, content, strict=False))
         if len(x) != len(y):
             raise SnnError(f"Dataset.of({part}): {len(x)} recordings, and {len(y)} targets. They should be as many.")
-        return [_plain(one) for one in x], [_plain(one) for one in y], _plain(more[0]) if more else None, {}
+        return x, y, more[0] if more else None, {}
     x, y, facts = [], [], {}
     for number, one in enumerate(_each(content, part)):
         if not isinstance(one, tuple | list) or len(one) not in (2, 3):
@@ -135,6 +136,16 @@ def _each(content: Any, part: str) -> Iterable[Any]:
         f"Dataset.of({part}): found {shown(content)}. It should be (x, y), a torch Dataset, a list or a generator "
         "of (x, target)."
     )
+
+
+def _rows(values: Any, source: str) -> list[Any]:
+    """An entry a recording, arrays where they were tensors."""
+    try:
+        return [_plain(one) for one in values]
+    except (TypeError, RuntimeError) as cause:  # no sequence, or tensors that no array holds
+        raise SnnError(
+            f"{source}: there should be an entry for each recording, found {shown(values)} ({cause})."
+        ) from None
 
 
 def _plain(value: Any) -> Any:

@@ -34,6 +34,8 @@ def unlabelled(
     each = _listed(recordings, events=events)
     if not each:
         raise SnnError("predict: there are no recordings. Give files, events or frames.")
+    if names is not None and not isinstance(names, tuple | list):
+        raise SnnError(f"predict: names={shown(names)}: it should be a list of texts, one for each recording.")
     if names is not None and len(names) != len(each):
         raise SnnError(f"predict: {len(each)} recordings, and {len(names)} names. Give as many.")
     plain = replace(

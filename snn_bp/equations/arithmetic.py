@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from snn_bp.equations.nodes import Node, ordered
-from snn_bp.errors import SnnError, shown
+from snn_bp.errors import SnnError, is_number, shown
 
 HIGHEST_POWER = 16
 
@@ -195,7 +195,12 @@ def exp(x: Any) -> Any:
     >>> exp(0.0)
     1.0
     """
-    return _made("exp", _number(x)) if isinstance(x, Symbol) else math.exp(x)
+    if isinstance(x, Symbol):
+        return _made("exp", _number(x))
+    try:
+        return math.exp(_plain(x, "exp"))
+    except OverflowError:
+        refuse(f"exp({x})", "a smaller number: it is more than a double holds")
 
 
 def where(condition: Any, yes: Any, no: Any) -> Any:
@@ -212,7 +217,7 @@ def where(condition: Any, yes: Any, no: Any) -> Any:
     [1.0, 0.0, 2.0]
     """
     if not isinstance(condition, Symbol):
-        return yes if condition else no
+        return yes if _plain(condition, "where") else no
     return _made("where", _condition(condition), _number(yes), _number(no))
 
 
@@ -223,7 +228,9 @@ def detach(x: Any) -> Any:
     >>> detach(3.0)
     3.0
     """
-    return _made("detach", _number(x)) if isinstance(x, Symbol) else x
+    if isinstance(x, Symbol):
+        return _made("detach", _number(x))
+    return x if isinstance(x, Absent) else _plain(x, "detach")
 
 
 def spike(u: Any, scale: Any = 1.0) -> Any:
@@ -236,8 +243,16 @@ def spike(u: Any, scale: Any = 1.0) -> Any:
     (1.0, 0.0)
     """
     if not isinstance(u, Symbol):
-        return 1.0 if u > 0 else 0.0
+        return 1.0 if _plain(u, "spike") > 0 else 0.0
     return _made("spike", _number(u), _number(scale))
+
+
+def _plain(value: Any, name: str) -> Any:
+    """A number, or a truth value, which the arithmetic of a step takes outside one; tensors it does not take."""
+    if not is_number(value) and type(value).__name__ not in ("bool", "bool_"):  # NumPy's too
+        other = {"detach": "tensor.detach()", "spike": "simulate(neuron, x)"}.get(name, f"torch.{name}")
+        refuse(f"`{name}` of {shown(value)}", f"{name} of a number or of a value of a step; for a tensor, {other}")
+    return value
 
 
 def minimum(*values: Any) -> Any:

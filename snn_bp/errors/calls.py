@@ -8,7 +8,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from inspect import Parameter
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from snn_bp.errors import SnnError, nearest, shown
 from snn_bp.errors.renamed import new_name
@@ -74,7 +74,8 @@ def misfit(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: M
         signature.bind(*arguments, **keywords)
         return None
     except TypeError:
-        name, parameters = function.__name__, list(signature.parameters.values())
+        name = getattr(function, "__name__", type(function).__name__)
+        parameters = list(signature.parameters.values())
     if parameters and parameters[0].name in ("self", "cls"):
         own = arguments[0] if isinstance(arguments[0], type) else type(arguments[0])
         name = own.__name__ if name == "__init__" else f"{own.__name__}.{name}"
@@ -85,7 +86,9 @@ def misfit(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: M
     ordered = [each.name for each in parameters if each.kind is not Parameter.KEYWORD_ONLY]
     unknown = [key for key in keywords if key not in names]
     if unknown and Parameter.VAR_KEYWORD not in kinds:
-        hint = new_name(name, unknown[0]) or (nearest(unknown[0], names) if names else "It takes nothing.")
+        within = field_within(function, unknown[0])
+        hint = new_name(name, unknown[0]) or (within and f"Did you mean {within!r}?")
+        hint = hint or (nearest(unknown[0], names) if names else "It takes nothing.")
         return f"{name}: there is no {unknown[0]!r}. {hint}"
     if len(arguments) > len(ordered) and Parameter.VAR_POSITIONAL not in kinds:
         extra = shown(arguments[len(ordered)])
@@ -98,3 +101,18 @@ def misfit(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: M
     given = {*keywords, *ordered[: len(arguments)]}
     missing = [each.name for each in parameters if each.default is each.empty and each.name not in given]
     return f"{name}: {missing[0]!r} is missing. It takes {', '.join(names)}."
+
+
+def field_within(function: Callable[..., Any], name: str) -> str | None:
+    """The way to a field of this name in the values that a function takes, as `train.lr`; None where none has it."""
+    try:
+        hints = get_type_hints(function)
+    except (NameError, TypeError):  # an annotation that only a type checker knows
+        return None
+    for parameter, kind in hints.items():
+        if dataclasses.is_dataclass(kind) and parameter != "return":
+            known = [field.name for field in dataclasses.fields(kind) if field.init]
+            inner = name if name in known else field_within(kind.__init__, name)
+            if inner is not None:
+                return f"{parameter}.{inner}"
+    return None

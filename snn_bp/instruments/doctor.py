@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.data import Dataset, load
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, shown
 from snn_bp.errors.calls import checked_call
 from snn_bp.instruments.constant import accuracies, answers_well, find_constant_answer, has_accuracies
 from snn_bp.instruments.faults import find_leaked_state, find_shifted_labels, find_stale_cache, find_unrelated_labels
@@ -72,7 +72,10 @@ def diagnose(subject: Trace | Run | Experiment) -> Report:
         return _diagnose_run(subject)
     if isinstance(subject, Experiment):
         return _diagnose_start(subject)
-    raise SnnError(f"diagnose: it takes a Trace, a Run or an Experiment, found {type(subject).__name__}.")
+    raise SnnError(
+        f"diagnose: it takes a Trace, a Run or an Experiment, found {shown(subject)}. As in diagnose(Run('runs/a')) "
+        "or diagnose(trace(network, x, targets))."
+    )
 
 
 def diagnose_trace(trace: Trace) -> list[Finding]:

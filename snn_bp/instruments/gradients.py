@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_bp.errors import SnnError, check_number, check_seed
+from snn_bp.errors import SnnError, check_number, check_seed, shown
 from snn_bp.errors.calls import checked_call
 from snn_bp.instruments.differences import TRUSTED, Difference, differences, largest, scales
 from snn_bp.instruments.similarity import Similarity, similarity, similarity_by_layer
@@ -182,6 +182,10 @@ def check_gradients(
     check_asked("check_gradients", network, inputs, loss)
     check_seed("check_gradients: seed", seed)
     check_number("check_gradients: directions", directions, integer=True, low=1)
+    if not isinstance(truncations, tuple | list | None):
+        raise SnnError(f"check_gradients: truncations={shown(truncations)}: it should be steps, as (50, 25), or None.")
+    for every in truncations or ():
+        check_number("check_gradients: truncations", every, integer=True, low=1)
     if not any(weight.numel() for weight in network.parameters()):
         raise SnnError("check_gradients: the network has no parameters. One with: (Dense(10), LIF(beta=0.9)).")
     precisions = dict.fromkeys((torch.float64 if inputs.dtype == torch.float64 else torch.float32, torch.float64))

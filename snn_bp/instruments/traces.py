@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snn_bp.errors import SnnError
 from snn_bp.errors.calls import checked_call
 from snn_bp.instruments.unroll import Steps, check_asked, copied, unroll
 from snn_bp.model.activity import Activity, slopes_and_height, spikes_in
@@ -185,6 +186,8 @@ def trace(
     ['model.0 Dense(8)', 'model.2 Dense(2)']
     """
     check_asked("trace", network, inputs, loss)
+    if not any(part.role == "neurons" for part in every_part(parts_of(network))):
+        raise SnnError("trace: the network has no neurons. One with: (Dense(10), LIF(beta=0.9)).")
     work = copied(network)
     with forked(inputs), torch.enable_grad():
         out, layers = unroll(work, work.in_floats(inputs).detach().requires_grad_(), state)

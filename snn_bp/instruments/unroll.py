@@ -13,7 +13,7 @@ from torch import Tensor
 
 from snn_bp.errors import SnnError, shown
 from snn_bp.instruments.smooth import SmoothSpike
-from snn_bp.kernels import first_state, parameters_of, use_backend
+from snn_bp.kernels import check_finite, first_state, parameters_of, use_backend
 from snn_bp.kernels.reference import Spike, as_tensors, torch_advance, torch_slope
 from snn_bp.model.activity import one_scale
 from snn_bp.model.blocks import LayerAt, Path, joined, parts_of
@@ -90,17 +90,17 @@ def unroll(
     """The output on `x` `[time, batch, ...]` from `state` (None: rest), and the steps of each layer of neurons."""
     check_whole("trace", network, Network)
     layers: list[Steps] = []
-    states = iter(state or ())
+    states = network._states(state, parts_of(network))
 
     def run(row: list[LayerAt], x: Tensor) -> Tensor:
         for part in row:
             if part.role == "neurons":
-                layers.append(_steps(network, part, x, next(states, None), variant, len(layers)))
+                layers.append(_steps(network, part, x, next(states), variant, len(layers)))
                 x = layers[-1].out
             elif part.role == "joint":
                 x = joined(network, part, x, run)
             elif part.role == "stateful":
-                x, _ = part.layer(x, next(states, None))
+                x, _ = part.layer(x, next(states))
             else:
                 x = apply_stateless(part.layer, x)
         return x
@@ -112,8 +112,9 @@ def unroll(
 def check_asked(asker: str, network: Network, inputs: Any, loss: object) -> None:
     """Raise unless `asker` is given a network, a batch that it takes, and a loss that can be called."""
     check_network(asker, network)
-    if not isinstance(inputs, Tensor):
-        network.check_input(inputs)  # raises; of a tensor, precision is the asker's own business
+    floats = isinstance(inputs, Tensor) and inputs.is_floating_point()  # their precision is the asker's own business
+    network.check_input(inputs.to(next(network.parameters(), inputs).dtype) if floats else inputs)
+    check_finite(asker, inputs)
     if not callable(loss) or isinstance(loss, type):
         raise SnnError(f"{asker}: the loss should be one, as CountCrossEntropy(), found {shown(loss)}.")
 

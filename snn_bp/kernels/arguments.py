@@ -1,14 +1,15 @@
 """What a caller hands to `simulate`, checked: the input, coefficients in place of the neuron's own, and a state."""
 
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from snn_bp.errors import SnnError, is_number, shown
-from snn_bp.kernels.around import is_plain
+from snn_bp.kernels.around import is_plain, is_readable
 from snn_bp.neurons import SYMBOLS, Neuron, State, check_neuron, is_leaky, numbers_of
 
 
@@ -73,6 +74,32 @@ def first_state(neuron: Neuron, x: Tensor, state: State | None) -> tuple[Tensor,
     return tuple(_component(f"{type(neuron).__name__}: state.{name}", getattr(state, name), x) for name in names)
 
 
+def check_finite(asker: str, x: Tensor, others: Mapping[str, Any] | None = None, after: Iterable[Any] = ()) -> None:
+    """Raise where an input, or one of `others` under its name, holds NaN or infinity.
+
+    `after`: states that they led to. What is not finite stays in a potential, which is as large as one step of an
+    input: while these are finite the input is not looked at. Nor is it where that would cost more, or change what is
+    done: on a GPU, and where something compiles, transforms or watches.
+    """
+    parts = [part for state in after for name, part in zip(state._fields, state, strict=True) if name != "s"]
+    if not is_readable(x) or (parts and all(map(_is_finite, parts))):
+        return
+    for name, tensor in {"input": x, **(others or {})}.items():
+        if not _is_finite(tensor) and not (finite := torch.isfinite(tensor)).all():
+            first = int((~finite).flatten(1).any(1).nonzero()[0]) if name == "input" and x.dim() > 1 else None
+            where = "" if first is None else f", first at time step {first}"
+            raise SnnError(
+                f"{asker}: {name} holds NaN or infinity{where}. Leave such recordings out, or use torch.nan_to_num "
+                "where 0 is meant."
+            )
+
+
+def _is_finite(tensor: Any) -> bool:
+    """Whether something is no tensor of numbers that are not finite; a sum is one pass over memory."""
+    real = isinstance(tensor, Tensor) and tensor.is_floating_point()
+    return not real or math.isfinite(tensor.detach().sum().item())
+
+
 def number(value: Any, x: Tensor) -> Tensor:
     """A number, or numbers, as a tensor in the type of `x` and on its device.
 
@@ -92,7 +119,7 @@ def _kept(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def _parameter(what: str, value: Any, x: Tensor) -> Tensor:
-    """A value given in place of a neuron's own number, in the type of `x`; only plain numbers are checked for NaN."""
+    """A value given in place of a neuron's own number, in the type of `x`."""
     if isinstance(value, Tensor):
         return _like(value, x, what).to(x)
     try:

@@ -51,6 +51,11 @@ def is_plain(*tensors: Tensor) -> bool:
     return all(type(each) in PLAIN for each in tensors) and not torch.compiler.is_compiling() and not is_watched()
 
 
+def is_readable(tensor: Tensor) -> bool:
+    """Whether its numbers can be looked at here: on the CPU, and nothing compiles, transforms or watches."""
+    return tensor.is_cpu and is_plain(tensor) and not is_transformed()
+
+
 def has_hooks_on_every_module() -> bool:
     """Whether torch calls a hook around every module."""
     return bool(BEFORE or AFTER or BEFORE_BACKWARD or AFTER_BACKWARD)

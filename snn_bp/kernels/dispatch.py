@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
 from snn_bp.errors import check_choice, check_flag
 from snn_bp.errors.calls import checked_call
-from snn_bp.kernels.arguments import check_input, first_state, parameters_of
+from snn_bp.kernels.arguments import check_finite, check_input, first_state, parameters_of
 from snn_bp.kernels.around import PLAIN, is_plain, is_transformed, is_watched
 from snn_bp.kernels.layout import CHANNELS_FIRST, CHANNELS_LAST, lies_channels_last, permuted
 from snn_bp.kernels.operator import is_compiled, run_differentiable, run_neuron, words_of
@@ -67,12 +67,23 @@ def simulate(neuron, x, state=None, surrogate=ATan(), *, potentials=False, param
 
     Half precision in: spikes in the same type, state and potentials in single precision. On the CPU, and on a GPU
     where Triton is installed, the loop is compiled; elsewhere, and within `use_backend("reference")`, it is the torch
-    reference. All spike alike, bit for bit.
+    reference. All spike alike, bit for bit. NaN and infinity are refused; not on a GPU, where a look would wait for it.
 
     >>> spikes, state = simulate(LIF(beta=0.9), torch.rand(100, 8, 50))
     >>> spikes.shape, state.v.shape
     (torch.Size([100, 8, 50]), torch.Size([8, 50]))
     """
+    ran = simulate_layer(neuron, x, state, surrogate, potentials=potentials, parameters=parameters)
+    parts = {} if state is None else {f"state.{name}": part for name, part in state._asdict().items()}
+    check_finite(type(neuron).__name__, x, {**parts, **(parameters or {})}, after=(ran[1],))
+    return ran
+
+
+def simulate_layer(
+    neuron: Neuron, x: Tensor, state: Any, surrogate: Surrogate, *,
+    potentials: bool = False, parameters: Mapping[str, Tensor] | None = None,
+) -> Any:  # fmt: skip
+    """As `simulate`, of numbers that may not be finite: whoever trains a network says where that began."""
     check_input(neuron, x)
     check_surrogate(surrogate)
     check_flag("simulate: potentials", potentials)

@@ -35,10 +35,12 @@ def build_row(
 
 
 def _build(value: Any, shape: Shape, surrogate: Surrogate, path: tuple[int, ...]) -> tuple[nn.Module, Shape]:
-    if hasattr(value, "branches"):
+    if hasattr(value, "branches") and not isinstance(value, type):
         return _joint(value, shape, surrogate, path)
     if isinstance(value, Neuron):
         value = Spiking(value)
+    if isinstance(value, type) or not hasattr(value, "build"):
+        raise SnnError(f"it is no layer. {_advice(value)}")
     if isinstance(value, Spiking | Recurrent):
         return value.build(shape, surrogate), shape
     if hasattr(value, "after"):
@@ -48,6 +50,15 @@ def _build(value: Any, shape: Shape, surrogate: Surrogate, path: tuple[int, ...]
         layer = value.build(shape)
         after = _shape_behind(layer, shape)
         return layer.to(device), after
+
+
+def _advice(value: Any) -> str:
+    """What to write in place of what is no layer."""
+    if isinstance(value, nn.Module | type):
+        kind = value if isinstance(value, type) else type(value)
+        made = "Module({0}, ...) with what it is made of" if issubclass(kind, nn.Module) else "{0}(...)"
+        return f"Write {made.format(kind.__name__)}."
+    return "As in (Dense(10), LIF(beta=0.9))."
 
 
 @torch.no_grad()

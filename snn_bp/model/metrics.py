@@ -19,6 +19,7 @@ from snn_bp.errors import SnnError, shown
 from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, Within, check_fields
 from snn_bp.model.losses import VanRossum
+from snn_bp.model.losses.checks import check_scores
 from snn_bp.model.losses.values import squared_distances, tau_in_steps
 from snn_bp.model.signatures import called, takes
 from snn_bp.model.targets import PER_STEP, UNLABELLED, Kind, Targets
@@ -27,6 +28,7 @@ from snn_bp.neurons import Tau
 
 def _value(metric: Any, scores: Tensor, targets: Tensor, mask: Tensor | None = None) -> float:
     """The figure of these recordings."""
+    check_scores(metric, scores, targets, mask)
     return metric.of(metric.parts(scores, targets, mask).sum(0))
 
 

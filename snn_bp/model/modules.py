@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError
-from snn_bp.kernels import potential_of, rest, runs_reference, simulate
+from snn_bp.kernels import parameters_of, potential_of, rest, runs_reference, simulate_layer
 from snn_bp.kernels.around import is_untouched
 from snn_bp.kernels.delay import delayed
 from snn_bp.kernels.gpu.recurrent import serves_recurrent, simulate_recurrent_gpu
@@ -33,6 +33,9 @@ class Neurons(nn.Module):
         check_surrogate(surrogate)
         check_learned(neuron, learn)
         values = numbers_of(neuron)
+        parameters_of(
+            neuron, torch.empty(1, 1, *shape, device="meta"), {}
+        )  # raises where they are not for such a shape
         self.neuron, self.shape, self.surrogate = neuron, shape, surrogate
         self.learned = nn.ParameterDict()
         for name in learn:
@@ -49,14 +52,16 @@ class Neurons(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Spikes (potentials of a neuron that does not spike) of every step, and the last state."""
         if self.recurrence is None:
-            return simulate(self.neuron, x, state, self.surrogate, parameters=self.parameters_now())
+            return simulate_layer(self.neuron, x, state, self.surrogate, parameters=self.parameters_now())
         spikes, state, _ = self._run_recurrent(self.recurrence, x, state, potentials=False)
         return spikes, state
 
     def observe(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State, Tensor]:
         """As `forward`, and the potentials of every step."""
         if self.recurrence is None:
-            return simulate(self.neuron, x, state, self.surrogate, potentials=True, parameters=self.parameters_now())
+            return simulate_layer(
+                self.neuron, x, state, self.surrogate, potentials=True, parameters=self.parameters_now()
+            )
         return self._run_recurrent(self.recurrence, x, state, potentials=True)
 
     def extra_repr(self) -> str:
@@ -87,7 +92,7 @@ class Neurons(nn.Module):
         for x_t in x.unbind(0):
             assert state.s is not None
             current = x_t + recurrence(state.s.to(x.dtype)).to(x.dtype)
-            s, state = simulate(neuron, current[None], state, surrogate, parameters=learned)
+            s, state = simulate_layer(neuron, current[None], state, surrogate, parameters=learned)
             spikes.append(s)
             membranes.append(potential_of(neuron, state))
         return torch.cat(spikes), state, torch.stack(membranes) if potentials else x.new_empty(0)

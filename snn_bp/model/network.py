@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from snn_bp.errors import SnnError, check_choice, check_kind, check_seed, shown
+from snn_bp.errors import SnnError, check_choice, check_kind, check_seed, is_number, shown
 from snn_bp.errors.calls import checked_call
-from snn_bp.kernels import runs_compiled
+from snn_bp.kernels import check_finite, runs_compiled
 from snn_bp.kernels.around import has_hooks_on_every_module
 from snn_bp.kernels.cpu import Memory
 from snn_bp.model.blocks import WITH_STATE, LayerAt, Path, every_part, joined, parts_of, rated_neurons, role_of
@@ -82,7 +82,8 @@ class Network(nn.Module):
 
     `x` is `[time, batch, *input_shape]` in floats or bytes (uint8, bool), the output `[time, batch, *output_shape]`:
     spikes, or potentials where the last neuron is an `LI`. Dense layers and their neurons run as one event-driven
-    operation on the CPU.
+    operation on the CPU. NaN and infinity in it are refused, by the states that they lead to; not on a GPU, where a
+    look would wait for it, and not by `rates`, which training calls.
 
     Parameters:
         model: a tuple of layers and neurons.
@@ -109,6 +110,10 @@ class Network(nn.Module):
             given = model if not isinstance(model, tuple | list) else input_shape
             raise SnnError(
                 f"Network: it takes a tuple of layers and the shape of a step, found {shown(given)}. {SMALL}"
+            )
+        if not all(is_number(size, integer=True) and size > 0 for size in input_shape):
+            raise SnnError(
+                f"Network: input_shape={shown(input_shape)}: it should hold the sizes of a step, from 1 up. {SMALL}"
             )
         if not model:
             raise SnnError("Network: the model is empty. A small one: (Dense(10), LIF(beta=0.9)).")
@@ -139,6 +144,7 @@ class Network(nn.Module):
     ) -> tuple[Tensor, NetworkState]:
         """The output of every step and the state after the last one; `state` is what an earlier call returned."""
         out, _, after = self.rates(x, state, mask)
+        _check_finite(x, state, after)
         return out, after
 
     def rates(
@@ -168,7 +174,9 @@ class Network(nn.Module):
     def plan(self, x: Tensor) -> list[str]:
         """In words, how the layers run on `x` and which fraction of each one's input is not zero: a line a step."""
         row, ran = parts_of(self), Ran([], [], [])
-        self._run(row, self._entered(x, row), self._states(None, row), ran, final=True)
+        entered = self._entered(x, row)
+        check_finite("network", x)
+        self._run(row, entered, self._states(None, row), ran, final=True)
         return ran.lines or []
 
     def _run(
@@ -211,22 +219,30 @@ class Network(nn.Module):
             for part, _, out in visited
             if part.role == "neurons"
         ]
+        _check_finite(x, state, after)
         return activities, tuple(after)
 
     def name(self, where: int | Path) -> str:
         """What a message calls a layer, at its index or at its path within joints: `model.7 Dense(10)`."""
-        path, row = (where,) if isinstance(where, int) else where, self.model
+        path, row = self._path(where), self.model
         for index, branch in zip(path[::2], path[1::2], strict=False):
             row = row[index].branches()[branch]  # type: ignore[union-attr]
         return name_of(path, row[path[-1]] if path[-1] < len(row) else self.layers[path[-1]])
 
     def parameters_of(self, where: int | Path) -> dict[str, nn.Parameter]:
         """The parameters of a layer, at its index or at its path within joints, as `named_parameters` names them."""
-        path, row, prefix = (where,) if isinstance(where, int) else where, self.layers, "layers"
+        path, row, prefix = self._path(where), self.layers, "layers"
         for index, branch in zip(path[::2], path[1::2], strict=False):
             row = row[index].branches[branch]  # type: ignore[union-attr, index, assignment]
             prefix = f"{prefix}.{index}.branches.{branch}"
         return dict(row[path[-1]].named_parameters(f"{prefix}.{path[-1]}"))  # type: ignore[union-attr]
+
+    def _path(self, where: int | Path) -> Path:
+        """The path of a layer; raises where the row of layers has none there."""
+        path = where if isinstance(where, tuple) and where else (where,)
+        if not is_number(path[0], integer=True) or not 0 <= path[0] < len(self.layers):  # type: ignore[operator]
+            raise SnnError(f"network: there is no layer {shown(where)}, it has 0..{len(self.layers) - 1}.")
+        return path  # type: ignore[return-value]
 
     def learned_by_neurons(self) -> set[str]:
         """Which parameters, as `named_parameters` names them, are decays, thresholds and delays, not of synapses."""
@@ -245,8 +261,9 @@ class Network(nn.Module):
 
     def visit(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[Visited]:
         """As `walk`: each layer where it stands, with what enters it and its output."""
-        x, row = self.in_floats(x), parts_of(self)
-        yield from self._visit(row, x, self._states(state, row), potentials, [])
+        x, row, after = self.in_floats(x), parts_of(self), []
+        yield from self._visit(row, x, self._states(state, row), potentials, after)
+        _check_finite(x, state, after)
 
     def _visit(
         self, row: list[LayerAt], x: Tensor, states: Iterator[Any], potentials: bool, after: list[Any]
@@ -320,6 +337,17 @@ class Network(nn.Module):
     def check_input(self, x: Tensor) -> None:
         """Raise unless `x` is `[time, batch, *input_shape]`, in floats as wide as the weights or in bytes."""
         check_input(x, self.input_shape, next(self.parameters(), None))
+
+
+def _check_finite(x: Tensor, state: NetworkState | None, after: Sequence[Any]) -> None:
+    """Raise where NaN or infinity came in, with the input or a state, by the states of neurons after it.
+
+    Of an input the first neurons tell: where a potential is NaN they are silent, and later layers see nothing of it.
+    """
+    neurons = [each for each in after if hasattr(each, "_fields")]
+    parts = [part for each in state or () if hasattr(each, "_fields") for part in each]
+    given = {f"state, part {number}": part for number, part in enumerate(parts)}
+    check_finite("network", x, given, after=neurons if given else neurons[:1])
 
 
 def deep_copy(network: Network) -> Network:

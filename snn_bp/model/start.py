@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 from snn_bp.errors import SnnError, check_number
 from snn_bp.errors.calls import checked_call
 from snn_bp.errors.fields import LARGEST
-from snn_bp.kernels import first_state, parameters_of, simulate
+from snn_bp.kernels import check_finite, first_state, parameters_of, simulate
 from snn_bp.kernels.reference import as_tensors, torch_advance
 from snn_bp.model.blocks import LayerAt, Path, every_part, joined, own_weights, parts_of, role_of
 from snn_bp.model.constrained import ConstrainedLinear
@@ -57,6 +57,7 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0, mask: Tenso
     check_network("start_alive", network)
     check_number("start_alive: spread", spread, above=0, high=LARGEST)
     found, x = fronts(network), network.in_floats(x)
+    check_finite("start_alive", x)
     if mask is not None:
         check_mask(x, mask, parts_of(network), network.name)
     norms: list[Any] = [layer for layer in network.modules() if role_of(layer) == "norm"]

@@ -15,7 +15,7 @@ import inspect
 import itertools
 import types
 from collections import namedtuple
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, make_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints, overload
 
@@ -192,6 +192,10 @@ def neuron(
     [0.0, 1.0, 0.0, 0.0]
     """
     groups: dict[Range, Any] = {"decay": decays, "fraction": fractions, "positive": positive, "from 0": not_negative}
+
+    for within, names in groups.items():
+        if not isinstance(names, Iterable):
+            raise SnnError(f"@neuron: {shown(names)} for {within}: it should be names of parameters, as ('beta',).")
 
     def made(found: Any) -> type[Neuron]:
         return neuron_of(found, groups, potential, symbols or {}, optional or {}, state, nir)

@@ -4,12 +4,13 @@ import math
 import statistics
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, as_path, shown
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import is_there, replace_file, write_csv, write_json
 from snn_bp.model.names import written
@@ -163,6 +164,10 @@ def compare(runs: Sequence[Run | Path | str]) -> Comparison:
     >>> len(compare(["runs/a"]).groups)  # the run of `train`
     1
     """
+    if isinstance(runs, Run | str | PathLike):
+        runs = [runs]
+    if not isinstance(runs, Iterable):
+        raise SnnError(f"compare: it takes runs, found {shown(runs)}. As in compare(['runs/a', 'runs/b']).")
     if not runs:
         raise SnnError("compare: no run is named. `snn-bp compare runs/a runs/b`, or `snn-bp compare runs/*`.")
     unfinished: dict[str, str] = {}
@@ -246,7 +251,7 @@ def _runs_in(given: Run | Path | str) -> Sequence[Run | Path]:
     """A run, or the runs under a folder that is none."""
     if isinstance(given, Run):
         return [given]
-    path = Path(given)
+    path = as_path("compare: a run", given)
     return [path] if any(is_there(path / name) for name in FILES) else runs_under(path) or [path]
 
 

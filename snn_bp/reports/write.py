@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snn_bp.errors import SnnError, check_choice
+from snn_bp.errors import SnnError, check_choice, check_kind
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import replace_file
 from snn_bp.reports.comparison import state_of
@@ -31,6 +31,7 @@ def report(run: Run, *, split: str = "test") -> Path:
     from snn_bp.reports.page import render
     from snn_bp.reports.wrong import wrong
 
+    check_kind("report: the run", run, Run, "As in report(Run('runs/mine')).")
     check_choice("split", split, ("test", "validation", "train"))
     finished = run.results()
     evaluation, kept = sections.evaluated(run, split)

@@ -19,7 +19,7 @@ from torch import Tensor
 from snn_bp.data import Dataset, load
 from snn_bp.data.catalogue import IN_MEMORY
 from snn_bp.data.fingerprint import describe
-from snn_bp.errors import SnnError, as_path
+from snn_bp.errors import SnnError, as_path, check_kind, check_number
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import (
     UNFINISHED,
@@ -112,7 +112,7 @@ class Run:
 
         `numbered` takes the first number behind the name at which nothing stands, also where others do so meanwhile.
         """
-        path = wanted = Path(path)
+        path = wanted = as_path("the folder of a new run", path)
         number = 1
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,6 +144,7 @@ class Run:
 
     def hold(self, dataset: Dataset) -> None:
         """Use this data set instead of loading one; warns where recordings in memory are not what the run has seen."""
+        check_kind("the dataset", dataset, Dataset, "As in Dataset.of(train=(x, y)).")
         self._dataset = dataset
         if dataset.data.name == IN_MEMORY:
             self._warn_of_difference(dataset)
@@ -172,8 +173,7 @@ class Run:
         """The inputs `[time, batch, ...]` and targets `[batch]` of one batch of a split, unshuffled."""
         dataset = self.dataset()
         batches = dataset.batches(split)
-        if index >= len(batches):
-            raise SnnError(f"batch {index} of {split!r}: it has {len(batches)}.")
+        check_number(f"batch of {split!r}: index", index, integer=True, low=0, high=len(batches) - 1)
         return dataset.batch(split, batches[index])
 
     def network(self, checkpoint: str = "best") -> Network:

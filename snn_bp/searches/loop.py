@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.data import Dataset, load
-from snn_bp.errors import SnnError, check_choice, check_kind, check_number
+from snn_bp.errors import SnnError, as_path, check_choice, check_flag, check_kind, check_number
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import is_there, write_object
 from snn_bp.model.network import Network
@@ -80,6 +80,11 @@ def search(
     """
     check_kind("search: the experiment", experiment, Experiment, "As in Experiment(data=..., model=..., train=...).")
     check_choice("search: method", method, (*METHODS, "bptt"))
+    for name, flag in (("quiet", quiet), ("numbered", numbered)):
+        check_flag(f"search: {name}", flag)
+    if out is not None:
+        out = as_path("search: the folder", out)
+    check_number("search: save_seconds", save_seconds, low=0)
     check_number("search: budget", budget, integer=True, low=1)
     if population is not None:
         check_number("search: population", population, integer=True, low=5)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from snn_bp.data import Dataset, load
-from snn_bp.errors import SnnError, as_path, check_kind
+from snn_bp.errors import SnnError, as_path, check_flag, check_kind, check_number, shown
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import is_there, write_object
 from snn_bp.instruments import diagnose_course
@@ -41,6 +41,7 @@ from snn_bp.trainer.saving import newest_checkpoint, repair_best
 from snn_bp.trainer.weights import start_from
 
 SAVE_SECONDS = 20.0
+SUCH = "As in Experiment(data=..., model=..., train=...)."
 
 
 class Event(NamedTuple):
@@ -137,6 +138,8 @@ def training(
     ...     if event.row and event.row["validation_accuracy"] < 0.9:
     ...         break
     """
+    check_kind("training: the experiment", experiment, Experiment, SUCH)
+    check_flag("training: resume", resume)
     content_of(experiment)
     if resume and is_there(as_path("training: the folder", out) / "experiment.json"):
         run = Run(out)
@@ -178,6 +181,9 @@ def finish(run: Run, why: str = "", *, quiet: bool = False) -> Run:
     'a'
     """
     check_kind("finish: the run", run, Run, "As in finish(event.run), or finish(Run('runs/a')).")
+    if not isinstance(why, str):
+        raise SnnError(f"finish: why={shown(why)}: it should be a text, as 'no hope'.")
+    check_flag("finish: quiet", quiet)
     if run.results() is not None:
         return run
     with announced(not quiet), run.locked():
@@ -209,7 +215,8 @@ def _begun(
     save_seconds: float, numbered: bool = False, dataset: Dataset | None,
 ) -> Generator[Event, None, Run]:  # fmt: skip
     """A run from its start, event by event."""
-    check_kind("train: the experiment", experiment, Experiment, "As in Experiment(data=..., model=..., train=...).")
+    check_kind("train: the experiment", experiment, Experiment, SUCH)
+    _check_options(dataset, save_seconds, quiet=quiet, numbered=numbered)
     if not numbered:
         Run.check_free(out)
     content_of(experiment)  # what cannot be written is refused before a folder stands
@@ -232,6 +239,7 @@ def _resumed(
     run: Run, *, quiet: bool, save_seconds: float, restart: bool = False, dataset: Dataset | None
 ) -> Generator[Event, None, Run]:
     """A run from its newest checkpoint, event by event."""
+    _check_options(dataset, save_seconds, quiet=quiet, restart=restart)
     if dataset is not None:
         run.hold(dataset.checked(run.experiment.data))
     if run.is_search() and (restart or run.results() is None):
@@ -261,6 +269,14 @@ def _resumed(
         if note := run.note_version():
             progress.say(note)
         return (yield from _run_epochs(run, checkpoint, progress, save_seconds))
+
+
+def _check_options(dataset: object, save_seconds: object, **flags: object) -> None:
+    if dataset is not None:
+        check_kind("train: the dataset", dataset, Dataset, "As in Dataset.of(train=(x, y)).")
+    check_number("train: save_seconds", save_seconds, low=0)
+    for name, flag in flags.items():
+        check_flag(f"train: {name}", flag)
 
 
 def _held(run: Run, dataset: Dataset | None, *, quiet: bool) -> Dataset:

@@ -20,7 +20,7 @@ import torch
 
 from snn_bp.chip.loader import loader_path, loader_text
 from snn_bp.chip.netx_write import write_netx
-from snn_bp.errors import SnnError, check_choice, check_flag, check_number
+from snn_bp.errors import SnnError, as_path, check_choice, check_flag, check_kind, check_number
 from snn_bp.errors.calls import checked_call
 from snn_bp.exchange.nir_read import read_nir
 from snn_bp.exchange.nir_replay import replay_nir
@@ -70,7 +70,8 @@ def export(
     >>> export(run, "a.nir").holds  # the run of `train`
     True
     """
-    file = Path(file)
+    check_kind("export: the run", run, Run, "As in export(Run('runs/mine'), 'mine.nir').")
+    file = as_path("export: the file", file)
     kind = kind_of(file)
     check_flag("export: verification", verification)
     _nir_only(file, kind, step=step_s, compatible=compatible)
@@ -117,7 +118,8 @@ def verify(
 
     >>> verify(run, "a.nir").difference  # the file of `export`; None: nothing differs
     """
-    file = Path(file)
+    check_kind("verify: the run", run, Run, "As in verify(Run('runs/mine'), 'mine.nir').")
+    file = as_path("verify: the file", file)
     kind = kind_of(file)
     check_number("lava", lava, integer=True, low=0)
     if lava and kind != "netx":

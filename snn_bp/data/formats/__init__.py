@@ -15,7 +15,7 @@ from snn_bp.data.formats.columns import Columns, Layout, other_inside
 from snn_bp.data.raw import Polarity, as_integers, events_of_bytes, microseconds, naming
 from snn_bp.errors import SnnError, as_path, check_choice, check_flag, is_number, shown
 from snn_bp.errors.calls import checked_call
-from snn_bp.files import kind_of_entry
+from snn_bp.files import is_there, kind_of_entry
 
 EVENTS = np.dtype([("x", np.uint16), ("y", np.uint16), ("t", np.int64), ("p", np.uint8)])
 _UNITS_US = {"us": 1, "ms": 1000, "s": 1_000_000}
@@ -92,9 +92,15 @@ def read_file(
     """
     path = as_path("read_events: the file", path)
     check_options(columns=columns, unit=unit, sort=sort)
+    if sensor is not None:
+        size_of(sensor)
+    if entry is not None and not isinstance(entry, str):
+        raise SnnError(f"entry={shown(entry)}: it is the name of a group or array within the file, as 'events'.")
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise SnnError(f"{path}: its ending says no format of events. Known: {' '.join(FORMATS)}.")
+    if not is_there(path):
+        raise SnnError(f"{path}: there is no such file. Give the path of a recording.")
     with naming(str(path)):
         mode = path.stat().st_mode
         if kind_of_entry(mode) != "a file":

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError, shown
+from snn_bp.errors.calls import misfit
 from snn_bp.model.blocks import LayerAt, Layers, parts_of, role_of
 from snn_bp.model.joints import KEEP_SPIKES
 from snn_bp.model.losses.checks import mean_over_time, text_of
@@ -51,14 +52,23 @@ def loss_of(loss: Any, out: Tensor, targets: Tensor, mask: Tensor | None = None)
     """The loss of a batch, by a loss of ours or of the user's; one that takes no mask is refused where there is one."""
     if type(loss) in LOSSES:
         return loss(out, targets, mask)
-    if takes(loss, "mask"):
-        return loss(out, targets, mask=mask)
-    if mask is not None:
+    options = {"mask": mask} if takes(loss, "mask") else {}
+    if mask is not None and not options:
         raise SnnError(
             f"{called(loss)}: recordings have different lengths, and it takes no mask. Let it be called with "
             "(self, out, targets, mask): mask is bool [time, batch], true where a recording has a step."
         )
-    return loss(out, targets)
+    try:
+        value = loss(out, targets, **options)
+    except TypeError:
+        if (problem := misfit(loss, (out, targets), options)) is None:
+            raise
+        raise SnnError(f"{problem} A loss is called with (out, targets), or with (out, targets, mask).") from None
+    if not isinstance(value, Tensor) or value.dim():
+        raise SnnError(
+            f"{called(loss)}: a loss should give a tensor [] that depends on the output, found {text_of(value)}."
+        )
+    return value
 
 
 def scores_of(loss: Any, out: Tensor, mask: Tensor | None = None, kind: Kind = "class") -> Tensor:
@@ -140,9 +150,11 @@ def try_loss(loss: Any, targets: Targets, *, steps: int, masked: bool) -> None:
                 f"{called(loss)}: it breaks on an output [time, batch, outputs] of zeros {list(out.shape)} and targets "
                 f"of the kind {targets.kind!r} {list(targets.shape(TRIED, steps))}: {type(cause).__name__}: {cause}"
             ) from cause
-    if not isinstance(value, Tensor) or value.dim() or not value.requires_grad:
-        found = text_of(value) if not isinstance(value, Tensor) or value.dim() else "a number without a gradient"
-        raise SnnError(f"{called(loss)}: it should give a tensor [] that depends on the output, found {found}.")
+    if not value.requires_grad:
+        raise SnnError(
+            f"{called(loss)}: a loss should give a tensor [] that depends on the output, found a number without a "
+            "gradient."
+        )
 
 
 def smooth_loss(loss: Any, out: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:

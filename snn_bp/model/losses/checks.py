@@ -1,5 +1,6 @@
-"""What a loss checks of a batch: the output, its targets and the mask; and sums over the steps that are there."""
+"""What a loss, or a metric, checks of a batch: output, targets and mask; and sums over the steps that are there."""
 
+import math
 from typing import Any
 
 import torch
@@ -16,17 +17,58 @@ def check_batch(loss: Any, out: Tensor, targets: Tensor, mask: Tensor | None = N
     here would wait for the network in every step.
     """
     name = type(loss).__name__
-    if not isinstance(out, Tensor) or not out.is_floating_point() or out.dim() != 3 or 0 in out.shape:
-        raise SnnError(f"{name}: the output should be floats [time, batch, classes], found {text_of(out)}.")
+    check_output(loss, out)
     for_classes = "class" in loss.fits or "class per step" in loss.fits
     (_check_classes if for_classes else _check_values)(loss, out, targets)
     if targets.device != out.device:
         raise SnnError(f"{name}: targets are on {targets.device}, the output on {out.device}. Use targets.to(device).")
-    if mask is not None and mask.device != out.device:
-        raise SnnError(f"{name}: the mask is on {mask.device}, the output on {out.device}. Use mask.to(device).")
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != out.shape[:2]):
+    if mask is None:
+        return
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != out.shape[:2]:
         steps, batch = out.shape[:2]
         raise SnnError(f"{name}: the mask should be bool [time, batch] = [{steps}, {batch}], found {text_of(mask)}.")
+    if mask.device != out.device:
+        raise SnnError(f"{name}: the mask is on {mask.device}, the output on {out.device}. Use mask.to(device).")
+
+
+def check_output(loss: Any, out: Any) -> None:
+    """Raise unless `out` is `[time, batch, outputs]`, floats."""
+    if not isinstance(out, Tensor) or not out.is_floating_point() or out.dim() != 3 or 0 in out.shape:
+        raise SnnError(
+            f"{type(loss).__name__}: the output should be floats [time, batch, classes], found {text_of(out)}."
+        )
+
+
+def check_scores(metric: Any, scores: Any, targets: Any, mask: Any) -> None:
+    """Raise unless scores and targets are finite numbers of a kind that the metric fits, and the mask goes along."""
+    name, told = type(metric).__name__, f"found scores {text_of(scores)} and targets {text_of(targets)}"
+    if not isinstance(scores, Tensor) or not isinstance(targets, Tensor) or not scores.is_floating_point():
+        raise SnnError(f"{name}: it takes tensors, scores as floats, {told}.")
+    words, fitting = [], False
+    for kind in metric.fits:
+        axes, classes = (
+            ("batch", "time", "outputs") if kind in PER_STEP else ("batch", "outputs"),
+            kind.startswith("class"),
+        )
+        shape = scores.shape[: len(axes) - classes]
+        right = targets.dtype == torch.int64 if classes else targets.is_floating_point()
+        fitting |= right and scores.dim() == len(axes) and targets.shape == shape
+        words.append(
+            f"scores [{', '.join(axes)}] with {'int64' if classes else 'floats'} [{', '.join(axes[: len(shape)])}]"
+        )
+    if not fitting:
+        raise SnnError(f"{name}: it takes {' or '.join(words)}, {told}.")
+    if not all(bool(torch.isfinite(each).all()) for each in (scores, targets)):
+        raise SnnError(f"{name}: scores or targets hold NaN or infinity. Leave such recordings out.")
+    if not targets.is_floating_point():
+        _check_range(name, targets, scores.shape[-1])
+    if mask is None:
+        return
+    ends = scores.shape[1::-1] if scores.dim() == 3 else scores.shape[:1]
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.dim() != 2 or mask.shape[-len(ends) :] != ends:
+        raise SnnError(
+            f"{name}: the mask should be bool [time, batch], found {text_of(mask)}, scores {text_of(scores)}."
+        )
 
 
 def check_spikes(loss: Any, out: Tensor) -> None:
@@ -75,13 +117,20 @@ def _check_classes(loss: Any, out: Tensor, targets: Tensor) -> None:
             f"{' Use targets.long().' if isinstance(targets, Tensor) and tuple(targets.shape) in shapes else ''}"
             f"{f' With a class for every step they are int64 [{batch}, {steps}].' if per_step else ''}"
         )
-    if targets.device.type == "cpu" and _has_values(targets) and targets.numel():
-        least, most = (int(end) for end in targets.aminmax())
-        lowest = UNLABELLED if targets.dim() == 2 else 0
-        if not lowest <= least <= most < classes:
-            wrong = least if least < lowest else most
-            steps_without = f", {UNLABELLED} where a step has none" if lowest else ""
-            raise SnnError(f"{name}: a target is {wrong}, the output has the classes 0..{classes - 1}{steps_without}.")
+    if targets.device.type == "cpu" and _has_values(targets):
+        _check_range(name, targets, classes)
+
+
+def _check_range(name: str, targets: Tensor, classes: int) -> None:
+    """Raise unless all targets are classes, of steps -1 too."""
+    if not targets.numel():
+        return
+    least, most = (int(end) for end in targets.aminmax())
+    lowest = UNLABELLED if targets.dim() == 2 else 0
+    if not lowest <= least <= most < classes:
+        wrong = least if least < lowest else most
+        steps_without = f", {UNLABELLED} where a step has none" if lowest else ""
+        raise SnnError(f"{name}: a target is {wrong}, the output has the classes 0..{classes - 1}{steps_without}.")
 
 
 def _check_values(loss: Any, out: Tensor, targets: Tensor) -> None:
@@ -93,9 +142,11 @@ def _check_values(loss: Any, out: Tensor, targets: Tensor) -> None:
             f"{type(loss).__name__}: targets should be floats {wanted}, found {text_of(targets)}."
             f"{' Use targets.float().' if isinstance(targets, Tensor) and tuple(targets.shape) in shapes else ''}"
         )
-    if {"labels", "spikes"} & {*loss.fits} and targets.device.type == "cpu" and _has_values(targets):
+    if targets.device.type == "cpu" and _has_values(targets):
         least, most = (float(end) for end in targets.aminmax())
-        if least < 0 or most > 1:
+        if not (math.isfinite(least) and math.isfinite(most)):
+            raise SnnError(f"{type(loss).__name__}: targets hold NaN or infinity. Leave such recordings out.")
+        if {"labels", "spikes"} & {*loss.fits} and (least < 0 or most > 1):
             raise SnnError(f"{type(loss).__name__}: targets should be 0 or 1, found values in {least:.4g}..{most:.4g}.")
 
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snn_bp.errors import SnnError, shown
+from snn_bp.errors import SnnError, check_choice, shown
 from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, Within, check_fields
-from snn_bp.model.losses.checks import check_batch, check_spikes, mean_over_time, present, steps_so_far
+from snn_bp.model.losses.checks import check_batch, check_output, check_spikes, mean_over_time, present, steps_so_far
 from snn_bp.model.targets import UNLABELLED, Kind
 
 Output: TypeAlias = Literal["spikes", "potentials"]
@@ -23,6 +23,8 @@ NO_CLASS = -(2**31)  # what torch leaves out of a cross entropy: no class has th
 
 def _scores(loss: Any, out: Tensor, mask: Tensor | None = None, kind: Kind = "class") -> Tensor:
     """What the decision is made of: `[batch, classes]`, of classes for every step `[batch, time, classes]`."""
+    check_output(loss, out)
+    check_choice(f"{type(loss).__name__}: kind", kind, loss.fits)
     return loss._of_steps(out, mask).transpose(0, 1) if kind == "class per step" else loss._of_recordings(out, mask)
 
 
@@ -199,6 +201,7 @@ class FirstSpike:
 
     def scores(self, out: Tensor, mask: Tensor | None = None, kind: Kind = "class") -> Tensor:
         """Minus the time of the first spike, in steps / scale."""
+        check_output(self, out)
         check_spikes(self, out)
         return self._of_recordings(out, mask)
 

@@ -11,7 +11,7 @@ from snn_bp.errors import SnnError
 from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, Within, check_fields
 from snn_bp.kernels import simulate
-from snn_bp.model.losses.checks import check_batch, mean_over_time, present
+from snn_bp.model.losses.checks import check_batch, check_output, mean_over_time, present
 from snn_bp.model.losses.classes import Output, mean_of_steps
 from snn_bp.model.targets import Kind
 from snn_bp.neurons import LI, Tau
@@ -38,6 +38,7 @@ class MeanSquaredPotential:
 
     def scores(self, out: Tensor, mask: Tensor | None = None, kind: Kind = "vector") -> Tensor:
         """The answer itself: `[batch, outputs]`, for every step `[batch, time, outputs]`."""
+        check_output(self, out)
         return out.transpose(0, 1) if kind == "vector per step" else mean_over_time(out, mask)
 
     def formula(self, out: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -65,6 +66,7 @@ class BinaryCrossEntropy:
 
     def scores(self, out: Tensor, mask: Tensor | None = None, kind: Kind = "labels") -> Tensor:
         """Mean potentials `[batch, labels]`; above 0 a label is more likely than not."""
+        check_output(self, out)
         return mean_over_time(out, mask)
 
     def formula(self, out: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -99,6 +101,7 @@ class VanRossum:
 
     def scores(self, out: Tensor, mask: Tensor | None = None, kind: Kind = "spikes") -> Tensor:
         """The spike trains `[batch, time, outputs]`."""
+        check_output(self, out)
         return out.transpose(0, 1)
 
     def formula(self, out: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
