@@ -200,8 +200,8 @@ class Status:
     def _draw_over(self, line: str) -> None:
         """Replace what is drawn."""
         if line != self._drawn:
-            room = self._columns()
-            self._write("\r" + line + " " * (room - width(line)) + "\r" * (not line))
+            old = min(width(self._drawn), self._columns())  # no more blanks than a terminal has room for by now
+            self._write("\r" + line + " " * (old - width(line)) + "\r" * (not line))
             self._drawn = line
 
     def _draw_in_notebook(self, bar: Bar | None) -> None:
