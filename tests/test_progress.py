@@ -180,7 +180,7 @@ def test_a_training_fits_a_terminal_that_changes_while_it_runs(terminal, tmp_pat
 
     bars = [part for part in re.split(r"[\r\n]+", text) if "ETA" in part]
     assert {columns for columns, _ in written} == {columns - 1 for columns in COLUMNS}
-    assert all(len(part) <= columns for columns, line in written for part in line.strip().split("\r"))
+    assert all(len(part) <= columns for columns, line in written for part in line.strip("\r\n").split("\r"))
     assert all(
         re.search(r"^epoch \d/3  .*loss \d\.\d{3}  accuracy \d\.\d{3}  \d+/s  ETA \d+:\d\d", bar) for bar in bars
     )
