@@ -422,7 +422,7 @@ def test_a_notebook_gets_plain_lines_on_standard_output_and_a_bar_of_its_own(cap
         shown.append(data["text/plain"])
         return Display()
 
-    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setattr("IPython.get_ipython", lambda: types.SimpleNamespace(kernel=True))
     monkeypatch.setattr("IPython.display.display", display)
     monkeypatch.setattr(status, "LONG", 0.0)
     with announced(), drawing() as bar:

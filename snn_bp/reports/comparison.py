@@ -21,6 +21,7 @@ from snn_bp.runs.own_code import Code
 from snn_bp.runs.paths import runs_under
 from snn_bp.runs.records import figure_of
 from snn_bp.runtime.screen import html_table, on_screen
+from snn_bp.runtime.status import phase
 
 TITLES = {
     "train_seconds": "seconds of training",
@@ -154,6 +155,7 @@ class Comparison:
 
 
 @checked_call
+@phase("reading the runs")
 def compare(runs: Sequence[Run | Path | str]) -> Comparison:
     """Runs grouped by their experiment but for the seed; of finished ones, figures as mean and deviation over seeds.
 

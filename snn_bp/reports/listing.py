@@ -11,6 +11,7 @@ from snn_bp.reports.comparison import state_of
 from snn_bp.runs.folder import Run
 from snn_bp.runs.paths import runs_under
 from snn_bp.runs.records import digits, figure_of
+from snn_bp.runtime.status import in_phase
 
 KEYS = ("run", "date", "data", "metric")
 LOWER_IS_BETTER = {kind.name for kind in get_args(Metric) if not kind.higher_is_better}
@@ -61,7 +62,7 @@ class Listing:
 def listing(folder: Path, *, sort: str = "run") -> Listing:
     """The runs under a folder, sorted by one of `KEYS`: names upwards, the newest and the best first."""
     check_choice("sort", sort, KEYS)
-    entries = [_entry(path) for path in runs_under(folder)]
+    entries = [_entry(path) for path in in_phase(runs_under(folder), "reading the runs")]
     if sort == "date":
         entries.sort(key=lambda entry: entry.date or "", reverse=True)
     elif sort == "data":

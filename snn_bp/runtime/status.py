@@ -74,7 +74,7 @@ class Status:
     """The phases and the bar of a command, and the line that is drawn over with them."""
 
     def __init__(self) -> None:
-        self.in_notebook = "ipykernel" in sys.modules
+        self.in_notebook = _has_kernel()
         self.stream: TextIO = sys.stdout if self.in_notebook else sys.stderr  # which a notebook shows in red
         self.is_terminal = not self.in_notebook and is_terminal(self.stream)
         self.phases: list[Phase] = []
@@ -355,6 +355,12 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _has_kernel() -> bool:
+    """Whether this is the process of a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None) is not None
 
 
 def _is_plain(stream: TextIO) -> bool:
