@@ -148,7 +148,7 @@ WRONG = {
     "export started a.net --step 1e-3": ("a.net", "Leave it out"),
     "export started a.nir --step 0": ("--step=0", "above 0"),
     "export started a.nir --step nan": ("--step=nan", "above 0"),
-    "export started a.nir --compatible 2": ("--compatible 2", "1.0.4"),
+    "export started a.nir --compatible 2": ("--compatible='2'", "Known: 1.0.4"),
     "export started nowhere/a.nir": ("nowhere/a.nir", "folder"),
     "verify started a.net": ("a.net", "snn-bp export RUN a.net"),
     "verify started mine.py": ("mine.py", ".net", ".nir"),

@@ -40,6 +40,8 @@ def python(program: str, *arguments: str) -> subprocess.CompletedProcess:
         (["train", "nothing.py"], 2),
         (["evaluate", "runs/none", "--splitt", "x"], 2),
         (["evaluate"], 2),
+        (["list", "nowhere"], 2),
+        (["init", "nowhere"], 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

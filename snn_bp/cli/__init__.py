@@ -13,10 +13,12 @@ import typer
 
 from snn_bp.cli.program import (
     AsJson,
+    Below,
     Budget,
     Changes,
     Checkpoint,
     Compared,
+    Compatible,
     Count,
     DryRun,
     Exported,
@@ -24,6 +26,7 @@ from snn_bp.cli.program import (
     Folder,
     Lava,
     Method,
+    NewFile,
     Objective,
     Out,
     Population,
@@ -58,7 +61,7 @@ if TYPE_CHECKING:
 def init(
     folder: Source,
     settings: Settings = None,
-    out: Annotated[Path | None, typer.Option(help="The new file; by default named as the folder.")] = None,
+    out: NewFile = None,
 ) -> None:
     """Write an experiment for a folder of recordings.
 
@@ -117,21 +120,14 @@ def resume(run: Folder, restart: Restart = False, trust_code: Trust = False) -> 
 
 
 @command("snn-bp list", "snn-bp list runs/sweep --sort metric", "snn-bp list --json", name="list")
-def list_runs(
-    folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs"),
-    sort: Sort = "run",
-    as_json: AsJson = False,
-) -> None:
+def list_runs(folder: Below = Path("runs"), sort: Sort = "run", as_json: AsJson = False) -> None:
     """The runs under a folder: date, data and result.
 
     By date the newest comes first, by metric the best.
     """
-    if not folder.is_dir():
-        raise SnnError(f"{folder}: there is no such folder. `snn-bp list FOLDER` looks elsewhere.")
     from snn_bp.reports.listing import listing
 
-    found = listing(folder, sort=sort)
-    print(f"no runs under {folder}") if not (found.entries or as_json) else _print(found, as_json)
+    _print(listing(folder, sort=sort), as_json)
 
 
 @command("snn-bp evaluate runs/mine", "snn-bp evaluate runs/mine --split validation --json")
@@ -291,15 +287,13 @@ def export(
     run: Folder, file: Target, split: Split = "test", samples: Samples = 256, checkpoint: Checkpoint = "best",
     verification: Annotated[bool, typer.Option("--verify/--no-verify", help="Replay recordings.")] = True,
     step: Step = None,
-    compatible: Annotated[str | None, typer.Option(help="Of a .nir file: 1.0.4, for NIR up to that version.")] = None,
+    compatible: Compatible = None,
     trust_code: Trust = False,
 ) -> None:  # fmt: skip
     """Write a run's network for Loihi (.net) or as NIR (.nir).
 
     Recordings are replayed through the file, and every spike is compared.
     """
-    if compatible not in (None, "1.0.4"):
-        raise SnnError(f"--compatible {compatible}: it should be 1.0.4. Newer versions read the file without it.")
     from snn_bp.verification.replayed import export as export_run
 
     found = export_run(_opened(run, trust_code), file, split=split, samples=samples, checkpoint=checkpoint,

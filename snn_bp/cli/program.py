@@ -15,7 +15,7 @@ import typer
 
 from snn_bp.errors import SnnError, check_choice, check_number
 from snn_bp.files import is_there
-from snn_bp.runs.paths import CHECKPOINTS, experiment_at, run_at, runs_at
+from snn_bp.runs.paths import CHECKPOINTS, experiment_at, new_experiment_at, run_at, runs_at
 from snn_bp.runtime.console import guarded
 from snn_bp.runtime.signals import end_with_interrupt
 from snn_bp.runtime.status import phase
@@ -82,8 +82,9 @@ def command(*lines: str, name: str | None = None) -> Callable[[Callable[..., Non
 def one_of(name: str, *choices: str, help: str) -> Any:
     """An option that is one of a few words, which the shell completes."""
 
-    def checked(value: str) -> str:
-        check_choice(name, value, choices)
+    def checked(value: str | None) -> str | None:
+        if value is not None:
+            check_choice(name, value, choices)
         return value
 
     return typer.Option(help=help, callback=checked, autocompletion=lambda: list(choices))
@@ -127,6 +128,18 @@ def subject_named(path: Path) -> Path:
     return run_at(path) if path.is_dir() else experiment_named(path)
 
 
+def folder_at(folder: Path) -> Path:
+    """Raise where a folder of runs is not there."""
+    if not folder.is_dir():
+        raise SnnError(f"{folder}: there is no such folder. `snn-bp list FOLDER` looks elsewhere.")
+    return folder
+
+
+def new_file(file: Path | None) -> Path | None:
+    """Raise where a new experiment's file cannot be written."""
+    return file and new_experiment_at(file)
+
+
 def recordings_below(folder: Path) -> Path:
     """Raise where a folder of recordings is not there."""
     if not folder.is_dir():
@@ -145,7 +158,8 @@ def recordings_at(files: list[Path]) -> list[Path]:
 
 
 def exported_at(file: Path) -> Path:
-    """Raise where an exported file is not there."""
+    """Raise where an exported file is not there, or its name is none of one."""
+    ending(".net", ".nir")(file)
     if not is_there(file):
         raise SnnError(f"{file}: there is no such file. `snn-bp export RUN {file}` writes one.")
     return file
@@ -172,7 +186,13 @@ Compared = Annotated[
         callback=ending(".csv", ".json", ".html"),
     ),
 ]
-Target = Annotated[Path, typer.Argument(help="The file: its ending .net or .nir says the format.")]
+Target = Annotated[
+    Path,
+    typer.Argument(help="The file: its ending .net or .nir says the format.", callback=ending(".net", ".nir")),
+]
+Compatible = Annotated[
+    str | None, one_of("--compatible", "1.0.4", help="Of a .nir file: 1.0.4, for NIR up to that version.")
+]
 Exported = Annotated[Path, typer.Argument(help="The exported file, .net or .nir.", callback=exported_at)]
 Step = Annotated[float | None, number("--step", "Of a .nir file: seconds of a time step (1e-4).", above=0)]
 Count = Annotated[
@@ -191,6 +211,8 @@ Runs = Annotated[list[Path], typer.Argument(help="Folders of runs, or folders th
 Sort = Annotated[str, one_of("--sort", "run", "date", "data", "metric", help="run, date, data or metric.")]
 Method = Annotated[str, one_of("--method", "ga", "pso", "es", "bptt", help="ga, pso, es or bptt.")]
 Objective = Annotated[str, one_of("--objective", "loss", "accuracy", "spikes", help="loss, accuracy or spikes.")]
+Below = Annotated[Path, typer.Argument(help="Where to look.", callback=folder_at)]
+NewFile = Annotated[Path | None, typer.Option(help="The new file; by default named as the folder.", callback=new_file)]
 Source = Annotated[Path, typer.Argument(help="A folder of recordings.", callback=recordings_below)]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="How files are read: columns, unit, suffix, table.")

@@ -45,6 +45,7 @@ class Entry:
 class Listing:
     """Runs in the order that was asked for."""
 
+    folder: Path
     entries: tuple[Entry, ...]
 
     def record(self) -> list[dict[str, Any]]:
@@ -52,6 +53,8 @@ class Listing:
         return [asdict(entry) for entry in self.entries]
 
     def __str__(self) -> str:
+        if not self.entries:
+            return f"no runs under {self.folder}"
         rows = [["run", "date", "data", "result", ""], *(entry.cells for entry in self.entries)]
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         widths.append(max(len(row[3]) for row in rows if row[4] or row[3] == "result"))  # a sentence may reach further
@@ -69,7 +72,7 @@ def listing(folder: Path, *, sort: str = "run") -> Listing:
         entries.sort(key=lambda entry: (entry.data is None, entry.data or ""))
     elif sort == "metric":
         entries.sort(key=_rank)
-    return Listing(tuple(entries))
+    return Listing(folder, tuple(entries))
 
 
 def _entry(path: Path) -> Entry:
