@@ -297,7 +297,7 @@ def export(
     from snn_bp.verification.replayed import export as export_run
 
     found = export_run(_opened(run, trust_code), file, split=split, samples=samples, checkpoint=checkpoint,
-                       verification=verification, step_s=step, compatible=compatible)  # fmt: skip
+                       verification=verification, step_s=step, compatible=compatible)  # type: ignore[arg-type]  # fmt: skip
     say(f"{file} is written" if found is None else str(found))
     if compatible:
         print("  NIR 1.0.4 knows no reset value, there a spike takes the threshold off: for readers that reset to 0.")
