@@ -53,7 +53,7 @@ class Steps:
         head = f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>{escape(self.title)}</title>'
         head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
         look = "<style>:root{color-scheme:light dark}body{font:1rem/1.4 system-ui,sans-serif;margin:1rem}</style>"
-        return f"{head}{look}\n{self.html}</html>\n".encode(errors="backslashreplace")
+        return f"{head}{look}<main>{self.html}</main></html>\n".encode(errors="backslashreplace")
 
 
 @torch.no_grad()
