@@ -400,7 +400,7 @@ def of_width(terminal, columns: int) -> Iterator[list[str]]:
 @pytest.mark.parametrize("columns", COLUMNS)
 def test_a_long_line_is_wrapped_between_words_and_a_row_loses_fields(terminal, columns):
     words = "test accuracy 0.8806 (317 of 360, 95 % interval 0.843 .. 0.910) at epoch 2 of 2, and some more of it"
-    row = "epoch   1/2  loss 1.1996  accuracy 0.616  validation 0.810  spikes 0.125  grad 5.1  89 samples/s"
+    row = "epoch   1/2  loss 1.1996  精度 0.616  validation 0.810  spikes 0.125  grad 5.1  89 samples/s"
 
     with of_width(terminal, columns) as lines:
         say(words)
@@ -408,7 +408,7 @@ def test_a_long_line_is_wrapped_between_words_and_a_row_loses_fields(terminal, c
 
     *wrapped, shown = lines
     assert " ".join(line.strip() for line in wrapped) == words and all(len(line) <= columns for line in wrapped)
-    assert row.startswith(shown) and (shown == row or row[len(shown) :].startswith("  ")) and len(shown) <= columns
+    assert row.startswith(shown) and (shown == row or row[len(shown) :].startswith("  ")) and width(shown) <= columns
 
 
 def test_a_notebook_gets_plain_lines_on_standard_output_and_a_bar_of_its_own(capsys, monkeypatch):

@@ -319,10 +319,10 @@ def say(text: str, *, is_row: bool = False, file: TextIO | None = None) -> None:
 
 
 def _fitted(line: str, columns: int, *, is_row: bool) -> str:
+    while is_row and width(line) > columns and "  " in line:
+        line = line.rpartition("  ")[0].rstrip()
     if width(line) <= columns:
         return line
-    if is_row:
-        return line[: columns + 2].rpartition("  ")[0].rstrip()
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     return textwrap.fill(line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
@@ -345,6 +345,8 @@ def is_terminal(stream: TextIO) -> bool:
 
 def width(text: str) -> int:
     """How many columns a text takes on a terminal."""
+    if text.isascii():
+        return len(text)
     return sum(
         0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text
     )
