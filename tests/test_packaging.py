@@ -1,7 +1,11 @@
 """What the package says of itself is the same everywhere."""
 
+import inspect
 import re
 from pathlib import Path
+from types import GenericAlias
+
+from snn_bp.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,3 +33,21 @@ def test_every_python_that_is_named_is_at_least_the_lowest():
 
     assert named == [str(minor) for minor in range(int(lowest), int(last) + 1)]
     assert first == lowest
+
+
+def test_what_checks_an_argument_takes_no_generic_type():
+    """`list[Path]` is a class to Python 3.10, and every command ended there in a traceback of typer's."""
+    checks = [
+        said.callback
+        for command in app.registered_commands
+        for parameter in inspect.signature(command.callback).parameters.values()
+        for said in getattr(parameter.annotation, "__metadata__", ())
+        if getattr(said, "callback", None)
+    ]
+    annotations = {
+        check.__name__: [parameter.annotation for parameter in inspect.signature(check).parameters.values()]
+        for check in checks
+    }
+
+    assert annotations
+    assert not [name for name, said in annotations.items() if any(isinstance(each, GenericAlias) for each in said)]

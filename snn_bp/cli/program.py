@@ -118,7 +118,7 @@ def experiment_named(file: Path) -> Path:
     return file
 
 
-def runs_named(paths: list[Path]) -> list[Path]:
+def runs_named(paths: Any) -> list[Path]:  # of Path; typer and Python 3.10 fail on a callback's `list[Path]`
     """The runs that paths lead to; raises where there is none."""
     return runs_at(paths)
 
@@ -148,7 +148,7 @@ def recordings_below(folder: Path) -> Path:
     return folder
 
 
-def recordings_at(files: list[Path]) -> list[Path]:
+def recordings_at(files: Any) -> list[Path]:  # likewise
     """Raise where a file of events is not there."""
     for file in files:
         if not is_there(file) or file.is_dir():
