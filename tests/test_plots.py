@@ -29,7 +29,7 @@ from snn_bp.errors import SnnError
 from snn_bp.instruments import trace
 from snn_bp.reports.plots import save_plots
 from snn_bp.reports.plots.backward import error_map, raster, surrogate_window
-from snn_bp.reports.plots.epochs import layer_curves, training_curves
+from snn_bp.reports.plots.epochs import compared_curves, layer_curves, training_curves
 from snn_bp.reports.plots.filters import weight_filters, weight_histogram
 from snn_bp.reports.plots.recordings import event_movie, event_strip
 from snn_bp.reports.plots.results import confusion_matrix
@@ -46,7 +46,7 @@ METRICS = [
 ROWS = [
     {
         "epoch": epoch,
-        "layer": f"model.{index} LIF(beta=0.9)",
+        "layer": f"model.{index} LIF(beta=0.9)" if index else f"model.0 Spiking({', '.join(map(str, range(60)))})",
         "rate": 0.1 * index,
         "silent": 0.5,
         "saturated": 0.0,
@@ -84,6 +84,8 @@ def figures(network, x, traced):
         "events": event_strip(x, out, target=1, class_names=names, step_ms=2.5),
         "channels": event_strip(x.flatten(2), out, target=1),
         "training": training_curves(METRICS),
+        "one epoch": training_curves(METRICS[:1]),
+        "compared": compared_curves({f"group {number}": [METRICS, METRICS[:1]] for number in range(12)}),
         "layers": layer_curves(ROWS),
         "confusion": confusion_matrix(np.arange(25).reshape(5, 5).tolist(), names),
         "many classes": confusion_matrix(np.eye(40, dtype=int).tolist()),
@@ -94,7 +96,8 @@ def figures(network, x, traced):
     }
 
 
-FIGURES = ("raster", "error_map", "surrogate", "events", "channels", "training", "layers", "confusion", "many classes",
+FIGURES = ("raster", "error_map", "surrogate", "events", "channels", "training", "one epoch", "compared", "layers",
+           "confusion", "many classes",
            "filters", "kernels", "matrix", "histogram")  # fmt: skip
 
 
@@ -310,8 +313,9 @@ def test_drawing_chooses_no_backend():
     assert done.stdout.strip() == "False"
 
 
-def test_curves_that_a_search_does_not_have_leave_their_panel_empty():
+def test_curves_that_a_search_does_not_have_are_said_to_be_missing():
     drawn = training_curves([{"epoch": 1.0, "train_loss": 2.0}, {"epoch": 2.0, "train_loss": 1.0}])
 
     assert [len(axis.lines) for axis in drawn.axes] == [1, 0, 0, 0, 0, 0]
     assert [axis.get_legend() is not None for axis in drawn.axes] == [True, *[False] * 5]
+    assert [[text.get_text() for text in axis.texts] for axis in drawn.axes] == [[], *[["not recorded"]] * 5]

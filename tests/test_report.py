@@ -209,6 +209,16 @@ def test_an_unfinished_run_shows_what_it_has_and_never_meets_the_test_split(copy
     assert "The run keeps no predictions of the test split." in page.words
 
 
+def test_a_finished_run_without_a_test_split_shows_validation(copy):
+    results = read_object(copy.path / "results.json")
+    write_json(copy.path / "results.json", {name: part for name, part in results.items() if name != "test"})
+
+    page = page_of(copy)
+
+    assert "There is no test split among the results." in page.words
+    assert "Predictions on the validation split" in page.words and "validation loss" in page.words
+
+
 def test_another_split_is_evaluated_where_results_do_not_hold_it(copy):
     page = page_of(copy, split="train")
 

@@ -142,7 +142,8 @@ h3 { font-size: 1rem; }
 .numbers td { white-space: nowrap; }
 @media print { figure, tr, dl > div { break-inside: avoid; } h2, h3 { break-after: avoid; }
   .scroll { overflow: visible; background: none; } figure img { max-width: 100%; }
-  table { font-size: .8rem; } td, .numbers td { white-space: normal; overflow-wrap: anywhere; } }
+  table { font-size: .8rem; } th, td, thead th, .numbers td { white-space: normal; overflow-wrap: anywhere;
+  min-width: 0; } .numbers :is(th, td):not(:first-child) { padding-left: .4rem; } tbody th { min-width: 4rem; } }
 summary { cursor: pointer; color: var(--accent); }
 """
 

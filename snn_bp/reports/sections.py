@@ -70,6 +70,8 @@ def results(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Secti
         sentences.append("The run is not finished; there are no final results.")
     elif evaluation is None:
         sentences.append(f"There is no {split} split among the results.")
+    elif "test" not in found:
+        sentences.append("There is no test split among the results.")
     return Section("Results", sentences, facts=facts)
 
 
@@ -171,7 +173,7 @@ def layers(run: Run) -> Section:
     """The last epoch, layer by layer."""
     rows = run.layers()
     if not rows:
-        return Section("Layers", sentences=["No epoch is complete yet."])
+        return Section("Layers", sentences=["No figures of its layers are recorded yet; a search records none."])
     last = [row for row in rows if row["epoch"] == rows[-1]["epoch"]]  # two of a layer that spikes and has weights
     largest = largest_updates(rows)
     neurons = [

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def report(run: Run, *, split: str = "test") -> Path:
     """Write `report.html` into the folder of `run` and give its path: one file, no network, no script.
 
-    Figures are those of `results.json` for `split` ("test"); validation and training are evaluated where they are not
-    there, test never. What the run does not have (yet) is said on the page.
+    Figures are those of `results.json` for `split` ("test"; of a finished run without one, validation); validation and
+    training are evaluated where they are not there, test never. What the run does not have (yet) is said on the page.
 
     >>> report(run).name  # the run of `train`
     'report.html'
@@ -34,6 +34,8 @@ def report(run: Run, *, split: str = "test") -> Path:
     check_kind("report: the run", run, Run, "As in report(Run('runs/mine')).")
     check_choice("split", split, ("test", "validation", "train"))
     finished = run.results()
+    if finished and split == "test" and "test" not in finished and "validation" in finished:
+        split = "validation"
     evaluation, kept = sections.evaluated(run, split)
     parts: dict[str, Callable[[], Section]] = {
         "Results": lambda: sections.results(run, evaluation, split),

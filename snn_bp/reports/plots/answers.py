@@ -111,7 +111,7 @@ def _draw_answer(axis, out: Tensor, target: Tensor, targets: Targets, loss: Loss
         if kind == "labels":
             axis.axhline(0, color="#8c8c8c", linewidth=0.8)  # above it a label is given
         axis.set_ylabel("scores up to here" if kind == "labels" else "output up to here")
-    scale = max(1.0, len(names) / 25) if kind == "spikes" else 1.0  # of the smaller dots of many outputs
+    scale = max(1.0, len(names) / 25) if kind == "spikes" else 1.0  # dots of many outputs are small
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), markerscale=min(4.0, scale))
     axis.set_xlabel("time step" + (f" of {step_ms:g} ms" if step_ms else ""))
     axis.xaxis.get_major_locator().set_params(integer=True)

@@ -33,13 +33,17 @@ def training_curves(metrics: list[dict[str, float]], name: str = "accuracy") -> 
         axis.set_title(heading, loc="left")
         axis.set_ylabel(unit)
         whole_ticks(axis, len(metrics))
-        if axis.lines:  # a search has no gradient
+        if axis.lines:
             axis.legend()
+        else:  # a search has no gradient
+            axis.set_yticks([])
+            axis.text(0.5, 0.5, "not recorded", transform=axis.transAxes, ha="center")
     if any(row.get("grad_norm", 0) > 0 for row in metrics):
         axes[2, 0].set_yscale("log")
         for ticks in (axes[2, 0].yaxis.set_major_formatter, axes[2, 0].yaxis.set_minor_formatter):
             ticks(LogFormatter(labelOnlyBase=False))  # 2 and 0.5, where a decade would be too coarse
-    axes[2, 1].set_ylim(bottom=0)
+    if axes[2, 1].lines:
+        axes[2, 1].set_ylim(bottom=0)
     for axis in axes[2]:
         axis.set_xlabel("epoch")
     return drawn
@@ -74,9 +78,12 @@ def compared_curves(groups: Mapping[str, Sequence[list[dict[str, float]]]], name
 @styled
 def layer_curves(layers: list[dict[str, Any]]) -> "Figure":
     """Rate, silent fraction and fraction inside the surrogate's window of every layer of neurons, epoch by epoch."""
-    drawn = figure(8, 3.4)
-    axes = drawn.subplots(1, 3, sharex=True)
     rows = [row for row in layers if "rate" in row]
+    names = [short(name, 80) for name in dict.fromkeys(row["layer"] for row in rows)]
+    fitting = int(8 / (0.6 + 0.085 * max(map(len, names), default=0)))  # inches: a line and its name
+    across = max(1, min(4, fitting, len(names)))
+    drawn = figure(8, 3.0 + 0.2 * -(-len(names) // across))
+    axes = drawn.subplots(1, 3, sharex=True)
     panels = {
         "rate": ("rate", "spikes per neuron and step"),
         "silent": ("silent", "fraction of neurons"),
@@ -91,11 +98,8 @@ def layer_curves(layers: list[dict[str, Any]]) -> "Figure":
         axis.set_xlabel("epoch")
         axis.set_ylim(bottom=0)
         whole_ticks(axis, len({row["epoch"] for row in rows}))
-    handles, names = axes[0].get_legend_handles_labels()
     if names:
-        names = [short(name, 80) for name in names]
-        columns = int(8 / (0.6 + 0.085 * max(map(len, names))))  # inches: a line and its name
-        drawn.legend(handles, names, loc="outside lower center", ncols=max(1, min(4, columns, len(names))))
+        drawn.legend(axes[0].lines, names, loc="outside lower center", ncols=across)
     return drawn
 
 

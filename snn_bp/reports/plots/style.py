@@ -57,7 +57,9 @@ def short(name: str, letters: int) -> str:
 
 def whole_ticks(axis, count: int = 2) -> None:
     """Ticks at integers alone, also where there is one point."""
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    from matplotlib.ticker import FixedLocator, MaxNLocator
+
+    axis.xaxis.set_major_locator(FixedLocator([1]) if count == 1 else MaxNLocator("auto", integer=True))
     if count == 1:
         axis.set_xlim(0.5, 1.5)
 
