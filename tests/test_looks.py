@@ -247,6 +247,26 @@ def test_a_network_of_ones_own_loop_is_shown_on_its_inputs_and_stays_in_training
         plots.steps(network)
 
 
+@pytest.mark.parametrize("size", (0.0, float("inf"), float("nan"), 1e30))
+def test_steps_of_a_dead_or_broken_network_can_be_shown(size):
+    network = Network((Flatten(), Dense(3), LI(beta=0.9)), (1, 4, 4))
+    network.layers[1].weight.data.fill_(size)
+
+    with use_backend("reference"):
+        html = Html(plots.steps(network, torch.ones(3, 1, 1, 4, 4))._repr_html_())
+
+    json.loads(html.tags[0][1]["data-steps"], parse_constant=pytest.fail)  # NaN is no JSON
+    assert any("not finite" in text for text in html.text) == (not np.isfinite(size))
+
+
+def test_steps_of_a_network_without_neurons_are_its_input_and_output():
+    network = Network((Flatten(), Dense(3)), (1, 4, 4))
+
+    moving = json.loads(Html(plots.steps(network, torch.ones(5, 1, 1, 4, 4))._repr_html_()).tags[0][1]["data-steps"])
+
+    assert moving["spikes"] == [[]] * 5
+
+
 def test_steps_on_a_chip_are_those_of_its_integers():
     network = OnChip(
         Network((Conv(4, 3), LIF(beta=0.9, reset="zero"), Flatten(), Dense(3), LIF(beta=0.9, reset="zero")), (1, 6, 6))

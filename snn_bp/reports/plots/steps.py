@@ -64,7 +64,9 @@ def steps_of(scene: "Scene", *, neurons: int = 64) -> Steps:
     target = options["target"]
     loss = None if target is None else options["loss"]
     frames, scores, names = recording_of(x, out, 0, loss, options["class_names"])
-    layers, spikes = zip(*(_layer(each, neurons) for each in scene.network.observe(x)[0]), strict=True)
+    is_finite = np.isfinite(scores).all() and np.isfinite(frames).all()
+    frames, scores = (np.where(np.isfinite(values), values, 0) for values in (frames, scores))
+    layers = [_layer(each, neurons) for each in scene.network.observe(x)[0]]
     highest = np.argsort(-(scores.sum(0) if loss is None else scores[-1]), kind="stable")[:CLASSES].tolist()
     shown = sorted(highest if target is None or target in highest else [*highest[:-1], target])
     low = min(float(scores[:, shown].min()), 0.0)
@@ -74,9 +76,10 @@ def steps_of(scene: "Scene", *, neurons: int = 64) -> Steps:
         "low": low,
         "spread": float(scores[:, shown].max()) - low or 1.0,
         "best": [shown.index(best) if best in shown else -1 for best in scores.argmax(1).tolist()],
-        "spikes": [[None if sent is None else round(sent[step]) for sent in spikes] for step in range(len(scores))],
+        "spikes": [[None if sent is None else round(sent[step]) for *_, sent in layers] for step in range(len(scores))],
     }
     scored = "output of the step" if loss is None else "scores up to the step"
+    scored += "" if is_finite else ", 0 where they are not finite"
     scored += f", the {len(shown)} highest of {len(names)}" * (len(shown) < len(names))
     grid, across = _input(frames)
     return Steps(scene.title, _html(
@@ -87,23 +90,23 @@ def steps_of(scene: "Scene", *, neurons: int = 64) -> Steps:
     ))  # fmt: skip
 
 
-def _layer(layer: Activity, neurons: int) -> tuple[tuple[str, str, int], list[float] | None]:
-    """Potentials over time as a picture, spikes black in it, what it shows, its rows; and all spikes of each step."""
+def _layer(layer: Activity, neurons: int) -> tuple[str, str, int, list[float] | None]:
+    """Potentials over time as a picture, spikes black in it, what it shows, its rows, and all spikes of each step."""
     potentials = layer.potentials[:, 0].flatten(1).float().cpu().numpy()
     total = potentials.shape[1]
     shown = np.linspace(0, total - 1, min(neurons, total)).astype(int)
-    chosen = np.nan_to_num(potentials[:, shown].T)
+    chosen = np.where(np.isfinite(potentials), potentials, 0)[:, shown].T
     low, high = np.quantile(chosen, (0.01, 0.99)).tolist()
     shades = np.clip((chosen - low) / ((high - low) or 1.0) * (SHADES - 1), 0, SHADES - 1).astype(np.uint8)
     part = f"{total} neurons" if total == len(shown) else f"{len(shown)} of {total} neurons"
     caption = f"{layer.name}: {part}, a row each. Potential from {low:.3g} (light) to {high:.3g} (dark)"
     palette = [*(light_half("YlOrBr")(np.linspace(0, 1, SHADES), bytes=True)[:, :3].ravel().tolist()), 0, 0, 0]
     if not is_spiking(layer.neuron):
-        return (_png(shades, palette), caption, len(shown)), None
+        return _png(shades, palette), caption, len(shown), None
     fired = layer.spikes[:, 0].flatten(1)
     shades[fired[:, shown].T.cpu().numpy() != 0] = SHADES
     sent = spikes_in(layer.neuron, fired).sum(1).tolist()
-    return (_png(shades, palette), f"{caption}, spikes black", len(shown)), sent
+    return _png(shades, palette), f"{caption}, spikes black", len(shown), sent
 
 
 def _input(frames: np.ndarray) -> tuple[np.ndarray, int]:
@@ -206,7 +209,7 @@ style="width:{{ across * 100 }}%;height:{{ down * 100 }}%;transform:translate({{
 <figure>{{ strip(input, "Input over time", shape[0], frames / count * 100) }}
 <figcaption>input: {{ shape[0] }} channels, a row each</figcaption></figure>
 {% endif %}
-{% for picture, caption, rows in layers %}
+{% for picture, caption, rows, sent in layers %}
 <figure>{{ strip(picture, caption, rows) }}
 <figcaption>{{ caption }}{% if moving['spikes'][first][loop.index0] is not none %}, in this step:
 <span class="snn-sent">{{ moving['spikes'][first][loop.index0] }}</span>{% endif %}</figcaption></figure>
