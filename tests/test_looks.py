@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from IPython.core.formatters import DisplayFormatter
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
+from test_report import Page
 
 import snn_bp
 from snn_bp import (
@@ -58,36 +58,13 @@ few_digits, finished = runs.few_digits, runs.finished
 pytestmark = pytest.mark.usefixtures("few_digits")
 
 OF_A_RUN = ("curves", "layers", "confusion", "raster", "error_map", "surrogate_window", "events", "weights")
-VOID = {"img", "input", "meta"}
-
-
-class Html(HTMLParser):
-    """Tags with their attributes, and text; raises where tags do not close in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags, self.open, self.text = [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 @pytest.fixture(scope="module")
 def shown(finished):
     """The steps of the second validation recording, as tags, and what its slider moves."""
     with runs.loading(runs.few):
-        html = Html(plots.steps(finished, recording=1)._repr_html_())
+        html = Page(plots.steps(finished, recording=1)._repr_html_())
     return html, json.loads(html.tags[0][1]["data-steps"])
 
 
@@ -190,7 +167,7 @@ def test_steps_end_where_the_recording_ends(finished):
     scene = Scene.of(finished, "validation", 0)
     shorter = replace(scene, mask=torch.tensor([[True], [True], [False]]))
 
-    whole, cut = (json.loads(Html(steps_of(each)._repr_html_()).tags[0][1]["data-steps"]) for each in (scene, shorter))
+    whole, cut = (json.loads(Page(steps_of(each)._repr_html_()).tags[0][1]["data-steps"]) for each in (scene, shorter))
 
     assert cut["scores"] == whole["scores"][:2] and cut["spikes"] == whole["spikes"][:2]
 
@@ -211,10 +188,10 @@ def test_names_are_text_and_no_markup(finished):
     scene, evil = Scene.of(finished, "validation", 0), '"><script>alert(1)</script>'
     scene.options["class_names"] = (evil, *"abcdefghi")
 
-    html = Html(steps_of(scene)._repr_html_())
+    html = Page(steps_of(scene)._repr_html_())
 
-    assert any(evil in text for text in html.text) and not any(tag == "script" for tag, _ in html.tags)
-    movie = Html(Movie("a", b"GIF", evil)._repr_html_())
+    assert any(evil in text for text in html.words) and not any(tag == "script" for tag, _ in html.tags)
+    movie = Page(Movie("a", b"GIF", evil)._repr_html_())
     assert movie.tags[0][1]["alt"] == evil
 
 
@@ -222,7 +199,7 @@ def test_files_of_moving_pictures_end_as_they_are(finished, tmp_path):
     plots.steps(finished).write(tmp_path / "steps.html")
     plots.movie(finished).write(tmp_path / "movie.gif")
 
-    assert Html((tmp_path / "steps.html").read_text().partition("\n")[2]).tags
+    assert Page((tmp_path / "steps.html").read_text().partition("\n")[2]).tags
     assert (tmp_path / "movie.gif").read_bytes()[:3] == b"GIF"
     with pytest.raises(SnnError, match=r"written as \.html"):
         plots.steps(finished).write(tmp_path / "steps.png")
@@ -253,16 +230,16 @@ def test_steps_of_a_dead_or_broken_network_can_be_shown(size):
     network.layers[1].weight.data.fill_(size)
 
     with use_backend("reference"):
-        html = Html(plots.steps(network, torch.ones(3, 1, 1, 4, 4))._repr_html_())
+        html = Page(plots.steps(network, torch.ones(3, 1, 1, 4, 4))._repr_html_())
 
     json.loads(html.tags[0][1]["data-steps"], parse_constant=pytest.fail)  # NaN is no JSON
-    assert any("not finite" in text for text in html.text) == (not np.isfinite(size))
+    assert any("not finite" in text for text in html.words) == (not np.isfinite(size))
 
 
 def test_steps_of_a_network_without_neurons_are_its_input_and_output():
     network = Network((Flatten(), Dense(3)), (1, 4, 4))
 
-    moving = json.loads(Html(plots.steps(network, torch.ones(5, 1, 1, 4, 4))._repr_html_()).tags[0][1]["data-steps"])
+    moving = json.loads(Page(plots.steps(network, torch.ones(5, 1, 1, 4, 4))._repr_html_()).tags[0][1]["data-steps"])
 
     assert moving["spikes"] == [[]] * 5
 
@@ -273,7 +250,7 @@ def test_steps_on_a_chip_are_those_of_its_integers():
     )
     x = (torch.rand(5, 1, 1, 6, 6, generator=torch.Generator().manual_seed(0)) < 0.5).float()
 
-    moving = json.loads(Html(plots.steps(network, x)._repr_html_()).tags[0][1]["data-steps"])
+    moving = json.loads(Page(plots.steps(network, x)._repr_html_()).tags[0][1]["data-steps"])
 
     assert moving["spikes"][-1][-1] == int(network.eval()(x)[-1].sum())
 
@@ -385,11 +362,11 @@ def test_a_value_is_a_screen_of_text_without_an_address(values, name):
 def test_its_table_is_short_and_takes_no_name_for_markup(values, name):
     shown = values[name]._repr_html_()
 
-    html = Html(shown)
+    html = Page(shown)
 
     assert len(shown) < 20_000 and [tag for tag, _ in html.tags].count("tr") <= 25
     assert not any(tag == "img" for tag, _ in html.tags)
-    assert html.text and " at 0x" not in shown
+    assert html.words and " at 0x" not in shown
 
 
 def test_every_value_is_looked_at(values):
