@@ -84,8 +84,7 @@ def checkpoint_bytes(checkpoint: Checkpoint, experiment: str) -> bytes:
 def read_checkpoint(file: Path, experiment: str) -> Checkpoint:
     """The checkpoint in `file`; refused where it is missing, truncated, altered, or of another run or program."""
     if not os.path.lexists(file):
-        run = file.parents[1] if file.parent.name == "checkpoints" else "RUN"
-        raise SnnError(f"{file}: there is no such checkpoint. `snn-bp resume {run}` trains on to one.")
+        raise SnnError(f"{file}: there is no such checkpoint.")
     raw = read_bytes(file)
     try:
         tensors = load_tensors(raw)

@@ -178,7 +178,12 @@ class Run:
 
     def network(self, checkpoint: str = "best") -> Network:
         """The trained network, in evaluation mode; `checkpoint` is "best" or "last". Needs no recordings."""
-        weights = self.load(checkpoint).evaluated
+        try:
+            weights = self.load(checkpoint).evaluated
+        except SnnError as cause:
+            if self.has_trained():
+                raise
+            raise SnnError(f"{cause} `snn-bp resume {self.path}` trains the network.") from None
         network = self.experiment.network(self.shape())
         try:
             network.load_state_dict(weights)
