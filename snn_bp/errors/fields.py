@@ -180,7 +180,10 @@ def _number(found: Any, within: Within | None, *, integer: bool) -> tuple[bool, 
 def _advice(found: Any, hint: Any) -> str:
     """The sentence behind a refusal: the nearest word, or what to write instead."""
     bare = _bare(hint)
-    kinds = [part for part in (get_args(bare) or (bare,)) if isinstance(part, type) and part is not Any]
+    parts = [
+        part for part in (get_args(bare) or (bare,)) if get_origin(part) is None
+    ]  # Python 3.10: list[int] is a type
+    kinds = [part for part in parts if isinstance(part, type) and part is not Any]
     if isinstance(found, str) and bare is bool:
         word = as_flag(found)
         return f" Write {word}." if isinstance(word, bool) else f" {nearest(found.lower(), WORDS)}"
