@@ -219,6 +219,14 @@ def test_a_finished_run_without_a_test_split_shows_validation(copy):
     assert "Predictions on the validation split" in page.words and "validation loss" in page.words
 
 
+def test_predictions_of_validation_that_an_older_version_did_not_keep_are_made(copy):
+    (copy.path / "predictions" / "validation.safetensors").unlink()
+
+    page = page_of(copy, split="validation")
+
+    assert any("recordings of the validation split are wrong" in each for each in page.words)
+
+
 def test_another_split_is_evaluated_where_results_do_not_hold_it(copy):
     page = page_of(copy, split="train")
 

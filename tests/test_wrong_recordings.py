@@ -88,7 +88,7 @@ def test_recordings_that_are_all_right_are_said_to_be(finished, monkeypatch):
 
 
 def test_a_run_that_kept_no_predictions_says_so(finished):
-    assert wrong(finished, "train", None).sentences == ["The run keeps no predictions of the train split."]
+    assert wrong(finished, "train", None).sentences[0] == "The run keeps no predictions of the train split."
 
 
 def test_other_recordings_than_those_that_were_evaluated_are_not_drawn(finished):

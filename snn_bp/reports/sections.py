@@ -76,16 +76,22 @@ def results(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Secti
 
 
 def evaluated(run: Run, split: str) -> tuple[dict[str, Any] | None, Answers | None]:
-    """The record of a split in `results.json`; of validation and training computed where it is not there, with answers.
+    """The record of a split in `results.json`; computed with answers where one of them is missing and can be had.
 
     Never of the test split: a run meets it once, when it is finished.
     """
     found = (run.results() or {}).get(split)
-    if found is not None or split == "test" or not has_checkpoint(run):
+    is_kept = found is not None and is_there(run.path / FOLDER / f"{split}.safetensors")
+    if is_kept or split == "test" or not has_checkpoint(run):
         return found, None
     train = run.experiment.train_at_step()
-    evaluation, kept = evaluate_and_keep(run.network("best"), run.dataset(), split, train.loss, metric=train.metric)
-    return evaluation.record(), kept
+    try:
+        evaluation, kept = evaluate_and_keep(run.network("best"), run.dataset(), split, train.loss, metric=train.metric)
+    except SnnError:
+        if found is None:
+            raise
+        return found, None  # the recordings of an older run are not here
+    return found or evaluation.record(), kept
 
 
 def configuration(run: Run) -> Section:

@@ -29,7 +29,8 @@ STRANGE = 2.0  # times as many events or spikes as usual, or as few, are worth a
 def wrong(run: Run, split: str, kept: Answers | None) -> Section:
     """The recordings that are farthest from right, as a table and some of them in pictures."""
     if kept is None:
-        return Section(TITLE, [f"The run keeps no predictions of the {split} split."])
+        other = f"`snn-bp report {run.path} --split validation` shows those of validation."
+        return Section(TITLE, [f"The run keeps no predictions of the {split} split.", other])
     loss = run.experiment.train_at_step().loss
     off, is_wrong = _distances(kept, loss)
     order = torch.argsort(off, descending=True, stable=True)
