@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -95,6 +96,14 @@ def test_the_first_help_names_each_command_in_a_whole_sentence(told):
     rows = {line.split()[0]: line for line in printed.partition("Commands:")[2].splitlines() if line.startswith("  ")}
     assert rows.keys() >= COMMANDS.keys() and max(map(len, printed.splitlines())) <= 80
     assert all(rows[name].endswith(".") and not rows[name].endswith("...") for name in COMMANDS)
+
+
+def test_the_versions_are_said(told):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("snn_bp.cli.program.version", {"snn_bp": "1.2.3", "torch": "4.5.6+cpu"}.get)
+        printed, errors = told("snn-bp --version")
+
+    assert re.fullmatch(r"snn-bp 1\.2\.3, torch 4\.5\.6\+cpu, Python 3\.\d+\.\d+\n", printed) and not errors
 
 
 def test_the_package_imports_nothing_until_a_name_is_asked_for():
