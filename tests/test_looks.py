@@ -89,6 +89,19 @@ def test_every_public_picture_says_what_it_shows_and_takes_what_it_refuses():
         plots.weight_histogram(3)
 
 
+def test_what_a_run_or_a_trace_has_by_itself_is_refused(finished):
+    scene = Scene.of(finished, "validation", 2)
+
+    for own in ({"target": 3}, {"loss": snn_bp.TET()}, {"x": scene.x}):
+        with pytest.raises(SnnError, match="its own inputs, targets and loss"):
+            plots.events(finished, **own)
+    for draw in (plots.raster, plots.error_map, plots.surrogate_window):
+        with pytest.raises(SnnError, match="split='test' is for a run"):
+            draw(scene.trace, split="test")
+    with pytest.raises(SnnError, match="over its whole batch"):
+        plots.error_map(scene.trace, recording=0)
+
+
 def test_a_picture_of_a_trace_is_that_of_the_run_it_was_made_of(finished):
     network, scene = finished.network(), Scene.of(finished, "validation", 2)
     traced = trace(network, scene.x, scene.targets)
@@ -129,6 +142,17 @@ def test_a_recording_is_called_by_its_index_or_its_name(finished):
 def test_a_recording_that_there_is_not_is_refused(finished, wrong):
     with pytest.raises(SnnError, match=next(iter(wrong))):
         plots.events(finished, **wrong)
+
+
+def test_a_split_that_is_unknown_or_empty_is_refused(finished, monkeypatch):
+    dataset = finished.dataset()
+
+    with pytest.raises(SnnError, match="split='tset' is not known"):
+        plots.error_map(finished, split="tset")
+    monkeypatch.setitem(dataset.ids, "test", dataset.ids["test"][:0])
+    for recording in (None, 0):
+        with pytest.raises(SnnError, match="'test' has no recordings"):
+            plots.error_map(finished, split="test", recording=recording)
 
 
 def test_the_test_split_is_shown_where_it_is_asked_for_alone(finished):
@@ -222,6 +246,8 @@ def test_a_network_of_ones_own_loop_is_shown_on_its_inputs_and_stays_in_training
         plots.steps(network, x, recording=3)
     with pytest.raises(SnnError, match=r"x \[time, batch"):
         plots.steps(network)
+    with pytest.raises(SnnError, match="split='test' is for a run"):
+        plots.steps(network, x, split="test")
 
 
 @pytest.mark.parametrize("size", (0.0, float("inf"), float("nan"), 1e30))

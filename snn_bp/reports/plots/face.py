@@ -163,6 +163,7 @@ def raster(subject: Run | Trace, *, recording: int | str = 0, split: str | None 
     'neuron'
     """
     if isinstance(subject, Trace):
+        _check_no_split("raster", split)
         _index("raster", recording, subject.layers[0].error.shape[1])
         return backward.raster(subject, sample=recording, neurons=neurons)  # type: ignore[arg-type] - checked above
     return backward.raster(_traced("raster", subject, split, recording), neurons=neurons)
@@ -198,7 +199,7 @@ def surrogate_window(subject: Run | Trace, *, recording: int | str | None = None
 @checked_call
 def events(
     subject: Run | Network, x: Tensor | None = None, *, recording: int | str = 0, split: str | None = None,
-    target: int | None = None, loss: Loss = CountCrossEntropy(),  # noqa: B008 - frozen
+    target: int | None = None, loss: Loss | None = None,
 ) -> "Figure":  # fmt: skip
     """Frames of one recording, and the scores up to each step. White: ON events, black: OFF events.
 
@@ -208,7 +209,7 @@ def events(
         recording (0), split (None): as in `raster`; of a network an index in the batch.
         target (None): of a network the recording's class, which names the true one and has scores counted by the loss;
             None: the output itself is shown.
-        loss (CountCrossEntropy()): of a network.
+        loss (None): of a network; None: `CountCrossEntropy()`.
 
     >>> plots.events(run).axes[-1].get_ylabel()  # the run of `train`
     'scores up to here'
@@ -220,11 +221,11 @@ def events(
 @checked_call
 def movie(
     subject: Run | Network, x: Tensor | None = None, *, recording: int | str = 0, split: str | None = None,
-    target: int | None = None, loss: Loss = CountCrossEntropy(),  # noqa: B008 - frozen
+    target: int | None = None, loss: Loss | None = None,
 ) -> Movie:  # fmt: skip
     """What `events` shows as an animated GIF, which a notebook plays.
 
-    `subject`, `x` (None), `recording` (0), `split` (None), `target` (None) and `loss` are those of `events`.
+    `subject`, `x` (None), `recording` (0), `split` (None), `target` (None) and `loss` (None) are those of `events`.
 
     >>> plots.movie(run).write("movie.gif")  # the run of `train`
     """
@@ -235,12 +236,12 @@ def movie(
 @checked_call
 def steps(
     subject: Run | Network, x: Tensor | None = None, *, recording: int | str = 0, split: str | None = None,
-    target: int | None = None, loss: Loss = CountCrossEntropy(), neurons: int = 64,  # noqa: B008 - frozen
+    target: int | None = None, loss: Loss | None = None, neurons: int = 64,
 ) -> Steps:  # fmt: skip
     """One recording with a slider over time: its input, potentials and spikes of each layer, and the scores.
 
     It works with or without a kernel. `subject`, `x` (None), `recording` (0), `split` (None), `target` (None) and
-    `loss` are those of `events`; up to `neurons` (64) of each layer are shown, evenly spaced.
+    `loss` (None) are those of `events`; up to `neurons` (64) of each layer are shown, evenly spaced.
 
     >>> plots.steps(run, recording=1).write("steps.html")  # the run of `train`
     """
@@ -287,6 +288,13 @@ def _run(asker: str, run: Run) -> Run:
     return run
 
 
+def _check_no_split(asker: str, split: str | None) -> None:
+    if split is not None:
+        raise SnnError(
+            f"plots.{asker}: split={shown(split)} is for a run, whose recordings lie in splits. Leave it out."
+        )
+
+
 def _index(asker: str, recording: int | str, count: int) -> None:
     check_number(f"plots.{asker}: recording", recording, integer=True, low=0, high=count - 1)
 
@@ -294,6 +302,7 @@ def _index(asker: str, recording: int | str, count: int) -> None:
 def _traced(asker: str, subject: Run | Trace, split: str | None, recording: int | str | None) -> Trace:
     if not isinstance(subject, Trace):
         return Scene.of(_run(asker, subject), split, recording).trace
+    _check_no_split(asker, split)
     if recording is not None:
         raise SnnError(
             f"plots.{asker}: a trace is shown over its whole batch. Trace one recording, x[:, 3:4], for that."
@@ -303,15 +312,16 @@ def _traced(asker: str, subject: Run | Trace, split: str | None, recording: int 
 
 def _scene(
     asker: str, subject: Run | Network, x: Tensor | None, recording: int | str, split: str | None,
-    target: int | None, loss: Loss,
+    target: int | None, loss: Loss | None,
 ) -> Scene:  # fmt: skip
     if isinstance(subject, Run):
-        if x is not None:
+        if not (x is target is loss is None):
             raise SnnError(
-                f"plots.{asker}: of a run it shows its own recordings. Of a network: plots.{asker}(network, x)."
+                f"plots.{asker}: a run has its own inputs, targets and loss. Of a network: plots.{asker}(network, x)."
             )
         return Scene.of(subject, split, recording)
     check_network(f"plots.{asker}", subject)
+    _check_no_split(asker, split)
     if not isinstance(x, Tensor):
         raise SnnError(f"plots.{asker}: of a network it shows x [time, batch, ...], found {shown(x)}.")
     subject.check_input(x)
@@ -320,5 +330,5 @@ def _scene(
     with torch.no_grad():
         out = subject.eval()(x)
     subject.train(was_training)
-    options = {"target": target, "loss": loss, "class_names": (), "step_ms": None}
+    options = {"target": target, "loss": loss or CountCrossEntropy(), "class_names": (), "step_ms": None}
     return Scene(subject, x, out, options, f"recording {recording} of x")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.data import Dataset
-from snn_bp.errors import check_choice, check_number
+from snn_bp.errors import SnnError, check_choice, check_number
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import is_there, make_folder, replace_file
 from snn_bp.instruments.traces import Trace, trace
@@ -144,6 +144,9 @@ class Scene:
         dataset, loss, network = run.dataset(), run.experiment.train_at_step().loss, run.network("best")
         if split is None:
             split = "validation" if len(dataset.ids["validation"]) else "train"
+        check_choice("split", split, dataset.ids)
+        if not len(dataset.ids[split]):
+            raise SnnError(f"{run.path}: its split {split!r} has no recordings. split='train' has some.")
         ids = dataset.spread(split, RECORDINGS) if recording is None else _one(dataset, split, recording)
         (x, targets), mask = dataset.batch(split, ids), dataset.mask(split, ids)
         with torch.no_grad():
