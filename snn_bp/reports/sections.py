@@ -1,11 +1,9 @@
 """The sections of a run's page, each from what the run folder holds; what is missing is said in a sentence."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from snn_bp.data import Data
 from snn_bp.errors import SnnError
@@ -20,9 +18,7 @@ from snn_bp.reports.plots.filters import weight_histogram
 from snn_bp.reports.plots.pictures import (
     Picture,
     Scene,
-    confusion_picture,
     has_checkpoint,
-    scatter_picture,
     training_pictures,
 )
 from snn_bp.reports.plots.recordings import event_movie
@@ -245,57 +241,6 @@ def backward(run: Run) -> Section:
         content = event_movie(*scene.first, **scene.options)
         movie = [gif_image(content, drawn["events"].alt, "The same recording as a movie")]
     return Section("One backward pass", [sentence], images=images, folded=movie)
-
-
-def predictions(run: Run, evaluation: Mapping[str, Any] | None, split: str) -> Section:
-    """Which class is taken for which; of other targets, what was predicted."""
-    title = "Predictions"
-    if evaluation is None:
-        return Section(title, sentences=[f"There are no results on the {split} split yet."])
-    if "confusion" not in evaluation:
-        return _of_no_classes(run, split)
-    names = run.dataset().class_names
-    rows = [(names[true], *map(str, counts)) for true, counts in enumerate(evaluation["confusion"])]
-    table = Table("The confusion matrix as a table: true classes down, predictions across", ("true", *names), rows)
-    picture = _image(confusion_picture(evaluation, names), f"Predictions on the {split} split")
-    return Section(title, tables=[_of_classes(evaluation, names, split)], images=[picture], folded=[table])
-
-
-def _of_classes(evaluation: Mapping[str, Any], names: Sequence[str], split: str) -> Table:
-    """How well each class is recognised, and what it is taken for."""
-    counts, rows = np.array(evaluation["confusion"]), []
-    for index, (name, row) in enumerate(zip(names, counts, strict=True)):
-        right, wrong = int(row[index]), np.where(np.arange(len(row)) == index, 0, row)
-        taken = f"{names[int(wrong.argmax())]} ({wrong.max()})" if wrong.any() else "-"
-        rows.append(
-            (name, f"{row.sum():,}", _fraction(right, row.sum()), _fraction(right, counts[:, index].sum()), taken)
-        )
-    what = "steps" if "steps" in evaluation else "recordings"
-    heads = ("class", what, "accuracy", "precision", "most often taken for")
-    caption = f"Each class of the {split} split. Accuracy: of its {what}, those that are recognised; precision: of the "
-    return Table(caption + "answers of this class, those that are right", heads, rows)
-
-
-def _fraction(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else "-"
-
-
-def _of_no_classes(run: Run, split: str) -> Section:
-    """What was predicted of targets that are no classes."""
-    title, kept = "Predictions", Answers.read(run.path, split)
-    if kept is None:
-        return Section(title, sentences=[f"The run keeps no predictions of the {split} split."])
-    sentences = [f"Of every recording they stand in {FOLDER}/{split}.csv."]
-    if kept.targets.kind == "labels":
-        said, true = kept.scores > 0, kept.values > 0.5
-        columns = (true & said, ~true & said, true & ~said, ~true & ~said)
-        rows = list(zip(kept.targets.names, *(map(str, each.sum(0).tolist()) for each in columns), strict=True))
-        heads = ("label", "rightly said", "wrongly said", "missed", "rightly left out")
-        return Section(title, sentences, tables=[Table(f"Labels of the {split} split", heads, rows)])
-    if kept.targets.kind == "spikes":
-        return Section(title, sentences)
-    image = _image(scatter_picture(kept), f"Predictions on the {split} split against their targets")
-    return Section(title, sentences, images=[image])
 
 
 def activity(evaluation: Mapping[str, Any] | None, split: str) -> Section:

@@ -29,6 +29,7 @@ def report(run: Run, *, split: str = "test") -> Path:
     """
     from snn_bp.reports import sections  # with all pictures: only where a page is asked for
     from snn_bp.reports.page import render
+    from snn_bp.reports.predictions import predictions
     from snn_bp.reports.wrong import wrong
 
     check_kind("report: the run", run, Run, "As in report(Run('runs/mine')).")
@@ -41,7 +42,7 @@ def report(run: Run, *, split: str = "test") -> Path:
         "Results": lambda: sections.results(run, evaluation, split),
         "Training": lambda: sections.training(run),
         "Wrong recordings": lambda: wrong(run, split, kept or (Answers.read(run.path, split) if evaluation else None)),
-        "Predictions": lambda: sections.predictions(run, evaluation, split),
+        "Predictions": lambda: predictions(run, evaluation, split),
         "Layers": lambda: sections.layers(run),
         "Doctor": lambda: sections.doctor(run),
         "One backward pass": lambda: sections.backward(run),
