@@ -140,7 +140,7 @@ def test_a_run_gives_its_network_ready_to_use(finished):
     assert x.shape == (3, 8, 2, 17, 17) and targets.shape == (8,)
     with pytest.raises(SnnError, match=r"index=2: .* in 0\.\.1"):
         run.batch("validation", index=2)
-    with pytest.raises(SnnError, match="checkpoint 'first'"):
+    with pytest.raises(SnnError, match="checkpoint='first'"):
         run.network("first")
 
 

@@ -112,9 +112,12 @@ class OnChip(nn.Module):
             x = out
 
     def _run(self, x: Tensor, state: NetworkState | None = None, mask: Tensor | None = None) -> Iterator[tuple]:
-        if state is not None and state != ():
+        if state is not None and not (isinstance(state, tuple) and len(state) == 0):
             raise SnnError("network.run: on the chip a recording runs whole, spikes are under way between its steps.")
-        return run_chip(self, self.in_floats(x), batch_statistics=self.training and not self.freeze_norm, mask=mask)
+        x = self.in_floats(x)
+        if not x.shape[1]:
+            raise SnnError(f"network.run: on the chip there should be a recording at least, found {list(x.shape)}.")
+        return run_chip(self, x, batch_statistics=self.training and not self.freeze_norm, mask=mask)
 
     def train(self, mode: bool = True) -> "OnChip":
         """Training or evaluation mode, of the network in floats too; training asks for surrogates that fit the grid."""

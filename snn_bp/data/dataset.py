@@ -22,7 +22,7 @@ from snn_bp.data.store import CachedEvents
 from snn_bp.data.transforms import apply_transforms, check_frames, flatten, shape_after, structured
 from snn_bp.data.values import TRANSFORM, shape_of_values, values_of
 from snn_bp.data.window import Inside, inside
-from snn_bp.errors import SnnError, check_choice, check_kind, check_number, check_seed, shown
+from snn_bp.errors import SnnError, check_choice, check_flag, check_kind, check_number, check_seed, shown
 from snn_bp.errors.calls import checked_call
 from snn_bp.model.targets import Targets
 from snn_bp.runtime.capacity import check_room
@@ -188,6 +188,7 @@ class Dataset:
         part, ids = self._cached(split), self._checked_ids(split, ids)
         if seed is not None:
             check_seed("batch: seed", seed)
+        check_flag("batch: in_bytes", in_bytes)
         targets = torch.from_numpy(of_steps(part.targets[ids], self.steps, self.targets))
         if not isinstance(part, CachedEvents):
             self._check_room(ids, in_bytes=in_bytes and part.frames.dtype == np.uint8)
@@ -209,10 +210,9 @@ class Dataset:
 
     def mask(self, split: str, ids: Any) -> Tensor | None:
         """Where recordings have a step, [steps, len(ids)]; None where all of the part have every one."""
+        ids = self._checked_ids(split, ids)
         lengths = self._cached(split).lengths(steps=self.steps, step_us=self.data.step_us)
-        if lengths is None:
-            return None
-        return torch.arange(self.steps)[:, None] < torch.from_numpy(lengths[self._checked_ids(split, ids)])
+        return None if lengths is None else torch.arange(self.steps)[:, None] < torch.from_numpy(lengths[ids])
 
     def labels(self, split: str) -> np.ndarray:
         """Targets of the split, in the order of its ids: classes [recordings], or as `Targets` says."""
@@ -246,7 +246,7 @@ class Dataset:
         count = len(self._cached(split))
         try:
             ids = np.asarray(ids)
-        except ValueError:  # rows that differ in length
+        except (ValueError, TypeError, RuntimeError):  # rows that differ in length
             ids = np.asarray(None)
         if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):  # a mask would be read as ids 0 and 1
             raise SnnError(

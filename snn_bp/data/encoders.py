@@ -80,7 +80,8 @@ class Rate:
     def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Zeros and ones `[steps, ...]`."""
         check_kind("Rate: rng", rng, np.random.Generator, "As in np.random.default_rng(0).")
-        return (rng.random((self.steps, *x.shape)) < _fractions(self, x, self.largest)).astype(np.uint8)
+        fractions = _fractions(self, x, self.largest)
+        return (rng.random((self.steps, *x.shape)) < fractions).astype(np.uint8)
 
 
 @checked_dataclass(frozen=True)

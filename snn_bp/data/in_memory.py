@@ -23,6 +23,8 @@ def listed_parts(train: Any, test: Any, *, names: Any, groups: Any) -> Listed:
     for part, content in (("train", train), ("test", test)):
         x, y, lengths, facts = _listed(content, part)
         for word, values in (("names", names), ("groups", groups)):
+            if isinstance(values, Mapping) and not values.keys() <= {"train", "test"}:
+                raise SnnError(f"Dataset.of({word}): it has {shown(list(values))}, the parts are 'train' and 'test'.")
             values = values.get(part) if isinstance(values, Mapping) else values if part == "train" else None
             if values is not None:
                 facts[word] = _rows(values, f"Dataset.of({word})")
@@ -60,6 +62,8 @@ def has_events(listed: Listed) -> bool:
 
 def info_in_memory(sensor: Any, *, events: bool) -> DataSetInfo:
     """What is known of recordings that are handed in."""
+    if sensor is not None and not events:
+        raise SnnError(f"Dataset.of(sensor={shown(sensor)}): a sensor is that of events, and these are frames.")
     width, height, polarities = checked_sensor(sensor, source="Dataset.of") if events else (1, 1, 1)
     row = height == 1
     return DataSetInfo(
@@ -128,6 +132,8 @@ def _is_whole(content: Any) -> bool:
 
 
 def _each(content: Any, part: str) -> Iterable[Any]:
+    if isinstance(content, Mapping) or not getattr(content, "ndim", 1):
+        raise SnnError(f"Dataset.of({part}): found {shown(content)}. It should be (x, y), or recordings (x, target).")
     if hasattr(content, "__getitem__") and hasattr(content, "__len__"):  # torch's data sets do not end by themselves
         return (content[number] for number in range(len(content)))
     if isinstance(content, Iterable):
@@ -142,12 +148,13 @@ def _rows(values: Any, source: str) -> list[Any]:
     """An entry a recording, arrays where they were tensors."""
     try:
         return [_plain(one) for one in values]
-    except (TypeError, RuntimeError) as cause:  # no sequence, or tensors that no array holds
-        raise SnnError(
-            f"{source}: there should be an entry for each recording, found {shown(values)} ({cause})."
-        ) from None
+    except TypeError:
+        raise SnnError(f"{source}: there should be an entry for each recording, found {shown(values)}.") from None
 
 
 def _plain(value: Any) -> Any:
     """A tensor as an array; anything else as it is."""
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+    try:
+        return value.detach().cpu().numpy() if hasattr(value, "cpu") and hasattr(value, "detach") else value
+    except (TypeError, RuntimeError) as cause:  # no array holds what is sparse, or on the device meta
+        raise SnnError(f"Dataset.of: a tensor {list(value.shape)} cannot become an array ({cause}).") from None

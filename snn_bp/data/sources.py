@@ -146,6 +146,8 @@ def checked_frames(
     with naming(source):
         each, wanted = [np.asarray(one) for one in x], list(y)
     count = len(each)
+    if lengths is not None and np.ndim(lengths) != 1:
+        raise SnnError(f"{source}: lengths should be an integer for each recording, found {shown(lengths)}.")
     if lengths is not None:
         lengths = [int(length) for length in as_integers(np.asarray(lengths), "lengths", source=source)]
     named = {"targets": wanted, **({} if lengths is None else {"lengths": lengths}), **facts}

@@ -143,4 +143,4 @@ def _name(one: Any, number: int, names: Sequence[str] | None) -> str:
 
 def _plain(value: Any) -> Any:
     """A tensor as an array; anything else as it is."""
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+    return value.detach().cpu().numpy() if hasattr(value, "cpu") and hasattr(value, "detach") else value

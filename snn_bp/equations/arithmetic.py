@@ -217,7 +217,8 @@ def where(condition: Any, yes: Any, no: Any) -> Any:
     [1.0, 0.0, 2.0]
     """
     if not isinstance(condition, Symbol):
-        return yes if _plain(condition, "where") else no
+        taken = yes if _plain(condition, "where") else no
+        return taken if isinstance(taken, Symbol | Absent) else _plain(taken, "where")
     return _made("where", _condition(condition), _number(yes), _number(no))
 
 
@@ -243,6 +244,8 @@ def spike(u: Any, scale: Any = 1.0) -> Any:
     (1.0, 0.0)
     """
     if not isinstance(u, Symbol):
+        if not isinstance(scale, Symbol):
+            _plain(scale, "spike")
         return 1.0 if _plain(u, "spike") > 0 else 0.0
     return _made("spike", _number(u), _number(scale))
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from snn_bp.chip.network import OnChip
-from snn_bp.errors import SnnError, as_path, check_number
+from snn_bp.errors import SnnError, as_path, check_choice, check_number
 from snn_bp.exchange.nir_file import FORMAT, digest_of
 from snn_bp.exchange.nir_forks import Signal, check_joint, move
 from snn_bp.exchange.nir_layers import Context, Nodes, nodes_of
@@ -44,8 +44,8 @@ def write_nir(
     """
     path = as_path("write_nir: path", path)
     check_number("write_nir: step_s", step_s, above=0)
-    if compatible not in (None, "1.0.4"):
-        raise SnnError(f"write_nir: compatible={compatible!r}; it is None or '1.0.4'.")
+    if compatible is not None:
+        check_choice("write_nir: compatible", compatible, ("1.0.4",))
     try:
         graph = _graph(network, step_s, compatible)
     except SnnError as cause:

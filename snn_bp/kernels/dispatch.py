@@ -90,7 +90,7 @@ def simulate_layer(
     x = x.resolve_neg()  # a view that negates: kernels read memory as it is
     y = x if x.dtype in (torch.float32, torch.float64) else x.float()
     equation = neuron.equation
-    values = parameters_of(neuron, y, parameters or {})
+    values = parameters_of(neuron, y, {} if parameters is None else parameters)
     first, given = first_state(neuron, y, state), tuple(values.values())
     channels_last = lies_channels_last(y, dims=5)
     if channels_last:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from snn_bp.errors import SnnError, check_choice, check_kind, check_seed, is_number, shown
+from snn_bp.errors import SnnError, check_choice, check_flag, check_kind, check_seed, is_number, shown
 from snn_bp.errors.calls import checked_call
 from snn_bp.kernels import check_finite, runs_compiled
 from snn_bp.kernels.around import has_hooks_on_every_module
@@ -239,10 +239,16 @@ class Network(nn.Module):
 
     def _path(self, where: int | Path) -> Path:
         """The path of a layer; raises where the row of layers has none there."""
-        path = where if isinstance(where, tuple) and where else (where,)
-        if not is_number(path[0], integer=True) or not 0 <= path[0] < len(self.layers):  # type: ignore[operator]
-            raise SnnError(f"network: there is no layer {shown(where)}, it has 0..{len(self.layers) - 1}.")
-        return path  # type: ignore[return-value]
+        path, row = (where if isinstance(where, tuple) else (where,)), self.layers
+        try:
+            for index, branch in zip(path[::2], path[1::2], strict=False):
+                row = row[index].branches[branch]  # type: ignore[union-attr, index, assignment]
+            if row[path[-1]] is not None and len(path) % 2 and min(path) >= 0:
+                return path
+        except (IndexError, TypeError, AttributeError, ValueError, OverflowError):
+            pass
+        last = len(self.layers) - 1
+        raise SnnError(f"network: there is no layer {shown(where)}. It has 0..{last}, and within a joint as (2, 0, 1).")
 
     def learned_by_neurons(self) -> set[str]:
         """Which parameters, as `named_parameters` names them, are decays, thresholds and delays, not of synapses."""
@@ -261,6 +267,7 @@ class Network(nn.Module):
 
     def visit(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[Visited]:
         """As `walk`: each layer where it stands, with what enters it and its output."""
+        check_flag("network.visit: potentials", potentials)
         x, row, after = self.in_floats(x), parts_of(self), []
         yield from self._visit(row, x, self._states(state, row), potentials, after)
         _check_finite(x, state, after)
@@ -310,7 +317,7 @@ class Network(nn.Module):
     def _states(self, state: NetworkState | None, row: list[LayerAt]) -> Iterator[Any]:
         roles = [part.role for part in every_part(row)]
         count = sum(map(roles.count, WITH_STATE))
-        if state is not None and state != () and "delay" in roles:
+        if isinstance(state, tuple | list) and len(state) and "delay" in roles:
             raise SnnError("network.run: with a Delay a recording runs whole, spikes are under way between its steps.")
         if state is not None:
             check_states(state, count)

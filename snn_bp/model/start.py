@@ -56,6 +56,7 @@ def start_alive(network: Network, x: Tensor, *, spread: float = 1.0, mask: Tenso
     """
     check_network("start_alive", network)
     check_number("start_alive: spread", spread, above=0, high=LARGEST)
+    spread = float(spread)
     found, x = fronts(network), network.in_floats(x)
     check_finite("start_alive", x)
     if mask is not None:

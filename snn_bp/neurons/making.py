@@ -15,7 +15,7 @@ import inspect
 import itertools
 import types
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, make_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints, overload
 
@@ -194,8 +194,13 @@ def neuron(
     groups: dict[Range, Any] = {"decay": decays, "fraction": fractions, "positive": positive, "from 0": not_negative}
 
     for within, names in groups.items():
-        if not isinstance(names, Iterable):
+        if not isinstance(names, str | tuple | list | set | frozenset):
             raise SnnError(f"@neuron: {shown(names)} for {within}: it should be names of parameters, as ('beta',).")
+    for name, pairs in (("symbols", symbols), ("optional", optional)):
+        if pairs is not None and not isinstance(pairs, Mapping):
+            raise SnnError(f"@neuron: {name}={shown(pairs)}: it should be a dictionary of names, as {{'i': 'alpha'}}.")
+    if potential is not None and not isinstance(potential, str):
+        raise SnnError(f"@neuron: potential={shown(potential)}: it should be the name of a state, as 'v'.")
 
     def made(found: Any) -> type[Neuron]:
         return neuron_of(found, groups, potential, symbols or {}, optional or {}, state, nir)

@@ -109,7 +109,7 @@ class Comparison:
 
     def write(self, file: Path | str) -> None:
         """Write it to `file`: `.csv`, a row for each group; `.json`, unfinished runs included; `.html`, with curves."""
-        file = Path(file)
+        file = as_path("Comparison.write: the file", file)
         if file.suffix not in (".csv", ".json", ".html"):
             raise SnnError(f"{file}: the ending says the format, .csv, .json or .html.")
         if file.suffix == ".json":
@@ -170,7 +170,7 @@ def compare(runs: Sequence[Run | Path | str]) -> Comparison:
         runs = [runs]
     if not isinstance(runs, Iterable):
         raise SnnError(f"compare: it takes runs, found {shown(runs)}. As in compare(['runs/a', 'runs/b']).")
-    if not runs:
+    if not (runs := list(runs)):
         raise SnnError("compare: no run is named. `snn-bp compare runs/a runs/b`, or `snn-bp compare runs/*`.")
     unfinished: dict[str, str] = {}
     distinct: dict[Path, Run] = {}

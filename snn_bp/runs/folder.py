@@ -19,7 +19,7 @@ from torch import Tensor
 from snn_bp.data import Dataset, load
 from snn_bp.data.catalogue import IN_MEMORY
 from snn_bp.data.fingerprint import describe
-from snn_bp.errors import SnnError, as_path, check_kind, check_number
+from snn_bp.errors import SnnError, as_path, check_choice, check_flag, check_kind, check_number
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import (
     UNFINISHED,
@@ -68,6 +68,7 @@ class Run:
 
     def __init__(self, path: Path | str, *, trust_code: bool = False) -> None:
         self.path = as_path("Run: the folder", path)
+        check_flag("Run: trust_code", trust_code)
         file = run_at(self.path) / "experiment.json"
         try:
             self.experiment, _ = read_with_code(file, trust_code=trust_code)
@@ -280,8 +281,7 @@ class Run:
 
     def load(self, name: str) -> Checkpoint:
         """Read one of the checkpoints "last", "previous", "best"."""
-        if name not in CHECKPOINTS:
-            raise SnnError(f"checkpoint {name!r} is not known. Known: {', '.join(CHECKPOINTS)}.")
+        check_choice("checkpoint", name, CHECKPOINTS)
         file = self.path / "checkpoints" / f"{name}.safetensors"
         checkpoint = read_checkpoint(file, self.identity)
         if name == "best" and (checkpoint.optimizer or checkpoint.epoch != self._best_epoch(checkpoint.epoch)):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.data.unlabelled import unlabelled
-from snn_bp.errors import SnnError, check_kind
+from snn_bp.errors import SnnError, as_path, check_kind
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import write_csv, write_json
 from snn_bp.model.losses import scores_of
@@ -70,7 +70,7 @@ class Predictions:
 
     def write(self, file: Path | str) -> None:
         """Write them to `file`: `.json`, or `.csv`, a row for each recording with the score of each output."""
-        file = Path(file)
+        file = as_path("Predictions.write: the file", file)
         if file.suffix == ".json":
             return write_json(file, self.record())
         if file.suffix != ".csv" or self.targets.is_per_step:

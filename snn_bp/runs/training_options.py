@@ -69,6 +69,8 @@ class Patience:
 
     def __call__(self, history: Sequence[float]) -> bool:
         """Whether to stop behind these epochs."""
+        if not isinstance(history, tuple | list):
+            raise SnnError(f"Patience: it takes the figure of every epoch so far, a list, found {shown(history)}.")
         best, at = -math.inf, 0
         for epoch, value in enumerate(history):
             if value > best + self.margin:

@@ -140,6 +140,7 @@ def training(
     """
     check_kind("training: the experiment", experiment, Experiment, SUCH)
     check_flag("training: resume", resume)
+    check_flag("training: quiet", quiet)
     content_of(experiment)
     if resume and is_there(as_path("training: the folder", out) / "experiment.json"):
         run = Run(out)
@@ -202,6 +203,7 @@ def finish(run: Run, why: str = "", *, quiet: bool = False) -> Run:
 
 def _to_the_end(events: Generator[Event, None, Run], *, quiet: bool) -> Run:
     """The run that a training leaves, torch's random numbers as they were."""
+    check_flag("train: quiet", quiet)
     with announced(not quiet), torch.random.fork_rng(devices=[]):
         while True:
             try:

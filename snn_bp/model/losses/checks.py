@@ -17,11 +17,18 @@ def check_batch(loss: Any, out: Tensor, targets: Tensor, mask: Tensor | None = N
     here would wait for the network in every step.
     """
     name = type(loss).__name__
-    check_output(loss, out)
+    check_output(loss, out, mask)
     for_classes = "class" in loss.fits or "class per step" in loss.fits
     (_check_classes if for_classes else _check_values)(loss, out, targets)
     if targets.device != out.device:
         raise SnnError(f"{name}: targets are on {targets.device}, the output on {out.device}. Use targets.to(device).")
+
+
+def check_output(loss: Any, out: Any, mask: Any = None) -> None:
+    """Raise unless `out` is `[time, batch, outputs]`, floats, and the mask goes with it."""
+    name = type(loss).__name__
+    if not _are_floats(out) or out.dim() != 3 or 0 in out.shape:
+        raise SnnError(f"{name}: the output should be floats [time, batch, classes], found {text_of(out)}.")
     if mask is None:
         return
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != out.shape[:2]:
@@ -31,18 +38,14 @@ def check_batch(loss: Any, out: Tensor, targets: Tensor, mask: Tensor | None = N
         raise SnnError(f"{name}: the mask is on {mask.device}, the output on {out.device}. Use mask.to(device).")
 
 
-def check_output(loss: Any, out: Any) -> None:
-    """Raise unless `out` is `[time, batch, outputs]`, floats."""
-    if not isinstance(out, Tensor) or not out.is_floating_point() or out.dim() != 3 or 0 in out.shape:
-        raise SnnError(
-            f"{type(loss).__name__}: the output should be floats [time, batch, classes], found {text_of(out)}."
-        )
+def _are_floats(given: Any) -> bool:
+    return isinstance(given, Tensor) and given.is_floating_point() and given.layout is torch.strided
 
 
 def check_scores(metric: Any, scores: Any, targets: Any, mask: Any) -> None:
     """Raise unless scores and targets are finite numbers of a kind that the metric fits, and the mask goes along."""
     name, told = type(metric).__name__, f"found scores {text_of(scores)} and targets {text_of(targets)}"
-    if not isinstance(scores, Tensor) or not isinstance(targets, Tensor) or not scores.is_floating_point():
+    if not _are_floats(scores) or scores.is_meta or not isinstance(targets, Tensor):
         raise SnnError(f"{name}: it takes tensors, scores as floats, {told}.")
     words, fitting = [], False
     for kind in metric.fits:

@@ -23,7 +23,7 @@ NO_CLASS = -(2**31)  # what torch leaves out of a cross entropy: no class has th
 
 def _scores(loss: Any, out: Tensor, mask: Tensor | None = None, kind: Kind = "class") -> Tensor:
     """What the decision is made of: `[batch, classes]`, of classes for every step `[batch, time, classes]`."""
-    check_output(loss, out)
+    check_output(loss, out, mask)
     check_choice(f"{type(loss).__name__}: kind", kind, loss.fits)
     return loss._of_steps(out, mask).transpose(0, 1) if kind == "class per step" else loss._of_recordings(out, mask)
 
@@ -201,7 +201,7 @@ class FirstSpike:
 
     def scores(self, out: Tensor, mask: Tensor | None = None, kind: Kind = "class") -> Tensor:
         """Minus the time of the first spike, in steps / scale."""
-        check_output(self, out)
+        check_output(self, out, mask)
         check_spikes(self, out)
         return self._of_recordings(out, mask)
 

@@ -38,7 +38,7 @@ class MeanSquaredPotential:
 
     def scores(self, out: Tensor, mask: Tensor | None = None, kind: Kind = "vector") -> Tensor:
         """The answer itself: `[batch, outputs]`, for every step `[batch, time, outputs]`."""
-        check_output(self, out)
+        check_output(self, out, mask)
         return out.transpose(0, 1) if kind == "vector per step" else mean_over_time(out, mask)
 
     def formula(self, out: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -66,7 +66,7 @@ class BinaryCrossEntropy:
 
     def scores(self, out: Tensor, mask: Tensor | None = None, kind: Kind = "labels") -> Tensor:
         """Mean potentials `[batch, labels]`; above 0 a label is more likely than not."""
-        check_output(self, out)
+        check_output(self, out, mask)
         return mean_over_time(out, mask)
 
     def formula(self, out: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -101,7 +101,7 @@ class VanRossum:
 
     def scores(self, out: Tensor, mask: Tensor | None = None, kind: Kind = "spikes") -> Tensor:
         """The spike trains `[batch, time, outputs]`."""
-        check_output(self, out)
+        check_output(self, out, mask)
         return out.transpose(0, 1)
 
     def formula(self, out: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
