@@ -155,7 +155,7 @@ def test_what_is_printed_fits_80_columns(metric, made):
     split = (Run(made("plain", tiny(), 0.5)).results() or {})["test"]
     split = {name: value for name, value in split.items() if name != "correct"}
     split |= {"accuracy": 0.25, "metric": metric, "metrics": {metric: 0.25, "f1": 123456.7}}
-    runs = [made(f"{lr}-{seed}", tiny(lr=lr, seed=seed), 0.5, test=split) for lr in (1e-3, 2e-3) for seed in range(9)]
+    runs = [made(f"{lr}-{seed}", tiny(lr=lr, seed=seed), 0.5, test=split) for lr in (1e-3, 2e-3) for seed in range(3)]
     longer = replace(tiny(), model=(Flatten(), *(Dense(12) for _ in range(12)), LIF(beta=0.7)))
 
     text = str(compare([*runs, made("longer", longer, 0.5)]))

@@ -118,7 +118,7 @@ def experiment_named(file: Path) -> Path:
     return file
 
 
-def runs_named(paths: Any) -> list[Path]:  # of Path; typer and Python 3.10 fail on a callback's `list[Path]`
+def runs_named(paths: Any) -> list[Path]:  # typer and Python 3.10 fail on a callback's `list[Path]`
     """The runs that paths lead to; raises where there is none."""
     return runs_at(paths)
 
