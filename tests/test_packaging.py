@@ -2,10 +2,17 @@
 
 import inspect
 import re
+import sys
+from importlib import metadata
 from pathlib import Path
 from types import GenericAlias
 
+import pytest
+
+from snn_bp import SnnError
 from snn_bp.cli import app
+from snn_bp.data.tonic_sets import TonicSet
+from snn_bp.data.transforms import transform_from_json
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,3 +58,23 @@ def test_what_checks_an_argument_takes_no_generic_type():
 
     assert annotations
     assert not [name for name, said in annotations.items() if any(isinstance(each, GenericAlias) for each in said)]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    (
+        lambda: transform_from_json({"name": "Denoise", "filter_time": 1e4}),
+        lambda: list(TonicSet("POKERDVS", ".").recordings("train")),
+        lambda: TonicSet("POKERDVS", ".").made_from(),
+    ),
+)
+def test_without_tonic_what_needs_it_says_what_to_install(ask, monkeypatch):
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    for name in ("tonic", "tonic.datasets", "tonic.transforms"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+    with pytest.raises(SnnError, match=r"tonic.* is not installed\. pip install 'snn_bp\[tonic\]'"):
+        ask()

@@ -18,6 +18,7 @@ from snn_bp.data.catalogue import DataSetInfo
 from snn_bp.data.raw import Polarity, events_of_bytes, events_of_table, naming, order_of
 from snn_bp.data.spoken import read_rows
 from snn_bp.data.store import Recording
+from snn_bp.data.tonic_module import tonic_module
 from snn_bp.errors import SnnError
 from snn_bp.files import kind_of_entry
 
@@ -126,8 +127,7 @@ def from_start(info: DataSetInfo, events: np.ndarray) -> tuple[np.ndarray, str]:
 
 def download(info: DataSetInfo, root: Path, *, quiet: bool) -> None:
     """Let tonic fetch the set into `root`; one error, with the layout, where it cannot."""
-    import tonic  # slow to import
-
+    datasets = tonic_module("tonic.datasets")
     printed = io.StringIO() if quiet else sys.stderr
     timeout = socket.getdefaulttimeout()
     try:
@@ -135,7 +135,7 @@ def download(info: DataSetInfo, root: Path, *, quiet: bool) -> None:
         socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
         with contextlib.redirect_stdout(printed):
             for part in info.parts:
-                getattr(tonic.datasets, info.tonic_class)(str(root), train=part == "train")
+                getattr(datasets, info.tonic_class)(str(root), train=part == "train")
     except (Exception, SystemExit) as cause:  # whatever tonic, gdown or the archive's reader raise
         raise SnnError(
             f"{info.name}: no files of it in {root}, and the download failed ({cause}). Put {info.layout} "

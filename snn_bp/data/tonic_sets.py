@@ -5,7 +5,6 @@ there is read, in the order of the files' names, and said.
 """
 
 import contextlib
-import importlib.metadata
 import io
 import os
 import socket
@@ -20,6 +19,7 @@ import numpy as np
 from snn_bp.data.catalogue import Sensor
 from snn_bp.data.raw import naming
 from snn_bp.data.recordings import DOWNLOAD_TIMEOUT_S, find_root
+from snn_bp.data.tonic_module import tonic_module, tonic_version
 from snn_bp.errors import SnnError, nearest, shown
 from snn_bp.errors.fields import check_fields
 from snn_bp.model.targets import Targets
@@ -144,7 +144,7 @@ class TonicSet:
         folder = self._folder()
         files = sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
         states = [(str(file.relative_to(folder)), file.stat()) for file in files]
-        versions = [READING_FORMAT, importlib.metadata.version("tonic"), str(folder.resolve())]
+        versions = [READING_FORMAT, tonic_version(), str(folder.resolve())]
         return [*versions, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in states)]
 
     def notes(self) -> list[str]:
@@ -172,9 +172,7 @@ class TonicSet:
 
     def _there(self, part: str) -> Any:
         """tonic's set of what is there, downloading nothing; None where nothing is."""
-        import tonic.datasets  # slow to import
-
-        kind = getattr(tonic.datasets, self.name)
+        kind = getattr(tonic_module("tonic.datasets"), self.name)
         here = type(self.name, (kind,), {"_check_exists": lambda _: True})  # which asks for a whole copy
         try:
             found = here(str(find_root(self.root)), **SETS[self.name].parts[part], **SETS[self.name].more)
@@ -188,14 +186,13 @@ class TonicSet:
 
     def _download(self, part: str) -> None:
         """Let tonic fetch the set; one error, with the place of the files, where it cannot."""
-        import tonic.datasets  # slow to import
-
+        datasets = tonic_module("tonic.datasets")
         root, timeout = find_root(self.root), socket.getdefaulttimeout()
         try:
             root.mkdir(parents=True, exist_ok=True)
             socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
             with contextlib.redirect_stdout(io.StringIO()):
-                getattr(tonic.datasets, self.name)(str(root), **SETS[self.name].parts[part], **SETS[self.name].more)
+                getattr(datasets, self.name)(str(root), **SETS[self.name].parts[part], **SETS[self.name].more)
         except (Exception, SystemExit) as cause:  # whatever tonic, gdown or the archive's reader raise
             raise SnnError(
                 f"tonic:{self.name}: no files of it in {self._folder()}, and the download failed ({cause}). Put them "

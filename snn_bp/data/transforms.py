@@ -16,6 +16,7 @@ from snn_bp.data.catalogue import Sensor
 from snn_bp.data.description import Data, check_downsample
 from snn_bp.data.encode import Events
 from snn_bp.data.store import LONGEST_US
+from snn_bp.data.tonic_module import tonic_module
 from snn_bp.errors import SnnError, check_choice, is_number, nearest, shown
 from snn_bp.errors.fields import as_flag
 
@@ -199,13 +200,12 @@ def transform_to_json(transform: Any) -> dict[str, Any]:
 
 def transform_from_json(described: Any, *, depth: int = 0) -> Any:
     """The transform that `transform_to_json` described."""
-    import tonic.transforms  # slow to import
-
+    transforms = tonic_module("tonic.transforms")
     if not isinstance(described, dict) or depth > DEEPEST:
         raise SnnError(f"transforms: {shown(described)} should be an object that names a transform of tonic.")
     fields = dict(described)
     kind = fields.pop("name", None)
-    known = [name for name in vars(tonic.transforms) if _is_transform(getattr(tonic.transforms, name))]
+    known = [name for name, found in vars(transforms).items() if _is_transform(found)]
     check_choice("transform", kind, known)
     if kind == "Compose":
         parts = fields.pop("transforms", None)
@@ -213,7 +213,7 @@ def transform_from_json(described: Any, *, depth: int = 0) -> Any:
             raise SnnError(
                 f"transform Compose: it holds a list, transforms, and nothing else; found {shown(described)}."
             )
-        return tonic.transforms.Compose([transform_from_json(part, depth=depth + 1) for part in parts])
+        return transforms.Compose([transform_from_json(part, depth=depth + 1) for part in parts])
     made = _tonic_class(str(kind))
     try:
         return made(**{name: _tupled(value) for name, value in _checked(made, fields).items()})
@@ -262,9 +262,7 @@ def _is_transform(found: Any) -> bool:
 
 
 def _tonic_class(name: str) -> Any:
-    import tonic.transforms  # slow to import, and there already when a transform of it is given
-
-    return getattr(tonic.transforms, name, None)
+    return getattr(tonic_module("tonic.transforms"), name, None)
 
 
 def _plain(value: Any, *, kind: str, field: str) -> Any:
