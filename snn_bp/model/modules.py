@@ -87,15 +87,15 @@ class Neurons(nn.Module):
             return simulate_recurrent_gpu(
                 neuron, x, recurrence.weight, recurrence.bias, state, surrogate, parameters=learned
             )
-        state = state or rest(neuron, tuple(x.shape[1:]), like=x if x.dtype == torch.float64 else x.float())
+        last: State = state or rest(neuron, tuple(x.shape[1:]), like=x if x.dtype == torch.float64 else x.float())
         spikes, membranes = [], []
         for x_t in x.unbind(0):
-            assert state.s is not None
-            current = x_t + recurrence(state.s.to(x.dtype)).to(x.dtype)
-            s, state = simulate_layer(neuron, current[None], state, surrogate, parameters=learned)
+            assert last.s is not None
+            current = x_t + recurrence(last.s.to(x.dtype)).to(x.dtype)
+            s, last = simulate_layer(neuron, current[None], last, surrogate, parameters=learned)
             spikes.append(s)
-            membranes.append(potential_of(neuron, state))
-        return torch.cat(spikes), state, torch.stack(membranes) if potentials else x.new_empty(0)
+            membranes.append(potential_of(neuron, last))
+        return torch.cat(spikes), last, torch.stack(membranes) if potentials else x.new_empty(0)
 
 
 class SumPool(nn.Module):
