@@ -5,7 +5,7 @@ devices, numbers that are none, and paths, of every public function and of the m
 """
 
 import dataclasses  # noqa: F401 - as math and nn, for the calls
-import math  # noqa: F401
+import math
 
 import numpy as np
 import pytest
@@ -544,3 +544,70 @@ NOT_BY_NAME = {"Module", "SnnError", "State", "Trace", "Search", "detach", "exp"
 def test_every_public_value_and_function_says_that_it_has_no_such_parameter(name):
     with pytest.raises(SnnError, match=rf"^{name}: there is no 'nonesuch'\. "):
         getattr(snn_bp, name)(nonesuch=1)
+
+
+# An argument of each call by odd values, `odd`: taken, or refused in a sentence
+
+CHIP = OnChip(Network((Dense(3), LIF(beta=0.9, reset="zero")), (4,)))  # noqa: F405
+TRACE = trace(NET, X, Y)  # noqa: F405
+ODD = (
+    None, True, "", "text", b"1", 1j, ..., math.nan, -1, 0, 0.5, 10**30, [], [None], {"a": 1}, {1}, object(),
+    np.array([1, 2]), np.array(["a"]), torch.tensor(0.5), torch.zeros(0), torch.zeros(6, 2, 4, device="meta"),
+    torch.ones(1, requires_grad=True), X, X.long(), X.half(), X.to(torch.complex64), X.to_sparse(), X / 0, X[:0],
+    X[:, :0], X[..., :3], X[0, 0], Y, Y.float(), Y + 9, STEPS, STEPS.t(), OUT, OUT[0], LIF, LEAKY, NET, SET,
+    range(3), NET.run(X)[1], Dense(3), int, torch.float32, np.int64(1),
+)  # fmt: skip
+ARGUMENTS = (
+    "simulate(odd, X)", "simulate(LEAKY, odd)", "simulate(LEAKY, X, odd)", "simulate(LEAKY, X, None, odd)",
+    "simulate(LEAKY, X, potentials=odd)", "simulate(LEAKY, X, parameters=odd)", "rest(odd, (2, 4), like=X)",
+    "rest(LEAKY, odd, like=X)", "rest(LEAKY, (2, 4), like=odd)", "decay(tau_ms=odd, step_ms=1)", "exp(odd)",
+    "use_backend(odd).__enter__", "Network(odd, (4,))", "Network(MODEL, odd)", "Network(MODEL, (4,), surrogate=odd)",
+    "Network(MODEL, (4,), seed=odd)", "Network(MODEL, (4,), memory=odd)", "NET(odd)", "NET(X, odd)", "NET.run(X, odd)",
+    "NET.plan(odd)", "NET.observe(X, odd)", "list(NET.walk(X, odd))", "list(NET.walk(X, potentials=odd))",
+    "NET.name(odd)", "NET.parameters_of(odd)", "OnChip(odd)", "CHIP(odd)", "CHIP(X.round(), odd)",
+    "start_alive(odd, X)", "start_alive(Network((Dense(3), LEAKY), (4,)), odd)", "start_alive(READOUT, X, mask=odd)",
+    "trace(odd, X, Y)", "trace(NET, odd, Y)", "trace(NET, X, odd)", "trace(NET, X, Y, loss=odd)",
+    "trace(NET, X, Y, state=odd)", "trace(NET, X, Y, mask=odd)", "check_gradients(odd, X, Y)",
+    "check_gradients(NET, X, odd)", "diagnose(odd)", "CountCrossEntropy()(odd, Y)", "CountCrossEntropy()(OUT, odd)",
+    "CountCrossEntropy()(OUT, Y, odd)", "CountCrossEntropy().scores(OUT, odd)",
+    "CountCrossEntropy().scores(OUT, None, odd)", "MeanSquaredPotential()(OUT, odd)", "BinaryCrossEntropy()(OUT, odd)",
+    "VanRossum()(OUT.round(), odd)", "FirstSpike()(odd, Y)", "TET()(odd, Y)", "RateBounds()(odd)", "Accuracy()(odd, Y)",
+    "Accuracy()(OUT[0], odd)", "Accuracy()(OUT[0], Y, odd)", "StepAccuracy()(odd, Y)", "F1()(OUT[0], odd)",
+    "R2()(OUT[0], odd)", "VanRossumDistance()(OUT, odd)", "Delta(threshold=0.1)(odd, None)",
+    "Rate(3)(odd, np.random.default_rng(0))", "Rate(3)(X.numpy(), odd)", "Latency(3)(odd, None)",
+    "Repeat(3)(odd, None)", "Current()(odd, None)", "Dataset.of(odd)", "Dataset.of((X, torch.arange(6)), odd)",
+    "Dataset.of((odd, Y))", "Dataset.of((X[:2], odd))", "Dataset.of((X[:2], Y, odd))",
+    "Dataset.of((X, torch.arange(6)), targets=odd)", "Dataset.of((X, torch.arange(6)), names=odd)",
+    "Dataset.of((X, torch.arange(6)), groups=odd)", "Dataset.of((X, torch.arange(6)), sensor=odd)",
+    "SET.batch(odd, [0])", "SET.batch('train', odd)", "SET.batch('train', [0], seed=odd)",
+    "SET.batch('train', [0], in_bytes=odd)", "SET.batches(odd)", "SET.batches('train', seed=odd)",
+    "SET.mask('train', odd)", "SET.labels(odd)", "SET.spread('train', odd)", "SET.checked(odd)", "read_events(odd)",
+    "read_events('a.npy', sensor=odd)", "read_events('a.npy', unit=odd)", "Run(odd)", "Run(run.path, trust_code=odd)",
+    "run.batch(odd)", "run.batch('train', index=odd)", "run.load(odd)", "run.network(odd)", "evaluate(odd)",
+    "evaluate(run, odd)", "predict(odd, [])", "predict(run, [], names=odd)", "export(odd, 'x.nir')",
+    "export(run, odd)", "verify(run, odd)", "report(odd)", "report(run, split=odd)", "compare([odd])",
+    "train(odd, folder / 'a')", "train(EXPERIMENT, run.path, dataset=odd)", "resume(odd)",
+    "resume(run.path, restart=odd)", "next(training(odd, folder / 'a'))", "finish(odd)", "finish(run, odd)",
+    "search(odd, method='es', budget=10)", "search(EXPERIMENT, method=odd, budget=10)",
+    "search(EXPERIMENT, method='es', budget=10, seed=odd)", "spike(odd)", "spike(1.0, odd)", "where(odd, 1, 0)",
+    "where(True, odd, 0)", "detach(odd)", "neuron(odd)", "neuron(decays=odd)(LIF.kind.step)",
+    "neuron(potential=odd)(LIF.kind.step)", "neuron(symbols=odd)(LIF.kind.step)", "surrogate(odd)",
+    "surrogate(kinks=odd)(lambda u: 1 / (1 + u * u))",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ARGUMENTS)
+@pytest.mark.usefixtures("few_digits")
+def test_an_odd_argument_is_taken_or_refused_in_a_sentence(call, finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused = 0
+
+    for odd in ODD:
+        try:
+            eval(call, globals() | {"run": finished, "folder": tmp_path, "odd": odd})
+        except SnnError as refusal:
+            refused += 1
+            assert "\n" not in str(refusal) and len(str(refusal)) < 900
+
+    assert refused > len(ODD) / 2 or call.endswith("__enter__")

@@ -17,6 +17,7 @@ from snn_bp.data.encode import Events, encode
 from snn_bp.data.frames import CachedFrames
 from snn_bp.data.in_memory import has_events, info_in_memory, listed_parts, parts_in_memory, targets_in_memory
 from snn_bp.data.notes import notes_of
+from snn_bp.data.raw import as_array
 from snn_bp.data.splits import Pool, draw_splits
 from snn_bp.data.store import CachedEvents
 from snn_bp.data.transforms import apply_transforms, check_frames, flatten, shape_after, structured
@@ -243,11 +244,7 @@ class Dataset:
         return self.parts["test" if split == "test" else "train"]
 
     def _checked_ids(self, split: str, ids: Any) -> np.ndarray:
-        count = len(self._cached(split))
-        try:
-            ids = np.asarray(ids)
-        except (ValueError, TypeError, RuntimeError):  # rows that differ in length
-            ids = np.asarray(None)
+        ids, count = as_array(ids, "batch: ids, a list of integers"), len(self._cached(split))
         if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):  # a mask would be read as ids 0 and 1
             raise SnnError(
                 f"batch: ids should be a list of integers, found {ids.dtype} {list(ids.shape)}. "

@@ -7,7 +7,7 @@ import numpy as np
 
 from snn_bp.data.catalogue import ADDRESS_EVENT, IN_MEMORY, ROW_EVENT, DataSetInfo
 from snn_bp.data.frames import CachedFrames, hold_frames
-from snn_bp.data.raw import Polarity
+from snn_bp.data.raw import Polarity, as_array
 from snn_bp.data.sources import FRAME_MS, checked_frames, checked_sensor, recording_of
 from snn_bp.data.store import EMPTY, CachedEvents, hold
 from snn_bp.errors import SnnError, check_choice, shown
@@ -38,7 +38,7 @@ def targets_in_memory(targets: Any, listed: Listed) -> Targets:
     """What is asked for: as it is said, or by its kind; from integers a class each where nothing is said."""
     if isinstance(targets, Targets):
         return targets
-    each = [np.asarray(target) for _, wanted, *_ in listed.values() for target in wanted]
+    each = [as_array(target, "Dataset.of, a target") for _, wanted, *_ in listed.values() for target in wanted]
     kind = "class" if targets is None else targets
     check_choice("Dataset.of(targets)", kind, get_args(Kind))
     are_classes = kind in ("class", "class per step")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, shown
 
 _FIELDS = "xypt"
 _LARGEST = 2**62
@@ -159,6 +159,14 @@ def order_of(events: np.ndarray) -> str:
     """A remark where times step back: no event is lost by that, but recordings are written in order."""
     steps_back = len(events) > 1 and bool((np.diff(events["t"]) < 0).any())
     return "times step back, as where part of a file was overwritten" if steps_back else ""
+
+
+def as_array(value: Any, source: str) -> np.ndarray:
+    """An array of what somebody gave; raises where its rows differ in length, or no array holds it."""
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as cause:
+        raise SnnError(f"{source}: it should be an array of numbers, found {shown(value)} ({cause}).") from None
 
 
 def as_integers(values: np.ndarray, name: str, *, source: str) -> np.ndarray:

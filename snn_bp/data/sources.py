@@ -14,7 +14,7 @@ import numpy as np
 
 from snn_bp.data.beside import checked_duration, checked_split, checked_target
 from snn_bp.data.catalogue import ADDRESS_EVENT, ROW_EVENT, DataSetInfo, Sensor
-from snn_bp.data.raw import Polarity, as_integers, events_of_table, microseconds, naming, order_of
+from snn_bp.data.raw import Polarity, as_array, as_integers, events_of_table, microseconds, naming, order_of
 from snn_bp.data.store import Recording
 from snn_bp.errors import SnnError, is_number, nearest, shown
 from snn_bp.model.targets import Targets
@@ -146,7 +146,7 @@ def checked_frames(
     with naming(source):
         each, wanted = [np.asarray(one) for one in x], list(y)
     count = len(each)
-    if lengths is not None and np.ndim(lengths) != 1:
+    if lengths is not None and as_array(lengths, f"{source}, lengths").ndim != 1:
         raise SnnError(f"{source}: lengths should be an integer for each recording, found {shown(lengths)}.")
     if lengths is not None:
         lengths = [int(length) for length in as_integers(np.asarray(lengths), "lengths", source=source)]
