@@ -34,8 +34,8 @@ def picture(run: Run) -> "Figure":
     x, targets = run.batch("test")
     x, targets = x[:, RECORDING : RECORDING + 1], targets[RECORDING : RECORDING + 1]
     *_, hidden, output = trace(run.network(), x, targets).layers
-    drawn = figure(8, 5)
-    top, bottom = drawn.subfigures(2, 1, squeeze=False, height_ratios=(1, 3))[:, 0]
+    drawn = figure(8, 4.3)
+    top, bottom = drawn.subfigures(2, 1, squeeze=False, height_ratios=(1, 2.7))[:, 0]
 
     top.suptitle("events of one recording: white where it became brighter, black where darker", fontsize=10)
     for axis, frame in zip(top.subplots(1, FRAMES), np.array_split(x[:, 0].numpy(), FRAMES), strict=True):
