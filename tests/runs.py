@@ -5,6 +5,7 @@ A test module takes a fixture by `finished = runs.finished`.
 
 import csv
 import importlib
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -94,3 +95,8 @@ def damage(file: Path, *, at: int = -5) -> None:
 def json_of(file: Path) -> Any:
     """What a JSON file holds."""
     return read_object(file)
+
+
+def without_phases(errors: str) -> str:
+    """What stands on standard error beside what takes over a second, as it does on a slow machine."""
+    return re.sub(r"^.* \.\.\. \d+\.\d s\n", "", errors, flags=re.MULTILINE)

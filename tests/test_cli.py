@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 import runs
-from runs import assert_same_run, cli, damage, json_of, tiny, training
+from runs import assert_same_run, cli, damage, json_of, tiny, training, without_phases
 
 from snn_bp import Dense, Run, main, train
 from snn_bp.files import write_json, write_object
@@ -410,11 +409,6 @@ def test_a_run_in_a_folder_whose_name_is_no_text_has_its_page_and_table(call, fi
 
 
 # As programs
-
-
-def without_phases(errors: str) -> str:
-    """What stands on standard error beside what takes over a second, as it does on a slow machine."""
-    return re.sub(r"^.* \.\.\. \d+\.\d s\n", "", errors, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&- <&-"])
