@@ -22,9 +22,11 @@ def rest(neuron: Neuron, shape: tuple[int, ...], *, like: Tensor) -> State:
         found = like.dtype if isinstance(like, Tensor) else shown(like)
         raise SnnError(f"rest: like should be a tensor of floats, found {found}.")
     try:
-        zero = like.new_zeros(shape if isinstance(shape, tuple | list) and len(shape) else None)
+        zero = like.new_zeros(shape) if isinstance(shape, tuple | list) and len(shape) else None
     except (TypeError, RuntimeError):
-        raise SnnError(f"rest: shape should be (batch, *neurons), as (8, 50), found {shown(shape)}.") from None
+        zero = None
+    if zero is None:
+        raise SnnError(f"rest: shape should be (batch, *neurons), as (8, 50), found {shown(shape)}.")
     return state_of(neuron, (zero,) * len(neuron.equation.full))
 
 
