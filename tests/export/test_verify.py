@@ -169,7 +169,7 @@ def test_other_endings_and_empty_splits_are_refused(run, tmp_path):
         verify(run, tmp_path / "x.net")
 
 
-def untrained(*model, target="float", weights=None, shape=(1,), data=runs.DIGITS) -> SimpleNamespace:
+def untrained(*model, target="float", weights=None, shape=(1,), data=runs.DIGITS) -> Run:
     """What of a run `verify_netx` looks at, around a network that was never trained."""
     experiment = Experiment(replace(data, binary=True), model, Train(target=target), seed=1)
 
@@ -181,9 +181,11 @@ def untrained(*model, target="float", weights=None, shape=(1,), data=runs.DIGITS
         return built
 
     dataset = SimpleNamespace(targets=Targets("class", ("a", "b")))
-    return SimpleNamespace(
+    run = object.__new__(Run)
+    vars(run).update(
         path=Path("run"), experiment=experiment, network=network, shape=lambda: shape, dataset=lambda: dataset
     )
+    return run
 
 
 LOUD = {
