@@ -267,7 +267,7 @@ def test_two_runs_are_compared_on_the_same_recordings(kind, finished):
     values = [run.results()["test"]["metrics"][name] for run in runs]
     assert pair["metric"] == name and pair["values"] == pytest.approx(values, rel=1e-6)
     assert pair["low"] <= pair["difference"] <= pair["high"]
-    assert f"test {name.replace('_', ' ')}" in str(found) and "paired bootstrap" in str(found)
+    assert f"test: {name.replace('_', ' ')} " in str(found) and "paired bootstrap" in str(found)
     json.dumps(found.record())
     if kind == "class":
         right = [(each.scores.argmax(1) == each.values).numpy() for each in (first, second)]
