@@ -134,8 +134,11 @@ def test_ctrl_c_while_torch_is_imported_is_one_line(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
     command = [sys.executable, "-m", "snn_bp", "cache"]
 
+    def listen() -> None:  # a shell's job in the background begins with Ctrl-C ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen
     ) as started:
         assert started.stdout and started.stdout.readline() == "importing\n"
         time.sleep(0.1)
