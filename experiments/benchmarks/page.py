@@ -62,7 +62,8 @@ class Browser:
             ["sh", "-c", f'exec "$@" 3<&{to_read} 4>&{to_write}', "sh", *command],
             pass_fds=(to_read, to_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        os.close(to_read), os.close(to_write)
+        for pipe in (to_read, to_write):
+            os.close(pipe)
         self.session: dict[str, str] = {}
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         self.session = {"sessionId": self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
