@@ -6,15 +6,15 @@ write in its place.
 """
 
 import builtins
-import linecache
 import math
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 from snn_bp.equations.nodes import Node, ordered
+from snn_bp.equations.refusals import STEPS, line_of, refuse
 from snn_bp.errors import SnnError, is_number, shown
 
 HIGHEST_POWER = 16
@@ -279,7 +279,6 @@ def _chosen(plain: Callable, comparison: str, values: Sequence[Any]) -> Any:
 
 
 IN_A_STEP = {"exp": exp, "where": where, "detach": detach, "spike": spike, "min": minimum, "max": maximum}
-_steps: list[types.CodeType] = []  # the step that is being recorded
 
 
 def record(
@@ -297,7 +296,7 @@ def record(
     )
     taken.__kwdefaults__ = step.__kwdefaults__
     symbols = {name: Symbol(Node("argument", name=renamed.get(name, name))) for name in arguments}
-    _steps.append(step.__code__)
+    STEPS.append(step.__code__)
     try:
         with _watched(step.__code__):
             found = _nodes(step, taken(**symbols, **constants))
@@ -310,9 +309,9 @@ def record(
     except SnnError:
         raise
     except Exception as cause:
-        raise SnnError(f"{step.__name__}{_line(cause.__traceback__)}: {type(cause).__name__}: {cause}.") from None
+        raise SnnError(f"{step.__name__}{line_of(cause.__traceback__)}: {type(cause).__name__}: {cause}.") from None
     finally:
-        _steps.pop()
+        STEPS.pop()
 
 
 def _nodes(step: types.FunctionType, out: Any) -> tuple[Node, ...]:
@@ -350,32 +349,6 @@ def _watched(step: types.CodeType) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(None)
-
-
-def refuse(what: str, instead: str) -> NoReturn:
-    """Raise: the step that is being recorded holds what its arithmetic does not know."""
-    name = _steps[-1].co_name if _steps else "a step"
-    raise SnnError(f"{name}{_line(None)}: a step has no {what.removeprefix('a ')}. Write {instead}.")
-
-
-def _line(traceback: types.TracebackType | None) -> str:
-    """Where in the step that is being recorded this is, in words; nothing where that is not known."""
-    code, number = (_steps[-1] if _steps else None), None
-    if traceback is None:
-        frame = sys._getframe(1)
-        while frame is not None:
-            if frame.f_code is code:
-                number = frame.f_lineno
-                break
-            frame = frame.f_back
-    while traceback is not None:
-        if traceback.tb_frame.f_code is code:
-            number = traceback.tb_lineno
-        traceback = traceback.tb_next
-    if code is None or number is None:
-        return ""
-    text = linecache.getline(code.co_filename, number).strip()
-    return f", line {number}" + (f" (`{text}`)" if text else "")
 
 
 def _made(op: str, *args: Node) -> Symbol:

@@ -1,8 +1,10 @@
 """A neuron's equation to read: its step and its adjoint as text, as formulas in a notebook, as MathML on a page."""
 
 import html
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from snn_bp.equations.derive import Equation
 from snn_bp.equations.lines import Line, Term, adjoint_lines, scales, step_lines
@@ -273,3 +275,16 @@ MATHML = Notation(
     brackets="<mrow><mo>(</mo>%s<mo>)</mo></mrow>",
     operations=_mathml_operations(),
 )  # fmt: skip
+
+
+class Described:
+    """The docstring of a kind: that of its step, and its equation, written when somebody reads it."""
+
+    def __init__(self, text: str | None, usual: Callable[[], tuple[dict[str, Any], Equation]]) -> None:
+        self.text, self.usual = inspect.cleandoc(text or ""), usual
+
+    def __get__(self, neuron: Any, owner: Any = None) -> str:
+        """The text."""
+        chosen, equation = self.usual()
+        given = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
+        return "\n\n".join(filter(None, [self.text, f"With {given}:" if given else "", str(Formulas(equation))]))

@@ -28,7 +28,7 @@ from snn_bp.errors import SnnError, nearest, shown
 from snn_bp.errors.calls import checked_call
 from snn_bp.errors.fields import check_fields
 from snn_bp.neurons.as_nir import AsNIR, check_mapping
-from snn_bp.neurons.formulas import Formulas
+from snn_bp.neurons.formulas import Described, Formulas
 from snn_bp.neurons.parameters import Decay, Range, Tau, Values, as_numbers, check_range
 
 MOST_CHOICES = 64  # combinations of what is chosen by name, each of which is another equation
@@ -61,6 +61,16 @@ class Kind:
         if key not in self.equations:
             self.equations[key] = self._recorded(chosen, absent)
         return self.equations[key]
+
+    def usual(self) -> tuple[dict[str, Any], Equation]:
+        """What is chosen where nobody chooses, and the equation then."""
+        parameters = inspect.signature(self.step).parameters
+        chosen = {
+            name: options[0] if parameters[name].default is _NONE else parameters[name].default
+            for name, options in self.choices.items()
+        }
+        absent = frozenset(name for name in self.optional.values() if self.numbers[name] == 0.0)
+        return chosen, self.equation(chosen, absent)
 
     def _recorded(self, chosen: Mapping[str, Any], absent: frozenset[str]) -> Equation:
         gone = {state for state, name in self.optional.items() if name in absent}
@@ -275,29 +285,11 @@ def neuron_of(
         namespace={"kind": kind, "__doc__": step.__doc__, "__module__": step.__module__},
     )  # fmt: skip
     made.__module__, made.__qualname__ = step.__module__, step.__qualname__
-    made.__doc__ = _Described(step.__doc__, kind)  # type: ignore[assignment] - what Python asks for the text
+    made.__doc__ = Described(step.__doc__, kind.usual)  # type: ignore[assignment] - what Python asks for the text
     made.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[each.replace(annotation=_NONE) if name in numbers else each for name, each in parameters.items()]
     )
     return checked_call(made)
-
-
-class _Described:
-    """The docstring of a kind: that of its step, and its equation, written when somebody reads it."""
-
-    def __init__(self, text: str | None, kind: Kind) -> None:
-        self.text, self.kind = inspect.cleandoc(text or ""), kind
-
-    def __get__(self, neuron: Any, owner: Any = None) -> str:
-        """The text."""
-        chosen = {
-            name: options[0] if (default := inspect.signature(self.kind.step).parameters[name].default) is _NONE
-            else default for name, options in self.kind.choices.items()
-        }  # fmt: skip
-        absent = frozenset(name for name in self.kind.optional.values() if self.kind.numbers[name] == 0.0)
-        given = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
-        equation = Formulas(self.kind.equation(chosen, absent))
-        return "\n\n".join(filter(None, [self.text, f"With {given}:" if given else "", str(equation)]))
 
 
 _NONE = inspect.Parameter.empty

@@ -59,8 +59,7 @@ TRAINED = (  # by a run
 class Run:
     """A run folder, to read and to go on from. `Run(path)` opens one; `Run.create` makes one.
 
-    Code in it that this user's `train` did not write is refused; `trust_code=True` (False) runs it, now and from now
-    on.
+    Code in it that this user's `train` did not write is refused; `trust_code=True` (False) runs it from now on.
 
     >>> Run("runs/a").metrics()[0]["epoch"]  # the run of `train`
     1.0

@@ -1,8 +1,8 @@
-"""What a training holds while it runs: network, optimizer, position, and all that its options ask for."""
+"""What a training holds while it runs, all that its options ask for; and what it says of each step."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,18 +13,36 @@ from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
 from snn_bp.instruments import diagnose, diagnose_rate, only_new, trace
 from snn_bp.model.metrics import Accuracy, metric_for
+from snn_bp.model.network import Network
 from snn_bp.model.signatures import takes
 from snn_bp.model.start import start_alive
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.folder import Run
 from snn_bp.runs.provenance import note_start
+from snn_bp.runtime.screen import on_screen
 from snn_bp.trainer.feasibility import check_chip
 from snn_bp.trainer.memory import PROBED, TRACED
-from snn_bp.trainer.optimizer import learning_rate, make_device, make_optimizer
+from snn_bp.trainer.optimizer import Step, learning_rate, make_device, make_optimizer
 from snn_bp.trainer.progress import Progress, Tally
 from snn_bp.trainer.sampling import batches_of_epoch
 from snn_bp.trainer.saving import repair_best
 from snn_bp.trainer.weights import Average, freeze_layers, start_from
+
+
+class Event(NamedTuple):
+    """Where a training stands behind a step of the optimizer, or behind an epoch."""
+
+    epoch: int  # 1 is the first
+    batch: int  # batches of the epoch so far, `batches` of them in all
+    batches: int
+    step: Step  # figures of the last step: loss, correct, samples, grad_norm, spike_rate
+    row: dict[str, Any] | None  # behind an epoch: its row of metrics.csv
+    network: Network  # as it trains
+    run: Run
+
+    def __repr__(self) -> str:
+        row = "" if self.row is None else f", {self.row}"
+        return on_screen(f"Event(epoch {self.epoch}, batch {self.batch} of {self.batches}, {self.step}{row})")
 
 
 class Course:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,18 +20,16 @@ from snn_bp.errors.calls import checked_call
 from snn_bp.files import is_there, write_object
 from snn_bp.instruments import diagnose_course
 from snn_bp.model.metrics import Accuracy, columns_of
-from snn_bp.model.network import Network
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.evaluation import evaluate_and_keep, evaluate_network, layer_activity
 from snn_bp.runs.experiment import Experiment, content_of
 from snn_bp.runs.folder import Run
 from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runs.records import results_line
-from snn_bp.runtime.screen import on_screen
 from snn_bp.runtime.signals import Stopped as Stopped
 from snn_bp.runtime.signals import noted_signals
 from snn_bp.runtime.status import Status, announced, phase, told_to
-from snn_bp.trainer.course import Course
+from snn_bp.trainer.course import Course, Event
 from snn_bp.trainer.feasibility import check_trainable
 from snn_bp.trainer.optimizer import Step, explain_nonfinite, freeze_norm, joined, sharpen_delays, train_step
 from snn_bp.trainer.optimizer import learning_rate as learning_rate
@@ -42,22 +40,6 @@ from snn_bp.trainer.weights import start_from
 
 SAVE_SECONDS = 20.0
 SUCH = "As in Experiment(data=..., model=..., train=...)."
-
-
-class Event(NamedTuple):
-    """Where a training stands behind a step of the optimizer, or behind an epoch."""
-
-    epoch: int  # 1 is the first
-    batch: int  # batches of the epoch so far, `batches` of them in all
-    batches: int
-    step: Step  # figures of the last step: loss, correct, samples, grad_norm, spike_rate
-    row: dict[str, Any] | None  # behind an epoch: its row of metrics.csv
-    network: Network  # as it trains
-    run: Run
-
-    def __repr__(self) -> str:
-        row = "" if self.row is None else f", {self.row}"
-        return on_screen(f"Event(epoch {self.epoch}, batch {self.batch} of {self.batches}, {self.step}{row})")
 
 
 @checked_call
