@@ -188,9 +188,8 @@ class Run:
         try:
             network.load_state_dict(weights)
         except RuntimeError:
-            raise SnnError(
-                f"{self.path}: checkpoint {checkpoint!r} does not fit the model in experiment.json."
-            ) from None
+            told = f"{self.path}: checkpoint {checkpoint!r} does not fit the model in experiment.json."
+            raise SnnError(told) from None
         return network.eval()
 
     def results(self) -> dict[str, Any] | None:
