@@ -204,7 +204,8 @@ def test_list_sorts_and_gives_json(call, finished):
     }
     assert found["run"][1] == {
         "run": "runs/b", "state": "finished", "date": "2026-01-01 00:00:00", "data": "digits", "split": "test",
-        "metric": "accuracy", "value": 0.9, "best_epoch": finished.results()["best_epoch"], "epochs": 2,
+        "metric": "accuracy", "value": 0.9, "higher_is_better": True,
+        "best_epoch": finished.results()["best_epoch"], "epochs": 2,
     }  # fmt: skip
     assert json.loads(call("list", "runs/none", "--json")[1] or "[]") == []
 

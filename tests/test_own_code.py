@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 
 from snn_bp import Run, SnnError, resume, train, training
 from snn_bp.cli import app
+from snn_bp.files import write_object
 from snn_bp.reports import sections
+from snn_bp.reports.listing import listing
 from snn_bp.runs.definitions import hashes
 from snn_bp.runs.experiment import from_json, override, to_json
 from snn_bp.runs.experiment_file import read_file, read_names
@@ -482,6 +484,12 @@ def test_a_run_in_which_all_is_ones_own_resumes_to_the_same_bits(tmp_path, monke
     assert_same_run(resumed, whole)
     assert whole.results()["epochs"] == 3 and "Late(epoch=3)" in whole.results()["ended"]
     assert whole.results()["test"]["metric"] == "brier"
+    shutil.copytree(whole.path, tmp_path / "worse")
+    results = whole.results()
+    results["test"]["metrics"]["brier"] += 0.1
+    write_object(tmp_path / "worse/results.json", results)
+    listed = [Path(each.run).name for each in listing(tmp_path, sort="metric").entries]  # a lower one is better
+    assert listed.index("whole") < listed.index("worse") and listing(tmp_path).entries[0].higher_is_better is False
     names = {name.partition(":")[2] for name in json_of(whole.path / "experiment.json")["code"]}
     assert {"Lines", "Sign", "Soft", "Brier", "Late", "Gate", "Leak", "Scale"} <= names
     assert whole.network().layers[2].factor == pytest.approx(math.exp(-2 / 20))

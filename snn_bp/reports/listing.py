@@ -28,6 +28,7 @@ class Entry:
     split: str | None = None  # on which the metric was taken
     metric: str | None = None
     value: float | None = None
+    higher_is_better: bool | None = None
     best_epoch: int | None = None
     epochs: int | None = None
 
@@ -93,7 +94,8 @@ def _entry(path: Path) -> Entry:
     split = next((name for name in ("test", "validation") if results.get(name)), None)
     if split is not None:
         metric, value = figure_of(results[split])
-        known |= {"split": split, "metric": metric, "value": value}
+        lower = metric in LOWER_IS_BETTER or getattr(run.experiment.train.metric, "higher_is_better", True) is False
+        known |= {"split": split, "metric": metric, "value": value, "higher_is_better": not lower}
     return Entry(state="finished", **known)
 
 
@@ -101,4 +103,4 @@ def _rank(entry: Entry) -> tuple[bool, str, float]:
     """Runs of one metric together, the best first; those without any last."""
     if entry.metric is None or entry.value is None:
         return True, "", 0.0
-    return False, entry.metric, entry.value if entry.metric in LOWER_IS_BETTER else -entry.value
+    return False, entry.metric, -entry.value if entry.higher_is_better else entry.value
