@@ -40,8 +40,8 @@ from snn_bp.chip.rules import Target
 from snn_bp.files import write_json
 from snn_bp.model.layers import Layer
 from snn_bp.runs.provenance import machine, version
-from snn_bp.verification.netx import for_chip
 from snn_bp.verification.replayed import export, verify
+from snn_bp.verification.stages import for_chip
 
 COUNTS = Data("digits", step_ms=31, steps=10, downsample=2, batch=64)
 EVENTS = Data("digits", step_ms=31, steps=10, downsample=2, batch=64, binary=True)

@@ -8,8 +8,6 @@ lava runs on Python 3.10 only and is archived, so it is no dependency. To have i
 """
 
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from snn_bp.chip.lava_program import MISSING
 from snn_bp.chip.loader import TEMPLATE, loader_path, loader_text
 from snn_bp.chip.netx_read import read_netx
 from snn_bp.errors import SnnError
+from snn_bp.runtime.process import run_program
 
 PYTHON = "SNN_BP_LAVA_PYTHON"  # names the Python that has lava; else the one that runs
 INSTALL = (
@@ -108,30 +107,8 @@ def _python() -> str:
 def _run(arguments: list[str], *, timeout_s: float, folder: str | None) -> tuple[int | None, str] | None:
     """Exit code (None: out of time) and the end of what the program said; None where it cannot be started."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    try:
-        process = subprocess.Popen(
-            [_python(), "-I", *arguments],  # -I: the program's own folder is no place to import from
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            cwd=folder, env=environment, start_new_session=True,
-        )  # fmt: skip
-    except OSError:
-        return None
-    code: int | None = None
-    try:
-        said, _ = process.communicate(timeout=timeout_s)
-        code = process.returncode
-    except subprocess.TimeoutExpired:
-        _end(process)
-        said, _ = process.communicate()
-    finally:
-        _end(process)
-    return code, " ".join(said.decode(errors="replace").split())[-500:]
-
-
-def _end(process: subprocess.Popen) -> None:
-    """End the program and the processes it started, which are a group of their own."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.wait()
+    done = run_program(
+        [_python(), "-I", *arguments],  # -I: the program's own folder is no place to import from
+        timeout_s=timeout_s, folder=Path(folder) if folder else None, environment=environment,
+    )  # fmt: skip
+    return None if done is None else (done[0], " ".join(done[1].split())[-500:])

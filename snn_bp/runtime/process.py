@@ -1,11 +1,15 @@
-"""How the process waits, keeps memory and ends."""
+"""How the process waits, keeps memory, runs other programs and ends."""
 
 import atexit
 import ctypes
 import functools
 import os
+import signal
+import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 from snn_bp.runtime import is_on
@@ -38,6 +42,39 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False  # not glibc
     return bool(mallopt(_MMAP_THRESHOLD, 2**30)) and bool(mallopt(_TRIM_THRESHOLD, _MAX_THRESHOLD))
+
+
+def run_program(
+    command: Sequence[str], *, timeout_s: float, folder: Path | None, environment: dict[str, str] | None = None
+) -> tuple[int | None, str] | None:
+    """Exit code (None: out of time) and all that another program said; None where it cannot be started.
+
+    It gets no input, and ends with all processes that it started.
+    """
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            cwd=folder, env=environment, start_new_session=True,
+        )  # fmt: skip
+    except OSError:
+        return None
+    code: int | None = None
+    try:
+        said, _ = process.communicate(timeout=timeout_s)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        _end(process)
+        said, _ = process.communicate()
+    finally:
+        _end(process)
+    return code, said.decode(errors="replace")
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End a program and the processes it started, which are a group of their own."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def leave(code: int) -> NoReturn:

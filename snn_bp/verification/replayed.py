@@ -33,8 +33,9 @@ from snn_bp.reports.plots.style import png_bytes
 from snn_bp.runs.folder import Run
 from snn_bp.runtime.status import in_phase, phase
 from snn_bp.verification.decisions import decisions, right_of
-from snn_bp.verification.netx import Batches, ask_client, for_chip, verify_netx
+from snn_bp.verification.netx import ask_client, verify_netx
 from snn_bp.verification.result import Verification, first_difference
+from snn_bp.verification.stages import Batches, for_chip
 
 SAMPLES = 256
 

@@ -47,9 +47,10 @@ from snn_bp.cli import app, guarded
 from snn_bp.files.hdf5 import read_hdf5
 from snn_bp.model.targets import Targets
 from snn_bp.trainer.loop import train
-from snn_bp.verification.netx import apart, verify_netx
+from snn_bp.verification.netx import verify_netx
 from snn_bp.verification.replayed import export, verify
 from snn_bp.verification.result import Verification, first_difference
+from snn_bp.verification.stages import apart
 
 verifying = importlib.import_module("snn_bp.verification.replayed")
 
