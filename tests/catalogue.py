@@ -43,6 +43,7 @@ NEURONS = (
     IF(threshold=1.25),
     LIF(beta=0.9, reset="zero"),
     LIF(beta=(0.0, 0.3, 0.55, 0.9, 0.95, 0.99, 1.0), threshold=(0.5, 0.75, 1, 1.1, 1.3, 1.7, 2), reset="subtract"),
+    LIF(beta=0.8, reset="subtract_before_leak", detach_reset=False),
     LIF(beta=0.8, reset="zero_all"),
     LIF(beta=0.8, reset="none"),
     CubaLIF(alpha=0.7, beta=0.85, reset="subtract"),

@@ -148,7 +148,8 @@ def decay(value: Any) -> bool:
 
 COUNT, SHARE, POSITIVE = whole(1), number(0, 1), number(above=0)
 RESETTING = {
-    "threshold": each(POSITIVE), "reset": word("subtract", "zero", "zero_all", "none"), "detach_reset": flag,
+    "threshold": each(POSITIVE), "detach_reset": flag,
+    "reset": word("subtract", "subtract_before_leak", "zero", "zero_all", "none"),
 }  # fmt: skip
 LEARNING = {
     "neuron": one(*NEURONS), "learn": lambda value: type(value) is tuple and all(map(word(), value)),

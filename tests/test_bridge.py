@@ -345,7 +345,7 @@ def leaky(**options):
 
 
 REFUSED = {
-    "subtract without delay": (leaky(reset_delay=False), r"'subtract' with reset_delay=False.*reset_delay=True would"),
+    "subtract without delay": (leaky(reset_delay=False), r"subtract.* twice the threshold.*reset_delay=True would"),
     "RSynaptic without delay": (
         snn.RSynaptic(alpha=0.5, beta=0.9, linear_features=3, reset_mechanism="none", reset_delay=False), "reset_delay",
     ),
@@ -432,6 +432,10 @@ UNKNOWN_THERE = {
     "LIF zero_all": ((LIF(beta=0.9, reset="zero_all"),), r"snn.Leaky has no reset='zero_all'.*reset='zero', detach"),
     "CubaLIF zero": ((CubaLIF(alpha=0.5, beta=0.9, reset="zero"),), r"Synaptic has no.*detach_reset=False"),
     "gradients through a subtraction": ((LIF(beta=0.9, detach_reset=False),), "with detach_reset=False"),
+    "subtract before the leak": (
+        (LIF(beta=0.9, reset="subtract_before_leak"),),
+        r"Leaky has no.*reset='subtract', det",
+    ),
     "recurrent zero": ((Recurrent(LIF(beta=0.9, reset="zero")),), "RLeaky has no reset='zero'"),
     "LI inside": ((LI(beta=0.9), LIF(beta=0.9)), "may stand last"),
     "slope per threshold": ((LIF(beta=0.9, threshold=2.0),), "per='potential'"),

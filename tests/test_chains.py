@@ -40,6 +40,7 @@ MODELS = {
     "undetached": (
         *(Dense(21), CubaLIF(alpha=0.5, beta=0.9, reset="zero_all", detach_reset=False)),
         *(Dense(9), LIF(beta=0.8, reset="zero_all", detach_reset=False)),
+        *(Dense(9), LIF(beta=0.8, reset="subtract_before_leak", detach_reset=False)),
         *(Dense(9), IF(detach_reset=False)),
     ),
     "learned": (

@@ -39,7 +39,14 @@ TARGETS = torch.tensor([2, 0, 3])
 LOSS = CountCrossEntropy()
 ERRORS = ("step", "total")
 SHARE = 1e-10  # of the largest gradient: double precision, sums of some hundred terms in another order
-UNRESET = (IF(), LIF(beta=0.9), LIF(beta=0.8, reset="none"), CubaLIF(alpha=0.7, beta=0.85), LI(beta=0.9, alpha=0.5))
+UNRESET = (
+    IF(),
+    LIF(beta=0.9),
+    LIF(beta=0.9, reset="subtract_before_leak"),
+    LIF(beta=0.8, reset="none"),
+    CubaLIF(alpha=0.7, beta=0.85),
+    LI(beta=0.9, alpha=0.5),
+)
 MEMORYLESS = LI(beta=0.0)
 
 

@@ -355,7 +355,13 @@ def test_spikes_raise_the_threshold_of_an_adaptive_neuron(backend, noise):
 
 @pytest.mark.parametrize(
     "reset, after",
-    {"subtract": 0.5 * 3 + 2 - 1, "zero": 2.0, "zero_all": 0.0, "none": 0.5 * 3 + 2}.items(),
+    {
+        "subtract": 0.5 * 3 + 2 - 1,
+        "subtract_before_leak": 0.5 * (3 - 1) + 2,
+        "zero": 2.0,
+        "zero_all": 0.0,
+        "none": 0.5 * 3 + 2,
+    }.items(),
 )
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_reset_acts_on_the_step_after_the_spike(reset, after, backend):

@@ -14,7 +14,7 @@ from typing import Any
 
 from snn_bp.neurons import RESETS, Neuron, coefficients, has_adaptation, has_current, is_spiking
 
-SUBTRACT, ZERO, ZERO_ALL, NONE = range(4)  # the values of RESET
+SUBTRACT, SUBTRACT_BEFORE_LEAK, ZERO, ZERO_ALL, NONE = range(5)  # the values of RESET
 STATE = ("i", "a", "v", "s")
 SYMBOLS = ("alpha", "beta", "rho", "kappa", "theta")
 
@@ -31,6 +31,8 @@ def advance(i, a, v, s, x, alpha, beta, rho, kappa, theta):
     i = alpha * i + x if CURRENT else x
     if RESET == SUBTRACT:
         v = beta * v + i - theta * r
+    elif RESET == SUBTRACT_BEFORE_LEAK:
+        v = beta * (v - theta * r) + i
     elif RESET == ZERO:
         v = beta * v * (real(1) - r) + i
     elif RESET == ZERO_ALL:
@@ -68,13 +70,17 @@ def advance_vjp(gi, ga, gv, gs, i0, a0, v0, s0, i1, a1, v1, alpha, beta, rho, ka
             g_rho = a0 * ga
     gi = gi + (gv * (real(1) - s0) if RESET == ZERO_ALL else gv)
     kept = gv * (real(1) - s0) if RESET in (ZERO, ZERO_ALL) else gv
-    g_beta = v0 * kept
+    g_beta = (v0 - theta * s0 if RESET == SUBTRACT_BEFORE_LEAK else v0) * kept
     gv0 = beta * kept
     if RESET == SUBTRACT:
         g_theta = g_theta - s0 * gv
+    elif RESET == SUBTRACT_BEFORE_LEAK:
+        g_theta = g_theta - s0 * gv0
     if not DETACH:
         if RESET == SUBTRACT:
             gs0 = gs0 - theta * gv
+        elif RESET == SUBTRACT_BEFORE_LEAK:
+            gs0 = gs0 - theta * gv0
         elif RESET == ZERO:
             gs0 = gs0 - beta * v0 * gv
         elif RESET == ZERO_ALL:

@@ -62,6 +62,7 @@ SURROGATES: dict[str, tuple[Callable, str | None]] = {
     "StraightThrough": (theirs.straight_through_estimator, None),
 }
 
+TWICE = ", which above twice the threshold takes it off once more in the next step,"
 TOUCHED = "has hooks, a forward or weights put in place of its own, which a copy would lose. Take them off first."
 IN_TRAINING = "In training snnTorch's loop sees one step at a time, ours all steps. Call .eval() on the network first."
 
@@ -206,7 +207,9 @@ def _spiking(module: Any, *, last: bool) -> Layer:
     ours_reset = RESETS.get((type(module), reset, bool(module.reset_delay)))
     recurrent = type(module) in RECURRENT
     refused = {
-        f"reset_mechanism={reset!r} with reset_delay=False": (ours_reset is None, "reset_delay=True"),
+        f"reset_mechanism={reset!r} with reset_delay=False{TWICE * (reset == 'subtract')}": (
+            ours_reset is None, "reset_delay=True",
+        ),
         "inhibition=True": (module.inhibition, "inhibition=False"),
         "state_quant": (bool(module.state_quant), "state_quant=False"),
         "surrogate_disable=True": (module.surrogate_disable, "a spike_grad, atan() for one,"),

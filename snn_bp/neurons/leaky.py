@@ -8,8 +8,8 @@ from snn_bp.equations.arithmetic import detach, spike
 from snn_bp.neurons.making import neuron
 from snn_bp.neurons.parameters import Decay, Values
 
-Reset: TypeAlias = Literal["subtract", "zero", "zero_all", "none"]
-RESETS: tuple[Reset, ...] = ("subtract", "zero", "zero_all", "none")
+Reset: TypeAlias = Literal["subtract", "subtract_before_leak", "zero", "zero_all", "none"]
+RESETS: tuple[Reset, ...] = ("subtract", "subtract_before_leak", "zero", "zero_all", "none")
 
 
 class State(NamedTuple):
@@ -40,6 +40,8 @@ def charged(v, i, s, beta, threshold, reset, detach_reset):
     r = detach(s) if detach_reset else s
     if reset == "subtract":
         return beta * v + i - threshold * r
+    if reset == "subtract_before_leak":
+        return beta * (v - threshold * r) + i
     if reset == "zero":
         return beta * v * (1 - r) + i
     if reset == "zero_all":
@@ -68,8 +70,9 @@ def LIF(v, s, x, *, beta: Decay, threshold: Values = 1.0, reset: Reset = "subtra
     Parameters:
         beta: decay of the membrane per step, 0..1, or a time constant, `Tau(20)` in ms.
         threshold (1.0): potential strictly above which a spike is fired; it resets one step later.
-        reset ("subtract"): "subtract" takes the threshold off; "zero" clears the membrane and keeps this step's input
-            (Loihi, NIR); "zero_all" clears both; "none" leaves it.
+        reset ("subtract"): "subtract" takes the threshold off; "subtract_before_leak" does so before the membrane
+            decays (NIR up to 1.0.5, SpiNNaker2); "zero" clears the membrane and keeps this step's input (Loihi, NIR);
+            "zero_all" clears both; "none" leaves it.
         detach_reset (True): keeps gradients out of the reset.
 
     Each number may be one for each neuron: a tuple, an array or a tensor. So it is with all neurons.

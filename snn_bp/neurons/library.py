@@ -21,8 +21,8 @@ def PLIF(v, s, x, *, beta=0.5, threshold=1.0, reset: Literal["zero", "subtract"]
 
     Fang et al. 2021. Theirs is `Spiking(PLIF(), learn=("beta",), per="layer")`: one 1 / tau for a layer, the logistic
     function of what is learned. `beta` (0.5) is the decay per step, 0..1; `threshold` (1.0), `reset` ("zero" or
-    "subtract") and `detach_reset` (True) are as in `LIF`, but that "zero" clears the membrane before it takes the
-    step's input in.
+    "subtract") and `detach_reset` (True) are as in `LIF`, but that a reset comes before the membrane takes the step's
+    input in: "subtract" here is "subtract_before_leak" there.
 
     >>> v = simulate(PLIF(beta=0.5), torch.full((3, 1, 1), 0.5), potentials=True)[2]
     >>> v.flatten().tolist()

@@ -36,8 +36,9 @@ def ottt(
     an ALIF's threshold and recurrence are treated as constant; weights of a recurrence have the trace of its spikes.
 
     Equal to BPTT of `objective(out, targets, loss, error)` for the last layer, and for those below where no layer
-    above them has memory, if the resets are detached and "subtract" or "none". With `error="total"` the network runs
-    twice, first to sum its outputs. Gradients are summed over all steps and update nothing.
+    above them has memory, if the resets are detached and subtract (before the leak or after it) or "none". With
+    `error="total"` the network runs twice, first to sum its outputs. Gradients are summed over all steps and update
+    nothing.
     """
     check_network("ottt", network)
     x = network.in_floats(x)
@@ -72,8 +73,8 @@ def eprop(
     normal with deviation 1 / sqrt(neurons of the layer).
 
     Equal to BPTT of `objective(out, targets, loss, error)` for a last layer without recurrence and, with symmetric
-    feedback, for the layer below it if that has none either and the last is an LI (or resets detached by "subtract" or
-    "none", without adaptation). Memory: a few numbers for each sample, weight and position, whatever
+    feedback, for the layer below it if that has none either and the last is an LI (or its resets are detached and
+    subtract or are "none", without adaptation). Memory: a few numbers for each sample, weight and position, whatever
     the number of steps. With `error="total"` the network runs twice. Gradients are summed over all steps.
     """
     check_network("eprop", network)
