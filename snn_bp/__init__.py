@@ -7,6 +7,7 @@ from snn_bp.runtime.process import let_waiting_threads_sleep
 from snn_bp.runtime.signals import end_in_silence
 
 if TYPE_CHECKING:
+    from snn_bp.chip.arithmetic import Fixed
     from snn_bp.chip.network import OnChip
     from snn_bp.cli.program import main
     from snn_bp.data import Current, Data, Dataset, Delta, Folder, Latency, Rate, Repeat
@@ -134,6 +135,7 @@ __all__ = [
     "Exponential",
     "FastSigmoid",
     "FirstSpike",
+    "Fixed",
     "Flatten",
     "Folder",
     "Gaussian",
@@ -212,6 +214,7 @@ __all__ = [
 ]
 
 _MODULES = {  # where each name is; it is imported, and torch with it, when a name of it is first asked for
+    "chip.arithmetic": "Fixed",
     "chip.network": "OnChip",
     "cli.program": "main",
     "data": "Current Data Dataset Delta Folder Latency Rate Repeat",

@@ -37,6 +37,7 @@ from snn_bp import (
     Dropout,
     Experiment,
     FirstSpike,
+    Fixed,
     Flatten,
     Folder,
     Latency,
@@ -248,13 +249,18 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
         "surrogate": one(Surrogate), "metric": some(one(*METRICS)), "rates": some(one(RateBounds)),
         "truncate": some(COUNT),
         "keep": word("best", "last"), "autocast": some(word("bfloat16")), "memory": word("full", "low"),
-        "target": word("float", "loihi"), "freeze_norm": SHARE,
+        "target": lambda value: type(value) is Fixed or word("float", "loihi", "fpga", "xylo")(value),
+        "freeze_norm": SHARE,
         "device": lambda value: type(value) is str and value.partition(":")[0].isalpha(),
         "start": some(one(Start)), "freeze": layer_keys, "accumulate": COUNT, "average": some(number(0, 0.999999)),
         "lr_of": lambda value: (
             type(value) is tuple and all(len(pair) == 2 and layer_keys(pair[:1]) and pair[1] > 0 for pair in value)
         ),
         "stop": some(one(Patience)), "sampler": word("shuffled", "balanced"), "test": word("at end", "never"),
+    },
+    Fixed: {
+        "weight_bits": whole(4, 8), "state_bits": whole(12, 24), "decay": word("shift", "multiply"),
+        "fraction_bits": some(whole(0, 20)),
     },
     Start: {"run": path, "checkpoint": word("best", "last"), "but": layer_keys},
     Patience: {"epochs": COUNT, "margin": number(0)},

@@ -28,8 +28,9 @@ from snn_bp import (
     SnnError,
     Spiking,
 )
+from snn_bp.chip.arithmetic import FOR_LOIHI
 from snn_bp.chip.folding import folded
-from snn_bp.chip.forward import _IntegerNeurons, best_scale, on_grid, run_chip
+from snn_bp.chip.forward import _equation, _IntegerNeurons, best_scale, on_grid, run_chip
 from snn_bp.chip.netx_rules import check_netx
 from snn_bp.chip.quantize import quantize
 from snn_bp.chip.rules import chip_blocks, delays_of, neurons_of
@@ -183,7 +184,9 @@ def test_gradients_are_autograds_of_the_same_steps(current, spiking, noise):
     weigh = [noise(9, 2, *shape, seed=7 + k, dtype=torch.float64) for k in range(2)]
     last = [noise(2, *shape, seed=17 + k, dtype=torch.float64) for k in range(2)]
 
-    spikes, potentials, u, v, _ = _IntegerNeurons.apply(*leaves, ATan(), current, spiking, True)
+    neuron = (CubaLIF(alpha=0.5, beta=0.5, **ZERO) if current else HALF) if spiking else LI(beta=0.5, alpha=0.5)
+    equation = _equation(neuron)
+    spikes, potentials, u, v, _ = _IntegerNeurons.apply(*leaves, ATan(), equation, "zero", FOR_LOIHI)
     loss = (spikes * weigh[0]).sum() * spiking + (potentials * weigh[1]).sum() + (v * last[1]).sum()
     got = torch.autograd.grad(loss + (u * last[0]).sum() * current, leaves, allow_unused=True)
 

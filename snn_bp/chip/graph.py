@@ -1,7 +1,7 @@
 """`Graph`: exactly the integers that the chip gets, neutral between file formats. A chain of populations of neurons.
 
-The arithmetic is Loihi's, as `kernels/fixed.py` computes it; the units are those of a netx file: weights and biases
-in steps of the threshold's mantissa, decays in 4096ths.
+The arithmetic is one of `kernels/fixed.py`. Decays are 4096ths; biases and thresholds are in steps of a weight where
+the arithmetic is Loihi's, as in a netx file, else in those of a state.
 """
 
 from dataclasses import dataclass, fields
@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from snn_bp.errors import SnnError
+from snn_bp.kernels.fixed import LOIHI, Arithmetic
+from snn_bp.neurons.leaky import Reset
 
 Pair: TypeAlias = tuple[int, int]
 Shape: TypeAlias = tuple[int, ...]
@@ -24,10 +26,11 @@ class Population:
     """Neurons of one kind with the synapses into them; every array holds integers (int64).
 
     Numbers that say the same are kept in one form: a threshold or decay equal in all neurons as an int, a delay in the
-    smallest shape that says it (`[1, in]` where two do), and a readout has the threshold 131071.
+    smallest shape that says it (`[1, in]` where two do), and a readout has the threshold 131071, which Loihi uses.
 
     `weight` is `[out, in]`, or `[out, in / groups, height, width]` of a convolution, which has a `stride`. A spike sent
-    at step t arrives at t + 1 + `delay`. A dense layer behind an image takes it in the order channel, row, column.
+    at step t arrives at t + `synapse_steps` of the arithmetic + `delay`, a recurrent one at t + 1. A dense layer behind
+    an image takes it in the order channel, row, column.
     """
 
     shape: tuple[int, ...]  # (n,), or (channels, height, width) of the neurons
@@ -41,8 +44,9 @@ class Population:
     groups: int = 1
     current_decay: int | np.ndarray = DECAY_ONE  # 4096: no synaptic current is held; an array has one for each neuron
     voltage_decay: int | np.ndarray = DECAY_ONE  # ... of a dense population, or for each channel of a convolution
-    threshold: int | np.ndarray = 1  # a neuron fires strictly above threshold * 64
-    readout: bool = False  # its output is the membrane potential; on the chip it has the highest threshold there is
+    threshold: int | np.ndarray = 1  # a neuron fires strictly above it
+    reset: Reset = "zero"
+    readout: bool = False  # its output is the membrane potential; it has the highest threshold there is
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -76,6 +80,9 @@ class Graph:
     are emptied at row n + 1, in which the input reaches it, and again with every further recording (lava's
     `reset_interval` with `reset_offset=1`), so nothing is left in them of what was before. Spikes that are under way
     (delays, recurrence) are not cleared: they need a `pause`, steps without input between two recordings.
+
+    That is Loihi, where a synapse takes a step. In another arithmetic it takes none: row t of each population is the
+    step in which the input of row t reaches it, and between recordings everything is emptied, spikes under way too.
     """
 
     input_shape: tuple[int, ...]
@@ -83,16 +90,17 @@ class Graph:
     input_bits: int = 0
     cleared: bool = False
     pause: int = 0
+    arithmetic: Arithmetic = LOIHI
 
     @property
     def latency(self) -> int:
-        """Steps from an input to the first output it can cause: one for each population."""
-        return len(self.populations)
+        """Steps from an input to the first output it can cause: on Loihi one for each population, else none."""
+        return len(self.populations) * self.arithmetic.synapse_steps
 
 
 def same(first: Graph, second: Graph) -> str | None:
     """None where two graphs hold the same numbers, else where they first differ, in words."""
-    for name in ("input_shape", "input_bits", "cleared"):
+    for name in ("input_shape", "input_bits", "cleared", "arithmetic"):
         if getattr(first, name) != getattr(second, name):
             return f"{name}: {getattr(first, name)} and {getattr(second, name)}"
     if len(first.populations) != len(second.populations):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from snn_bp.chip.graph import DECAY_ONE, Graph, Population
 from snn_bp.chip.replay import Replay, largest_input, simulate
-from snn_bp.kernels.fixed import HIGHEST, UNIT
+from snn_bp.kernels.fixed import Arithmetic
 
 ROW = 8  # recordings that follow one another in a replay
 LONGEST = 5000  # steps: a current that takes longer to fade counts as one that never does
@@ -41,13 +41,15 @@ class Carried(NamedTuple):
 def carried(graph: Graph) -> tuple[Carried, ...]:
     """The populations whose spikes no pause is sure to keep from the next recording."""
     found, ends = [], 0.0
+    if not graph.latency:  # everything is emptied
+        return ()
     for index, population in enumerate(graph.populations):
         ends = _silent_after(population, ends + _longest_delay(population), graph, index)
         ways = ["its recurrence"] if population.recurrent is not None else []
         if any(map(_longest_delay, graph.populations[index + 1 : index + 2])):
             ways.append(f"the delay in front of population {index + 1}")
         if ends == np.inf and ways:
-            found.append(Carried(index, _fires_alone(population), " and ".join(ways)))
+            found.append(Carried(index, _fires_alone(population, graph.arithmetic), " and ".join(ways)))
     return tuple(found)
 
 
@@ -59,6 +61,8 @@ def pause_for(graph: Graph, x: Tensor | np.ndarray | None = None) -> int:
     to fire on the recordings `x`; without them, or where it goes on all the time, it is taken to end with its input,
     and `verify` finds what that does.
     """
+    if not graph.latency:
+        return 0
     seen = _last_spikes(graph, x) if x is not None and carried(graph) else None
     pause, ends = 0, 0
     for index, population in enumerate(graph.populations):
@@ -81,6 +85,8 @@ def in_a_row(graph: Graph, x: Tensor | np.ndarray, *, row: int = ROW) -> Replay:
     recordings, ...]`. The rows between are left out; what overflows there is counted all the same.
     """
     steps, recordings = x.shape[:2]
+    if not graph.latency:  # everything is emptied in between: alone is as in a row
+        return simulate(graph, x, record=True)
     ran = simulate(graph, one_after_the_other(graph, x, row=row), record=True, every=steps + graph.pause)
 
     def cut(rows: np.ndarray, index: int) -> np.ndarray:
@@ -135,17 +141,17 @@ def _silent_after(population: Population, input_ends: float, graph: Graph, index
     While its membrane is not above the threshold, a neuron without input fires only if the rest of its current lifts it
     there within a step, which ends when that has faded. inf where nothing says that it ends.
     """
-    if input_ends == np.inf or population.recurrent is not None or _fires_alone(population):
+    if input_ends == np.inf or population.recurrent is not None or _fires_alone(population, graph.arithmetic):
         return np.inf
     kept = np.broadcast_to(DECAY_ONE - np.asarray(population.current_decay), len(population.weight)).astype(np.int64)
     if not kept.any():
         return input_ends
     most = largest_input(graph) if index == 0 else 1
     weight = population.weight.reshape(len(population.weight), -1)
-    arriving = most * np.maximum(weight, 0).sum(1) * UNIT
-    full = arriving * DECAY_ONE // np.maximum(DECAY_ONE - kept, 1) + UNIT
-    current = np.minimum(full, HIGHEST)  # where it could wrap, it can be anything
-    needed = _missing(population)
+    arriving = most * np.maximum(weight, 0).sum(1) * graph.arithmetic.unit
+    full = arriving * DECAY_ONE // np.maximum(DECAY_ONE - kept, 1) + graph.arithmetic.unit
+    current = np.minimum(full, graph.arithmetic.highest + 1)  # where it could wrap, it can be anything
+    needed = _missing(population, graph.arithmetic)
     for step in range(LONGEST):
         current = current * kept >> 12
         if not (current > needed).any():
@@ -153,14 +159,14 @@ def _silent_after(population: Population, input_ends: float, graph: Graph, index
     return np.inf
 
 
-def _fires_alone(population: Population) -> bool:
+def _fires_alone(population: Population, arithmetic: Arithmetic) -> bool:
     """Whether its bias lifts it above the threshold without any input."""
-    return bool((_missing(population) < 0).any())
+    return bool((_missing(population, arithmetic) < 0).any())
 
 
-def _missing(population: Population) -> np.ndarray:
-    """What a neuron just at its threshold needs of current in a step to fire, in 64ths of a weight."""
-    threshold = np.asarray(population.threshold, np.int64) * UNIT
+def _missing(population: Population, arithmetic: Arithmetic) -> np.ndarray:
+    """What a neuron just at its threshold needs of current in a step to fire, in steps of a state."""
+    threshold = np.asarray(population.threshold, np.int64) * arithmetic.held
     kept = DECAY_ONE - np.asarray(population.voltage_decay, np.int64)
-    bias = 0 if population.bias is None else population.bias * UNIT
+    bias = 0 if population.bias is None else population.bias * arithmetic.held
     return np.broadcast_to(threshold - bias - (threshold * kept >> 12), len(population.weight))

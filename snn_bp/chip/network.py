@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from snn_bp.chip.arithmetic import Target, hardware_of
 from snn_bp.chip.forward import SLOPE_RESCALED, run_chip
-from snn_bp.chip.rules import LOIHI, chip_blocks, name_of, neurons_of
+from snn_bp.chip.rules import chip_blocks, name_of, neurons_of
 from snn_bp.errors import SnnError
 from snn_bp.errors.calls import checked_call
 from snn_bp.model.blocks import Path, parts_of
@@ -21,11 +22,11 @@ INTEGERS = "integers, as the chip"
 
 @checked_call
 class OnChip(nn.Module):
-    """A network in the integers of Loihi: the layers and weights of `network`, and the same calls.
+    """A network in integers: the layers and weights of `network`, and the same calls.
 
-    Refused where the chip cannot hold it. Recordings run whole: the state after one is empty, and none can be given.
-    `floats` is the network below, in floats. `freeze_norm=True`: norms use their running statistics while training too,
-    as on the chip, and no longer move them.
+    `target` ("loihi") says in whose: "loihi", "fpga" or a `Fixed(...)`. Refused where that cannot hold the network.
+    Recordings run whole: the state after one is empty, and none can be given. `floats` is the network below, in floats.
+    `freeze_norm=True`: norms use their running statistics while training too, as on the chip, and no longer move them.
 
     >>> network = Network((Dense(8), LIF(beta=0.9, reset="zero")), (4,))
     >>> OnChip(network)(torch.ones(10, 3, 4)).shape
@@ -34,9 +35,10 @@ class OnChip(nn.Module):
 
     floats: Network
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, target: Target = "loihi") -> None:
         super().__init__()
         check_network("OnChip", network)
+        self.hardware = hardware_of(target)
         self.__dict__["floats"] = network  # no submodule: names in a checkpoint are those of the network
         self.layers = network.layers
         self.model, self.input_shape, self.output_shape = network.model, network.input_shape, network.output_shape
@@ -123,7 +125,7 @@ class OnChip(nn.Module):
         """Training or evaluation mode, of the network in floats too; training asks for surrogates that fit the grid."""
         for block in chip_blocks(self) if mode else ():
             if neurons_of(block).surrogate.per != "threshold":
-                raise SnnError(f"{LOIHI}, {name_of(self, block)}: its {SLOPE_RESCALED}")
+                raise SnnError(f"{self.hardware.where}, {name_of(self, block)}: its {SLOPE_RESCALED}")
         self.floats.train(mode)
         self.training = mode
         return self

@@ -7,6 +7,7 @@ import numpy as np
 
 from snn_bp.chip.graph import BIAS_HIGH, BIAS_LOW, DECAY_ONE, DELAY_HIGH, THRESHOLD_HIGH, Graph, Population, Shape
 from snn_bp.errors import SnnError
+from snn_bp.kernels.fixed import LOIHI
 
 NEURONS_HIGH = 1 << 24  # in one population: more than any chip has
 GEOMETRY_HIGH = 127  # kernel, stride, padding, dilation and groups of a convolution: the client keeps them in 8 bits
@@ -16,6 +17,11 @@ GRID = "Weights are integers in -128..127 or even ones in -256..254; without a n
 
 def check_netx(graph: Graph) -> None:
     """Raise where a netx file cannot hold the graph, or lava's client would not run it as it stands."""
+    if graph.arithmetic != LOIHI or any(population.reset != "zero" for population in graph.populations):
+        raise SnnError(
+            "the graph is not of Loihi's arithmetic and reset, which a netx file is for. Train with "
+            "train.target=loihi, or write a folder of Verilog (net.v)."
+        )
     if not graph.populations:
         raise SnnError("the graph has no population. Give at least one.")
     if graph.input_bits not in range(9):

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snn_bp.chip.arithmetic import Hardware, Target, hardware_of
 from snn_bp.chip.folding import folded
 from snn_bp.chip.forward import on_grid
 from snn_bp.chip.graph import DECAY_ONE, Graph, Population
 from snn_bp.chip.in_a_row import carried, pause_for
 from snn_bp.chip.network import OnChip
-from snn_bp.chip.rules import chip_blocks, delays_of, name_of, neurons_of
+from snn_bp.chip.rules import chip_blocks, delays_of, hardware_for, name_of, neurons_of
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import Block
 from snn_bp.model.exact import check_whole
@@ -25,25 +26,33 @@ MANY_LOST = 0.25  # fraction of a layer's weights; some hundredths of evenly spr
 
 
 @torch.no_grad()
-def quantize(network: Network, *, input_bits: int = 0) -> Graph:
-    """The network on the chip's grid, norms by their running statistics; `input_bits=8` where counts come in.
+def quantize(network: Network, *, input_bits: int = 0, target: Target | None = None) -> Graph:
+    """The network on the grid, norms by their running statistics; `input_bits=8` where counts come in.
 
-    A network trained in floats is rounded after training. Registers are cleared when a recording reaches them, and
-    `pause` is what delays and recurrence are known to need between recordings (`in_a_row.py`). Warns where a layer
-    loses more than a quarter of its weights to the grid, and where no pause keeps recordings apart.
+    A network trained in floats is rounded after training, to `target` ("loihi"). Registers are cleared when a recording
+    reaches them, and `pause` is what delays and recurrence are known to need between recordings (`in_a_row.py`). Warns
+    where a layer loses more than a quarter of its weights to the grid, and where no pause keeps recordings apart.
     """
     check_whole("export", network, Network, OnChip)
-    populations = []
-    found = chip_blocks(network)
+    populations, hardware = [], hardware_for(network) if target is None else hardware_of(target)
+    if target is not None and network.floats is not network and hardware != hardware_for(network):
+        raise SnnError(
+            f"export: the network was trained with {hardware_for(network).target}, its integers are those. Leave "
+            "target out, or give network.floats."
+        )
+    found = chip_blocks(network, hardware)
     for block in found:
         try:
-            populations.append(_population(block, network))
+            populations.append(_population(block, network, hardware))
         except SnnError as cause:
             raise SnnError(f"export, {name_of(network, block)}: {cause}") from cause
-    for lost in lost_weights(network, populations):
+    for lost in lost_weights(network, populations, hardware):
         if lost.is_many:
             warnings.warn(f"export, {lost}", stacklevel=3)
-    graph = Graph(input_shape=network.input_shape, populations=tuple(populations), input_bits=input_bits, cleared=True)
+    graph = Graph(
+        input_shape=network.input_shape, populations=tuple(populations), input_bits=input_bits, cleared=True,
+        arithmetic=hardware.arithmetic,
+    )  # fmt: skip
     for each in carried(graph):
         if each.fires_alone:
             warnings.warn(f"export, {name_of(network, found[each.population])}: {each}", stacklevel=3)
@@ -92,10 +101,10 @@ class Lost(NamedTuple):
 
 
 @torch.no_grad()
-def lost_weights(network: Network, populations: Sequence[Population]) -> list[Lost]:
+def lost_weights(network: Network, populations: Sequence[Population], hardware: Hardware | None = None) -> list[Lost]:
     """For each population how many of its weights round to zero, pools and norms folded in."""
-    found = []
-    for block, population in zip(chip_blocks(network), populations, strict=True):
+    found, hardware = [], hardware or hardware_for(network)
+    for block, population in zip(chip_blocks(network, hardware), populations, strict=True):
         weights, recurrence = [(folded(block).weight, population.weight)], neurons_of(block).recurrence
         if recurrence is not None and population.recurrent is not None:
             weights.append((recurrence.weight, population.recurrent))
@@ -107,14 +116,14 @@ def lost_weights(network: Network, populations: Sequence[Population]) -> list[Lo
                 count=sum(int((was & (held == 0)).sum()) for was, (_, held) in zip(before, weights, strict=True)),
                 of=sum(int(was.sum()) for was in before),
                 largest=largest,
-                step=1 / on_grid(block).scale,
+                step=float(1 / torch.as_tensor(on_grid(block, hardware=hardware).scale).min()),
             )
         )
     return found
 
 
-def _population(block: Block, network: Network) -> Population:
-    grid, neuron, shape = on_grid(block), neurons_of(block).neuron, neurons_of(block).shape
+def _population(block: Block, network: Network, hardware: Hardware) -> Population:
+    grid, neuron, shape = on_grid(block, hardware=hardware), neurons_of(block).neuron, neurons_of(block).shape
     bias, geometry = grid.sum.bias, grid.sum.geometry
     if network.floats is network and has_current(neuron) and bias is not None and bool((bias != 0).any()):
         raise SnnError(
@@ -132,6 +141,7 @@ def _population(block: Block, network: Network) -> Population:
         current_decay=DECAY_ONE - _each(grid.current_kept, shape),
         voltage_decay=DECAY_ONE - _each(grid.voltage_kept, shape),
         threshold=_each(grid.threshold, shape),
+        reset=getattr(neuron, "reset", "zero"),
         readout=not is_spiking(neuron),
         **moves,
     )

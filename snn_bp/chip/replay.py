@@ -1,4 +1,4 @@
-"""The replay of a graph in integers: every spike, current and potential that the chip would have.
+"""The replay of a graph in integers: every spike, current and potential that the chip or circuit would have.
 
 What arrives at a population in all its steps is one product, exact in floats; the neurons are `kernels/fixed.py`.
 """
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from snn_bp.chip.graph import DECAY_ONE, Graph, Population
 from snn_bp.errors import SnnError
-from snn_bp.kernels import fixed
+from snn_bp.kernels.fixed import Arithmetic, compiled_run
 
 AT_ONCE = 1 << 25  # numbers of one layer that are held at a time: samples are replayed in groups
 COLUMNS_AT_ONCE = 1 << 22  # numbers of a convolution's columns
 EXACT_IN_FLOAT32 = 1 << 24  # integers up to here; in float64 up to 2**53
-LARGEST_SUM = 1 << 24  # beyond, 32-bit registers overflow in the client too
+LARGEST_SUM = 1 << 24  # beyond, 32-bit registers overflow in Lava's client too, and training in floats is not exact
 CONV_RANGE = 1 << 24  # a convolution's sum is two's complement of 24 bits
 SUM_LOW, SUM_HIGH = -(1 << 15), (1 << 15) - 1  # what a sum of 16 bits holds; lava's CPU models take larger ones too
 
@@ -26,9 +26,9 @@ SUM_LOW, SUM_HIGH = -(1 << 15), (1 << 15) - 1  # what a sum of 16 bits holds; la
 class Overflow(NamedTuple):
     """How often the numbers of a population left their registers; the last two are known where they were recorded."""
 
-    sums: int  # those of weights beyond 16 bits: the client goes on with them, a chip may not
-    wraps: int = 0  # a current that came in at the other end of its 24 bits, or a convolution's sum
-    saturations: int = 0  # a membrane at the end of its 24 bits
+    sums: int  # on Loihi, those of weights beyond 16 bits: the client goes on with them, a chip may not
+    wraps: int = 0  # a current that came in at the other end of its bits, or a convolution's sum
+    saturations: int = 0  # a membrane at the end of its bits, or a current that saturates
 
     def __add__(self, other: "Overflow") -> "Overflow":  # type: ignore[override]
         return Overflow(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
@@ -36,7 +36,7 @@ class Overflow(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """What a graph answered; row r is what happens in lava's step r + 1.
+    """What a graph answered; row r is what happens in step r, lava's step r + 1.
 
     `out` is `[rows, batch, *shape]` of the last population: spikes (int8), or the potentials (int32) of a readout.
     Where recorded, `spikes`, `potentials` (before reset) and `currents` hold the same of each population.
@@ -52,10 +52,11 @@ class Replay:
 def simulate(graph: Graph, x: Tensor | np.ndarray, *, record: bool = False, every: int | None = None) -> Replay:
     """The replay of integers `x` `[time, batch, *input_shape]`, from rest, for time + `graph.latency` rows.
 
-    Input row t arrives at the first population in row t + 1, a spike sent in row r at the next one in row r + 1 + delay
-    and back in its own in row r + 1; the bias acts from row 0 on (where the graph is `cleared`, nothing is left of
-    what it did before the input arrived). `every`: the input is recordings in a row, one in so many rows, and a graph
-    that is `cleared` is so for each of them (`in_a_row.py`). Bit-exact with lava's CPU models, `fixed_pt`.
+    On Loihi input row t arrives at the first population in row t + 1, a spike sent in row r at the next one in row
+    r + 1 + delay and back in its own in row r + 1; the bias acts from row 0 on (where the graph is `cleared`, nothing
+    is left of what it did before the input arrived). `every`: the input is recordings in a row, one in so many rows,
+    and a graph that is `cleared` is so for each of them (`in_a_row.py`). Bit-exact with lava's CPU models, `fixed_pt`.
+    In another arithmetic a spike reaches the next population in the row in which it is sent, or its delay later.
     """
     x = _checked(graph, x)
     rows, batch = len(x) + graph.latency, x.shape[1]
@@ -104,12 +105,11 @@ def _replay(graph: Graph, x: np.ndarray, rows: int, every: int, record: bool) ->
     recorded: tuple[list[np.ndarray], ...] = ([], [], [])
     out, overflows = sent, []
     for index, population in enumerate(graph.populations):
-        conv = population.kind == "conv"
-        sums, wrapped = _convolution(population, sent, most) if conv else (_dense(population, sent, most), 0)
-        sums = _late(sums, 1)
-        cleared = range((index + 1) % every, rows, every) if graph.cleared else range(0)
-        answers = _neurons(population, sums, record=record or population.readout, cleared=cleared)
-        overflows.append(_overflow(population, sums, wrapped, answers, cleared))
+        late, sums, wrapped = graph.arithmetic.synapse_steps, *_sums(graph.arithmetic, population, sent, most)
+        cleared = range((index + 1) * late % every, rows, every) if graph.cleared else range(0)
+        sums = _late(sums, late)
+        answers = _neurons(graph.arithmetic, population, sums, record=record or population.readout, cleared=cleared)
+        overflows.append(_overflow(graph.arithmetic, population, sums, wrapped, answers, cleared))
         answers = [array.reshape(rows, batch, *population.shape) for array in answers]
         sent, most = answers[0], 1
         out = answers[1] if population.readout else sent
@@ -120,26 +120,32 @@ def _replay(graph: Graph, x: np.ndarray, rows: int, every: int, record: bool) ->
 
 
 def _overflow(
-    population: Population, sums: np.ndarray, wrapped: int, answers: list[np.ndarray], cleared: range
-) -> Overflow:
+    arithmetic: Arithmetic, population: Population, sums: np.ndarray, wrapped: int, answers: list[np.ndarray],
+    cleared: range,
+) -> Overflow:  # fmt: skip
     """How often the sums that arrived, and currents and potentials where they are among the answers, were too large."""
+    highest, unit = arithmetic.highest, arithmetic.unit
+    if arithmetic.overflow == "saturate":
+        return Overflow(0, 0, sum(int(np.count_nonzero(np.abs(each) == highest)) for each in answers[1:]))
     beyond = int(np.count_nonzero((sums > SUM_HIGH) | (sums < SUM_LOW))) if sums.size else 0
     if len(answers) == 1 or not sums.size:
         return Overflow(beyond, wrapped)
     _, potentials, currents = answers
-    arrived = fixed.UNIT * int(max(sums.max(), -int(sums.min())))
-    if int(max(currents.max(), -int(currents.min()))) + arrived >= fixed.HIGHEST:  # else none can have wrapped
+    arrived = unit * int(max(sums.max(), -int(sums.min())))
+    if int(max(currents.max(), -int(currents.min()))) + arrived > highest:  # else none can have wrapped
         kept = DECAY_ONE - _each(population, population.current_decay)
         before = np.zeros(currents.shape[1:], np.int64)
         for row, (now, arriving) in enumerate(zip(currents, sums, strict=True)):
             before = before * (row not in cleared)
-            total = np.sign(before) * (np.abs(before) * kept >> 12) + arriving.astype(np.int64) * fixed.UNIT
-            wrapped += int(np.count_nonzero((total > fixed.HIGHEST) | (total <= -fixed.HIGHEST)))
+            total = np.sign(before) * (np.abs(before) * kept >> 12) + arriving.astype(np.int64) * unit
+            wrapped += int(np.count_nonzero((total > highest + 1) | (total < -highest)))
             before = now.astype(np.int64)
-    return Overflow(beyond, wrapped, int(np.count_nonzero(np.abs(potentials) == fixed.HIGHEST - 1)))
+    return Overflow(beyond, wrapped, int(np.count_nonzero(np.abs(potentials) == highest)))
 
 
-def _neurons(population: Population, sums: np.ndarray, *, record: bool, cleared: range) -> list[np.ndarray]:
+def _neurons(
+    arithmetic: Arithmetic, population: Population, sums: np.ndarray, *, record: bool, cleared: range
+) -> list[np.ndarray]:
     """Spikes, and where `record` potentials and currents, `[rows, batch, size]` as the sums that arrive.
 
     Before each row in `cleared`, currents and potentials are emptied; spikes that are on their way arrive all the same.
@@ -147,10 +153,10 @@ def _neurons(population: Population, sums: np.ndarray, *, record: bool, cleared:
     u, v, s = (np.zeros(sums.shape[1:], np.int64) for _ in range(3))
     spikes = np.empty(sums.shape, np.int8)
     potentials, currents = (np.empty(sums.shape if record else (0, 0, 0), np.int32) for _ in range(2))
-    run = fixed.compiled_run(record=record)
+    run = compiled_run(arithmetic, population.reset, record=record)
     bias = _each(population, 0 if population.bias is None else population.bias)
     kept = [_each(population, DECAY_ONE - decay) for decay in (population.current_decay, population.voltage_decay)]
-    threshold = _each(population, population.threshold)
+    threshold = _each(population, arithmetic.highest_threshold if population.readout else population.threshold)
     for low, high in pairwise((*(cleared if 0 in cleared else (0, *cleared)), len(sums))):
         u[:] = v[:] = 0
         stretches = [slice(low, high)]
@@ -169,8 +175,15 @@ def _each(population: Population, values: int | np.ndarray) -> np.ndarray:
     return np.repeat(values, population.size // values.size)
 
 
+def _sums(arithmetic: Arithmetic, population: Population, sent: np.ndarray, most: int) -> tuple[np.ndarray, int]:
+    """The sums of a population in the row where they would arrive at once, and how many of them wrapped."""
+    if population.kind == "dense":
+        return _dense(population, sent, most), 0
+    return _convolution(population, sent, most, wraps=arithmetic.overflow == "wrap")
+
+
 def _dense(population: Population, sent: np.ndarray, most: int) -> np.ndarray:
-    """The sums of a dense population, `[rows, batch, size]` (int32), in the row where they would arrive at once."""
+    """The sums of a dense population, `[rows, batch, size]` (int32)."""
     weight, delay = population.weight, population.delay
     sent = sent.reshape(*sent.shape[:2], weight.shape[1])
     if delay is None:
@@ -202,16 +215,21 @@ def _product(x: np.ndarray, weight: np.ndarray, most: int) -> np.ndarray:
     bound = most * int(np.abs(weight).sum(1).max(initial=0))
     dtype = np.float32 if bound < EXACT_IN_FLOAT32 else np.float64
     total = (x.reshape(-1, x.shape[-1]).astype(dtype) @ weight.T.astype(dtype)).reshape(*x.shape[:-1], len(weight))
-    if bound >= LARGEST_SUM and total.size and np.abs(total).max() >= LARGEST_SUM:
-        raise SnnError(
-            f"simulate: a sum of weights and counts reaches {int(np.abs(total).max())}, and the chip adds up to 32767. "
-            "Use smaller weights, or bin in shorter steps."
-        )
+    _check_sums(total, bound)
     return total.astype(np.int32)
 
 
-def _convolution(population: Population, sent: np.ndarray, most: int) -> tuple[np.ndarray, int]:
-    """The sums of a convolution, wrapped to 24 bits, and how many were: products with the inputs that a neuron sees.
+def _check_sums(total: np.ndarray, bound: int) -> None:
+    """Raise where a sum, of which none can be above `bound`, is beyond what is exact in single precision."""
+    if bound >= LARGEST_SUM and total.size and np.abs(total).max() >= LARGEST_SUM:
+        raise SnnError(
+            f"simulate: a sum of weights and counts reaches {int(np.abs(total).max())}, and Loihi adds up to 32767, "
+            f"another circuit to {LARGEST_SUM - 1}. Use smaller weights, or bin in shorter steps."
+        )
+
+
+def _convolution(population: Population, sent: np.ndarray, most: int, *, wraps: bool) -> tuple[np.ndarray, int]:
+    """The sums of a convolution, and how many wrapped to 24 bits: products with the inputs that a neuron sees.
 
     Not torch's convolution: it may choose an algorithm whose sums are not exact.
     """
@@ -228,7 +246,9 @@ def _convolution(population: Population, sent: np.ndarray, most: int) -> tuple[n
     for low in range(0, len(inputs), block):
         seen = _seen(population, inputs[low : low + block])
         total = (seen.astype(dtype) @ kernels).astype(np.int64)  # [groups, samples * positions, out]
-        if bound >= CONV_RANGE // 2:
+        if not wraps:
+            _check_sums(total, bound)
+        elif bound >= CONV_RANGE // 2:
             wrapped += int(np.count_nonzero((total >= CONV_RANGE // 2) | (total < -CONV_RANGE // 2)))
             total = (total + CONV_RANGE // 2) % CONV_RANGE - CONV_RANGE // 2
         total = total.reshape(groups, -1, positions, total.shape[-1]).transpose(1, 0, 3, 2)

@@ -1,20 +1,17 @@
-"""What Loihi can hold of a network: a rule for each role that a layer can have, and a refusal where there is none."""
+"""What hardware can hold of a network: a rule for each role that a layer can have; where there is none, a refusal."""
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
 
 from torch import nn
 
-from snn_bp.chip.graph import DELAY_HIGH
+from snn_bp.chip.arithmetic import FOR_LOIHI, Hardware
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import Block, LayerAt, Layers, Role, blocks
 from snn_bp.model.exact import check_exact
 from snn_bp.model.modules import Delays, Neurons
 from snn_bp.neurons import IF, LI, LIF, CubaLIF, is_leaky, is_spiking
 
-Target: TypeAlias = Literal["float", "loihi"]
-LOIHI = "for Loihi"  # how refusals of the target and of .net files begin
-NEURONS = (IF, LIF, CubaLIF, LI)  # the neurons of the chip; a subclass is another neuron
+NEURONS = (IF, LIF, CubaLIF, LI)  # the neurons that there are in integers; a subclass is another neuron
 NO_MAXIMUM = "a maximum cannot be a weighted sum. Use Pool(2, kind='sum') or a Conv with a stride."
 IMAGES_ONLY = "the file has convolutions and pools of images only. Use Dense on a row of channels."
 KNOWN = "Known: Dense, Conv, Pool(kind='sum' or 'average'), BatchNorm, Flatten, Dropout, Delay and neurons."
@@ -26,24 +23,34 @@ REFUSED = {
 }
 
 
-def chip_blocks(network: Layers) -> list[Block]:
-    """The blocks of a network, neurons at the end of each; raises where a layer has no place on the chip."""
-    found = blocks(network, LOIHI)
+def chip_blocks(network: Layers, hardware: Hardware | None = None) -> list[Block]:
+    """The blocks of a network, neurons at the end of each; raises where a layer has no place on the hardware.
+
+    Without one it is that of an `OnChip`, and Loihi for a network in floats.
+    """
+    hardware = hardware or hardware_for(network)
+    where = hardware.where
+    found = blocks(network, where)
     if found[-1].neurons is None:
-        _check_behind(network, found.pop(), first=not found)
+        _check_behind(network, where, found.pop(), first=not found)
     for block in found:
         if not is_spiking(neurons_of(block).neuron) and block.indexes[-1] != len(network.layers) - 1:
             raise SnnError(
-                f"{LOIHI}, {name_of(network, block)}: it sends potentials, the chip sends spikes; only the last "
+                f"{where}, {name_of(network, block)}: it sends potentials, the chip sends spikes; only the last "
                 "layer can be read out. Use LIF here."
             )
         for part in block.parts:
-            check_exact(LOIHI, network.name(part.index), part.layer)
+            check_exact(where, network.name(part.index), part.layer)
             if part.role not in RULES:
-                raise SnnError(f"{LOIHI}, {network.name(part.index)}: the chip has nothing like it. {KNOWN}")
-            if why := RULES[part.role](block, part):
-                raise SnnError(f"{LOIHI}, {name_of(network, block)}: {why}")
+                raise SnnError(f"{where}, {network.name(part.index)}: the chip has nothing like it. {KNOWN}")
+            if why := RULES[part.role](hardware, block, part):
+                raise SnnError(f"{where}, {name_of(network, block)}: {why}")
     return found
+
+
+def hardware_for(network: Layers) -> Hardware:
+    """What a network is made for: that of an `OnChip`; Loihi of one in floats."""
+    return getattr(network, "hardware", FOR_LOIHI)
 
 
 def neurons_of(block: Block) -> Neurons:
@@ -62,25 +69,25 @@ def delays_of(block: Block) -> list[Delays]:
     return [part.layer for part in block.of("delay")]  # type: ignore[misc]
 
 
-def _check_behind(network: Layers, behind: Block, *, first: bool) -> None:
+def _check_behind(network: Layers, where: str, behind: Block, *, first: bool) -> None:
     """Behind the last neurons, which send what they send in any shape, there may be a Flatten."""
     for part in behind.parts:
-        check_exact(LOIHI, network.name(part.index), part.layer)
+        check_exact(where, network.name(part.index), part.layer)
         if first or part.role != "flatten":
             raise SnnError(
-                f"{LOIHI}, {network.name(part.index)} has no neurons behind it. End the model with a neuron, as LI or "
+                f"{where}, {network.name(part.index)} has no neurons behind it. End the model with a neuron, as LI or "
                 "LIF."
             )
 
 
-def _neurons(block: Block, part: LayerAt) -> str | None:
+def _neurons(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
     neurons = neurons_of(block)
     neuron, known = neurons.neuron, ", ".join(kind.__name__ for kind in NEURONS)
     if not is_leaky(neuron):
         return f"{type(neuron).__name__} is none of the neurons of the chip: use {known} there, or train.target=float."
     if type(neuron) not in NEURONS:
         return f"the chip's neuron has no adaptation and is no {type(neuron).__name__}. It is one of {known}."
-    if (reset := getattr(neuron, "reset", "zero")) != "zero":
+    if (reset := getattr(neuron, "reset", "zero")) not in hardware.resets:
         return f'it resets by {reset!r}, the chip clears the membrane. Train with reset="zero".'
     if len(neurons.shape) == 3 and any(raw[0].numel() > 1 for raw in neurons.learned.values()):
         return (
@@ -92,7 +99,7 @@ def _neurons(block: Block, part: LayerAt) -> str | None:
     return None
 
 
-def _weights(block: Block, part: LayerAt) -> str | None:
+def _weights(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
     if type(part.layer) in REFUSED:
         return REFUSED[type(part.layer)]
     padding = getattr(part.layer, "padding", 0)
@@ -103,36 +110,36 @@ def _weights(block: Block, part: LayerAt) -> str | None:
     return None
 
 
-def _pool(block: Block, part: LayerAt) -> str | None:
+def _pool(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
     return REFUSED.get(type(part.layer)) or (None if len(part.before) == 3 else IMAGES_ONLY)
 
 
-def _norm(block: Block, part: LayerAt) -> str | None:
+def _norm(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
     if not _is_behind_weights(block, part):
         return "a BatchNorm stands behind a Dense or Conv, into whose weights it folds."
     return None
 
 
-def _flatten(block: Block, part: LayerAt) -> str | None:
+def _flatten(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
     if _is_behind_weights(block, part) and len(part.before) != len(part.after):
         return "a Flatten between a Conv and its neurons; put it behind the neurons."
     return None
 
 
-def _dropout(block: Block, part: LayerAt) -> str | None:
+def _dropout(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
     if _is_behind_weights(block, part):
         return "a Dropout of weighted sums; put it in front of the Dense or Conv, where it silences inputs."
     return None
 
 
-def _delay(block: Block, part: LayerAt) -> str | None:
-    if neurons_of(block).recurrence is not None:
+def _delay(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
+    if hardware is FOR_LOIHI and neurons_of(block).recurrence is not None:
         return "lava would delay the recurrence too. Put the Delay in front of a layer that is not recurrent."
     if not any(len(weights.after) == 1 for weights in block.of("weights")):
         return "a Delay stands in front of a Dense; leave out that of a convolution or pool."
     longest = sum(delays.longest() for delays in delays_of(block))
-    if longest > DELAY_HIGH:
-        return f"its delays reach {longest} steps, the chip holds {DELAY_HIGH}. Use Delay(..., max_steps=62)."
+    if longest > (most := hardware.longest_delay):
+        return f"its delays reach {longest} steps, the chip holds {most}. Use Delay(..., max_steps={most})."
     if any(other.index < part.index or len(other.after) > 1 for other in block.of("weights", "pool")):
         return "a Delay stands right behind neurons (or the input), in front of a Dense; a convolution has none."
     return None
@@ -142,7 +149,7 @@ def _is_behind_weights(block: Block, part: LayerAt) -> bool:
     return any(weights.index < part.index for weights in block.of("weights"))
 
 
-RULES: dict[Role, Callable[[Block, LayerAt], str | None]] = {
+RULES: dict[Role, Callable[[Hardware, Block, LayerAt], str | None]] = {
     "neurons": _neurons, "weights": _weights, "pool": _pool, "norm": _norm, "flatten": _flatten, "dropout": _dropout,
     "delay": _delay,
 }  # fmt: skip

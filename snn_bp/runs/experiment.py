@@ -15,6 +15,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
 from snn_bp import neurons, surrogates
+from snn_bp.chip.arithmetic import Fixed
 from snn_bp.chip.network import OnChip
 from snn_bp.data import Data, Encoder, Folder, TonicSet, transform_from_json, transform_to_json
 from snn_bp.errors import SnnError, is_number, nearest, shown
@@ -97,11 +98,11 @@ class Experiment:
     def network(self, input_shape: tuple[int, ...]) -> Network:
         """The network as the run starts it, decays computed from the bin width of the data.
 
-        For `train.target="loihi"` it is an `OnChip` around one, which takes the same calls.
+        For another `train.target` than "float" it is an `OnChip` around one, which takes the same calls.
         """
         train, model = self.train, self.model_at_step()
         network = Network(model, input_shape, surrogate=train.surrogate, seed=self.seed, memory=train.memory)
-        return cast(Network, OnChip(network)) if train.target == "loihi" else network
+        return network if train.target == "float" else cast(Network, OnChip(network, train.target))
 
 
 CONSTRUCTORS = (
@@ -119,6 +120,7 @@ CONSTRUCTORS = (
             Targets,
             Start,
             Patience,
+            Fixed,
         )
     }
     | {kind.__name__: kind for union in (Layer, Loss, Metric) for kind in union.__args__ if kind is not neurons.Neuron}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from snn_bp.chip.rules import Target
+from snn_bp.chip.arithmetic import Target, hardware_of
 from snn_bp.errors import SnnError, as_path, is_number, shown
 from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, OrOwn, Within, check_fields
@@ -109,9 +109,9 @@ class Train:
         keep ("best"): what is evaluated in the end: "best" on validation by the metric, or the "last" epoch.
         autocast (None): "bfloat16" computes layers without state in that precision.
         memory ("full"): "low": dense layers keep no potentials and compute them again.
-        target ("float"): "loihi": the forward pass is the chip's, in integers.
-        freeze_norm (0.25): with target "loihi", in this last fraction of all epochs norms keep their running
-            statistics.
+        target ("float"): "loihi", "fpga" or a `Fixed(...)`: the forward pass is that chip's or circuit's, in integers.
+        freeze_norm (0.25): with another target than "float", in this last fraction of all epochs norms keep their
+            running statistics.
         device ("auto"): "auto", a GPU where there is one, or "cpu", "cuda:0".
         metric (None): what `keep` and the results go by; None: what is usual for the kind of the targets.
         start (None): the folder of a run, or `Start(...)`, from whose weights it begins.
@@ -168,6 +168,8 @@ class Train:
                 raise SnnError(f"Train(start): {cause}") from None
         check_fields(self)
         check_keys("Train(freeze)", self.freeze)
+        if self.target != "float":
+            hardware_of(self.target)
         if self.target != "float" and (self.truncate or self.autocast or self.memory == "low"):
             raise SnnError(
                 f"train.target={self.target!r}: recordings run whole, in integers. Leave train.truncate, "

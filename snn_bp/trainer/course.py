@@ -57,7 +57,7 @@ class Course:
         run.check_data(dataset)
         for note in dataset.notes:
             progress.say(note)
-        if config.target == "loihi" and checkpoint is None:
+        if config.target != "float" and checkpoint is None:
             self._say_placement()
         self.device = make_device(config)
         self.probe, self.targets_of_probe, self.mask_of_probe = _probe(dataset, self.device)

@@ -30,7 +30,7 @@ def dry_run(experiment: Experiment, dataset: Dataset) -> None:
         indent = "  " * (len(part.path) // 2)  # a layer within a joint, which comes behind its branches
         say(f"  {list(part.after)!s:16} {count:10,} parameters  {indent}{network.name(part.path)}")
     say(f"training takes {memory.estimate(experiment, dataset)}; {free()}")
-    if config.target == "loihi":
+    if config.target != "float":
         for found in check_chip(experiment, experiment.network(dataset.shape)):
             say(str(found))
     x, targets = dataset.batch("train", ids[0], seed=experiment.seed)

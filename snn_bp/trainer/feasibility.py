@@ -47,7 +47,7 @@ def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
     check_norms(experiment, dataset, network)
     if config.truncate and any(part.role == "delay" for part in every_part(parts_of(network))):
         raise SnnError("train.truncate: with a Delay a recording runs whole, spikes are under way between its pieces.")
-    if config.target == "loihi":
+    if config.target != "float":
         check_chip(experiment, network)
     if config.memory == "low" and not has_chain(parts_of(network.train())):
         raise SnnError(
@@ -71,10 +71,10 @@ def check_options(config: Train, dataset: Dataset, network: Network) -> None:
         )
     if config.sampler == "balanced":
         class_chances(dataset)
-    if freeze_layers(network, config.freeze) and config.target == "loihi":
+    if freeze_layers(network, config.freeze) and config.target != "float":
         raise SnnError(
-            "train.freeze: for target 'loihi' norms stay together or not at all. Leave the norm's index out of "
-            "train.freeze; train.freeze_norm=1 keeps them all."
+            f"train.freeze: for target {config.target!r} norms stay together or not at all. Leave the norm's index out "
+            "of train.freeze; train.freeze_norm=1 keeps them all."
         )
 
 
@@ -94,8 +94,10 @@ def check_norms(experiment: Experiment, dataset: Dataset, network: Network) -> N
 
 
 def check_chip(experiment: Experiment, network: Network) -> list[Placement]:
-    """How the network lies on each chip it is for; raises where none can hold it."""
+    """How the network lies on each of Loihi's chips where it is for one; raises where the target cannot hold it."""
     graph = quantize(network.eval(), input_bits=0 if experiment.data.binary else 8)
+    if experiment.train.target != "loihi":
+        return []
     check_netx(graph)
     found = [placement(graph, chip) for chip in CHIPS]
     if all(each.problems for each in found):

@@ -62,7 +62,7 @@ def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
     if config.device not in ("auto", "cpu"):
         return Estimate(frames, 0, 0, 0)
     piece = rows * min(1.0, (config.truncate or math.inf) / max(1, steps))
-    if config.target == "loihi":
+    if config.target != "float":
         step = piece * _FLOAT * (13 * sizes.neurons + 2 * inputs)
     else:
         chain = 0.4 if config.memory == "low" else 1.3

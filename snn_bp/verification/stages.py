@@ -18,7 +18,6 @@ from snn_bp.chip.network import OnChip
 from snn_bp.chip.quantize import lost_weights, quantize
 from snn_bp.chip.replay import Overflow, Replay
 from snn_bp.chip.rules import name_of
-from snn_bp.kernels.fixed import UNIT
 from snn_bp.model.network import Network
 from snn_bp.runs.evaluation import count_activity
 from snn_bp.runs.folder import Run
@@ -79,7 +78,7 @@ def replay_stages(
         for index, (population, (_, out, potentials, _)) in enumerate(zip(graph.populations, ran, strict=True)):
             mine, theirs = replay.spikes[index], out
             if population.readout:
-                mine, theirs = replay.potentials[index], potentials * UNIT
+                mine, theirs = replay.potentials[index], potentials * held.arithmetic.unit
             theirs = theirs.numpy().reshape(mine.shape)  # a Flatten behind the last neurons is not in the file
             difference = difference or first_difference(mine, theirs, layer=names[index], first=total)
             compared += mine.size
