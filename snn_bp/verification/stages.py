@@ -78,7 +78,7 @@ def replay_stages(
         for index, (population, (_, out, potentials, _)) in enumerate(zip(graph.populations, ran, strict=True)):
             mine, theirs = replay.spikes[index], out
             if population.readout:
-                mine, theirs = replay.potentials[index], potentials * held.arithmetic.unit
+                mine, theirs = replay.potentials[index], potentials * graph.arithmetic.unit
             theirs = theirs.numpy().reshape(mine.shape)  # a Flatten behind the last neurons is not in the file
             difference = difference or first_difference(mine, theirs, layer=names[index], first=total)
             compared += mine.size
