@@ -300,7 +300,7 @@ def export(
                        verification=verification, step_s=step, compatible=compatible)  # type: ignore[arg-type]  # fmt: skip
     say(f"{file} is written" if found is None else str(found))
     if compatible:
-        print("  NIR 1.0.4 knows no reset value, there a spike takes the threshold off: for readers that reset to 0.")
+        print(f"  Reset: {json.loads(Path(f'{file}.json').read_text(encoding='utf-8'))['reset']}.")
     if found is not None and not found.holds:
         raise SnnError(f"{file}: it does not do what the network does: {found.difference}")
 

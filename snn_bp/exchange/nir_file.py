@@ -4,13 +4,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from snn_bp.errors import SnnError, is_number
+from snn_bp.errors import SnnError, check_choice, is_number
 from snn_bp.exchange.nir_flat import flat, without_batch
 from snn_bp.exchange.nir_node import KEY, Edge, Node, Value, offset_key
 from snn_bp.files.hdf5 import Entry, read_hdf5
@@ -18,7 +18,10 @@ from snn_bp.files.hdf5 import Entry, read_hdf5
 FORMAT = 1  # version of what snn_bp writes into the metadata
 METADATA = "/node/metadata/"
 RESETS_TO_VALUE = (1, 0, 6)  # the version of NIR from which a spike sets v_reset; before, it takes off the threshold
+SUBTRACTS = "subtract_before_leak"  # the reset of a neuron that does so, here and in the metadata of snn_bp
+AsZero: TypeAlias = Literal["zero"] | None
 MAX_NEURONS, MAX_PRODUCTS = 2**24, 2**32  # in one layer, and for one step of it
+LEAVE = "Leave reset out."
 NO_STEP = "NIR stores no time step and this file has no metadata of snn_bp. Give step_s (--step): "
 
 
@@ -30,10 +33,13 @@ class NirFile:
     nodes: dict[str, Node]
     edges: list[Edge]
     metadata: dict[str, Any] | None
+    zero: bool = False  # whether spikes set 0 all the same where they would subtract by the file's version
 
     def subtracts(self, node: Node) -> bool:
         """Whether a spike takes the threshold off, as up to NIR 1.0.5, and does not set a value."""
-        return "v_reset" not in node.fields and self.metadata is None and self.version < RESETS_TO_VALUE
+        if self.metadata is not None:
+            return self.metadata["neurons"].get(node.name, {}).get("reset") == SUBTRACTS
+        return "v_reset" not in node.fields and self.version < RESETS_TO_VALUE and not self.zero
 
     def step(self, step_s: float | None) -> float:
         """The length of a time step in seconds: that of the metadata, or the one given."""
@@ -47,11 +53,17 @@ class NirFile:
         return float(ours)
 
 
-def open_nir(path: Path | str) -> NirFile:
-    """The content of a file; raises where it is no NIR graph or broken."""
+def open_nir(path: Path | str, reset: AsZero = None) -> NirFile:
+    """The content of a file, as if its spikes set 0 with `reset="zero"`; raises where it is no NIR graph or broken."""
     entries = read_hdf5(path)
     try:
-        return _graph(entries)
+        file = _graph(entries)
+        if reset is None:
+            return file
+        check_choice("reset", reset, ("zero",))
+        if file.metadata is not None or file.version >= RESETS_TO_VALUE:
+            raise SnnError(f'reset="zero" is for files from before NIR 1.0.6; this one says what it resets to. {LEAVE}')
+        return replace(file, zero=True)
     except SnnError as cause:
         raise SnnError(f"{path}: {cause}") from cause
 

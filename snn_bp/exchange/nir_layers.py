@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError
+from snn_bp.exchange.nir_file import SUBTRACTS
 from snn_bp.exchange.nir_node import UNIT_GAIN, UNIT_R, simple
 from snn_bp.exchange.nir_own import own_node
 from snn_bp.exchange.nir_ties import off_ties
@@ -280,17 +281,36 @@ def _with_current(
 
 def _spiking(layer: Neurons, at: Context) -> tuple[dict[str, Any], dict[str, Any]]:
     """Threshold and reset for the node, and the threshold for the metadata where the node's is moved off a tie."""
-    reset, values = layer.neuron.reset, _values_now(layer)  # type: ignore[union-attr]
-    if reset != "zero":
-        raise SnnError(f'resets by "{reset}", NIR knows only reset to a value. Train with reset="zero".')
+    values, said = _values_now(layer), _reset(layer, at)
     alpha, beta, theta = (
         np.broadcast_to(np.asarray(values[name], np.float32), layer.shape).copy() for name in ("alpha", "beta", "theta")
     )
     if at.block.weights is not None:
-        return {"v_threshold": theta, "v_reset": _each(0, layer, at)}, {}
+        return {"v_threshold": theta, "v_reset": _each(0, layer, at)}, said
     moved = off_ties(alpha, beta, theta, _inputs(at), step=at.step_s)
     exact = simple(np.broadcast_to(np.asarray(values["theta"], np.float64), layer.shape))
     return {"v_threshold": moved, "v_reset": _each(0, layer, at)}, {"threshold": exact}
+
+
+def _reset(layer: Neurons, at: Context) -> dict[str, str]:
+    """What the metadata says about a reset that NIR has; of NIR up to 1.0.4 the file does not tell it from another."""
+    reset = layer.neuron.reset  # type: ignore[union-attr]
+    if reset == "zero":
+        return {}
+    if reset != SUBTRACTS:
+        other = f' or "{SUBTRACTS}"' if at.compatible else ""
+        raise SnnError(f'resets by "{reset}", NIR knows only reset to a value. Train with reset="zero"{other}.')
+    if not at.compatible:
+        raise SnnError(
+            f'resets by "{reset}", as NIR did up to 1.0.5. Write it with compatible="1.0.4" (--compatible 1.0.4), or '
+            'train with reset="zero".'
+        )
+    if at.block.weights is None:
+        raise SnnError(
+            "subtracts its threshold from sums of spikes that meet it exactly: rounding would decide in readers. Put a "
+            'Dense or Conv in front of it, or train with reset="zero".'
+        )
+    return {"reset": reset}
 
 
 def _tau(symbol: str, layer: Neurons, at: Context) -> tuple[np.ndarray, Any]:

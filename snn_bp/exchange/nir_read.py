@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from snn_bp.errors import SnnError, as_path
-from snn_bp.exchange.nir_file import MAX_NEURONS, MAX_PRODUCTS, NO_STEP, NirFile, open_nir
+from snn_bp.exchange.nir_file import MAX_NEURONS, MAX_PRODUCTS, NO_STEP, SUBTRACTS, AsZero, NirFile, open_nir
 from snn_bp.exchange.nir_forks import Branches, Row, tree_of
 from snn_bp.exchange.nir_neurons import KINDS, dynamics, threshold
 from snn_bp.exchange.nir_node import Node, offset_key, simple
@@ -29,17 +29,19 @@ from snn_bp.model.network import Network
 from snn_bp.neurons import LIF, Neuron
 
 
-def read_nir(path: Path | str, *, step_s: float | None = None) -> Network:
+def read_nir(path: Path | str, *, step_s: float | None = None, reset: AsZero = None) -> Network:
     """The network in a NIR file, in evaluation mode.
 
     `step_s` is the length of a time step in seconds; a file that snn_bp wrote has its own, and without both the error
     says at which steps the layers fire. A leak and a reset to one and the same value shift the threshold by it, from
     rest there; the bias of a recurrence is there from the first step, as in snnTorch; a batch axis of one in the
     shapes is taken off. Branches that start from one signal and are added again come back as `Residual` and `Parallel`.
-    What our neurons cannot say is refused with the node's name: other leaks and resets, other graphs, unknown nodes,
-    and leaky neurons from before NIR 1.0.6, where a spike took the threshold off.
+    What our neurons cannot say is refused with the node's name: other leaks and resets, other graphs, unknown nodes.
+
+    Before NIR 1.0.6 a spike takes the threshold off, which is our `reset="subtract_before_leak"`. Some wrote such files
+    from networks that reset to 0, as snnTorch and norse read them: `reset="zero"` reads one so.
     """
-    file = open_nir(path := as_path("read_nir: path", path))
+    file = open_nir(path := as_path("read_nir: path", path), reset)
     try:
         with np.errstate(all="ignore"):  # what is beyond a number's range is refused where it ends up
             if file.metadata is None and step_s is None:
@@ -229,16 +231,9 @@ class _Reading:
 
     def _neurons(self, node: Node) -> None:
         kind, loop, metadata = KINDS[node.kind], self.loops.get(node.name), self.file.metadata
-        unknown, subtracts = set(node.fields) - kind.fields, self.file.subtracts(node)
+        unknown = set(node.fields) - kind.fields
         if unknown:
             raise node.refuse(f"its field {min(unknown)!r} is not known.")
-        if subtracts and kind.spikes and kind.taus:
-            raise node.refuse(
-                f"a file of NIR {'.'.join(map(str, self.file.version))} takes the threshold off at a spike, before the "
-                'next leak; our "subtract" does it after. replay_nir(path, x, step_s=...) runs it as it is. Written '
-                "again by a newer nir it resets to 0, another network: right only where it was trained so (snnTorch's "
-                "and norse's readers did reset to 0)."
-            )
         if metadata is not None and (metadata := metadata["neurons"].get(node.name)) is None:
             raise node.refuse("the metadata of snn_bp in the file does not know it: the file was changed.")
         if metadata is not None and OWN_KEY in metadata:  # the node was another neuron's: its numbers are all there is
@@ -247,7 +242,7 @@ class _Reading:
         decays, gain = dynamics(node, metadata, self.shape, self.step)
         recurrent = {} if loop is None else self._recurrence(self.file.nodes[loop], node)
         recurrent = {name: scaled(array, gain) for name, array in recurrent.items()}
-        reset = {"reset": "subtract" if subtracts else "zero"} if kind.spikes else {}
+        reset = {"reset": SUBTRACTS if self.file.subtracts(node) else "zero"} if kind.spikes else {}
         self._put(node, partial(kind.make, **decays, **reset), gain * self._take_gain(), theta, recurrent)
 
     def _recurrence(self, loop: Node, node: Node) -> dict[str, np.ndarray]:

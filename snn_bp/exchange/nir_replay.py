@@ -14,22 +14,23 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from snn_bp.errors import SnnError, check_choice
-from snn_bp.exchange.nir_file import MAX_NEURONS, NirFile, open_nir
+from snn_bp.exchange.nir_file import MAX_NEURONS, AsZero, NirFile, open_nir
 from snn_bp.exchange.nir_node import NEURONS, Node
 
 
 def replay_nir(
     path: Path | str, x: Tensor | np.ndarray, *,
-    step_s: float | None = None, precision: Literal["double", "single"] = "double",
+    step_s: float | None = None, precision: Literal["double", "single"] = "double", reset: AsZero = None,
 ) -> Tensor:  # fmt: skip
     """The output `[time, batch, ...]` of the file for an input `[time, batch, ...]`, as single precision holds it.
 
     `precision` is that of the equations. `step_s` is needed where the file has no metadata of snn_bp. Skips and sums
-    of several edges are followed too, and files from before NIR 1.0.6, where a spike takes the threshold off.
+    of several edges are followed too, and files from before NIR 1.0.6, where a spike takes the threshold off, or sets 0
+    with `reset="zero"`.
     """
     check_choice("replay_nir: precision", precision, ("double", "single"))
     x = np.asarray(x, dtype=np.float64 if precision == "double" else np.float32)
-    file = open_nir(path)
+    file = open_nir(path, reset)
     try:
         with np.errstate(all="ignore"):
             out = _run(file, x, file.step(step_s))

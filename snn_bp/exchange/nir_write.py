@@ -15,7 +15,7 @@ import torch
 
 from snn_bp.chip.network import OnChip
 from snn_bp.errors import SnnError, as_path, check_choice, check_number
-from snn_bp.exchange.nir_file import FORMAT, digest_of
+from snn_bp.exchange.nir_file import FORMAT, SUBTRACTS, digest_of
 from snn_bp.exchange.nir_forks import Signal, check_joint, move
 from snn_bp.exchange.nir_layers import Context, Nodes, nodes_of
 from snn_bp.exchange.nir_node import KEY
@@ -28,6 +28,8 @@ from snn_bp.model.exact import why_strange
 from snn_bp.model.network import Network
 from snn_bp.runs.provenance import version
 
+RESET_SAID = "v <- v_reset in the step of the spike"
+RESET_SUBTRACTS = "v <- v - v_threshold in the step of the spike, as by NIR up to 1.0.5"
 RESET_UNSAID = "v <- 0 in the step of the spike, as snnTorch and norse read it; by NIR 1.0.4 it is v <- v - v_threshold"
 
 
@@ -38,9 +40,10 @@ def write_nir(
 
     Norms fold into the weights before them and the bias of a recurrence into the input, both in double precision;
     dropout is left out. `step_s` is the length of a time step in seconds: snnTorch reads 1e-4 only. NIR up to 1.0.4
-    reads the file with `compatible="1.0.4"`, but says of a spike that it takes the threshold off: that is sound for
-    readers that reset to 0. Kernels with groups or two sizes are written square and without groups, zeros around them.
-    Raises with every reason where NIR cannot say what the network does, before anything is written.
+    reads the file with `compatible="1.0.4"` and says of a spike that it takes the threshold off: that is
+    `reset="subtract_before_leak"`. With "zero" the file is sound for readers that reset to 0, as snnTorch and norse do.
+    Kernels with groups or two sizes are written square and without groups, zeros around them. Raises with every reason
+    where NIR cannot say what the network does, before anything is written.
     """
     path = as_path("write_nir: path", path)
     check_number("write_nir: step_s", step_s, above=0)
@@ -60,7 +63,7 @@ def write_nir(
         "output_shape": list(network.output_shape),
         "step": "Euler: v <- v + step_s / tau * (v_leak - v + r * x); CubaLIF: its current first, in the same way",
         "spike": "v > v_threshold",
-        "reset": "v <- v_reset in the step of the spike" if compatible is None else RESET_UNSAID,
+        "reset": RESET_SAID if compatible is None else RESET_SUBTRACTS if graph.subtracts else RESET_UNSAID,
         "recurrence": "one step late, 0 in the first step",
         "neurons": graph.neurons,
         "kernels": graph.kernels,
@@ -68,7 +71,7 @@ def write_nir(
     }
     if not metadata["kernels"]:
         del metadata["kernels"]
-    content = _bytes(graph.nodes, graph.edges, metadata, compatible)
+    content = _bytes(graph, metadata, compatible)
     replace_file(path, content)
     write_json(metadata_path(path), {**metadata, "sha256": hashlib.sha256(content).hexdigest()})
     return metadata
@@ -92,6 +95,14 @@ def _graph(network: Network, step_s: float, compatible: str | None) -> "_Graph":
         raise SnnError("\n".join(graph.refused[path] for path in sorted(graph.refused)))
     graph.nodes["output"] = nir.Output(output_type={"output": np.array(network.output_shape)})
     graph.lead(last, "output")
+    resets = {
+        graph.neurons[name].get("reset", "zero") for name in graph.neurons if hasattr(graph.nodes[name], "v_reset")
+    }
+    if len(resets) > 1:
+        raise SnnError(
+            f"some layers reset by {SUBTRACTS!r} and some by 'zero'; by NIR 1.0.4 all do alike. Train with one."
+        )
+    graph.subtracts = resets == {SUBTRACTS}
     return graph
 
 
@@ -106,6 +117,7 @@ class _Graph:
         self.kernels: dict[str, Any] = {}
         self.left_out: list[str] = []
         self.refused: dict[LayerPath, str] = {}
+        self.subtracts = False  # whether spikes take the threshold off
 
     def row(self, row: list[LayerAt], enters: Signal) -> Signal:
         """Put in a row of layers that a signal enters; gives the signal behind it."""
@@ -188,21 +200,22 @@ def _sums(block: Block) -> Iterator[Block]:
     yield from (Block(block.parts[start:end]) for start, end in pairwise([0, *sums, len(block.parts)]))
 
 
-def _bytes(
-    nodes: dict[str, nir.NIRNode], edges: list[tuple[str, str]], metadata: dict[str, Any], compatible: str | None
-) -> bytes:
+def _bytes(graph: _Graph, metadata: dict[str, Any], compatible: str | None) -> bytes:
     """The file's content; `metadata` takes its digest in."""
     offsets: dict[str, Any] = {}
     if compatible:  # nodes of NIR 1.0.4 have no reset value, and not all have metadata
-        for name, node in nodes.items():
+        for name, node in graph.nodes.items():
             offsets |= {f"{key} {name}": value for key, value in node.metadata.items()}
             node.metadata = {}
     file = io.BytesIO()
-    nir.write(file, nir.NIRGraph(nodes, edges, metadata=offsets))  # type: ignore[arg-type]
+    nir.write(file, nir.NIRGraph(graph.nodes, graph.edges, metadata=offsets))  # type: ignore[arg-type]
     with h5py.File(file, "r+") as content:
         for node in content["node/nodes"].values() if compatible else ():  # type: ignore[union-attr]
             if "v_reset" in node:
                 del node["v_reset"]
+        if graph.subtracts:  # a newer version says of a file without reset values that spikes set 0
+            del content["version"]
+            content.create_dataset("version", data=compatible)
         metadata["digest"] = digest_of(entries_of(content), metadata)
         content.create_dataset(f"node/metadata/{KEY}", data=json.dumps(metadata), dtype=h5py.string_dtype())
     return file.getvalue()

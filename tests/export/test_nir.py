@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import h5py
 import nir
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from snn_bp.files import hdf5
 from snn_bp.files.hdf5 import read_hdf5
 from snn_bp.files.hdf5_child import content
 from snn_bp.model.layers import BatchNorm, Conv, Delay, Dense, Dropout, Flatten, Pool, Recurrent, Spiking
-from snn_bp.model.network import Network
+from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.neurons import ALIF, IF, LI, LIF, CubaLIF
 
 STEP = 1e-4
@@ -212,9 +213,56 @@ def test_compatible_files_have_no_v_reset_and_read_back_the_same(coin, tmp_path)
     assert_same(back=(read_nir(tmp_path / "net.nir")(x), network(x)))
 
 
+before = {"reset": "subtract_before_leak"}
+SUBTRACTING = {
+    "leaky": ((Dense(32), LIF(beta=0.9, **before), Dense(7, bias=False), LIF(beta=(0.2, *[0.8] * 6), **before)), (24,)),
+    "currents": ((Dense(32), CubaLIF(alpha=0.5, beta=0.9, **before), Dense(7), IF(threshold=2.0, **before)), (24,)),
+    "recurrent": ((Dense(16), Recurrent(LIF(beta=0.9, **before), bias=True), Dense(7), LI(beta=0.9)), (24,)),
+    "images": ((Conv(4, 3), Pool(2, kind="sum"), LIF(beta=0.9, threshold=3, **before), Flatten(), Dense(3)), (2, 9, 9)),
+}
+
+
+@pytest.mark.parametrize("name", SUBTRACTING)
+def test_networks_that_subtract_before_the_leak_are_written_for_nir_1_0_4(name, coin, tmp_path):
+    file, (model, shape) = tmp_path / "net.nir", SUBTRACTING[name]
+    network, x = build(model, shape), coin(60, 2, *shape, probability=0.4)
+
+    said = write_nir(network, file, compatible="1.0.4")
+    back = read_nir(file)
+
+    assert [neuron_of(layer) for layer in back.layers if has_state(layer)] == [
+        neuron_of(layer) for layer in network.layers if has_state(layer)
+    ]
+    assert_near(share=1e-5, back=(back(x), network(x)), equations=(replay_nir(file, x), network(x)))
+    assert read_hdf5(file)["/version"] == "1.0.4" and said["reset"].startswith("v <- v - v_threshold")
+    with h5py.File(file, "r+") as content:  # as a library of that time would have written it
+        del content["node/metadata"]
+    assert_near(share=1e-4, foreign=(read_nir(file, step_s=1e-4)(x), network(x)))
+
+
+def test_two_ways_to_reset_are_refused_for_nir_1_0_4(tmp_path):
+    network = Network((Dense(7), LIF(beta=0.9, **before), Dense(7), lif), (5,))
+
+    with pytest.raises(SnnError, match="some layers reset by 'subtract_before_leak' and some by 'zero'"):
+        write_nir(network, tmp_path / "net.nir", compatible="1.0.4")
+
+
+@pytest.mark.parametrize(
+    "model, says",
+    [
+        ((Dense(7), LIF(beta=0.9)), 'Train with reset="zero" or "subtract_before_leak"'),
+        ((LIF(beta=0.9, **before), Dense(7)), "Put a Dense or Conv in front"),
+    ],
+)
+def test_what_nir_1_0_4_cannot_say_is_refused_with_the_remedy(model, says, tmp_path):
+    with pytest.raises(SnnError, match=says):
+        write_nir(Network(model, (5,)), tmp_path / "net.nir", compatible="1.0.4")
+
+
 @pytest.mark.parametrize(
     "model, shape, says",
     [
+        ((Dense(7), LIF(beta=0.9, **before)), (5,), 'Write it with compatible="1.0.4"'),
         ((Dense(7), LIF(beta=0.9)), (5,), 'LIF(beta=0.9) resets by "subtract".* Train with reset="zero"'),
         ((Dense(7), LIF(beta=0.9, reset="zero_all")), (5,), "zero_all"),
         ((Dense(7), CubaLIF(alpha=0.5, beta=0.9, reset="none")), (5,), "none"),

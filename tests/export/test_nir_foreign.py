@@ -25,7 +25,7 @@ from snn_bp.files.hdf5 import read_hdf5
 from snn_bp.files.hdf5_child import content
 from snn_bp.model.layers import Conv, Dense, Flatten, Recurrent
 from snn_bp.model.network import Network
-from snn_bp.neurons import IF, LIF, CubaLIF
+from snn_bp.neurons import LIF, CubaLIF, Neuron
 
 STEP = 1e-4
 
@@ -194,19 +194,54 @@ def old(path, version="1.0.5"):
                 del node["v_reset"]
 
 
-def test_an_if_from_before_reset_values_takes_its_threshold_off(coin, tmp_path):
-    nir.write(tmp_path / "net.nir", chain(affine(5, 24), nir.IF(full(1e4, 5), full(3, 5))))
+OLD = ("unit-r", "jump", "any gain", "gain without weights", "IF", "CubaLIF", "Scale", "images")
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_neurons_from_before_reset_values_take_their_threshold_off(name, coin, tmp_path):
+    shape = FOREIGN_SHAPES.get(name, (24,))
+    nir.write(tmp_path / "net.nir", chain(*FOREIGN[name], shape=shape))
     old(tmp_path / "net.nir")
 
-    assert read_nir(tmp_path / "net.nir", step_s=STEP).model[1] == IF(threshold=3.0, reset="subtract")
+    neurons = [each for each in read_nir(tmp_path / "net.nir", step_s=STEP).model if isinstance(each, Neuron)]
+    assert {each.reset for each in neurons} == {"subtract_before_leak"}
+    assert_reads_as_replayed(tmp_path / "net.nir", coin(60, 3, *shape, probability=0.4))
+
+
+def test_a_recurrence_from_before_reset_values_is_read_as_its_equations(coin, tmp_path):
+    nir.write(tmp_path / "net.nir", recurrent(nir.Affine(weights(16, 16) - 0.3, full(0, 16))))
+    old(tmp_path / "net.nir", "0.2.0")
+
     assert_reads_as_replayed(tmp_path / "net.nir", coin(60, 3, 24, probability=0.4))
 
 
-def test_a_leaky_neuron_from_before_reset_values_is_refused(tmp_path):
-    nir.write(tmp_path / "net.nir", chain(affine(5, 24), leaky(5)))
+def test_an_old_file_is_read_with_resets_to_0_where_that_is_asked_for(coin, tmp_path):
+    x, file = coin(60, 3, 24, probability=0.4), tmp_path / "net.nir"
+    nir.write(file, chain(*FOREIGN["CubaLIF"]))
+    newer = replay_nir(file, x, step_s=STEP)
+    old(file)
+
+    assert torch.equal(read_nir(file, step_s=STEP, reset="zero")(x), newer)
+    assert torch.equal(replay_nir(file, x, step_s=STEP, reset="zero"), newer)
+    assert not torch.equal(replay_nir(file, x, step_s=STEP), newer)
+
+
+def test_a_file_that_says_its_resets_is_read_with_no_other(ours, tmp_path):
+    newer = tmp_path / "newer.nir"
+    nir.write(newer, chain(*FOREIGN["unit-r"]))
+
+    for file, step in (ours, None), (newer, STEP):
+        with pytest.raises(SnnError, match=r"this one says what it resets to\. Leave reset out"):
+            read_nir(file, step_s=step, reset="zero")
+    with pytest.raises(SnnError, match="reset='subtract'"):
+        read_nir(newer, step_s=STEP, reset="subtract")  # type: ignore[arg-type]
+
+
+def test_a_leak_to_another_potential_from_before_reset_values_is_refused(tmp_path):
+    nir.write(tmp_path / "net.nir", chain(affine(5, 24), leaky(5, v_leak=0.1)))
     old(tmp_path / "net.nir")
 
-    with pytest.raises(SnnError, match=r"node 'n1' \(LIF\): a file of NIR 1.0.5 takes the threshold off"):
+    with pytest.raises(SnnError, match=r"node 'n1' \(LIF\): its v_leak is not 0"):
         read_nir(tmp_path / "net.nir", step_s=STEP)
 
 

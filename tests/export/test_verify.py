@@ -133,7 +133,7 @@ def test_the_command_line_takes_the_step_and_the_version_of_nir(run, few_digits,
 
     code, said, _ = cli(["export", at, file, *given, "--compatible", "1.0.4"], capsys, monkeypatch)
 
-    assert code == 0 and "takes the threshold off" in said
+    assert code == 0 and "by NIR 1.0.4 it is v <- v - v_threshold" in said
     assert not [name for name in read_hdf5(file) if name.endswith("v_reset")]
     assert json.loads((tmp_path / "x.nir.json").read_text())["step_s"] == 1e-3
     assert cli(["verify", at, file, *given], capsys, monkeypatch)[0] == 0
