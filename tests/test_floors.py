@@ -25,6 +25,7 @@ ONLY_IN = {
     "nir": {"exchange"},
     "h5py": {"data", "files", "chip", "exchange"},
     "lava": {"chip"},
+    "xylosim": {"chip"},
     "jinja2": {"reports"},
     "matplotlib": {"reports"},
     "samna": set(),

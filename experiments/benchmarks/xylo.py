@@ -3,8 +3,8 @@
     pip install -e ".[xylo]"
     python experiments/benchmarks/xylo.py [--networks 50]
 
-Every spike, current and potential of `chip/xylo/replay.py` and of xylosim, on networks of 1 to 3 hidden populations whose
-numbers are drawn from all that the chip holds; recordings drive some of them into saturation. Writes
+Every spike, current and potential of `chip/xylo/replay.py` and of xylosim, on networks of 1 to 3 hidden populations
+whose numbers are drawn from all that the chip holds; recordings drive some of them into saturation. Writes
 experiments/results/xylo.json, with how often the corners were met.
 """
 

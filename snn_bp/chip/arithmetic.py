@@ -82,6 +82,20 @@ class Hardware:
         return self.arithmetic.unit // self.arithmetic.held
 
 
+@dataclass(frozen=True)
+class Apart:
+    """A chip whose rules, arithmetic and forward pass are a room of their own, `chip/xylo/`."""
+
+    name: str
+    target: str
+
+    @property
+    def where(self) -> str:
+        """How refusals begin."""
+        return f"for {self.name}"
+
+
+FOR_XYLO = Apart("Xylo", 'target="xylo"')
 FOR_LOIHI = Hardware(
     "Loihi", 'target="loihi"', LOIHI, (-128, 127), BIAS_HIGH, THRESHOLD_HIGH, DELAY_HIGH, resets=("zero",)
 )

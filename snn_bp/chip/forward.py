@@ -59,16 +59,7 @@ def run_chip(
         raise SnnError(
             f"{hardware.where}: the input should be spikes or counts of events, integers. Transforms gave others."
         )
-    if is_transformed():
-        raise SnnError(
-            f"{hardware.target}: integers have no derivatives under torch.func or forward mode, only by backward(). "
-            "Use target='float' there."
-        )
-    if has_hooks_on_every_module():
-        raise SnnError(
-            f"{hardware.target}: a hook is registered for every module, and in integers layers are not called one by "
-            "one. Take it off, or use target='float'."
-        )
+    check_around(hardware.target)
     found = chip_blocks(network)
     for block in found:
         for part in block.of("delay", "dropout"):
@@ -85,6 +76,20 @@ def run_chip(
         if block is found[-1] and block.indexes.stop < len(network.layers):
             x = x.flatten(2)  # a Flatten behind the last neurons is no block of its own
         yield block, x, potentials, grid
+
+
+def check_around(target: str) -> None:
+    """Raise where torch asks for derivatives that integers do not have, or for calls of layers that do not come."""
+    if is_transformed():
+        raise SnnError(
+            f"{target}: integers have no derivatives under torch.func or forward mode, only by backward(). "
+            "Use target='float' there."
+        )
+    if has_hooks_on_every_module():
+        raise SnnError(
+            f"{target}: a hook is registered for every module, and in integers layers are not called one by "
+            "one. Take it off, or use target='float'."
+        )
 
 
 def on_grid(

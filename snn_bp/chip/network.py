@@ -5,12 +5,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from snn_bp.chip.arithmetic import Target, hardware_of
+from snn_bp.chip.arithmetic import FOR_XYLO, Target, hardware_of
 from snn_bp.chip.forward import SLOPE_RESCALED, run_chip
 from snn_bp.chip.rules import chip_blocks, name_of, neurons_of
+from snn_bp.chip.xylo.forward import run_xylo
+from snn_bp.chip.xylo.rules import xylo_blocks
 from snn_bp.errors import SnnError
 from snn_bp.errors.calls import checked_call
-from snn_bp.model.blocks import Path, parts_of
+from snn_bp.model.blocks import Block, Path, parts_of
 from snn_bp.model.masks import check_mask, mean_of
 from snn_bp.model.network import Activity, Network, NetworkState, Visited, check_network
 from snn_bp.model.overview import overview, overview_html
@@ -24,9 +26,10 @@ INTEGERS = "integers, as the chip"
 class OnChip(nn.Module):
     """A network in integers: the layers and weights of `network`, and the same calls.
 
-    `target` ("loihi") says in whose: "loihi", "fpga" or a `Fixed(...)`. Refused where that cannot hold the network.
-    Recordings run whole: the state after one is empty, and none can be given. `floats` is the network below, in floats.
-    `freeze_norm=True`: norms use their running statistics while training too, as on the chip, and no longer move them.
+    `target` ("loihi") says in whose: "loihi", "fpga", a `Fixed(...)` or "xylo". Refused where that cannot hold the
+    network. Recordings run whole: the state after one is empty, and none can be given. `floats` is the network below,
+    in floats. `freeze_norm=True`: norms use their running statistics while training too, as on the chip, and no longer
+    move them.
 
     >>> network = Network((Dense(8), LIF(beta=0.9, reset="zero")), (4,))
     >>> OnChip(network)(torch.ones(10, 3, 4)).shape
@@ -38,13 +41,13 @@ class OnChip(nn.Module):
     def __init__(self, network: Network, target: Target = "loihi") -> None:
         super().__init__()
         check_network("OnChip", network)
-        self.hardware = hardware_of(target)
+        self.hardware = FOR_XYLO if target == "xylo" else hardware_of(target)
         self.__dict__["floats"] = network  # no submodule: names in a checkpoint are those of the network
         self.layers = network.layers
         self.model, self.input_shape, self.output_shape = network.model, network.input_shape, network.output_shape
         self.shapes, self.surrogate = network.shapes, network.surrogate
         self.freeze_norm = False
-        chip_blocks(self)  # refuses what the chip cannot hold
+        self._blocks()  # refuses what the chip cannot hold
         self.train(network.training)
 
     __repr__, _repr_html_ = overview, overview_html  # type: ignore[assignment] - the first has another name
@@ -119,11 +122,15 @@ class OnChip(nn.Module):
         x = self.in_floats(x)
         if not x.shape[1]:
             raise SnnError(f"network.run: on the chip there should be a recording at least, found {list(x.shape)}.")
-        return run_chip(self, x, batch_statistics=self.training and not self.freeze_norm, mask=mask)
+        run = run_xylo if self.hardware is FOR_XYLO else run_chip
+        return run(self, x, batch_statistics=self.training and not self.freeze_norm, mask=mask)
+
+    def _blocks(self) -> list[Block]:
+        return xylo_blocks(self) if self.hardware is FOR_XYLO else chip_blocks(self)
 
     def train(self, mode: bool = True) -> "OnChip":
         """Training or evaluation mode, of the network in floats too; training asks for surrogates that fit the grid."""
-        for block in chip_blocks(self) if mode else ():
+        for block in self._blocks() if mode else ():
             if neurons_of(block).surrogate.per != "threshold":
                 raise SnnError(f"{self.hardware.where}, {name_of(self, block)}: its {SLOPE_RESCALED}")
         self.floats.train(mode)

@@ -50,7 +50,12 @@ def chip_blocks(network: Layers, hardware: Hardware | None = None) -> list[Block
 
 def hardware_for(network: Layers) -> Hardware:
     """What a network is made for: that of an `OnChip`; Loihi of one in floats."""
-    return getattr(network, "hardware", FOR_LOIHI)
+    hardware = getattr(network, "hardware", FOR_LOIHI)
+    if not isinstance(hardware, Hardware):
+        raise SnnError(
+            f"{hardware.where}: the network is in that chip's integers, and here in others. Use a .xylo file."
+        )
+    return hardware
 
 
 def neurons_of(block: Block) -> Neurons:

@@ -1,8 +1,8 @@
 """Neurons in the integers of Xylo, spike by spike: a current saturates at each weight that is added to it.
 
 Its arithmetic is none of `fixed.py`'s: the input joins the current before its decay, a decay takes 1 at least, a neuron
-fires as often as it reaches its threshold, and what saturates depends on the order in which spikes arrive. So this takes
-spikes and weights, not their sums. Equal to `chip/xylo/replay.py`, and to xylosim.
+fires as often as it reaches its threshold, and what saturates depends on the order in which spikes arrive. So this
+takes spikes and weights, not their sums. Equal to `chip/xylo/replay.py`, and to xylosim.
 """
 
 import functools

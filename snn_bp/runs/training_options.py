@@ -109,7 +109,8 @@ class Train:
         keep ("best"): what is evaluated in the end: "best" on validation by the metric, or the "last" epoch.
         autocast (None): "bfloat16" computes layers without state in that precision.
         memory ("full"): "low": dense layers keep no potentials and compute them again.
-        target ("float"): "loihi", "fpga" or a `Fixed(...)`: the forward pass is that chip's or circuit's, in integers.
+        target ("float"): "loihi", "fpga", a `Fixed(...)` or "xylo": the forward pass is that chip's or circuit's, in
+            integers.
         freeze_norm (0.25): with another target than "float", in this last fraction of all epochs norms keep their
             running statistics.
         device ("auto"): "auto", a GPU where there is one, or "cpu", "cuda:0".
@@ -168,7 +169,7 @@ class Train:
                 raise SnnError(f"Train(start): {cause}") from None
         check_fields(self)
         check_keys("Train(freeze)", self.freeze)
-        if self.target != "float":
+        if self.target not in ("float", "xylo"):
             hardware_of(self.target)
         if self.target != "float" and (self.truncate or self.autocast or self.memory == "low"):
             raise SnnError(

@@ -191,7 +191,7 @@ class Course:
         experiment, shape = self.run.experiment, self.dataset.shape
         for each in check_chip(experiment, experiment.network(shape)):
             self.progress.say(f"{sum(each.cores)} cores of {each.chip} at least. {' '.join(each.problems)}".rstrip())
-        for each in may_fire_alone(experiment.network(shape)):
+        for each in may_fire_alone(experiment.network(shape)) if self.config.target != "xylo" else ():
             self.progress.say(each)
 
 

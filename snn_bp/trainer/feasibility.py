@@ -7,6 +7,7 @@ import torch
 from snn_bp.chip.cores import CHIPS, Placement, placement
 from snn_bp.chip.netx_rules import check_netx
 from snn_bp.chip.quantize import quantize
+from snn_bp.chip.xylo.quantize import configuration_of
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import every_part, parts_of
@@ -95,6 +96,9 @@ def check_norms(experiment: Experiment, dataset: Dataset, network: Network) -> N
 
 def check_chip(experiment: Experiment, network: Network) -> list[Placement]:
     """How the network lies on each of Loihi's chips where it is for one; raises where the target cannot hold it."""
+    if experiment.train.target == "xylo":
+        configuration_of(network.eval(), step_ms=experiment.data.step_ms or 1.0)
+        return []
     graph = quantize(network.eval(), input_bits=0 if experiment.data.binary else 8)
     if experiment.train.target != "loihi":
         return []

@@ -5,7 +5,7 @@ samna loads onto the chip. Figures are of Xylo Audio 2 (SYNS61201).
 """
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from snn_bp.chip.xylo.configuration import (
-    HIDDEN_MOST, INPUT_MOST, OUTPUT_MOST, STATE_HIGH, STATE_LOW, Configuration,
+    HIDDEN_MOST,
+    INPUT_MOST,
+    OUTPUT_MOST,
+    STATE_HIGH,
+    STATE_LOW,
+    Configuration,
 )  # fmt: skip
 from snn_bp.errors import SnnError
 
@@ -60,7 +65,7 @@ def simulate(configuration: Configuration, x: np.ndarray) -> Replay:
 
 
 def _received(i: np.ndarray, spikes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Currents after spikes `[batch, from]`, one neuron after the other; the same sign again and again saturates once."""
+    """Currents after spikes `[batch, from]`, one neuron after the other; spikes of one saturate once, as together."""
     for index in np.flatnonzero(spikes.any(0)):
         i = _saturated(i + spikes[:, index, None] * weights[index])
     return i
