@@ -15,10 +15,10 @@ from torch import Tensor
 from snn_bp.kernels import cpu
 from snn_bp.kernels.bind import bind
 
-LOW, HIGH = -(1 << 15), (1 << 15) - 1  # of currents and potentials
+LOW, HIGH = -(1 << 15), (1 << 15) - 1  # ends of a current and a potential
 
 
-def run(sent, weight, bias, dash_syn, dash_mem, threshold, most, u, v, s, spikes, potentials, currents):
+def run(sent, weight, bias, dash_syn, dash_mem, threshold, max_spikes, u, v, s, spikes, potentials, currents):
     """Neurons `[rows, neurons]` through all steps of what is sent to them, counts `[time, rows, inputs]`.
 
     `weight` `[inputs, neurons]` is shifted already. `u, v, s` hold current, membrane (before its reset) and the last
@@ -43,7 +43,7 @@ def run(sent, weight, bias, dash_syn, dash_mem, threshold, most, u, v, s, spikes
                 potential = saturated(potential + change)
                 i[m] = current
                 v[row, m] = potential
-                s[row, m] = min(max(potential // threshold[m], 0), most)
+                s[row, m] = min(max(potential // threshold[m], 0), max_spikes)
                 spikes[t, row, m] = s[row, m]
                 potentials[t, row, m] = potential
                 currents[t, row, m] = current
@@ -61,7 +61,7 @@ def saturated(x):
 
 
 def simulate_xylo(
-    sent: Tensor, weight: Tensor, bias: Tensor, dashes: tuple[Tensor, Tensor], threshold: Tensor, most: int,
+    sent: Tensor, weight: Tensor, bias: Tensor, dashes: tuple[Tensor, Tensor], threshold: Tensor, max_spikes: int,
     state: tuple[Tensor, ...],
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:  # fmt: skip
     """Counts of spikes, potentials (before reset) and currents of every step, and the last (u, v, s), as floats.
@@ -81,7 +81,7 @@ def simulate_xylo(
     numbers = [integers(values) for values in (bias, *dashes, threshold)]
     recorded = [np.empty(shape, np.float32) for _ in range(3)]
     rows = np.ascontiguousarray(floats(sent)), np.ascontiguousarray(floats(weight.T))
-    _compiled()(*rows, *numbers, most, u, v, s, *recorded)
+    _compiled()(*rows, *numbers, max_spikes, u, v, s, *recorded)
     spikes, potentials, currents = (torch.from_numpy(each).to(sent) for each in recorded)
     return spikes, potentials, currents, tuple(torch.from_numpy(each).to(sent) for each in (u, v, s))
 

@@ -229,7 +229,7 @@ def _in_torch(network, x, ran):
 @pytest.mark.parametrize(
     "model, said",
     [
-        ((Dense(8), NEURON), "outputs hear hidden neurons only, found one layer"),
+        ((Dense(8), NEURON), "outputs get spikes of hidden neurons only, found one layer"),
         ((Dense(8), NEURON, Dense(9), NEURON), "9 outputs, the chip 8"),
         ((Dense(700), NEURON, Dense(301), NEURON, Dense(8), NEURON), "1001 hidden neurons, the chip 1000"),
         ((Dense(8), NEURON, Dense(4), Recurrent(NEURON)), "without Recurrent"),

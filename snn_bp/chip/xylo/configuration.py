@@ -18,8 +18,8 @@ INPUTS, HIDDEN, OUTPUTS = 16, 1000, 8  # neurons
 INPUT_MOST, HIDDEN_MOST, OUTPUT_MOST = 15, 31, 1  # spikes of one neuron in a step
 STATE_LOW, STATE_HIGH = -(1 << 15), (1 << 15) - 1  # currents, potentials, biases
 WEIGHT_LOW, WEIGHT_HIGH = -128, 127
-SHIFT_HIGH = 7  # of weights, to the left
-DASH_HIGH = 15  # of a decay, to the right
+SHIFT_HIGH = 7  # a weight is shifted to the left by so many bits at most
+DASH_HIGH = 15  # ... and what a decay takes to the right
 FORMAT = "Xylo configuration 1"
 LIMITS = {
     "weights": (WEIGHT_LOW, WEIGHT_HIGH), "weight": (0, SHIFT_HIGH), "dash": (0, DASH_HIGH),
@@ -106,7 +106,7 @@ def read_xylo(path: Path) -> Configuration:
     try:
         if content["format"] != FORMAT:
             raise SnnError(f"{path}: its format is {content['format']!r}, known is {FORMAT!r}. Export the run again.")
-        numbers = {name: np.asarray(value) for name, value in content["specification"].items()}
+        numbers: dict[str, Any] = {name: np.asarray(value) for name, value in content["specification"].items()}
         for name in ("weights_in", "weights_rec"):
             numbers[name] = numbers[name][..., 0]
         return Configuration(hidden=tuple(content["hidden"]), step_ms=float(content["step_ms"]), **numbers)

@@ -53,7 +53,7 @@ class Grid(NamedTuple):
     weight: Tensor  # [neurons, inputs], shifted
     recurrent: Tensor | None
     bias: Tensor
-    dashes: tuple[Tensor, Tensor]  # of current and membrane
+    dashes: tuple[Tensor, Tensor]  # the shifts of the decays of current and membrane
     threshold: Tensor
     scale: float  # steps of the chip in one unit of the network's potential
 
@@ -88,9 +88,9 @@ def run_xylo(
 
 
 @torch.no_grad()
-def shifts_of(network: Layers, found: list[Block]) -> Shifts:
+def shifts_of(network: Layers, blocks: list[Block]) -> Shifts:
     """The largest shifts with which thresholds stay below `THRESHOLD`, norms by their running statistics."""
-    numbers = [_numbers(network, block) for block in found]
+    numbers = [_numbers(network, block) for block in blocks]
 
     def largest(index: int, *names: str) -> int:
         """The shift at which the largest of these weights would be 127."""
@@ -98,7 +98,7 @@ def shifts_of(network: Layers, found: list[Block]) -> Shifts:
         theta = float(numbers[index]["threshold"].max())
         return int(math.log2(max(THRESHOLD * highest / (WEIGHT_HIGH * theta), 1)))
 
-    hidden = range(1, len(found) - 1)
+    hidden = range(1, len(blocks) - 1)
     of_recurrent = [largest(index, "weight", "recurrent") for index in hidden]
     if "recurrent" in numbers[0]:
         of_recurrent.append(largest(0, "recurrent"))
@@ -107,14 +107,14 @@ def shifts_of(network: Layers, found: list[Block]) -> Shifts:
     if "recurrent" in numbers[0]:  # both matrices reach the same neurons, at one scale
         ratio = float(numbers[0]["weight"].abs().max() / numbers[0]["recurrent"].abs().max())
         entering = math.ceil(recurrent + math.log2(max(ratio, 2**-SHIFT_HIGH)))
-    return Shifts(min(max(entering, 0), SHIFT_HIGH), recurrent, min(largest(len(found) - 1, "weight"), SHIFT_HIGH))
+    return Shifts(min(max(entering, 0), SHIFT_HIGH), recurrent, min(largest(len(blocks) - 1, "weight"), SHIFT_HIGH))
 
 
-def on_grid(network: Layers, found: list[Block], index: int, shifts: Shifts, x: Tensor | None = None) -> Grid:
+def on_grid(network: Layers, blocks: list[Block], index: int, shifts: Shifts, x: Tensor | None = None) -> Grid:
     """A block's numbers as integers; norms take the statistics of `x` `[rows, inputs]` where it is given."""
-    block, own = found[index], shifts.recurrent
+    block, own = blocks[index], shifts.recurrent
     numbers = _numbers(network, block, x)
-    entering = shifts.input if index == 0 else shifts.output if block is found[-1] else own
+    entering = shifts.input if index == 0 else shifts.output if block is blocks[-1] else own
     weight, recurrent, bias, theta = (numbers.get(name) for name in ("weight", "recurrent", "bias", "threshold"))
     assert weight is not None and theta is not None
     with torch.no_grad():
@@ -180,10 +180,10 @@ def _numbers(network: Layers, block: Block, x: Tensor | None = None) -> dict[str
     return numbers
 
 
-def _neurons(block: Block, grid: Grid, sent: Tensor, most: int) -> tuple[Tensor, Tensor]:
+def _neurons(block: Block, grid: Grid, sent: Tensor, max_spikes: int) -> tuple[Tensor, Tensor]:
     """Counts of spikes and potentials (before reset) under what is sent, `[time, batch, inputs]`."""
     neurons = neurons_of(block)
-    options = (*grid.dashes, grid.threshold, most, neurons.surrogate, neurons.neuron.equation)
+    options = (*grid.dashes, grid.threshold, max_spikes, neurons.surrogate, neurons.neuron.equation)
     state = tuple(sent.new_zeros(sent.shape[1], len(grid.weight)) for _ in range(3))
     if grid.recurrent is None:
         spikes, potentials, *_ = _XyloNeurons.apply(sent, grid.weight, grid.bias, *state, *options)  # type: ignore[misc]
@@ -201,13 +201,13 @@ class _XyloNeurons(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, sent, weight, bias, u, v, s, dash_syn, dash_mem, threshold, most: int, surrogate: Surrogate, equation
+        ctx, sent, weight, bias, u, v, s, dash_syn, dash_mem, threshold, max_spikes: int, surrogate: Surrogate, equation
     ):
         spikes, potentials, _, last = simulate_xylo(
-            sent, weight, bias, (dash_syn, dash_mem), threshold, most, (u, v, s)
+            sent, weight, bias, (dash_syn, dash_mem), threshold, max_spikes, (u, v, s)
         )
         ctx.save_for_backward(sent, weight, potentials, u, v, s, dash_syn, dash_mem, threshold)
-        ctx.most, ctx.surrogate, ctx.equation = most, surrogate, equation
+        ctx.max_spikes, ctx.surrogate, ctx.equation = max_spikes, surrogate, equation
         return spikes, potentials, *last
 
     @staticmethod
@@ -215,7 +215,7 @@ class _XyloNeurons(torch.autograd.Function):
     def backward(ctx, g_spikes, g_potentials, gu, gv, gs):
         sent, weight, potentials, u, v, s, *dashes, threshold = ctx.saved_tensors
         surrogate, equation = ctx.surrogate, ctx.equation
-        below = (potentials / threshold).round().clamp(1, ctx.most) - 1  # thresholds below the nearest
+        below = (potentials / threshold).round().clamp(1, ctx.max_spikes) - 1  # thresholds below the nearest
         alpha, beta = ((1 - torch.exp2(-dash)).to(u).expand(u.shape).contiguous() for dash in dashes)
         values = {"alpha": alpha, "beta": beta, "theta": threshold.expand(u.shape).contiguous()}
         kept = equation.saved(()) or (equation.potential,)

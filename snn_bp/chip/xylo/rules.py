@@ -53,9 +53,13 @@ def _check_sizes(network: Layers, found: list[Block]) -> None:
     sizes = [math.prod(neurons_of(block).shape) for block in found]
     last = found[-1]
     if len(found) < 2:
-        raise SnnError(f"{XYLO}: outputs hear hidden neurons only, found one layer. Put Dense(64) and {NEURON} first.")
+        raise SnnError(
+            f"{XYLO}: outputs get spikes of hidden neurons only, found one layer. Put Dense(64) and {NEURON} first."
+        )
     if neurons_of(last).recurrence is not None:
-        raise SnnError(f"{XYLO}, {name_of(network, last)}: outputs hear hidden neurons only. Use it without Recurrent.")
+        raise SnnError(
+            f"{XYLO}, {name_of(network, last)}: outputs get spikes of hidden neurons only. Use it without Recurrent."
+        )
     inputs = math.prod(network.input_shape)
     for name, count, most, remedy in (
         ("inputs", inputs, INPUTS, "Sum channels up in the data, as by data.downsample"),

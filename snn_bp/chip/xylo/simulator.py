@@ -17,7 +17,7 @@ INSTALL = "pip install 'snn_bp[xylo]' builds it from its source, with a C++ comp
 def simulator_missing() -> str | None:
     """Why there is no simulator to run, with what to install; None where there is one."""
     try:
-        from xylosim.v2 import XyloLayer  # noqa: F401 - an extra
+        from xylosim.v2 import XyloLayer  # type: ignore  # noqa: F401 - an extra
     except ImportError as cause:
         return f"xylosim cannot be imported ({cause}). {INSTALL}."
     return None
@@ -35,7 +35,7 @@ def run_simulator(configuration: Configuration, x: np.ndarray) -> Replay:
     """As `replay.simulate`, of the simulator; recordings one after the other, each from rest."""
     if missing := simulator_missing():
         raise SnnError(f"xylosim: {missing}")
-    from xylosim.v2 import XyloLayer, XyloSynapse  # an extra
+    from xylosim.v2 import XyloLayer, XyloSynapse  # type: ignore - an extra
 
     given, sizes = configuration, sum(configuration.hidden)
 
