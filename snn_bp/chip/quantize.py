@@ -61,7 +61,7 @@ def quantize(network: Network, *, input_bits: int = 0, target: Target | None = N
 
 def may_fire_alone(network: Network) -> list[str]:
     """In words, which layers could come to fire without input and whose spikes then reach the next recording."""
-    said, found = [], chip_blocks(network)
+    said, found = [], chip_blocks(network) if hardware_for(network).arithmetic.synapse_steps else []
     for index, block in enumerate(found):
         behind = any(delays_of(next_block) for next_block in found[index + 1 : index + 2])
         recurrence = neurons_of(block).recurrence

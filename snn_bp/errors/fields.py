@@ -187,8 +187,9 @@ def _advice(found: Any, hint: Any) -> str:
     if isinstance(found, str) and bare is bool:
         word = as_flag(found)
         return f" Write {word}." if isinstance(word, bool) else f" {nearest(found.lower(), WORDS)}"
-    if isinstance(found, str) and get_origin(bare) is Literal:
-        return f" {nearest(found, list(map(str, get_args(bare))))}"
+    words = [word for part in (bare, *get_args(bare)) if get_origin(part) is Literal for word in get_args(part)]
+    if isinstance(found, str) and words:
+        return f" {nearest(found, list(map(str, words)))}"
     if isinstance(found, type | types.FunctionType):
         return f" That is what makes one: write {found.__name__}(...)."
     parent = next((kind for kind in kinds if kind not in (int, float, str, bool) and isinstance(found, kind)), None)
