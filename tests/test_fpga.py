@@ -35,7 +35,7 @@ from snn_bp.chip.arithmetic import hardware_of
 from snn_bp.chip.forward import _equation, _IntegerNeurons, on_grid, run_chip
 from snn_bp.chip.graph import same
 from snn_bp.chip.in_a_row import carried, in_a_row
-from snn_bp.chip.quantize import may_fire_alone, quantize
+from snn_bp.chip.quantize import may_fire_alone, quantize, rounded_decays
 from snn_bp.chip.replay import simulate
 from snn_bp.chip.rules import chip_blocks
 from snn_bp.kernels.reference import Spike, torch_slope
@@ -192,6 +192,15 @@ def test_a_shift_is_the_nearest_power_of_two_that_is_lost(beta, kept):
     network = OnChip(Network((Dense(3), Spiking(LIF(beta=beta or 0.0)), Dense(3), LIF(beta=beta)), (4,)), "fpga")
 
     assert {4096 - population.voltage_decay for population in quantize(network).populations} == {kept}
+
+
+def test_a_decay_that_a_shift_changes_is_said():
+    network = Network((Dense(3), CubaLIF(alpha=0.5, beta=0.8), Dense(3), LIF(beta=0.752)), (4,))
+
+    (said,) = rounded_decays(OnChip(network, "fpga"))
+
+    assert "model.1 CubaLIF" in said and "its beta, 0.8, becomes 0.75" in said
+    assert rounded_decays(OnChip(network, Fixed(decay="multiply"))) == []
 
 
 def test_a_decay_learns_through_its_shift(coin):

@@ -99,10 +99,8 @@ def on_grid(
     total = folded(block, x, like=like)
     neurons = neurons_of(block)
     values = {**coefficients(neurons.neuron), **neurons.parameters_now()}
-    like = total.weight
-    alpha, beta, theta = (
-        torch.as_tensor(values[name], dtype=like.dtype, device=like.device) for name in ("alpha", "beta", "theta")
-    )
+    (_, _, current_kept), (_, _, voltage_kept) = decays_on_grid(block, hardware, like=total.weight)
+    theta = torch.as_tensor(values["theta"], dtype=total.weight.dtype, device=total.weight.device)
     recurrence = neurons.recurrence
     bias = total.bias
     if recurrence is not None and recurrence.bias is not None:
@@ -122,11 +120,22 @@ def on_grid(
     return Grid(
         sum=Sum(_weights(total.weight, scale, hardware), bias, total.geometry),
         recurrent=None if recurrent is None else _weights(recurrent, scale, hardware),
-        current_kept=_kept(alpha, hardware.arithmetic),
-        voltage_kept=_kept(beta, hardware.arithmetic),
+        current_kept=current_kept,
+        voltage_kept=voltage_kept,
         threshold=threshold,
         scale=of_each if spiking else scale,
     )
+
+
+def decays_on_grid(block: Block, hardware: Hardware, *, like: Tensor | None = None) -> list[tuple[str, Tensor, Tensor]]:
+    """The decays of current and membrane: name, as the network has it, and 4096ths of what is kept."""
+    neurons, like = neurons_of(block), torch.zeros(()) if like is None else like
+    values = {**coefficients(neurons.neuron), **neurons.parameters_now()}
+    found = []
+    for name in ("alpha", "beta"):
+        decay = torch.as_tensor(values[name], dtype=like.dtype, device=like.device)
+        found.append((name, decay, _kept(decay, hardware.arithmetic)))
+    return found
 
 
 def best_scale(

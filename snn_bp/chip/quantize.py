@@ -11,12 +11,13 @@ from torch import Tensor
 
 from snn_bp.chip.arithmetic import Hardware, Target, hardware_of
 from snn_bp.chip.folding import folded
-from snn_bp.chip.forward import on_grid
+from snn_bp.chip.forward import decays_on_grid, on_grid
 from snn_bp.chip.graph import DECAY_ONE, Graph, Population
 from snn_bp.chip.in_a_row import carried, pause_for
 from snn_bp.chip.network import OnChip
 from snn_bp.chip.rules import chip_blocks, delays_of, hardware_for, name_of, neurons_of
 from snn_bp.errors import SnnError
+from snn_bp.kernels.fixed import ONE
 from snn_bp.model.blocks import Block
 from snn_bp.model.exact import check_whole
 from snn_bp.model.network import Network
@@ -73,6 +74,21 @@ def may_fire_alone(network: Network) -> list[str]:
                 f"{carries} would carry that into the next recording, which export refuses. Dense(..., bias=False) "
                 "and no BatchNorm in front rule it out."
             )
+    return said
+
+
+@torch.no_grad()
+def rounded_decays(network: Network) -> list[str]:
+    """In words, which decays a shift makes others, by more than a hundredth."""
+    said, hardware = [], hardware_for(network)
+    for block in chip_blocks(network) if hardware.arithmetic.decay == "shift" else ():
+        for name, asked, kept in decays_on_grid(block, hardware):
+            found = kept / ONE
+            if bool(((found - asked).abs() > 0.01).any()):
+                said.append(
+                    f"{name_of(network, block)}: its {name}, {float(asked.mean()):.3g}, becomes "
+                    f"{float(found.mean()):.3g} by a shift; Fixed(decay='multiply') keeps it."
+                )
     return said
 
 

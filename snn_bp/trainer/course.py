@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.chip.quantize import may_fire_alone
+from snn_bp.chip.quantize import may_fire_alone, rounded_decays
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
 from snn_bp.instruments import diagnose, diagnose_rate, only_new, trace
@@ -191,7 +191,8 @@ class Course:
         experiment, shape = self.run.experiment, self.dataset.shape
         for each in check_chip(experiment, experiment.network(shape)):
             self.progress.say(f"{sum(each.cores)} cores of {each.chip} at least. {' '.join(each.problems)}".rstrip())
-        for each in may_fire_alone(experiment.network(shape)) if self.config.target != "xylo" else ():
+        network = experiment.network(shape)
+        for each in (*may_fire_alone(network), *rounded_decays(network)) if self.config.target != "xylo" else ():
             self.progress.say(each)
 
 

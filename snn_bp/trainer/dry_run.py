@@ -2,6 +2,7 @@
 
 import time
 
+from snn_bp.chip.quantize import rounded_decays
 from snn_bp.data import Dataset
 from snn_bp.model.blocks import every_part, own_weights, parts_of
 from snn_bp.model.start import start_alive
@@ -31,7 +32,7 @@ def dry_run(experiment: Experiment, dataset: Dataset) -> None:
         say(f"  {list(part.after)!s:16} {count:10,} parameters  {indent}{network.name(part.path)}")
     say(f"training takes {memory.estimate(experiment, dataset)}; {free()}")
     if config.target != "float":
-        for found in check_chip(experiment, experiment.network(dataset.shape)):
+        for found in (*check_chip(experiment, experiment.network(dataset.shape)), *rounded_decays(network)):
             say(str(found))
     x, targets = dataset.batch("train", ids[0], seed=experiment.seed)
     mask, kind = dataset.mask("train", ids[0]), dataset.targets.kind
