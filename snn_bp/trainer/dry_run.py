@@ -32,8 +32,10 @@ def dry_run(experiment: Experiment, dataset: Dataset) -> None:
         say(f"  {list(part.after)!s:16} {count:10,} parameters  {indent}{network.name(part.path)}")
     say(f"training takes {memory.estimate(experiment, dataset)}; {free()}")
     if config.target != "float":
-        for found in (*check_chip(experiment, experiment.network(dataset.shape)), *rounded_decays(network)):
+        for found in check_chip(experiment, experiment.network(dataset.shape)):
             say(str(found))
+        for changed in rounded_decays(network) if config.target != "xylo" else ():
+            say(changed)
     x, targets = dataset.batch("train", ids[0], seed=experiment.seed)
     mask, kind = dataset.mask("train", ids[0]), dataset.targets.kind
     start_alive(network, x, mask=mask)
