@@ -290,7 +290,7 @@ def export(
     compatible: Compatible = None,
     trust_code: Trust = False,
 ) -> None:  # fmt: skip
-    """Write a run's network for Loihi (.net) or as NIR (.nir).
+    """Write a run's network for Loihi (.net), for Xylo (.xylo) or as NIR (.nir).
 
     Recordings are replayed through the file, and every spike is compared.
     """

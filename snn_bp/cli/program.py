@@ -23,6 +23,8 @@ from snn_bp.runtime.status import phase
 if TYPE_CHECKING:
     from snn_bp.runs.experiment import Experiment
 
+EXPORTED = (".net", ".xylo", ".nir")  # the formats of export
+
 
 def examples(*lines: str) -> str:
     """What stands below a help text, line by line as it is."""
@@ -159,7 +161,7 @@ def recordings_at(files: Any) -> list[Path]:  # likewise
 
 def exported_at(file: Path) -> Path:
     """Raise where an exported file is not there, or its name is none of one."""
-    ending(".net", ".nir")(file)
+    ending(*EXPORTED)(file)
     if not is_there(file):
         raise SnnError(f"{file}: there is no such file. `snn-bp export RUN {file}` writes one.")
     return file
@@ -188,12 +190,12 @@ Compared = Annotated[
 ]
 Target = Annotated[
     Path,
-    typer.Argument(help="The file: its ending .net or .nir says the format.", callback=ending(".net", ".nir")),
+    typer.Argument(help="The file: its ending .net, .xylo or .nir says the format.", callback=ending(*EXPORTED)),
 ]
 Compatible = Annotated[
     str | None, one_of("--compatible", "1.0.4", help="Of a .nir file: 1.0.4, for NIR up to that version.")
 ]
-Exported = Annotated[Path, typer.Argument(help="The exported file, .net or .nir.", callback=exported_at)]
+Exported = Annotated[Path, typer.Argument(help="The exported file, .net, .xylo or .nir.", callback=exported_at)]
 Step = Annotated[float | None, number("--step", "Of a .nir file: seconds of a time step (1e-4).", above=0)]
 Count = Annotated[
     int, number("--recordings", "How many recordings of the first training batch to take.", integer=True, low=1)

@@ -1,11 +1,12 @@
 """`export` and `verify`: a file, and whether it does what the network does, spike for spike, on recordings of a split.
 
-Three replays stand behind it; what they share is not independently tested:
+Four replays stand behind it; what they share is not independently tested:
 
 | | weights, sums, delays | registers | file format |
 |---|---|---|---|
 | forward pass of `OnChip` | torch, as trained | `kernels/fixed.py` | none |
 | `chip/replay.py`, of a `.net` file | its own, in NumPy | `kernels/fixed.py`, which Lava's client pins | read back |
+| `chip/xylo/replay.py`, of a `.xylo` file | its own, in NumPy | its own, which xylosim pins | read back |
 | `exchange/nir_replay.py`, of a `.nir` file | its own | its own, NIR's equations in double precision | read by `nir` |
 """
 
@@ -20,6 +21,7 @@ import torch
 
 from snn_bp.chip.loader import loader_path, loader_text
 from snn_bp.chip.netx_write import write_netx
+from snn_bp.chip.xylo.configuration import write_xylo
 from snn_bp.errors import SnnError, as_path, check_choice, check_flag, check_kind, check_number
 from snn_bp.errors.calls import checked_call
 from snn_bp.exchange.nir_read import read_nir
@@ -36,6 +38,7 @@ from snn_bp.verification.decisions import decisions, right_of
 from snn_bp.verification.netx import ask_client, verify_netx
 from snn_bp.verification.result import Verification, first_difference
 from snn_bp.verification.stages import Batches, for_chip
+from snn_bp.verification.xylo import for_xylo, verify_xylo
 
 SAMPLES = 256
 
@@ -53,11 +56,12 @@ def export(
     step_s: float | None = None,
     compatible: Literal["1.0.4"] | None = None,
 ) -> Verification | None:
-    """Write the run's network to `file`, `.net` or `.nir`, and verify it unless told not to.
+    """Write the run's network to `file`, `.net`, `.xylo` or `.nir`, and verify it unless told not to.
 
     A `.net` file holds the integers of a network trained with `train.target="loihi"`, or of another rounded now; beside
-    it stands the script that loads it in Lava's client. Nothing is left behind, and an older file is untouched, where
-    the network is refused or the verification fails.
+    it stands the script that loads it in Lava's client. A `.xylo` file holds those of one trained with
+    `train.target="xylo"`, by the names of Rockpool's `config_from_specification`. Nothing is left behind, and an older
+    file is untouched, where the network is refused or the verification fails.
 
     Parameters:
         run: a run with a checkpoint.
@@ -76,7 +80,7 @@ def export(
     kind = kind_of(file)
     check_flag("export: verification", verification)
     _nir_only(file, kind, step=step_s, compatible=compatible)
-    beside = loader_path(file) if kind == "netx" else metadata_path(file)
+    beside = {"netx": loader_path(file), "nir": metadata_path(file)}.get(kind, file)
     check_writable(file, beside)
     if verification:
         _recordings(run, split, samples)  # refused before anything is written
@@ -85,6 +89,9 @@ def export(
         made = [fresh.with_name(beside.name), fresh]
         if kind == "netx":
             _write_netx(run, checkpoint, fresh, file)
+        elif kind == "xylo":
+            made = [fresh]
+            write_xylo(for_xylo(run, checkpoint)[1], fresh)
         else:
             step = 1e-4 if step_s is None else step_s
             write_nir(_for_nir(run, checkpoint, file), fresh, step_s=step, compatible=compatible)
@@ -104,12 +111,14 @@ def verify(
     run: Run, file: Path | str, *, split: str = "test", samples: int = SAMPLES, checkpoint: str = "best",
     lava: int = 0, step_s: float | None = None,
 ) -> Verification:  # fmt: skip
-    """Replay recordings of a split through the run's network and through what `file` (`.net` or `.nir`) holds.
+    """Replay recordings of a split through the run's network and through what `file` (`.net`, `.xylo` or `.nir`) holds.
 
     Of a `.net` file every spike of every layer is compared: its integers replay recordings in a row, the network in
-    integers takes each of them from rest. One trained in floats has to stay near to that, too. Of a `.nir` file it
-    is the outputs of the network, of the one read back, and of NIR's own equations. The result is written to the run's
-    folder `export/`, with a picture of the weights on their grid. Raises where the file cannot be read.
+    integers takes each of them from rest. One trained in floats has to stay near to that, too. Of a `.xylo` file it is
+    every spike and potential, of the network, of the integers read back and of xylosim, where that is installed. Of a
+    `.nir` file it is the outputs of the network, of the one read back, and of NIR's own equations. The result is
+    written to the run's folder `export/`, with a picture of the weights on their grid. Raises where the file cannot be
+    read.
 
     Parameters:
         run, file, split ("test"), samples (256), checkpoint ("best"): as in `export`.
@@ -142,7 +151,7 @@ def _verified(
     ids = _recordings(run, split, samples)
     dataset, pieces = run.dataset(), [ids[start : start + 64] for start in range(0, len(ids), 64)]
     batches = [(*dataset.batch(split, some), dataset.mask(split, some)) for some in pieces]
-    verify_file = verify_netx if kind_of(file) == "netx" else partial(_verify_nir, step_s=step_s)
+    verify_file = {"netx": verify_netx, "xylo": verify_xylo, "nir": partial(_verify_nir, step_s=step_s)}[kind_of(file)]
     return replace(verify_file(run, checkpoint, file, batches), split=split, samples=len(ids))
 
 
@@ -189,9 +198,9 @@ def _recordings(run: Run, split: str, samples: int) -> np.ndarray:
 
 def kind_of(file: Path) -> str:
     """Which format a file's name asks for."""
-    kinds = {".net": "netx", ".nir": "nir"}
+    kinds = {".net": "netx", ".xylo": "xylo", ".nir": "nir"}
     if file.suffix not in kinds:
-        raise SnnError(f"{file}: the ending says the format, .net (Lava netx, Loihi) or .nir (NIR).")
+        raise SnnError(f"{file}: the ending says the format, .net (Lava netx, Loihi), .xylo (Xylo) or .nir (NIR).")
     return kinds[file.suffix]
 
 

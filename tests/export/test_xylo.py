@@ -1,10 +1,12 @@
 """Xylo: our integers are the simulator's, training runs in them, and what the chip cannot hold is refused."""
 
+import importlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import runs
 import torch
 
 from snn_bp import (
@@ -12,16 +14,26 @@ from snn_bp import (
     LIF,
     BatchNorm,
     Conv,
+    CountCrossEntropy,
     CubaLIF,
+    Data,
     Delay,
     Dense,
     Dropout,
+    Experiment,
     Flatten,
     Network,
+    OnChip,
     Recurrent,
     Residual,
     SnnError,
     Spiking,
+    Train,
+    evaluate,
+    export,
+    resume,
+    train,
+    verify,
 )
 from snn_bp.chip.xylo.configuration import Configuration, read_xylo, same, write_xylo
 from snn_bp.chip.xylo.forward import run_xylo
@@ -30,6 +42,9 @@ from snn_bp.chip.xylo.replay import simulate
 from snn_bp.chip.xylo.simulator import run_simulator, simulator_missing
 from snn_bp.kernels.reference import torch_slope
 from snn_bp.kernels.xylo import simulate_xylo
+
+finished = runs.finished  # trained in floats
+training = importlib.import_module("snn_bp.trainer.loop")
 
 RESET = "subtract_before_leak"
 NEURON = CubaLIF(alpha=0.75, beta=0.875, reset=RESET)
@@ -343,3 +358,115 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path, change, said):
         read_xylo(file)
 
     assert said in str(refused.value) and str(file) in str(refused.value)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts of spikes in 6 channels, of which the first or the last three are busy."""
+
+    class_names = ("first", "last")
+    step_ms = 5.0
+
+    def frames(self, part):
+        generator, labels = np.random.default_rng(len(part)), np.arange(48) % 2
+        rates = np.where((np.arange(6) < 3) == (labels[:, None] == 0), 1.5, 0.2)
+        return generator.poisson(rates[:, None], (48, 12, 6)).clip(0, 15).astype(np.float32), labels
+
+
+MODEL = (Dense(12), BatchNorm(), NEURON, Dense(8), Recurrent(NEURON), Dropout(0.1), Dense(2), NEURON)
+TRAIN = Train(epochs=2, lr=1e-2, loss=CountCrossEntropy(), target="xylo")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train(
+        Experiment(Data(Counts(), batch=16), MODEL, TRAIN), tmp_path_factory.mktemp("xylo") / "run", quiet=True
+    )
+
+
+def test_a_run_is_exported_and_verified_down_to_every_potential(run, tmp_path):
+    file = tmp_path / "chip.xylo"
+
+    found = export(run, file)
+
+    assert found.holds and found.compared == 2 * 48 * 12 * (12 + 8 + 2)
+    assert found.accuracy["integer"] == found.accuracy["quantised"] == evaluate(run).accuracy
+    assert read_xylo(file).step_ms == 5.0 and read_xylo(file).hidden == (12, 8)
+    assert verify(run, file, samples=7).holds
+    asked = [said for name, said in found.chips.items() if name.startswith("xylosim")]
+    assert len(asked) == 1 and ("compared" in asked[0] or "pip install" in asked[0])
+
+
+def test_operations_count_each_spike_of_a_count(run, tmp_path):
+    found = export(run, tmp_path / "chip.xylo", split="train")
+    held, (x, _) = read_xylo(tmp_path / "chip.xylo"), run.dataset().batch("train", run.dataset().ids["train"])
+
+    assert found.operations["weights_in"] == pytest.approx(
+        float((x @ torch.from_numpy((held.weights_in != 0).sum(1)).float()).sum()) / found.samples
+    )
+
+
+def test_a_file_with_another_number_is_not_what_the_network_does(run, tmp_path):
+    file = tmp_path / "chip.xylo"
+    export(run, file, verification=False)
+    content = json.loads(file.read_text())
+    content["specification"]["threshold_out"][1] += 1
+    file.write_text(json.dumps(content))
+
+    found = verify(run, file)
+
+    assert not found.holds and "threshold_out: other numbers" in found.difference
+
+
+def test_a_file_of_another_network_is_refused(run, tmp_path):
+    file = tmp_path / "chip.xylo"
+    write_xylo(configuration_of(network_of(MODELS["recurrence"]), step_ms=1.0), file)
+
+    with pytest.raises(SnnError, match="name the run that the file is of"):
+        verify(run, file)
+
+
+def test_other_formats_are_refused_for_the_run_and_the_format_for_another_run(run, finished, tmp_path):
+    for ending, said in ((".net", "Use a .xylo file"), (".nir", "whose shifts NIR does not have")):
+        with pytest.raises(SnnError, match=said):
+            export(run, tmp_path / f"chip{ending}")
+    with pytest.raises(SnnError, match=r"Train with train\.target=xylo"):
+        export(finished, tmp_path / "chip.xylo")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_on_xylo_that_was_killed_goes_on_to_the_same_end(run, tmp_path, monkeypatch):
+    steps, original = 0, training.train_step
+
+    def step(*arguments, **named):
+        nonlocal steps
+        steps += 1
+        if steps == 4:  # in the second epoch
+            raise KeyboardInterrupt
+        return original(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            train(run.experiment, tmp_path / "run", quiet=True, save_seconds=0)
+    whole = resume(tmp_path / "run", quiet=True)
+
+    first, second = (each.load("last").weights for each in (run, whole))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_network_on_the_chip_takes_the_calls_of_a_network(run):
+    network = run.network("last").eval()
+    assert isinstance(network, OnChip)
+    x, _ = run.dataset().batch("test", np.arange(3))
+
+    out, rates, _ = network.rates(x)
+    activities, _ = network.observe(x)
+
+    assert torch.equal(out, network(x)) and torch.equal(out, activities[-1].spikes)
+    assert [tuple(rate.shape) for rate in rates] == [(12,), (8,)]
+    for activity in activities:  # a count that is not at its end says between which thresholds the potential is
+        free = activity.spikes < (1 if activity is activities[-1] else MOST)
+        below = (activity.potentials / activity.neuron.threshold + 1e-4).floor().clamp(min=0)
+        assert torch.equal(activity.spikes[free], below[free])
