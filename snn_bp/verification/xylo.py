@@ -21,7 +21,7 @@ from snn_bp.verification.result import Verification, first_difference
 from snn_bp.verification.stages import Batches
 
 MATRICES = ("weights_in", "weights_rec", "weights_out")
-EXPANSION = 128  # of Xylo Audio 3: so many hidden neurons, the first, get inputs, and so many, the last, reach outputs
+EXPANSION = 128  # hidden neurons of Xylo Audio 3 that get inputs, the first, and that reach outputs, the last
 
 
 def for_xylo(run: Run, checkpoint: str = "best") -> tuple[Network, Configuration]:
