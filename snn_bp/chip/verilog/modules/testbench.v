@@ -15,7 +15,8 @@ module snn_compare #(
     input wire                   step_sent,
     input wire                   recording_sent
 );
-  integer file, got, lane, word, step, recording, compared, different;
+  integer file /* verilator public */;  // else version 5.006 makes it local, and loses it
+  integer got, lane, word, step, recording, compared, different;
   reg [63:0] additions;
   reg [LANES*(STATE+1)-1:0] expected;
   reg signed [STATE-1:0] found_potential, expected_potential;
