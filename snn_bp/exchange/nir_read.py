@@ -142,17 +142,18 @@ class _Reading:
     def _dense(self, node: Node) -> None:
         weight = node.numbers("weight")
         bias = node.numbers("bias") if node.kind == "Affine" else None
-        fits = weight.ndim == 2 and (weight.shape[1],) == self.shape
-        if not fits or (bias is not None and bias.shape != weight.shape[:1]):
+        if weight.ndim != 2 or (weight.shape[1],) != self.shape:
             raise node.refuse(f"its weight has the shape {list(weight.shape)}, its input {list(self.shape)}.")
+        _check_bias(node, bias, weight)
         self._synapse(Dense(len(weight), bias=bias is not None), weight * self._take_gain(), bias, node)
         self.shape = (len(weight),)
 
     def _conv(self, node: Node) -> None:
         weight, bias, space = node.numbers("weight"), node.numbers("bias"), int(node.kind[4])
         groups = node.integers("groups", 1)[0]
-        if weight.ndim != 2 + space or len(self.shape) != 1 + space or bias.shape != weight.shape[:1]:
+        if weight.ndim != 2 + space or len(self.shape) != 1 + space:
             raise node.refuse(f"its weight has the shape {list(weight.shape)}, its input {list(self.shape)}.")
+        _check_bias(node, bias, weight)
         if groups < 1 or weight.shape[1] * groups != self.shape[0] or len(weight) % groups:
             raise node.refuse(f"its {groups} groups do not fit {self.shape[0]} channels in and {len(weight)} out.")
         if node.fields.get("input_shape") is not None and node.integers("input_shape", space) != self.shape[1:]:
@@ -295,6 +296,11 @@ READERS: dict[str, Callable[[_Reading, Node], None]] = {
     "Delay": _Reading._delay, "Scale": _Reading._scale, "Threshold": _Reading._threshold,
     **dict.fromkeys(KINDS, _Reading._neurons),
 }  # fmt: skip
+
+
+def _check_bias(node: Node, bias: np.ndarray | None, weight: np.ndarray) -> None:
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise node.refuse(f"its bias has the shape {list(bias.shape)}, its weight {list(weight.shape)}.")
 
 
 def _padding(node: Node, spans: list[int], stride: tuple[int, ...]) -> tuple[int, ...]:

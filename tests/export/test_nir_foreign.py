@@ -1,5 +1,6 @@
 """NIR files of others: read where our neurons say the same as NIR's equations, else refused; broken ones always."""
 
+import copy
 import json
 import random
 import shutil
@@ -245,6 +246,14 @@ def test_a_leak_to_another_potential_from_before_reset_values_is_refused(tmp_pat
         read_nir(tmp_path / "net.nir", step_s=STEP)
 
 
+def replace_in(node, **fields):
+    """A copy of a node with other fields, whatever they are."""
+    other = copy.copy(node)
+    for name, value in fields.items():
+        setattr(other, name, value)
+    return other
+
+
 def nested():
     """A graph inside the graph, with two ways out."""
     graph, inside = chain(affine(5, 24), leaky(5)), chain(leaky(5), shape=(5,))
@@ -256,6 +265,12 @@ def nested():
 
 images = (2, 9, 9)
 REFUSED = {
+    "bias of another shape": (
+        lambda: chain(nir.Affine(weights(5, 24), full(0, 5, 1))), r"its bias has the shape \[5, 1\], its weight \[5, 24"
+    ),
+    "bias of another shape, images": (
+        lambda: chain(replace_in(image, bias=full(0, 4, 1)), shape=images), r"its bias has the shape \[4, 1\]"
+    ),
     "v_leak": (lambda: chain(affine(5, 24), leaky(5, v_leak=0.2)), r"node 'n1' \(LIF\): its v_leak is not 0"),
     "v_reset": (lambda: chain(affine(5, 24), leaky(5, v_reset=-0.3)), r"node 'n1' \(LIF\): its v_reset is not 0"),
     "tau below a step": (lambda: chain(affine(5, 24), leaky(5, tau=5e-5)), "below the step"),

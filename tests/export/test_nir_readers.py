@@ -118,6 +118,27 @@ def test_nir_1_0_4_reads_a_compatible_file(name, tmp_path):
     assert said == ["1.0.4", str(len(nir.read(tmp_path / "net.nir").nodes))]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # norse calls nirtorch by its older name
+@pytest.mark.parametrize("front", (Dense(16), Dense(16, bias=False)), ids=("bias", "no bias"))
+def test_norse_reads_a_file_whose_spikes_subtract(front, coin, tmp_path):
+    norse = pytest.importorskip("norse.torch", reason='needs norse: pip install -e ".[benchmark]"')
+    from norse.torch.functional.reset import reset_subtract
+
+    before = CubaLIF(alpha=0.7, beta=0.85, reset="subtract_before_leak")
+    network, x = Network((front, before, Dense(5), before), (24,)).eval(), coin(60, 1, 24, probability=0.4)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter *= 3
+        wanted = network(x)
+    write_nir(network, tmp_path / "net.nir", compatible="1.0.4")
+
+    module, state = norse.from_nir(nir.read(tmp_path / "net.nir"), dt=STEP, reset_method=reset_subtract), None
+    for step, spikes in zip(x[:, 0], wanted[:, 0], strict=True):
+        found, state = module(step, state)
+        assert torch.equal(found, spikes)
+    assert wanted.mean() > 0.01
+
+
 # neurons that meet their threshold exactly
 
 

@@ -1,0 +1,153 @@
+"""NIR files that other packages ship: which are read, and does the network do what the file's equations say?
+
+    pip download --no-deps --no-binary :all: nirtorch==2.6 norse==1.1.0 sinabs==3.1.3    # and unpack them in FOLDER
+    python experiments/benchmarks/nir_public.py FOLDER
+
+Every `.nir` below FOLDER counts once, by its hash. It is read with each step of time that writers use (and those at
+which an input counts once), and compared with `replay_nir` on random spikes at the first step that keeps the output
+alive, else at the first at which it is read. Writes experiments/results/nir_public.json: outputs and how many differ,
+or why a file is refused. Where norse is installed, it runs the old files whose neurons are all CubaLIF, with both
+resets: only these reset in norse as they are told. A recurrence there has no bias in the first step, so that goes into
+the weights before it.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import nir
+import torch
+from torch import Tensor
+
+from snn_bp import SnnError
+from snn_bp.exchange.nir_file import RESETS_TO_VALUE, AsZero, open_nir
+from snn_bp.exchange.nir_node import NEURONS
+from snn_bp.exchange.nir_read import read_nir
+from snn_bp.exchange.nir_replay import replay_nir
+from snn_bp.exchange.nir_step import candidates
+from snn_bp.files import write_json
+from snn_bp.model.network import Network, has_state, neuron_of
+from snn_bp.neurons import is_spiking
+from snn_bp.runs.provenance import machine, version
+
+STEPS, SAMPLES, FRACTION = 100, 8, 0.3  # random spikes that each file hears
+NEAR = 1e-4  # relative to the largest: potentials are sums in another order
+
+
+def looked_at(path: Path) -> dict[str, Any]:
+    """What became of one file."""
+    try:
+        file = open_nir(path)
+        steps = [file.step(None)] if file.metadata else list(candidates(file))
+    except SnnError as cause:
+        return {"outcome": "refused", "why": _without(path, cause)}
+    said = {
+        "nir": ".".join(map(str, file.version)),
+        "nodes": sorted({node.kind for node in file.nodes.values()}),
+    }
+    found, refused = [], []
+    for step in steps:
+        try:
+            found.append(_compared(path, step, read_nir(path, step_s=step)))
+        except SnnError as cause:
+            refused.append(_without(path, cause))
+    if not found:
+        return {**said, "outcome": "refused", "why": refused[0]}
+    alive = [each for each in found if each["active"] > 0]
+    best = (alive or found)[0]
+    in_norse = {}
+    old = file.version < RESETS_TO_VALUE and file.metadata is None
+    if old and set(said["nodes"]) & set(NEURONS) == {"CubaLIF"} and importlib.util.find_spec("norse"):
+        in_norse = {
+            f"differing_in_norse, {reset or 'as the file says'}": _differing_in_norse(path, best["step_s"], reset)
+            for reset in (None, "zero")
+        }
+    return {**said, "outcome": "read", **best, **in_norse}
+
+
+def _spikes(network: Network) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return (torch.rand(STEPS, SAMPLES, *network.input_shape, generator=generator) < FRACTION).float()
+
+
+def _compared(path: Path, step: float, network: Network) -> dict[str, Any]:
+    x = _spikes(network)
+    with torch.no_grad():
+        out, wanted = network(x), replay_nir(path, x, step_s=step)
+    last = network.layers[-1]
+    spikes = has_state(last) and is_spiking(neuron_of(last))
+    near = 0.0 if spikes else NEAR * float(wanted.abs().max())
+    return {
+        "step_s": step,
+        "weights": sum(each.numel() for each in network.parameters()),
+        "output": "spikes" if spikes else "numbers",
+        "outputs": out.numel(),
+        "active": int((wanted != 0).sum()),
+        "differing": int(((out - wanted).abs() > near).sum()),
+    }
+
+
+@torch.no_grad()
+def _differing_in_norse(path: Path, step: float, reset: AsZero) -> int:
+    import norse.torch as norse  # pyright: ignore[reportMissingImports]
+    from norse.torch.functional.reset import reset_subtract, reset_value  # pyright: ignore[reportMissingImports]
+
+    network, graph, differing = read_nir(path, step_s=step, reset=reset), nir.read(path), 0
+    for back, behind in [edge for edge in graph.edges if edge[::-1] in graph.edges]:
+        loop: Any = graph.nodes[back]
+        if isinstance(loop, nir.Affine):
+            front: Any = next(graph.nodes[start] for start, end in graph.edges if end == behind and start != back)
+            front.bias = front.bias + loop.bias
+            graph.nodes[back] = nir.Linear(loop.weight)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nir.write(Path(folder) / "net.nir", graph)
+        for sample, wanted in zip(_spikes(network).unbind(1), network(_spikes(network)).unbind(1), strict=True):
+            method = reset_subtract if reset is None else reset_value
+            module = norse.from_nir(nir.read(Path(folder) / "net.nir"), dt=step, reset_method=method)
+            state = None
+            for x, spikes in zip(sample, wanted, strict=True):
+                out, state = module(x, state)
+                differing += int((out != spikes).sum())
+    return differing
+
+
+def _without(path: Path, cause: SnnError) -> str:
+    return str(cause).removeprefix(f"{path}: ")
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    rows: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.rglob("*.nir")):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest not in rows:
+            rows[digest] = {"file": str(path.relative_to(folder)), "sha256": digest, **looked_at(path)}
+            print(
+                *(rows[digest].get(name, "") for name in ("file", "outcome", "step_s", "differing", "why")), flush=True
+            )
+    read = [row for row in rows.values() if row["outcome"] == "read"]
+    result = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "versions": {name: version(name) for name in ("snn_bp", "nir", "norse", "torch", "numpy")},
+        "files": len(rows),
+        "read": len(read),
+        "outputs": sum(row["outputs"] for row in read),
+        "differing": sum(row["differing"] for row in read),
+        "table": list(rows.values()),
+    }
+    write_json(Path(__file__).parents[1] / "results" / "nir_public.json", result)
+    print(f"{len(rows)} files, {len(read)} read, {result['differing']} of {result['outputs']} outputs differ")
+
+
+if __name__ == "__main__":
+    main()
