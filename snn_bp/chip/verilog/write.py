@@ -21,20 +21,21 @@ def write_verilog(graph: Graph, folder: str | Path, *, parallel: int = 8) -> Non
     """
     check_verilog(graph, parallel=parallel)
     sections = sections_of(graph, parallel)
+    modules = {"snn_rom", "snn_ram", "snn_decay", "snn_neuron", "snn_neurons"}
+    for section in sections:
+        modules.add("snn_dense" if section.layout.rows is None else "snn_conv")
+        modules |= {"snn_recurrence"} if section.population.recurrent is not None else set()
     files: dict[str, str | bytes] = {
         "net.v": circuit(graph, sections),
         "testbench.v": testbench(graph, sections),
         "Makefile": _filled("Makefile"),
-        "network.json": json.dumps(description(graph, sections, parallel), indent=2) + "\n",
         "README.md": _filled("README.md", **words(graph, sections, parallel)),
     }
-    used = {"snn_rom", "snn_ram", "snn_decay", "snn_neuron", "snn_neurons"}
+    files |= {f"{module}.v": _filled(f"{module}.v") for module in sorted(modules)}
     for section in sections:
-        used.add("snn_dense" if section.layout.rows is None else "snn_conv")
-        used |= {"snn_recurrence"} if section.population.recurrent is not None else set()
-        for memory in section.all_memories():
-            files[f"{memory.name}.hex"] = in_hex((memory.words, memory.bits))
-    files |= {f"{module}.v": (MODULES / f"{module}.v").read_text(encoding="utf-8") for module in used}
+        files |= {f"{each.name}.hex": in_hex((each.words, each.bits)) for each in section.all_memories()}
+    said = description(graph, sections, parallel) | {"files": [*sorted(files), "network.json"]}
+    files["network.json"] = json.dumps(said, indent=2) + "\n"
     put(Path(folder), files)
 
 
