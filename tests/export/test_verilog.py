@@ -48,7 +48,7 @@ def in_arithmetic(graph: Graph, arithmetic: Arithmetic, reset: str) -> Graph:
     populations = [
         replace(
             each, current_decay=decay(each), voltage_decay=decay(each), reset=reset,
-            threshold=rng.integers(1, arithmetic.highest // 2, each.shape[0]),
+            threshold=rng.integers(1, 2000 if arithmetic.in_weights else arithmetic.highest // 2, each.shape[0]),
             bias=rng.integers(-50, 200, each.shape[0]),
         )
         for each in graph.populations
@@ -58,7 +58,7 @@ def in_arithmetic(graph: Graph, arithmetic: Arithmetic, reset: str) -> Graph:
 
 def simulated(folder: Path, *plus: str) -> list[str]:
     """The lines of the testbench in iverilog."""
-    command = ["iverilog", "-g2005", "-Wall", "-Wno-timescale", "-s", "testbench", "-o", "simulation.vvp"]
+    command = ["iverilog", "-g2005", "-Wall", "-s", "testbench", "-o", "simulation.vvp"]
     sources = sorted(path.name for path in folder.glob("*.v"))
     compiled = subprocess.run([*command, *sources], cwd=folder, capture_output=True, text=True)
     assert compiled.returncode == 0 and not compiled.stderr, compiled.stderr

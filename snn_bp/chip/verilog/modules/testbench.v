@@ -1,8 +1,6 @@
 // Sends recordings through the circuit and compares every spike and potential of every layer with the expected ones.
 //
 // Plain run: as fast as it goes. +stall: random gaps at the input and the output. +wave: writes wave.vcd.
-`timescale 1ns / 1ns
-
 module snn_compare #(
     parameter LAYER = 0, LANES = 1, WORDS = 1, STATE = 8, CHANNEL_WORDS = 1, COLUMNS = 1, IMAGE = 0, FILE = ""
 ) (
@@ -15,15 +13,16 @@ module snn_compare #(
     input wire                   step_sent,
     input wire                   recording_sent
 );
-  integer file /* verilator public */;  // else version 5.006 makes it local, and loses it
-  integer got, lane, word, step, recording, compared, different;
+  integer file, lane, word, step, recording, compared, different;
   reg [63:0] additions;
   reg [LANES*(STATE+1)-1:0] expected;
   reg signed [STATE-1:0] found_potential, expected_potential;
-  reg is_spike, is_expected;
+  reg is_spike, is_expected, exhausted;
 
   initial begin
     file = $fopen(FILE, "r");
+    if (file == 0) $display("layer %0d: there is no %0s", LAYER, FILE);  // without a reader of it Verilator 5.006 loses it
+    exhausted = 0;
     word = 0;
     step = 0;
     recording = 0;
@@ -35,20 +34,20 @@ module snn_compare #(
   always @(posedge clk) begin
     if (add) additions = additions + 1;
     if (write) begin
-      got = $fscanf(file, "%h", expected);
+      if ($fscanf(file, "%h", expected) != 1) exhausted = 1;
       for (lane = 0; lane < LANES; lane = lane + 1) if (present[lane]) begin
         found_potential = potentials[lane*STATE+:STATE];
         expected_potential = expected[lane*STATE+:STATE];
         is_spike = spikes[lane];
         is_expected = expected[LANES*STATE+lane];
         compared = compared + 1;
-        if (got != 1 || found_potential !== expected_potential || is_spike !== is_expected) begin
+        if (exhausted || found_potential !== expected_potential || is_spike !== is_expected) begin
           if (different == 0) begin
             $write("layer %0d: first difference: recording %0d, step %0d, ", LAYER, recording, step);
             if (IMAGE) $write("neuron %0d, %0d, %0d: ", (word % CHANNEL_WORDS) * LANES + lane,
                               word / CHANNEL_WORDS / COLUMNS, word / CHANNEL_WORDS % COLUMNS);
             else $write("neuron %0d: ", word * LANES + lane);
-            if (got != 1) $display("nothing is expected any more");
+            if (exhausted) $display("nothing is expected any more");
             else $display("potential %0d and spike %0d, expected %0d and %0d", found_potential, is_spike,
                           expected_potential, is_expected);
           end
@@ -66,8 +65,7 @@ module snn_compare #(
 
   task finish;
     begin
-      got = $fscanf(file, "%h", expected);
-      if (got == 1) begin
+      if ($fscanf(file, "%h", expected) == 1) begin
         $display("layer %0d: first difference: recording %0d, step %0d: more is expected", LAYER, recording, step);
         different = different + 1;
       end
@@ -93,10 +91,10 @@ module testbench;
 
 @CIRCUIT@
 
-  integer inputs, outputs, got, sent, answered, different, quiet;
+  integer inputs, outputs, sent, answered, different, quiet;
   integer cycles, taken, least, most, total;
   integer begun [0:255];  // cycle of the first token of a recording, by its number
-  reg stall, exhausted, between, failed;
+  reg stall, exhausted, ended, between, failed;
   reg [INPUT+1:0] next_input;
   reg [VALUE+OUTPUT+1:0] answer, expected;
 
@@ -121,6 +119,7 @@ module testbench;
     most = 0;
     total = 0;
     exhausted = 0;
+    ended = 0;
     between = 1;
     failed = 0;
   end
@@ -140,8 +139,7 @@ module testbench;
     if (!rst && (!in_valid || in_ready)) begin
       in_valid <= 0;
       if (!exhausted && !(stall && $random % 3 == 0)) begin
-        got = $fscanf(inputs, "%h", next_input);
-        exhausted = got != 1;
+        if ($fscanf(inputs, "%h", next_input) != 1) exhausted = 1;
         in_valid <= !exhausted;
         in_kind <= next_input[INPUT+1:INPUT];
         in_address <= next_input[INPUT-1:0];
@@ -153,8 +151,8 @@ module testbench;
     if (out_valid && out_ready) begin
       answer = {out_value, out_kind, out_address};
       if (out_kind != 0) answer = {{VALUE{1'b0}}, out_kind, {OUTPUT{1'b0}}};
-      got = $fscanf(outputs, "%h", expected);
-      if (got != 1 || answer !== expected) begin
+      if ($fscanf(outputs, "%h", expected) != 1) ended = 1;
+      if (ended || answer !== expected) begin
         if (different == 0) $display("output: first difference: recording %0d: %h, expected %h", answered, answer, expected);
         different = different + 1;
       end
@@ -171,8 +169,7 @@ module testbench;
     if (quiet > QUIET || (exhausted && !in_valid && answered == sent)) begin
       failed = quiet > QUIET || different != 0 || answered == 0;
       if (quiet > QUIET) $display("it stands still at recording %0d", answered);
-      got = $fscanf(outputs, "%h", expected);
-      if (got == 1) begin
+      if ($fscanf(outputs, "%h", expected) == 1) begin
         failed = 1;
         $display("output: first difference: recording %0d: more is expected", answered);
       end
