@@ -107,7 +107,7 @@ class Lost(NamedTuple):
             return said + "."
         return (
             f"{said}: the largest, {self.largest:.3g}, sets the steps of the grid, {self.step:.2g}. BatchNorm(), "
-            "weight decay or train.target=loihi keep outliers away."
+            "weight decay or training with the target keep outliers away."
         )
 
     @property

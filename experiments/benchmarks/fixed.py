@@ -1,0 +1,110 @@
+"""Test accuracy of a network trained in fixed point, at several widths of its weights, beside the same in floats.
+
+    python experiments/benchmarks/fixed.py digits=8 nmnist_mlp=40 --seeds 3
+
+Trains experiments/NAME.py for so many epochs with train.target "float", and Fixed(weight_bits=8, 6, 4) of 16-bit states
+with decays by shift and by product, each with every seed; N-MNIST is read from SNN_BP_DATA. Writes
+experiments/results/fixed.json: the accuracy of each run, and for each target how many points its mean lies below that
+of floats, with the spread of the difference seed by seed. Beside it why `Fixed` leaves five bits between weight and
+state: digits trained for 4 epochs in floats, rounded with so many fraction_bits, and the share of spikes that are
+others then, a layer's mean.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from snn_bp import Experiment, Fixed, train
+from snn_bp.chip.quantize import quantize
+from snn_bp.chip.replay import simulate
+from snn_bp.files import write_json
+from snn_bp.runs.experiment_file import read_file
+from snn_bp.runs.provenance import machine, version
+
+EXPERIMENTS = Path(__file__).parents[1]
+PACKAGES = ("snn_bp", "torch", "numpy", "numba", "tonic")
+WIDTHS, DECAYS = (8, 6, 4), ("shift", "multiply")
+TARGETS = ("float", *(Fixed(weight_bits=bits, state_bits=16, decay=decay) for decay in DECAYS for bits in WIDTHS))
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiments", nargs="+", metavar="NAME=EPOCHS")
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    began, found = time.monotonic(), {}
+    for asked in arguments.experiments:
+        name, _, epochs = asked.partition("=")
+        experiment = read_file(EXPERIMENTS / f"{name}.py")
+        found[name] = measure(replace(experiment, train=replace(experiment.train, epochs=int(epochs))), arguments.seeds)
+    result = {
+        "experiments": found,
+        "fraction_bits": fractions(read_file(EXPERIMENTS / "digits.py")),
+        "seconds": round(time.monotonic() - began),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    write_json(EXPERIMENTS / "results" / "fixed.json", result)
+
+
+def measure(experiment: Experiment, seeds: int) -> dict[str, Any]:
+    """The accuracies of each target, and how far below floats they lie."""
+    rows: dict[str, Any] = {}
+    for target in TARGETS:
+        accuracies = []
+        for seed in range(seeds):
+            changed = replace(experiment, seed=seed, train=replace(experiment.train, target=target))
+            with tempfile.TemporaryDirectory() as folder:
+                run = train(changed, Path(folder) / "run", quiet=True)
+                results = json.loads((run.path / "results.json").read_text())
+            accuracies.append(results["test"]["accuracy"])
+        said = target if target == "float" else f"{target.weight_bits} bits, {target.decay}"
+        rows[said] = {
+            "accuracy": accuracies,
+            "mean": statistics.mean(accuracies),
+            "samples": results["test"]["samples"],
+        }
+        below = [100 * (mine - its) for mine, its in zip(rows["float"]["accuracy"], accuracies, strict=True)]
+        rows[said] |= {"points_below_float": statistics.mean(below), "spread": statistics.pstdev(below)}
+        print(said, rows[said], file=sys.stderr, flush=True)
+    return {
+        "epochs": experiment.train.epochs,
+        "test_recordings": results["test"]["samples"],
+        "notes": list(results.get("notes", ())),
+        "targets": rows,
+    }
+
+
+def fractions(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """For widths of weight and state: which fraction_bits are taken, and the share of other spikes with each."""
+    rows: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        run = train(replace(experiment, train=replace(experiment.train, epochs=4)), Path(folder) / "run", quiet=True)
+        network, dataset = run.network("last").eval(), run.dataset()
+        x, _ = dataset.batch("test", dataset.ids["test"][:180])
+    with torch.no_grad():
+        wanted = [activity.spikes.numpy() for activity in network.observe(x)[0]]
+    for weight_bits, state_bits in ((8, 16), (6, 16), (4, 16), (6, 12), (4, 12)):
+        usual, others = Fixed(weight_bits, state_bits).arithmetic.fraction_bits, {}
+        for fraction_bits in range(max(0, usual - 3), usual + 4):
+            target = Fixed(weight_bits, state_bits, decay="multiply", fraction_bits=fraction_bits)
+            spikes = simulate(quantize(network, input_bits=8, target=target), x, record=True).spikes
+            apart = [np.mean(mine != its.reshape(mine.shape)) for mine, its in zip(spikes, wanted, strict=True)]
+            others[str(fraction_bits)] = round(float(np.mean(apart)), 5)
+        rows[f"{weight_bits} and {state_bits} bits"] = {"taken": usual, "other_spikes": others}
+    return rows
+
+
+if __name__ == "__main__":
+    main()
