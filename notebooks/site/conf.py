@@ -1,7 +1,7 @@
 """How Sphinx builds the reference: `sphinx-build -W -b html notebooks/site OUT`.
 
 Pages are MyST, names come from docstrings, and where a page says `<!-- README: Your neuron -->` stands that section of
-README, with its links leading to where they lead there.
+README, with its links leading to where they lead there; `<!-- chips: TOOL; TOOL -->` becomes a table of results.
 """
 
 import inspect
@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "notebooks" / "site"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CALL = re.compile(r"(\w+)(?:\([^<>]*\))?$")  # a name, or a call of it
+CHIPS = re.compile(r"^<!-- chips: (.+) -->$", re.MULTILINE)  # a table of experiments/benchmarks/nir_chips.py
 TAKEN = re.compile(r"^<!-- README: (.+) -->$", re.MULTILINE)
 
 sys.modules["snn_bp.plots"] = snn_bp.plots  # so that its functions have the names by which they are called
@@ -72,6 +73,7 @@ def take_in(app, page, source):
     """Put sections of README, and the list of notebooks, where a page asks for them."""
     source[0] = TAKEN.sub(lambda found: linked(section(found[1])), source[0])
     source[0] = source[0].replace("<!-- notebooks -->", notebooks())
+    source[0] = CHIPS.sub(lambda found: chips(found[1].split("; ")), source[0])
     parts = re.split(r"(^[`:]{3,}.*?^[`:]{3,}$)", source[0], flags=re.MULTILINE | re.DOTALL)  # prose, and code between
     for index in range(0, len(parts), 2):
         parts[index] = re.sub(r"(?<!\[)(?<!\*)`([^`\n]+)`", named, parts[index])
@@ -92,6 +94,19 @@ def notebooks() -> str:
         heading, text = "".join(first["source"]).split("\n\n")[:2]
         text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
         lines.append(f"## {heading.lstrip('# ')}\n\n{text.strip()}\n\n[{file.name}](../{file.name})\n")
+    return "\n".join(lines)
+
+
+def chips(tools: list[str]) -> str:
+    """How many outputs of each tool differ from our network's, one row for a network that any of them takes."""
+    figures = json.loads((ROOT / "experiments" / "results" / "nir_chips.json").read_text("utf-8"))
+    lines = ["| " + " | ".join(["network", "outputs", *tools]) + " |", "|---" * (2 + len(tools)) + "|"]
+    for kind, mark in (("drawn", ""), ("trained", ", trained")):
+        for name, row in figures[kind].items():
+            cells = [row.get(tool, "-") for tool in tools]
+            if any(isinstance(cell, int) for cell in cells):
+                shown = ["refused" if isinstance(cell, str) and cell != "-" else str(cell) for cell in cells]
+                lines.append("| " + " | ".join([name + mark, str(row["entries"]), *shown]) + " |")
     return "\n".join(lines)
 
 
