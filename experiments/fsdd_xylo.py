@@ -52,7 +52,7 @@ experiment = Experiment(
         *(Dense(64, bias=False), BatchNorm(), HIDDEN, Dropout(0.1)),
         *(Dense(8), CubaLIF(alpha=0.5, beta=0.9375, reset="subtract_before_leak")),
     ),
-    train=Train(epochs=15, lr=4e-3, loss=CountCrossEntropy(), target="xylo", keep="last"),
+    train=Train(epochs=25, lr=4e-3, loss=CountCrossEntropy(), target="xylo", keep="last"),
 )
 
 if __name__ == "__main__":

@@ -1,26 +1,30 @@
-"""Our integers of Xylo against SynSense's own simulator, xylosim: random networks, number by number.
+"""Our integers of Xylo against SynSense's own simulator, xylosim: random networks and trained ones, number by number.
 
     pip install -e ".[xylo]"
-    python experiments/benchmarks/xylo.py [--networks 50]
+    python experiments/benchmarks/xylo.py --data FOLDER [--networks 50] [--seeds 3]
 
 Every spike, current and potential of `chip/xylo/replay.py` and of xylosim, on networks of 1 to 3 hidden populations
-whose numbers are drawn from all that the chip holds; recordings drive some of them into saturation. Writes
-experiments/results/xylo.json, with how often the corners were met.
+whose numbers are drawn from all that the chip holds; recordings drive some of them into saturation. Then
+`fsdd_xylo.py` is trained in floats and in the chip's integers, exported, and verified on all test recordings; FOLDER is
+the one that it names. Writes experiments/results/xylo.json, with how often the corners were met.
 """
 
 import argparse
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from snn_bp import SnnError
+from snn_bp import SnnError, evaluate, export, train
 from snn_bp.chip.xylo.configuration import STATE_HIGH, STATE_LOW, Configuration
 from snn_bp.chip.xylo.replay import simulate
 from snn_bp.chip.xylo.simulator import run_simulator, simulator_missing
 from snn_bp.files import write_json
+from snn_bp.runs.experiment import override
+from snn_bp.runs.experiment_file import read_file
 from snn_bp.runs.provenance import machine, version
 
 
@@ -28,21 +32,25 @@ def main() -> None:
     """Draw, run both, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=int, default=50)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
     if missing := simulator_missing():
         raise SnnError(missing)
     rows = [measure(np.random.default_rng(seed)) for seed in range(asked.networks)]
     totals = {name: sum(row[name] for row in rows) for name in rows[0]}
-    print(totals)
+    print(totals, flush=True)
+    trained = [measure_trained(asked.data, seed) for seed in range(asked.seeds)] if asked.data else []
     result = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
-        "versions": {name: version(name) for name in ("snn_bp", "numpy", "xylosim")},
+        "versions": {name: version(name) for name in ("snn_bp", "torch", "numpy", "xylosim")},
         "networks": len(rows),
         "totals": totals,
+        "trained": trained,
     }
     write_json(Path(__file__).parents[1] / "results" / "xylo.json", result)
-    if totals["differing"]:
+    if totals["differing"] or not all(row["holds"] for row in trained):
         raise SystemExit("not all numbers are equal")
 
 
@@ -61,6 +69,25 @@ def measure(generator: np.random.Generator) -> dict[str, Any]:
         "negative currents": int((ours["currents"] < 0).sum()),
         "at an end of 16 bits": int(((states == STATE_LOW) | (states == STATE_HIGH)).sum()),
     }
+
+
+def measure_trained(data: Path, seed: int) -> dict[str, Any]:
+    """Spoken digits in floats and on the chip: test accuracies, and what the verification said."""
+    row: dict[str, Any] = {"seed": seed}
+    for target in ("float", "xylo"):
+        changes = [f"data.source.root={data}", f"train.target={target}", f"seed={seed}"]
+        experiment, _ = override(read_file(Path(__file__).parents[1] / "fsdd_xylo.py"), changes)
+        with tempfile.TemporaryDirectory() as folder:
+            run = train(experiment, Path(folder) / "run", quiet=True)
+            row[f"{target}, test accuracy"] = evaluate(run).accuracy
+            if target == "xylo":
+                found = export(run, Path(folder) / "digits.xylo", samples=1000)
+                assert found is not None
+                said = found.record()
+                names = ("samples", "accuracy", "holds", "difference", "compared", "chips", "spikes", "operations")
+                row |= {name: said[name] for name in names}
+    print(row, flush=True)
+    return row
 
 
 def drawn(generator: np.random.Generator) -> Configuration:

@@ -22,12 +22,14 @@ from snn_bp import (
     Dropout,
     Experiment,
     Flatten,
+    Module,
     Network,
     OnChip,
     Recurrent,
     Residual,
     SnnError,
     Spiking,
+    TemporalConv,
     Train,
     evaluate,
     export,
@@ -261,6 +263,8 @@ def _in_torch(network, x, ran):
         ((Dense(8), Dropout(0.2), NEURON, Dense(4), NEURON), "Dropout of weighted sums"),
         ((BatchNorm(), Dense(8), NEURON, Dense(4), NEURON), "a BatchNorm stands behind a Dense"),
         ((Dense(8), NEURON, Dense(4)), "no neurons behind it"),
+        ((Dense(8), NEURON, Module(torch.nn.ReLU), Dense(4), NEURON), "Module(ReLU) is of the class"),
+        ((Dense(8), NEURON, TemporalConv(8, 2), Dense(4), NEURON), "the chip has nothing like it"),
         ((Residual(Dense(6), NEURON), Dense(8), NEURON, Dense(4), NEURON), "joins branches"),
     ],
 )
@@ -311,6 +315,17 @@ def test_weights_that_are_all_zero_and_thresholds_far_below_them_are_refused():
     small = (Dense(9), replace(NEURON, threshold=1e-6), Dense(4), NEURON)
     with pytest.raises(SnnError, match="less than a step of its weights"):
         configuration_of(network_of(small), step_ms=1.0)
+
+
+@pytest.mark.parametrize("silent", [0, 1])
+def test_a_recurrence_of_zeros_is_no_obstacle(silent):
+    network = network_of(MODELS["recurrence"])
+    network.layers[1 + 2 * silent].recurrence.weight.data[:] = 0
+
+    held = configuration_of(network, step_ms=1.0)
+
+    assert not held.weights_rec[9 * silent :, 9 * silent :][: 9 - 2 * silent, : 9 - 2 * silent].any()
+    assert held.weights_rec.any() and held.weights_in.any()
 
 
 def test_a_file_holds_what_was_written_under_the_names_of_rockpool(tmp_path):

@@ -92,22 +92,20 @@ def shifts_of(network: Layers, blocks: list[Block]) -> Shifts:
     """The largest shifts with which thresholds stay below `THRESHOLD`, norms by their running statistics."""
     numbers = [_numbers(network, block) for block in blocks]
 
-    def largest(index: int, *names: str) -> int:
-        """The shift at which the largest of these weights would be 127."""
-        highest = max(float(numbers[index][name].abs().max()) for name in names if name in numbers[index])
-        theta = float(numbers[index]["threshold"].max())
-        return int(math.log2(max(THRESHOLD * highest / (WEIGHT_HIGH * theta), 1)))
+    def largest(index: int, *names: str) -> int | None:
+        """The shift at which the largest of these weights would be 127; None where none is other than zero."""
+        highest = max((float(numbers[index][name].abs().max()) for name in names if name in numbers[index]), default=0)
+        ratio = THRESHOLD * highest / (WEIGHT_HIGH * float(numbers[index]["threshold"].max()))
+        return min(int(math.log2(max(ratio, 1))), SHIFT_HIGH) if highest else None
 
-    hidden = range(1, len(blocks) - 1)
-    of_recurrent = [largest(index, "weight", "recurrent") for index in hidden]
-    if "recurrent" in numbers[0]:
-        of_recurrent.append(largest(0, "recurrent"))
-    recurrent = min([SHIFT_HIGH, *of_recurrent]) if of_recurrent else 0
-    entering = largest(0, "weight")
-    if "recurrent" in numbers[0]:  # both matrices reach the same neurons, at one scale
+    own = largest(0, "recurrent")
+    of_recurrent = [own, *(largest(index, "weight", "recurrent") for index in range(1, len(blocks) - 1))]
+    recurrent = min((shift for shift in of_recurrent if shift is not None), default=0)
+    entering = largest(0, "weight") or 0
+    if own is not None:  # both matrices reach the same neurons, at one scale
         ratio = float(numbers[0]["weight"].abs().max() / numbers[0]["recurrent"].abs().max())
-        entering = math.ceil(recurrent + math.log2(max(ratio, 2**-SHIFT_HIGH)))
-    return Shifts(min(max(entering, 0), SHIFT_HIGH), recurrent, min(largest(len(blocks) - 1, "weight"), SHIFT_HIGH))
+        entering = min(max(recurrent + math.ceil(math.log2(ratio)), 0), SHIFT_HIGH)
+    return Shifts(entering, recurrent, largest(len(blocks) - 1, "weight") or 0)
 
 
 def on_grid(network: Layers, blocks: list[Block], index: int, shifts: Shifts, x: Tensor | None = None) -> Grid:
