@@ -50,6 +50,7 @@ training = importlib.import_module("snn_bp.trainer.loop")
 
 RESET = "subtract_before_leak"
 NEURON = CubaLIF(alpha=0.75, beta=0.875, reset=RESET)
+OPEN = replace(NEURON, detach_reset=False)
 SLOW = CubaLIF(alpha=0.5, beta=(0.9375, 0.0, 0.5, 0.75, 0.5, 0.5, 0.5), threshold=0.7, reset=RESET)
 MODELS = {
     "one hidden layer": (Dense(9), NEURON, Dense(4), NEURON),
@@ -57,6 +58,7 @@ MODELS = {
         *(Dense(9), BatchNorm(), NEURON, Dense(7), BatchNorm(), SLOW, Dropout(0.5)),
         *(Dense(8, bias=False), NEURON, Dense(3), NEURON),
     ),
+    "gradients through the reset": (Dense(9), OPEN, Dense(8), Recurrent(OPEN), Dense(4), OPEN),
     "recurrence": (Dense(9), Recurrent(NEURON), Dense(7), Recurrent(SLOW), Dense(4), NEURON),
 }
 MOST = 31
@@ -235,7 +237,7 @@ def _in_torch(network, x, ran):
         for t, step in enumerate(sent):
             arriving = step @ grid.weight.T + (0 if grid.recurrent is None else s @ grid.recurrent.T)
             i = alpha * (i + arriving)
-            v = beta * (v - theta * s.detach()) + i + grid.bias
+            v = beta * (v - theta * (s.detach() if block.neurons.neuron.detach_reset else s)) + i + grid.bias
             nearest = (potentials[t] / theta).round().clamp(1, 1 if last else MOST)
             s = counts[t] + slope(potentials[t] - nearest * theta, theta) * (v - v.detach())
             out.append(s)
