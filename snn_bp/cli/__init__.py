@@ -29,17 +29,20 @@ from snn_bp.cli.program import (
     NewFile,
     Objective,
     Out,
+    Parallel,
     Population,
     Recordings,
     Restart,
     Runs,
     Samples,
     Settings,
+    Simulator,
     Sort,
     Source,
     Split,
     Step,
     Subject,
+    Synthesis,
     Table,
     Target,
     Trust,
@@ -282,22 +285,23 @@ def search(
     )  # fmt: skip
 
 
-@command("snn-bp export runs/chip chip.net", "snn-bp export runs/mine mine.nir --step 1e-3")
+@command("snn-bp export runs/chip chip.net", "snn-bp export runs/mine mine.nir --step 1e-3", "snn-bp export runs/a a.v")
 def export(
     run: Folder, file: Target, split: Split = "test", samples: Samples = 256, checkpoint: Checkpoint = "best",
     verification: Annotated[bool, typer.Option("--verify/--no-verify", help="Replay recordings.")] = True,
     step: Step = None,
     compatible: Compatible = None,
+    parallel: Parallel = None,
     trust_code: Trust = False,
 ) -> None:  # fmt: skip
-    """Write a run's network for Loihi (.net), for Xylo (.xylo) or as NIR (.nir).
+    """Write a run's network for Loihi (.net), for Xylo (.xylo), as NIR (.nir) or as a circuit (.v).
 
     Recordings are replayed through the file, and every spike is compared.
     """
     from snn_bp.verification.replayed import export as export_run
 
     found = export_run(_opened(run, trust_code), file, split=split, samples=samples, checkpoint=checkpoint,
-                       verification=verification, step_s=step, compatible=compatible)  # type: ignore[arg-type]  # fmt: skip
+                       verification=verification, step_s=step, compatible=compatible, parallel=parallel)  # type: ignore[arg-type]  # fmt: skip
     say(f"{file} is written" if found is None else str(found))
     if compatible:
         print(f"  Reset: {json.loads(Path(f'{file}.json').read_text(encoding='utf-8'))['reset']}.")
@@ -305,11 +309,13 @@ def export(
         raise SnnError(f"{file}: it does not do what the network does: {found.difference}")
 
 
-@command("snn-bp verify runs/chip chip.net", "snn-bp verify runs/chip chip.net --samples 50 --lava 3")
+@command("snn-bp verify runs/chip chip.net --samples 50 --lava 3", "snn-bp verify runs/chip chip.v --synthesis ecp5")
 def verify(
     run: Folder, file: Exported, split: Split = "test", samples: Samples = 256, checkpoint: Checkpoint = "best",
     lava: Lava = 0,
     step: Step = None,
+    simulator: Simulator = None,
+    synthesis: Synthesis = None,
     as_json: AsJson = False,
     trust_code: Trust = False,
 ) -> None:  # fmt: skip
@@ -320,8 +326,9 @@ def verify(
     from snn_bp.verification.replayed import verify as verify_run
 
     found = verify_run(
-        _opened(run, trust_code), file, split=split, samples=samples, checkpoint=checkpoint, lava=lava, step_s=step
-    )
+        _opened(run, trust_code), file, split=split, samples=samples, checkpoint=checkpoint, lava=lava, step_s=step,
+        simulator=simulator, synthesis=synthesis,  # type: ignore[arg-type] - checked there
+    )  # fmt: skip
     _print(found, as_json)
     if not found.holds:
         raise SnnError(f"{file}: it does not do what the network does: {found.difference}")

@@ -23,7 +23,7 @@ from snn_bp.runtime.status import phase
 if TYPE_CHECKING:
     from snn_bp.runs.experiment import Experiment
 
-EXPORTED = (".net", ".xylo", ".nir")  # the formats of export
+EXPORTED = (".net", ".xylo", ".nir", ".v")  # the formats of export
 
 
 def examples(*lines: str) -> str:
@@ -190,12 +190,17 @@ Compared = Annotated[
 ]
 Target = Annotated[
     Path,
-    typer.Argument(help="The file: its ending .net, .xylo or .nir says the format.", callback=ending(*EXPORTED)),
+    typer.Argument(help="The file: its ending .net, .xylo, .nir or .v says the format.", callback=ending(*EXPORTED)),
 ]
 Compatible = Annotated[
     str | None, one_of("--compatible", "1.0.4", help="Of a .nir file: 1.0.4, for NIR up to that version.")
 ]
-Exported = Annotated[Path, typer.Argument(help="The exported file, .net, .xylo or .nir.", callback=exported_at)]
+Exported = Annotated[Path, typer.Argument(help="The exported file, .net, .xylo, .nir or .v.", callback=exported_at)]
+Parallel = Annotated[int | None, number("--parallel", "Of .v: neurons of a layer at once (8).", integer=True, low=1)]
+Simulator = Annotated[str | None, one_of("--simulator", "iverilog", "verilator", help="Of .v: iverilog or verilator.")]
+Synthesis = Annotated[
+    str | None, one_of("--synthesis", "ice40", "ecp5", "xc7", help="Of .v: what it takes of an FPGA, by yosys.")
+]
 Step = Annotated[float | None, number("--step", "Of a .nir file: seconds of a time step (1e-4).", above=0)]
 Count = Annotated[
     int, number("--recordings", "How many recordings of the first training batch to take.", integer=True, low=1)

@@ -322,6 +322,7 @@ def _export_table(result: Mapping[str, Any]) -> Table:
         behind = "" if operations is None else f", {operations:,.0f} synaptic operations"
         rows.append((name, f"{count:,.1f} spikes{behind} for each inference"))
     rows += [(f"on {chip}", verdict) for chip, verdict in result.get("chips", {}).items()]
+    rows += [("circuit", said) for said in result.get("circuit", {}).get("says", ())]
     if result.get("client"):
         rows.append(("Lava's client", result["client"]))
     return Table(

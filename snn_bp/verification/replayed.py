@@ -7,6 +7,7 @@ Four replays stand behind it; what they share is not independently tested:
 | forward pass of `OnChip` | torch, as trained | `kernels/fixed.py` | none |
 | `chip/replay.py`, of a `.net` file | its own, in NumPy | `kernels/fixed.py`, which Lava's client pins | read back |
 | `chip/xylo/replay.py`, of a `.xylo` file | its own, in NumPy | its own, which xylosim pins | read back |
+| the circuit in a `.v` folder | Verilog | Verilog | compared byte by byte with what export writes |
 | `exchange/nir_replay.py`, of a `.nir` file | its own | its own, NIR's equations in double precision | read by `nir` |
 """
 
@@ -28,6 +29,7 @@ from snn_bp.exchange.nir_read import read_nir
 from snn_bp.exchange.nir_replay import replay_nir
 from snn_bp.exchange.nir_write import check_writable, metadata_path, write_nir
 from snn_bp.files import make_folder, replace_file, write_object
+from snn_bp.files.folders import replace_folder
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.neurons import is_spiking
 from snn_bp.reports.plots.filters import weight_histogram
@@ -37,7 +39,10 @@ from snn_bp.runtime.status import in_phase, phase
 from snn_bp.verification.decisions import decisions, right_of
 from snn_bp.verification.netx import ask_client, verify_netx
 from snn_bp.verification.result import Verification, first_difference
+from snn_bp.verification.simulators import NEEDS, Name, find_simulators
 from snn_bp.verification.stages import Batches, for_chip
+from snn_bp.verification.synthesis import DEVICES, Family
+from snn_bp.verification.verilog import PARALLEL, VECTORS, check_folder, verify_verilog, write_circuit
 from snn_bp.verification.xylo import for_xylo, verify_xylo
 
 SAMPLES = 256
@@ -55,13 +60,16 @@ def export(
     verification: bool = True,
     step_s: float | None = None,
     compatible: Literal["1.0.4"] | None = None,
+    parallel: int | None = None,
 ) -> Verification | None:
-    """Write the run's network to `file`, `.net`, `.xylo` or `.nir`, and verify it unless told not to.
+    """Write the run's network to `file`, `.net`, `.xylo`, `.nir` or `.v`, and verify it unless told not to.
 
     A `.net` file holds the integers of a network trained with `train.target="loihi"`, or of another rounded now; beside
     it stands the script that loads it in Lava's client. A `.xylo` file holds those of one trained with
-    `train.target="xylo"`, by the names of Rockpool's `config_from_specification`. Nothing is left behind, and an older
-    file is untouched, where the network is refused or the verification fails.
+    `train.target="xylo"`, by the names of Rockpool's `config_from_specification`. `.v` is a folder: a circuit in
+    Verilog of the integers of a network trained for an FPGA or Loihi, or of another rounded to Loihi's now, with its
+    testbench. Nothing is left behind, and an older file or folder is untouched, where the network is refused or the
+    verification fails.
 
     Parameters:
         run: a run with a checkpoint.
@@ -71,6 +79,7 @@ def export(
         verification (True): whether recordings are replayed; without, the result is None.
         step_s (None): time step of a `.nir` file in seconds; None: 1e-4.
         compatible (None): "1.0.4" writes `.nir` for readers of that version.
+        parallel (None): neurons of a layer that a circuit (`.v`) computes at once; None: 8.
 
     >>> export(run, "a.nir").holds  # the run of `train`
     True
@@ -79,15 +88,24 @@ def export(
     file = as_path("export: the file", file)
     kind = kind_of(file)
     check_flag("export: verification", verification)
-    _nir_only(file, kind, step=step_s, compatible=compatible)
+    _only_for(file, ".nir", step=step_s, compatible=compatible)
+    _only_for(file, ".v", parallel=parallel)
     beside = {"netx": loader_path(file), "nir": metadata_path(file)}.get(kind, file)
-    check_writable(file, beside)
-    if verification:
-        _recordings(run, split, samples)  # refused before anything is written
+    if kind == "verilog":
+        check_folder(file)
+    else:
+        check_writable(file, beside)
+    if verification and kind == "verilog":
+        find_simulators()
+    if verification or kind == "verilog":
+        ids = _recordings(run, split, samples)  # refused before anything is written
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / file.name
         made = [fresh.with_name(beside.name), fresh]
-        if kind == "netx":
+        if kind == "verilog":
+            x = run.dataset().batch(split, ids[:VECTORS])[0]
+            write_circuit(run, checkpoint, fresh, x, parallel=PARALLEL if parallel is None else parallel)
+        elif kind == "netx":
             _write_netx(run, checkpoint, fresh, file)
         elif kind == "xylo":
             made = [fresh]
@@ -100,6 +118,9 @@ def export(
             found = replace(found, file=str(file))
             _keep(run, file, found)
         if found is None or found.holds:
+            if kind == "verilog":
+                replace_folder(file, fresh)
+                made = []
             for part in made:
                 replace_file(file.with_name(part.name), part.read_bytes())
     return found
@@ -109,22 +130,27 @@ def export(
 @phase("verifying")
 def verify(
     run: Run, file: Path | str, *, split: str = "test", samples: int = SAMPLES, checkpoint: str = "best",
-    lava: int = 0, step_s: float | None = None,
+    lava: int = 0, step_s: float | None = None, simulator: Literal["iverilog", "verilator"] | None = None,
+    synthesis: Literal["ice40", "ecp5", "xc7"] | None = None,
 ) -> Verification:  # fmt: skip
-    """Replay recordings of a split through the run's network and through what `file` (`.net`, `.xylo` or `.nir`) holds.
+    """Replay recordings of a split through the run's network and through what `file` holds.
 
     Of a `.net` file every spike of every layer is compared: its integers replay recordings in a row, the network in
     integers takes each of them from rest. One trained in floats has to stay near to that, too. Of a `.xylo` file it is
     every spike and potential, of the network, of the integers read back and of xylosim, where that is installed. Of a
-    `.nir` file it is the outputs of the network, of the one read back, and of NIR's own equations. The result is
-    written to the run's folder `export/`, with a picture of the weights on their grid. Raises where the file cannot be
-    read.
+    `.nir` file it is the outputs of the network, of the one read back, and of NIR's own equations. Of a `.v` folder it
+    is every spike and potential of every layer, between the integers and the circuit, which is simulated: as many
+    recordings as are done within a minute. The result is written to the run's folder `export/`, with a picture of the
+    weights on their grid. Raises where the file cannot be read.
 
     Parameters:
         run, file, split ("test"), samples (256), checkpoint ("best"): as in `export`.
         lava (0): so many recordings in a row go through Lava's real client too, where it is installed, by the script
             beside the file.
         step_s (None): time step in seconds of a `.nir` file that another library wrote.
+        simulator (None): "iverilog" or "verilator" for a `.v` folder; None: the first that is here, and for many
+            recordings a faster one.
+        synthesis (None): "ice40", "ecp5" or "xc7" (Artix-7): what a `.v` folder takes of such an FPGA, by yosys.
 
     >>> verify(run, "a.nir").difference  # the file of `export`; None: nothing differs
     """
@@ -134,8 +160,12 @@ def verify(
     check_number("lava", lava, integer=True, low=0)
     if lava and kind != "netx":
         raise SnnError(f"{file}: Lava's client reads .net files only. Leave out --lava.")
-    _nir_only(file, kind, step=step_s)
-    result = _verified(run, file, split, samples, checkpoint, step_s)
+    _only_for(file, ".nir", step=step_s)
+    _only_for(file, ".v", simulator=simulator, synthesis=synthesis)
+    for name, value, known in (("simulator", simulator, NEEDS), ("synthesis", synthesis, DEVICES)):
+        if value is not None:
+            check_choice(name, value, known)
+    result = _verified(run, file, split, samples, checkpoint, step_s, simulator, synthesis)
     if lava:
         ids = _recordings(run, split, min(samples, lava))
         with phase(f"replaying {len(ids)} recordings in Lava's client"):
@@ -146,12 +176,18 @@ def verify(
 
 
 def _verified(
-    run: Run, file: Path, split: str, samples: int, checkpoint: str, step_s: float | None = None
-) -> Verification:
+    run: Run, file: Path, split: str, samples: int, checkpoint: str, step_s: float | None = None,
+    simulator: Name | None = None, synthesis: Family | None = None,
+) -> Verification:  # fmt: skip
     ids = _recordings(run, split, samples)
     dataset, pieces = run.dataset(), [ids[start : start + 64] for start in range(0, len(ids), 64)]
     batches = [(*dataset.batch(split, some), dataset.mask(split, some)) for some in pieces]
-    verify_file = {"netx": verify_netx, "xylo": verify_xylo, "nir": partial(_verify_nir, step_s=step_s)}[kind_of(file)]
+    verify_file = {
+        "netx": verify_netx,
+        "xylo": verify_xylo,
+        "nir": partial(_verify_nir, step_s=step_s),
+        "verilog": partial(verify_verilog, simulator=simulator, synthesis=synthesis),
+    }[kind_of(file)]
     return replace(verify_file(run, checkpoint, file, batches), split=split, samples=len(ids))
 
 
@@ -198,17 +234,19 @@ def _recordings(run: Run, split: str, samples: int) -> np.ndarray:
 
 def kind_of(file: Path) -> str:
     """Which format a file's name asks for."""
-    kinds = {".net": "netx", ".xylo": "xylo", ".nir": "nir"}
+    kinds = {".net": "netx", ".xylo": "xylo", ".nir": "nir", ".v": "verilog"}
     if file.suffix not in kinds:
-        raise SnnError(f"{file}: the ending says the format, .net (Lava netx, Loihi), .xylo (Xylo) or .nir (NIR).")
+        raise SnnError(
+            f"{file}: the ending says the format, .net (Lava netx, Loihi), .xylo (Xylo), .nir (NIR) or .v (Verilog)."
+        )
     return kinds[file.suffix]
 
 
-def _nir_only(file: Path, kind: str, **given: Any) -> None:
-    """Raise where an option of NIR files is given for another."""
+def _only_for(file: Path, ending: str, **given: Any) -> None:
+    """Raise where an option of one kind of files is given for another."""
     for name, value in given.items():
-        if value is not None and kind != "nir":
-            raise SnnError(f"{file}: --{name} is for .nir files. Leave it out.")
+        if value is not None and file.suffix != ending:
+            raise SnnError(f"{file}: --{name} is for {ending} files. Leave it out.")
 
 
 def _verify_nir(run: Run, checkpoint: str, file: Path, batches: Batches, step_s: float | None) -> Verification:

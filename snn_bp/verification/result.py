@@ -31,6 +31,7 @@ class Verification:
     lost: dict[str, int] = field(default_factory=dict)  # weights of each population that rounded to zero
     warnings: tuple[str, ...] = ()
     load: str | None = None  # the call that loads the file in Lava's client
+    circuit: dict[str, Any] = field(default_factory=dict)  # figures of Verilog; under "says" in words
 
     @property
     def holds(self) -> bool:
@@ -51,6 +52,7 @@ class Verification:
             lines.append(f"  {name}: {said}")
         if self.client:
             lines.append(f"  Lava's client: {self.client}")
+        lines += [f"  circuit: {said}" for said in self.circuit.get("says", ())]
         lines += [f"  warning: {said}" for said in self.warnings]
         if self.load:
             lines.append(f"  load it by {self.load}")

@@ -103,7 +103,7 @@ def replay_stages(
             name: _histogram(population.weight) for name, population in zip(names, graph.populations, strict=True)
         },
         rounding=rounding, overflows=beyond, lost={name: each.count for name, each in lost.items()},
-        warnings=(*_too_large(beyond), *map(str, lost.values())),
+        warnings=(*_too_large(beyond, graph.arithmetic.state_bits), *map(str, lost.values())),
     )  # fmt: skip
 
 
@@ -129,12 +129,12 @@ def apart(others: int, recordings: int, floats: dict[str, float], integers: dict
     return None
 
 
-def _too_large(overflows: dict[str, dict[str, int]]) -> list[str]:
-    """Warnings about numbers that left their registers."""
+def _too_large(overflows: dict[str, dict[str, int]], bits: int) -> list[str]:
+    """Warnings about numbers that left their registers of so many bits."""
     meanings = {
         "sums": "sums of weights beyond 16 bits, which lava adds up all the same and a chip may not",
-        "wraps": "currents that wrapped in 24 bits",
-        "saturations": "membranes that ended at 24 bits",
+        "wraps": f"currents that wrapped in {bits} bits",
+        "saturations": f"membranes that ended at {bits} bits",
     }
     return [
         f"{name}: {count:,} {meanings[kind]}. Use fewer inputs, shorter steps or data.binary=True."

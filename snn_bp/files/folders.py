@@ -1,0 +1,49 @@
+"""A folder that is replaced as a whole: a reader sees the old one or the new, and an old one stays where that fails."""
+
+import os
+import secrets
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from snn_bp.errors import SnnError
+from snn_bp.files import UNFINISHED, is_there, sync_folder
+
+
+def replace_folder(path: Path, fresh: Path) -> None:
+    """Put a copy of the folder `fresh` in the place of an old one."""
+    new, old = (path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}{UNFINISHED}") for _ in range(2))
+    try:
+        shutil.copytree(fresh, new)
+        for each in new.rglob("*"):
+            _sync(each)
+        sync_folder(new)
+        if is_there(path):
+            os.rename(path, old)
+        try:
+            os.rename(new, path)
+        except OSError:
+            with suppress(OSError):
+                os.rename(old, path)
+            raise
+    except OSError as cause:
+        raise SnnError(
+            f"{path}: it cannot be written ({cause.strerror}). What was saved before is untouched."
+        ) from cause
+    finally:
+        for each in (new, old):
+            shutil.rmtree(each, ignore_errors=True)
+    sync_folder(path.parent)
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names of what a folder holds, in order."""
+    return sorted(os.listdir(folder))
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir():
+        sync_folder(path)
+        return
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
