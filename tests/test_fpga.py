@@ -160,6 +160,20 @@ def test_gradients_are_those_of_the_equation_in_weights_of_the_network(kind, noi
     assert spikes.mean() > 0.02
 
 
+def test_what_is_observed_is_in_units_of_the_network(coin):
+    network = on_chip("images", "fpga").eval()
+    x = coin(13, 3, *network.input_shape, probability=0.3)
+
+    activities, _ = network.observe(x)
+
+    for activity, layer in zip(activities[:2], (network.layers[3], network.layers[6]), strict=True):
+        theta = layer.parameters_now().get("theta", torch.tensor(layer.neuron.threshold))
+        theta = theta.view(-1, 1, 1) if theta.dim() == 1 else theta
+        below = (activity.potentials < theta * 0.999) & (activity.spikes > 0)
+        above = (activity.potentials > theta * 1.001) & (activity.spikes == 0)
+        assert activity.spikes.any() and not below.any() and not above.any()
+
+
 def test_each_neuron_has_a_scale_of_its_own_and_a_threshold_that_goes_with_it():
     floats = Network((Dense(3), LIF(beta=0.5, threshold=(0.5, 1.0, 2.0)), Dense(2), LI(beta=0.5)), (4,))
     with torch.no_grad():

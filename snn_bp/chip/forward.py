@@ -108,8 +108,10 @@ def on_grid(
     recurrent = None if recurrence is None else recurrence.weight
     spiking, fine = is_spiking(neurons.neuron), hardware.fine
     weights = [w.detach() for w in (total.weight, recurrent) if w is not None]
-    best = scales if hardware.scale_of_each and spiking else best_scale
-    scale = best(weights, bias, theta if spiking else None, hardware)
+    if hardware.scale_of_each and spiking:
+        scale = scales(weights, bias, theta, hardware)
+    else:
+        scale = best_scale(weights, bias, theta if spiking else None, hardware)
     threshold = theta.new_full((), hardware.arithmetic.highest_threshold)
     if spiking:
         of_each = scale.view(-1, 1, 1) if isinstance(scale, Tensor) and len(neurons.shape) == 3 else scale
