@@ -32,13 +32,15 @@ from snn_bp import (
     train,
 )
 from snn_bp.chip.arithmetic import hardware_of
-from snn_bp.chip.forward import _equation, _IntegerNeurons, on_grid, run_chip
+from snn_bp.chip.forward import _equation, _IntegerNeurons, _weights, on_grid, run_chip
 from snn_bp.chip.graph import same
 from snn_bp.chip.in_a_row import carried, in_a_row
+from snn_bp.chip.netx_rules import check_netx
 from snn_bp.chip.quantize import may_fire_alone, quantize, rounded_decays
 from snn_bp.chip.replay import simulate
 from snn_bp.chip.rules import chip_blocks
 from snn_bp.kernels.reference import Spike, torch_slope
+from snn_bp.model.network import deep_copy
 from snn_bp.neurons.leaky import RESETS
 from snn_bp.runs.experiment import from_json, override, to_json
 
@@ -296,6 +298,26 @@ def test_a_threshold_beyond_half_the_state_makes_the_weights_smaller():
     assert np.abs(population.weight).max() < 20
     with pytest.raises(SnnError, match="round to zero"):
         quantize(Network((Dense(3), LIF(beta=0.5, threshold=1e5)), (4,)), target=Fixed(state_bits=12))
+
+
+@pytest.mark.parametrize("target, lowest", [("loihi", -127), ("fpga", -128)])
+def test_a_copy_keeps_to_the_hardware(target, lowest):
+    network = Network((Dense(1), LIF(beta=0.5, reset="zero")), (4,))
+
+    copy = deep_copy(OnChip(network, target))
+
+    below = _weights(torch.tensor([[-1000.0, -1.0]]), 1.0, copy.hardware)
+    assert copy.hardware == hardware_of(target)
+    assert below.tolist() == [[lowest, -1]]  # lava misreads -128 where no weight is positive
+
+
+def test_a_netx_file_holds_loihis_arithmetic_only():
+    network = Network((Dense(3), LIF(beta=0.5, reset="zero")), (4,))
+
+    check_netx(quantize(network))
+
+    with pytest.raises(SnnError, match="not of Loihi's arithmetic"):
+        check_netx(quantize(network, target="fpga"))
 
 
 @pytest.mark.parametrize("options", [{"weight_bits": 3}, {"state_bits": 25}, {"decay": "float"}, {"fraction_bits": 9}])

@@ -316,7 +316,7 @@ def rounded(x: Tensor) -> Tensor:
 
 def _weights(weight: Tensor, scale: Tensor | float, hardware: Hardware) -> Tensor:
     low, high = hardware.weights
-    if hardware is FOR_LOIHI and bool((weight <= 0).all()):
+    if hardware == FOR_LOIHI and bool((weight <= 0).all()):
         low = -127  # lava misreads -128 where no weight is positive
     each = scale.view(-1, *[1] * (weight.dim() - 1)) if isinstance(scale, Tensor) else scale
     return rounded((weight * each).clamp(low, high))

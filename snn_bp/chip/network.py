@@ -122,11 +122,11 @@ class OnChip(nn.Module):
         x = self.in_floats(x)
         if not x.shape[1]:
             raise SnnError(f"network.run: on the chip there should be a recording at least, found {list(x.shape)}.")
-        run = run_xylo if self.hardware is FOR_XYLO else run_chip
+        run = run_xylo if self.hardware == FOR_XYLO else run_chip
         return run(self, x, batch_statistics=self.training and not self.freeze_norm, mask=mask)
 
     def _blocks(self) -> list[Block]:
-        return xylo_blocks(self) if self.hardware is FOR_XYLO else chip_blocks(self)
+        return xylo_blocks(self) if self.hardware == FOR_XYLO else chip_blocks(self)
 
     def train(self, mode: bool = True) -> "OnChip":
         """Training or evaluation mode, of the network in floats too; training asks for surrogates that fit the grid."""

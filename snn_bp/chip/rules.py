@@ -138,7 +138,7 @@ def _dropout(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
 
 
 def _delay(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
-    if hardware is FOR_LOIHI and neurons_of(block).recurrence is not None:
+    if hardware == FOR_LOIHI and neurons_of(block).recurrence is not None:
         return "lava would delay the recurrence too. Put the Delay in front of a layer that is not recurrent."
     if not any(len(weights.after) == 1 for weights in block.of("weights")):
         return "a Delay stands in front of a Dense; leave out that of a convolution or pool."

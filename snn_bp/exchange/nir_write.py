@@ -80,7 +80,7 @@ def write_nir(
 def _graph(network: Network, step_s: float, compatible: str | None) -> "_Graph":
     """What the file holds for a network; raises with every reason for which NIR cannot say what it does."""
     if type(network) is OnChip:
-        raise SnnError("this network computes in Loihi's integers, which NIR does not round to. Write a .net file.")
+        raise SnnError("this network computes in a chip's integers, which NIR does not round to. Write its own file.")
     if type(network) is not Network:
         raise SnnError(f"a {type(network).__name__} may do more than its layers. Give a Network itself.")
     if not is_untouched(network):

@@ -129,7 +129,7 @@ def to_snntorch(network: Network) -> nn.Sequential:
     modules = []
     if type(network) is OnChip:
         raise SnnError(
-            "to_snntorch: this network computes in Loihi's integers, snnTorch in floats. Give network.floats."
+            "to_snntorch: this network computes in a chip's integers, snnTorch in floats. Give network.floats."
         )
     check_whole("to_snntorch", network, Network)
     blocks(network, "to_snntorch")  # which refuses joints

@@ -1,4 +1,4 @@
-"""The equation over time, by backend: the torch reference, numba on the CPU, Triton on a GPU, and Loihi's integers."""
+"""The equation over time, by backend: the torch reference, numba on the CPU, Triton on a GPU, and integers."""
 
 from snn_bp.kernels.arguments import check_finite as check_finite
 from snn_bp.kernels.arguments import first_state as first_state

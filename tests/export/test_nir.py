@@ -299,7 +299,7 @@ def test_every_reason_to_refuse_is_named_at_once(tmp_path):
     "make, says",
     [
         (lambda: Network((Dense(7), lif), (5,)).double(), "single precision"),
-        (lambda: OnChip(Network((Dense(7), lif), (5,))), "Loihi's integers"),
+        (lambda: OnChip(Network((Dense(7), lif), (5,))), "a chip's integers"),
     ],
 )
 def test_networks_of_other_numbers_are_refused(make, says, tmp_path):
