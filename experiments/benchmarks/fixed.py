@@ -1,6 +1,6 @@
 """Test accuracy of a network trained in fixed point, at several widths of its weights, beside the same in floats.
 
-    python experiments/benchmarks/fixed.py digits=8 nmnist_mlp=40 --seeds 3
+    python experiments/benchmarks/fixed.py digits=5 nmnist_mlp=30 --seeds 3
 
 Trains experiments/NAME.py for so many epochs with train.target "float", and Fixed(weight_bits=8, 6, 4) of 16-bit states
 with decays by shift and by product, each with every seed; N-MNIST is read from SNN_BP_DATA. Writes
@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,23 +45,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     began, found = time.monotonic(), {}
+    fraction_bits = fractions(read_file(EXPERIMENTS / "digits.py"))
     for asked in arguments.experiments:
         name, _, epochs = asked.partition("=")
         experiment = read_file(EXPERIMENTS / f"{name}.py")
-        found[name] = measure(replace(experiment, train=replace(experiment.train, epochs=int(epochs))), arguments.seeds)
-    result = {
-        "experiments": found,
-        "fraction_bits": fractions(read_file(EXPERIMENTS / "digits.py")),
-        "seconds": round(time.monotonic() - began),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": machine(),
-        "versions": {name: version(name) for name in PACKAGES},
-    }
-    write_json(EXPERIMENTS / "results" / "fixed.json", result)
+        experiment = replace(experiment, train=replace(experiment.train, epochs=int(epochs)))
+        for found[name] in measure(experiment, arguments.seeds):
+            result = {
+                "experiments": found,
+                "fraction_bits": fraction_bits,
+                "seconds": round(time.monotonic() - began),
+                "date": time.strftime("%Y-%m-%d"),
+                "machine": machine(),
+                "versions": {name: version(name) for name in PACKAGES},
+            }
+            write_json(EXPERIMENTS / "results" / "fixed.json", result)
 
 
-def measure(experiment: Experiment, seeds: int) -> dict[str, Any]:
-    """The accuracies of each target, and how far below floats they lie."""
+def measure(experiment: Experiment, seeds: int) -> Iterator[dict[str, Any]]:
+    """The accuracies of each target, and how far below floats they lie; again with every target that is done."""
     rows: dict[str, Any] = {}
     results: dict[str, Any] = {}
     for target in ("float", *SHIFTS, *PRODUCTS):
@@ -72,20 +75,16 @@ def measure(experiment: Experiment, seeds: int) -> dict[str, Any]:
                 results = json.loads((run.path / "results.json").read_text())
             accuracies.append(results["test"]["accuracy"])
         said = f"{target.weight_bits} bits, {target.decay}" if isinstance(target, Fixed) else "float"
-        rows[said] = {
-            "accuracy": accuracies,
-            "mean": statistics.mean(accuracies),
-            "samples": results["test"]["samples"],
-        }
+        rows[said] = {"accuracy": accuracies, "mean": statistics.mean(accuracies)}
         below = [100 * (mine - its) for mine, its in zip(rows["float"]["accuracy"], accuracies, strict=True)]
         rows[said] |= {"points_below_float": statistics.mean(below), "spread": statistics.pstdev(below)}
         print(said, rows[said], file=sys.stderr, flush=True)
-    return {
-        "epochs": experiment.train.epochs,
-        "test_recordings": results["test"]["samples"],
-        "notes": list(results.get("notes", ())),
-        "targets": rows,
-    }
+        yield {
+            "epochs": experiment.train.epochs,
+            "test_recordings": results["test"]["samples"],
+            "notes": list(results["notes"]),
+            "targets": rows,
+        }
 
 
 def fractions(experiment: Experiment) -> dict[str, dict[str, Any]]:
