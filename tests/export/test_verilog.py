@@ -5,13 +5,15 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from export import KINDS, random_graph, random_input
 from snn_bp import SnnError
-from snn_bp.chip.graph import DECAY_ONE, Graph, Population
+from snn_bp.chip.graph import DECAY_ONE, Graph, Pair, Population, Shape
+from snn_bp.chip.netx_rules import conv_shape
 from snn_bp.chip.verilog.memories import from_hex, in_hex
 from snn_bp.chip.verilog.testbench import write_vectors
 from snn_bp.chip.verilog.write import write_verilog
@@ -108,6 +110,66 @@ def test_every_kind_of_graph_is_the_integers_in_a_simulator(kind, parallel, tmp_
 @pytest.mark.parametrize("kind", ("recurrent", "inputs' delays", "convolution", "wrap and saturation", "readout"))
 def test_every_arithmetic_and_reset_is_the_integers_in_a_simulator(kind, arithmetic, reset, tmp_path):
     check_simulated(in_arithmetic(random_graph(kind, 0), arithmetic, reset), tmp_path, parallel=4)
+
+
+@needs_iverilog
+def test_all_at_once_is_the_integers(tmp_path):
+    rng = np.random.default_rng(0)
+    names = {"current_decay": 256, "voltage_decay": np.array([0, 1024, 4096, 2]), "reset": "subtract_before_leak"}
+    first = convolution(
+        (2, 6, 5), out=4, groups=2, kernel=(3, 2), stride=(2, 1), padding=(1, 1), dilation=(1, 2), **names
+    )
+    second = convolution(first.shape, out=3, kernel=(2, 2), threshold=900)
+    dense = Population(
+        shape=(7,), weight=rng.integers(-60, 99, (7, second.size)), delay=rng.integers(0, 6, (1, second.size)),
+        recurrent=rng.integers(-60, 60, (7, 7)), bias=rng.integers(-99, 99, 7), threshold=800, reset="zero_all",
+        current_decay=np.arange(7) // 6 * 2048, voltage_decay=64,
+    )  # fmt: skip
+    last = Population(shape=(3,), weight=rng.integers(-60, 60, (3, 7)), voltage_decay=128, readout=True)
+    graph = Graph(input_shape=(2, 6, 5), populations=(first, second, dense, last), arithmetic=SHIFTS)
+
+    check_simulated(graph, tmp_path, "+stall", count=2)
+
+
+@needs_iverilog
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", (1, 3, 4, 8))
+@pytest.mark.parametrize(
+    "inputs, out, groups, stride, padding, dilation",
+    (
+        (4, 4, 4, (1, 1), (1, 1), (1, 1)),
+        (6, 9, 3, (1, 1), (1, 1), (2, 2)),
+        (4, 12, 2, (3, 2), (2, 1), (2, 3)),
+        (6, 18, 3, (1, 1), (0, 1), (1, 1)),
+        (5, 3, 1, (4, 3), (3, 0), (1, 1)),
+    ),
+)
+def test_every_geometry_of_a_convolution(inputs, out, groups, stride, padding, dilation, parallel, tmp_path):
+    names = {"groups": groups, "stride": stride, "padding": padding, "dilation": dilation}
+    population = convolution((inputs, 7, 8), out=out, kernel=(3, 2), voltage_decay=1000, threshold=200, **names)
+
+    check_simulated(Graph(input_shape=(inputs, 7, 8), populations=(population,)), tmp_path, parallel=parallel)
+
+
+def convolution(shape: Shape, *, out: int, kernel: Pair, groups: int = 1, **names: Any) -> Population:
+    """Random weights of a convolution behind an input of that shape."""
+    weight = np.random.default_rng(7).integers(-60, 100, (out, shape[0] // groups, *kernel))
+    names = {"weight": weight, "stride": (1, 1), "groups": groups} | names
+    return Population(shape=conv_shape(Population(shape=shape, **names), shape) or shape, **names)
+
+
+@needs_iverilog
+def test_silence_costs_the_cycles_that_are_said(tmp_path):
+    graph = random_graph("odd weights", 0)
+    graph = replace(graph, populations=graph.populations[:1])
+    write_verilog(graph, tmp_path, parallel=4)
+    write_vectors(graph, tmp_path, np.zeros((9, 1, *graph.input_shape), int), parallel=4)
+    said = json.loads((tmp_path / "network.json").read_text())["populations"][0]["cycles"]
+
+    lines = simulated(tmp_path)
+
+    taken = 9 * said["step"] + said["recording"] - 1  # until the last token is out, not until another may come in
+    assert f"cycles: 1 recordings, {taken} least, {taken} in all, {taken} most" in lines
 
 
 @needs_iverilog

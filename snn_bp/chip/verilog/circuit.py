@@ -3,7 +3,7 @@
 import numpy as np
 
 from snn_bp.chip.graph import DECAY_ONE, Graph
-from snn_bp.chip.verilog.layout import Layout, Memory, address_bits, layouts, signed_bits
+from snn_bp.chip.verilog.layout import Layout, Memory, address_bits, group_words, layouts, signed_bits
 from snn_bp.chip.verilog.ranges import threshold_of
 
 RESETS = ("none", "zero", "zero_all", "subtract", "subtract_before_leak")  # by their number in snn_neuron.v
@@ -124,21 +124,24 @@ class Section:
     def _conv(self, incoming: str) -> list[str]:
         n, layout = self.index, self.layout
         assert layout.rows is not None and layout.columns is not None
-        kernel, words = self.population.weight.shape[2:], layout.channel_words
+        kernel, positions = self.population.weight.shape[2:], layout.channel_words
+        words = group_words(self.population, self.lanes)[1]
         bits = self.conv_address
         fields = tuple(map(address_bits, layout.before))
-        row_cells, column_cells = self.population.shape[2] * words, words
+        row_cells, column_cells = self.population.shape[2] * positions, positions
         return [
             "  snn_conv #(",
             f"      .CHANNEL({fields[0]}), .ROW({fields[1]}), .COLUMN({fields[2]}),",
-            f"      .ROWS({layout.before[1]}), .COLUMNS({layout.before[2]}), .LAST_WORD({words - 1}),",
+            f"      .CHANNELS({layout.before[0]}), .ROWS({layout.before[1]}), .COLUMNS({layout.before[2]}),",
+            f"      .GROUPED({self.population.groups > 1:d}), .LAST_WORD({words - 1}),",
             f"      .WORD({address_bits(words)}), .REACH({self.reach}), .DEPTH({len(layout.weights.words)}),",
             f"      .ADDRESS({bits}), .CHANNEL_WEIGHTS({kernel[0] * kernel[1] * words}),",
             f"      .ROW_WEIGHTS({layout.rows.kernel_step * kernel[1] * words}),"
             f" .COLUMN_WEIGHTS({layout.columns.kernel_step * words}), .CELL({self.cell}),",
             f"      .ROW_CELLS({layout.rows.step * row_cells}), .COLUMN_CELLS({layout.columns.step * column_cells}),",
             f"      .WIDTH({layout.weights.width}),",
-            f'      .FILE("{layout.weights.name}.hex"), .ROW_FILE("rows_{n}.hex"), .COLUMN_FILE("columns_{n}.hex")',
+            f'      .FILE("{layout.weights.name}.hex"), .GROUP_FILE("groups_{n}.hex"),',
+            f'      .ROW_FILE("rows_{n}.hex"), .COLUMN_FILE("columns_{n}.hex")',
             f"  ) synapses_{n} (",
             f"      .clk(clk), .rst(rst), {_ports('in', incoming)},",
             f"      .add(add_{n}), .add_cell(add_cell_{n}), .add_weights(add_weights_{n}),",
@@ -168,7 +171,9 @@ class Section:
         layout = self.layout
         if layout.rows is None or layout.columns is None:
             return self.words
-        return max(1, int(layout.rows.count.max() * layout.columns.count.max()) * layout.channel_words)
+        return max(
+            1, int(layout.rows.count.max() * layout.columns.count.max()) * group_words(self.population, self.lanes)[1]
+        )
 
     @property
     def longest(self) -> int:
@@ -181,8 +186,12 @@ class Section:
         layout = self.layout
         if layout.rows is None or layout.columns is None:
             return []
-        words, found = layout.channel_words, []
-        scales = (self.population.shape[2] * words, self.population.weight.shape[3] * words), (words, words)
+        (first, words), positions = group_words(self.population, self.lanes), layout.channel_words
+        found = []
+        if self.population.groups > 1:
+            begins = np.repeat(first, self.population.weight.shape[1])[:, None]
+            found.append(Memory(name=f"groups_{self.index}", words=begins, bits=self.cell))
+        scales = (self.population.shape[2] * positions, self.population.weight.shape[3] * words), (positions, words)
         for name, window, (cells, weights) in zip(
             ("rows", "columns"), (layout.rows, layout.columns), scales, strict=True
         ):

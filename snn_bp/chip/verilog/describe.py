@@ -8,7 +8,7 @@ from snn_bp.chip.graph import Graph
 from snn_bp.chip.replay import largest_input
 from snn_bp.chip.verilog.circuit import Section, port_bits
 
-OVERHEAD = 7  # cycles of a step beside one for each word
+STEP, RECORDING = 7, 4  # cycles of each beside one for each word that is updated, or cleared
 
 
 def description(graph: Graph, sections: list[Section], parallel: int) -> dict[str, Any]:
@@ -61,8 +61,8 @@ def _population(section: Section) -> dict[str, Any]:
         },
         "cycles": {
             "spike": section.spike_cycles,
-            "step": layout.words + OVERHEAD,
-            "recording": layout.cells + OVERHEAD,
+            "step": layout.words + STEP,
+            "recording": layout.cells + RECORDING,
         },
         "memory_bits": _memories(section),
     }

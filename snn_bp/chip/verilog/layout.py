@@ -159,14 +159,24 @@ def _in_words(rows: np.ndarray, lanes: int) -> np.ndarray:
 
 
 def _conv_words(population: Population, lanes: int) -> np.ndarray:
-    """The weights of a convolution in the order input channel, kernel row and column; zeros between groups."""
-    weight, groups = population.weight, population.groups
-    out, inputs = weight.shape[0] // groups, weight.shape[1]
-    full = np.zeros((inputs * groups, *weight.shape[2:], len(weight)), np.int64)
-    for group in range(groups):
-        mine = slice(group * out, (group + 1) * out)
-        full[group * inputs : (group + 1) * inputs, ..., mine] = weight[mine].transpose(1, 2, 3, 0)
-    return _in_words(full.reshape(-1, len(weight)), lanes)
+    """The weights of a convolution in the order input channel, kernel row and column, word of the group's channels."""
+    weight, (first, words) = population.weight, group_words(population, lanes)
+    out, inputs = len(weight) // population.groups, weight.shape[1]
+    held = np.zeros((population.groups, inputs, *weight.shape[2:], words * lanes), np.int64)
+    for group, begin in enumerate(first):
+        offset = group * out - begin * lanes
+        mine = weight[group * out : (group + 1) * out]
+        held[group, ..., offset : offset + out] = mine.transpose(1, 2, 3, 0)
+    return held.reshape(-1, lanes)
+
+
+def group_words(population: Population, lanes: int) -> tuple[np.ndarray, int]:
+    """The first word of each group's channels, and how many words a group takes at most."""
+    out = len(population.weight) // population.groups
+    first = np.arange(population.groups) * out // lanes
+    last = ((np.arange(population.groups) + 1) * out - 1) // lanes
+    words = int((last - first).max()) + 1
+    return np.minimum(first, -(-len(population.weight) // lanes) - words), words
 
 
 def _window(size: int, neurons: int, kernel: int, stride: int, padding: int, dilation: int) -> Window:

@@ -4,8 +4,9 @@
 // where the first of them and the weights to it are; the further ones stand at fixed distances.
 module snn_conv #(
     parameter CHANNEL = 1, ROW = 1, COLUMN = 1,  // bits of an input's address
-    parameter ROWS = 2, COLUMNS = 2,
-    parameter LAST_WORD = 0,       // of the channels at one position
+    parameter CHANNELS = 1, ROWS = 2, COLUMNS = 2,
+    parameter GROUPED = 0,         // a table says at which word of a position the channels of a group begin
+    parameter LAST_WORD = 0,       // of the channels that an input reaches at one position
     parameter WORD = 1,
     parameter REACH = 1,           // bits of a number of positions
     parameter DEPTH = 2,           // words of weights
@@ -17,7 +18,7 @@ module snn_conv #(
     parameter ROW_CELLS = 1,
     parameter COLUMN_CELLS = 1,
     parameter WIDTH = 8,           // bits of a word of weights
-    parameter FILE = "", ROW_FILE = "", COLUMN_FILE = ""
+    parameter FILE = "", GROUP_FILE = "", ROW_FILE = "", COLUMN_FILE = ""
 ) (
     input  wire                          clk,
     input  wire                          rst,
@@ -55,12 +56,23 @@ module snn_conv #(
       .clk(clk), .enable(look), .address(in_address[COLUMN-1:0]), .word({columns, column_cell, column_weight})
   );
 
+  wire [CELL-1:0] group_cell;
+  generate
+    if (GROUPED) begin : grouped
+      snn_rom #(.WIDTH(CELL), .DEPTH(CHANNELS), .ADDRESS(CHANNEL), .FILE(GROUP_FILE)) group_table (
+          .clk(clk), .enable(look), .address(in_address[CHANNEL+ROW+COLUMN-1:ROW+COLUMN]), .word(group_cell)
+      );
+    end else begin : whole
+      assign group_cell = {CELL{1'b0}};
+    end
+  endgenerate
+
   // the word whose weights are read
   reg [WORD-1:0] word;
   reg [REACH-1:0] rows_left, columns_left, columns_of_row;
   reg [CELL-1:0] cell_now, cell_of_column, cell_of_row;
   reg [ADDRESS-1:0] weight, weight_of_column, weight_of_row;
-  wire [CELL-1:0] first_cell = row_cell + column_cell;
+  wire [CELL-1:0] first_cell = row_cell + column_cell + group_cell;
   wire [ADDRESS-1:0] first_weight = row_weight + column_weight + {{(ADDRESS - CHANNEL){1'b0}}, channel} * ONE_CHANNEL;
   wire last_word = word == LAST_WORD;
   wire last_column = columns_left == 1;
