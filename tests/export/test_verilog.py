@@ -15,7 +15,7 @@ from snn_bp import SnnError
 from snn_bp.chip.graph import DECAY_ONE, Graph, Pair, Population, Shape
 from snn_bp.chip.netx_rules import conv_shape
 from snn_bp.chip.verilog.memories import from_hex, in_hex
-from snn_bp.chip.verilog.testbench import write_vectors
+from snn_bp.chip.verilog.testbench import expected, write_vectors
 from snn_bp.chip.verilog.write import write_verilog
 from snn_bp.kernels.fixed import LOIHI, Arithmetic
 from snn_bp.neurons.leaky import RESETS
@@ -58,6 +58,13 @@ def in_arithmetic(graph: Graph, arithmetic: Arithmetic, reset: str) -> Graph:
     return replace(graph, populations=tuple(populations), arithmetic=arithmetic, cleared=True)
 
 
+def awake(kind: str, seed: int) -> Graph:
+    """A random graph with thresholds so low that all its populations fire."""
+    graph = random_graph(kind, seed)
+    lower = [replace(each, threshold=each.threshold // (1000 if "wrap" in kind else 12)) for each in graph.populations]
+    return replace(graph, populations=tuple(lower))
+
+
 def simulated(folder: Path, *plus: str) -> list[str]:
     """The lines of the testbench in iverilog."""
     command = ["iverilog", "-g2005", "-Wall", "-s", "testbench", "-o", "simulation.vvp"]
@@ -86,12 +93,12 @@ def check_simulated(graph: Graph, folder: Path, *plus: str, parallel: int = 3, *
     "kind", ("recurrent, bias, one by one", "inputs' delays", "readout", "convolution, groups", "graded input"), ids=str
 )
 def test_the_circuit_does_what_the_integers_do(kind, tmp_path):
-    check_simulated(random_graph(kind, 0), tmp_path, steps=8, count=2)
+    check_simulated(awake(kind, 0), tmp_path, steps=8, count=2)
 
 
 @needs_iverilog
 def test_nothing_is_lost_where_input_and_output_wait(tmp_path):
-    check_simulated(random_graph("recurrent", 1), tmp_path, "+stall", steps=8, count=2)
+    check_simulated(awake("recurrent", 1), tmp_path, "+stall", steps=8, count=2)
 
 
 @needs_iverilog
@@ -100,7 +107,7 @@ def test_nothing_is_lost_where_input_and_output_wait(tmp_path):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in NO_CIRCUIT], ids=str)
 def test_every_kind_of_graph_is_the_integers_in_a_simulator(kind, parallel, tmp_path):
     for seed in range(2):
-        check_simulated(random_graph(kind, seed), tmp_path / str(seed), "+stall", parallel=parallel)
+        check_simulated(awake(kind, seed), tmp_path / str(seed), "+stall", parallel=parallel)
 
 
 @needs_iverilog
@@ -129,6 +136,38 @@ def test_all_at_once_is_the_integers(tmp_path):
     graph = Graph(input_shape=(2, 6, 5), populations=(first, second, dense, last), arithmetic=SHIFTS)
 
     check_simulated(graph, tmp_path, "+stall", count=2)
+
+
+@needs_iverilog
+def test_a_current_wraps_as_on_loihi(tmp_path):
+    population = Population(shape=(3,), weight=np.full((3, 40), [[127], [-128], [3]]), current_decay=0)
+    graph = Graph(input_shape=(40,), populations=(population,))
+    x = np.ones((60, 1, 40), int)
+    write_verilog(graph, tmp_path)
+    write_vectors(graph, tmp_path, x)
+    currents = expected(graph, x).currents[0][:, 0].T
+
+    assert simulated(tmp_path)[-1] == "PASS"
+
+    assert (np.diff(currents[0]) < 0).any() and (np.diff(currents[1]) > 0).any()
+
+
+@needs_iverilog
+@pytest.mark.slow
+def test_a_sum_of_a_convolution_wraps_as_on_loihi(tmp_path):
+    weight = np.stack([np.full((12, 5, 5), 120), np.full((12, 5, 5), -128)])
+    population = Population(
+        shape=(2, 1, 1), weight=weight, stride=(1, 1), current_decay=2000, voltage_decay=2000, threshold=99
+    )
+    graph = Graph(input_shape=(12, 5, 5), populations=(population,), input_bits=8)
+    x = np.array([255, 255, 0, 3]).reshape(4, 1, 1, 1, 1) * np.ones((12, 5, 5), int)
+    write_verilog(graph, tmp_path)
+    write_vectors(graph, tmp_path, x)
+    potentials = expected(graph, x).potentials[0][0].ravel()
+
+    assert simulated(tmp_path)[-1] == "PASS"
+
+    assert potentials[0] < 0 < potentials[1]  # though the sums are positive and negative
 
 
 @needs_iverilog
