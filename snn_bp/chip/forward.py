@@ -169,17 +169,17 @@ def best_scale(
 def scales(weights: list[Tensor], bias: Tensor | None, theta: Tensor, hardware: Hardware) -> Tensor:
     """As `best_scale`, one for each neuron or channel `[out]`: its threshold is scaled with its weights."""
     largest, fine, (low, high) = _largest(weights, bias, theta), hardware.fine, hardware.weights
-    rows = torch.cat([weight.flatten(1) for weight in weights], 1).double()
+    rows = torch.cat([weight.flatten(1) for weight in weights], 1)
     reach = rows.abs().amax(1)
     reach = torch.where(reach == 0, largest, reach)
-    theta = theta.detach().double()
+    theta = theta.detach()
     theta = theta.expand(len(rows)) if theta.numel() == 1 else theta.reshape(len(rows), -1).amax(1)
     most = hardware.threshold_high / (fine * theta)
     if bias is not None:
-        most = torch.minimum(most, hardware.bias_high / (fine * bias.detach().abs().double()))
+        most = torch.minimum(most, hardware.bias_high / (fine * bias.detach().abs()))
     candidates = torch.stack([torch.minimum(most, clip * high / reach) for clip in CLIPS])
-    held = (fine * candidates * theta).floor().clamp(min=1) / (fine * theta)  # the threshold itself is exact
-    candidates = torch.where(fine * candidates * theta >= 1, held, candidates)
+    held = (fine * candidates * theta).floor()
+    candidates = torch.where(held >= 1, held / (fine * theta), candidates)  # the threshold itself is exact
     errors = [
         ((rows * scale[:, None]).round().clamp(low, high) / scale[:, None] - rows).square().sum(1)
         for scale in candidates
@@ -187,7 +187,7 @@ def scales(weights: list[Tensor], bias: Tensor | None, theta: Tensor, hardware: 
     best = candidates.gather(0, torch.stack(errors).argmin(0)[None])[0]
     least, some_left = int((best * theta).argmin()), bool((rows * best[:, None]).round().any())
     _check_rounded(float(best[least]), some_left, largest, theta[least], hardware)
-    return best.to(weights[0].dtype)
+    return best
 
 
 def _largest(weights: list[Tensor], bias: Tensor | None, theta: Tensor | None) -> float:
