@@ -5,6 +5,7 @@ Only a folder that is byte for byte what export writes is simulated, so no Veril
 
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,13 @@ import torch
 from torch import Tensor
 
 from snn_bp.chip.graph import Graph
+from snn_bp.chip.replay import Replay
 from snn_bp.chip.verilog.testbench import expected, write_vectors
 from snn_bp.chip.verilog.write import write_verilog
 from snn_bp.errors import SnnError
 from snn_bp.files import is_there, kind_of_entry, read_bytes, read_object
 from snn_bp.files.folders import names_in
+from snn_bp.model.network import Network
 from snn_bp.runs.folder import Run
 from snn_bp.runtime.status import phase
 from snn_bp.verification.decisions import decisions, right_of
@@ -47,7 +50,7 @@ NOTE = "No FPGA was tested: the circuit was simulated, without the delays of its
 
 def write_circuit(run: Run, checkpoint: str, folder: Path, x: Tensor, *, parallel: int) -> None:
     """The folder of a run's network, with recordings `x` `[time, recordings, ...]` for its testbench."""
-    graph = for_chip(run, checkpoint)[1]
+    graph = _for_circuit(run, checkpoint)[1]
     write_verilog(graph, folder, parallel=parallel)
     write_vectors(graph, folder, x, parallel=parallel)
 
@@ -87,7 +90,7 @@ def verify_verilog(
 
     All of them are replayed in integers; the circuit takes as many of them in a row as begin within `longest_s`.
     """
-    tools, (chip, graph) = find_simulators(simulator), for_chip(run, checkpoint)
+    tools, (chip, graph) = find_simulators(simulator), _for_circuit(run, checkpoint)
     parallel: Any = description_of(folder).get("parallel")
     with tempfile.TemporaryDirectory() as temporary:
         fresh = Path(temporary) / "net"
@@ -98,7 +101,7 @@ def verify_verilog(
                 f"the folder does not hold the integers of {run.path}: {other}. Export the run again, or name the run "
                 "that the folder is of"
             )
-        found = replay_stages(run, chip, graph, batches, lambda x: expected(graph, x), difference=other)
+        found = replay_stages(run, chip, graph, batches, lambda x: _replayed(graph, x), difference=other)
         if other is None:
             parts = list(_in_circuit(graph, fresh, parallel, tools, batches, longest_s))
             circuit = _summary(parallel, parts)
@@ -113,6 +116,19 @@ def verify_verilog(
                 compared=found.compared + circuit["compared"],
             )  # fmt: skip
     return replace(found, file=str(folder), note=NOTE)
+
+
+def _for_circuit(run: Run, checkpoint: str) -> tuple[Network, Graph]:
+    """The network in integers and its graph, without warnings of spikes that only Loihi takes to the next recording."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*carries those spikes into the next recording")
+        return for_chip(run, checkpoint)
+
+
+def _replayed(graph: Graph, x: Tensor) -> Replay:
+    """What the circuit has to answer; its sums are as wide as they become."""
+    replay = expected(graph, x)
+    return replace(replay, overflows=tuple(each._replace(sums=0) for each in replay.overflows))
 
 
 def _in_circuit(

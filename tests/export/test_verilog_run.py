@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import runs
+import torch
 
-from export.test_verify import cli
+from export.test_verify import LOUD, cli, untrained
 from snn_bp import LIF, BatchNorm, Dense, Experiment, Fixed, Flatten, Run, SnnError, Train
 from snn_bp.files.folders import replace_folder
 from snn_bp.reports.sections import exported
@@ -21,6 +22,7 @@ from snn_bp.verification.replayed import export, verify
 from snn_bp.verification.result import Verification
 from snn_bp.verification.simulators import find_simulators, run_in, said_by
 from snn_bp.verification.synthesis import Synthesis, taken
+from snn_bp.verification.verilog import verify_verilog, write_circuit
 
 verifying = importlib.import_module("snn_bp.verification.replayed")
 few_digits = runs.few_digits
@@ -88,6 +90,21 @@ def test_a_network_trained_in_floats_is_rounded_to_the_arithmetic_of_loihi(round
     said = json.loads((tmp_path / "net.v" / "network.json").read_text())
     assert result is not None and (result.holds or str(result.difference).startswith("rounding")), result
     assert result.circuit["recordings"] == 1 and said["arithmetic"]["overflow"] == "wrap"
+
+
+@needs("iverilog")
+@pytest.mark.parametrize("target", ["float", "loihi", "fpga"])
+@pytest.mark.parametrize("through", LOUD)
+def test_no_spike_of_one_recording_reaches_the_next_one(through, target, tmp_path):
+    model, weights = LOUD[through]
+    run = untrained(*model, weights=weights, target=target)
+    x = torch.zeros(6, 2, 1)
+
+    write_circuit(run, "best", tmp_path / "net.v", x, parallel=8)
+    result = verify_verilog(run, "best", tmp_path / "net.v", [(x, torch.zeros(2).long(), None)], simulator="iverilog")
+
+    assert result.holds and not result.warnings, result
+    assert all(result.spikes.values())
 
 
 @needs("iverilog")
