@@ -22,6 +22,7 @@ import torch
 
 from snn_bp.chip.loader import loader_path, loader_text
 from snn_bp.chip.netx_write import write_netx
+from snn_bp.chip.verilog.rules import PARALLEL_HIGH
 from snn_bp.chip.xylo.configuration import write_xylo
 from snn_bp.errors import SnnError, as_path, check_choice, check_flag, check_kind, check_number
 from snn_bp.errors.calls import checked_call
@@ -90,6 +91,8 @@ def export(
     check_flag("export: verification", verification)
     _only_for(file, ".nir", step=step_s, compatible=compatible)
     _only_for(file, ".v", parallel=parallel)
+    if parallel is not None:
+        check_number("parallel", parallel, integer=True, low=1, high=PARALLEL_HIGH)
     beside = {"netx": loader_path(file), "nir": metadata_path(file)}.get(kind, file)
     if kind == "verilog":
         check_folder(file)

@@ -90,8 +90,8 @@ def verify_verilog(
 
     All of them are replayed in integers; the circuit takes as many of them in a row as begin within `longest_s`.
     """
-    tools, (chip, graph) = find_simulators(simulator), _for_circuit(run, checkpoint)
     parallel: Any = description_of(folder).get("parallel")
+    tools, (chip, graph) = find_simulators(simulator), _for_circuit(run, checkpoint)
     with tempfile.TemporaryDirectory() as temporary:
         fresh = Path(temporary) / "net"
         write_verilog(graph, fresh, parallel=parallel)
