@@ -86,6 +86,16 @@ def test_spoken_digits_are_the_events_of_the_file_with_their_speakers(source, sh
         assert np.array_equal(events["x"], units[number])
 
 
+def test_the_spoken_digits_of_xylo_are_eight_of_them_in_sixteen_channels(source):
+    all_given, given = (list(source(name).recordings("test")) for name in ("fsdd", "fsdd_xylo"))
+
+    kept = [(events, label) for events, label, _ in all_given if label < 8]
+    assert len(given) == len(kept) == 240
+    for (events, label, _), (wanted, digit) in zip(given, kept, strict=True):
+        assert label == digit and np.array_equal(events["t"], wanted["t"])
+        assert np.array_equal(events["x"], wanted["x"].astype(int) * 16 // 140) and events["x"].max() < 16
+
+
 def test_a_speaker_who_is_held_out_is_in_no_other_split(shared_data, monkeypatch):
     monkeypatch.setenv("SNN_BP_DATA", str(shared_data))
 
@@ -178,13 +188,17 @@ def test_the_side_with_more_cues_is_asked_for_at_recall_alone():
 SHORT = {
     "braille": ("train.epochs=4",),
     "fsdd": ("train.epochs=1",),
+    "fsdd_xylo": ("train.epochs=3",),
     "smnist": ("train.epochs=2",),
     "randman": ("train.epochs=2",),
     "yin_yang": ("train.epochs=20",),
     "qtdb": ("train.epochs=1",),
     "cues": ("train.epochs=3",),
 }
-CHANCE = {"braille": 1 / 27, "fsdd": 0.1, "smnist": 0.1, "randman": 0.1, "yin_yang": 1 / 3, "qtdb": 1 / 6, "cues": 0.5}
+CHANCE = {
+    "braille": 1 / 27, "fsdd": 0.1, "fsdd_xylo": 1 / 8, "smnist": 0.1, "randman": 0.1, "yin_yang": 1 / 3,
+    "qtdb": 1 / 6, "cues": 0.5,
+}  # fmt: skip
 
 
 @pytest.mark.slow
