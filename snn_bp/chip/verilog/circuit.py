@@ -28,7 +28,8 @@ class Section:
         self.current, self.potential = signed_bits(*self.ranges.current), signed_bits(*self.ranges.potential)
         self.level = signed_bits(*self.ranges.level)
         self.highest = graph.arithmetic.state_bits - 1
-        self.wide = 3 + max(self.sum + self.unit, self.current, self.potential, self.level, self.highest + 1, 24)
+        # three terms, of which one is a bias less a threshold, take two bits more than the longest of them
+        self.wide = 2 + max(self.sum + self.unit, self.current, self.potential, self.level, self.highest + 1)
         self.held = bool((np.asarray(self.population.current_decay) != DECAY_ONE).any())
         self.fields = tuple(map(address_bits, self.population.shape))  # bits of the fields {channel, row, column}
         self.is_image = len(self.population.shape) == 3

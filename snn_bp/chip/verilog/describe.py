@@ -96,7 +96,7 @@ def words(graph: Graph, sections: list[Section], parallel: int) -> dict[str, str
          for section in sections for name, bits in _memories(section).items()), reverse=True,
     )  # fmt: skip
     return {
-        "SUMMARY": f"An input of {_shape(graph.input_shape)}, then " + "; ".join(s.title() for s in sections) + ".",
+        "SUMMARY": "\n".join([f"- input: {_shape(graph.input_shape)}", *(f"- {each.title()}" for each in sections)]),
         "IN_BITS": str(port_bits(graph)),
         "IN_ADDRESS": _address(graph.input_shape, graph.populations[0].kind == "conv"),
         "OUT_BITS": str(last.out_address),

@@ -7,6 +7,7 @@ import numpy as np
 from snn_bp.errors import SnnError
 from snn_bp.files import replace_file
 
+BITS_AT_ONCE = 1 << 22
 DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 
@@ -22,20 +23,18 @@ def put(folder: Path, files: dict[str, str | bytes]) -> None:
 
 def in_hex(*fields: tuple[np.ndarray, int]) -> bytes:
     """A line for each word: arrays `[words, values]` and the bits of a value, the first value of the first lowest."""
+    block = max(1, BITS_AT_ONCE // sum(values.shape[1] * width for values, width in fields))
+    starts = range(0, len(fields[0][0]), block)
+    return b"".join(_lines([(values[low : low + block], width) for values, width in fields]) for low in starts)
+
+
+def _lines(fields: list[tuple[np.ndarray, int]]) -> bytes:
     bits = np.concatenate([_bits(values, width) for values, width in fields], axis=1)
     nibbles = np.pad(bits, ((0, 0), (0, -bits.shape[1] % 4))).reshape(len(bits), -1, 4)
     digits = nibbles @ np.array([1, 2, 4, 8], np.uint8)
     lines = np.full((len(bits), digits.shape[1] + 1), ord("\n"), np.uint8)
     lines[:, :-1] = DIGITS[digits[:, ::-1]]
     return lines.tobytes()
-
-
-def from_hex(content: bytes, *, values: int, bits: int) -> np.ndarray:
-    """The words `[words, values]` of a file in which each value has so many bits, two's complement."""
-    numbers = [int(line, 16) for line in content.decode("ascii").split()]
-    mask, sign = (1 << bits) - 1, 1 << (bits - 1)
-    words = [[((number >> index * bits & mask) ^ sign) - sign for index in range(values)] for number in numbers]
-    return np.array(words, np.int64).reshape(len(numbers), values)
 
 
 def _bits(values: np.ndarray, width: int) -> np.ndarray:

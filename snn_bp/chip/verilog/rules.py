@@ -19,6 +19,8 @@ def check_verilog(graph: Graph, *, parallel: int) -> None:
         raise SnnError("the graph has no population. Give at least one.")
     if graph.arithmetic.decay not in ("multiply", "shift"):
         raise SnnError(f"a decay by {graph.arithmetic.decay!r} has no circuit. Known: multiply, shift.")
+    if graph.arithmetic.overflow not in ("wrap", "saturate"):
+        raise SnnError(f"a current that does {graph.arithmetic.overflow!r} has no circuit. Known: wrap, saturate.")
     shape = graph.input_shape
     for index, population in enumerate(graph.populations):
         try:
