@@ -15,6 +15,7 @@ from snn_bp import SnnError
 from snn_bp.chip.graph import DECAY_ONE, Graph, Pair, Population, Shape
 from snn_bp.chip.netx_rules import conv_shape
 from snn_bp.chip.verilog.memories import in_hex
+from snn_bp.chip.verilog.ranges import ranges
 from snn_bp.chip.verilog.testbench import expected, write_vectors
 from snn_bp.chip.verilog.write import write_verilog
 from snn_bp.kernels.fixed import LOIHI, Arithmetic
@@ -26,6 +27,7 @@ needs_iverilog = pytest.mark.skipif(
 needs_verilator = pytest.mark.skipif(
     shutil.which("verilator") is None, reason="needs verilator, the Debian package of that name"
 )
+needs_yosys = pytest.mark.skipif(shutil.which("yosys") is None, reason="needs yosys, the Debian package of that name")
 NO_CIRCUIT = ("neurons' delays", "synapses' delays", "graded input, delays", "convolution, graded input, wrap")
 SHIFTS = Arithmetic(16, 6, "shift", "saturate")
 PRODUCTS = Arithmetic(14, 4, "multiply", "saturate")
@@ -305,6 +307,43 @@ def test_verilator_simulates_what_iverilog_does(tmp_path):
     ran = subprocess.run(["make", "verilator", "PLUS=+stall"], cwd=tmp_path, capture_output=True, text=True)
 
     assert "PASS" in ran.stdout.split("\n"), ran.stdout + ran.stderr
+
+
+@needs_yosys
+@pytest.mark.slow
+def test_memories_become_block_rams_and_nothing_a_latch(tmp_path):
+    write_verilog(random_graph("recurrent", 0), tmp_path, parallel=4)
+
+    ran = subprocess.run(["make", "-s", "ice40"], cwd=tmp_path, capture_output=True, text=True)
+
+    said = (tmp_path / "build" / "ice40.txt").read_text()
+    assert ran.returncode == 0 and "arning" not in ran.stdout + ran.stderr
+    assert "SB_RAM40_4K" in said and "LATCH" not in said
+
+
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("arithmetic", (SHIFTS, PRODUCTS, LOIHI), ids=("shifts", "products", "loihi"))
+def test_no_input_leaves_the_ranges_of_the_registers(arithmetic, reset):
+    """For each neuron the inputs that drive it up, or down, for 150 steps, and then each other's."""
+    rng = np.random.default_rng(1)
+    largest = 127 if arithmetic == LOIHI else 2
+    weight, decays = rng.integers(-largest, largest + 1, (10, 12)), [1024, 4096, 2048, 4096, 1024]
+    population = Population(
+        shape=(10,), weight=weight, bias=rng.integers(-9, 9, 10), reset=reset, threshold=rng.integers(1, 4000, 10),
+        current_decay=np.array(decays * 2), voltage_decay=np.repeat(decays, 2),
+    )  # fmt: skip
+    graph = Graph(input_shape=(12,), populations=(population,), arithmetic=arithmetic)
+    up, down = weight > 0, weight < 0
+    phases = [np.concatenate(each) for each in ((up, down), (down, up))]
+    x = np.repeat(np.stack(phases), 150, axis=0).astype(int)
+
+    replay, found = expected(graph, x), ranges(population, arithmetic, 1)
+
+    assert found.sums == (int((weight * down).sum(1).min()), int((weight * up).sum(1).max()))
+    for values, (low, high) in ((replay.currents[0], found.current), (replay.potentials[0], found.potential)):
+        assert low <= values.min() and values.max() <= high
+    assert not found.current_overflows and not found.potential_saturates
+    assert reset != "none" or replay.potentials[0].max() > 0.95 * found.potential[1]
 
 
 def test_memories_hold_the_weights_in_the_order_of_the_words(tmp_path):
