@@ -7,7 +7,7 @@ with decays by shift and by product, each with every seed; N-MNIST is read from 
 experiments/results/fixed.json: the accuracy of each run, and for each target how many points its mean lies below that
 of floats, with the spread of the difference seed by seed. Beside it why `Fixed` leaves five bits between weight and
 state: digits trained for 4 epochs in floats, rounded with so many fraction_bits, and the share of spikes that are
-others then, a layer's mean.
+others then, a layer's mean. Experiments of an earlier call stay in the file, and each target is written as it is done.
 """
 
 import argparse
@@ -44,22 +44,22 @@ def main() -> None:
     parser.add_argument("experiments", nargs="+", metavar="NAME=EPOCHS")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
-    began, found = time.monotonic(), {}
+    file = EXPERIMENTS / "results" / "fixed.json"
     fraction_bits = fractions(read_file(EXPERIMENTS / "digits.py"))
     for asked in arguments.experiments:
-        name, _, epochs = asked.partition("=")
+        began, (name, _, epochs) = time.monotonic(), asked.partition("=")
         experiment = read_file(EXPERIMENTS / f"{name}.py")
         experiment = replace(experiment, train=replace(experiment.train, epochs=int(epochs)))
-        for found[name] in measure(experiment, arguments.seeds):
+        for found in measure(experiment, arguments.seeds):
+            others = json.loads(file.read_text())["experiments"] if file.exists() else {}
             result = {
-                "experiments": found,
+                "experiments": others | {name: found | {"seconds": round(time.monotonic() - began)}},
                 "fraction_bits": fraction_bits,
-                "seconds": round(time.monotonic() - began),
                 "date": time.strftime("%Y-%m-%d"),
                 "machine": machine(),
                 "versions": {name: version(name) for name in PACKAGES},
             }
-            write_json(EXPERIMENTS / "results" / "fixed.json", result)
+            write_json(file, result)
 
 
 def measure(experiment: Experiment, seeds: int) -> Iterator[dict[str, Any]]:
