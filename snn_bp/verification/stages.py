@@ -134,7 +134,7 @@ def _too_large(overflows: dict[str, dict[str, int]], bits: int) -> list[str]:
     meanings = {
         "sums": "sums of weights beyond 16 bits, which lava adds up all the same and a chip may not",
         "wraps": f"currents that wrapped in {bits} bits",
-        "saturations": f"membranes that ended at {bits} bits",
+        "saturations": f"membranes, and currents that do not wrap, at the end of {bits} bits",
     }
     return [
         f"{name}: {count:,} {meanings[kind]}. Use fewer inputs, shorter steps or data.binary=True."
