@@ -1,6 +1,7 @@
 """NIR files that other packages ship: which are read, and does the network do what the file's equations say?
 
     pip download --no-deps --no-binary :all: nirtorch==2.6 norse==1.1.0 sinabs==3.1.3    # and unpack them in FOLDER
+    python experiments/benchmarks/nir_tests.py FOLDER TESTS ...    # of these, nir 1.0.8 and sc-neurocore 3.16
     python experiments/benchmarks/nir_public.py FOLDER
 
 Every `.nir` below FOLDER counts once, by its hash. It is read with each step of time that writers use (and those at
@@ -14,9 +15,12 @@ the weights before it.
 import argparse
 import hashlib
 import importlib.util
+import re
 import tempfile
 import time
 import warnings
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,7 @@ from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.neurons import is_spiking
 from snn_bp.runs.provenance import machine, version
 
+PACKAGES = ("snn_bp", "nir", "norse", "nirtorch", "sc-neurocore", "torch", "numpy")
 STEPS, SAMPLES, FRACTION = 100, 8, 0.3  # random spikes that each file hears
 NEAR = 1e-4  # relative to the largest: potentials are sums in another order
 
@@ -134,19 +139,31 @@ def main() -> None:
             print(
                 *(rows[digest].get(name, "") for name in ("file", "outcome", "step_s", "differing", "why")), flush=True
             )
-    read = [row for row in rows.values() if row["outcome"] == "read"]
+    made = [row for row in rows.values() if row["file"].startswith("made/")]
+    shipped = [row for row in rows.values() if row not in made]
     result = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
-        "versions": {name: version(name) for name in ("snn_bp", "nir", "norse", "torch", "numpy")},
+        "versions": {name: version(name) for name in PACKAGES},
+        "shipped": summary(shipped),
+        "made by tests": summary(made),
+        "table": [*shipped, *made],
+    }
+    write_json(Path(__file__).parents[1] / "results" / "nir_public.json", result)
+    print(result["shipped"], result["made by tests"])
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How many were read and differ, and why others were refused, names and numbers aside."""
+    read = [row for row in rows if row["outcome"] == "read"]
+    whys = [row["why"].partition("): ")[2] or row["why"] for row in rows if row["outcome"] == "refused"]
+    return {
         "files": len(rows),
         "read": len(read),
         "outputs": sum(row["outputs"] for row in read),
         "differing": sum(row["differing"] for row in read),
-        "table": list(rows.values()),
+        "refused": dict(Counter(re.sub(r"'[^']*'|\[[^]]*\]|-?\d[\d.]*", "...", why) for why in whys).most_common()),
     }
-    write_json(Path(__file__).parents[1] / "results" / "nir_public.json", result)
-    print(f"{len(rows)} files, {len(read)} read, {result['differing']} of {result['outputs']} outputs differ")
 
 
 if __name__ == "__main__":
