@@ -18,6 +18,7 @@ from snn_bp.chip.network import OnChip
 from snn_bp.chip.quantize import lost_weights, quantize
 from snn_bp.chip.replay import Overflow, Replay
 from snn_bp.chip.rules import name_of
+from snn_bp.kernels.fixed import Arithmetic
 from snn_bp.model.network import Network
 from snn_bp.runs.evaluation import count_activity
 from snn_bp.runs.folder import Run
@@ -103,7 +104,7 @@ def replay_stages(
             name: _histogram(population.weight) for name, population in zip(names, graph.populations, strict=True)
         },
         rounding=rounding, overflows=beyond, lost={name: each.count for name, each in lost.items()},
-        warnings=(*_too_large(beyond, graph.arithmetic.state_bits), *map(str, lost.values())),
+        warnings=(*_too_large(beyond, graph.arithmetic), *map(str, lost.values())),
     )  # fmt: skip
 
 
@@ -129,8 +130,14 @@ def apart(others: int, recordings: int, floats: dict[str, float], integers: dict
     return None
 
 
-def _too_large(overflows: dict[str, dict[str, int]], bits: int) -> list[str]:
-    """Warnings about numbers that left their registers of so many bits."""
+def _too_large(overflows: dict[str, dict[str, int]], arithmetic: Arithmetic) -> list[str]:
+    """Warnings about numbers that left their registers."""
+    bits = arithmetic.state_bits
+    if arithmetic.overflow == "saturate":
+        return [
+            f"{name}: {kinds['saturations']:,} currents and potentials at an end of their {bits} bits, as in training."
+            for name, kinds in overflows.items()
+        ]
     meanings = {
         "sums": "sums of weights beyond 16 bits, which lava adds up all the same and a chip may not",
         "wraps": f"currents that wrapped in {bits} bits",

@@ -136,7 +136,7 @@ def _in_circuit(
 ) -> Iterator[tuple[Simulator, Simulated]]:
     """What each simulation said, by the first tool, or by the last where the first would take long.
 
-    Each tool takes two recordings at first, to see how long one takes.
+    Each tool takes one recording at first, to see how long that takes.
     """
     waiting, tool = sum(x.shape[1] for x, *_ in batches), tools[0]
     _compile(tool, folder)
@@ -149,7 +149,7 @@ def _in_circuit(
                 tool = tools[-1]
                 _compile(tool, folder)
                 begun, done = time.monotonic(), 0
-            many = 2 if not done else int((longest_s + begun - time.monotonic()) / per_recording)
+            many = 1 if not done else int((longest_s + begun - time.monotonic()) / per_recording)
             if many < 1:
                 return
             some = x[:, low : low + many]

@@ -66,16 +66,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @needs("iverilog")
 def test_the_circuit_of_a_run_is_verified(run, tmp_path):
-    result = export(run, tmp_path / "net.v", samples=2, parallel=4)
+    result = export(run, tmp_path / "net.v", samples=3, parallel=4)
 
     assert result is not None and result.holds, result
     assert result.accuracy.keys() == {"float", "quantised", "integer", "circuit"}
     assert result.accuracy["quantised"] == result.accuracy["integer"] == result.accuracy["circuit"]
     circuit = result.circuit
-    assert (circuit["recordings"], circuit["row"], circuit["parallel"]) == (2, 2, 4)
-    assert circuit["compared"] == 2 * 3 * (12 + 10) and result.compared == 2 * circuit["compared"]
+    assert (circuit["recordings"], circuit["row"], circuit["parallel"]) == (3, 2, 4)
+    assert circuit["compared"] == 3 * 3 * (12 + 10) and result.compared == 2 * circuit["compared"]
     assert 0 < circuit["cycles"]["min"] <= circuit["cycles"]["mean"] <= circuit["cycles"]["max"]
-    assert "2 recordings in iverilog" in str(result) and "No FPGA was tested" in str(result)
+    assert "3 recordings in iverilog" in str(result) and "No FPGA was tested" in str(result)
     assert json.loads((tmp_path / "net.v" / "network.json").read_text())["parallel"] == 4
     kept = json.loads((run.path / "export" / "net.v.json").read_text())
     assert kept["holds"] is True and kept["circuit"] == circuit
