@@ -328,3 +328,14 @@ def test_both_simulators_and_yosys_take_the_circuit(run, folder, synthesis):
     assert result.holds, result
     assert result.circuit["synthesis"]["luts"] > 0 and "LUTs" in str(result)
     assert verify(run, folder, samples=5, simulator="verilator").holds
+
+
+@pytest.mark.slow
+@needs("make", "yosys")
+@pytest.mark.parametrize("family", ["ice40", "ecp5", "xc7"])
+def test_the_makefile_of_the_folder_synthesises(folder, family, tmp_path):
+    shutil.copytree(folder, tmp_path / "net")
+
+    run_in(tmp_path / "net", ["make", "-s", family], timeout_s=600)
+
+    assert "LUT" in (tmp_path / "net" / "build" / f"{family}.txt").read_text()

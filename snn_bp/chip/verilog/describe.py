@@ -87,7 +87,7 @@ def words(graph: Graph, sections: list[Section], parallel: int) -> dict[str, str
     readout, most, arithmetic = last.population.readout, largest_input(graph), graph.arithmetic
     decay = {
         "multiply": "a decay is a product with n / 4096, rounded toward zero",
-        "shift": "a decay is x - (x >> k), rounded down",
+        "shift": "a decay is x - (x >> k), where >> rounds down",
     }[arithmetic.decay]
     overflow = {"wrap": "comes in at the other end", "saturate": "saturates"}[arithmetic.overflow]
     each = [(section, section.layout, section.ranges) for section in sections]
