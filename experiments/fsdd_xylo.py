@@ -6,8 +6,9 @@
 FOLDER holds fsdd/shd_train.h5 and fsdd/shd_test.h5, as for `fsdd.py`: 2,160 recordings of these digits to train with,
 240 to test with. Neighbours of the 140 channels are summed up to the 16 that the chip has. With train.target=float the
 same network learns in floats, where a neuron sends one spike in a step at most. The gradient goes through the reset: a
-neuron that fires several times in a step takes as much off again, and without that the gradient's norm is 40 times as
-large (validation 0.94 in place of 0.99 after 25 epochs of seed 0, 2026-11-30).
+neuron that fires several times in a step takes as much off again. Without that, and without the recurrence, its norm
+was 40 times as large, and validation 0.94 in place of 0.99 after 25 epochs (seed 0, 2026-11-30); a recurrent layer did
+not learn at all.
 """
 
 import os
@@ -19,7 +20,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from snn_bp import BatchNorm, CountCrossEntropy, CubaLIF, Data, Dense, Dropout, Experiment, Train, main
+from snn_bp import BatchNorm, CountCrossEntropy, CubaLIF, Data, Dense, Dropout, Experiment, Recurrent, Train, main
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ experiment = Experiment(
     data=Data(FSDDOfXylo(), batch=32),
     model=(
         *(Dense(96), BatchNorm(), HIDDEN, Dropout(0.1)),
-        *(Dense(64, bias=False), BatchNorm(), HIDDEN, Dropout(0.1)),
+        *(Dense(64, bias=False), BatchNorm(), Recurrent(HIDDEN), Dropout(0.1)),
         *(Dense(8), CubaLIF(alpha=0.5, beta=0.9375, reset="subtract_before_leak", detach_reset=False)),
     ),
-    train=Train(epochs=25, lr=4e-3, loss=CountCrossEntropy(), target="xylo", keep="last"),
+    train=Train(epochs=8, lr=4e-3, loss=CountCrossEntropy(), target="xylo", keep="last"),
 )
 
 if __name__ == "__main__":

@@ -319,6 +319,20 @@ def test_weights_that_are_all_zero_and_thresholds_far_below_them_are_refused():
         configuration_of(network_of(small), step_ms=1.0)
 
 
+def test_weights_over_alpha_and_biases_over_the_rest_stand_in_the_configuration_to_half_a_step():
+    network = network_of(MODELS["one hidden layer"])  # alpha = 0.75, threshold = 1
+    held, hidden, last = configuration_of(network, step_ms=1.0), network.layers[0], network.layers[2]
+
+    for layer, weights, shift, threshold, bias in (
+        (hidden, held.weights_in, held.weight_shift_in, held.threshold, held.bias_hidden),
+        (last, held.weights_out, held.weight_shift_out, held.threshold_out, held.bias_out),
+    ):
+        assert (threshold == threshold[0]).all() and 512 <= threshold[0] <= 1024
+        wanted = layer.weight.detach().numpy().T / 0.75 * threshold[0] / 2**shift
+        assert np.abs(weights - wanted).max() <= 0.5 + 1e-3 and np.abs(weights).max() >= 126
+        assert np.abs(bias - layer.bias.detach().numpy() / 0.25 * threshold[0]).max() <= 0.5 + 1e-3
+
+
 @pytest.mark.parametrize("silent", [0, 1])
 def test_a_recurrence_of_zeros_is_no_obstacle(silent):
     network = network_of(MODELS["recurrence"])

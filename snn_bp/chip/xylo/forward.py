@@ -2,9 +2,11 @@
 
 Weights lie on grids of 8 bits and a shift, one for each of the chip's three matrices (straight-through rounding: Bengio
 et al. 2013). On the chip a weight joins the current before its decay alpha, so the weight of the chip is that of the
-network over alpha. A neuron sends a count of spikes, whose derivative is the surrogate's at the threshold nearest to
-the potential, of the first to the last that the count knows: so a neuron that fires several times learns as one that
-fires once. The export takes its integers from here.
+network over alpha. A bias goes to the membrane past the current, as large as the current would make it in time, over
+1 - alpha: so what a norm takes off is off. A neuron sends a count of spikes, whose derivative is the surrogate's at the
+threshold nearest to the potential, of the first to the last that the count knows: so a neuron that fires several times
+learns as one that fires once, and best with gradients through the reset (`detach_reset=False`), since it takes as much
+off again. The export takes its integers from here.
 """
 
 import math

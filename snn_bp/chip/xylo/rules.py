@@ -18,7 +18,7 @@ from snn_bp.neurons import CubaLIF, coefficients
 XYLO = FOR_XYLO.where
 RESET = "subtract_before_leak"
 KNOWN = "Known: Dense, BatchNorm, Flatten, Dropout and CubaLIF, Recurrent around it too."
-NEURON = f"CubaLIF(alpha=0.75, beta=0.875, reset={RESET!r})"
+NEURON = f"CubaLIF(alpha=0.5, beta=0.875, reset={RESET!r}, detach_reset=False)"
 
 
 def xylo_blocks(network: Layers) -> list[Block]:
