@@ -252,21 +252,48 @@ endmodule
 """
 
 
+def reset_in_the_middle(graph: Graph, folder: Path, **names: int) -> tuple[list[str], str]:
+    """The tokens that should come after a reset, in hexadecimal; and the name of the testbench that prints those."""
+    write_verilog(graph, folder, parallel=3)
+    write_vectors(graph, folder, recordings(graph, count=1, **names), parallel=3)
+    said = json.loads((folder / "network.json").read_text())
+    bits = f"IN = {said['input']['address_bits']}, OUT = {said['output']['address_bits']}"
+    (folder / "twice.v").write_text(RESET_IN_THE_MIDDLE.replace("twice;", f"twice;\n  localparam {bits};"))
+    return (folder / "vectors" / "output.hex").read_text().split(), "twice"
+
+
+def in_numbers(lines: list[str]) -> list[int]:
+    return [int(line, 16) for line in lines if line.strip()]
+
+
 @needs_iverilog
 @pytest.mark.parametrize("kind", ("recurrent", "inputs' delays", "convolution"))
 def test_a_reset_leaves_nothing_of_what_was(kind, tmp_path):
-    graph = awake(kind, 0)
-    write_verilog(graph, tmp_path, parallel=3)
-    write_vectors(graph, tmp_path, recordings(graph, steps=25, count=1), parallel=3)
-    said = json.loads((tmp_path / "network.json").read_text())
-    bits = {"IN": said["input"]["address_bits"], "OUT": said["output"]["address_bits"]}
-    bits = ", ".join(f"{name} = {value}" for name, value in bits.items())
-    (tmp_path / "twice.v").write_text(RESET_IN_THE_MIDDLE.replace("twice;", f"twice;\n  localparam {bits};"))
+    wanted, top = reset_in_the_middle(awake(kind, 0), tmp_path, steps=25)
 
-    found = [int(line, 16) for line in simulated(tmp_path, top="twice") if line.strip()]
+    found = simulated(tmp_path, top=top)
 
-    expected_tokens = [int(line, 16) for line in (tmp_path / "vectors" / "output.hex").read_text().split()]
-    assert found == expected_tokens and len(found) > 10
+    assert in_numbers(found) == in_numbers(wanted) and len(wanted) > 25
+
+
+@needs_iverilog
+@needs_yosys
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ("recurrent", "convolution"))
+def test_the_gates_that_yosys_makes_do_the_same(kind, tmp_path):
+    wanted, top = reset_in_the_middle(awake(kind, 0), tmp_path, steps=8)
+    cells = Path(shutil.which("yosys") or "").parents[1] / "share" / "yosys" / "ice40" / "cells_sim.v"
+    sources = " ".join(
+        sorted(path.name for path in tmp_path.glob("*.v") if path.name not in ("testbench.v", f"{top}.v"))
+    )
+    script = f"read_verilog -defer {sources}; synth_ice40 -device u -dsp -top net; write_verilog -noattr gates.net"
+    subprocess.run(["yosys", "-q", "-p", script], cwd=tmp_path, check=True)
+    command = ["iverilog", "-g2012", "-DNO_ICE40_DEFAULT_ASSIGNMENTS", "-DICE40_U", "-s", top, "-o", "simulation.vvp"]
+    subprocess.run([*command, f"{top}.v", "gates.net", str(cells)], cwd=tmp_path, check=True)
+
+    ran = subprocess.run(["vvp", "-N", "simulation.vvp"], cwd=tmp_path, capture_output=True, text=True)
+
+    assert in_numbers(ran.stdout.splitlines()) == in_numbers(wanted) and len(wanted) > 10
 
 
 @needs_iverilog
