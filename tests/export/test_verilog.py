@@ -210,17 +210,27 @@ def convolution(shape: Shape, *, out: int, kernel: Pair, groups: int = 1, **name
 
 
 @needs_iverilog
-def test_silence_costs_the_cycles_that_are_said(tmp_path):
-    graph = random_graph("odd weights", 0)
-    graph = replace(graph, populations=graph.populations[:1])
+@pytest.mark.parametrize("spikes", (0, 3))
+def test_silence_and_spikes_cost_the_cycles_that_are_said(spikes, tmp_path):
+    silent = replace(random_graph("odd weights", 0).populations[0], threshold=131071)
+    graph = Graph(input_shape=silent.weight.shape[1:], populations=(silent,))
+    x = np.zeros((9, 1, *graph.input_shape), int)
+    x[4, 0, :spikes] = 1
     write_verilog(graph, tmp_path, parallel=4)
-    write_vectors(graph, tmp_path, np.zeros((9, 1, *graph.input_shape), int), parallel=4)
+    write_vectors(graph, tmp_path, x, parallel=4)
     said = json.loads((tmp_path / "network.json").read_text())["populations"][0]["cycles"]
 
     lines = simulated(tmp_path)
 
-    taken = 9 * said["step"] + said["recording"] - 1  # until the last token is out, not until another may come in
+    taken = 9 * said["step"] + spikes * said["spike"] + said["recording"] - 1  # to the last token, not to the next one
     assert f"cycles: 1 recordings, {taken} least, {taken} in all, {taken} most" in lines
+
+
+@needs_iverilog
+def test_a_dense_population_takes_an_image_in_the_order_of_its_input(tmp_path):
+    population = Population(shape=(5,), weight=np.random.default_rng(0).integers(-60, 99, (5, 24)), threshold=90)
+
+    check_simulated(Graph(input_shape=(2, 3, 4), populations=(population,)), tmp_path)
 
 
 RESET_IN_THE_MIDDLE = """
@@ -267,7 +277,9 @@ def in_numbers(lines: list[str]) -> list[int]:
 
 
 @needs_iverilog
-@pytest.mark.parametrize("kind", ("recurrent", "inputs' delays", "convolution"))
+@pytest.mark.parametrize(
+    "kind", ("recurrent", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("inputs' delays", "convolution")))
+)
 def test_a_reset_leaves_nothing_of_what_was(kind, tmp_path):
     wanted, top = reset_in_the_middle(awake(kind, 0), tmp_path, steps=25)
 
