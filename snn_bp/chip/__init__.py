@@ -1,1 +1,1 @@
-"""Loihi: its rules, a network in its integers, the exported file, its replay, and the client that runs it."""
+"""Loihi, circuits for an FPGA, and Xylo: their rules, a network in their integers, exported files, and replays."""
