@@ -12,7 +12,6 @@ experiments/results/verilog.json.
 
 import argparse
 import json
-import runpy
 import sys
 import tempfile
 import time
@@ -45,6 +44,7 @@ from snn_bp.chip.verilog.write import write_verilog
 from snn_bp.files import write_json
 from snn_bp.kernels.fixed import Arithmetic
 from snn_bp.neurons.leaky import RESETS
+from snn_bp.runs.experiment_file import read_file
 from snn_bp.runs.provenance import machine, version
 from snn_bp.runtime.process import run_program
 from snn_bp.verification.replayed import export, verify
@@ -130,8 +130,8 @@ def main() -> None:
             result["trained"][name] = trained_network(name, circuit, tools, asked.epochs, asked.samples)
             print(name, json.dumps(result["trained"][name], indent=1), flush=True)
             write_json(TARGET, result)
-        for name, circuit in circuits.items():
-            for family in DEVICES:
+        for family in sorted(DEVICES):
+            for name, circuit in circuits.items():
                 result["trained"][name]["synthesis"][family] = synthesize(circuit, family).record()
                 print(name, result["trained"][name]["synthesis"][family]["says"], flush=True)
                 write_json(TARGET, result)
@@ -204,8 +204,7 @@ def trained_network(
     """One network trained, exported to `circuit`, verified in both simulators, and linted."""
     data, model, target = TRAINED[name]
     if data is None:
-        fsdd = runpy.run_path(str(HERE.parent / "fsdd.py"))
-        data = replace(fsdd["experiment"].data, batch=32)
+        data = read_file(HERE.parent / "fsdd.py").data
     how = Train(epochs=epochs, lr=5e-3, target=target, keep="last")
     with tempfile.TemporaryDirectory() as folder:
         run = train(Experiment(data, model, how), Path(folder) / "run", quiet=True)
