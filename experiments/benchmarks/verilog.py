@@ -143,7 +143,7 @@ def random_network(seed: int, tools: list[Simulator]) -> dict[str, Any]:
     """One random network in both simulators."""
     rng = np.random.default_rng([17, seed])
     kind = CIRCUITS[seed % len(CIRCUITS)]
-    graph, reset = random_graph(kind, seed), "zero"
+    graph, reset = lively(random_graph(kind, seed)), "zero"
     if seed % 2:
         reset = RESETS[seed // 2 % len(RESETS)]
         graph = in_fixed_point(graph, rng, reset)
@@ -165,6 +165,14 @@ def random_network(seed: int, tools: list[Simulator]) -> dict[str, Any]:
             if said.difference is not None:
                 row[tool.name]["difference"] = said.in_words([str(n) for n in range(9)])
     return row | {"equal": all("difference" not in row[tool.name] for tool in tools)}
+
+
+def lively(graph: Graph) -> Graph:
+    """The graph with thresholds that its spikes reach."""
+    populations = [
+        replace(each, threshold=np.maximum(1, np.asarray(each.threshold) // 8)) for each in graph.populations
+    ]
+    return replace(graph, populations=tuple(populations))
 
 
 def in_fixed_point(graph: Graph, rng: np.random.Generator, reset: str) -> Graph:
