@@ -192,8 +192,9 @@ def _summary(parallel: int, parts: list[tuple[Simulator, Simulated]]) -> dict[st
         "cycles": {"min": least, "mean": total / recordings, "max": most},
         "words": sum(sum(each.words) for each in said) / recordings,
     }
+    taken = [f"{count} recording{'s' * (count > 1)} in {name}" for name, count in tools.items()]
     says = [
-        f"{' and '.join(f'{count} recordings in {name}' for name, count in tools.items())}, up to {found['row']} in a "
+        f"{' and '.join(taken)}, up to {found['row']} in a "
         f"row: spikes and potentials of {found['compared']:,} neurons' steps compared with the integers",
         f"{found['cycles']['mean']:,.0f} cycles ({least:,} to {most:,}) for each inference; {found['words']:,.0f} "
         f"words of up to {parallel} weights are added",
