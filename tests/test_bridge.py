@@ -337,6 +337,14 @@ def test_the_surrogate_comes_over_with_its_slope():
         assert from_snntorch(nn.Sequential(snn.Leaky(beta=0.9, spike_grad=spike_grad)), (3,)).surrogate == surrogate
 
 
+def test_a_subtraction_without_delay_is_ours_before_the_leak_until_a_potential_exceeds_two_thresholds(noise):
+    ours = LIF(beta=0.9, reset="subtract_before_leak")
+    for scale, equal in ((0.9, True), (3, False)):  # what is left, 1 at most, decays to 0.9: 1.8 with the input
+        x = scale * noise(100, 8, 40).abs().clamp(max=1)
+        wanted, _ = step_by_hand(nn.Sequential(leaky(reset_delay=False)), x)
+        assert torch.equal(simulate(ours, x)[0], wanted.detach()) == equal and wanted.mean() > 0.1
+
+
 # What is refused
 
 
