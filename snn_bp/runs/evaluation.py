@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snn_bp.chip.arithmetic import FOR_XYLO
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError, check_kind
 from snn_bp.errors.calls import checked_call
@@ -220,7 +221,8 @@ def count_activity(
     """The output for `x`, with spikes and operations of every layer added to the two counts.
 
     A neuron that is read out sends no spikes; one whose spikes have a size sends one where its output is not 0. An
-    operation is a weight that an input other than zero meets. Steps that a recording does not have are left out.
+    operation is a weight that an input other than zero meets; on Xylo each spike of a count meets it. Steps that a
+    recording does not have are left out.
     Layers with weights of which it is not known what they compute are added to `not_counted`, or else refused.
     """
     x = network.in_floats(x)
@@ -233,17 +235,27 @@ def count_activity(
                 sent = float(_present(spikes_in(neuron_of(layer), out), mask).sum())
                 spikes[name] = spikes.get(name, 0.0) + sent
             if layer.recurrence is not None:  # spikes of the last step are not propagated
-                met = (_present(out, mask)[:-1] != 0).to(out.dtype).sum((0, 1))
+                sent = torch.stack(_met(network, _present(out, mask)[:-1]))
+                met = (sent != 0).to(out.dtype).sum((0, 1, 2))
                 recurrent = float((met * fan_out(layer.recurrence)).sum())
                 operations[name] = operations.get(name, 0.0) + recurrent
         elif (why := why_uncounted(part)) is not None:
             if not_counted is None:
                 raise SnnError(f"evaluate: {name} {why} Its operations are not counted; counts=False asks none.")
             not_counted.add(name)
-        elif (count := operations_of(layer, _present(entering, mask))) is not None:
-            operations[name] = operations.get(name, 0.0) + count
+        else:
+            for sent in _met(network, _present(entering, mask)):
+                if (count := operations_of(layer, sent)) is not None:
+                    operations[name] = operations.get(name, 0.0) + count
         x = out
     return x
+
+
+def _met(network: Network, x: Tensor) -> list[Tensor]:
+    """The inputs that meet weights at once: of counts on Xylo the first spikes, the second ones, and so on."""
+    if getattr(network, "hardware", None) is not FOR_XYLO:
+        return [x]
+    return [(x >= count).to(x.dtype) for count in range(1, max(1, int(x.max())) + 1)]
 
 
 def _present(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -429,12 +429,15 @@ def test_a_run_is_exported_and_verified_down_to_every_potential(run, tmp_path):
 
 
 def test_operations_count_each_spike_of_a_count(run, tmp_path):
-    found = export(run, tmp_path / "chip.xylo", split="train")
-    held, (x, _) = read_xylo(tmp_path / "chip.xylo"), run.dataset().batch("train", run.dataset().ids["train"])
+    found, said = export(run, tmp_path / "chip.xylo"), evaluate(run)
+    held, (x, _) = read_xylo(tmp_path / "chip.xylo"), run.dataset().batch("test", run.dataset().ids["test"])
 
-    assert found.operations["weights_in"] == pytest.approx(
-        float((x @ torch.from_numpy((held.weights_in != 0).sum(1)).float()).sum()) / found.samples
-    )
+    assert said.operations["model.0 Dense(12)"] == pytest.approx(float(x.sum()) * 12 / 48)
+    sent = run.network("best").eval().observe(x)[0][1].spikes.detach()
+    recurrent = next(count for name, count in said.operations.items() if "model.4" in name)
+    assert sent.max() > 1 and recurrent == pytest.approx(float(sent[:-1].sum()) * 8 / 48)
+    met = x.sum((0, 1)).numpy() @ (held.weights_in != 0).sum(1)
+    assert found.operations["weights_in"] == pytest.approx(met / 48)
 
 
 def test_a_file_with_another_number_is_not_what_the_network_does(run, tmp_path):
