@@ -431,6 +431,38 @@ def test_another_parallelism_is_refused(parallel, tmp_path):
         write_verilog(random_graph("odd weights", 0), tmp_path, parallel=parallel)
 
 
+@pytest.mark.parametrize(
+    "changes, said",
+    (
+        ({"reset": "to_rest"}, "resets by 'to_rest'"),
+        ({"threshold": -3}, "threshold is -3"),
+        ({"voltage_decay": 4097}, "decays lie in 0..4096"),
+        ({"bias": np.arange(3)}, "bias has one number or 5"),
+        ({"recurrent": np.ones((4, 4))}, r"recurrent weights are \[5, 5\]"),
+        ({"recurrent": np.ones((5, 5)), "readout": True}, "a readout sends potentials"),
+        ({"delay": np.arange(5)[:, None]}, r"delays are those of the inputs, \[1, 7\]"),
+        ({"delay": np.full((1, 7), 63)}, "of up to 62 steps"),
+        ({"weight": np.ones((5, 6))}, "7 inputs and 5 neurons"),
+        ({"shape": (5, 1)}, "its shape is"),
+        ({"stride": (1, 1), "weight": np.ones((5, 7, 1, 1))}, "give neurons"),
+    ),
+)
+def test_a_population_without_a_circuit_is_refused_by_name(changes, said, tmp_path):
+    names = {"shape": (5,), "weight": np.ones((5, 7))} | changes
+    first = Population(shape=(7,), weight=np.eye(7))
+
+    with pytest.raises(SnnError, match=f"for a circuit, population 1: .*{said}"):
+        write_verilog(Graph(input_shape=(7,), populations=(first, Population(**names))), tmp_path / "net.v")
+
+    assert not (tmp_path / "net.v").exists()
+
+
+@pytest.mark.parametrize("unknown", (Arithmetic(16, 4, "round", "saturate"), Arithmetic(16, 4, "shift", "ignore")))
+def test_an_arithmetic_without_a_circuit_is_refused_by_name(unknown, tmp_path):
+    with pytest.raises(SnnError, match="has no circuit"):
+        write_verilog(replace(random_graph("odd weights", 0), arithmetic=unknown), tmp_path)
+
+
 def test_a_shift_that_is_none_is_refused(tmp_path):
     graph = random_graph("odd weights", 0)
     odd = replace(graph.populations[1], voltage_decay=3000)
