@@ -53,7 +53,7 @@ def main() -> None:
         for found in measure(experiment, arguments.seeds):
             others = json.loads(file.read_text())["experiments"] if file.exists() else {}
             result = {
-                "experiments": others | {name: found | {"seconds": round(time.monotonic() - began)}},
+                "experiments": others | {asked: found | {"seconds": round(time.monotonic() - began)}},
                 "fraction_bits": fraction_bits,
                 "date": time.strftime("%Y-%m-%d"),
                 "machine": machine(),
