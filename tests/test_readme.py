@@ -105,6 +105,27 @@ def test_accuracies_of_exported_files_are_those_of_the_result_file(row):
     assert floats["holds"] and whole["holds"] and "50 recordings in a row are equal" in whole["client"]
 
 
+def test_figures_of_circuits_are_those_of_the_result_file():
+    found = json.loads((ROOT / "experiments/results/verilog.json").read_text())
+    random, trained, text = found["random"], found["trained"], " ".join(README.split())
+
+    def cell(made: dict | None) -> str:
+        if made is None:
+            return "not run"
+        return f"{made['luts']:,} LUTs, {made['block_rams']:g} RAMs" + ("" if made["fits"] else ": too many")
+
+    for name, row in trained.items():
+        cells = [cell(row["synthesis"].get(family)) for family in ("ice40", "ecp5", "xc7")]
+        figures = [f"{row['accuracy']['circuit']:.3f}", f"{row['verilator']['cycles']['mean']:,.0f}", *cells]
+        shown = next(line for line in README.splitlines() if line.startswith(f"| {name} |"))
+        assert shown.endswith(f" | {' | '.join(figures)} |")
+    compared = sum(row["iverilog"]["compared"] for row in random)
+    numbers = sum(row["verilator"]["compared"] for row in trained.values())
+    assert f"{len(random)} random networks" in text and f"{compared:,} spikes and as many potentials" in text
+    assert f"{len(trained)} trained ones" in text and f"{numbers:,} of each" in text
+    assert all(row["equal"] and not row["lint"] for row in (*random, *trained.values()))
+
+
 def test_figures_of_own_neurons_are_those_of_the_result_file():
     rows = json.loads((ROOT / "experiments/results/neurons.json").read_text())["rows"]
     pieces = [row["compiled_by_piece"] for row in rows]
