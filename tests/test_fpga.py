@@ -311,6 +311,15 @@ def test_a_copy_keeps_to_the_hardware(target, lowest):
     assert below.tolist() == [[lowest, -1]]  # lava misreads -128 where no weight is positive
 
 
+@pytest.mark.parametrize("target", ["loihi", "fpga"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_floats_that_cannot_hold_a_state_are_refused(target, dtype):
+    network = Network((Dense(5), LIF(beta=0.75, reset="zero")), (3,)).to(dtype)
+
+    with pytest.raises(SnnError, match=r"holds no integers .* Use network\.float\(\)"):
+        OnChip(network, target)(torch.ones(2, 1, 3, dtype=dtype))
+
+
 def test_a_netx_file_holds_loihis_arithmetic_only():
     network = Network((Dense(3), LIF(beta=0.5, reset="zero")), (4,))
 

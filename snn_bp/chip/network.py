@@ -122,6 +122,11 @@ class OnChip(nn.Module):
         x = self.in_floats(x)
         if not x.shape[1]:
             raise SnnError(f"network.run: on the chip there should be a recording at least, found {list(x.shape)}.")
+        if x.dtype in (torch.float16, torch.bfloat16):
+            raise SnnError(
+                f"{self.hardware.where}: weights are {x.dtype}, which holds no integers of its states' bits. Use "
+                "network.float()."
+            )
         run = run_xylo if self.hardware == FOR_XYLO else run_chip
         return run(self, x, batch_statistics=self.training and not self.freeze_norm, mask=mask)
 

@@ -316,7 +316,10 @@ def _their_reset(kind: type, neuron: Any) -> dict[str, Any]:
     for (their_kind, mechanism, delay), (reset, detach) in RESETS.items():
         if their_kind is kind and reset == neuron.reset and (detach == neuron.detach_reset or reset == "none"):
             return {"reset_mechanism": mechanism, "reset_delay": delay}
-    known = [f"reset={reset!r}, detach_reset={detach}" for key, (reset, detach) in RESETS.items() if key[0] is kind]
+    known = dict.fromkeys(
+        f"reset={reset!r}" + (f", detach_reset={detach}" if reset != "none" else "")
+        for (their_kind, *_), (reset, detach) in RESETS.items() if their_kind is kind
+    )  # fmt: skip
     raise SnnError(
         f"snn.{kind.__name__} has no reset={neuron.reset!r} with detach_reset={neuron.detach_reset}. "
         f"These would work: {'; '.join(known)}."

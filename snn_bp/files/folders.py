@@ -27,9 +27,7 @@ def replace_folder(path: Path, fresh: Path) -> None:
                 os.rename(old, path)
             raise
     except OSError as cause:
-        raise SnnError(
-            f"{path}: it cannot be written ({cause.strerror}). What was saved before is untouched."
-        ) from cause
+        raise SnnError(f"{path}: it cannot be written ({_why(cause)}). What was saved before is untouched.") from cause
     finally:
         for each in (new, old):
             shutil.rmtree(each, ignore_errors=True)
@@ -39,6 +37,13 @@ def replace_folder(path: Path, fresh: Path) -> None:
 def names_in(folder: Path) -> list[str]:
     """The names of what a folder holds, in order."""
     return sorted(os.listdir(folder))
+
+
+def _why(cause: OSError) -> str:
+    """What the system said; where a copy of several files failed, of the first."""
+    if isinstance(cause, shutil.Error) and isinstance(cause.args[0], list):
+        return str(cause.args[0][0][2])
+    return str(cause.strerror)
 
 
 def _sync(path: Path) -> None:

@@ -47,6 +47,7 @@ from snn_bp.verification.verilog import PARALLEL, VECTORS, check_folder, verify_
 from snn_bp.verification.xylo import for_xylo, verify_xylo
 
 SAMPLES = 256
+OF_INTEGERS = {"loihi": ".net", "xylo": ".xylo"}  # the format of each target; of an FPGA's it is .v
 
 
 @checked_call
@@ -218,9 +219,10 @@ def _for_nir(run: Run, checkpoint: str, file: Path) -> Network:
     """The run's network, which has to be one in floats."""
     network = run.network(checkpoint)
     if network.floats is not network:
+        target = str(run.experiment.train.target)
         raise SnnError(
             f"export to {file.name}: the run was trained in the chip's integers, whose shifts NIR does not have. "
-            "Export it to a .net file, or train with train.target=float for NIR."
+            f"Export it to a {OF_INTEGERS.get(target, '.v')} file, or train with train.target=float for NIR."
         )
     return network
 

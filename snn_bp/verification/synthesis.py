@@ -5,6 +5,7 @@ yosys maps the circuit to the cells of a family; whether they can be placed and 
 
 import json
 import re
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -79,6 +80,12 @@ def synthesize(folder: Path, family: Family) -> Synthesis:
     run_in(folder, ["yosys", "-q", "-p", script], timeout_s=SYNTHESIS_S)
     counts = json.loads((folder / f"{family}.json").read_text(encoding="utf-8"))["design"]["num_cells_by_type"]
     return Synthesis(family=family, yosys=version, **taken(family, counts))
+
+
+def check_yosys() -> None:
+    """Raise where yosys is not here."""
+    if shutil.which("yosys") is None:
+        raise SnnError("yosys cannot be started. On Debian: apt-get install yosys.")
 
 
 def taken(family: Family, counts: dict[str, int]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from snn_bp.verification.simulators import (
     run_testbench,
 )
 from snn_bp.verification.stages import Batches, for_chip, replay_stages
-from snn_bp.verification.synthesis import Family, synthesize
+from snn_bp.verification.synthesis import Family, check_yosys, synthesize
 
 PARALLEL = 8  # neurons at once
 VECTORS = 4  # recordings that the folder's own testbench takes
@@ -62,7 +62,8 @@ def check_folder(folder: Path) -> None:
     if not is_there(folder):
         return
     description = description_of(folder, "export to ")
-    known = (*description.get("files", ()), *BUILT)
+    files = description.get("files")
+    known = (*(files if isinstance(files, list) else ()), *BUILT)
     if foreign := [name for name in names_in(folder) if name not in known]:
         raise SnnError(
             f"export to {folder}: {foreign[0]} in it is not of an export and would be lost. Move it, or choose another "
@@ -78,7 +79,9 @@ def description_of(folder: Path, what: str = "") -> dict[str, Any]:
     if folder.is_symlink() or not folder.is_dir():
         raise SnnError(f"{what}{folder}: it should be a folder, found {kind_of_entry(mode)}. Choose another name.")
     if not is_there(folder / DESCRIPTION):
-        raise SnnError(f"{what}{folder}: it is no folder that export wrote, {DESCRIPTION} is not there.")
+        raise SnnError(
+            f"{what}{folder}: it is no folder that export wrote, {DESCRIPTION} is not there. Choose another name."
+        )
     return read_object(folder / DESCRIPTION)
 
 
@@ -91,6 +94,8 @@ def verify_verilog(
     All of them are replayed in integers; the circuit takes as many of them in a row as begin within `longest_s`.
     """
     parallel: Any = description_of(folder).get("parallel")
+    if synthesis is not None:
+        check_yosys()
     tools, (chip, graph) = find_simulators(simulator), _for_circuit(run, checkpoint)
     with tempfile.TemporaryDirectory() as temporary:
         fresh = Path(temporary) / "net"

@@ -183,11 +183,13 @@ def test_what_is_no_folder_of_an_export_is_not_replaced(run, folder, tmp_path):
     (tmp_path / "file.v").write_text("module")
     (tmp_path / "link.v").symlink_to(folder)
     (tmp_path / "own.v").mkdir()
+    (tmp_path / "number.v").mkdir()
+    (tmp_path / "number.v" / "network.json").write_text('{"files": 3}')
     (folder / "board.pcf").write_text("set_io clk 35")
     reasons = {
         "file.v": "should be a folder, found a file", "link.v": "should be a folder, found a link",
         "own.v": "network.json is not there", "net.v": "board.pcf in it is not of an export and would be lost",
-        "none/x.v": "there is no folder",
+        "none/x.v": "there is no folder", "number.v": "network.json in it is not of an export",
     }  # fmt: skip
 
     for name, reason in reasons.items():
@@ -304,6 +306,30 @@ def test_a_folder_that_cannot_be_moved_leaves_the_old_one(tmp_path, monkeypatch)
         replace_folder(tmp_path / "old", tmp_path / "new")
     assert (tmp_path / "old" / "file").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
+
+
+def test_a_folder_says_why_its_first_file_cannot_be_copied(tmp_path, monkeypatch):
+    def full(*paths):
+        raise shutil.Error([("new/a", "old/a", "[Errno 28] No space left on device"), ("new/b", "old/b", "another")])
+
+    monkeypatch.setattr(shutil, "copytree", full)
+
+    with pytest.raises(SnnError, match=r"it cannot be written \(\[Errno 28\] No space left on device\)"):
+        replace_folder(tmp_path / "old", tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_yosys_is_said_before_anything_is_simulated(run, folder, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda program: None if program == "yosys" else program)
+
+    with pytest.raises(SnnError, match=r"yosys cannot be started\. On Debian: apt-get install yosys"):
+        verify(run, folder, samples=1, synthesis="ecp5")
+
+
+def test_formats_without_the_arithmetic_of_a_circuit_name_the_one_that_has_it(run, tmp_path):
+    for name in ("a.nir", "a.net"):
+        with pytest.raises(SnnError, match=r"\.v\b"):
+            export(run, tmp_path / name)
 
 
 def test_cells_are_counted_and_broken_limits_named():
