@@ -10,6 +10,7 @@ from snn_bp.errors.fields import Within, check_fields
 from snn_bp.kernels.fixed import LOIHI, Arithmetic
 from snn_bp.neurons.leaky import RESETS
 
+CIRCUIT_DELAY_HIGH = 255  # steps; Loihi's are 62
 HEADROOM = 5  # bits between the largest weight and the largest state: measured, experiments/results/fixed.json
 
 
@@ -109,11 +110,10 @@ def hardware_of(target: Target) -> Hardware:
         return hardware_of(Fixed())
     if isinstance(target, Fixed):
         arithmetic, half = target.arithmetic, 1 << (target.weight_bits - 1)
-        said = "fpga" if target == Fixed() else str(target)
+        said = "'fpga'" if target == Fixed() else str(target)
         return Hardware(
-            "an FPGA", f"target={said!r}" if said == "fpga" else f"target={said}", arithmetic, (-half, half - 1),
-            bias_high=arithmetic.highest, threshold_high=arithmetic.highest // 2, longest_delay=255, resets=RESETS,
-            scale_of_each=True,
+            "an FPGA", f"target={said}", arithmetic, (-half, half - 1), bias_high=arithmetic.highest,
+            threshold_high=arithmetic.highest // 2, longest_delay=CIRCUIT_DELAY_HIGH, resets=RESETS, scale_of_each=True,
         )  # fmt: skip
     raise SnnError(
         f"target={shown(target)}: no network in integers is made for it. Use 'loihi', 'fpga' or Fixed(weight_bits=6)."

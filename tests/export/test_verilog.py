@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from export import KINDS, random_graph, random_input
-from snn_bp import SnnError
+from snn_bp import LIF, Delay, Dense, Network, SnnError
+from snn_bp.chip.arithmetic import CIRCUIT_DELAY_HIGH
 from snn_bp.chip.graph import DECAY_ONE, Graph, Pair, Population, Shape
 from snn_bp.chip.netx_rules import conv_shape
+from snn_bp.chip.quantize import quantize
 from snn_bp.chip.verilog.memories import in_hex
 from snn_bp.chip.verilog.ranges import ranges
 from snn_bp.chip.verilog.testbench import expected, write_vectors
@@ -148,6 +151,21 @@ def test_all_at_once_is_the_integers(tmp_path):
     graph = Graph(input_shape=(2, 6, 5), populations=(first, second, dense, last), arithmetic=SHIFTS)
 
     check_simulated(graph, tmp_path, "+stall", count=2)
+
+
+@needs_iverilog
+def test_the_longest_delays_that_training_takes_have_a_circuit(tmp_path):
+    model = (Dense(4), LIF(beta=0.5), Delay(CIRCUIT_DELAY_HIGH, max_steps=300), Dense(3), LIF(beta=0.5))
+    network = Network(model, (5,), seed=0)
+    with torch.no_grad():
+        for each in network.parameters():
+            each.abs_()
+    graph = quantize(network, target="fpga")
+
+    check_simulated(graph, tmp_path, steps=CIRCUIT_DELAY_HIGH + 9, count=2)
+
+    assert graph.populations[1].delay.max() == CIRCUIT_DELAY_HIGH
+    assert expected(graph, recordings(graph, steps=CIRCUIT_DELAY_HIGH + 9)).out.any()
 
 
 @needs_iverilog
@@ -441,7 +459,7 @@ def test_another_parallelism_is_refused(parallel, tmp_path):
         ({"recurrent": np.ones((4, 4))}, r"recurrent weights are \[5, 5\]"),
         ({"recurrent": np.ones((5, 5)), "readout": True}, "a readout sends potentials"),
         ({"delay": np.arange(5)[:, None]}, r"delays are those of the inputs, \[1, 7\]"),
-        ({"delay": np.full((1, 7), 63)}, "of up to 62 steps"),
+        ({"delay": np.full((1, 7), 256)}, "of up to 255 steps"),
         ({"weight": np.ones((5, 6))}, "7 inputs and 5 neurons"),
         ({"shape": (5, 1)}, "its shape is"),
         ({"stride": (1, 1), "weight": np.ones((5, 7, 1, 1))}, "give neurons"),

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from snn_bp.chip.graph import DECAY_ONE, DELAY_HIGH, Graph, Population, Shape
+from snn_bp.chip.arithmetic import CIRCUIT_DELAY_HIGH
+from snn_bp.chip.graph import DECAY_ONE, Graph, Population, Shape
 from snn_bp.chip.netx_rules import conv_shape
 from snn_bp.chip.verilog.circuit import RESETS, SHIFTS
 from snn_bp.errors import SnnError
@@ -55,9 +56,10 @@ def _check_population(population: Population, shape: Shape, graph: Graph) -> Non
     if population.recurrent is not None and population.readout:
         raise SnnError("a readout sends potentials and no spikes, so it has no recurrence.")
     delay = population.delay
-    if delay is not None and (delay.shape != (1, weight.shape[1]) or not 0 <= delay.min() <= delay.max() <= DELAY_HIGH):
+    in_range = delay is None or 0 <= delay.min() <= delay.max() <= CIRCUIT_DELAY_HIGH
+    if delay is not None and not (delay.shape == (1, weight.shape[1]) and in_range):
         raise SnnError(
-            f"delays are those of the inputs, [1, {weight.shape[1]}], of up to {DELAY_HIGH} steps; found "
+            f"delays are those of the inputs, [1, {weight.shape[1]}], of up to {CIRCUIT_DELAY_HIGH} steps; found "
             f"{list(delay.shape)} of {delay.min()} to {delay.max()}. Use Delay in front of a Dense."
         )
     if population.reset not in RESETS:
