@@ -19,13 +19,20 @@ from snn_bp import (
     Pool,
     Recurrent,
     SnnError,
+    Spiking,
     simulate,
     start_alive,
 )
+from snn_bp.runs.evaluation import layer_activity
 
 LENGTHS = (9, 4, 7)
 MASK = torch.arange(9)[:, None] < torch.tensor(LENGTHS)
 MODEL = (Dense(6), BatchNorm(scale=2.0), LIF(beta=0.9), Dense(5), Recurrent(LIF(beta=0.8)), Dense(3), LI(beta=0.9))
+THRESHOLDS = (
+    LIF(beta=0.9),
+    LIF(beta=0.9, threshold=(0.1, 0.2, 0.5, 0.7, 1.0, 2.0)),
+    Spiking(LIF(beta=0.9), learn=("threshold",)),
+)
 DTYPES = (torch.float32, torch.float64)  # by compiled kernels, and by torch's operations
 
 
@@ -159,6 +166,18 @@ def test_a_norm_that_nobody_knows_is_refused_with_a_mask_in_training_only(coin):
         network.train()(x, MASK)
 
     assert network.eval()(x, MASK).shape == (9, 3, 4)
+
+
+@pytest.mark.parametrize("neurons", THRESHOLDS, ids=str)
+def test_activity_is_that_of_the_steps_that_are_there(neurons, coin):
+    network, x = Network((Dense(6), neurons), (4,), seed=1), padded(coin, 4)
+
+    (found,) = layer_activity(network, x, MASK)
+
+    rows = [layer_activity(network, each)[0] for each in alone(x)]
+    for name in ("rate", "window"):
+        total = sum(length * row[name] for length, row in zip(LENGTHS, rows, strict=True))
+        assert found[name] == pytest.approx(total / sum(LENGTHS), rel=1e-5)
 
 
 def test_start_alive_measures_what_is_there(coin):

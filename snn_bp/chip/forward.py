@@ -57,7 +57,8 @@ def run_chip(
     hardware = hardware_for(network)
     if not torch.equal(x, x.round().clamp(0, INPUT_HIGH)):
         raise SnnError(
-            f"{hardware.where}: the input should be spikes or counts of events, integers. Transforms gave others."
+            f"{hardware.where}: the input should be spikes or counts of events, integers in 0..{INPUT_HIGH}, found "
+            "others. Use an encoder that gives spikes, as Rate() or Delta(0.1)."
         )
     check_around(hardware.target)
     found = chip_blocks(network)

@@ -208,7 +208,9 @@ def layer_activity(network: Network, x: Tensor, mask: Tensor | None = None) -> l
             counts = spikes_in(neuron_of(layer), spikes.float())
             counts = counts.flatten(0, 1) if mask is None else counts[mask]
             fired = None if is_binary(neuron_of(layer)) else (counts != 0).to(counts.dtype).mean(0)
-            activity = Activity.of(counts.mean(0), slopes if mask is None else slopes[mask], height, fired=fired)
+            if mask is not None:
+                slopes, height = slopes[mask], height.expand_as(slopes)[mask]
+            activity = Activity.of(counts.mean(0), slopes, height, fired=fired)
             rows.append({"layer": network.name(part.path), **activity._asdict()})
     network.train(was_training)
     return rows
