@@ -316,7 +316,11 @@ def _at_defaults(data: Data) -> Data:
 def _export_table(result: Mapping[str, Any]) -> Table:
     equal = f"all {result['compared']:,} outputs of neurons are equal"
     rows = [("spikes", equal if result["holds"] else f"different: {result['difference']}")]
-    rows += [(f"accuracy, {stage}", f"{value:.4f}") for stage, value in result["accuracy"].items()]
+    simulated = result.get("circuit", {}).get("recordings", result["samples"])
+    for stage, value in result["accuracy"].items():
+        fewer = stage == "circuit" and simulated < result["samples"]
+        of = f", the first {simulated} of {result['samples']}" if fewer else ""
+        rows.append((f"accuracy, {stage}", f"{value:.4f}{of}"))
     for name, count in result.get("spikes", {}).items():
         operations = result.get("operations", {}).get(name)
         behind = "" if operations is None else f", {operations:,.0f} synaptic operations"

@@ -44,7 +44,10 @@ class Verification:
 
     def __str__(self) -> str:
         lines = [f"{self.file} on {self.samples} recordings of {self.split}:"]
-        lines += [f"  accuracy {name:10} {value:.4f}" for name, value in self.accuracy.items()]
+        fewer = self.circuit.get("recordings", self.samples) < self.samples
+        for name, value in self.accuracy.items():
+            of = f", the first {self.circuit['recordings']} of {self.samples}" if fewer and name == "circuit" else ""
+            lines.append(f"  accuracy {name:10} {value:.4f}{of}")
         lines += [f"  {name}: {count:.1f} spikes for each inference" for name, count in self.spikes.items()]
         for name, count in self.operations.items():
             lines.append(f"  {name}: {count:.0f} synaptic operations for each inference")
@@ -63,6 +66,12 @@ class Verification:
 
     def __repr__(self) -> str:
         return on_screen(str(self))
+
+
+def histogram(weights: np.ndarray) -> dict[int, int]:
+    """How often each integer is among the weights."""
+    values, counts = np.unique(weights, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def first_difference(mine: np.ndarray, theirs: np.ndarray, *, layer: str, first: int = 0) -> str | None:

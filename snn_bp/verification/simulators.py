@@ -15,10 +15,7 @@ from snn_bp.errors import SnnError
 from snn_bp.runtime.process import run_program
 
 Name: TypeAlias = Literal["iverilog", "verilator"]
-NEEDS = {
-    "iverilog": ("iverilog", "vvp"),
-    "verilator": ("verilator", "make", "g++"),
-}  # programs; the first has a version
+NEEDS = {"iverilog": ("iverilog", "vvp"), "verilator": ("verilator", "make", "g++")}  # programs
 PACKAGES = {"iverilog": "iverilog", "verilator": "verilator make g++", "yosys": "yosys"}  # Debian's names
 PROGRAMS = {"iverilog": "simulation", "verilator": "obj_dir/Vtestbench"}  # what is compiled
 COMPILED_S = 600  # the longest a program may take to compile a testbench
@@ -65,9 +62,7 @@ def find_simulators(name: Name | None = None) -> list[Simulator]:
             "no simulator of Verilog is here, neither iverilog nor verilator. On Debian: apt-get install iverilog. "
             "`--no-verify` writes the folder without one."
         )
-    return [
-        Simulator(each, version_of(each)) for each in NEEDS if not missing[each] and name in (None, each)
-    ]  # fmt: skip
+    return [Simulator(each, version_of(each)) for each in NEEDS if not missing[each] and name in (None, each)]
 
 
 def version_of(program: str) -> str:

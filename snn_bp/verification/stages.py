@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from snn_bp.runs.evaluation import count_activity
 from snn_bp.runs.folder import Run
 from snn_bp.runtime.status import in_phase, phase
 from snn_bp.verification.decisions import decisions, differing, right_of
-from snn_bp.verification.result import Verification, first_difference
+from snn_bp.verification.result import Verification, first_difference, histogram
 
 Batches: TypeAlias = Sequence[tuple[Tensor, Tensor, Tensor | None]]  # inputs, targets, mask
 CLASSES_APART = 0.1  # fraction of recordings that rounding a network trained in floats may classify otherwise
@@ -101,7 +100,7 @@ def replay_stages(
         accuracy={name: count / labelled for name, count in right.items()} if labelled else {},
         spikes=per["quantised"][0], operations=per["quantised"][1],
         weights={
-            name: _histogram(population.weight) for name, population in zip(names, graph.populations, strict=True)
+            name: histogram(population.weight) for name, population in zip(names, graph.populations, strict=True)
         },
         rounding=rounding, overflows=beyond, lost={name: each.count for name, each in lost.items()},
         warnings=(*_too_large(beyond, graph.arithmetic), *map(str, lost.values())),
@@ -149,8 +148,3 @@ def _too_large(overflows: dict[str, dict[str, int]], arithmetic: Arithmetic) -> 
         for kind, count in kinds.items()
         if count
     ]
-
-
-def _histogram(weights: np.ndarray) -> dict[int, int]:
-    values, counts = np.unique(weights, return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))

@@ -16,11 +16,7 @@ from snn_bp.verification.simulators import run_in, version_of
 Family: TypeAlias = Literal["ice40", "ecp5", "xc7"]
 SYNTHESIS_S = 900  # the longest yosys may take
 
-DEVICES: dict[Family, str] = {
-    "ice40": "iCE40 UP5K",
-    "ecp5": "ECP5-25",
-    "xc7": "Artix-7 35T",
-}  # the one whose limits count
+DEVICES: dict[Family, str] = {"ice40": "iCE40 UP5K", "ecp5": "ECP5-25", "xc7": "Artix-7 35T"}  # whose limits count
 LIMITS = {
     "ice40": {"luts": 5280, "flip_flops": 5280, "block_rams": 30, "multipliers": 8},  # blocks of 4 kbit
     "ecp5": {"luts": 24288, "flip_flops": 24288, "block_rams": 56, "multipliers": 28},  # 18 kbit

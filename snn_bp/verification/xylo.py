@@ -17,7 +17,7 @@ from snn_bp.model.network import Network
 from snn_bp.runs.folder import Run
 from snn_bp.runtime.status import in_phase
 from snn_bp.verification.decisions import decisions, right_of
-from snn_bp.verification.result import Verification, first_difference
+from snn_bp.verification.result import Verification, first_difference, histogram
 from snn_bp.verification.stages import Batches
 
 MATRICES = ("weights_in", "weights_rec", "weights_out")
@@ -44,7 +44,8 @@ def verify_xylo(run: Run, checkpoint: str, file: Path, batches: Batches) -> Veri
         difference = f"the file does not hold the integers of {run.path}: {difference}"
         if any(getattr(configuration, name).shape != getattr(held, name).shape for name in MATRICES):
             raise SnnError(f"{file}: {difference}. Export the run again, or name the run that the file is of.")
-    loss, kind, simulator = run.experiment.train.loss, run.dataset().targets.kind, simulator_version()
+    loss, kind = run.experiment.train.loss, run.dataset().targets.kind
+    missing = simulator_missing()
     right, compared, total, labelled = {"quantised": 0, "integer": 0}, {"network": 0, "simulator": 0}, 0, 0
     spikes: dict[str, float] = {}
     operations = dict.fromkeys(MATRICES, 0.0)  # each spike of a count for itself
@@ -68,13 +69,13 @@ def verify_xylo(run: Run, checkpoint: str, file: Path, batches: Batches) -> Veri
             spikes[name] = spikes.get(name, 0.0) + float(counts.sum())
         for name, source in zip(MATRICES, (sent, replay.spikes, replay.spikes), strict=True):
             operations[name] += float(source.sum((0, 1)) @ (getattr(held, name) != 0).sum(1))
-        if simulator:
+        if not missing:
             for name, theirs in vars(run_simulator(held, sent)).items():
                 mine = getattr(replay, name)
                 apart = apart or first_difference(mine, theirs, layer=f"xylosim, {name}", first=total)
                 compared["simulator"] += mine.size
         total += len(targets)
-    said = simulator_missing() or (
+    said = missing or (
         "it differs" if apart else f"all {compared['simulator']:,} spikes, currents and potentials are equal"
     )
     return Verification(
@@ -82,8 +83,8 @@ def verify_xylo(run: Run, checkpoint: str, file: Path, batches: Batches) -> Veri
         accuracy={name: count / labelled for name, count in right.items()} if labelled else {},
         spikes={name: count / total for name, count in spikes.items()},
         operations={name: count / total for name, count in operations.items()},
-        weights={name: _histogram(getattr(held, name)) for name in MATRICES},
-        chips={**_fits(held), f"xylosim {simulator or 'was not asked'}": said},
+        weights={name: histogram(getattr(held, name)) for name in MATRICES},
+        chips={**_fits(held), "xylosim was not asked" if missing else f"xylosim {simulator_version()}": said},
         note="Silicon was not tested: the arithmetic is that of xylosim, from rest for each recording.",
         load="config_from_specification(**{name: numpy.array(values) for name, values in "
         f"json.load(open({file.name!r}))['specification'].items()}})",
@@ -109,15 +110,8 @@ def _fits(held: Configuration) -> dict[str, str]:
     """How much of each chip a configuration takes, and what of it the chip does not have."""
     taken = f"{sum(held.hidden)} of {{}} hidden neurons, {held.weights_out.shape[1]} of {{}} outputs."
     found = {"Xylo Audio 2": taken.format(HIDDEN, OUTPUTS), "Xylo Audio 3": taken.format(992, 32)}
-    for name, size in (
-        ("inputs reach the first", held.hidden[0]),
-        ("outputs are reached by the last", held.hidden[-1]),
-    ):
+    sizes = {"inputs reach the first": held.hidden[0], "outputs are reached by the last": held.hidden[-1]}
+    for name, size in sizes.items():
         if size > EXPANSION:
             found["Xylo Audio 3"] += f" There {name} {EXPANSION} only, and this layer has {size}."
     return found
-
-
-def _histogram(weights: np.ndarray) -> dict[int, int]:
-    values, counts = np.unique(weights, return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))

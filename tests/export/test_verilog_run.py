@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,18 @@ def test_the_circuit_of_a_run_is_verified(run, tmp_path):
     assert kept["holds"] is True and kept["circuit"] == circuit
     rows = [row for table in exported(run).tables for row in table.rows if row[0] == "circuit"]
     assert [row[1] for row in rows] == circuit["says"]
+
+
+@needs("iverilog")
+def test_an_accuracy_of_fewer_recordings_than_the_others_says_so(run, folder, monkeypatch):
+    monkeypatch.setattr(verifying, "verify_verilog", partial(verify_verilog, longest_s=0.0))
+
+    result = verify(run, folder, samples=3)
+
+    lines = {line.split()[1]: line for line in str(result).splitlines() if line.startswith("  accuracy")}
+    assert lines["circuit"].endswith(", the first 1 of 3") and lines["integer"][-1].isdigit()
+    rows = dict(row for table in exported(run).tables for row in table.rows if row[0].startswith("accuracy"))
+    assert rows["accuracy, circuit"].endswith(", the first 1 of 3") and rows["accuracy, integer"][-1].isdigit()
 
 
 @needs("iverilog")

@@ -1,9 +1,9 @@
-"""Runs a configuration in `xylosim`, the chip's own simulator in C++, where it is installed: `pip install xylosim`.
+"""Runs a configuration in `xylosim`, the chip's own simulator in C++, where it is installed.
 
-A source distribution: it needs a C++ compiler. No dependency and in no other extra; what it says is compared.
+It comes as C++ source, which takes a compiler, so it is no dependency.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 import numpy as np
 
@@ -23,18 +23,15 @@ def simulator_missing() -> str | None:
     return None
 
 
-def simulator_version() -> str | None:
-    """Which version of xylosim there is; None where there is none."""
-    try:
-        return version("xylosim")
-    except PackageNotFoundError:
-        return None
+def simulator_version() -> str:
+    """Which version of xylosim there is."""
+    return version("xylosim")
 
 
 def run_simulator(configuration: Configuration, x: np.ndarray) -> Replay:
     """As `replay.simulate`, of the simulator; recordings one after the other, each from rest."""
     if missing := simulator_missing():
-        raise SnnError(f"xylosim: {missing}")
+        raise SnnError(missing)
     from xylosim.v2 import XyloLayer, XyloSynapse  # type: ignore - an extra
 
     given, sizes = configuration, sum(configuration.hidden)
