@@ -320,6 +320,11 @@ def test_floats_that_cannot_hold_a_state_are_refused(target, dtype):
         OnChip(network, target)(torch.ones(2, 1, 3, dtype=dtype))
 
 
+def test_another_reset_than_loihis_is_said_to_have_a_circuit():
+    with pytest.raises(SnnError, match='Train with reset="zero", or for a circuit with target="fpga"'):
+        quantize(Network((Dense(5), LIF(beta=0.75)), (3,)))
+
+
 def test_a_netx_file_holds_loihis_arithmetic_only():
     network = Network((Dense(3), LIF(beta=0.5, reset="zero")), (4,))
 

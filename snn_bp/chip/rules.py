@@ -93,7 +93,10 @@ def _neurons(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
     if type(neuron) not in NEURONS:
         return f"the chip's neuron has no adaptation and is no {type(neuron).__name__}. It is one of {known}."
     if (reset := getattr(neuron, "reset", "zero")) not in hardware.resets:
-        return f'it resets by {reset!r}, the chip clears the membrane. Train with reset="zero".'
+        return (
+            f"it resets by {reset!r}, the chip clears the membrane. "
+            'Train with reset="zero", or for a circuit with target="fpga".'
+        )
     if len(neurons.shape) == 3 and any(raw[0].numel() > 1 for raw in neurons.learned.values()):
         return (
             "each neuron of a map would learn its own decay or threshold, a file holds one for each channel. Use "

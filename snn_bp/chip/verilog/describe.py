@@ -1,5 +1,6 @@
 """What a folder's circuit is, in numbers (network.json) and in words (README.md)."""
 
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -106,11 +107,11 @@ def words(graph: Graph, sections: list[Section], parallel: int) -> dict[str, str
             "weight: every neuron sends it in every step, as a token of kind 0 |\n" if readout else ""
         ),
         "COUNTS": ", a count of n as n spikes" if most > 1 else "",
-        "MOST": f", or up to {most} times where it is a count" if most > 1 else "",
-        "ARITHMETIC": (
+        "MOST": f"up to {most} times" if most > 1 else "once",
+        "ARITHMETIC": fill(
             f"States have {arithmetic.state_bits} bits, {arithmetic.fraction_bits} of them below a step of a weight; "
-            f"{decay}. A synaptic current too large {overflow}, a potential saturates. A neuron fires\nstrictly above "
-            "its threshold, and its reset takes place in the next step."
+            f"{decay}. A synaptic current too large {overflow}, a potential saturates. A neuron fires strictly above "
+            "its threshold, and its reset takes place in the next step.", width=120,
         ),
         "WIDTHS": "\n".join(
             f"| {s.index} | {layout.weights.bits} | {s.sum} | {s.current if s.held else 'not held'} | {s.potential} "
