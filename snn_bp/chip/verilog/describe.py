@@ -1,6 +1,5 @@
 """What a folder's circuit is, in numbers (network.json) and in words (README.md)."""
 
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -8,8 +7,9 @@ import numpy as np
 from snn_bp.chip.graph import Graph
 from snn_bp.chip.replay import largest_input
 from snn_bp.chip.verilog.circuit import Section, port_bits
+from snn_bp.chip.verilog.layout import address_bits
 
-STEP, RECORDING = 7, 4  # cycles of each beside one for each word that is updated, or cleared
+STEP_CYCLES, RECORDING_CYCLES = 7, 4  # beside one for each word that is updated, or cleared
 
 
 def description(graph: Graph, sections: list[Section], parallel: int) -> dict[str, Any]:
@@ -62,8 +62,8 @@ def _population(section: Section) -> dict[str, Any]:
         },
         "cycles": {
             "spike": section.spike_cycles,
-            "step": layout.words + STEP,
-            "recording": layout.cells + RECORDING,
+            "step": layout.words + STEP_CYCLES,
+            "recording": layout.cells + RECORDING_CYCLES,
         },
         "memory_bits": _memories(section),
     }
@@ -108,10 +108,10 @@ def words(graph: Graph, sections: list[Section], parallel: int) -> dict[str, str
         ),
         "COUNTS": ", a count of n as n spikes" if most > 1 else "",
         "MOST": f"up to {most} times" if most > 1 else "once",
-        "ARITHMETIC": fill(
+        "ARITHMETIC": (
             f"States have {arithmetic.state_bits} bits, {arithmetic.fraction_bits} of them below a step of a weight; "
             f"{decay}. A synaptic current too large {overflow}, a potential saturates. A neuron fires strictly above "
-            "its threshold, and its reset takes place in the next step.", width=120,
+            "its threshold, and its reset takes place in the next step."
         ),
         "WIDTHS": "\n".join(
             f"| {s.index} | {layout.weights.bits} | {s.sum} | {s.current if s.held else 'not held'} | {s.potential} "
@@ -136,7 +136,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 def _address(shape: tuple[int, ...], is_image: bool) -> str:
     """What an address says, in words."""
     if is_image:
-        bits = [max(1, (size - 1).bit_length()) for size in shape]
+        bits = list(map(address_bits, shape))
         return f"{{channel, row, column}} of {bits[0]}, {bits[1]} and {bits[2]} bits, each from 0"
     order = "" if len(shape) == 1 else ", in the order channel, row, column"
     return f"its number in 0..{int(np.prod(shape)) - 1}{order}"

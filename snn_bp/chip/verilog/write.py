@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from textwrap import fill
 
 from snn_bp.chip.graph import Graph
 from snn_bp.chip.verilog.circuit import circuit, sections_of
@@ -29,7 +30,7 @@ def write_verilog(graph: Graph, folder: str | Path, *, parallel: int = 8) -> Non
         "net.v": circuit(graph, sections),
         "testbench.v": testbench(graph, sections),
         "Makefile": _filled("Makefile"),
-        "README.md": _filled("README.md", **words(graph, sections, parallel)),
+        "README.md": _in_lines(_filled("README.md", **words(graph, sections, parallel))),
     }
     files |= {f"{module}.v": _filled(f"{module}.v") for module in sorted(modules)}
     for section in sections:
@@ -45,3 +46,13 @@ def _filled(file: str, **names: str) -> str:
     for name, value in names.items():
         text = text.replace(f"@{name}@", value)
     return text
+
+
+def _in_lines(text: str) -> str:
+    """Markdown with its paragraphs in lines of up to 120 characters; lists, tables and code stay as they are."""
+    paragraphs = [
+        fill(" ".join(each.split()), width=120, break_long_words=False, break_on_hyphens=False)
+        if each[:1].isalnum() or each[:1] == "`" else each
+        for each in text.split("\n\n")
+    ]  # fmt: skip
+    return "\n\n".join(paragraphs) + "\n"
