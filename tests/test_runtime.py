@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,26 @@ def test_cudnn_stays_as_torch_has_it_where_the_switch_is_off(monkeypatch):
         convolve_exactly.cache_clear()
         monkeypatch.delenv("SNN_BP_EXACT_CONVOLUTIONS")
         assert convolve_exactly() and not torch.backends.cudnn.allow_tf32 and torch.backends.cudnn.deterministic
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_us_ends_the_program_that_we_run(signum, tmp_path):
+    script = f"""
+import sys, tempfile
+from pathlib import Path
+from snn_bp.runtime.process import run_program
+with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}) as folder:
+    inner = "import os, time; print(os.getpid(), file=open('pid', 'w'), flush=True); time.sleep(60)"
+    run_program([sys.executable, "-c", inner], timeout_s=60, folder=Path(folder))
+"""
+    process = subprocess.Popen([sys.executable, "-c", script])
+    while not (found := [path.read_text() for path in tmp_path.glob("*/pid")]) or not found[0].strip():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signum)
+
+    assert process.wait(timeout=20) == 128 + signum
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(found[0]), 0)

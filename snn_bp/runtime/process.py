@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from snn_bp.runtime import is_on
+from snn_bp.runtime.signals import raised_signals
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # the options of mallopt(3)
 _MAX_THRESHOLD = 2**31 - 1
@@ -49,7 +50,7 @@ def run_program(
 ) -> tuple[int | None, str] | None:
     """Exit code (None: out of time) and all that another program said; None where it cannot be started.
 
-    It gets no input, and ends with all processes that it started.
+    It gets no input, and ends with all processes that it started, also where SIGTERM or SIGHUP ends ours.
     """
     try:
         process = subprocess.Popen(
@@ -59,14 +60,15 @@ def run_program(
     except OSError:
         return None
     code: int | None = None
-    try:
-        said, _ = process.communicate(timeout=timeout_s)
-        code = process.returncode
-    except subprocess.TimeoutExpired:
-        _end(process)
-        said, _ = process.communicate()
-    finally:
-        _end(process)
+    with raised_signals():
+        try:
+            said, _ = process.communicate(timeout=timeout_s)
+            code = process.returncode
+        except subprocess.TimeoutExpired:
+            _end(process)
+            said, _ = process.communicate()
+        finally:
+            _end(process)
     return code, said.decode(errors="replace")
 
 

@@ -61,6 +61,30 @@ def noted_signals() -> Iterator[list[int]]:
             signal.signal(signum, handler)
 
 
+@contextmanager
+def raised_signals() -> Iterator[None]:
+    """Within the block SIGTERM and SIGHUP raise SystemExit, so that what was begun is cleared away.
+
+    Where someone else handles or ignores them it stays so.
+    """
+    if not is_on("SIGNALS") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    wanted = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ours = [signum for signum in wanted if signal.getsignal(signum) is signal.SIG_DFL]
+    for signum in ours:
+        signal.signal(signum, _exit)
+    try:
+        yield
+    finally:
+        for signum in ours:
+            signal.signal(signum, signal.SIG_DFL)
+
+
+def _exit(signum: int, frame: Any) -> None:
+    sys.exit(128 + signum)
+
+
 def _end(signum: int, frame: Any) -> None:
     os.write(2, b"stopped before anything began.\n")
     os._exit(130)
