@@ -1,6 +1,6 @@
 """Test accuracy of a network trained in fixed point, at several widths of its weights, beside the same in floats.
 
-    python experiments/benchmarks/fixed.py digits=5 nmnist_mlp=30 --seeds 3
+    python experiments/benchmarks/fixed.py digits=14 nmnist_mlp=30 --seeds 3
 
 Trains experiments/NAME.py for so many epochs with train.target "float", and Fixed(weight_bits=8, 6, 4) of 16-bit states
 with decays by shift and by product, each with every seed; N-MNIST is read from SNN_BP_DATA. Writes
