@@ -271,6 +271,7 @@ NETWORKS = (
     ("Network((Recurrent(LEAKY),), (4,)).run(X, (rest(LEAKY, (2, 5), like=X),))", "state.v", "[2, 4]", "[2, 5]"),
     ("OnChip('network')", "OnChip", "Network"),
     ("OnChip(NET)", "model.1", "reset"),
+    ("OnChip(NET, 'fixed')", "target='fixed'", "or 'xylo'"),
     ("start_alive(NET, X.numpy())", "torch tensor"),
     ("start_alive(NET, holding(X, math.nan))", "NaN or infinity"),
     ("start_alive(NET, X, spread=0)", "spread=0"),

@@ -116,5 +116,5 @@ def hardware_of(target: Target) -> Hardware:
             threshold_high=arithmetic.highest // 2, longest_delay=CIRCUIT_DELAY_HIGH, resets=RESETS, scale_of_each=True,
         )  # fmt: skip
     raise SnnError(
-        f"target={shown(target)}: no network in integers is made for it. Use 'loihi', 'fpga' or Fixed(weight_bits=6)."
+        f"target={shown(target)}: no network in integers is made for it. Use 'loihi', 'fpga', Fixed(...) or 'xylo'."
     )
