@@ -280,7 +280,7 @@ def test_a_network_in_floats_is_rounded_to_the_target_asked_for():
         ((Dense(3), ALIF(beta=0.5, rho=0.5, kappa=0.1)), "for an FPGA, model.1 ALIF.*no adaptation"),
         ((Dense(3), LIF(beta=0.5), Pool(2, kind="max")), "."),
         ((Dense(3), LI(beta=0.5), Dense(3), LIF(beta=0.5)), "sends potentials"),
-        ((Delay(300, max_steps=400), Dense(3), LIF(beta=0.5)), "reach 300 steps, the chip holds 255"),
+        ((Delay(300, max_steps=400), Dense(3), LIF(beta=0.5)), "reach 300 steps, at most 255 are held"),
         ((Dense(3),), "no neurons behind"),
     ],
 )
@@ -323,6 +323,15 @@ def test_floats_that_cannot_hold_a_state_are_refused(target, dtype):
 def test_another_reset_than_loihis_is_said_to_have_a_circuit():
     with pytest.raises(SnnError, match='Train with reset="zero", or for a circuit with target="fpga"'):
         quantize(Network((Dense(5), LIF(beta=0.75)), (3,)))
+
+
+def test_what_would_have_no_circuit_is_refused_before_training(monkeypatch, tmp_path):
+    monkeypatch.setattr("snn_bp.chip.verilog.rules.NEURONS_HIGH", 9)
+    experiment = Experiment(DIGITS, (Flatten(), Dense(10), LIF(beta=0.5)), Train(target="fpga"))
+
+    with pytest.raises(SnnError, match="for a circuit, population 0: its shape"):
+        train(experiment, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_netx_file_holds_loihis_arithmetic_only():

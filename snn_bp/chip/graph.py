@@ -1,4 +1,4 @@
-"""`Graph`: exactly the integers that the chip gets, neutral between file formats. A chain of populations of neurons.
+"""`Graph`: the integers of a chip or circuit, neutral between file formats: a chain of populations of neurons.
 
 The arithmetic is one of `kernels/fixed.py`. Decays are 4096ths; biases and thresholds are in steps of a weight where
 the arithmetic is Loihi's, as in a netx file, else in those of a state.

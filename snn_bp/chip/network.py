@@ -1,4 +1,4 @@
-"""`OnChip`: a network whose forward pass is the chip's integers, while it trains and after."""
+"""`OnChip`: a network whose forward pass is in the integers of a chip or circuit, while it trains and after."""
 
 from collections.abc import Iterator
 
@@ -47,7 +47,7 @@ class OnChip(nn.Module):
         self.model, self.input_shape, self.output_shape = network.model, network.input_shape, network.output_shape
         self.shapes, self.surrogate = network.shapes, network.surrogate
         self.freeze_norm = False
-        self._blocks()  # refuses what the chip cannot hold
+        self._blocks()  # refuses what the target cannot hold
         self.train(network.training)
 
     __repr__, _repr_html_ = overview, overview_html  # type: ignore[assignment] - the first has another name
@@ -98,7 +98,7 @@ class OnChip(nn.Module):
     def walk(self, x: Tensor, state: NetworkState | None = None, *, potentials: bool = False) -> Iterator[tuple]:
         """Each layer with its output; (output, state, potentials) where it has state, whether asked for or not.
 
-        Layers without state give what they do in floats, from the spikes that reach them on the chip.
+        Layers without state give what they do in floats, from the spikes that reach them in integers.
         """
         for part, _, out in self.visit(x, state, potentials=potentials):
             yield part.layer, out
@@ -118,10 +118,10 @@ class OnChip(nn.Module):
 
     def _run(self, x: Tensor, state: NetworkState | None = None, mask: Tensor | None = None) -> Iterator[tuple]:
         if state is not None and not (isinstance(state, tuple) and len(state) == 0):
-            raise SnnError("network.run: on the chip a recording runs whole, spikes are under way between its steps.")
+            raise SnnError("network.run: in integers a recording runs whole, spikes are under way between its steps.")
         x = self.in_floats(x)
         if not x.shape[1]:
-            raise SnnError(f"network.run: on the chip there should be a recording at least, found {list(x.shape)}.")
+            raise SnnError(f"network.run: in integers there should be a recording at least, found {list(x.shape)}.")
         if x.dtype in (torch.float16, torch.bfloat16):
             raise SnnError(
                 f"{self.hardware.where}: weights are {x.dtype}, which holds no integers of its states' bits. Use "

@@ -143,7 +143,7 @@ def _population(block: Block, network: Network, hardware: Hardware) -> Populatio
     bias, geometry = grid.sum.bias, grid.sum.geometry
     if network.floats is network and has_current(neuron) and bias is not None and bool((bias != 0).any()):
         raise SnnError(
-            "its bias (or norm's shift) passes the synaptic current, on the chip it goes to the membrane. Train with "
+            "its bias (or norm's shift) passes the synaptic current, in integers it goes to the membrane. Train with "
             'target="loihi", where it does so too, or without: Dense(..., bias=False) and no BatchNorm.'
         )
     delays = [each.steps_now().flatten().cpu().numpy() for each in delays_of(block)]

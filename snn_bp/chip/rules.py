@@ -36,13 +36,13 @@ def chip_blocks(network: Layers, hardware: Hardware | None = None) -> list[Block
     for block in found:
         if not is_spiking(neurons_of(block).neuron) and block.indexes[-1] != len(network.layers) - 1:
             raise SnnError(
-                f"{where}, {name_of(network, block)}: it sends potentials, the chip sends spikes; only the last "
+                f"{where}, {name_of(network, block)}: it sends potentials, not spikes; only the last "
                 "layer can be read out. Use LIF here."
             )
         for part in block.parts:
             check_exact(where, network.name(part.index), part.layer)
             if part.role not in RULES:
-                raise SnnError(f"{where}, {network.name(part.index)}: the chip has nothing like it. {KNOWN}")
+                raise SnnError(f"{where}, {network.name(part.index)}: in integers there is nothing like it. {KNOWN}")
             if why := RULES[part.role](hardware, block, part):
                 raise SnnError(f"{where}, {name_of(network, block)}: {why}")
     return found
@@ -59,7 +59,7 @@ def hardware_for(network: Layers) -> Hardware:
 
 
 def neurons_of(block: Block) -> Neurons:
-    """The neurons at the end of a block, which every block on the chip has."""
+    """The neurons at the end of a block, which every block in integers has."""
     assert block.neurons is not None
     return block.neurons
 
@@ -91,7 +91,7 @@ def _neurons(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
     if not is_leaky(neuron):
         return f"{type(neuron).__name__} is none of the neurons of the chip: use {known} there, or train.target=float."
     if type(neuron) not in NEURONS:
-        return f"the chip's neuron has no adaptation and is no {type(neuron).__name__}. It is one of {known}."
+        return f"in integers a neuron has no adaptation and is no {type(neuron).__name__}. It is one of {known}."
     if (reset := getattr(neuron, "reset", "zero")) not in hardware.resets:
         return (
             f"it resets by {reset!r}, the chip clears the membrane. "
@@ -147,7 +147,7 @@ def _delay(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
         return "a Delay stands in front of a Dense; leave out that of a convolution or pool."
     longest = sum(delays.longest() for delays in delays_of(block))
     if longest > (most := hardware.longest_delay):
-        return f"its delays reach {longest} steps, the chip holds {most}. Use Delay(..., max_steps={most})."
+        return f"its delays reach {longest} steps, at most {most} are held. Use Delay(..., max_steps={most})."
     if any(other.index < part.index or len(other.after) > 1 for other in block.of("weights", "pool")):
         return "a Delay stands right behind neurons (or the input), in front of a Dense; a convolution has none."
     return None

@@ -188,10 +188,9 @@ class Course:
             self.progress.say(f"{lost} Unless a later epoch is better, the last one will be evaluated in its place.")
 
     def _say_placement(self) -> None:
-        experiment, shape = self.run.experiment, self.dataset.shape
-        for each in check_chip(experiment, experiment.network(shape)):
+        network = self.run.experiment.network(self.dataset.shape)
+        for each in check_chip(self.run.experiment, network):
             self.progress.say(f"{sum(each.cores)} cores of {each.chip} at least. {' '.join(each.problems)}".rstrip())
-        network = experiment.network(shape)
         for each in (*may_fire_alone(network), *rounded_decays(network)) if self.config.target != "xylo" else ():
             self.progress.say(each)
 

@@ -7,6 +7,7 @@ import torch
 from snn_bp.chip.cores import CHIPS, Placement, placement
 from snn_bp.chip.netx_rules import check_netx
 from snn_bp.chip.quantize import quantize
+from snn_bp.chip.verilog.rules import check_verilog
 from snn_bp.chip.xylo.quantize import configuration_of
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
@@ -101,6 +102,7 @@ def check_chip(experiment: Experiment, network: Network) -> list[Placement]:
         return []
     graph = quantize(network.eval(), input_bits=0 if experiment.data.binary else 8)
     if experiment.train.target != "loihi":
+        check_verilog(graph, parallel=1)
         return []
     check_netx(graph)
     found = [placement(graph, chip) for chip in CHIPS]

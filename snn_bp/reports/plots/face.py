@@ -264,7 +264,7 @@ def weights(subject: Run | Network, *, filters: int = 16) -> "Figure":
 
 @checked_call
 def weight_histogram(verification: Any) -> "Figure":
-    """How often each integer is a weight in an exported `.net` file; `verification` is what `export` or `verify` gave.
+    """How often each integer is a weight in what `export` wrote; `verification` is what `export` or `verify` gave.
 
     >>> plots.weight_histogram(export(run, "a.net")).axes[0].get_xlabel()  # the run of `train`
     'integer'

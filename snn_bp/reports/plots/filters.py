@@ -61,7 +61,7 @@ def weight_filters(network: Network, *, filters: int = 16) -> "Figure":
 def weight_histogram(weights: Mapping[str, Mapping[int, int]]) -> "Figure":
     """How often each integer stands in each population of an export: its grid, and what of it is used."""
     if not weights:
-        raise SnnError("weight_histogram: the verification names no weights; that of a .net file does.")
+        raise SnnError("weight_histogram: the verification names no weights; that of a .net, .xylo or .v file does.")
     rows = -(-len(weights) // 2)
     drawn = figure(8, 0.4 + 2 * rows)
     axes = drawn.subplots(rows, 2 if len(weights) > 1 else 1, sharex=True, squeeze=False).ravel()
