@@ -84,7 +84,7 @@ LOIHI = Arithmetic(24, 6, "multiply", "wrap", in_weights=True, synapse_steps=1)
 def run(
     unit, held, highest, sums, bias, u, v, s, current_kept, voltage_kept, threshold, spikes, potentials, currents
 ):  # fmt: skip
-    """Neurons `[rows, neurons]` through all steps of `sums` `[time, rows, neurons]`, in steps of a weight.
+    """Neurons `[rows, neurons]` through all steps of `sums` `[time, rows, neurons]`, which are in steps of a weight.
 
     `u, v, s` `[rows, neurons]` hold current, membrane and last spike (4096 or 0), in and out; `bias`, the fractions
     kept in a step (4096 - decay) and `threshold` hold one value for each neuron.
@@ -186,7 +186,7 @@ def saturated(x: int, highest: int) -> int:
 
 
 def wrapped(u: int, highest: int) -> int:
-    """A current that has left its 24 bits comes in at the other end; 2**23 itself stays, -2**23 becomes it."""
+    """A current that has left its bits comes in at the other end; highest + 1 itself stays, its negative becomes it."""
     if u > highest + 1:
         u -= 2 * (highest + 1)
     elif u < -highest:

@@ -255,7 +255,7 @@ def count_activity(
 
 def _met(network: Network, x: Tensor) -> list[Tensor]:
     """The inputs that meet weights at once: of counts on Xylo the first spikes, the second ones, and so on."""
-    if getattr(network, "hardware", None) is not FOR_XYLO:
+    if getattr(network, "hardware", None) != FOR_XYLO:
         return [x]
     return [(x >= count).to(x.dtype) for count in range(1, max(1, int(x.max())) + 1)]
 

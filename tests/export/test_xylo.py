@@ -44,6 +44,8 @@ from snn_bp.chip.xylo.replay import simulate
 from snn_bp.chip.xylo.simulator import run_simulator, simulator_missing
 from snn_bp.kernels.reference import torch_slope
 from snn_bp.kernels.xylo import simulate_xylo
+from snn_bp.model.network import deep_copy
+from snn_bp.runs.evaluation import count_activity
 
 finished = runs.finished  # trained in floats
 training = importlib.import_module("snn_bp.trainer.loop")
@@ -438,6 +440,16 @@ def test_operations_count_each_spike_of_a_count(run, tmp_path):
     assert sent.max() > 1 and recurrent == pytest.approx(float(sent[:-1].sum()) * 8 / 48)
     met = x.sum((0, 1)).numpy() @ (held.weights_in != 0).sum(1)
     assert found.operations["weights_in"] == pytest.approx(met / 48)
+
+
+def test_a_copy_of_a_network_counts_the_same_operations():
+    network, x = OnChip(network_of(MODELS["one hidden layer"]), "xylo"), torch.full((9, 2, 6), 3.0)
+    counts: tuple[dict, dict] = {}, {}
+
+    for each, operations in zip((network, deep_copy(network)), counts, strict=True):
+        count_activity(each, x, {}, operations)
+
+    assert counts[0] == counts[1] and counts[0]["model.0 Dense(9)"] == x.sum() * 9
 
 
 def test_a_file_with_another_number_is_not_what_the_network_does(run, tmp_path):
