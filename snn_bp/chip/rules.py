@@ -53,7 +53,7 @@ def hardware_for(network: Layers) -> Hardware:
     hardware = getattr(network, "hardware", FOR_LOIHI)
     if not isinstance(hardware, Hardware):
         raise SnnError(
-            f"{hardware.where}: the network is in that chip's integers, and no other format holds them. Use a .xylo file."
+            f"{hardware.where}: the network is in that chip's integers, no other format holds them. Use a .xylo file."
         )
     return hardware
 
