@@ -1,6 +1,6 @@
-"""A network in floats, the same in integers, and the replay of its integers, recording by recording.
+"""A network in floats, the same in integers, and a replay of these integers, compared recording by recording.
 
-The replay is that of a file or of a circuit, whose integers they are.
+`.net` files and circuits share it: each says how its integers are replayed.
 """
 
 from collections.abc import Callable, Sequence
