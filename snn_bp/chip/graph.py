@@ -91,6 +91,7 @@ class Graph:
     cleared: bool = False
     pause: int = 0
     arithmetic: Arithmetic = LOIHI
+    scale: float | None = None  # of a readout: steps of a weight in one unit of the network's, where that is known
 
     @property
     def latency(self) -> int:

@@ -53,6 +53,7 @@ def quantize(network: Network, *, input_bits: int = 0, target: Target | None = N
     graph = Graph(
         input_shape=network.input_shape, populations=tuple(populations), input_bits=input_bits, cleared=True,
         arithmetic=hardware.arithmetic,
+        scale=float(on_grid(found[-1], hardware=hardware).scale) if populations[-1].readout else None,
     )  # fmt: skip
     for each in carried(graph):
         if each.fires_alone:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from export import KINDS, random_graph, random_input
-from snn_bp import LIF, Delay, Dense, Network, SnnError
+from snn_bp import LI, LIF, Delay, Dense, Network, OnChip, SnnError
 from snn_bp.chip.arithmetic import CIRCUIT_DELAY_HIGH
 from snn_bp.chip.graph import DECAY_ONE, Graph, Pair, Population, Shape
 from snn_bp.chip.netx_rules import conv_shape
@@ -245,6 +245,17 @@ def test_silence_and_spikes_cost_the_cycles_that_are_said(spikes, tmp_path):
 
 
 @needs_iverilog
+@pytest.mark.parametrize("target", ["loihi", "fpga"])
+def test_the_folder_says_what_a_readout_sends_for_a_potential_of_one(target, tmp_path):
+    network = OnChip(Network((Dense(3), LI(beta=0.75)), (4,)).eval(), target)
+    x = torch.randint(0, 2, (9, 5, 4), generator=torch.Generator().manual_seed(0)).float()
+    graph = quantize(network)
+    write_verilog(graph, tmp_path / "net")
+    unit = json.loads((tmp_path / "net/network.json").read_text())["output"]["unit"]
+    assert f"{unit:.9g} for a potential of 1" in (tmp_path / "net/README.md").read_text()
+    torch.testing.assert_close(torch.tensor(expected(graph, x).out / unit, dtype=torch.float32), network(x).detach())
+
+
 def test_a_dense_population_takes_an_image_in_the_order_of_its_input(tmp_path):
     population = Population(shape=(5,), weight=np.random.default_rng(0).integers(-60, 99, (5, 24)), threshold=90)
 

@@ -23,7 +23,7 @@ def description(graph: Graph, sections: list[Section], parallel: int) -> dict[st
             "shape": list(last.population.shape),
             "address_bits": last.out_address,
             "value_bits": last.potential if last.population.readout else 0,
-            "unit": arithmetic.unit,
+            "unit": _unit(graph),
         },
         "arithmetic": {
             "state_bits": arithmetic.state_bits,
@@ -103,8 +103,9 @@ def words(graph: Graph, sections: list[Section], parallel: int) -> dict[str, str
         "OUT_BITS": str(last.out_address),
         "OUT_ADDRESS": _address(last.population.shape, last.sends_image),
         "VALUE": (
-            f"| `out_value` | {last.potential} | the potential of the neuron, in steps of 1 / {arithmetic.unit} of a "
-            "weight: every neuron sends it in every step, as a token of kind 0 |\n" if readout else ""
+            f"| `out_value` | {last.potential} | the potential of the neuron, {_unit(graph):.9g} for "
+            f"{'a step of a weight' if graph.scale is None else 'a potential of 1 in the network'}: every neuron sends "
+            "it in every step, as a token of kind 0 |\n" if readout else ""
         ),
         "COUNTS": ", a count of n as n spikes" if most > 1 else "",
         "MOST": f"up to {most} times" if most > 1 else "once",
@@ -127,6 +128,11 @@ def words(graph: Graph, sections: list[Section], parallel: int) -> dict[str, str
         "MEMORY": f"{said['memory_bits']:,} bits in all; the largest: "
         + ", ".join(f"{name} {bits:,}" for bits, name in memory[:4]) + ".",
     }  # fmt: skip
+
+
+def _unit(graph: Graph) -> float:
+    """What a readout sends for a potential of 1 in the network, or for a step of a weight where no more is known."""
+    return graph.arithmetic.unit * (1 if graph.scale is None else graph.scale)
 
 
 def _shape(shape: tuple[int, ...]) -> str:
