@@ -114,7 +114,7 @@ def _weights(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
     if isinstance(padding, str) or getattr(part.layer, "padding_mode", "zeros") != "zeros":
         return f"its Conv has padding={padding!r}; use a number of rows, filled with zeros."
     if len(block.of("weights")) > 1:
-        return "two weighted sums in a row; a neuron stands between them, or they are one."
+        return "two weighted sums in a row. Put a neuron, as LIF, between them, or leave one out."
     return None
 
 
@@ -123,19 +123,19 @@ def _pool(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
 
 
 def _norm(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
-    if not _is_behind_weights(block, part):
+    if not is_behind_weights(block, part):
         return "a BatchNorm stands behind a Dense or Conv, into whose weights it folds."
     return None
 
 
 def _flatten(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
-    if _is_behind_weights(block, part) and len(part.before) != len(part.after):
+    if is_behind_weights(block, part) and len(part.before) != len(part.after):
         return "a Flatten between a Conv and its neurons; put it behind the neurons."
     return None
 
 
 def _dropout(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
-    if _is_behind_weights(block, part):
+    if is_behind_weights(block, part):
         return "a Dropout of weighted sums; put it in front of the Dense or Conv, where it silences inputs."
     return None
 
@@ -153,7 +153,8 @@ def _delay(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
     return None
 
 
-def _is_behind_weights(block: Block, part: LayerAt) -> bool:
+def is_behind_weights(block: Block, part: LayerAt) -> bool:
+    """Whether weights of the block stand in front of one of its parts."""
     return any(weights.index < part.index for weights in block.of("weights"))
 
 

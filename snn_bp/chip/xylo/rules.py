@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from snn_bp.chip.arithmetic import FOR_XYLO
-from snn_bp.chip.rules import name_of, neurons_of
+from snn_bp.chip.rules import is_behind_weights, name_of, neurons_of
 from snn_bp.chip.xylo.configuration import DASH_HIGH, HIDDEN, INPUTS, OUTPUTS
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import Block, LayerAt, Layers, Role, blocks
@@ -98,24 +98,20 @@ def _weights(block: Block, part: LayerAt) -> str | None:
     if type(part.layer) not in (nn.Linear, ConstrainedLinear):
         return "the chip has no convolutions. Use Dense."
     if len(block.of("weights")) > 1:
-        return "two weighted sums in a row; a neuron stands between them, or they are one."
+        return f"two weighted sums in a row. Put {NEURON} between them, or leave one out."
     return None
 
 
 def _norm(block: Block, part: LayerAt) -> str | None:
-    if not _is_behind_weights(block, part):
+    if not is_behind_weights(block, part):
         return "a BatchNorm stands behind a Dense, into whose weights it folds."
     return None
 
 
 def _dropout(block: Block, part: LayerAt) -> str | None:
-    if _is_behind_weights(block, part):
+    if is_behind_weights(block, part):
         return "a Dropout of weighted sums; put it in front of the Dense, where it silences inputs."
     return None
-
-
-def _is_behind_weights(block: Block, part: LayerAt) -> bool:
-    return any(weights.index < part.index for weights in block.of("weights"))
 
 
 RULES: dict[Role, Callable[[Block, LayerAt], str | None]] = {
