@@ -113,7 +113,10 @@ def apart(others: int, recordings: int, floats: dict[str, float], integers: dict
     `others` of so many recordings are taken for another class; the dictionaries hold each layer's spikes for one
     inference.
     """
-    remedy = "Train with train.target=loihi, or keep outliers from the weights (BatchNorm, weight decay)."
+    remedy = (
+        "Train in integers (train.target=loihi, for Verilog also fpga), or keep outliers from the weights (BatchNorm, "
+        "weight decay)."
+    )
     for name, count in floats.items():
         held = integers.get(name, 0.0)
         if max(count, held) >= 1 and not count / SPIKES_APART <= held <= count * SPIKES_APART:
