@@ -91,7 +91,7 @@ class Graph:
     cleared: bool = False
     pause: int = 0
     arithmetic: Arithmetic = LOIHI
-    scale: float | None = None  # of a readout: steps of a weight in one unit of the network's, where that is known
+    scale: float | None = None  # how many steps of a weight a readout's potential of 1 in the network is, where known
 
     @property
     def latency(self) -> int:

@@ -153,9 +153,9 @@ def _delay(hardware: Hardware, block: Block, part: LayerAt) -> str | None:
     return None
 
 
-def is_behind_weights(block: Block, part: LayerAt) -> bool:
-    """Whether weights of the block stand in front of one of its parts."""
-    return any(weights.index < part.index for weights in block.of("weights"))
+def is_behind_weights(block: Block, layer: LayerAt) -> bool:
+    """Whether weights of the block stand in front of one of its layers."""
+    return any(weights.index < layer.index for weights in block.of("weights"))
 
 
 RULES: dict[Role, Callable[[Hardware, Block, LayerAt], str | None]] = {
