@@ -294,9 +294,9 @@ def export(
     parallel: Parallel = None,
     trust_code: Trust = False,
 ) -> None:  # fmt: skip
-    """Write a run's network for Loihi (.net), for Xylo (.xylo), as NIR (.nir) or as a circuit (.v).
+    """Write a run's network for a chip, as NIR or as a circuit.
 
-    Recordings are replayed through the file, and every spike is compared.
+    The file's ending says which: .net for Loihi, .xylo for Xylo, .nir, or .v, a folder of Verilog. Recordings are replayed through the file, and every spike is compared.
     """
     from snn_bp.verification.replayed import export as export_run
 
