@@ -296,7 +296,8 @@ def export(
 ) -> None:  # fmt: skip
     """Write a run's network for a chip, as NIR or as a circuit.
 
-    The file's ending says which: .net for Loihi, .xylo for Xylo, .nir, or .v, a folder of Verilog. Recordings are replayed through the file, and every spike is compared.
+    The file's ending says which: .net for Loihi, .xylo for Xylo, .nir, or .v, a folder of Verilog. Recordings are
+    replayed through the file, and every spike is compared.
     """
     from snn_bp.verification.replayed import export as export_run
 
