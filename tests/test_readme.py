@@ -126,6 +126,16 @@ def test_figures_of_circuits_are_those_of_the_result_file():
     assert all(row["equal"] and not row["lint"] for row in (*random, *trained.values()))
 
 
+@pytest.mark.parametrize("row", re.findall(r"^\| `\w+=\d+` .*", README, flags=re.MULTILINE))
+def test_accuracies_in_few_bits_are_those_of_the_result_file(row):
+    name, floats, decay, *shown = (cell.strip(" `") for cell in row.strip("|").split("|"))
+    found = json.loads((ROOT / "experiments/results/fixed.json").read_text())["experiments"][name]["targets"]
+    means = [found[f"{bits} bits, {decay}"]["mean"] for bits in (8, 6, 4)]
+
+    assert [floats, *shown] == [f"{mean:.3f}" for mean in (found["float"]["mean"], *means)]
+    assert all(len(target["accuracy"]) == 3 for target in found.values())
+
+
 def test_figures_of_own_neurons_are_those_of_the_result_file():
     rows = json.loads((ROOT / "experiments/results/neurons.json").read_text())["rows"]
     pieces = [row["compiled_by_piece"] for row in rows]
