@@ -35,8 +35,8 @@ from snn_bp import (
     Train,
     train,
 )
+from snn_bp.chip.arithmetic import Target
 from snn_bp.chip.lava_client import client_missing, client_versions, run_client
-from snn_bp.chip.rules import Target
 from snn_bp.files import write_json
 from snn_bp.model.layers import Layer
 from snn_bp.runs.provenance import machine, version
