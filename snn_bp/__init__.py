@@ -90,6 +90,7 @@ if TYPE_CHECKING:
         Triangular,
         surrogate,
     )
+    from snn_bp.trainer.logs import TensorBoard
     from snn_bp.trainer.loop import finish, resume, train, training
     from snn_bp.verification.replayed import export, verify
 
@@ -175,6 +176,7 @@ __all__ = [
     "Targets",
     "Tau",
     "TemporalConv",
+    "TensorBoard",
     "Trace",
     "Train",
     "Triangular",
@@ -251,6 +253,7 @@ _MODULES = {  # where each name is; it is imported, and torch with it, when a na
         "ATan Boxcar Exponential FastSigmoid Gaussian MultiGaussian Sigmoid StraightThrough Surrogate "
         "Triangular surrogate"
     ),
+    "trainer.logs": "TensorBoard",
     "trainer.loop": "finish resume train training",
     "verification.replayed": "export verify",
 }

@@ -25,6 +25,7 @@ from snn_bp.cli.program import (
     File,
     Folder,
     Lava,
+    Logged,
     Method,
     NewFile,
     Objective,
@@ -48,6 +49,7 @@ from snn_bp.cli.program import (
     Trust,
     app,
     command,
+    log_named,
     train_named,
 )
 from snn_bp.errors import SnnError
@@ -61,11 +63,7 @@ if TYPE_CHECKING:
 
 
 @command("snn-bp init recordings", "snn-bp init recordings --out lab.py", "snn-bp init recordings columns=txyp unit=us")
-def init(
-    folder: Source,
-    settings: Settings = None,
-    out: NewFile = None,
-) -> None:
+def init(folder: Source, settings: Settings = None, out: NewFile = None) -> None:
     """Write an experiment for a folder of recordings.
 
     The folder holds a folder for each class, or a table of files and labels. Its
@@ -84,10 +82,12 @@ def init(
     "snn-bp train experiments/digits.py",
     "snn-bp train mine.py train.lr=1e-3 model.1.units=64 --out runs/wide",
     "snn-bp train mine.py --dry-run",
+    "snn-bp train mine.py --log tensorboard",
 )
 def train(
-    file: File, changes: Changes = None, out: Out = None, dry_run: DryRun = False, trust_code: Trust = False
-) -> None:
+    file: File, changes: Changes = None, out: Out = None, dry_run: DryRun = False, log: Logged = None,
+    trust_code: Trust = False,
+) -> None:  # fmt: skip
     """Train an experiment into a new run folder.
 
     At the end the best epoch's network is evaluated on the test split, once.
@@ -96,11 +96,11 @@ def train(
 
     experiment, own = read_names(file, trust_code=trust_code)
     name = file.parent.name if file.stem == "experiment" else file.stem
-    train_named(experiment, own, name, changes or [], out, dry_run)
+    train_named(experiment, own, name, changes or [], out, dry_run, log)
 
 
 @command("snn-bp resume runs/mine", "snn-bp resume runs/mine --restart")
-def resume(run: Folder, restart: Restart = False, trust_code: Trust = False) -> None:
+def resume(run: Folder, restart: Restart = False, log: Logged = None, trust_code: Trust = False) -> None:
     """Go on with a run that was stopped or killed.
 
     It ends as it would have without the stop. A search goes on in the same way.
@@ -115,9 +115,11 @@ def resume(run: Folder, restart: Restart = False, trust_code: Trust = False) -> 
     if finished is None and opened.is_search():
         if restart:
             raise SnnError(f"{run}: a search is not started anew in its folder. Search again with another --out.")
+        if log is not None:
+            raise SnnError(f"{run}: a search is not logged to {log}; search.json has its figures. Leave --log out.")
         resume_search(opened)
         return
-    resume_run(run, restart=restart)
+    resume_run(run, restart=restart, log=log_named(log))
     if finished is not None:
         print(f"{run} is finished: {results_line(finished)}")
 
@@ -222,12 +224,7 @@ def doctor(subject: Subject, as_json: AsJson = False, trust_code: Trust = False)
 
 
 @command("snn-bp gradcheck mine.py", "snn-bp gradcheck runs/mine --recordings 8")
-def gradcheck(
-    subject: Subject,
-    recordings: Count = 4,
-    as_json: AsJson = False,
-    trust_code: Trust = False,
-) -> None:
+def gradcheck(subject: Subject, recordings: Count = 4, as_json: AsJson = False, trust_code: Trust = False) -> None:
     """Check every gradient of a network.
 
     Kernels, finite differences, surrogate, reset and truncation. Exit code 1 if
@@ -397,3 +394,6 @@ def _opened(path: Path, trust_code: bool) -> "Run":
     if note := run.note():
         print(f"note: {note}", file=sys.stderr)
     return run
+
+
+from snn_bp.cli import watching as watching  # noqa: E402 - its command stands behind those above in the help

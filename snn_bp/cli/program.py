@@ -22,6 +22,7 @@ from snn_bp.runtime.status import phase
 
 if TYPE_CHECKING:
     from snn_bp.runs.experiment import Experiment
+    from snn_bp.trainer.logs import TensorBoard
 
 EXPORTED = (".net", ".xylo", ".nir", ".v")  # the formats of export
 
@@ -228,11 +229,15 @@ Restart = Annotated[
     bool, typer.Option("--restart", help="Train anew from the start; what was trained is kept in a folder aside.")
 ]
 Trust = Annotated[bool, typer.Option("--trust-code", help="Run the code that came with the folder of another's run.")]
+Logged = Annotated[str | None, one_of("--log", "tensorboard", help="Log to runs/tensorboard/NAME too: tensorboard.")]
+Port = Annotated[
+    int | None, number("--port", "Where the page is; by default a free port.", integer=True, low=1, high=65535)
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show shapes, parameters, memory and time; train nothing.")]
 
 
 def main(experiment: "Experiment", arguments: Sequence[str] | None = None) -> None:
-    """Turn an experiment file into a script: `python FILE [--out DIR] [--dry-run] [key=value ...]`.
+    """Turn an experiment file into a script: `python FILE [--out DIR] [--dry-run] [--log LOG] [key=value ...]`.
 
     `experiment` is what it trains; `arguments` (None) stand for those of the command line.
 
@@ -249,15 +254,16 @@ def main(experiment: "Experiment", arguments: Sequence[str] | None = None) -> No
     script = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
     @script.command(help=(sys.modules["__main__"].__doc__ or "").strip() or None)
-    def command(changes: Changes = None, out: Out = None, dry_run: DryRun = False) -> None:
-        train_named(experiment, own_kinds_in(names), Path(sys.argv[0]).stem, changes or [], out, dry_run)
+    def command(changes: Changes = None, out: Out = None, dry_run: DryRun = False, log: Logged = None) -> None:
+        train_named(experiment, own_kinds_in(names), Path(sys.argv[0]).stem, changes or [], out, dry_run, log)
 
     guarded(script, arguments)
 
 
 def train_named(
-    experiment: "Experiment", kinds: dict[str, type], name: str, changes: list[str], out: Path | None, dry_run: bool
-) -> None:
+    experiment: "Experiment", kinds: dict[str, type], name: str, changes: list[str], out: Path | None, dry_run: bool,
+    log: str | None = None,
+) -> None:  # fmt: skip
     """Train an experiment with changes into a folder, `runs/NAME` where none is given."""
     from snn_bp.data import load
     from snn_bp.runs.experiment import override
@@ -271,4 +277,12 @@ def train_named(
         show_dry_run(experiment, load(experiment.data))
         return
     command = shlex.join(["snn-bp", *sys.argv[1:]])
-    train_run(experiment, out or Path("runs") / name, command=command, changes=said, numbered=out is None)
+    train_run(experiment, out or Path("runs") / name, command=command, changes=said, numbered=out is None,
+              log=log_named(log))  # fmt: skip
+
+
+def log_named(name: str | None) -> "TensorBoard | None":
+    """The log of this name."""
+    from snn_bp.trainer.logs import TensorBoard
+
+    return TensorBoard() if name == "tensorboard" else None

@@ -19,7 +19,7 @@ from snn_bp.errors import SnnError, as_path, check_flag, check_kind, check_numbe
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import is_there, write_object
 from snn_bp.instruments import diagnose_course
-from snn_bp.model.metrics import Accuracy, columns_of
+from snn_bp.model.metrics import columns_of
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.evaluation import evaluate_and_keep, evaluate_network, layer_activity
 from snn_bp.runs.experiment import Experiment, content_of
@@ -31,10 +31,12 @@ from snn_bp.runtime.signals import noted_signals
 from snn_bp.runtime.status import Status, announced, phase, told_to
 from snn_bp.trainer.course import Course, Event
 from snn_bp.trainer.feasibility import check_trainable
+from snn_bp.trainer.logs import Log, TensorBoard, logged
 from snn_bp.trainer.optimizer import Step, explain_nonfinite, freeze_norm, joined, sharpen_delays, train_step
 from snn_bp.trainer.optimizer import learning_rate as learning_rate
 from snn_bp.trainer.optimizer import make_optimizer as make_optimizer
 from snn_bp.trainer.progress import Progress, Tally, layer_updates
+from snn_bp.trainer.saving import is_best as is_best
 from snn_bp.trainer.saving import newest_checkpoint, repair_best
 from snn_bp.trainer.weights import start_from
 
@@ -47,6 +49,7 @@ def train(
     experiment: Experiment, out: Path | str, *,
     command: str = "snn_bp.train", changes: Sequence[str] = (), quiet: bool = False,
     save_seconds: float = SAVE_SECONDS, numbered: bool = False, dataset: Dataset | None = None,
+    log: TensorBoard | Log | None = None,
 ) -> Run:  # fmt: skip
     """Run `experiment` into the new folder `out`, the test split at the end included, and give the finished run.
 
@@ -59,6 +62,8 @@ def train(
             are not yet saved.
         numbered (False): where `out` is taken, the first free number is put behind it.
         dataset (None): recordings in memory, from `Dataset.of`, for an experiment with its description.
+        log (None): where figures go too while it trains: `TensorBoard()`, `wandb.init(...)`, or any value with a method
+            `log(row, step=...)`, a dict and the number of batches so far. One that fails is left out, with a line.
 
     Raises where `out` holds something, or the experiment cannot be trained.
 
@@ -67,25 +72,23 @@ def train(
     >>> experiment = Experiment(dataset.data, (Dense(2), LIF(beta=0.9, reset="zero")), Train(epochs=1))
     >>> run = train(experiment, "runs/a", dataset=dataset, quiet=True)
     """
-    return _to_the_end(
-        _begun(
-            experiment, out, command=command, changes=changes, quiet=quiet, save_seconds=save_seconds,
-            numbered=numbered, dataset=dataset,
-        ),
-        quiet=quiet,
+    events = _begun(
+        experiment, out, command=command, changes=changes, quiet=quiet, save_seconds=save_seconds, numbered=numbered,
+        dataset=dataset,
     )  # fmt: skip
+    return _to_the_end(logged(events, log, quiet=quiet), quiet=quiet)
 
 
 @checked_call
 def resume(
     out: Path | str, *, quiet: bool = False, save_seconds: float = SAVE_SECONDS, restart: bool = False,
-    dataset: Dataset | None = None,
+    dataset: Dataset | None = None, log: TensorBoard | Log | None = None,
 ) -> Run:  # fmt: skip
     """Go on with a run from its newest good checkpoint; a finished run is given as it is.
 
     Parameters:
         out: the run's folder.
-        quiet (False), save_seconds (20.0): as in `train`.
+        quiet (False), save_seconds (20.0), log (None): as in `train`.
         restart (False): start it anew; what was trained is moved into the folder `before-1` (or the next number)
             within.
         dataset (None): the one that `train` was given, where it was given one; it is compared with what the run has
@@ -97,13 +100,13 @@ def resume(
     'a'
     """
     events = _resumed(Run(out), quiet=quiet, save_seconds=save_seconds, restart=restart, dataset=dataset)
-    return _to_the_end(events, quiet=quiet)
+    return _to_the_end(logged(events, log, quiet=quiet), quiet=quiet)
 
 
 @checked_call
 def training(
     experiment: Experiment, out: Path | str, *, resume: bool = False, quiet: bool = False,
-    save_seconds: float = SAVE_SECONDS, dataset: Dataset | None = None,
+    save_seconds: float = SAVE_SECONDS, dataset: Dataset | None = None, log: TensorBoard | Log | None = None,
 ) -> Iterator[Event]:  # fmt: skip
     """The same as `train`, as a loop of your own: an `Event` behind every step of the optimizer and every epoch.
 
@@ -113,7 +116,7 @@ def training(
     itself has finished the run.
 
     Parameters:
-        experiment, out, quiet (False), save_seconds (20.0), dataset (None): as in `train`.
+        experiment, out, quiet (False), save_seconds (20.0), dataset (None), log (None): as in `train`.
         resume (False): goes on with the run in `out` where one of this experiment is.
 
     >>> for event in training(experiment, "runs/loop", dataset=dataset, quiet=True):  # those of `train`
@@ -133,6 +136,7 @@ def training(
         events = _begun(
             experiment, out, command="snn_bp.training", quiet=quiet, save_seconds=save_seconds, dataset=dataset
         )
+    events = logged(events, log, quiet=quiet)
     ours, opened = torch.get_rng_state(), None if quiet else Status()
     try:
         while True:
@@ -346,17 +350,6 @@ def _run_epochs(
             yield Event(at.epoch, batches, batches, step, row, network, run)
     _finish(run, at, progress, why)
     return run
-
-
-def is_best(rows: list[dict[str, Any]], metric: Any = Accuracy()) -> bool:  # noqa: B008 - frozen
-    """Whether the last epoch is the best so far in validation, by the metric; of equal epochs the later is better.
-
-    The later one has been trained at the lower rate, while the loss of a network that is right mostly measures how
-    sure it is. A figure that is no number is worse than any.
-    """
-    values = [row.get(f"validation_{metric.name}", 0.0) * (1 if metric.higher_is_better else -1) for row in rows]
-    values = [-math.inf if math.isnan(value) else value for value in values]
-    return max(values) <= values[-1]
 
 
 def _finish(run: Run, at: Checkpoint, progress: Progress, why: str = "") -> None:

@@ -1,6 +1,10 @@
 """Which checkpoint of a run to trust: the newest to go on from, and the best, made anew where another holds it."""
 
+import math
+from typing import Any
+
 from snn_bp.errors import SnnError
+from snn_bp.model.metrics import Accuracy
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.folder import Run
 from snn_bp.trainer.progress import Progress
@@ -44,3 +48,14 @@ def repair_best(run: Run, at: Checkpoint, progress: Progress) -> str | None:
             progress.say(f"{problem} It was made anew from {name!r}, which holds the same epoch.")
             return None
     return problem
+
+
+def is_best(rows: list[dict[str, Any]], metric: Any = Accuracy()) -> bool:  # noqa: B008 - frozen
+    """Whether the last epoch is the best so far in validation, by the metric; of equal epochs the later is better.
+
+    The later one has been trained at the lower rate, while the loss of a network that is right mostly measures how
+    sure it is. A figure that is no number is worse than any.
+    """
+    values = [row.get(f"validation_{metric.name}", 0.0) * (1 if metric.higher_is_better else -1) for row in rows]
+    values = [-math.inf if math.isnan(value) else value for value in values]
+    return max(values) <= values[-1]
