@@ -105,7 +105,7 @@ def test_a_figure_that_is_no_number_is_left_out_of_its_curve(finished, monkeypat
     charts = json.loads(json.dumps(live.figures(finished), allow_nan=False))["charts"]
 
     assert [(chart["title"], chart["lines"][0]["values"]) for chart in charts] == [
-        ("loss", [None, 0.5]), ("lr", [None, None]),
+        ("loss", [None, 0.5]), ("learning rate", [None, None]),
     ]  # fmt: skip
 
 
@@ -161,15 +161,18 @@ def test_the_script_of_the_page_draws_gaps_and_equal_values(tmp_path):
     class Node { constructor(name) { this.name = name; this.parts = []; this.set = {}; }
       setAttribute(key, value) { this.set[key] = String(value); }
       appendChild(part) { this.parts.push(part); return part; }
-      append(part) { this.parts.push(part); } }
+      append(...parts) { this.parts.push(...parts); }
+      get textContent() { return this.parts.map(part => typeof part === "string" ? part : part.textContent).join(""); }
+      set textContent(text) { this.parts = [text]; } }
     const document = {createElementNS: (_, name) => new Node(name), createElement: name => new Node(name)};
     """
     drawn = """
     const of = lines => chart({title: "loss", lines}, 3);
-    const all = node => [node, ...node.parts.flatMap(all)];
+    const all = node => typeof node === "string" ? [] : [node, ...node.parts.flatMap(all)];
     const made = of([{name: "training", values: [1, null, 2]}, {name: "validation", values: [2, 2, null]}]);
     const flat = of([{name: "", values: [0, 0]}]), none = of([{name: "", values: [null]}]);
-    const paths = node => all(node).filter(each => /^line/.test(each.set.class || "")).map(each => each.set.d || "o");
+    const paths = node => all(node).filter(each => each.name === "path" && /^line/.test(each.set.class))
+      .map(each => each.set.d);
     console.log(JSON.stringify([made, flat, none].map(node => [node.parts.at(-1).textContent, paths(node),
       all(node).some(each => Object.values(each.set).some(value => /NaN|Infinity/.test(value)))])));
     """
@@ -180,5 +183,5 @@ def test_the_script_of_the_page_draws_gaps_and_equal_values(tmp_path):
 
     made, flat, none = json.loads(done.stdout)
     assert made[0] == "loss: training 2, validation none" and flat[0] == "loss: 0" and none[0] == "loss: none"
-    assert made[1] == ["M62.0 186.0M448.0 12.0", "o", "M62.0 12.0L255.0 12.0"]  # a gap is no line
+    assert made[1] == ["M62.0 186.0M448.0 12.0", "M448 12h0", "M62.0 12.0L255.0 12.0"]  # a gap is no line
     assert not any(broken for _, _, broken in (made, flat, none))

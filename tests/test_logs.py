@@ -146,18 +146,6 @@ def test_what_is_no_log_is_refused_before_a_folder_stands(log, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_search_is_not_logged(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    made = train(tiny(epochs=1), tmp_path / "run", quiet=True)
-    (made.path / "results.json").unlink()
-    (made.path / "asked.json").write_text("{}")
-
-    with pytest.raises(SystemExit):
-        cli.guarded(cli.app, ["resume", "run", "--log", "tensorboard"])
-
-    assert "a search is not logged" in capsys.readouterr().err
-
-
 # TensorBoard
 
 
@@ -224,6 +212,28 @@ def test_what_a_killed_process_logged_and_did_not_save_is_logged_once(board, tmp
     resume(tmp_path / "run", quiet=True, log=log)
 
     assert [step for step, _ in board(tmp_path / "curves")["step/loss"]] == list(range(1, 2 * BATCHES + 1))
+
+
+def test_a_run_killed_in_its_last_evaluation_logs_it_when_resumed(board, tmp_path, monkeypatch):
+    log, kept = TensorBoard(tmp_path / "curves"), Kept()
+
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    for number in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(runs.training, "_finish", die)
+            with pytest.raises(KeyboardInterrupt):
+                train(tiny(), tmp_path / f"run{number}", quiet=True, log=(log, kept)[number])
+
+    run = resume(tmp_path / "run0", quiet=True, log=log)
+    resume(tmp_path / "run1", quiet=True, log=kept)
+
+    accuracy = run.results()["test"]["accuracy"]
+    seen = board(tmp_path / "curves")
+    assert [step for step, _ in seen["train_loss"]] == [BATCHES, 2 * BATCHES]
+    assert seen["test_accuracy"] == [(2 * BATCHES, pytest.approx(accuracy))]
+    assert (kept.rows[-1][0], kept.rows[-1][1]["test_accuracy"]) == (2 * BATCHES, accuracy)
 
 
 def test_a_folder_that_cannot_be_written_ends_no_training(board, tmp_path):

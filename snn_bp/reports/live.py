@@ -20,6 +20,8 @@ from snn_bp.runtime.status import say
 
 HOST, SECONDS, LINES = "127.0.0.1", 2, 12  # seconds between two looks; lines of the log that are shown
 SPLITS = {"train": "training", "validation": "validation"}
+TITLES = {"lr": "learning rate", "grad_norm": "gradient norm", "samples_per_s": "recordings per second",
+          "seconds": "seconds of the epoch", "peak_memory_mb": "peak memory in MB"}  # fmt: skip
 
 
 def watch(run: Run, *, port: int | None = None) -> None:
@@ -65,7 +67,7 @@ def figures(run: Run) -> dict[str, Any]:
         title, line = (name, SPLITS[split]) if split in SPLITS else (column, "")
         values = [row.get(column, math.nan) for row in rows]
         seen = [value if math.isfinite(value) else None for value in values]
-        charts.setdefault(title.replace("_", " "), []).append({"name": line, "values": seen})
+        charts.setdefault(TITLES.get(title, title.replace("_", " ")), []).append({"name": line, "values": seen})
     return {
         "title": f"Run {run.path.resolve().name}",
         "state": state,
@@ -148,8 +150,10 @@ PAGE = (
 #charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(22rem, 100%), 1fr)); gap: 0 1.5rem; }
 #charts svg { display: block; width: 100%; height: auto; font-size: 12px; fill: var(--soft); }
 #charts path { fill: none; stroke-width: 2; } #charts .axis { stroke: var(--line); stroke-width: 1; }
-.line0 { stroke: #1f82c4; } .line1 { stroke: #d55e00; stroke-dasharray: 6 3; } circle { fill: currentColor; }
-circle.line0 { fill: #1f82c4; } circle.line1 { fill: #d55e00; }
+.line0 { stroke: #1f82c4; border-color: #1f82c4; } .line1 { stroke: #d55e00; border-color: #d55e00; }
+path.line1 { stroke-dasharray: 6 3; } #charts path.last { stroke-linecap: round; stroke-width: 7;
+  stroke-dasharray: none; }
+figcaption span { border-bottom: 2px solid; } figcaption .line1 { border-bottom-style: dashed; }
 pre { white-space: pre-wrap; background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
   padding: .6rem .8rem; font-size: .85rem; }
 </style>
@@ -176,9 +180,13 @@ function add(parent, name, attributes, text) {
 }
 function chart({title, lines}, epochs) {
   const figure = document.createElement("figure"), caption = document.createElement("figcaption");
-  const last = lines.map(line => [line.name, line.values[line.values.length - 1]])
-    .map(([name, value]) => `${name} ${value === null ? "none" : digits(value)}`.trim());
-  caption.textContent = `${title}: ${last.join(", ")}`;
+  caption.append(`${title}: `);
+  lines.forEach((line, number) => {
+    const name = document.createElement("span"), value = line.values[line.values.length - 1];
+    name.setAttribute("class", `line${number}`);
+    name.append(line.name);
+    caption.append(number ? ", " : "", ...(line.name ? [name, " "] : []), value === null ? "none" : digits(value));
+  });
   const svg = add(figure, "svg", {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": caption.textContent});
   const all = lines.flatMap(line => line.values).filter(value => value !== null);
   let low = Math.min(...all), high = Math.max(...all);
@@ -201,7 +209,7 @@ function chart({title, lines}, epochs) {
     });
     add(svg, "path", {class: `line${number}`, d: path});
     const index = line.values.length - 1, value = line.values[index];
-    if (value !== null) add(svg, "circle", {class: `line${number}`, cx: x(index + 1), cy: y(value), r: 3});
+    if (value !== null) add(svg, "path", {class: `line${number} last`, d: `M${x(index + 1)} ${y(value)}h0`});
   });
   figure.append(caption);
   return figure;

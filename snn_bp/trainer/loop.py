@@ -76,7 +76,7 @@ def train(
         experiment, out, command=command, changes=changes, quiet=quiet, save_seconds=save_seconds, numbered=numbered,
         dataset=dataset,
     )  # fmt: skip
-    return _to_the_end(logged(events, log, quiet=quiet), quiet=quiet)
+    return _to_the_end(logged(events, log, out, quiet=quiet), quiet=quiet)
 
 
 @checked_call
@@ -100,7 +100,7 @@ def resume(
     'a'
     """
     events = _resumed(Run(out), quiet=quiet, save_seconds=save_seconds, restart=restart, dataset=dataset)
-    return _to_the_end(logged(events, log, quiet=quiet), quiet=quiet)
+    return _to_the_end(logged(events, log, out, quiet=quiet), quiet=quiet)
 
 
 @checked_call
@@ -136,7 +136,7 @@ def training(
         events = _begun(
             experiment, out, command="snn_bp.training", quiet=quiet, save_seconds=save_seconds, dataset=dataset
         )
-    events = logged(events, log, quiet=quiet)
+    events = logged(events, log, out, quiet=quiet)
     ours, opened = torch.get_rng_state(), None if quiet else Status()
     try:
         while True:
