@@ -229,7 +229,9 @@ Restart = Annotated[
     bool, typer.Option("--restart", help="Train anew from the start; what was trained is kept in a folder aside.")
 ]
 Trust = Annotated[bool, typer.Option("--trust-code", help="Run the code that came with the folder of another's run.")]
-Logged = Annotated[str | None, one_of("--log", "tensorboard", help="Log to runs/tensorboard/NAME too: tensorboard.")]
+Logged = Annotated[
+    str | None, one_of("--log", "tensorboard", help="tensorboard: logs to tensorboard/NAME beside the run.")
+]
 Port = Annotated[
     int | None, number("--port", "Where the page is; by default a free port.", integer=True, low=1, high=65535)
 ]

@@ -87,7 +87,7 @@ def check_log(log: object) -> None:
 
 
 class _Sink:
-    """A log, and how far a run has told it what it does."""
+    """What a run tells a log, until that fails or the training ends."""
 
     def __init__(self, log: TensorBoard | Log, *, quiet: bool) -> None:
         self.log, self.quiet = log, quiet
