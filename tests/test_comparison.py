@@ -202,6 +202,12 @@ def test_what_cannot_be_compared_or_written_is_refused(made, tmp_path):
         ("results.json", '{"epochs": 2, "best_epoch": 1, "test": null}', "'test'"),
         ("results.json", '{"epochs": 2, "best_epoch": 1, "test": {"accuracy": null}}', "'test.accuracy'"),
         ("results.json", '{"epochs": 2, "best_epoch": 1, "test": {"accuracy": NaN}}', "'test.accuracy'"),
+        (
+            "results.json",
+            '{"epochs": 2, "best_epoch": 1, "test": {"metric": "f1", "metrics": {"f1": 1}, "samples": 1, "loss": 0, '
+            '"neurobench": {"Footprint": 4}}}',
+            "'test.neurobench'",
+        ),
         ("results.json", '{"epochs": "2", "best_epoch": 1}', "'epochs'"),
         ("results.json", '{"epochs": 2, "best_epoch": 1, "notes": 3}', "'notes'"),
         ("results.json", "[" * 100_000, "nested too deep"),

@@ -142,7 +142,7 @@ def evaluate(
 ) -> None:  # fmt: skip
     """A run's figures on a split.
 
-    Metric, its 95 % interval, spikes and synaptic operations of an inference.
+    Metric, its 95 % interval, spikes and synaptic operations of an inference, its cost as NeuroBench counts it.
     """
     from snn_bp.runs.evaluation import evaluate as evaluate_run
 

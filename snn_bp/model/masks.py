@@ -76,3 +76,8 @@ def run_masked_norm(norm: nn.Module, mask: Tensor, x: Tensor, states: list) -> t
 def is_training_norm(layer: nn.Module) -> bool:
     """Whether a layer is a norm that takes the statistics of its input."""
     return layer.training and role_of(layer) == "norm"
+
+
+def present(x: Tensor, mask: Tensor | None) -> Tensor:
+    """What a layer sends, `[time, batch, ...]`, zero at steps that a recording does not have."""
+    return x if mask is None else x * mask.view(*mask.shape, *(1,) * (x.dim() - 2))

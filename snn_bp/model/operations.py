@@ -21,9 +21,17 @@ def why_uncounted(at: LayerAt) -> str | None:
 
 
 @singledispatch
-def operations(layer: nn.Module, x: Tensor) -> float | None:
-    """The operations of a layer of a known class on `x` `[time, batch, ...]`; None where it has no synapses."""
+def operations(layer: nn.Module, x: Tensor, counted: Tensor | None = None) -> float | None:
+    """The operations of a layer of a known class on `x` `[time, batch, ...]`; None where it has no synapses.
+
+    `counted`, shaped as the weights, is True where a weight counts; None: all that exist do.
+    """
     return None
+
+
+def has_synapses(layer: nn.Module) -> bool:
+    """Whether `operations` knows those of the layer's class."""
+    return operations.dispatch(type(layer)) is not operations.dispatch(object)
 
 
 def fan_out(layer: Any) -> Tensor | int:
@@ -32,33 +40,42 @@ def fan_out(layer: Any) -> Tensor | int:
 
 
 @operations.register
-def _dense(layer: nn.Linear, x: Tensor) -> float:
-    return float((x != 0).sum()) * layer.out_features
+def _dense(layer: nn.Linear, x: Tensor, counted: Tensor | None = None) -> float:
+    if counted is None:
+        return float((x != 0).sum()) * layer.out_features
+    return _met(x, counted.sum(0))
 
 
 @operations.register
-def _constrained(layer: ConstrainedLinear, x: Tensor) -> float:
-    return float(((x != 0).flatten(0, -2).sum(0) * layer.fan_out()).sum())
+def _constrained(layer: ConstrainedLinear, x: Tensor, counted: Tensor | None = None) -> float:
+    return _met(x, layer.fan_out() if counted is None else counted.sum(0))
 
 
 @operations.register(nn.Conv1d)
 @operations.register(nn.Conv2d)
-def _conv(layer: Any, x: Tensor) -> float:
+def _conv(layer: Any, x: Tensor, counted: Tensor | None = None) -> float:
     active = (x != 0).flatten(0, 1).to(x.dtype)
+    if counted is not None:  # in doubles, whose sums of integers are exact
+        return float(convolve(layer, active.double(), counted.double().unflatten(0, (layer.groups, -1)).sum(1)).sum())
     met = convolve(layer, active, torch.ones_like(layer.weight[: layer.groups]))
     return float(met.double().sum()) * layer.out_channels / layer.groups
 
 
 @operations.register(nn.ConvTranspose1d)
 @operations.register(nn.ConvTranspose2d)
-def _transposed(layer: Any, x: Tensor) -> float:
+def _transposed(layer: Any, x: Tensor, counted: Tensor | None = None) -> float:
     function = F.conv_transpose1d if layer.weight.dim() == 3 else F.conv_transpose2d
-    active, ones = (x != 0).flatten(0, 1).to(x.dtype), torch.ones_like(layer.weight[:, :1])
-    met = function(active, ones, None, layer.stride, layer.padding, layer.output_padding)
-    return float(met.double().sum()) * layer.out_channels
+    every = torch.ones_like(layer.weight, dtype=torch.bool) if counted is None else counted
+    active, kernel = (x != 0).flatten(0, 1).double(), every.double().sum(1, keepdim=True)
+    return float(function(active, kernel, None, layer.stride, layer.padding, layer.output_padding).sum())
 
 
 @operations.register(CausalConv)
 @operations.register(DelayedLinear)
-def _over_time(layer: Any, x: Tensor) -> float:
-    return layer.operations(x)
+def _over_time(layer: Any, x: Tensor, counted: Tensor | None = None) -> float:
+    return layer.operations(x, counted)
+
+
+def _met(x: Tensor, leading_on: Tensor | int) -> float:
+    """The weights that inputs other than zero meet, of those that lead on from each input."""
+    return float(((x != 0).flatten(0, -2).sum(0) * leading_on).sum())

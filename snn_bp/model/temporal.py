@@ -150,12 +150,12 @@ class CausalConv(nn.Module):
         weight = weight.flip(2)  # the latest step is the kernel's first, torch's convolution has it last
         return function(x, weight, bias, self.stride, self.padding, self.dilation, groups).movedim(2, 0).contiguous()
 
-    def operations(self, x: Tensor) -> float:
-        """How many weights the inputs of `x` `[time, batch, ...]` that are not zero meet."""
-        active, _ = _with_past((x != 0).to(x.dtype), None, self.past)
-        ones = torch.ones_like(self.weight[: self.groups])
-        met = self.convolve(active, ones, None, self.groups)
-        return float(met.double().sum()) * len(self.weight) / self.groups
+    def operations(self, x: Tensor, counted: Tensor | None = None) -> float:
+        """How many weights the inputs of `x` `[time, batch, ...]` that are not zero meet; of the `counted`, if any."""
+        active, _ = _with_past((x != 0).double(), None, self.past)
+        every = torch.ones_like(self.weight, dtype=torch.bool) if counted is None else counted
+        kernel = every.double().unflatten(0, (self.groups, -1)).sum(1)
+        return float(self.convolve(active, kernel, None, self.groups).sum())
 
     def extra_repr(self) -> str:
         return f"{list(self.weight.shape)}, stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
@@ -204,11 +204,12 @@ class DelayedLinear(nn.Module):
         out = F.conv1d(x.movedim(0, 2), self.kernel().flip(2).to(x.dtype), self.bias)
         return out.movedim(2, 0).contiguous(), after
 
-    def operations(self, x: Tensor) -> float:
-        """How many weights the inputs of `x` `[time, batch, inputs]` that are not zero meet, delays rounded."""
+    def operations(self, x: Tensor, counted: Tensor | None = None) -> float:
+        """As `CausalConv.operations`, of `x` `[time, batch, inputs]` with delays rounded."""
         sent = torch.cat((x.new_zeros(1, x.shape[2]), (x != 0).sum(1))).double().cumsum(0)  # before each step
         last = (len(x) - self.steps_now()).clamp(min=0)  # what is sent from here on arrives after the end
-        return float(sent.gather(0, last).sum())
+        arrived = sent.gather(0, last)
+        return float((arrived if counted is None else arrived * counted).sum())
 
     def extra_repr(self) -> str:
         return f"{list(self.weight.shape)}, max_steps={self.max_steps}"

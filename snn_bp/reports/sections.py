@@ -11,6 +11,7 @@ from snn_bp.files import is_there, read_object
 from snn_bp.instruments.doctor import diagnose
 from snn_bp.instruments.learning import largest_updates
 from snn_bp.model.names import in_short, path_of, written
+from snn_bp.model.neurobench import cost_in_words
 from snn_bp.neurons import Neuron
 from snn_bp.reports.comparison import settings
 from snn_bp.reports.page import Fact, Formula, Image, Link, Section, Table, gif_image, svg_image
@@ -244,7 +245,7 @@ def backward(run: Run) -> Section:
 
 
 def activity(evaluation: Mapping[str, Any] | None, split: str) -> Section:
-    """Spikes and synaptic operations of an inference."""
+    """Spikes and synaptic operations of an inference, and what it costs."""
     title = "Spikes and operations"
     if evaluation is None or not evaluation.get("operations"):
         return Section(title, sentences=[f"They are not counted on the {split} split yet."])
@@ -253,7 +254,8 @@ def activity(evaluation: Mapping[str, Any] | None, split: str) -> Section:
     rows = [(name, *(f"{part[name]:,.1f}" if name in part else "" for part in (spikes, operations))) for name in names]
     rows.append(("all layers", f"{sum(spikes.values()):,.1f}", f"{sum(operations.values()):,.1f}"))
     caption = f"For each inference, mean of the {split} split. An operation: a weight added for an input that is not 0"
-    return Section(title, tables=[Table(caption, ("layer", "spikes", "synaptic operations"), rows)])
+    sentences = [f"{line}." for line in cost_in_words(evaluation.get("neurobench"))]
+    return Section(title, sentences, tables=[Table(caption, ("layer", "spikes", "synaptic operations"), rows)])
 
 
 def exported(run: Run) -> Section:

@@ -14,9 +14,11 @@ from snn_bp.errors import SnnError, check_kind
 from snn_bp.errors.calls import checked_call
 from snn_bp.model.activity import Activity, slopes_and_height, spikes_in, threshold_distances
 from snn_bp.model.losses import Loss, amount_of, loss_of, scores_of
+from snn_bp.model.masks import present
 from snn_bp.model.metrics import Meter, StepAccuracy, counted, joined, metrics_for, usual_metric
 from snn_bp.model.names import path_of
 from snn_bp.model.network import Network, has_state, neuron_of
+from snn_bp.model.neurobench import AC_PJ, MAC_PJ, Counters, cost_in_words, energy_pj
 from snn_bp.model.operations import fan_out, why_uncounted
 from snn_bp.model.operations import operations as operations_of
 from snn_bp.model.targets import Targets
@@ -47,11 +49,25 @@ class Evaluation:
     confusion: list[list[int]] | None = None  # [true class][predicted class]
     steps: int | None = None  # with a label, where every step may have one
     not_counted: tuple[str, ...] = ()  # layers of the user's own: what they compute, and so its operations, is unknown
+    neurobench: dict[str, Any] | None = None  # by its names; None in integers, and where a layer is not counted
 
     @property
     def value(self) -> float:
         """The figure of the metric in force."""
         return self.metrics[self.metric]
+
+    def energy_pj(self, *, mac_pj: float = MAC_PJ, ac_pj: float = AC_PJ) -> float:
+        """An estimate of the energy of an inference, in pJ: so much for each effective MAC and AC of `neurobench`.
+
+        The defaults are those of 32-bit floats in 45 nm (Horowitz 2014). Memory, the neurons' own steps and leakage are
+        not in it.
+        """
+        if self.neurobench is None:
+            raise SnnError(
+                "energy_pj: it takes MACs and ACs, and this evaluation has none. They are counted of networks in "
+                "floats whose layers are all known: train with train.target=None, and with layers of ours."
+            )
+        return energy_pj(self.neurobench, mac_pj=mac_pj, ac_pj=ac_pj)
 
     def __str__(self) -> str:
         lines = [self._figures()]
@@ -60,13 +76,19 @@ class Evaluation:
             lines.append(
                 f"  {name}: {', '.join(f'{count} {what}' for count, what in parts if count)} for each inference"
             )
+        lines += [f"  {line}" for line in cost_in_words(self.neurobench)]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
         return on_screen(str(self))
 
     def _repr_html_(self) -> str:
-        return html_table(self._figures(), ("for each inference", "spikes", "synaptic operations"), self._rows())
+        return html_table(
+            self._figures(),
+            ("for each inference", "spikes", "synaptic operations"),
+            self._rows(),
+            notes=cost_in_words(self.neurobench),
+        )
 
     def _figures(self) -> str:
         return f"{self.split} {figure_in_words(self.record())}, loss {self.loss:.4f}"
@@ -126,12 +148,13 @@ def evaluate_and_keep(
     spikes: dict[str, float] = {}
     operations: dict[str, float] = {}
     not_counted: set[str] = set()
+    counters = Counters() if network.floats is network else None
     samples = sum(len(ids) for ids in batches)
     for ids in in_phase(batches, f"evaluating the {split} split"):
         x, targets = dataset.batch(split, ids, in_bytes=True)
         x, mask = x.to(device), dataset.mask(split, ids)
         mask = None if mask is None else mask.to(device)
-        out = count_activity(network, x, spikes, operations, not_counted, mask) if counts else network(x)
+        out = count_activity(network, x, spikes, operations, not_counted, mask, counters) if counts else network(x)
         tally.add(out, targets.to(device), mask)
     network.train(was_training)
     found = Evaluation(
@@ -140,6 +163,7 @@ def evaluate_and_keep(
         spikes={name: count / samples for name, count in spikes.items()},
         operations={name: count / samples for name, count in operations.items()},
         not_counted=tuple(sorted(not_counted)),
+        neurobench=counters.figures(network, samples) if counts and counters and not not_counted else None,
         **tally.figures(),
     )
     names = tuple(dataset.names(split)) if keep else ()
@@ -218,7 +242,7 @@ def layer_activity(network: Network, x: Tensor, mask: Tensor | None = None) -> l
 
 def count_activity(
     network: Network, x: Tensor, spikes: dict[str, float], operations: dict[str, float],
-    not_counted: set[str] | None = None, mask: Tensor | None = None,
+    not_counted: set[str] | None = None, mask: Tensor | None = None, counters: Counters | None = None,
 ) -> Tensor:  # fmt: skip
     """The output for `x`, with spikes and operations of every layer added to the two counts.
 
@@ -226,18 +250,21 @@ def count_activity(
     operation is a weight that an input other than zero meets; on Xylo each spike of a count meets it. Steps that a
     recording does not have are left out.
     Layers with weights of which it is not known what they compute are added to `not_counted`, or else refused.
+    `counters` count all that NeuroBench does.
     """
     x = network.in_floats(x)
+    there = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
     for part, entering, out in network.visit(x):
         layer: Any = part.layer
         name = network.name(part.path)
         if has_state(layer):
             out = out[0]
             if is_spiking(neuron_of(layer)):
-                sent = float(_present(spikes_in(neuron_of(layer), out), mask).sum())
+                sent = float(present(spikes_in(neuron_of(layer), out), mask).sum())
                 spikes[name] = spikes.get(name, 0.0) + sent
             if layer.recurrence is not None:  # spikes of the last step are not propagated
-                sent = torch.stack(_met(network, _present(out, mask)[:-1]))
+                behind = present(present(out, mask)[:-1], None if mask is None else mask[1:])
+                sent = torch.stack(_met(network, behind))
                 met = (sent != 0).to(out.dtype).sum((0, 1, 2))
                 recurrent = float((met * fan_out(layer.recurrence)).sum())
                 operations[name] = operations.get(name, 0.0) + recurrent
@@ -246,9 +273,11 @@ def count_activity(
                 raise SnnError(f"evaluate: {name} {why} Its operations are not counted; counts=False asks none.")
             not_counted.add(name)
         else:
-            for sent in _met(network, _present(entering, mask)):
+            for sent in _met(network, present(entering, mask)):
                 if (count := operations_of(layer, sent)) is not None:
                     operations[name] = operations.get(name, 0.0) + count
+        if counters is not None:
+            counters.add(part, present(entering, mask), present(out, mask), there)
         x = out
     return x
 
@@ -258,8 +287,3 @@ def _met(network: Network, x: Tensor) -> list[Tensor]:
     if getattr(network, "hardware", None) != FOR_XYLO:
         return [x]
     return [(x >= count).to(x.dtype) for count in range(1, max(1, int(x.max())) + 1)]
-
-
-def _present(x: Tensor, mask: Tensor | None) -> Tensor:
-    """What a layer sends, zero at steps that a recording does not have."""
-    return x if mask is None else x * mask.view(*mask.shape, *(1,) * (x.dim() - 2))

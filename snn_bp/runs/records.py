@@ -10,6 +10,7 @@ from snn_bp.data.fingerprint import first_difference
 from snn_bp.errors import SnnError, is_number
 from snn_bp.files import json_sha256, read_object, read_text
 from snn_bp.model.metrics import columns_of, metric_for
+from snn_bp.model.neurobench import is_cost
 from snn_bp.model.targets import Targets
 from snn_bp.runs.experiment import Experiment, Train, from_json, strict_json
 from snn_bp.runs.own_code import FOLDER, Loaded, open_code
@@ -203,6 +204,8 @@ def _wrong_in(evaluation: Any) -> str | None:
         figures = evaluation.get(name, {})
         if not (isinstance(figures, Mapping) and all(is_number(figure) for figure in figures.values())):
             return name
+    if "neurobench" in evaluation and not is_cost(evaluation["neurobench"]):
+        return "neurobench"
     rows = evaluation.get("confusion", [])
     if not (isinstance(rows, list) and all(isinstance(row, list) and all(map(_is_count, row)) for row in rows)):
         return "confusion"
