@@ -1,6 +1,6 @@
 """NeuroBench's own counters on six networks beside the figures that `evaluate` gives: they should be equal.
 
-    pip install neurobench
+    pip install --no-deps neurobench    # its own would change torch; it needs snntorch beside it
     python experiments/benchmarks/neurobench_counters.py
 
 Each network hears random inputs in three batches, drawn from a seed: in ours, and as `to_snntorch` writes it in
@@ -75,10 +75,11 @@ def ours(network: Network, batches: list[Tensor]) -> dict[str, Any]:
 def theirs(network: Network, batches: list[Tensor]) -> tuple[dict[str, Any], int]:
     """What NeuroBench says of the network in snnTorch, and how many bytes of its footprint lie in neurons' buffers."""
     import snntorch
-    from neurobench.benchmarks import Benchmark
-    from neurobench.metrics.static import ConnectionSparsity, Footprint, ParameterCount
-    from neurobench.metrics.workload import ActivationSparsity, SynapticOperations
-    from neurobench.models import SNNTorchModel
+    import snntorch.utils
+    from neurobench.benchmarks import Benchmark  # pyright: ignore[reportMissingImports]
+    from neurobench.metrics.static import ConnectionSparsity, Footprint, ParameterCount  # pyright: ignore[reportMissingImports]
+    from neurobench.metrics.workload import ActivationSparsity, SynapticOperations  # pyright: ignore[reportMissingImports]
+    from neurobench.models import SNNTorchModel  # pyright: ignore[reportMissingImports]
 
     class Stepped(SNNTorchModel):
         """NeuroBench's own takes networks that give a pair; that of `to_snntorch` gives spikes alone."""
@@ -113,7 +114,7 @@ def compared(name: str) -> dict[str, Any]:
 
 def main() -> int:
     if find_spec("neurobench") is None:
-        print("neurobench is not installed: nothing is compared. pip install neurobench")
+        print("neurobench is not installed: nothing is compared. pip install --no-deps neurobench")
         return 0
     networks = {name: compared(name) for name in NETWORKS}
     for name, row in networks.items():

@@ -39,9 +39,9 @@ class Counters:
         self.dense, self.macs, self.acs = 0.0, 0.0, 0.0
         self.zeros, self.activations = 0, 0
 
-    def add(self, at: LayerAt, entering: Tensor, out: Tensor, there: Tensor) -> None:
+    def add(self, at: LayerAt, entering: Tensor, out: Tensor, there: Tensor, met: float) -> None:
         """Count one layer, from what enters it and what it puts out, `[time, batch, ...]`, both zero where a recording
-        has no step; `there` `[time, batch]` is True where it has one."""
+        has no step; `there` `[time, batch]` is True where it has one. `met`: its `operations`, by all its weights."""
         layer: Any = at.layer
         if is_activation(layer):
             sends = at.role != "neurons" or is_spiking(layer.neuron)
@@ -50,11 +50,11 @@ class Counters:
             self.zeros += total - int(out.count_nonzero()) * sends
         if at.role == "neurons" and layer.recurrence is not None:
             before = torch.cat((torch.zeros_like(out[:1]), out[:-1]))
-            self._connections(layer.recurrence, present(before, there), there)
+            self._connections(layer.recurrence, present(before, there), there, met)
         elif has_synapses(layer):
-            self._connections(layer, entering, there, over_time=at.role == "stateful")
+            self._connections(layer, entering, there, met, over_time=at.role == "stateful")
 
-    def _connections(self, layer: Any, x: Tensor, there: Tensor, *, over_time: bool = False) -> None:
+    def _connections(self, layer: Any, x: Tensor, there: Tensor, met: float, *, over_time: bool = False) -> None:
         """Count the operations of a layer on `x`; `over_time`: those of a step depend on the steps before it."""
 
         def count(x: Tensor, weights: Tensor | None) -> float:
@@ -66,11 +66,11 @@ class Counters:
         else:
             self.dense += count(torch.ones_like(x[:1, :1]), every) * int(there.sum())
         nonzero = None if layer.weight.all() else layer.weight != 0
-        in_spikes = ((x == 0) | (x.abs() == 1)).flatten(1).all(1, keepdim=True)
-        if in_spikes.any():
-            self.acs += count(present(x, in_spikes), nonzero)
-        if not in_spikes.all():
-            self.macs += count(present(x, ~in_spikes), nonzero)
+        in_spikes = (x * x.abs() == x).flatten(1).all(1, keepdim=True)  # 0, 1 and -1 alone
+        whole = met if nonzero is None else count(x, nonzero)
+        acs = whole if in_spikes.all() else count(present(x, in_spikes), nonzero)
+        self.acs += acs
+        self.macs += whole - acs
 
     def figures(self, network: Network, samples: int) -> dict[str, Any]:
         """The figures by NeuroBench's names: of the network, and of an inference, the mean of `samples`."""

@@ -256,7 +256,7 @@ def count_activity(
     there = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
     for part, entering, out in network.visit(x):
         layer: Any = part.layer
-        name = network.name(part.path)
+        name, met = network.name(part.path), 0.0
         if has_state(layer):
             out = out[0]
             if is_spiking(neuron_of(layer)):
@@ -265,9 +265,9 @@ def count_activity(
             if layer.recurrence is not None:  # spikes of the last step are not propagated
                 behind = present(present(out, mask)[:-1], None if mask is None else mask[1:])
                 sent = torch.stack(_met(network, behind))
-                met = (sent != 0).to(out.dtype).sum((0, 1, 2))
-                recurrent = float((met * fan_out(layer.recurrence)).sum())
-                operations[name] = operations.get(name, 0.0) + recurrent
+                active = (sent != 0).to(out.dtype).sum((0, 1, 2))
+                met = float((active * fan_out(layer.recurrence)).sum())
+                operations[name] = operations.get(name, 0.0) + met
         elif (why := why_uncounted(part)) is not None:
             if not_counted is None:
                 raise SnnError(f"evaluate: {name} {why} Its operations are not counted; counts=False asks none.")
@@ -276,8 +276,9 @@ def count_activity(
             for sent in _met(network, present(entering, mask)):
                 if (count := operations_of(layer, sent)) is not None:
                     operations[name] = operations.get(name, 0.0) + count
+                    met += count
         if counters is not None:
-            counters.add(part, present(entering, mask), present(out, mask), there)
+            counters.add(part, present(entering, mask), present(out, mask), there, met)
         x = out
     return x
 
