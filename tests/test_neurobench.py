@@ -26,6 +26,7 @@ from snn_bp import (
     TemporalConv,
 )
 from snn_bp.model.neurobench import Counters, energy_pj
+from snn_bp.reports.sections import activity
 from snn_bp.runs.evaluation import count_activity, evaluate_network
 
 few_digits = runs.few_digits
@@ -162,6 +163,11 @@ def test_energy_is_that_of_the_operations_at_what_each_takes():
     )
     assert "energy estimate" in str(found) and "Horowitz 2014" in found._repr_html_()
     assert found.record()["neurobench"] == found.neurobench
+    said = activity(found.record(), "test").sentences
+    assert "effective MACs" in said[0] and "energy estimate" in said[1]
+    assert activity(found.record() | {"neurobench": None}, "test").sentences == [
+        "The results have no figures of NeuroBench."
+    ]
     with pytest.raises(SnnError, match="ac_pj"):
         found.energy_pj(ac_pj=-1)
 
@@ -185,6 +191,6 @@ def test_where_not_all_is_known_there_are_no_figures_and_no_energy(kind):
 
     found = evaluate_network(network, runs.few(runs.DIGITS), "test", CountCrossEntropy())
 
-    assert found.neurobench is None and "NeuroBench" not in str(found) and "neurobench" not in found.record()
+    assert found.neurobench is None and "no figures of NeuroBench" in str(found) and "neurobench" not in found.record()
     with pytest.raises(SnnError, match="whose layers are all known"):
         found.energy_pj()

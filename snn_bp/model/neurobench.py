@@ -119,10 +119,8 @@ def energy_pj(figures: Mapping[str, Any], *, mac_pj: float = MAC_PJ, ac_pj: floa
     return operations["Effective_MACs"] * mac_pj + operations["Effective_ACs"] * ac_pj
 
 
-def cost_in_words(figures: Mapping[str, Any] | None) -> list[str]:
-    """NeuroBench's figures, and the energy by the usual values with its assumptions, in two sentences; none of None."""
-    if figures is None:
-        return []
+def cost_in_words(figures: Mapping[str, Any]) -> list[str]:
+    """NeuroBench's figures, and the energy by the usual values with its assumptions, in two sentences."""
     counts = figures["SynapticOperations"]
     macs, acs, dense = (f"{counts[name]:,.0f}" for name in OF_OPERATIONS)
     sparsity = [f"{figures[f'{what}Sparsity']:.1%} of {what.lower()}s zero" for what in ("Activation", "Connection")]

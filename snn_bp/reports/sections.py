@@ -254,7 +254,8 @@ def activity(evaluation: Mapping[str, Any] | None, split: str) -> Section:
     rows = [(name, *(f"{part[name]:,.1f}" if name in part else "" for part in (spikes, operations))) for name in names]
     rows.append(("all layers", f"{sum(spikes.values()):,.1f}", f"{sum(operations.values()):,.1f}"))
     caption = f"For each inference, mean of the {split} split. An operation: a weight added for an input that is not 0"
-    sentences = [f"{line}." for line in cost_in_words(evaluation.get("neurobench"))]
+    cost = evaluation.get("neurobench")
+    sentences = [f"{line}." for line in cost_in_words(cost)] if cost else ["The results have no figures of NeuroBench."]
     return Section(title, sentences, tables=[Table(caption, ("layer", "spikes", "synaptic operations"), rows)])
 
 

@@ -30,6 +30,8 @@ from snn_bp.runs.records import figure_in_words
 from snn_bp.runtime.screen import html_table, on_screen
 from snn_bp.runtime.status import in_phase, phase
 
+COUNTED = "they are counted in floats, of networks whose layers are all known"
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -64,8 +66,8 @@ class Evaluation:
         """
         if self.neurobench is None:
             raise SnnError(
-                "energy_pj: it takes MACs and ACs, and this evaluation has none. They are counted of networks in "
-                "floats whose layers are all known: train with train.target=None, and with layers of ours."
+                f"energy_pj: it takes MACs and ACs, and this evaluation has none: {COUNTED}. Train with "
+                "train.target=None, and with layers of ours."
             )
         return energy_pj(self.neurobench, mac_pj=mac_pj, ac_pj=ac_pj)
 
@@ -76,7 +78,7 @@ class Evaluation:
             lines.append(
                 f"  {name}: {', '.join(f'{count} {what}' for count, what in parts if count)} for each inference"
             )
-        lines += [f"  {line}" for line in cost_in_words(self.neurobench)]
+        lines += [f"  {line}" for line in self._cost()]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -87,7 +89,7 @@ class Evaluation:
             self._figures(),
             ("for each inference", "spikes", "synaptic operations"),
             self._rows(),
-            notes=cost_in_words(self.neurobench),
+            notes=self._cost(),
         )
 
     def _figures(self) -> str:
@@ -100,6 +102,11 @@ class Evaluation:
         return [
             (name, spikes.get(name, ""), operations.get(name, "")) for name in sorted(spikes | operations, key=path_of)
         ]
+
+    def _cost(self) -> list[str]:
+        if self.neurobench is not None:
+            return cost_in_words(self.neurobench)
+        return [f"no figures of NeuroBench: {COUNTED}"] * bool(self.operations)
 
     def record(self) -> dict[str, Any]:
         """The figures as JSON holds them; those that there are none of are left out."""
