@@ -4,7 +4,7 @@ A mask `[time, batch]` is True where a recording has a step; short recordings ar
 that has state looks back only, what is there computes as it would alone.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -81,3 +81,10 @@ def is_training_norm(layer: nn.Module) -> bool:
 def present(x: Tensor, mask: Tensor | None) -> Tensor:
     """What a layer sends, `[time, batch, ...]`, zero at steps that a recording does not have."""
     return x if mask is None else x * mask.view(*mask.shape, *(1,) * (x.dim() - 2))
+
+
+def by_length(x: Tensor, mask: Tensor | None) -> Iterator[Tensor]:
+    """The recordings of `x` `[time, batch, ...]` without what they are padded with, those of one length together."""
+    lengths = torch.full(x.shape[1:2], len(x)) if mask is None else mask.sum(0)
+    for length in lengths[lengths > 0].unique().tolist():
+        yield x[:length, lengths == length]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from snn_bp.errors import check_number, is_number
 from snn_bp.model.blocks import LayerAt, every_part, parts_of
-from snn_bp.model.masks import present
+from snn_bp.model.masks import by_length, present
 from snn_bp.model.modules import Neurons
 from snn_bp.model.network import Network
 from snn_bp.model.operations import has_synapses, operations
@@ -58,11 +58,12 @@ class Counters:
         """Count the operations of a layer on `x`; `over_time`: those of a step depend on the steps before it."""
 
         def count(x: Tensor, weights: Tensor | None) -> float:
-            return operations(layer, x, weights) or 0.0
+            pieces = by_length(x, there) if over_time else (x,)
+            return sum(operations(layer, piece, weights) or 0.0 for piece in pieces)
 
         every = torch.ones_like(layer.weight, dtype=torch.bool)
         if over_time:
-            self.dense += count(present(torch.ones_like(x), there), every)
+            self.dense += count(torch.ones_like(x), every)
         else:
             self.dense += count(torch.ones_like(x[:1, :1]), every) * int(there.sum())
         nonzero = None if layer.weight.all() else layer.weight != 0

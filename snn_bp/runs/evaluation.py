@@ -14,7 +14,7 @@ from snn_bp.errors import SnnError, check_kind
 from snn_bp.errors.calls import checked_call
 from snn_bp.model.activity import Activity, slopes_and_height, spikes_in, threshold_distances
 from snn_bp.model.losses import Loss, amount_of, loss_of, scores_of
-from snn_bp.model.masks import present
+from snn_bp.model.masks import by_length, present
 from snn_bp.model.metrics import Meter, StepAccuracy, counted, joined, metrics_for, usual_metric
 from snn_bp.model.names import path_of
 from snn_bp.model.network import Network, has_state, neuron_of
@@ -280,7 +280,8 @@ def count_activity(
                 raise SnnError(f"evaluate: {name} {why} Its operations are not counted; counts=False asks none.")
             not_counted.add(name)
         else:
-            for sent in _met(network, present(entering, mask)):
+            pieces = by_length(entering, mask) if part.role == "stateful" else (present(entering, mask),)
+            for sent in (each for piece in pieces for each in _met(network, piece)):
                 if (count := operations_of(layer, sent)) is not None:
                     operations[name] = operations.get(name, 0.0) + count
                     met += count
