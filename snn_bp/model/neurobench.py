@@ -7,6 +7,7 @@ They are those of its counters on `to_snntorch(network)`, stepped over the same 
 - Weights that are 0 count in Dense alone. Biases, norms, pools and the neurons' own steps count nowhere.
 - ActivationSparsity is that of neurons, ReLU and Sigmoid; a readout is silent neurons in it.
 - Footprint has no states. snnTorch's neurons keep thresholds and decays as buffers, which it counts, ours as numbers.
+- It adds in 32-bit floats, which round from 2**24 operations of a layer, batch and step on. The sums here are exact.
 
 Beyond it, which knows dense layers and convolutions alone: other layers with weights count by the same rules, and
 steps that a recording does not have are left out.
