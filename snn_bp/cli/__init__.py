@@ -52,6 +52,7 @@ from snn_bp.cli.program import (
     log_named,
     train_named,
 )
+from snn_bp.cli.study import sweep
 from snn_bp.errors import SnnError
 from snn_bp.runs.paths import new_experiment_at
 from snn_bp.runtime.console import guarded, open_streams
@@ -151,13 +152,9 @@ def evaluate(
 
 @command("snn-bp predict runs/mine new/*.raw", "snn-bp predict runs/mine new/*.npy --out answers.csv")
 def predict(
-    run: Folder,
-    files: Recordings,
-    checkpoint: Checkpoint = "best",
-    as_json: AsJson = False,
-    out: Table = None,
+    run: Folder, files: Recordings, checkpoint: Checkpoint = "best", as_json: AsJson = False, out: Table = None,
     trust_code: Trust = False,
-) -> None:
+) -> None:  # fmt: skip
     """What a run's network says of new recordings.
 
     The class of each file, with scores.
@@ -280,6 +277,12 @@ def search(
         population=population, out=out or Path("runs") / f"{file.stem}-{method}", numbered=out is None,
         command=shlex.join(["snn-bp", *sys.argv[1:]]),
     )  # fmt: skip
+
+
+command(
+    "snn-bp sweep mine.py train.lr=1e-3,3e-3 seed=0..4 --jobs 2",
+    "snn-bp sweep mine.py seed=0..99 --list > jobs.txt",
+)(sweep)
 
 
 @command("snn-bp export runs/chip chip.net", "snn-bp export runs/mine mine.nir --step 1e-3", "snn-bp export runs/a a.v")

@@ -1,0 +1,248 @@
+"""A sweep: the points of its grid, runs as by hand, kills that lose nothing, one look at the test split."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from runs import assert_same_run, few, loading, tiny
+
+from snn_bp import Experiment, Run, SnnError, train
+from snn_bp.runs.evaluation import evaluate
+from snn_bp.searches import sweeping
+from snn_bp.searches.grid import name_of, points_of, values_of
+
+GRID = ("train.lr=5e-3,1e-2", "seed=0,1")
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    """An experiment as a Python file."""
+    path = tmp_path / "small.py"
+    path.write_text(f"from snn_bp import *\nexperiment = {tiny(epochs=1)!r}\n")
+    return path
+
+
+@pytest.fixture
+def by_hand(monkeypatch):
+    """Let a sweep find its runs trained, within this process and on few recordings, instead of training them."""
+
+    def train_here(jobs, *_, **__):
+        for job in jobs:
+            if job.results() is None:
+                train(job.experiment, job.path, quiet=True)
+        return []
+
+    monkeypatch.setattr(sweeping, "_train", train_here)
+    monkeypatch.setattr(sweeping, "load", few)
+    with loading(few):
+        yield
+
+
+@pytest.mark.parametrize(
+    "text, values",
+    [
+        ("1e-3,3e-3", ["1e-3", "3e-3"]),
+        ("0..4", ["0", "1", "2", "3", "4"]),
+        ("-1..1,7", ["-1", "0", "1", "7"]),
+        ("(0,1),()", ["(0,1)", "()"]),
+        ("LIF(beta=0.9, reset='zero'),ALIF()", ["LIF(beta=0.9, reset='zero')", "ALIF()"]),
+        ("'a,b',[1,(2,3)]", ["'a,b'", "[1,(2,3)]"]),
+        ('"it\'s, so",{3: 0.1}', ['"it\'s, so"', "{3: 0.1}"]),
+        ("../a,../b", ["../a", "../b"]),
+        ("0.5..1", ["0.5..1"]),
+    ],
+)
+def test_a_comma_outside_brackets_and_quotes_parts_values(text, values):
+    assert values_of(text, at="key") == values
+
+
+def test_the_grid_holds_every_combination_the_last_key_fastest():
+    points = points_of(["train.epochs=3", *GRID])
+
+    assert [(point["train.lr"], point["seed"]) for point in points] == [
+        ("5e-3", "0"), ("5e-3", "1"), ("1e-2", "0"), ("1e-2", "1"),
+    ]  # fmt: skip
+    assert {point["train.epochs"] for point in points} == {"3"}
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        (["seed"], "key=a,b"),
+        (["=1,2"], "key=a,b"),
+        (["seed=0,"], "a value is missing"),
+        (["seed="], "a value is missing"),
+        (["seed=4..0"], "go upwards"),
+        (["seed=0..1000000000000"], "by less than"),
+        (["seed=0..2,1"], "1 stands there twice"),
+        (["seed=0,1", "seed=2"], "seed stands there twice"),
+        (["seed=0"], "2 to 10,000 runs, found 1"),
+        ([], "2 to 10,000 runs, found 1"),
+        (["seed=0..999", "train.epochs=1..11"], "found 11,000"),
+    ],
+)
+def test_a_wrong_grid_is_one_error_that_says_what_would_work(changes, told):
+    with pytest.raises(SnnError, match=told):
+        points_of(changes)
+
+
+def test_every_point_has_a_folder_of_its_own_whatever_its_values_are():
+    values = ["ATan(slope=2)", "ATan(slope=3)", "ATan[slope=2]", "../a", "x" * 300, "x" * 301]
+    names = [name_of({"key": value}, ["key"]) for value in values]
+
+    assert len(set(names)) == len(names) and not any("/" in name or len(name) > 120 for name in names)
+    assert name_of({"train.lr": "1e-3", "seed": "0"}, ["train.lr", "seed"]) == "train.lr=1e-3,seed=0"
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        (["train.lr=1e-3,0.001"], "is the same run as"),
+        (["seed=0,1", "train.test=never"], "Leave it out"),
+        (["train.metric=None,F1()"], "train.metric says which setting is best"),
+        (["train.rate=1,2"], "there is no 'rate'"),
+    ],
+)
+def test_what_a_sweep_cannot_be_is_told_before_anything_is_trained(changes, told, file, tmp_path):
+    with pytest.raises(SnnError, match=told):
+        sweeping.jobs_of(file, changes, tmp_path / "out")
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_test_split_is_looked_at_once_for_the_setting_that_validation_chose(file, tmp_path, by_hand, monkeypatch):
+    looks = []
+    monkeypatch.setattr(sweeping, "evaluate", lambda run, split: looks.append(run.path) or evaluate(run, split))
+    jobs = sweeping.jobs_of(file, GRID, tmp_path / "out")
+
+    found = sweeping.run_sweep(jobs, file, tmp_path / "out")
+    again = sweeping.run_sweep(jobs, file, tmp_path / "out")
+
+    figures = [Run(job.path).results()["validation"]["accuracy"] for job in jobs]
+    best = jobs[:2] if sum(figures[:2]) >= sum(figures[2:]) else jobs[2:]
+    assert looks == [job.path for job in best] and again == found
+    assert found["chosen"] == {"train.lr": best[0].point["train.lr"]}
+    assert found["test"] == {job.path.name: evaluate(Run(job.path), "test").record() for job in best}
+    assert [Run(job.path).results()["untouched"] for job in jobs] == [["test"]] * 4
+    assert any("over 2 runs" in line for line in sweeping.lines_of(found))
+
+
+def test_a_finished_sweep_takes_no_more_runs_and_one_that_is_not_does(file, tmp_path, by_hand):
+    few_jobs = sweeping.jobs_of(file, ["seed=0,1"], tmp_path / "out")
+    train(few_jobs[0].experiment, few_jobs[0].path, quiet=True)
+    more = sweeping.jobs_of(file, ["seed=0..2"], tmp_path / "out")
+
+    sweeping.run_sweep(more, file, tmp_path / "out")
+
+    with pytest.raises(SnnError, match="finished, with other runs"):
+        sweeping.run_sweep(few_jobs, file, tmp_path / "out")
+
+
+def test_a_run_of_another_experiment_in_its_place_is_refused(file, tmp_path, by_hand):
+    jobs = sweeping.jobs_of(file, GRID, tmp_path / "out")
+    experiment: Experiment = jobs[1].experiment
+    train(replace(experiment, train=replace(experiment.train, clip=2.0)), jobs[1].path, quiet=True)
+
+    with pytest.raises(SnnError, match="of another experiment"):
+        sweeping.run_sweep(jobs, file, tmp_path / "out")
+    with pytest.raises(SnnError, match="of another experiment"):
+        sweeping.commands_of(jobs, file)
+
+
+def test_the_list_has_a_command_for_each_run_that_is_left(file, tmp_path, by_hand):
+    jobs = sweeping.jobs_of(file, GRID, tmp_path / "out")
+    train(jobs[0].experiment, jobs[0].path, quiet=True)
+    begun = train(jobs[1].experiment, jobs[1].path, quiet=True)
+    (begun.path / "results.json").unlink()
+
+    words = [shlex.split(line) for line in sweeping.commands_of(jobs, file)]
+
+    assert words[0] == ["snn-bp", "resume", str(jobs[1].path)]
+    assert [line[1] for line in words[1:]] == ["train", "train"]
+    assert words[1][2:] == [str(file), *jobs[2].changes, "--out", str(jobs[2].path)]
+
+
+def test_a_sweep_of_which_a_run_failed_chooses_nothing(file, tmp_path, by_hand, monkeypatch):
+    jobs = sweeping.jobs_of(file, GRID, tmp_path / "out")
+    monkeypatch.setattr(sweeping, "_train", lambda *_, **__: [(jobs[3], "the loss is nan")])
+
+    with pytest.raises(SnnError, match=r"1 of 4 runs failed.*the loss is nan"):
+        sweeping.run_sweep(jobs, file, tmp_path / "out")
+
+    assert not (tmp_path / "out" / sweeping.FILE).exists()
+
+
+def test_more_runs_at_a_time_than_memory_holds_are_refused_with_a_number_that_fits(
+    file, tmp_path, by_hand, monkeypatch
+):
+    jobs = sweeping.jobs_of(file, GRID, tmp_path / "out")
+    needed = sweeping.estimate(jobs[0].experiment, few(jobs[0].experiment.data)).total
+    monkeypatch.setattr(sweeping, "available", lambda: 3 * needed + 1)
+
+    sweeping.check_jobs(jobs, 3)
+    with pytest.raises(SnnError, match=r"4 runs at a time.*--jobs 3 fits"):
+        sweeping.check_jobs(jobs, 4)
+
+
+def test_without_a_validation_split_nothing_could_choose(file, tmp_path, by_hand):
+    jobs = sweeping.jobs_of(file, ["data.validation_fraction=0", *GRID], tmp_path / "out")
+
+    with pytest.raises(SnnError, match="no validation split"):
+        sweeping.run_sweep(jobs, file, tmp_path / "out")
+
+
+@pytest.mark.parametrize("asked, threads", [(None, 4), ("1", 1), ("2", 2), ("64", 4), ("many", 4)])
+def test_runs_share_the_cores_and_take_no_more_than_a_user_allows(asked, threads, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(9)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+
+    assert sweeping.threads_of_each(2) == threads
+    assert sweeping.threads_of_each(20) == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_and_goes_on_has_the_runs_that_one_trains_by_hand(file, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "snn_bp", "sweep", str(file), *GRID, "--jobs", "2", "--out", str(out)]
+    begun = 0
+    for signum in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        sweep = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        until = time.monotonic() + 60
+        while len(list(out.glob("*/experiment.json"))) <= begun and time.monotonic() < until and sweep.poll() is None:
+            time.sleep(0.05)
+        begun = len(list(out.glob("*/experiment.json")))
+        sweep.send_signal(signum)
+        _, errors = sweep.communicate(timeout=60)
+        assert signum == signal.SIGKILL or "Go on with: snn-bp" in errors
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    jobs = sweeping.jobs_of(file, GRID, out)
+    assert done.returncode == again.returncode == 0, done.stderr
+    assert "chosen by validation: train.lr=" in done.stdout
+    assert again.stdout == done.stdout
+    for number, job in enumerate(jobs):
+        by_hand = train(job.experiment, tmp_path / f"hand-{number}", quiet=True)
+        assert_same_run(Run(job.path), by_hand)
+    assert (out / "compared.html").read_text(encoding="utf-8").count("<svg") >= 1
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_named_and_the_others_are_trained(file, tmp_path):
+    out = tmp_path / "out"
+    jobs = sweeping.jobs_of(file, ["seed=0,1"], out)
+    jobs[0].path.mkdir(parents=True)
+    (jobs[0].path / "mine.txt").write_text("no run")
+
+    with pytest.raises(SnnError, match=r"1 of 2 runs failed.*not an empty folder"):
+        sweeping.run_sweep(jobs, file, out, parallel=2)
+
+    assert jobs[1].results() is not None and not (out / sweeping.FILE).exists()
