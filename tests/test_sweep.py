@@ -13,6 +13,7 @@ import pytest
 from runs import assert_same_run, few, loading, tiny
 
 from snn_bp import Experiment, Run, SnnError, train
+from snn_bp.files.lock import holder
 from snn_bp.runs.evaluation import evaluate
 from snn_bp.searches import sweeping
 from snn_bp.searches.grid import name_of, points_of, values_of
@@ -208,27 +209,40 @@ def test_runs_share_the_cores_and_take_no_more_than_a_user_allows(asked, threads
     assert sweeping.threads_of_each(20) == 1
 
 
+def trained_by(sweep: subprocess.Popen, out: Path) -> list[int]:
+    """The processes that train runs for a sweep at this moment; not those that another one left at work."""
+    held = [holder(lock.parent) for lock in out.glob("*/lock")]
+    processes = [int(words.split()[1]) for words in held if words and words.startswith("process")]
+    asked = ["ps", "-o", "ppid=", "-p"]
+    parents = [subprocess.run([*asked, str(each)], capture_output=True, text=True).stdout for each in processes]
+    return [each for each, parent in zip(processes, parents, strict=True) if parent.strip() == str(sweep.pid)]
+
+
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_and_goes_on_has_the_runs_that_one_trains_by_hand(file, tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "snn_bp", "sweep", str(file), *GRID, "--jobs", "2", "--out", str(out)]
-    begun = 0
-    for signum in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+    grid = ("train.lr=5e-3,1e-2", "seed=0..2")
+    command = [sys.executable, "-m", "snn_bp", "sweep", str(file), *grid, "--jobs", "2", "--out", str(out)]
+    for kill in ("sweep", "gently", "all"):
         sweep = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         until = time.monotonic() + 60
-        while len(list(out.glob("*/experiment.json"))) <= begun and time.monotonic() < until and sweep.poll() is None:
-            time.sleep(0.05)
-        begun = len(list(out.glob("*/experiment.json")))
-        sweep.send_signal(signum)
+        while not (begun := trained_by(sweep, out)):
+            assert time.monotonic() < until and sweep.poll() is None
+            time.sleep(0.02)
+        sweep.send_signal(signal.SIGTERM if kill == "gently" else signal.SIGKILL)
+        for process in begun if kill == "all" else ():
+            os.kill(process, signal.SIGKILL)
         _, errors = sweep.communicate(timeout=60)
-        assert signum == signal.SIGKILL or "Go on with: snn-bp" in errors
+        if kill == "gently":
+            assert f"Go on with: snn-bp {shlex.join(command[3:])}" in errors
+            assert [run for run in out.iterdir() if run.is_dir() and holder(run)] == []
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     again = subprocess.run(command, capture_output=True, text=True, timeout=60)
 
-    jobs = sweeping.jobs_of(file, GRID, out)
+    jobs = sweeping.jobs_of(file, grid, out)
     assert done.returncode == again.returncode == 0, done.stderr
     assert "chosen by validation: train.lr=" in done.stdout
-    assert again.stdout == done.stdout
+    assert done.stdout.endswith(again.stdout) and "looked at once" in again.stdout
     for number, job in enumerate(jobs):
         by_hand = train(job.experiment, tmp_path / f"hand-{number}", quiet=True)
         assert_same_run(Run(job.path), by_hand)

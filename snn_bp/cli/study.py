@@ -37,8 +37,8 @@ def sweep(
         for line in sweeping.commands_of(runs, file, trust_code=trust_code):
             print(line)
         return
-    again = shlex.join(["snn-bp", *sys.argv[1:]])
-    found = sweeping.run_sweep(runs, file, folder, parallel=jobs, again=again, trust_code=trust_code)
+    command = shlex.join(["snn-bp", *sys.argv[1:]])
+    found = sweeping.run_sweep(runs, file, folder, parallel=jobs, command=command, trust_code=trust_code)
     table = compare([job.path for job in runs])
     print(table)
     for line in sweeping.lines_of(found):

@@ -13,10 +13,10 @@ from snn_bp.runtime import is_on
 
 
 class Stopped(Exception):
-    """A signal asked the run in `path` to stop, and all is saved; `again` goes on with it (`snn-bp resume`)."""
+    """A signal asked the run in `path` to stop, and all is saved; `command` goes on with it (`snn-bp resume`)."""
 
-    def __init__(self, path: Path, signum: int, *, again: str = "") -> None:
-        super().__init__(f"stopped and saved. Go on with: {again or f'snn-bp resume {path}'}")
+    def __init__(self, path: Path, signum: int, *, command: str = "") -> None:
+        super().__init__(f"stopped and saved. Go on with: {command or f'snn-bp resume {path}'}")
         self.signum = signum
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from snn_bp.errors import SnnError, shown
 
-MOST = 10_000  # runs; more are a slip of the pen
+MOST_RUNS = 10_000  # runs; more are a slip of the pen
 NAME = 100  # letters of a folder's name
 _RANGE = re.compile(r"(-?\d{1,19})\.\.(-?\d{1,19})")
 _PAIRS = {"(": ")", "[": "]", "{": "}"}
@@ -30,9 +30,9 @@ def points_of(changes: Sequence[str]) -> list[dict[str, str]]:
     count = 1
     for values in axes.values():
         count *= len(values)
-    if not 2 <= count <= MOST:
+    if not 2 <= count <= MOST_RUNS:
         raise SnnError(
-            f"sweep: it takes 2 to {MOST:,} runs, found {count:,}. Give a key several values, as "
+            f"sweep: it takes 2 to {MOST_RUNS:,} runs, found {count:,}. Give a key several values, as "
             "train.lr=1e-3,3e-3 or seed=0..4; `snn-bp train` trains one run."
         )
     return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
@@ -48,8 +48,8 @@ def values_of(text: str, *, at: str) -> list[str]:
             values.append(part)
             continue
         low, high = map(int, ends.groups())
-        if not 0 <= high - low < MOST:
-            raise SnnError(f"{shown(at)}: {part} should go upwards, by less than {MOST:,}. As in seed=0..4.")
+        if not 0 <= high - low < MOST_RUNS:
+            raise SnnError(f"{shown(at)}: {part} should go upwards, by less than {MOST_RUNS:,}. As in seed=0..4.")
         values += map(str, range(low, high + 1))
     if twice := [value for value in values if values.count(value) > 1]:
         raise SnnError(f"{shown(at)}: {twice[0]} stands there twice, which would be the same run. Leave one.")

@@ -35,7 +35,7 @@ from snn_bp.searches.grid import name_of, points_of
 from snn_bp.trainer.feasibility import check_trainable
 from snn_bp.trainer.memory import estimate
 
-FILE = "sweep.json"  # of a sweep that is finished
+FILE = "sweep.json"  # written when a sweep is finished
 UNTOUCHED = "train.test=never"  # a change of every run
 PAUSE_S = 0.2  # between two looks at the processes
 
@@ -109,11 +109,11 @@ def commands_of(jobs: Sequence[Job], file: Path, *, trust_code: bool = False) ->
 
 
 def run_sweep(
-    jobs: Sequence[Job], file: Path, out: Path, *, parallel: int = 1, again: str = "", trust_code: bool = False
+    jobs: Sequence[Job], file: Path, out: Path, *, parallel: int = 1, command: str = "", trust_code: bool = False
 ) -> dict[str, Any]:
     """Train what is not finished, `parallel` runs at a time, choose a setting and evaluate it; what `sweep.json` holds.
 
-    `again` is the command that goes on with the sweep. Raises where a run fails: the others are trained all the same.
+    `command` goes on with the sweep. Raises where a run fails: the others are trained all the same.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def run_sweep(
         if (found := _finished(jobs, out)) is not None:
             return found
         check_jobs(jobs, parallel)
-        failed = _train(jobs, file, out, parallel=parallel, again=again, trust_code=trust_code)
+        failed = _train(jobs, file, out, parallel=parallel, command=command, trust_code=trust_code)
         if failed:
             told = " ".join(f"{job.path}: {why}" for job, why in failed)
             raise SnnError(
@@ -166,13 +166,13 @@ def threads_of_each(parallel: int) -> int:
     return max(1, cores // parallel)
 
 
-def lines_of(found: dict[str, Any]) -> list[str]:
+def lines_of(content: dict[str, Any]) -> list[str]:
     """What a finished sweep says, in lines."""
-    setting = " ".join(f"{key}={value}" for key, value in found["chosen"].items()) or "the only setting"
-    name = found["metric"].replace("_", " ")
-    lines = [f"chosen by validation: {setting}, {name} {_spread(found['validation'])}"]
-    if found["test"]:
-        figures = [figure_of(record)[1] for record in found["test"].values()]
+    setting = " ".join(f"{key}={value}" for key, value in content["chosen"].items()) or "the only setting"
+    name = content["metric"].replace("_", " ")
+    lines = [f"chosen by validation: {setting}, {name} {_spread(content['validation'])}"]
+    if content["test"]:
+        figures = [figure_of(record)[1] for record in content["test"].values()]
         return [*lines, f"its test {name}, looked at once: {_spread(figures)}"]
     return [*lines, "there is no test split"]
 
@@ -193,7 +193,7 @@ def _finished(jobs: Sequence[Job], out: Path) -> dict[str, Any] | None:
 
 
 def _train(
-    jobs: Sequence[Job], file: Path, out: Path, *, parallel: int, again: str, trust_code: bool
+    jobs: Sequence[Job], file: Path, out: Path, *, parallel: int, command: str, trust_code: bool
 ) -> list[tuple[Job, str]]:
     """Train all that is not finished; which runs failed, and why."""
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads_of_each(parallel))} if parallel > 1 else {})
@@ -234,7 +234,7 @@ def _train(
                 process.wait()
                 errors.close()
     if stop:
-        raise Stopped(out, stop[0], again=again)
+        raise Stopped(out, stop[0], command=command)
     return failed
 
 
