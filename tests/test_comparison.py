@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from catalogue import NEURONS, SURROGATES
 from runs import tiny
+from scipy import stats
 from test_report import Page
 
 from snn_bp import (
@@ -32,6 +34,7 @@ from snn_bp.files import write_json, write_object
 from snn_bp.model.names import written
 from snn_bp.reports.comparison import compare, settings
 from snn_bp.runs.experiment import parse
+from snn_bp.runs.interval import paired_t
 
 
 @pytest.fixture
@@ -71,6 +74,40 @@ def test_one_run_has_no_deviation(made):
     (group,) = compare([made("one", tiny(), 0.5)]).groups
 
     assert group.figures["test_accuracy"] == (0.5, None, 1)
+
+
+def test_the_interval_of_a_mean_and_the_paired_test_are_those_of_scipy(made):
+    figures = {1e-3: (0.71, 0.78, 0.74, 0.80), 2e-3: (0.75, 0.80, 0.74, 0.86), 3e-3: (0.5, 0.5, 0.5, 0.5)}
+    runs = [
+        made(f"{lr}-{seed}", tiny(lr=lr, seed=seed), value)
+        for lr, values in figures.items()
+        for seed, value in enumerate(values)
+    ]
+
+    comparison = compare(runs)
+
+    first, second = figures[1e-3], figures[2e-3]
+    spread = stats.t(3, statistics.fmean(first), stats.sem(first))
+    assert comparison.groups[0].figures["test_accuracy"].interval == pytest.approx(spread.interval(0.95))
+    expected = stats.ttest_rel(second, first)
+    pair = comparison.by_seed[0]
+    assert (pair.groups, pair.measure, pair.seeds) == ((1, 2), "test_accuracy", 4)
+    assert pair.p == pytest.approx(expected.pvalue)
+    assert (pair.low, pair.high) == pytest.approx(tuple(expected.confidence_interval()))
+    assert f"paired t-test p = {pair.p:.3g}" in " ".join(str(comparison).split())
+    assert "not corrected" in str(comparison) and len(comparison.record()["by_seed"]) == 2
+
+
+@pytest.mark.parametrize("seeds", [(0, 2), (0, 0), (0,), (0, 1, 2)])
+def test_groups_of_other_seeds_are_not_paired(seeds, made):
+    runs = [made(f"a{seed}", tiny(seed=seed), 0.5) for seed in (0, 1)]
+    runs += [made(f"b{row}", tiny(seed=seed, lr=0.1), 0.6) for row, seed in enumerate(seeds)]
+
+    assert compare(runs).by_seed == ()
+
+
+def test_differences_that_are_all_the_same_leave_nothing_to_chance():
+    assert paired_t([0.0, 0.0]) == 1.0 and paired_t([0.1, 0.1]) == 0.0
 
 
 def test_groups_are_told_apart_by_the_settings_in_which_they_differ_alone(made):

@@ -5,7 +5,7 @@ import statistics
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +14,13 @@ from snn_bp.errors import SnnError, as_path, shown
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import is_there, replace_file, write_csv, write_json
 from snn_bp.model.names import written
-from snn_bp.reports.paired import Pair, pair_of
+from snn_bp.reports.paired import Pair, SeedPair, pair_of
 from snn_bp.runs.experiment import Experiment, content_of
 from snn_bp.runs.folder import Run
+from snn_bp.runs.interval import mean_interval
 from snn_bp.runs.own_code import Code
 from snn_bp.runs.paths import runs_under
-from snn_bp.runs.records import figure_of
+from snn_bp.runs.records import digits, figure_of
 from snn_bp.runtime.screen import html_table, on_screen
 from snn_bp.runtime.status import phase
 
@@ -38,6 +39,11 @@ class Spread(NamedTuple):
     mean: float
     deviation: float | None
     runs: int
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the mean over runs, by Student's t; None of a single run."""
+        return None if self.deviation is None else mean_interval(self.mean, self.deviation, self.runs)
 
     def __str__(self) -> str:
         digits = 4 if abs(self.mean) < 10 else 1
@@ -62,6 +68,7 @@ class Comparison:
     groups: tuple[Group, ...]
     unfinished: dict[str, str]
     pair: Pair | str | None = None  # two runs on the same test recordings, or why not; None of others
+    by_seed: tuple[SeedPair, ...] = ()  # each group less the first, of those with the same seeds, two or more
 
     @property
     def measures(self) -> list[str]:
@@ -88,6 +95,22 @@ class Comparison:
                     sentences.append(f"group {number}: {spread.runs} of {len(group.paths)} runs have a {_title(name)}")
         return sentences + ([f"no pair: {self.pair}"] if isinstance(self.pair, str) else [])
 
+    @property
+    def tests(self) -> list[str]:
+        """What tests say of differences, in sentences."""
+        sentences = [str(self.pair)] if isinstance(self.pair, Pair) else []
+        sentences += map(str, self.by_seed)
+        several = "Several groups are compared with one: p is not corrected for their number."
+        return sentences + [several] * (len(self.by_seed) > 1)
+
+    def _interval_of(self, group: Group) -> str:
+        """The interval of a group's first figure, in words; empty of a single run."""
+        name = next((name for name in self.measures if name in group.figures), None)
+        interval = None if name is None else group.figures[name].interval
+        if name is None or interval is None:
+            return ""
+        return f"{_title(name)}: 95 % interval of the mean {digits(interval[0])} .. {digits(interval[1])}"
+
     def columns(self) -> list[tuple[str, list[str]]]:
         """The table: of each column its title and a cell for each group; figures that no run has are left out."""
         found = [("group", [str(number) for number in range(1, len(self.groups) + 1)])]
@@ -101,10 +124,11 @@ class Comparison:
         """As JSON holds it."""
         groups = [
             {"runs": list(group.paths), "seeds": list(group.seeds), "settings": group.settings}
-            | {name: spread._asdict() for name, spread in group.figures.items()}
+            | {name: spread._asdict() | {"interval": spread.interval} for name, spread in group.figures.items()}
             for group in self.groups
         ]
         paired = {"pair": self.pair.record()} if isinstance(self.pair, Pair) else {}
+        paired |= {"by_seed": [asdict(each) for each in self.by_seed]} if self.by_seed else {}
         return {"groups": groups, "unfinished": self.unfinished, "notes": self.notes} | paired
 
     def write(self, file: Path | str) -> None:
@@ -135,7 +159,8 @@ class Comparison:
             for number, group in enumerate(self.groups, 1):
                 lines.append(f"group {number}: seeds {_listed(group.seeds)} ({_listed(group.paths)})")
                 lines += [f"  {key} = {_cut(value)}" for key, value in group.settings.items() if value != "-"]
-        lines += [str(self.pair)] if isinstance(self.pair, Pair) else []
+                lines += [f"  {self._interval_of(group)}"] if self._interval_of(group) else []
+        lines += self.tests
         lines += [f"{path}: {state}" for path, state in self.unfinished.items()]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(each for line in lines for each in _wrapped(line))
@@ -147,10 +172,11 @@ class Comparison:
         columns, settings = self.columns(), list(self.groups[0].settings) if self.groups else []
         columns += [(key, [group.settings[key] for group in self.groups]) for key in settings]
         rows = list(zip(*(cells for _, cells in columns), strict=True))
-        notes = [str(self.pair)] if isinstance(self.pair, Pair) else []
-        notes += [f"{path}: {state}" for path, state in self.unfinished.items()] + [
-            f"note: {each}" for each in self.notes
-        ]
+        notes = (
+            self.tests
+            + [f"{path}: {state}" for path, state in self.unfinished.items()]
+            + [f"note: {each}" for each in self.notes]
+        )
         return html_table("Mean ± deviation over runs", [head for head, _ in columns], rows, notes=notes)
 
 
@@ -216,7 +242,8 @@ def compare(runs: Sequence[Run | Path | str]) -> Comparison:
         )
     tested = [run for group in members for run, figures in group if any(name.startswith("test_") for name in figures)]
     pair = pair_of(tested[0], tested[1]) if len(tested) == sum(map(len, members)) == 2 else None
-    return Comparison(tuple(groups), unfinished, pair)
+    comparison = Comparison(tuple(groups), unfinished, pair)
+    return replace(comparison, by_seed=_by_seed(members, comparison.measures))
 
 
 def settings(experiment: Experiment) -> dict[str, str]:
@@ -282,6 +309,19 @@ def _spreads(figures: list[dict[str, float]]) -> dict[str, Spread]:
             deviation = statistics.stdev(values) if len(values) > 1 else None
             spreads[name] = Spread(statistics.fmean(values), deviation, len(values))
     return spreads
+
+
+def _by_seed(members: list[list[tuple[Run, dict[str, float]]]], measures: Sequence[str]) -> tuple[SeedPair, ...]:
+    """Each group less the first by the first figure that all their runs have, where both have the same seeds once."""
+    pairs = []
+    for number, group in enumerate(members[1:], 2):
+        sides = (members[0], group)
+        seeds = [sorted(run.experiment.seed for run, _ in side) for side in sides]
+        name = next((name for name in measures if all(name in figures for side in sides for _, figures in side)), None)
+        if name is not None and seeds[0] == seeds[1] and 1 < len(seeds[0]) == len(set(seeds[0])):
+            first, second = ({run.experiment.seed: figures[name] for run, figures in side} for side in sides)
+            pairs.append(SeedPair.of((1, number), name, first, second))
+    return tuple(pairs)
 
 
 def _listed(values: Sequence[Any]) -> str:

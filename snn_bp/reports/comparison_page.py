@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from snn_bp.errors import SnnError
 from snn_bp.reports.page import Section, Table, render, svg_image
-from snn_bp.reports.paired import Pair
 from snn_bp.reports.plots.epochs import compared_curves
 from snn_bp.runs.folder import Run
 from snn_bp.runs.records import metric_of_rows
@@ -30,7 +29,7 @@ def _figures(comparison: "Comparison") -> Section:
     columns = [("group", [f"group {number}" for number in range(1, len(groups) + 1)]), *comparison.columns()[1:]]
     rows = list(zip(*(cells for _, cells in columns), strict=True))
     sentences = [] if groups else ["None of the runs is finished; there is nothing to compare yet."]
-    sentences += [str(comparison.pair)] if isinstance(comparison.pair, Pair) else []
+    sentences += comparison.tests
     caption = "Mean ± deviation over runs; spikes and operations of one inference, all layers"
     return Section(
         "Figures",

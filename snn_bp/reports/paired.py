@@ -1,7 +1,8 @@
-"""Two runs on the same recordings: how far apart they are, and how much of that is the luck of the draw."""
+"""Two runs on the same recordings, or two groups of the same seeds: how far apart, and how much of it is chance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from snn_bp.model.metrics import METRICS, metric_for, usual_metric, value_of
 from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
-from snn_bp.runs.interval import mcnemar
+from snn_bp.runs.interval import mcnemar, mean_interval, paired_t
 from snn_bp.runs.records import digits
 
 DRAWS, DRAWS_OF_OWN = 2000, 200  # samples of recordings; a metric of the user's is called for each
@@ -52,6 +53,38 @@ class Pair:
         return (
             f"{text}. {self.first_alone} recordings the first alone gets right, {self.second_alone} the second: "
             f"McNemar's exact test p = {self.p:.3g}."
+        )
+
+
+@dataclass(frozen=True)
+class SeedPair:
+    """Two groups of runs with the same seeds, compared seed by seed: Student's paired t-test of a figure.
+
+    The interval is that of the mean difference over seeds.
+    """
+
+    groups: tuple[int, int]  # counted from 1
+    measure: str
+    seeds: int
+    difference: float  # the second group's figure less the first's
+    low: float  # 95 % interval of the difference
+    high: float
+    p: float
+
+    @classmethod
+    def of(
+        cls, groups: tuple[int, int], measure: str, first: Mapping[int, float], second: Mapping[int, float]
+    ) -> "SeedPair":
+        """The pair of two groups, by their figures for each seed."""
+        differences = [second[seed] - first[seed] for seed in first]
+        low, high = mean_interval(fmean(differences), stdev(differences), len(differences))
+        return cls(groups, measure, len(first), fmean(differences), low, high, paired_t(differences))
+
+    def __str__(self) -> str:
+        return (
+            f"group {self.groups[1]} less group {self.groups[0]}, {self.seeds} seeds: {self.measure.replace('_', ' ')} "
+            f"{_signed(self.difference)} (95 % interval {_signed(self.low)} .. {_signed(self.high)}), paired t-test "
+            f"p = {self.p:.3g}."
         )
 
 

@@ -1,6 +1,8 @@
 """How far a figure of few recordings can be trusted, and the difference of two runs on the same recordings."""
 
 import math
+import statistics
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -30,6 +32,24 @@ def ratio_interval(parts: np.ndarray, totals: np.ndarray) -> tuple[float, float]
     spread = math.sqrt(count / (count - 1) * float(np.square(parts - ratio * totals).sum())) / float(totals.sum())
     half = float(stdtrit(count - 1, 0.975)) * spread
     return max(0.0, ratio - half), min(1.0, ratio + half)
+
+
+def mean_interval(mean: float, deviation: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of the mean of two or more values, by Student's t with `count` - 1 degrees of freedom."""
+    from scipy.special import stdtrit  # likewise
+
+    half = float(stdtrit(count - 1, 0.975)) * deviation / math.sqrt(count)
+    return mean - half, mean + half
+
+
+def paired_t(differences: Sequence[float]) -> float:
+    """How likely so large a mean of two or more differences would be, were there none: Student's test of two sides."""
+    from scipy.special import stdtr  # likewise
+
+    mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
+    if not deviation:
+        return float(not mean)
+    return float(2 * stdtr(len(differences) - 1, -abs(mean) / deviation * math.sqrt(len(differences))))
 
 
 def mcnemar(first_alone: int, second_alone: int) -> float:

@@ -1,4 +1,5 @@
 """Search for weights with or without gradients: one objective, one budget, one network, one stream of mini-batches.
+Beside it, sweeps over settings (`grid.py`, `sweeping.py`).
 
 The three gradient-free methods are our own, 150 lines in `methods.py`. Kept libraries were judged by their package's
 metadata (November 2026), not tried: evox is GPL-3, evosax brings jax and evotorch ray, nevergrad pins one version of
