@@ -45,6 +45,16 @@ WRONG = {
     "train events.npy": ("events.npy", "An experiment is a Python file"),
     "train results.json": ("results.json", '{"is": "Experiment"}'),
     "train mine.py mine.py": ("'mine.py'", "key=value"),
+    # sweeps
+    "sweep": ("FILE", "snn-bp sweep --help"),
+    "sweep mine.py": ("KEY=A,B", "snn-bp sweep --help"),
+    "sweep mine.py seed=0": ("2 to 10,000 runs, found 1", "seed=0..4", "snn-bp train"),
+    "sweep mine.py seed": ("'seed'", "key=a,b"),
+    "sweep mine.py seed=3..0": ("3..0", "upwards", "seed=0..4"),
+    "sweep mine.py train.lrr=1,2": ("'lrr'", "Did you mean 'lr'?"),
+    "sweep mine.py train.lr=1e-3,fast": ("lr='fast'", "a number"),
+    "sweep mine.py --seed 0..4": ("--seed", "key=value"),
+    "sweep mine.py seed=0..4 --jobs 0": ("--jobs", "1"),
     # changes
     "train mine.py --epochs 5": ("--epochs", "key=value"),
     "train mine.py --lr=1e-3": ("--lr", "key=value"),

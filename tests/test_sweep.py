@@ -125,12 +125,13 @@ def test_the_test_split_is_looked_at_once_for_the_setting_that_validation_chose(
     found = sweeping.run_sweep(jobs, file, tmp_path / "out")
     again = sweeping.run_sweep(jobs, file, tmp_path / "out")
 
-    figures = [Run(job.path).results()["validation"]["accuracy"] for job in jobs]
+    results = [Run(job.path).results() or {} for job in jobs]
+    figures = [each["validation"]["accuracy"] for each in results]
     best = jobs[:2] if sum(figures[:2]) >= sum(figures[2:]) else jobs[2:]
     assert looks == [job.path for job in best] and again == found
     assert found["chosen"] == {"train.lr": best[0].point["train.lr"]}
     assert found["test"] == {job.path.name: evaluate(Run(job.path), "test").record() for job in best}
-    assert [Run(job.path).results()["untouched"] for job in jobs] == [["test"]] * 4
+    assert [each["untouched"] for each in results] == [["test"]] * 4
     assert any("over 2 runs" in line for line in sweeping.lines_of(found))
 
 
@@ -154,6 +155,34 @@ def test_a_run_of_another_experiment_in_its_place_is_refused(file, tmp_path, by_
         sweeping.run_sweep(jobs, file, tmp_path / "out")
     with pytest.raises(SnnError, match="of another experiment"):
         sweeping.commands_of(jobs, file)
+
+
+def test_a_loss_of_the_users_is_swept_and_its_runs_are_known_again(tmp_path, by_hand):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from dataclasses import dataclass\n"
+        "from snn_bp import *\n"
+        "import torch.nn.functional as F\n\n\n"
+        "@dataclass(frozen=True)\n"
+        "class Mine:\n"
+        "    size: float = 1.0\n\n"
+        "    def __call__(self, out, targets):\n"
+        "        return self.size * F.cross_entropy(out.sum(0), targets)\n\n"
+        "    def scores(self, out):\n"
+        "        return out.sum(0)\n\n\n"
+        f"experiment = {tiny(epochs=1)!r}\n"
+    )
+    values = ["train.loss=Mine(),Mine(size=0.5),CountCrossEntropy()"]
+    out = tmp_path / "out"
+
+    sweeping.run_sweep(sweeping.jobs_of(file, values, out), file, out)
+
+    jobs = sweeping.jobs_of(file, values, out)
+    assert [type(Run(job.path).experiment.train.loss).__name__ for job in jobs] == ["Mine", "Mine", "CountCrossEntropy"]
+    assert all(job.results() for job in jobs)
+    file.write_text(file.read_text().replace("self.size *", "2 * self.size *"))
+    with pytest.raises(SnnError, match="of another experiment"):
+        sweeping.commands_of(sweeping.jobs_of(file, values, out), file)
 
 
 def test_the_list_has_a_command_for_each_run_that_is_left(file, tmp_path, by_hand):

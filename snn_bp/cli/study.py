@@ -15,7 +15,7 @@ Jobs = Annotated[int, number("--jobs", "How many runs at a time; they share the 
 
 def sweep(
     file: File,
-    values: Values,
+    changes: Values,
     jobs: Jobs = 1,
     list_: Annotated[
         bool, typer.Option("--list", help="Print a command for each run that is left; train none.")
@@ -32,7 +32,7 @@ def sweep(
     from snn_bp.searches import sweeping
 
     folder = out or Path("runs") / f"{file.parent.name if file.stem == 'experiment' else file.stem}-sweep"
-    runs = sweeping.jobs_of(file, values, folder, trust_code=trust_code)
+    runs = sweeping.jobs_of(file, changes, folder, trust_code=trust_code)
     if list_:
         for line in sweeping.commands_of(runs, file, trust_code=trust_code):
             print(line)
