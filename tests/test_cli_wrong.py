@@ -46,7 +46,7 @@ WRONG = {
     "train results.json": ("results.json", '{"is": "Experiment"}'),
     "train mine.py mine.py": ("'mine.py'", "key=value"),
     # sweeps
-    "sweep": ("FILE", "snn-bp sweep --help"),
+    "sweep": ("'file'", "snn-bp sweep --help"),
     "sweep mine.py": ("KEY=A,B", "snn-bp sweep --help"),
     "sweep mine.py seed=0": ("2 to 10,000 runs, found 1", "seed=0..4", "snn-bp train"),
     "sweep mine.py seed": ("'seed'", "key=a,b"),
