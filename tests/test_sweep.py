@@ -289,6 +289,18 @@ def test_a_sweep_that_is_killed_and_goes_on_has_the_runs_that_one_trains_by_hand
 
 
 @pytest.mark.slow
+def test_a_run_that_another_process_has_begun_is_waited_for(file, tmp_path):
+    out = tmp_path / "out"
+    jobs = sweeping.jobs_of(file, ["seed=0,1"], out)
+    words = [sys.executable, "-m", "snn_bp", *jobs[0].command(file, trust_code=False)]
+    first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    found = sweeping.run_sweep(jobs, file, out, parallel=2)  # its own process meets the first in the same folder
+
+    assert first.wait() in (0, 2) and set(found["runs"]) == {job.path.name for job in jobs}
+
+
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_and_the_others_are_trained(file, tmp_path):
     out = tmp_path / "out"
     jobs = sweeping.jobs_of(file, ["seed=0,1"], out)

@@ -187,7 +187,8 @@ def compare(runs: Sequence[Run | Path | str]) -> Comparison:
 
     `runs` are folders or `Run`s; a folder that is no run stands for all runs under it. Figures are those of
     `results.json`. Spikes and synaptic operations are summed over layers, of the test split, or of the validation split
-    where there is no other. Where the data lie on the disk tells no runs apart.
+    where there is no other. Groups of the same seeds, two or more, are compared with the first by a paired t-test over
+    seeds. Where the data lie on the disk tells no runs apart.
 
     >>> len(compare(["runs/a"]).groups)  # the run of `train`
     1

@@ -208,7 +208,17 @@ def _train(
             while (waiting or running) and not stop:
                 for each in [each for each in running if each[1].poll() is not None]:
                     running.remove(each)
-                    done += _ended(*each, failed, done=done, of=len(jobs))
+                    job, why = each[0], _last_words(*each[1:])
+                    if (results := job.results()) is not None:
+                        done += 1
+                        figure = figure_in_words(results["validation"])
+                        say(f"{done} of {len(jobs)}: {job.path}: validation {figure}")
+                    elif holder(job.path):  # a process that a killed sweep left was there first
+                        waiting.append(job)
+                        held.append(job)
+                    else:
+                        failed.append((job, why))
+                        say(f"{job.path}: {why}", file=sys.stderr)
                 shown.done = done
                 held = [job for job in held if holder(job.path)]
                 for job in [job for job in waiting if job not in held][: max(0, parallel - len(running) - len(held))]:
@@ -238,21 +248,12 @@ def _train(
     return failed
 
 
-def _ended(
-    job: Job, process: subprocess.Popen, errors: IO[bytes], failed: list[tuple[Job, str]], *, done: int, of: int
-) -> int:
-    """Say how a run ended: 1 where it is finished, else 0, and why stands in `failed`."""
+def _last_words(process: subprocess.Popen, errors: IO[bytes]) -> str:
+    """What an ended process said at last on standard error, which is closed."""
     errors.seek(0)
     lines = errors.read().decode(errors="replace").splitlines()
     errors.close()
-    results = job.results() if process.returncode == 0 else None
-    if results is not None:
-        say(f"{done + 1} of {of}: {job.path}: validation {figure_in_words(results['validation'])}")
-        return 1
-    why = (lines or [f"it ended with code {process.returncode} and no word."])[-1].removeprefix("error: ")
-    say(f"{job.path}: {why}", file=sys.stderr)
-    failed.append((job, why))
-    return 0
+    return (lines or [f"it ended with code {process.returncode} and no word."])[-1].removeprefix("error: ")
 
 
 def _chosen(jobs: Sequence[Job]) -> dict[str, Any]:
