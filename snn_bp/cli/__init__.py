@@ -279,10 +279,7 @@ def search(
     )  # fmt: skip
 
 
-command(
-    "snn-bp sweep mine.py train.lr=1e-3,3e-3 seed=0..4 --jobs 2",
-    "snn-bp sweep mine.py seed=0..99 --list > jobs.txt",
-)(sweep)
+command("snn-bp sweep mine.py train.lr=1e-3,3e-3 seed=0..4 --jobs 2", "snn-bp sweep mine.py seed=0..99 --list")(sweep)
 
 
 @command("snn-bp export runs/chip chip.net", "snn-bp export runs/mine mine.nir --step 1e-3", "snn-bp export runs/a a.v")
