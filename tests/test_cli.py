@@ -398,6 +398,7 @@ def test_clean_says_so_where_nothing_is_left(call, finished):
     assert call("clean", finished.path) == (0, f"{finished.path}: nothing to remove\n", "")
 
 
+@pytest.mark.slow
 def test_a_run_in_a_folder_whose_name_is_no_text_has_its_page_and_table(call, finished, tmp_path):
     moved = tmp_path / os.fsdecode(b"b\xffd")
     shutil.copytree(finished.path, moved)

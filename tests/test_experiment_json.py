@@ -125,6 +125,7 @@ def test_the_unchanged_text_is_the_experiment():
     assert_legal(EXPERIMENT)
 
 
+@pytest.mark.slow
 def test_a_changed_file_gives_a_legal_experiment_or_one_refusal_that_names_the_place():
     refused = 0
 

@@ -134,6 +134,7 @@ def test_every_arithmetic_and_reset_is_the_integers_in_a_simulator(kind, arithme
     check_simulated(in_arithmetic(random_graph(kind, 0), arithmetic, reset), tmp_path, parallel=4)
 
 
+@pytest.mark.slow
 @needs_iverilog
 def test_all_at_once_is_the_integers(tmp_path):
     rng = np.random.default_rng(0)
