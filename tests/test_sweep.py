@@ -45,6 +45,14 @@ def by_hand(monkeypatch):
         yield
 
 
+def test_a_run_imports_what_the_sweep_does_whatever_the_folder_holds(tmp_path):
+    (tmp_path / "snn_bp").mkdir()  # as where the checkout is
+    (tmp_path / "json.py").write_text("raise SystemExit('this is not the json of Python')")
+    done = subprocess.run([*sweeping.program(), "--help"], cwd=tmp_path, capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "") and "sweep" in done.stdout
+
+
 @pytest.mark.parametrize(
     "text, values",
     [

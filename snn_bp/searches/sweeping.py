@@ -158,6 +158,11 @@ def check_jobs(jobs: Sequence[Job], parallel: int) -> None:
         )
 
 
+def program() -> list[str]:
+    """What starts `snn-bp` in a process that imports from where this one does; `-m` would look in this folder first."""
+    return [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; from snn_bp.cli import entry; entry()"]
+
+
 def threads_of_each(parallel: int) -> int:
     """How many threads a run has where so many share the cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -227,7 +232,7 @@ def _train(
                         done += 1
                         continue
                     errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed where the process ends
-                    words = [sys.executable, "-m", "snn_bp", *job.command(file, trust_code=trust_code)]
+                    words = [*program(), *job.command(file, trust_code=trust_code)]
                     process = subprocess.Popen(
                         words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, env=environment,
                         start_new_session=True,
