@@ -25,7 +25,7 @@ evaluation = importlib.import_module("snn_bp.runs.evaluation")
 cli = importlib.import_module("snn_bp.cli")
 
 SIZES = {"train": 150, "validation": 40, "test": 50}
-TIMES = ("seconds", "samples_per_s", "peak_memory_mb")  # columns that differ between equal runs
+TIMES = ("seconds", "wait_seconds", "samples_per_s", "peak_memory_mb")  # columns that differ between equal runs
 DIGITS = Data("digits", step_ms=104, steps=3, downsample=2, batch=32)
 
 

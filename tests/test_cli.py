@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import runs
 from runs import assert_same_run, cli, damage, json_of, tiny, training, without_phases
@@ -228,6 +229,26 @@ def test_cache_shows_entries_and_removes_those_long_unused(call, tmp_path, monke
     removed = call("cache", "--clean", "90")[1]
 
     assert "removed digits-train-0123" in removed and "0 entries" in removed and not entry.exists()
+
+
+def test_a_set_is_built_once_before_anything_is_trained(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("SNN_BP_CACHE", str(tmp_path / "cache"))
+    lab = "Data('folder', root='lab', sensor=(8, 8, 2), step_ms=1, steps=2)"
+    (tmp_path / "mine.py").write_text(
+        f"from snn_bp import *\nexperiment = Experiment({lab}, (Dense(2), LIF(beta=0.5)))\n"
+    )
+    events = np.array([(1, 2, 0, 0), (3, 4, 1, 900)], [(field, int) for field in "xypt"])
+    for name in ("left/a", "left/b", "right/c"):
+        (tmp_path / "lab" / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "lab" / f"{name}.npy", events)
+
+    first = call("data", "build", "mine.py", "data.step_ms=2")
+    second = call("data", "build", "folder", "data.root=lab", "data.sensor=8,8,2", "data.step_ms=1", "data.steps=9")
+
+    (entry,) = (tmp_path / "cache").glob("folder-train-*")
+    assert first[0] == second[0] == 0
+    assert f"train part: 3 recordings, 6 events, 0 MB in {entry} (built)\n" in first[1]
+    assert f"{entry} (was there already)\n" in second[1]
 
 
 def test_list_of_an_empty_folder_says_so(call, tmp_path):

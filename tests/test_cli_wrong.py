@@ -55,6 +55,15 @@ WRONG = {
     "sweep mine.py train.lr=1e-3,fast": ("lr='fast'", "a number"),
     "sweep mine.py --seed 0..4": ("--seed", "key=value"),
     "sweep mine.py seed=0..4 --jobs 0": ("--jobs", "1"),
+    # recordings
+    "data": ("Missing command", "snn-bp data --help"),
+    "data biuld shd": ("'biuld'", "Did you mean 'build'?"),
+    "data build": ("FILE|NAME", "snn-bp data build --help"),
+    "data build shdd": ("'shdd'", "Did you mean 'shd'?"),
+    "data build nothing.py": ("nothing.py: there is no such file", "experiments/digits.py"),
+    "data build shd rooot=/data": ("'rooot=/data'", "data.key=value"),
+    "data build shd data.rooot=/data": ("'rooot'", "Did you mean 'root'?"),
+    "data build mine.py data.rooot=/data": ("'rooot'", "Did you mean 'root'?"),
     # changes
     "train mine.py --epochs 5": ("--epochs", "key=value"),
     "train mine.py --lr=1e-3": ("--lr", "key=value"),

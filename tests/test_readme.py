@@ -43,6 +43,7 @@ def test_every_command_is_named_and_every_name_is_a_command():
     named = set(re.findall(r"snn-bp (\w+)", README))
 
     known = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    known |= {group.name for group in cli.app.registered_groups}
 
     assert named == known
 

@@ -71,7 +71,7 @@ def test_metrics_have_a_row_for_each_epoch_and_a_number_in_each_column(finished)
 
     assert header == [
         "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "lr", "spike_rate",
-        "grad_norm", "seconds", "samples_per_s", "peak_memory_mb",
+        "grad_norm", "seconds", "wait_seconds", "samples_per_s", "peak_memory_mb",
     ]  # fmt: skip
     assert [row[0] for row in rows] == ["1", "2"]
     for row in rows:

@@ -126,7 +126,7 @@ def test_a_run_of_any_kind_is_resumed_to_the_same_bits(kind, masked, finished, t
 
     for name, weight in whole.load("last").weights.items():
         assert torch.equal(weight, run.load("last").weights[name]), name
-    times = {"seconds", "samples_per_s", "peak_memory_mb"}
+    times = {"seconds", "wait_seconds", "samples_per_s", "peak_memory_mb"}
     both = [[{k: v for k, v in row.items() if k not in times} for row in rows_of(each)] for each in (whole, run)]
     assert both[0] == both[1]
     for split in ("validation", "test"):

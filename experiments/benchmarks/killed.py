@@ -37,7 +37,7 @@ EXPERIMENT = Experiment(
     ),
     train=Train(epochs=8, lr=4e-3),
 )
-TIMED = ("seconds", "samples_per_s", "peak_memory_mb")
+TIMED = ("seconds", "wait_seconds", "samples_per_s", "peak_memory_mb")
 PHASES = {"training": 40, "data": 15, "last epoch": 25, "export": 12, "report": 8}  # of every 100 kills
 
 

@@ -234,7 +234,7 @@ def weights_of(run: Path, checkpoint: str = "last") -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(opened.load(checkpoint).weights.items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
-    timed = ("seconds", "samples_per_s", "peak_memory_mb")
+    timed = ("seconds", "wait_seconds", "samples_per_s", "peak_memory_mb")
     rows = [{name: value for name, value in row.items() if name not in timed} for row in opened.metrics()]
     results = opened.results() or {}
     digest.update(json.dumps([rows, results.get("test"), opened.layers()], sort_keys=True).encode())

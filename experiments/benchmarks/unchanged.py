@@ -34,7 +34,12 @@ WORKS = {  # name: experiment, changes, kinds of files
     "nmnist_mlp": ("nmnist_mlp", [], ("net", "nir")),
     "nmnist_mlp_loihi": ("nmnist_mlp", ["train.target=loihi"], ("net",)),
 }
-MEASURED = ("seconds", "samples_per_s", "peak_memory_mb")  # columns of metrics.csv that differ between equal runs
+MEASURED = (
+    "seconds",
+    "wait_seconds",
+    "samples_per_s",
+    "peak_memory_mb",
+)  # columns of metrics.csv that differ between equal runs
 PACKAGES = ("snn_bp", "torch", "numpy", "numba")
 
 

@@ -15,7 +15,7 @@ import typer
 
 from snn_bp.errors import SnnError, check_choice, check_number
 from snn_bp.files import is_there
-from snn_bp.runs.paths import CHECKPOINTS, experiment_at, new_experiment_at, run_at, runs_at
+from snn_bp.runs.paths import CHECKPOINTS, experiment_at, is_path, new_experiment_at, run_at, runs_at
 from snn_bp.runtime.console import guarded
 from snn_bp.runtime.signals import end_with_interrupt
 from snn_bp.runtime.status import phase
@@ -62,8 +62,10 @@ def versions(
     """Train spiking networks by backpropagation through time."""
 
 
-def command(*lines: str, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command of `snn-bp` with examples in its help."""
+def command(
+    *lines: str, name: str | None = None, group: typer.Typer = app
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command of `snn-bp`, or of a group of its commands, with examples in its help."""
 
     def registered(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
@@ -76,7 +78,7 @@ def command(*lines: str, name: str | None = None) -> Callable[[Callable[..., Non
             end_with_interrupt()
             function(**given)
 
-        app.command(name, epilog=examples(*lines))(run)
+        group.command(name, epilog=examples(*lines))(run)
         return function
 
     return registered
@@ -119,6 +121,13 @@ def experiment_named(file: Path) -> Path:
     """Raise where a path leads to no experiment."""
     experiment_at(file)
     return file
+
+
+def set_named(subject: str) -> str:
+    """A set's name, or a path to an experiment; raises where such a path leads to none."""
+    if is_path(subject):
+        experiment_at(Path(subject))
+    return subject
 
 
 def runs_named(paths: Any) -> list[Path]:  # typer and Python 3.10 fail on a callback's `list[Path]`

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from snn_bp.data.beside import of_steps
 from snn_bp.data.catalogue import IN_MEMORY, DataSetInfo, Sensor
 from snn_bp.data.description import Data
 from snn_bp.data.encode import Events, encode
+from snn_bp.data.encoders import Encoder
 from snn_bp.data.frames import CachedFrames
 from snn_bp.data.in_memory import has_events, info_in_memory, listed_parts, parts_in_memory, targets_in_memory
 from snn_bp.data.notes import notes_of
@@ -162,6 +163,13 @@ class Dataset:
         train = self.parts["train"]
         plain = not self.data.transforms and self.data.encoder is None
         return plain and (isinstance(train, CachedEvents) or train.frames.dtype == np.uint8)
+
+    @property
+    def can_be_read_ahead(self) -> bool:
+        """Whether a thread may make batches: transforms and encoders of others may use what the process shares."""
+        data = self.data
+        ours = (*get_args(Encoder), type(None))
+        return type(self) is Dataset and not data.transforms and type(data.encoder) in ours
 
     @cached_property
     def window(self) -> dict[str, Inside]:

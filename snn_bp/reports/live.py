@@ -21,7 +21,8 @@ from snn_bp.runtime.status import say
 HOST, SECONDS, LINES = "127.0.0.1", 2, 12  # seconds between two looks; lines of the log that are shown
 SPLITS = {"train": "training", "validation": "validation"}
 TITLES = {"lr": "learning rate", "grad_norm": "gradient norm", "samples_per_s": "recordings per second",
-          "seconds": "seconds of the epoch", "peak_memory_mb": "peak memory in MB"}  # fmt: skip
+          "seconds": "seconds of the epoch", "wait_seconds": "seconds of waiting for data",
+          "peak_memory_mb": "peak memory in MB"}  # fmt: skip
 
 
 def watch(run: Run, *, port: int | None = None) -> None:

@@ -1,6 +1,7 @@
 """What a trained network does on a split: its metric with the uncertainty, spikes and operations of each inference."""
 
 import math
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from snn_bp.chip.arithmetic import FOR_XYLO
 from snn_bp.data import Dataset
+from snn_bp.data.ahead import ahead
 from snn_bp.errors import SnnError, check_kind
 from snn_bp.errors.calls import checked_call
 from snn_bp.model.activity import Activity, slopes_and_height, spikes_in, threshold_distances
@@ -157,12 +159,14 @@ def evaluate_and_keep(
     not_counted: set[str] = set()
     counters = Counters() if network.floats is network else None
     samples = sum(len(ids) for ids in batches)
-    for ids in in_phase(batches, f"evaluating the {split} split"):
-        x, targets = dataset.batch(split, ids, in_bytes=True)
-        x, mask = x.to(device), dataset.mask(split, ids)
-        mask = None if mask is None else mask.to(device)
-        out = count_activity(network, x, spikes, operations, not_counted, mask, counters) if counts else network(x)
-        tally.add(out, targets.to(device), mask)
+    made = ahead(lambda ids: dataset.batch(split, ids, in_bytes=True), batches, on=dataset.can_be_read_ahead)
+    with closing(made):
+        for ids in in_phase(batches, f"evaluating the {split} split"):
+            x, targets = next(made)
+            x, mask = x.to(device), dataset.mask(split, ids)
+            mask = None if mask is None else mask.to(device)
+            out = count_activity(network, x, spikes, operations, not_counted, mask, counters) if counts else network(x)
+            tally.add(out, targets.to(device), mask)
     network.train(was_training)
     found = Evaluation(
         split=split,

@@ -8,11 +8,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from snn_bp.data import Data
 from snn_bp.errors import SnnError
-from snn_bp.runs.experiment import Experiment
+from snn_bp.errors.fields import read_words
+from snn_bp.runs.experiment import Experiment, override, parse
 from snn_bp.runs.own_code import own_kinds_in
 from snn_bp.runs.own_modules import READ_AS, is_own_module
-from snn_bp.runs.paths import experiment_at
+from snn_bp.runs.paths import experiment_at, is_path
 from snn_bp.runs.records import read_with_code
 from snn_bp.runtime.signals import Stopped
 
@@ -36,6 +38,24 @@ def read_names(file: Path, *, trust_code: bool = False) -> tuple[Experiment, dic
     if not isinstance(experiment, Experiment):
         raise SnnError(f"{file}: it should define `experiment = Experiment(...)`, found {type(experiment).__name__}.")
     return experiment, own_kinds_in(names)
+
+
+def data_named(subject: str, changes: list[str], *, trust_code: bool = False) -> tuple[Data, list[str]]:
+    """The data of an experiment's file, or of a set by its name, after changes such as `data.root=/data`.
+
+    Also what they changed, in words.
+    """
+    if is_path(subject):
+        experiment, own = read_names(Path(subject), trust_code=trust_code)
+        experiment, said = override(experiment, changes, own)
+        return experiment.data, said
+    fields = {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key.startswith("data."):
+            raise SnnError(f"{change!r}: a change is written data.key=value, as data.root=/data.")
+        fields[key.removeprefix("data.")] = parse(text, at=change)
+    return Data(subject, **read_words(Data, fields)), []
 
 
 def is_read(names: dict[str, Any]) -> bool:

@@ -22,6 +22,12 @@ def experiment_at(path: Path) -> Path:
     return file
 
 
+def is_path(subject: str) -> bool:
+    """Whether what somebody named is a path to an experiment or a run, not the name of a set of recordings."""
+    path = Path(subject)
+    return len(path.parts) != 1 or path.suffix in (".py", ".json") or is_there(path / "experiment.json")
+
+
 def new_experiment_at(file: Path) -> Path:
     """`file`, the name of a Python file that can be written; raises where it cannot, or where one is there."""
     if file.suffix != ".py" or not re.fullmatch(r"[\w.-]+", file.name):

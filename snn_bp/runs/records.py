@@ -85,7 +85,8 @@ def columns_of_rows(train: Train, targets: Targets) -> tuple[str, ...]:
     """The columns of `metrics.csv`: of classes and their accuracy those of every version."""
     figures = ("loss", *columns_of(metric_for(train, targets), targets))
     splits = [f"{split}_{name}" for split in ("train", "validation") for name in figures]
-    return ("epoch", *splits, "lr", "spike_rate", "grad_norm", "seconds", "samples_per_s", "peak_memory_mb")
+    measured = ("seconds", "wait_seconds", "samples_per_s", "peak_memory_mb")
+    return ("epoch", *splits, "lr", "spike_rate", "grad_norm", *measured)
 
 
 def figure_of(evaluation: Mapping[str, Any]) -> tuple[str, float]:

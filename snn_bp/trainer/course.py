@@ -1,6 +1,7 @@
 """What a training holds while it runs, all that its options ask for; and what it says of each step."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from snn_bp.chip.quantize import may_fire_alone, rounded_decays
 from snn_bp.data import Dataset
+from snn_bp.data.ahead import ahead
 from snn_bp.errors import SnnError
 from snn_bp.instruments import diagnose, diagnose_rate, only_new, trace
 from snn_bp.model.metrics import Accuracy, metric_for
@@ -65,6 +67,8 @@ class Course:
         self.frozen = freeze_layers(self.network, config.freeze)  # norms that keep their statistics
         self.optimizer = make_optimizer(self.network, config)
         self.batches = len(dataset.batches("train"))
+        self.waited = 0.0  # seconds that the last step waited for its batches
+        self._ahead: Generator[tuple[Tensor, Tensor], None, None] | None = None
         self._average: Average | None = None
         self._reported: set[tuple[str, str]] = set()
         if checkpoint is None:
@@ -73,8 +77,24 @@ class Course:
             self._go_on()
 
     def order(self) -> list[np.ndarray]:
-        """The ids of each batch of the epoch under way."""
-        return batches_of_epoch(self.dataset, self.config, seed=_draw(self.run.experiment.seed, self.at.epoch))
+        """The ids of each batch of the epoch under way, which are read ahead from here on."""
+        seed, epoch = self.run.experiment.seed, self.at.epoch
+        order = batches_of_epoch(self.dataset, self.config, seed=_draw(seed, epoch))
+        is_gpu = self.device.type == "cuda"
+
+        def make(number: int) -> tuple[Tensor, Tensor]:
+            drawn = _draw(seed, epoch, number)
+            x, targets = self.dataset.batch("train", order[number], seed=drawn, in_bytes=True)
+            return (x.pin_memory(), targets.pin_memory()) if is_gpu else (x, targets)
+
+        self.close()
+        self._ahead = ahead(make, range(self.at.batch, len(order)), on=self.dataset.can_be_read_ahead)
+        return order
+
+    def close(self) -> None:
+        """End reading ahead."""
+        if self._ahead is not None:
+            self._ahead.close()
 
     def batch(
         self, ids: np.ndarray, group: Sequence[np.ndarray]
@@ -83,8 +103,10 @@ class Course:
 
         Its random numbers are seeded.
         """
-        drawn, kind = _draw(self.run.experiment.seed, self.at.epoch, self.at.batch), self.dataset.targets.kind
-        x, targets = self.dataset.batch("train", ids, seed=drawn, in_bytes=True)
+        assert self._ahead is not None
+        began, kind = time.monotonic(), self.dataset.targets.kind
+        x, targets = next(self._ahead)
+        self.waited = time.monotonic() - began + (0.0 if ids is group[0] else self.waited)
         mask = self.dataset.mask("train", ids)
         measured = None if type(self.metric) is Accuracy else self.metric  # the accuracy of classes is counted anyhow
         plain = mask is None and kind == "class" and measured is None
@@ -92,8 +114,8 @@ class Course:
         options: dict[str, Any] = {"frozen": self.frozen} if self.frozen else {}
         if len(group) > 1:
             options |= {"fraction": len(ids) / sum(map(len, group)), "first": ids is group[0], "last": ids is group[-1]}
-        x, targets = x.to(self.device), targets.to(self.device)
-        torch.manual_seed(drawn)
+        x, targets = x.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
+        torch.manual_seed(_draw(self.run.experiment.seed, self.at.epoch, self.at.batch))
         return x, targets, more, options
 
     def set_rates(self, *, done: int) -> float:

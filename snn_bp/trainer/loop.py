@@ -7,7 +7,7 @@ are all that a resumed run needs to go on as if it had never stopped.
 import math
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -284,7 +284,7 @@ def _run_epochs(
     batches, saved, why = course.batches, time.monotonic(), ""
     bar = progress.showing(at.epoch * batches + at.batch, of_epoch=batches)
     beginning: Any = phase("taking the first step")
-    with noted_signals() as stop, bar:
+    with noted_signals() as stop, bar, closing(course):
         while at.epoch < config.epochs and not (why := course.why_enough()):
             freeze_norm(network, config, at.epoch, of=config.epochs)
             sharpen_delays(network, at.epoch, of=config.epochs)
@@ -306,7 +306,7 @@ def _run_epochs(
                         steps.append(each)
                 step, beginning = joined(steps), nullcontext()
                 course.follow()
-                tally.add(step, time.monotonic() - began)
+                tally.add(step, time.monotonic() - began, waited=course.waited)
                 progress.step(step, tally, metric, dataset.targets, batches=len(group))
                 if at.batch == batches:
                     break

@@ -29,14 +29,16 @@ class Tally:
     grad_norm: float = 0.0
     seconds: float = 0.0
     parts: list[float] = field(default_factory=list)  # what batches add to a metric other than the accuracy
+    wait_seconds: float = 0.0
 
-    def add(self, step: Step, seconds: float) -> None:
-        """Count one step that took `seconds`, its batch's loading included."""
+    def add(self, step: Step, seconds: float, *, waited: float = 0.0) -> None:
+        """Count one step that took `seconds`, of which it `waited` so many for its batches."""
         self.loss += step.loss * step.samples
         self.correct += step.correct
         self.samples += step.samples
         self.grad_norm += step.grad_norm * step.samples
         self.seconds += seconds
+        self.wait_seconds += waited
         self.parts = [a + b for a, b in zip_longest(self.parts, step.parts, fillvalue=0.0)]
 
     def row(self, metric: Any, targets: Targets) -> dict[str, float]:
@@ -50,6 +52,7 @@ class Tally:
             **figures,
             "grad_norm": self.grad_norm / self.samples,
             "seconds": round(self.seconds, 3),
+            "wait_seconds": round(self.wait_seconds, 3),
             "samples_per_s": round(self.samples / self.seconds, 1),
         }
 
