@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         neuron,
     )
     from snn_bp.reports import compare, plots, report
+    from snn_bp.runs.ann import ann_of
     from snn_bp.runs.evaluation import evaluate
     from snn_bp.runs.experiment import Experiment, Train
     from snn_bp.runs.folder import Run
@@ -185,6 +186,7 @@ __all__ = [
     "Upsample",
     "VanRossum",
     "VanRossumDistance",
+    "ann_of",
     "check_gradients",
     "compare",
     "decay",
@@ -243,6 +245,7 @@ _MODULES = {  # where each name is; it is imported, and torch with it, when a na
         "RefractoryLIF SEAdLIF State Tau TwoCompartmentLIF decay neuron"
     ),
     "reports": "compare plots report",
+    "runs.ann": "ann_of",
     "runs.evaluation": "evaluate",
     "runs.experiment": "Experiment Train",
     "runs.folder": "Run",

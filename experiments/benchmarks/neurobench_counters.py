@@ -1,4 +1,4 @@
-"""NeuroBench's own counters on six networks beside the figures that `evaluate` gives: they should be equal.
+"""NeuroBench's own counters on seven networks beside the figures that `evaluate` gives: they should be equal.
 
     pip install --no-deps neurobench    # its own would change torch; it needs snntorch beside it
     python experiments/benchmarks/neurobench_counters.py
@@ -6,7 +6,8 @@
 Each network hears random inputs in three batches, drawn from a seed: in ours, and as `to_snntorch` writes it in
 NeuroBench's `Benchmark`. A fifth of the weights is set to 0, so that connections are sparse. `Footprint` is compared
 with that of snnTorch's modules less the buffers of its neurons, which hold thresholds, decays and states that ours have
-outside; how many bytes those are stands beside it. Writes experiments/results/neurobench_counters.json: the figures of
+outside; how many bytes those are stands beside it. The artificial network, of which `ann_of` makes such, is torch's own
+modules in NeuroBench too. Writes experiments/results/neurobench_counters.json: the figures of
 both, and the names of those that differ. Exits with 1 where one does, with a line where NeuroBench is not installed.
 """
 
@@ -17,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from snn_bp import LI, LIF, ATan, BatchNorm, Conv, CubaLIF, Dense, Flatten, Network, Pool, Recurrent
+from snn_bp import LI, LIF, ATan, BatchNorm, Conv, CubaLIF, Dense, Flatten, Module, Network, Pool, Recurrent
 from snn_bp.exchange.snntorch import to_snntorch
 from snn_bp.files import write_json
+from snn_bp.model.modules import Neurons
 from snn_bp.model.neurobench import Counters
 from snn_bp.runs.evaluation import count_activity
 from snn_bp.runs.provenance import machine, version
@@ -30,6 +32,7 @@ RESULT = Path(__file__).resolve().parents[1] / "results" / "neurobench_counters.
 PACKAGES = ("snn_bp", "neurobench", "snntorch", "torch", "numpy")
 STEPS, BATCHES = 20, (5, 5, 3)
 lif = LIF(beta=0.9, threshold=0.3)
+relu = Module(nn.ReLU)
 cuba = CubaLIF(alpha=0.7, beta=0.8, threshold=0.3)
 NETWORKS: dict[str, tuple[tuple, tuple[int, ...], str]] = {  # layers, shape of a step, and what it hears
     "dense": ((Dense(32), lif, Dense(8), lif), (24,), "spikes"),
@@ -42,6 +45,11 @@ NETWORKS: dict[str, tuple[tuple, tuple[int, ...], str]] = {  # layers, shape of 
     "norm": ((Conv(6, 3), BatchNorm(), lif, Flatten(), Dense(16), BatchNorm(), lif), (2, 8, 9), "noise"),
     "current-based": ((Dense(32), cuba, Dense(8), cuba), (24,), "counts"),
     "readout": ((Dense(32), lif, Dense(8), LI(beta=0.9)), (24,), "spikes"),
+    "artificial": (
+        (Conv(6, 3), BatchNorm(), relu, Pool(2), Flatten(), Dense(16), relu, Dense(8), Module(nn.Identity)),
+        (2, 10, 9),
+        "counts",
+    ),
 }
 
 
@@ -92,7 +100,8 @@ def theirs(network: Network, batches: list[Tensor]) -> tuple[dict[str, Any], int
     class Batches(list):
         dataset = range(sum(BATCHES))
 
-    net = to_snntorch(network)
+    spikes = any(isinstance(layer, Neurons) for layer in network.layers)
+    net = to_snntorch(network) if spikes else nn.Sequential(*network.layers)
     neurons = [module for module in net.modules() if isinstance(module, snntorch.SpikingNeuron)]
     buffers = [buffer for module in neurons for buffer in module.buffers(recurse=False)]
     in_neurons = sum(buffer.numel() * buffer.element_size() for buffer in buffers)

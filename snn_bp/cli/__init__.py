@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snn_bp.cli.program import (
+    Ann,
     AsJson,
     Below,
     Budget,
@@ -83,11 +84,11 @@ def init(folder: Source, settings: Settings = None, out: NewFile = None) -> None
     "snn-bp train experiments/digits.py",
     "snn-bp train mine.py train.lr=1e-3 model.1.units=64 --out runs/wide",
     "snn-bp train mine.py --dry-run",
-    "snn-bp train mine.py --log tensorboard",
+    "snn-bp train mine.py --log tensorboard --ann summed",
 )
 def train(
     file: File, changes: Changes = None, out: Out = None, dry_run: DryRun = False, log: Logged = None,
-    trust_code: Trust = False,
+    ann: Ann = None, trust_code: Trust = False,
 ) -> None:  # fmt: skip
     """Train an experiment into a new run folder.
 
@@ -97,7 +98,7 @@ def train(
 
     experiment, own = read_names(file, trust_code=trust_code)
     name = file.parent.name if file.stem == "experiment" else file.stem
-    train_named(experiment, own, name, changes or [], out, dry_run, log)
+    train_named(experiment, own, name, changes or [], out, dry_run, log, ann)
 
 
 @command("snn-bp resume runs/mine", "snn-bp resume runs/mine --restart")

@@ -244,11 +244,16 @@ Logged = Annotated[
 Port = Annotated[
     int | None, number("--port", "Where the page is; by default a free port.", integer=True, low=1, high=65535)
 ]
+Ann = Annotated[
+    str | None,
+    one_of("--ann", "summed", "frames", help="The ANN of the same shape too; it sees events summed, or frames."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show shapes, parameters, memory and time; train nothing.")]
 
 
 def main(experiment: "Experiment", arguments: Sequence[str] | None = None) -> None:
-    """Turn an experiment file into a script: `python FILE [--out DIR] [--dry-run] [--log LOG] [key=value ...]`.
+    """Turn an experiment file into a script: `python FILE [--out DIR] [--dry-run] [--log LOG] [--ann SEES]
+    [key=value ...]`.
 
     `experiment` is what it trains; `arguments` (None) stand for those of the command line.
 
@@ -265,18 +270,22 @@ def main(experiment: "Experiment", arguments: Sequence[str] | None = None) -> No
     script = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
     @script.command(help=(sys.modules["__main__"].__doc__ or "").strip() or None)
-    def command(changes: Changes = None, out: Out = None, dry_run: DryRun = False, log: Logged = None) -> None:
-        train_named(experiment, own_kinds_in(names), Path(sys.argv[0]).stem, changes or [], out, dry_run, log)
+    def command(
+        changes: Changes = None, out: Out = None, dry_run: DryRun = False, log: Logged = None, ann: Ann = None
+    ) -> None:
+        train_named(experiment, own_kinds_in(names), Path(sys.argv[0]).stem, changes or [], out, dry_run, log, ann)
 
     guarded(script, arguments)
 
 
 def train_named(
     experiment: "Experiment", kinds: dict[str, type], name: str, changes: list[str], out: Path | None, dry_run: bool,
-    log: str | None = None,
+    log: str | None = None, ann: str | None = None,
 ) -> None:  # fmt: skip
-    """Train an experiment with changes into a folder, `runs/NAME` where none is given."""
+    """Train an experiment with changes into a folder, `runs/NAME` where none is given; beside it the ANN, if asked."""
+    from snn_bp.cli.beside import train_both
     from snn_bp.data import load
+    from snn_bp.runs.ann import ann_of
     from snn_bp.runs.experiment import override
     from snn_bp.trainer.dry_run import dry_run as show_dry_run
     from snn_bp.trainer.loop import train as train_run
@@ -284,10 +293,16 @@ def train_named(
     experiment, said = override(experiment, changes, kinds)
     for line in said:
         print(line)
+    artificial = ann_of(experiment, sees=ann) if ann else None  # type: ignore[arg-type] - checked there
     if dry_run:
-        show_dry_run(experiment, load(experiment.data))
+        for each in filter(None, (experiment, artificial)):
+            show_dry_run(each, load(each.data))
         return
     command = shlex.join(["snn-bp", *sys.argv[1:]])
+    if artificial is not None:
+        train_both(experiment, artificial, out or Path("runs") / name, command=command, changes=said,
+                   log=log_named(log))  # fmt: skip
+        return
     train_run(experiment, out or Path("runs") / name, command=command, changes=said, numbered=out is None,
               log=log_named(log))  # fmt: skip
 

@@ -24,7 +24,7 @@ from snn_bp.instruments.learning import (
     find_overfitting,
 )
 from snn_bp.instruments.remedies import calm, carry, hold, remember, shrink, wake, widen
-from snn_bp.instruments.traces import LayerTrace, Trace, trace
+from snn_bp.instruments.traces import LayerTrace, Trace, traced
 from snn_bp.model.activity import in_window, silent_fraction
 from snn_bp.model.blocks import module_at
 from snn_bp.model.network import Network
@@ -82,6 +82,8 @@ def diagnose_trace(trace: Trace) -> list[Finding]:
     """What one backward pass says; where something is not finite, that alone."""
     if broken := _not_finite(trace):
         return [broken]
+    if not trace.layers:  # the network has no neurons
+        return _frozen(trace)
     over_time = _time(trace)
     named = {finding.where for finding in over_time}
     depth = [finding for finding in _depth(trace) if finding.where not in named]  # what time explains depth does not
@@ -120,7 +122,7 @@ def _diagnose_run(run: Run) -> Report:
     first = experiment.network(dataset.shape)
     start_alive(first, _batch(dataset)[0])
     (x, targets, mask), loss = _batch(dataset), experiment.train_at_step().loss
-    start = trace(first.train(), x, targets, loss=loss, mask=mask)
+    start = traced(first.train(), x, targets, loss, mask=mask)
     rate = diagnose_rate(first, start, experiment.train, batches=len(dataset.batches("train")))
     updates = diagnose_updates(run.layers(), experiment.train)
     if rate:  # the rate explains what it did
@@ -157,8 +159,8 @@ def _diagnose_start(experiment: Experiment) -> Report:
 def _diagnose_network(network: Network, dataset: Dataset, experiment: Experiment) -> tuple[list[Finding], Trace]:
     x, targets, mask = _batch(dataset)
     found = [*find_leaked_state(network, x), *find_stale_cache(dataset)]
-    traced = trace(network.train(), x, targets, loss=experiment.train_at_step().loss, mask=mask)
-    return [*diagnose_trace(traced), *found], traced
+    start = traced(network.train(), x, targets, experiment.train_at_step().loss, mask=mask)
+    return [*diagnose_trace(start), *found], start
 
 
 def _without_echoes(inputs: list[Finding], found: list[Finding]) -> list[Finding]:

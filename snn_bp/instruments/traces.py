@@ -161,7 +161,6 @@ class Trace:
 
 
 @checked_call
-@phase("looking at a backward pass")
 def trace(
     network: Network, inputs: Tensor, targets: Tensor, *,
     loss: Loss = CountCrossEntropy(), state: NetworkState | None = None,  # noqa: B008 - frozen
@@ -188,6 +187,15 @@ def trace(
     check_asked("trace", network, inputs, loss)
     if not any(part.role == "neurons" for part in every_part(parts_of(network))):
         raise SnnError("trace: the network has no neurons. One with: (Dense(10), LIF(beta=0.9)).")
+    return traced(network, inputs, targets, loss, state, mask)
+
+
+@phase("looking at a backward pass")
+def traced(
+    network: Network, inputs: Tensor, targets: Tensor, loss: Loss, state: NetworkState | None = None,
+    mask: Tensor | None = None,
+) -> Trace:  # fmt: skip
+    """As `trace`, without checks; of a network without neurons the loss and the gradients of its weights."""
     work = copied(network)
     with forked(inputs), torch.enable_grad():
         out, layers = unroll(work, work.in_floats(inputs).detach().requires_grad_(), state)

@@ -13,7 +13,8 @@ from snn_bp.chip.quantize import may_fire_alone, rounded_decays
 from snn_bp.data import Dataset
 from snn_bp.data.ahead import ahead
 from snn_bp.errors import SnnError
-from snn_bp.instruments import diagnose, diagnose_rate, only_new, trace
+from snn_bp.instruments import diagnose, diagnose_rate, only_new
+from snn_bp.instruments.traces import traced
 from snn_bp.model.metrics import Accuracy, metric_for
 from snn_bp.model.network import Network
 from snn_bp.model.signatures import takes
@@ -169,11 +170,10 @@ class Course:
         self.network.train()
         for norm in self.frozen:
             norm.eval()
-        traced = trace(
-            self.network, self.probe[:, :TRACED], self.targets_of_probe[:TRACED], loss=self.config.loss, mask=mask
-        )
-        rate = diagnose_rate(self.network, traced, self.config, batches=self.batches) if first else []
-        found = [each for each in (*rate, *diagnose(traced).findings) if not self._is_asked_for(each.kind)]
+        x, targets = self.probe[:, :TRACED], self.targets_of_probe[:TRACED]
+        trace = traced(self.network, x, targets, self.config.loss, mask=mask)
+        rate = diagnose_rate(self.network, trace, self.config, batches=self.batches) if first else []
+        found = [each for each in (*rate, *diagnose(trace).findings) if not self._is_asked_for(each.kind)]
         for finding in only_new(found, self._reported):
             self.progress.say(f"doctor: {finding}")
 

@@ -16,7 +16,7 @@ from snn_bp.errors.calls import checked_call
 from snn_bp.files import is_there, make_folder, replace_file
 from snn_bp.instruments.traces import Trace, trace
 from snn_bp.model.losses import scores_of
-from snn_bp.model.network import Network
+from snn_bp.model.network import Network, has_state
 from snn_bp.neurons import is_spiking
 from snn_bp.reports.plots.backward import error_map, raster, surrogate_window
 from snn_bp.reports.plots.epochs import layer_curves, training_curves
@@ -180,7 +180,14 @@ class Scene:
         return f"One recording of class {true}; the network predicts {predicted} at its end."
 
     def pictures(self) -> dict[str, Picture]:
-        """Pictures of the backward pass, of the events and of the weights."""
+        """Pictures of the backward pass, where there are neurons, of the events and of the weights."""
+        drawn = self._of_backward_pass() if any(map(has_state, self.network.modules())) else {}
+        if self.x.dim() in (3, 5):
+            drawn["events"] = Picture(event_strip(*self.first, **self.options), self.alt)
+        drawn["filters"] = Picture(weight_filters(self.network), "Weights of the first layer, filter by filter.")
+        return drawn
+
+    def _of_backward_pass(self) -> dict[str, Picture]:
         trace = self.trace
         sizes = trace.errors.norm(dim=1).tolist()
         listed = ", ".join(f"{layer.name} {size:.2g}" for layer, size in zip(trace.layers, sizes, strict=True))
@@ -194,9 +201,6 @@ class Scene:
         if fired:
             inside = ", ".join(f"{layer.name} {layer.window:.0%}" for layer in trace.layers if layer.rates is not None)
             drawn["surrogate"] = Picture(surrogate_window(trace), f"Fraction inside the surrogate's window: {inside}.")
-        if self.x.dim() in (3, 5):
-            drawn["events"] = Picture(event_strip(*self.first, **self.options), self.alt)
-        drawn["filters"] = Picture(weight_filters(self.network), "Weights of the first layer, filter by filter.")
         return drawn
 
 
