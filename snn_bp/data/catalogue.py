@@ -35,6 +35,7 @@ class DataSetInfo:
     suffix: str = ""
     channels: int = 0  # where it is a row; 0: as many as the files hold
     clock: str = "of the recording"  # where a file's time 0 lies: see `recordings.from_start`
+    group: str = ""  # whom the files name for each recording; empty: nobody
 
     @property
     def layout(self) -> str:
@@ -78,6 +79,7 @@ _INFOS = (
         parts={"train": "ibmGestureTrain", "test": "ibmGestureTest"},
         suffix=".npy",
         clock="of a longer recording",
+        group="user",
     ),
     DataSetInfo(
         name="shd",
@@ -90,6 +92,7 @@ _INFOS = (
         tonic_class="SHD",
         parts={"train": "shd_train.h5", "test": "shd_test.h5"},
         suffix=".h5",
+        group="speaker",
     ),
 )
 DATA_SETS = MappingProxyType({info.name: info for info in _INFOS})

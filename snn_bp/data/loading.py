@@ -150,7 +150,7 @@ def _store_part(info: DataSetInfo, folder: Path, part: str, classes: int) -> Cac
         return store(
             f"{info.name}-{part}",
             in_phase(read_part(info, folder, part), message, total=total),
-            made_from=[READING_FORMAT, str(folder.resolve()), sizes],
+            made_from=[READING_FORMAT, str(folder.resolve()), sizes, *([info.group] if info.group else [])],
             sensor=info.sensor or _MOST_CHANNELS,
             classes=classes,
         )

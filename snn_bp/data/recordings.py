@@ -7,6 +7,7 @@ it checks, takes the last letter of a folder for its class, and starts a downloa
 import contextlib
 import io
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -76,7 +77,8 @@ def read_part(info: DataSetInfo, folder: Path, part_name: str) -> Iterator[Recor
     for file in files_of(info, folder, part_name):
         label = label_of(info, file, path)
         events, remarks = read_one(info, file, polarity)
-        yield Recording(str(file), events, label, file.relative_to(path).as_posix(), remarks)
+        name = file.relative_to(path)
+        yield Recording(str(file), events, label, name.as_posix(), remarks, group=group_of(info, name))
 
 
 def read_one(info: DataSetInfo, file: Path, polarity: Polarity) -> tuple[np.ndarray, str]:
@@ -106,6 +108,12 @@ def label_of(info: DataSetInfo, file: Path, path: Path) -> int:
             "Rename or move it."
         )
     return int(file.stem)
+
+
+def group_of(info: DataSetInfo, name: Path) -> str:
+    """Whom the path of a recording names: the user in DVS Gesture; an empty word where it names nobody."""
+    found = re.match(rf"{info.group}0*(\d+)_", name.parts[0]) if info.group else None
+    return f"{info.group} {found[1]}" if found else ""
 
 
 def from_start(info: DataSetInfo, events: np.ndarray) -> tuple[np.ndarray, str]:

@@ -1,7 +1,7 @@
 """HDF5 files of SHD's schema: rows of spikes over channels, in seconds, with a label each and the classes' names.
 
 The schema (Cramer et al. 2020): `spikes/times` and `spikes/units`, one array for each recording; `labels`; the names of
-the classes in `extra/keys`. Who speaks (`extra/speaker`) is not needed here.
+the classes in `extra/keys`. Who speaks (`extra/speaker`) is its group, where the file says so for every recording.
 """
 
 import contextlib
@@ -28,12 +28,13 @@ def read_rows(file: Path) -> Iterator[Recording]:
                 f"{file}: spikes/times, spikes/units and labels should be as many, found {len(times)}, {len(units)} "
                 f"and {len(labels)}."
             )
+        speakers = _speakers(content, len(labels))
         for n, label in enumerate(labels.tolist()):
             source = f"{file}, row {n}"
             with naming(source):
                 row = times[n], units[n]
             events = events_of_row(*row, source=source)
-            yield Recording(source, events, label, f"row {n}", order_of(events))
+            yield Recording(source, events, label, f"row {n}", order_of(events), group=speakers[n])
 
 
 def read_keys(file: Path) -> tuple[tuple[str, ...], str]:
@@ -50,6 +51,14 @@ def read_keys(file: Path) -> tuple[tuple[str, ...], str]:
             with contextlib.suppress(Exception):  # what a file calls itself decides nothing
                 origin = _text(np.asarray(source[()]).reshape(-1)[0])
         return names, origin
+
+
+def _speakers(content: Any, count: int) -> list[str]:
+    """Who speaks in each row; empty words where the file does not say so of all."""
+    found = content.get("extra/speaker")
+    if getattr(found, "shape", None) != (count,):
+        return [""] * count
+    return [f"speaker {_text(speaker)}" for speaker in found[()].tolist()]
 
 
 def _labels(content: Any, file: Path) -> np.ndarray:
