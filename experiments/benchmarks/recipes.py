@@ -20,6 +20,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+import snn_bp.trainer.loop  # noqa: F401 - `_train` hands its data in
 from snn_bp.data import Dataset, load
 from snn_bp.files import write_json
 from snn_bp.runs.experiment import Experiment
@@ -236,21 +238,13 @@ def as_whole(dataset: Dataset, experiment: Experiment) -> Dataset:
 
 
 def taken(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
-    """Peak and estimate of a training in MB, and the seconds of its second step."""
-    from snn_bp import train
-
-    def run() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            train(experiment, Path(folder) / "run", quiet=True)
-
-    loop = sys.modules["snn_bp.trainer.loop"]
-    loop.load = lambda data, *, quiet=True: dataset  # type: ignore[attr-defined]
+    """Peak and estimate of a training in MB, and the seconds of a step once all is compiled."""
     network = experiment.network(dataset.shape)
     parameters = sum(weight.numel() for weight in network.parameters())
     ids = dataset.batches("train", seed=experiment.seed)[0]
     optimizer = make_optimizer(network, experiment.train)
     times = []
-    for _ in range(3):  # the first one compiles
+    for _ in range(3):
         began = time.monotonic()
         x, targets = dataset.batch("train", ids, seed=1, in_bytes=True)
         made = time.monotonic()
@@ -258,19 +252,44 @@ def taken(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
         times.append((made - began, time.monotonic() - made))
     frames, step = (min(each) for each in zip(*times[1:], strict=True))
     del network, optimizer, x, targets
+    short = replace(dataset.data, steps=3, batch=4)
+    _train(replace(experiment, data=short), few_of(replace(dataset, data=short)))
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before = _status("VmRSS")
-    run()
-    peak = (_status("VmHWM") - before) / 2**20
+    peak = peak_of(lambda: _train(experiment, dataset)) / 2**20
     guess = memory.estimate(experiment, dataset).total / 2**20
     return {"parameters": parameters, "peak_mb": peak, "estimate_mb": guess, "step_s": step, "frames_s": frames}
 
 
-def _status(key: str) -> int:
+def _train(experiment: Experiment, dataset: Dataset) -> None:
+    loop = sys.modules["snn_bp.trainer.loop"]
+    loop.load = lambda *_, **__: dataset  # type: ignore[attr-defined]
+    with tempfile.TemporaryDirectory() as folder:
+        loop.train(experiment, Path(folder) / "run", quiet=True)
+
+
+def peak_of(run: Callable[[], None]) -> int:
+    """The most bytes that the process takes beyond what it had, without the pages of mapped files."""
+    before, most, done = _anonymous(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.003):
+            most = max(most, _anonymous())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        run()
+    finally:
+        done.set()
+        watching.join()
+    return most - before
+
+
+def _anonymous() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
 def main() -> None:

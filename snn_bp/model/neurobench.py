@@ -68,7 +68,7 @@ class Counters:
         else:
             self.dense += count(torch.ones_like(x[:1, :1]), every) * int(there.sum())
         nonzero = None if layer.weight.all() else layer.weight != 0
-        in_spikes = (x * x.abs() == x).flatten(1).all(1, keepdim=True)  # 0, 1 and -1 alone
+        in_spikes = ((x == 0) | (x == 1) | (x == -1)).flatten(1).all(1, keepdim=True)
         whole = met if nonzero is None else count(x, nonzero)
         acs = whole if in_spikes.all() else count(present(x, in_spikes), nonzero)
         self.acs += acs
