@@ -190,6 +190,11 @@ class DelayedLinear(nn.Module):
         """The delay of each synapse in whole steps, as in evaluation."""
         return self.delays().detach().round().long()
 
+    @property
+    def kernel_values(self) -> int:
+        """How many values the kernel has: of each synapse one for every delay."""
+        return self.weight.numel() * (self.max_steps + 1)
+
     def kernel(self) -> Tensor:
         """What each unit takes of an input `k` steps back, `[units, inputs, max_steps + 1]`."""
         steps = torch.arange(self.max_steps + 1, dtype=self.weight.dtype, device=self.weight.device)

@@ -25,6 +25,7 @@ from snn_bp.runtime.status import say
 SPARE = 1.6  # an estimate up to so many times what there is may still fit, and is let through with a word
 _FLOAT = 4
 _WEIGHT = 52  # bytes: the value, its gradient, two of the optimizer, and a checkpoint as it is put together
+_KERNEL = 8  # values that the backward pass of learned delays keeps for each value of their kernel
 _HEAP = 1.2  # what the allocator keeps between tensors that come and go
 PROBED, TRACED = 64, 16  # recordings on which a training looks at its layers, and the doctor at a backward pass
 
@@ -75,7 +76,8 @@ def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
         traced * (24 * sizes.neurons + 2 * inputs),
         rows * _FLOAT * ((3.5 if sizes.starts_dense else 2.5) * inputs + 4.5 * sizes.largest),
     )
-    return Estimate(frames, sizes.parameters * _WEIGHT, int(_HEAP * step), int(_HEAP * looking))
+    kernels = _FLOAT * _KERNEL * sizes.kernels
+    return Estimate(frames, sizes.parameters * _WEIGHT, int(_HEAP * step + kernels), int(_HEAP * looking + kernels))
 
 
 def check_memory(experiment: Experiment, dataset: Dataset) -> Estimate:
@@ -113,6 +115,7 @@ class _Sizes:
     normed: int = 0  # neurons behind a norm, a convolution or nothing
     recurrent: int = 0  # recurrent neurons that run step by step
     passed: int = 0  # what pools, dropouts, delays and joints give on
+    kernels: int = 0  # values in the kernels of learned delays; not for each row
     floats: int = 0  # an input whose first layer wants floats instead of bytes
     largest: int = 0
     largest_own: int = 0  # neurons outside the leaky family, which run once more for how far they are from threshold
@@ -141,6 +144,7 @@ class _Sizes:
         """Count one layer; `behind_dense`: its input is the sums of a dense layer."""
         count = math.prod(part.after)
         self.largest = max(self.largest, count)
+        self.kernels += getattr(part.layer, "kernel_values", 0)
         if part.role == "neurons":
             self.neurons += count
             neuron, kept = neuron_of(part.layer), 1  # values of each step that a backward pass needs
