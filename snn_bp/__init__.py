@@ -10,7 +10,25 @@ if TYPE_CHECKING:
     from snn_bp.chip.arithmetic import Fixed
     from snn_bp.chip.network import OnChip
     from snn_bp.cli.program import main
-    from snn_bp.data import Current, Data, Dataset, Delta, Folder, Latency, Rate, Repeat
+    from snn_bp.data import (
+        Blend,
+        ChannelJitter,
+        Current,
+        CutMix,
+        Data,
+        Dataset,
+        Delta,
+        EventDrop,
+        Flip,
+        Folder,
+        Latency,
+        NoiseEvents,
+        Rate,
+        Repeat,
+        SpatialJitter,
+        TimeCrop,
+        TimeJitter,
+    )
     from snn_bp.data.formats import read_events
     from snn_bp.equations.arithmetic import detach, exp, spike, where
     from snn_bp.errors import SnnError
@@ -119,13 +137,16 @@ __all__ = [
     "BalancedAccuracy",
     "BatchNorm",
     "BinaryCrossEntropy",
+    "Blend",
     "Boxcar",
+    "ChannelJitter",
     "Conv",
     "ConvTranspose",
     "CountCrossEntropy",
     "CountSquaredError",
     "CubaLIF",
     "Current",
+    "CutMix",
     "Data",
     "Dataset",
     "Delay",
@@ -133,12 +154,14 @@ __all__ = [
     "Delta",
     "Dense",
     "Dropout",
+    "EventDrop",
     "Experiment",
     "Exponential",
     "FastSigmoid",
     "FirstSpike",
     "Fixed",
     "Flatten",
+    "Flip",
     "Folder",
     "Gaussian",
     "GradedLIF",
@@ -153,6 +176,7 @@ __all__ = [
     "Module",
     "MultiGaussian",
     "Network",
+    "NoiseEvents",
     "OnChip",
     "Parallel",
     "Patience",
@@ -168,6 +192,7 @@ __all__ = [
     "Search",
     "Sigmoid",
     "SnnError",
+    "SpatialJitter",
     "Spiking",
     "Start",
     "State",
@@ -178,6 +203,8 @@ __all__ = [
     "Tau",
     "TemporalConv",
     "TensorBoard",
+    "TimeCrop",
+    "TimeJitter",
     "Trace",
     "Train",
     "Triangular",
@@ -221,7 +248,10 @@ _MODULES = {  # where each name is; it is imported, and torch with it, when a na
     "chip.arithmetic": "Fixed",
     "chip.network": "OnChip",
     "cli.program": "main",
-    "data": "Current Data Dataset Delta Folder Latency Rate Repeat",
+    "data": (
+        "Blend ChannelJitter Current CutMix Data Dataset Delta EventDrop Flip Folder Latency NoiseEvents Rate Repeat "
+        "SpatialJitter TimeCrop TimeJitter"
+    ),
     "data.formats": "read_events",
     "equations.arithmetic": "detach exp spike where",
     "errors": "SnnError",

@@ -21,6 +21,7 @@ from snn_bp import (
     Delay,
     Dense,
     Dropout,
+    EventDrop,
     Experiment,
     Flatten,
     Pool,
@@ -29,6 +30,7 @@ from snn_bp import (
     SnnError,
     Spiking,
     Tau,
+    TimeJitter,
     Train,
 )  # fmt: skip
 from snn_bp.runs.experiment import from_json, from_json_text, to_json
@@ -36,7 +38,7 @@ from snn_bp.runs.records import read_experiment
 
 EXPERIMENT = Experiment(
     Data(
-        "digits", step_ms=10, root="somewhere", rotate_deg=5.0,
+        "digits", step_ms=10, root="somewhere", rotate_deg=5.0, augment=(EventDrop(0.3), TimeJitter(2)),
         transforms=(
             tonic.transforms.Denoise(filter_time=10000),
             tonic.transforms.Compose([tonic.transforms.DropEvent(p=0.25), tonic.transforms.TimeJitter(std=3.0)]),

@@ -96,3 +96,20 @@ _INFOS = (
     ),
 )
 DATA_SETS = MappingProxyType({info.name: info for info in _INFOS})
+# where a mirrored recording is none of its class: why, and the pairs of classes that a mirror turns into each other
+MIRRORED: MappingProxyType[str, tuple[str, tuple[tuple[str, str], ...]]] = MappingProxyType({
+    "digits": ("it is no digit", ()),
+    "nmnist": ("it is no digit", ()),
+    "tonic:NMNIST": ("it is no digit", ()),
+    "tonic:ASLDVS": ("its letters are signs of one hand", ()),
+    "dvs_gesture": ("its gestures are of the left or right hand", (
+        ("right hand wave", "left hand wave"),
+        ("right arm clockwise", "left arm counter-clockwise"),
+        ("right arm counter-clockwise", "left arm clockwise"),
+    )),
+    "tonic:DVSGesture": ("its gestures are of the left or right hand", (
+        ("Right hand wave", "Left hand wave"),
+        ("Right arm cw", "Left arm ccw"),
+        ("Right arm ccw", "Left arm cw"),
+    )),
+})  # fmt: skip

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snn_bp.data.augmentations import Blend, CutMix, Flip, check_recordings, check_targets
 from snn_bp.data.beside import of_steps
 from snn_bp.data.catalogue import IN_MEMORY, DataSetInfo, Sensor
 from snn_bp.data.description import Data
-from snn_bp.data.encode import Events, encode
+from snn_bp.data.draws import Partners, draw
+from snn_bp.data.encode import Changes, Events, encode
 from snn_bp.data.encoders import Encoder
 from snn_bp.data.frames import CachedFrames
 from snn_bp.data.in_memory import has_events, info_in_memory, listed_parts, parts_in_memory, targets_in_memory
@@ -191,14 +193,15 @@ class Dataset:
     def batch(self, split: str, ids: Any, *, seed: int | None = None, in_bytes: bool = False) -> tuple[Tensor, Tensor]:
         """Frames [steps, len(ids), *shape], floats or where asked for and possible bytes, and targets [len(ids), ...].
 
-        With a seed, training recordings are shifted and turned, and random transforms and encoders drawn anew. What a
-        recording becomes depends on its id and the seed alone, not on its neighbours in the batch.
+        With a seed, training recordings are augmented, shifted and turned, and random transforms and encoders drawn
+        anew. What a recording becomes depends on its id and the seed alone, not on its neighbours in the batch.
         """
         part, ids = self._cached(split), self._checked_ids(split, ids)
         if seed is not None:
             check_seed("batch: seed", seed)
         check_flag("batch: in_bytes", in_bytes)
-        targets = torch.from_numpy(of_steps(part.targets[ids], self.steps, self.targets))
+        changes = self._changes(split, ids, seed=seed)
+        targets = torch.from_numpy(of_steps(self._mirrored(part.targets[ids], changes), self.steps, self.targets))
         if not isinstance(part, CachedEvents):
             self._check_room(ids, in_bytes=in_bytes and part.frames.dtype == np.uint8)
             frames = values_of(
@@ -208,14 +211,15 @@ class Dataset:
             return frames, targets
         events, moves = part.events, self._moves(split, ids, seed=seed)
         if not self.data.transforms or not len(ids):
-            return self._encode(events, ids, moves=moves, in_bytes=in_bytes), targets
-        changed = [self._transformed(events, sample, seed=seed) for sample in ids.tolist()]
+            return self._encode(events, ids, moves=moves, changes=changes, in_bytes=in_bytes), targets
+        sources = ids if changes is None else changes.with_partners(ids)
+        changed = [self._transformed(events, sample, seed=seed) for sample in sources.tolist()]
         if changed[0].dtype.names is None:
             for sample, frames in zip(ids, changed, strict=True):
                 check_frames(frames, (self.data.steps, *self.shape), source=f"recording {sample} of {split!r}")
             return torch.from_numpy(np.stack(changed, axis=1)).float(), targets
-        flat = flatten(changed, events.labels[ids], like=events, sensor=self.sensor)
-        return self._encode(flat, np.arange(len(ids)), moves=moves, in_bytes=in_bytes), targets
+        flat = flatten(changed, events.labels[sources], like=events, sensor=self.sensor)
+        return self._encode(flat, np.arange(len(ids)), moves=moves, changes=changes, in_bytes=in_bytes), targets
 
     def mask(self, split: str, ids: Any) -> Tensor | None:
         """Where recordings have a step, [steps, len(ids)]; None where all of the part have every one."""
@@ -280,12 +284,42 @@ class Dataset:
             moves["turns"] = np.deg2rad(turns[ids])
         return moves
 
+    def _changes(self, split: str, ids: np.ndarray, *, seed: int | None) -> Changes | None:
+        """What augmentations draw for the recordings; None where there are none."""
+        if seed is None or split != "train" or not self.data.augment:
+            return None
+        part = self.parts["train"]
+        return draw(
+            self.data.augment, ids, seed=seed, sensor=self.sensor, window_us=self.data.window_us,
+            partners=self._partners, ends_us=None if part.beside.durations is None else part.beside.durations[ids],
+        )  # fmt: skip
+
+    @cached_property
+    def _partners(self) -> Partners | None:
+        """From where second recordings are drawn; None where none are."""
+        mixes = any(isinstance(each, Blend | CutMix) for each in self.data.augment)
+        return Partners.of(self.ids["train"], self.parts["train"].targets) if mixes else None
+
+    def _mirrored(self, targets: np.ndarray, changes: Changes | None) -> np.ndarray:
+        """The targets of recordings of which some are mirrored."""
+        flip = next((each for each in self.data.augment if isinstance(each, Flip)), None)
+        if changes is None or flip is None or not flip.classes:
+            return targets
+        other = np.arange(-1, self.classes)  # from UNLABELLED on
+        for pair in flip.classes:
+            first, second = map(self.class_names.index, pair)
+            other[[first + 1, second + 1]] = second, first
+        chosen = changes.drawn["flip"].astype(bool).reshape(-1, *(1,) * (targets.ndim - 1))
+        return np.where(chosen, other[targets + 1], targets)
+
     def _transformed(self, events: Events, sample: int, *, seed: int | None) -> np.ndarray:
         array = structured(events, sample, dtype=self.info.event_dtype)
         drawn = 0 if seed is None else seed + 1
         return apply_transforms(self.data.transforms, array, seed=(drawn, TRANSFORM, sample))
 
-    def _encode(self, events: Events, ids: np.ndarray, *, moves: dict[str, np.ndarray], in_bytes: bool) -> Tensor:
+    def _encode(
+        self, events: Events, ids: np.ndarray, *, moves: dict[str, np.ndarray], changes: Changes | None, in_bytes: bool
+    ) -> Tensor:
         self._check_room(ids, in_bytes=in_bytes)
         frames = encode(
             events,
@@ -295,6 +329,7 @@ class Dataset:
             shape=(1,) * (3 - len(self.shape)) + self.shape,
             downsample=self.data.downsample,
             binary=self.data.binary,
+            changes=changes,
             in_bytes=in_bytes,
             **moves,
         )
@@ -329,6 +364,8 @@ def assemble(
                     f"{data.name}: one step is {list(shape)} in the train part, {list(found)} in the test part."
                 )
             steps = max(steps, count)
+    check_recordings(data.augment, data.name, are_events=isinstance(train, CachedEvents), is_row=len(shape) == 1)
+    check_targets(data.augment, data.name, targets)
     labels = train.targets if targets.kind == "class" else np.zeros(len(train), np.int64)
     pool = Pool(labels=labels, beside=train.beside, source=data.name)
     ids, drawn = draw_splits(data, pool, test=len(test))

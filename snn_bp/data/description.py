@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, get_args
 
+from snn_bp.data.augmentations import Augmentation, as_augmentations, check_recordings
 from snn_bp.data.catalogue import ADDRESS_EVENT, DATA_SETS, IN_MEMORY, DataSetInfo
 from snn_bp.data.encoders import Encoder
 from snn_bp.data.folder import Folder
@@ -39,6 +40,8 @@ class Data:
         binary (False): keeps only whether there was an event.
         translate_px (0): moves training recordings by up to so many pixels of the sensor, drawn anew for each seed.
         rotate_deg (0.0): turns them by up to so many degrees, likewise.
+        augment (()): what else is done to training recordings, drawn anew for each seed, as `(Flip(), EventDrop(0.3))`;
+            there are `TimeJitter`, `ChannelJitter`, `SpatialJitter`, `TimeCrop`, `NoiseEvents`, `CutMix`, `Blend` too.
         validation_fraction (0.1): of each class of the training part, 0..0.9.
         split_seed (0): what the splits are drawn from.
         transforms (()): tonic's, or any callables, for every split: structured events in and out; the last one may
@@ -53,8 +56,8 @@ class Data:
         folds (None), fold (0): or number `fold` of `folds` equal parts; where there is a test part, that fold is the
             validation split.
 
-    What counts events (`downsample`, `binary`, `translate_px`, `rotate_deg`) is for events only. A source is a frozen
-    dataclass, which reads files as a rule:
+    What counts events (`downsample`, `binary`, `translate_px`, `rotate_deg`, `augment`) is for events only. A source is
+    a frozen dataclass, which reads files as a rule:
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Lab:
@@ -95,6 +98,7 @@ class Data:
     test_fraction: Annotated[float, Within(0, 0.9), Called("a fraction of the recordings, 0..0.9")] = 0.0
     folds: Annotated[int | None, Within(low=2)] = None
     fold: Annotated[int, Within(low=0)] = 0
+    augment: tuple[Annotated[Augmentation, Called("an augmentation, as EventDrop(0.3)")], ...] = ()
 
     def __post_init__(self) -> None:
         if self.source is None and not isinstance(self.name, str):
@@ -119,6 +123,7 @@ class Data:
         if self.step_ms is None:
             raise SnnError(f"{self.name}: it states no step_ms, the width of a frame. Give Data(..., step_ms=10).")
         _check_step(self.step_ms)
+        object.__setattr__(self, "augment", as_augmentations(self.augment))
         check_fields(self, but=("name", "transforms", "source", "encoder"))
         if self.steps is None and info.window_ms:
             window = Fraction(str(info.window_ms)) * 1000
@@ -128,8 +133,12 @@ class Data:
             raise SnnError(f"{self.name}: it states no window_ms, how long a recording is. Give Data(..., steps=50).")
         if self.has_events and self.encoder is not None:
             raise SnnError(f"{self.name}: encoder={shown(self.encoder)} makes frames of values, and these are events.")
-        if source_of(self) is not None and not self.has_events:
+        source = source_of(self)
+        if source is not None and not self.has_events:
             self.check_counting()
+        if self.name != IN_MEMORY:
+            name = f"{TONIC}{source.name}" if isinstance(source, TonicSet) else self.name
+            check_recordings(self.augment, name, are_events=self.has_events, is_row=info.sensor is None)
         if self.folds is not None and self.fold >= self.folds:
             raise SnnError(f"Data(fold={self.fold}): of {self.folds} folds it is one of 0..{self.folds - 1}.")
         if self.folds is not None and (self.test_groups or self.test_fraction):

@@ -3,6 +3,8 @@
 An event at `t` microseconds lies in step `t // step_us`, in integers, so that every event with
 0 <= t < steps * step_us is counted once and no other is. Counts are float32, exact up to 2**24 in one cell, or bytes
 where that many suffice: a quarter of the memory to clear and to look through.
+
+Where recordings are augmented, the events of one are changed on their way, in buffers as large as one recording.
 """
 
 from dataclasses import dataclass
@@ -12,6 +14,43 @@ import torch
 from torch import Tensor
 
 from snn_bp.kernels.lazy import kernel
+
+# an event has 64 random bits: 36 choose three quantiles, 27 whether it is dropped, and one whether it is blended in
+QUANTILES, DROP_BITS = 4096, 27
+DRAWN = np.dtype([
+    ("events", "u8"), ("partners", "u8"), ("noise", "u8"),  # keys of random numbers
+    ("partner", "i8"), ("blend", "i8"), ("left", "i8"), ("right", "i8"), ("top", "i8"), ("bottom", "i8"),
+    ("drop", "i8"), ("gap", "i8"), ("gap_end", "i8"),
+    ("hole_left", "i8"), ("hole_right", "i8"), ("hole_top", "i8"), ("hole_bottom", "i8"),
+    ("crop", "f8"), ("reach", "i8"), ("end", "i8"), ("flip", "i8"), ("noises", "i8"),
+])  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """What becomes of the recordings of a batch on their way into frames, as `draws.draw` gives it.
+
+    `drawn` has a record for each recording. Of its events those are left out that a chance of `drop` / 2**27 takes,
+    that lie in `gap..gap_end` microseconds of the window, or in the rectangle `hole_left..hole_right`,
+    `hole_top..hole_bottom`. `partner` is the index of a second recording (-1: none): with `blend`, each event of both
+    is kept by chance 0.5, else those of the second replace those of the first in the rectangle `left..right`,
+    `top..bottom`. The window starts up to `reach` microseconds late, a fraction `crop` of that or of what the recording
+    has more than the window, where it ends at `end` (-1: behind its last event). Times then move by one of `time_us`,
+    addresses by one of `pixels`; `flip` mirrors x; `noises` events are added.
+    """
+
+    drawn: np.ndarray
+    time_us: np.ndarray  # as likely each, empty: none
+    pixels: np.ndarray
+    has_rows: bool  # whether the sensor is a camera
+
+    def with_partners(self, ids: np.ndarray) -> np.ndarray:
+        """The recordings `ids` and, behind them, their partners, which are then known by their index in this."""
+        partner = self.drawn["partner"]
+        has_one = partner >= 0
+        sources = np.concatenate([ids, partner[has_one]])
+        partner[has_one] = np.arange(len(ids), len(sources))
+        return sources
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +83,7 @@ def encode(
     binary: bool = False,
     shifts: np.ndarray | None = None,
     turns: np.ndarray | None = None,
+    changes: Changes | None = None,
     in_bytes: bool = False,
 ) -> Tensor:
     """Counts [steps, len(ids), polarities, height, width] of the recordings `ids`.
@@ -63,11 +103,38 @@ def encode(
         moves, turned = (shifts, np.empty(0), np.empty(0)), np.empty((0, 0), np.int64)
     else:
         moves, turned = (shifts, np.cos(turns), np.sin(turns)), np.empty((len(rows), len(columns)), np.int64)
+    cells = (step_us, downsample, binary)
     for dtype, test in ((np.uint8, True), (np.float32, None))[not in_bytes :]:
         frames = np.empty((steps, len(ids), *shape), dtype)  # NumPy's large arrays lie in huge pages
-        if _count(frames, *arrays, starts, stops, *moves, step_us, downsample, binary, test, columns, rows, turned):
+        if changes is None:
+            fits = _count(frames, *arrays, starts, stops, *moves, *cells, test, columns, rows, turned)
+        else:
+            partner = changes.drawn["partner"]
+            fits = _count_changed(
+                frames, *arrays, starts, stops, events.offsets[:-1][partner], events.offsets[1:][partner], *moves,
+                *cells, test, columns, rows, turned, changes.drawn, changes.time_us, changes.pixels,
+                *_buffers(events, ids, changes),
+            )  # fmt: skip
+        if fits:
             break
     return torch.from_numpy(frames)
+
+
+def mixed(z):
+    """64 bits from 64 bits, each of which hangs on all of them: the second half of splitmix64."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _buffers(events: Events, ids: np.ndarray, changes: Changes) -> tuple[np.ndarray, ...]:
+    """Room for the events of any of the recordings, its partner's and its noise: x, y, p, t."""
+    lengths, partner = np.diff(events.offsets), changes.drawn["partner"]
+    room = lengths[ids] + np.where(partner < 0, 0, lengths[partner]) + changes.drawn["noises"]
+    longest = int(room.max(initial=0))
+    rows = longest * changes.has_rows
+    kinds = ((longest, events.x.dtype), (rows, events.y.dtype), (rows, events.p.dtype), (longest, np.int64))
+    return tuple(np.empty(count, dtype) for count, dtype in kinds)
 
 
 def _fill_cells(cells, shift, downsample, stride):
@@ -88,7 +155,42 @@ def _turn(turned, columns, rows, cosine, sine):
             turned[y, x] = rows[row] + columns[column] if on_sensor else -1
 
 
-@kernel(_fill_cells, _turn)
+def _count_events(
+    cells, x, y, p, t, first, last, columns, rows, turned, sizes, n, samples, step_us, window, binary, test
+):
+    """Count events first..last of the arrays into frames of recording n; whether every count fits."""
+    polarities, height, width = sizes
+    plane = height * width
+    one, fits, has_rows, frame = cells.dtype.type(1), True, len(y) > 0, polarities * plane
+    corner, begin, end = 0, 0, 0  # the frame that the last event fell into: its first cell and its span of time
+    for e in range(first, last):
+        time = np.int64(t[e])
+        if time < begin or time >= end:  # mostly in order: seldom divides
+            if time < 0 or time >= window:
+                continue
+            step = np.int64(np.float64(time) / np.float64(step_us))  # exact below 2**52, and faster than of integers
+            begin, end = step * step_us, (step + 1) * step_us
+            corner = (step * samples + n) * frame
+        row, polarity = rows[0], np.int64(0)
+        if has_rows:
+            if y[e] >= len(rows):
+                continue
+            row, polarity = rows[np.uint64(y[e])], np.int64(p[e])
+        if x[e] >= len(columns) or polarity >= polarities:
+            continue
+        column = columns[np.uint64(x[e])]
+        if len(turned):
+            row, column = np.int64(0), turned[y[e] if has_rows else 0, x[e]]
+        if row < 0 or column < 0:
+            continue
+        cell = np.uint64(corner + polarity * plane + row + column)  # unsigned: no test for wrapping
+        cells[cell] = one if binary else cells[cell] + one
+        if test is not None:
+            fits &= cells[cell] != 0  # a full byte begins again
+    return fits
+
+
+@kernel(_fill_cells, _turn, _count_events)
 def _count(
     frames, x, y, p, t, starts, stops, shifts, cosines, sines, step_us, downsample, binary, test, columns, rows, turned
 ):
@@ -97,10 +199,9 @@ def _count(
     For each pixel `columns` and `rows` get cells from the corner of a frame, -1 off the sensor, and `turned`, unless
     it is empty, both together.
     """
-    one, fits = frames.dtype.type(1), True
+    fits = True
     steps, samples, polarities, height, width = frames.shape
-    cells, plane, window = frames.reshape(-1), height * width, steps * step_us
-    has_rows, frame = len(y) > 0, polarities * plane
+    cells, frame, window, sizes = frames.reshape(-1), polarities * height * width, steps * step_us, frames.shape[2:]
     for n in range(samples):
         for step in range(steps):  # here, not for all at once before: they are still in the cache when counted
             cells[(step * samples + n) * frame :][:frame] = 0
@@ -108,29 +209,113 @@ def _count(
         _fill_cells(rows, shifts[n, 1], downsample, width)
         if len(turned):
             _turn(turned, columns, rows, cosines[n], sines[n])
-        corner, begin, end = 0, 0, 0  # the frame that the last event fell into: its first cell and its span of time
-        for e in range(starts[n], stops[n]):
-            time = np.int64(t[e])
-            if time < begin or time >= end:  # mostly in order: seldom divides
-                if time < 0 or time >= window:
-                    continue
-                step = time // step_us
-                begin, end = step * step_us, (step + 1) * step_us
-                corner = (step * samples + n) * frame
-            row, polarity = rows[0], np.int64(0)
+        fits &= _count_events(
+            cells, x, y, p, t, starts[n], stops[n], columns, rows, turned, sizes, n, samples, step_us, window, binary,
+            test,
+        )  # fmt: skip
+    return fits
+
+
+def _start_of(drawn, t, first, last, window):
+    """When the window begins, in microseconds of the recording."""
+    if drawn.reach == 0:
+        return np.int64(0)
+    end = drawn.end
+    if end < 0:
+        for e in range(first, last):
+            end = max(end, np.int64(t[e]) + 1)
+    room = min(drawn.reach, end - window)
+    return np.int64(drawn.crop * (room + 1)) if room > 0 else np.int64(0)
+
+
+def _change(
+    drawn, is_partner, start, x, y, p, t, first, last, width, height, window, time_us, pixels, to_x, to_y, to_p,
+    to_t, count,
+):  # fmt: skip
+    """Write what is left of events first..last behind `count` of the buffers, as it is changed; the new count."""
+    key = drawn.partners if is_partner else drawn.events
+    has_rows, chances = len(y) > 0, np.uint64((1 << DROP_BITS) - 1)
+    for e in range(first, last):
+        z = mixed(key + np.uint64(e - first + 1) * np.uint64(0x9E3779B97F4A7C15))
+        column, row, time = np.int64(x[e]), np.int64(0), np.int64(t[e]) - start
+        if has_rows:
+            row = np.int64(y[e])
+        # what chance decides goes without branches, which would be guessed wrong
+        kept = np.int64((z >> np.uint64(36)) & chances) >= drawn.drop
+        if drawn.partner >= 0:
+            if drawn.blend:
+                kept &= (z >> np.uint64(63)) == 0
+            else:
+                inside = (drawn.left <= column) & (column < drawn.right) & (drawn.top <= row) & (row < drawn.bottom)
+                kept &= inside == is_partner
+        kept &= (time < drawn.gap) | (time >= drawn.gap_end)
+        kept &= (
+            (column < drawn.hole_left)
+            | (column >= drawn.hole_right)
+            | (row < drawn.hole_top)
+            | (row >= drawn.hole_bottom)
+        )
+        if len(time_us):
+            time += time_us[z & np.uint64(QUANTILES - 1)]
+        if len(pixels):
+            column += pixels[(z >> np.uint64(12)) & np.uint64(QUANTILES - 1)]
             if has_rows:
-                if y[e] >= len(rows):
-                    continue
-                row, polarity = rows[np.uint64(y[e])], np.int64(p[e])
-            if x[e] >= len(columns) or polarity >= polarities:
-                continue
-            column = columns[np.uint64(x[e])]
-            if len(turned):
-                row, column = np.int64(0), turned[y[e] if has_rows else 0, x[e]]
-            if row < 0 or column < 0:
-                continue
-            cell = np.uint64(corner + polarity * plane + row + column)  # unsigned: no test for wrapping
-            cells[cell] = one if binary else cells[cell] + one
-            if test is not None:
-                fits &= cells[cell] != 0  # a full byte begins again
+                row += pixels[(z >> np.uint64(24)) & np.uint64(QUANTILES - 1)]
+        kept &= (time >= 0) & (time < window) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        to_x[count] = width - 1 - column if drawn.flip else column
+        to_t[count] = time
+        if has_rows:
+            to_y[count] = row
+            to_p[count] = p[e]
+        count += kept
+    return count
+
+
+def _add_noise(key, noises, width, height, polarities, window, to_x, to_y, to_p, to_t, count):
+    """Write so many events behind `count` of the buffers, each anywhere and at any time; the new count."""
+    golden, low = np.uint64(0x9E3779B97F4A7C15), np.uint64((1 << 21) - 1)
+    for k in range(noises):
+        where, when = mixed(key + np.uint64(2 * k + 1) * golden), mixed(key + np.uint64(2 * k + 2) * golden)
+        to_x[count] = ((where & low) * np.uint64(width)) >> np.uint64(21)
+        to_t[count] = np.int64(np.float64(when >> np.uint64(11)) * 2.0**-53 * window)
+        if len(to_y):
+            to_y[count] = (((where >> np.uint64(21)) & low) * np.uint64(height)) >> np.uint64(21)
+            to_p[count] = (((where >> np.uint64(42)) & low) * np.uint64(polarities)) >> np.uint64(21)
+        count += 1
+    return count
+
+
+@kernel(mixed, _fill_cells, _turn, _count_events, _start_of, _change, _add_noise)
+def _count_changed(
+    frames, x, y, p, t, starts, stops, partner_starts, partner_stops, shifts, cosines, sines, step_us, downsample,
+    binary, test, columns, rows, turned, drawn, time_us, pixels, to_x, to_y, to_p, to_t,
+):  # fmt: skip
+    """As `_count`, of recordings that are changed on the way."""
+    fits = True
+    steps, samples, polarities, height, width = frames.shape
+    cells, frame, window, sizes = frames.reshape(-1), polarities * height * width, steps * step_us, frames.shape[2:]
+    for n in range(samples):
+        for step in range(steps):
+            cells[(step * samples + n) * frame :][:frame] = 0
+        each, count = drawn[n], 0
+        start = _start_of(each, t, starts[n], stops[n], window)
+        for is_partner in range(1 + (each.partner >= 0)):
+            first, last = (partner_starts[n], partner_stops[n]) if is_partner else (starts[n], stops[n])
+            count = _change(
+                each, is_partner, start, x, y, p, t, first, last, len(columns), len(rows), window, time_us, pixels,
+                to_x, to_y, to_p, to_t, count,
+            )  # fmt: skip
+        noisy = _add_noise(
+            each.noise, each.noises, len(columns), len(rows), polarities, window, to_x, to_y, to_p, to_t, count
+        )
+        for moves in range(2):  # noise, which does not move, and the events
+            _fill_cells(columns, moves * shifts[n, 0], downsample, np.int64(1))
+            _fill_cells(rows, moves * shifts[n, 1], downsample, width)
+            if moves and len(turned):
+                _turn(turned, columns, rows, cosines[n], sines[n])
+            first, last = (0, count) if moves else (count, noisy)
+            fits &= _count_events(
+                cells, to_x, to_y, to_p, to_t, first, last, columns, rows, turned[: moves * len(turned)], sizes, n,
+                samples, step_us, window, binary, test,
+            )  # fmt: skip
     return fits

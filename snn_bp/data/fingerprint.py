@@ -32,6 +32,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     }
     if data.encoder is not None:
         encoding["encoder"] = f"{type(data.encoder).__name__} {_fields(data.encoder)}"
+    if data.augment:
+        encoding["augment"] = [repr(each) for each in data.augment]
     asked = {} if dataset.targets.kind == "class" else {"targets": dataset.targets.kind}
     return {
         "name": data.name,
@@ -73,6 +75,9 @@ def first_difference(described: Any, dataset: Dataset) -> str | None:
         before, now = (each["encoding"].get("encoder") for each in (described, today))
         if before != now:
             return f"frames: the encoder was {before} then, it is {now} now"
+        before, now = (each["encoding"].get("augment", []) for each in (described, today))
+        if before != now:
+            return f"frames: augment was {_short(before)} then, it is {_short(now)} now"
     for field, now in today["encoding"].items():
         before = _at(described, "encoding", field)
         if field != "sha256" and before is not None and before != now:

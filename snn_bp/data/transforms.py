@@ -147,7 +147,9 @@ def check_frames(frames: np.ndarray, shape: Sequence[Any], *, source: str) -> No
 
 
 def _refuse_encoding_of_frames(data: Data) -> None:
-    for field, left_out in (("translate_px", 0), ("rotate_deg", 0), ("downsample", 1), ("binary", False)):
+    for field, left_out in (
+        ("translate_px", 0), ("rotate_deg", 0), ("downsample", 1), ("binary", False), ("augment", ())
+    ):  # fmt: skip
         if getattr(data, field) != left_out:
             raise SnnError(
                 f"{field}={getattr(data, field)!r}: it acts on events, and the last of the transforms makes "

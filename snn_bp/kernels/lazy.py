@@ -12,12 +12,17 @@ _LOCK = threading.Lock()  # threads that come first together compile once
 
 
 def kernel(*helpers: Callable) -> Callable[[Callable], Callable]:
-    """A function compiled at its first call, with the helpers that it calls; all of them lie in one file."""
+    """A function compiled at its first call, with the helpers that it calls; all of them lie in one file.
+
+    A helper may call those named before it.
+    """
 
     def decorated(function: Callable) -> Callable:
         @functools.cache
         def compiled() -> Callable:
-            inner = {helper.__name__: cpu.compile.inner(helper) for helper in helpers}
+            inner: dict[str, Any] = {}
+            for helper in helpers:
+                inner[helper.__name__] = cpu.compile.inner(bind(helper, **inner))
             return cpu.compile.kernel(bind(function, **inner))
 
         @functools.wraps(function)

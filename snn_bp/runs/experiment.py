@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 from snn_bp import neurons, surrogates
 from snn_bp.chip.arithmetic import Fixed
 from snn_bp.chip.network import OnChip
-from snn_bp.data import Data, Encoder, Folder, TonicSet, transform_from_json, transform_to_json
+from snn_bp.data import Augmentation, Data, Encoder, Folder, TonicSet, transform_from_json, transform_to_json
 from snn_bp.errors import SnnError, is_number, nearest, shown
 from snn_bp.errors.calls import checked_dataclass, misfit
 from snn_bp.errors.fields import WORDS, Called, OrOwn, Within, check_fields, read_words
@@ -126,7 +126,7 @@ CONSTRUCTORS = (
     | {kind.__name__: kind for union in (Layer, Loss, Metric) for kind in union.__args__ if kind is not neurons.Neuron}
     | {kind.__name__: kind for kind in (*neurons.KINDS, *neurons.LIBRARY)}
     | {name: getattr(surrogates, name) for name in surrogates.SHAPES}
-    | {kind.__name__: kind for kind in Encoder.__args__}
+    | {kind.__name__: kind for kind in (*Augmentation.__args__, *Encoder.__args__)}
 )  # what a JSON file and an override may name; nothing else is ever constructed
 
 

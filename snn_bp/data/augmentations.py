@@ -1,0 +1,248 @@
+"""Augmentations: how training recordings are changed while they become frames, and where each of them is refused.
+
+An augmentation is a frozen value. All of them are done in the compiled pass that counts events, whatever their order:
+a second recording is mixed in, events are dropped and moved, the window is cut, the recording is mirrored, then turned
+and shifted (`rotate_deg`, `translate_px`); noise is added last. What is drawn depends on the recording's id and the
+seed alone.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeAlias, get_args
+
+from snn_bp.data.catalogue import MIRRORED
+from snn_bp.errors import SnnError, nearest
+from snn_bp.errors.calls import checked_dataclass
+from snn_bp.errors.fields import Within, check_fields
+from snn_bp.model.targets import Targets
+
+Probability = Annotated[float, Within(0, 1)]
+Fraction = Annotated[float, Within(above=0, high=1)]
+Milliseconds = Annotated[float, Within(above=0, high=1_000_000)]
+Distance = Annotated[float, Within(above=0, high=65_536)]
+
+
+@checked_dataclass(frozen=True)
+class Flip:
+    """Mirrors a recording left to right, with the probability `p` (0.5).
+
+    `classes` names pairs that a mirror turns into each other: a mirrored recording of one gets the other as its target.
+    Refused for rows of channels, for digits and letters, and for DVS Gesture unless all its pairs are named. Of
+    recordings of your own you know whether a mirrored one is right.
+
+    >>> Data("tonic:CIFAR10DVS", augment=Flip()).augment
+    (Flip(p=0.5, classes=()),)
+    """
+
+    p: Probability = 0.5
+    classes: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        names = [name for pair in self.classes for name in pair]
+        if any(len(pair) != 2 for pair in self.classes) or len(set(names)) < len(names):
+            raise SnnError(
+                f"Flip(classes={self.classes!r}): it should be pairs of names, each name once, as in "
+                "classes=(('left', 'right'),)."
+            )
+
+
+@checked_dataclass(frozen=True)
+class EventDrop:
+    """Drops events (EventDrop, Gu et al. 2021), up to the `fraction` given, which is drawn for each recording.
+
+    `by` ("any"): "events" drops each event with that probability, "time" a stretch of the window that is that fraction
+    of it long, "area" a rectangle whose sides are that fraction of the sensor's (cutout; a band of a row of channels).
+    "any" does one of these three or nothing, each equally often, as published.
+
+    >>> Data("nmnist", augment=EventDrop(0.3)).augment
+    (EventDrop(fraction=0.3, by='any'),)
+    """
+
+    fraction: Fraction
+    by: Literal["any", "events", "time", "area"] = "any"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@checked_dataclass(frozen=True)
+class TimeJitter:
+    """Moves each event in time, by a normal number of `ms` standard deviation (rounded to microseconds).
+
+    What leaves the window is not counted.
+
+    >>> TimeJitter(ms=2)
+    TimeJitter(ms=2)
+    """
+
+    ms: Milliseconds
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@checked_dataclass(frozen=True)
+class ChannelJitter:
+    """Moves each event of a row of channels by a normal number of `channels` standard deviation (Cramer et al. 2022).
+
+    The number is rounded; what leaves the row is not counted. All events of a recording together are shifted by
+    `Data(translate_px=)`.
+
+    >>> Data("shd", augment=ChannelJitter(20)).augment
+    (ChannelJitter(channels=20),)
+    """
+
+    channels: Distance
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@checked_dataclass(frozen=True)
+class SpatialJitter:
+    """Moves each event of a camera in x and in y by normal numbers of `px` standard deviation, in pixels, rounded.
+
+    What leaves the sensor is not counted. All events of a recording together are shifted by `Data(translate_px=)`.
+
+    >>> SpatialJitter(px=1)
+    SpatialJitter(px=1)
+    """
+
+    px: Distance
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@checked_dataclass(frozen=True)
+class TimeCrop:
+    """Takes the window from within the recording: it starts up to `ms` after the recording does (None: anywhere).
+
+    Never so late that it would end behind the recording: a recording that is shorter than the window stays. In
+    validation and test the window starts with the recording.
+
+    >>> Data("dvs_gesture", augment=TimeCrop()).augment
+    (TimeCrop(ms=None),)
+    """
+
+    ms: Milliseconds | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@checked_dataclass(frozen=True)
+class NoiseEvents:
+    """Adds events that are independent of each other, `hz` a second at each pixel or channel on average (Poisson).
+
+    Polarities are equally likely. Noise belongs to the sensor: it is not shifted or turned.
+
+    >>> NoiseEvents(hz=0.5)
+    NoiseEvents(hz=0.5)
+    """
+
+    hz: Annotated[float, Within(above=0, high=100_000)]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@checked_dataclass(frozen=True)
+class CutMix:
+    """Puts a rectangle of a second recording in the place of the first one's, with the probability `p` (0.5).
+
+    The second one is another training recording of the same class, so that the target stays right: the published form
+    (Yun et al. 2019; on events Li et al. 2022) mixes classes and their targets. The rectangle (a band of a row of
+    channels) lies anywhere, and its fraction of the sensor is drawn evenly from 0..1.
+
+    >>> Data("tonic:CIFAR10DVS", augment=(Flip(), CutMix())).augment
+    (Flip(p=0.5, classes=()), CutMix(p=0.5))
+    """
+
+    p: Probability = 0.5
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@checked_dataclass(frozen=True)
+class Blend:
+    """Makes one recording of two, with the probability `p` (0.5): of the events of each, every one stays by chance 0.5.
+
+    The second one is another training recording of the same class (after Nowotny et al. 2022, who align the two by
+    their mean time and channel first; here they stay where they are).
+
+    >>> Data("shd", translate_px=40, augment=Blend()).augment
+    (Blend(p=0.5),)
+    """
+
+    p: Probability = 0.5
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+Augmentation: TypeAlias = (
+    Flip | EventDrop | TimeJitter | ChannelJitter | SpatialJitter | TimeCrop | NoiseEvents | CutMix | Blend
+)
+
+
+def as_augmentations(augment: Any) -> Any:
+    """A tuple of them, also from one alone; raises where two exclude each other."""
+    augment = (augment,) if isinstance(augment, get_args(Augmentation)) else augment
+    if not isinstance(augment, tuple | list):
+        return augment
+    kinds = [type(each).__name__ for each in augment]
+    for kind in kinds:
+        if kinds.count(kind) > 1:
+            raise SnnError(f"Data(augment): {kind} is there {kinds.count(kind)} times. Each is done once.")
+    if {"CutMix", "Blend"} <= set(kinds):
+        raise SnnError("Data(augment): CutMix and Blend both mix a recording with a second one. Give one of them.")
+    return tuple(augment)
+
+
+def check_recordings(augment: Sequence[Augmentation], name: str, *, are_events: bool, is_row: bool) -> None:
+    """Raise where an augmentation is wrong for the recordings of the set `name`."""
+    for each in augment:
+        kind = type(each).__name__
+        if not are_events:
+            raise SnnError(
+                f"{name}: {kind} acts on events, and these are frames. Leave it out, or change frames in a transform "
+                "of your own."
+            )
+        if is_row and isinstance(each, Flip | SpatialJitter):
+            works = "Leave Flip out." if isinstance(each, Flip) else "ChannelJitter(channels=...) is for those."
+            raise SnnError(f"{name}: {kind} is for images, and these are rows of channels. {works}")
+        if not is_row and isinstance(each, ChannelJitter):
+            raise SnnError(f"{name}: ChannelJitter is for rows of channels. SpatialJitter(px=...) is for cameras.")
+        if isinstance(each, Flip) and name in MIRRORED:
+            reason, pairs = MIRRORED[name]
+            if not pairs:
+                raise SnnError(f"{name}: a mirrored recording is wrong, {reason}. Leave Flip out.")
+            if set(map(frozenset, each.classes)) != set(map(frozenset, pairs)):
+                raise SnnError(f"{name}: a mirrored recording may be wrong, {reason}. Flip(classes={pairs}) is right.")
+
+
+def check_targets(augment: Sequence[Augmentation], name: str, targets: Targets) -> None:
+    """Raise where an augmentation would make the targets of the set `name` wrong."""
+    for each in augment:
+        kind = type(each).__name__
+        if isinstance(each, CutMix | Blend) and targets.kind != "class":
+            raise SnnError(
+                f"{name}: {kind} mixes recordings of one class, and targets are of the kind {targets.kind!r}. Leave it "
+                "out."
+            )
+        if isinstance(each, TimeCrop) and targets.is_per_step:
+            raise SnnError(f"{name}: TimeCrop moves the window, and every step has a target of its own. Leave it out.")
+        if isinstance(each, Flip):
+            if not (targets.are_classes or targets.kind == "labels"):
+                raise SnnError(
+                    f"{name}: Flip leaves targets as they are, which for {targets.kind!r} may be wrong. Leave it out."
+                )
+            if each.classes and not targets.are_classes:
+                raise SnnError(f"{name}: Flip(classes=...) is for classes, not for {targets.kind!r}. Leave it out.")
+            for class_name in (name for pair in each.classes for name in pair):
+                if class_name not in targets.names:
+                    raise SnnError(
+                        f"{name}: Flip(classes=...) names {class_name!r}. {nearest(class_name, targets.names)}"
+                    )

@@ -1,0 +1,413 @@
+"""Augmentations: what they make of events, by whose numbers, for which recordings, and where they are refused."""
+
+from dataclasses import replace
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+import torch
+from augment_reference import augment_reference, random_bits
+from scipy.stats import binom, poisson
+
+from snn_bp import (
+    LIF,
+    Blend,
+    ChannelJitter,
+    CutMix,
+    Data,
+    Dataset,
+    Dense,
+    EventDrop,
+    Experiment,
+    Flip,
+    NoiseEvents,
+    SnnError,
+    SpatialJitter,
+    Targets,
+    TimeCrop,
+    TimeJitter,
+)
+from snn_bp.data import describe, draws, first_difference
+from snn_bp.data.draws import Partners
+from snn_bp.data.encode import mixed
+from snn_bp.runs.experiment import from_json, override, to_json
+
+CAMERA = np.dtype([("x", int), ("y", int), ("p", int), ("t", int)])
+WIDTH, HEIGHT, STEPS, STEP_MS = 12, 9, 6, 1
+RNG = np.random.default_rng(7)
+
+
+def recording(events: int, *, width: int = WIDTH, height: int = HEIGHT, last_us: int = 9000) -> np.ndarray:
+    array = np.zeros(events, CAMERA)
+    for name, high in (("x", width), ("y", height), ("p", 2 if height > 1 else 1), ("t", last_us)):
+        array[name] = RNG.integers(0, high, events)
+    return array
+
+
+SEEN = [recording(n) for n in RNG.integers(40, 90, 24)]
+HEARD = [recording(n, width=20, height=1) for n in RNG.integers(40, 90, 24)]
+LABELS = np.arange(24) % 3
+
+
+def of(recordings=SEEN, *augment, y=LABELS, **how) -> Dataset:
+    sensor = (WIDTH, HEIGHT, 2) if recordings is SEEN else (20, 1, 1)
+    return Dataset.of(
+        train=(recordings, y), sensor=sensor, steps=STEPS, step_ms=STEP_MS, validation_fraction=0.2, batch=8,
+        augment=augment, **how,
+    )  # fmt: skip
+
+
+def expected(dataset: Dataset, ids, seed: int) -> torch.Tensor:
+    events, ids = dataset.parts["train"].events, np.asarray(ids)
+    shape = (1,) * (3 - len(dataset.shape)) + dataset.shape
+    moves = dataset._moves("train", ids, seed=seed)
+    how = {"downsample": dataset.data.downsample, "binary": dataset.data.binary}
+    frames = augment_reference(
+        events, ids, dataset._changes("train", ids, seed=seed), steps=STEPS, step_us=1000 * STEP_MS, shape=shape,
+        **moves, **how,
+    )  # fmt: skip
+    return frames.reshape(*frames.shape[:2], *dataset.shape)
+
+
+EACH = {
+    "flip": Flip(), "events": EventDrop(0.9, "events"), "time": EventDrop(0.9, "time"), "area": EventDrop(0.9, "area"),
+    "any": EventDrop(1.0), "time jitter": TimeJitter(0.7), "crop": TimeCrop(), "crop at first": TimeCrop(ms=1.5),
+    "noise": NoiseEvents(100), "cutmix": CutMix(0.8), "blend": Blend(0.8),
+}  # fmt: skip
+OF_CAMERAS = EACH | {"jitter": SpatialJitter(1.5)}
+OF_ROWS = {name: each for name, each in EACH.items() if name != "flip"} | {"jitter": ChannelJitter(2)}
+EVERYTHING = (EventDrop(0.5), TimeJitter(0.7), TimeCrop(), NoiseEvents(100), CutMix(0.8))
+
+
+@pytest.mark.parametrize("name", [*OF_CAMERAS, "all"])
+def test_each_equals_the_reference_on_events_of_a_camera(name):
+    augment = (*EVERYTHING, Flip(), SpatialJitter(1)) if name == "all" else (OF_CAMERAS[name],)
+    dataset = of(SEEN, *augment, translate_px=2 * (name == "all"), rotate_deg=20.0 * (name == "all"))
+    ids = dataset.ids["train"]
+
+    frames = dataset.batch("train", ids, seed=5)[0]
+
+    assert torch.equal(frames, expected(dataset, ids, 5))
+    assert torch.equal(dataset.batch("train", ids, seed=5, in_bytes=True)[0].float(), frames)
+    assert not torch.equal(frames, dataset.batch("train", ids)[0])
+
+
+@pytest.mark.parametrize("name", [*OF_ROWS, "all"])
+def test_each_equals_the_reference_on_rows_of_channels(name):
+    augment = (*EVERYTHING, ChannelJitter(2)) if name == "all" else (OF_ROWS[name],)
+    dataset = of(HEARD, *augment, translate_px=2 * (name == "all"), downsample=2, binary=name == "all")
+    ids = dataset.ids["train"]
+
+    frames = dataset.batch("train", ids, seed=5)[0]
+
+    assert torch.equal(frames, expected(dataset, ids, 5))
+    assert not torch.equal(frames, dataset.batch("train", ids)[0])
+
+
+@pytest.mark.parametrize("mix", (CutMix(), Blend()))
+def test_a_recording_becomes_the_same_whatever_else_is_in_the_batch(mix):
+    dataset = of(SEEN, *(each for each in (*EVERYTHING, Flip()) if not isinstance(each, CutMix)), mix)
+    first, second, third = dataset.ids["train"][[2, 9, 11]]
+
+    alone, among, other = (
+        dataset.batch("train", ids, seed=seed)[0]
+        for ids, seed in (([first], 3), ([third, first, second, first], 3), ([first], 4))
+    )
+
+    assert torch.equal(alone[:, 0], among[:, 1]) and torch.equal(alone[:, 0], among[:, 3])
+    assert not torch.equal(alone, other)
+
+
+def test_one_does_not_change_what_another_draws():
+    dataset, ids = of(SEEN, Flip()), of(SEEN).ids["train"]
+
+    alone, among = (each._changes("train", ids, seed=1).drawn for each in (dataset, of(SEEN, *EVERYTHING, Flip())))
+
+    assert np.array_equal(alone["flip"], among["flip"]) and np.array_equal(alone["events"], among["events"])
+
+
+def test_only_training_recordings_with_a_seed_are_augmented():
+    dataset, plain = of(SEEN, *EVERYTHING, test_fraction=0.2), of(SEEN, test_fraction=0.2)
+
+    for split, seed in (("train", None), ("validation", 1), ("test", 1)):
+        ids = dataset.ids[split]
+        assert torch.equal(dataset.batch(split, ids, seed=seed)[0], plain.batch(split, ids)[0])
+
+
+def test_the_order_in_which_they_are_given_does_not_matter():
+    ids = of().ids["train"]
+
+    there, back = (of(SEEN, *augment).batch("train", ids, seed=2)[0] for augment in (EVERYTHING, EVERYTHING[::-1]))
+
+    assert torch.equal(there, back)
+
+
+def test_a_transform_that_changes_nothing_changes_nothing():
+    dataset, plain = (of(SEEN, *EVERYTHING, **how) for how in ({"transforms": (lambda events: events,)}, {}))
+    ids = dataset.ids["train"]
+
+    assert torch.equal(*(each.batch("train", ids, seed=2)[0] for each in (dataset, plain)))
+
+
+def test_the_second_recording_is_transformed_too():
+    dataset = of(SEEN, Blend(1.0), transforms=(lambda events: events[events["t"] >= 2000],))
+
+    frames = dataset.batch("train", dataset.ids["train"], seed=2)[0]
+
+    assert frames[:2].sum() == 0 and frames[2:].sum() > 0
+
+
+def test_the_second_recording_is_another_of_the_same_class_of_the_training_split():
+    dataset = of(SEEN, Blend(1.0))
+    ids, labels = dataset.ids["train"], dataset.parts["train"].targets
+
+    partners = np.array([dataset._changes("train", ids, seed=seed).drawn["partner"] for seed in range(300)])
+
+    assert (labels[partners] == labels[ids]).all() and (partners != ids).all()
+    for position, sample in enumerate(ids):
+        others = ids[(labels[ids] == labels[sample]) & (ids != sample)]
+        counts = np.bincount(partners[:, position], minlength=24)[others]
+        assert counts.sum() == 300 and counts.min() >= binom.ppf(1e-7, 300, 1 / len(others))
+
+
+def test_a_recording_that_is_the_only_one_of_its_class_stays_as_it_is():
+    partners = Partners.of(np.array([0, 2, 3]), np.array([1, 0, 0, 2]))
+
+    assert partners.of_each(np.array([0, 2, 3, 1]), np.full(4, 0.99)).tolist() == [-1, -1, -1, 2]
+
+
+def test_a_mirrored_recording_is_given_the_other_class_of_its_pair():
+    targets = Targets("class", ("left", "up", "right"))
+    train = (SEEN, LABELS)
+    dataset = Dataset.of(
+        train=train, targets=targets, sensor=(WIDTH, HEIGHT, 2), steps=STEPS, step_ms=STEP_MS,
+        augment=Flip(classes=(("left", "right"),)),
+    )  # fmt: skip
+    ids = dataset.ids["train"]
+
+    frames, labels = dataset.batch("train", ids, seed=1)
+
+    plain, before = dataset.batch("train", ids)
+    flipped = torch.from_numpy(dataset._changes("train", ids, seed=1).drawn["flip"]).bool()
+    assert 0 < flipped.sum() < len(ids)
+    assert torch.equal(labels, torch.where(flipped, 2 - before, before))
+    assert torch.equal(frames, torch.where(flipped.view(1, -1, 1, 1, 1), plain.flip(-1), plain))
+
+
+def test_a_time_crop_starts_anywhere_and_never_ends_behind_the_recording():
+    times = np.zeros(1000, CAMERA)
+    times["t"] = np.arange(1000) * 20  # 20 ms, an event in each 20 us
+    short = times[:250]
+    dataset = Dataset.of(
+        train=([times] * 23 + [short], LABELS), sensor=(1, 2, 1), steps=STEPS, step_ms=STEP_MS, augment=TimeCrop(),
+        validation_fraction=0,
+    )  # fmt: skip
+
+    frames = torch.stack([dataset.batch("train", dataset.ids["train"], seed=seed)[0] for seed in range(5)])
+
+    assert (frames[:, :, :23].sum((1, 3, 4, 5)) == 300).all()
+    assert torch.equal(frames[0, :, 23], dataset.batch("train", [23])[0][:, 0])
+
+
+# Numbers
+
+
+def test_random_bits_are_those_of_splitmix64():
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    state = np.array([1234567], np.uint64) + np.array([0x9E3779B97F4A7C15], np.uint64) * np.arange(
+        1, 5, dtype=np.uint64
+    )
+
+    assert mixed(state).tolist() == published == [random_bits(1234567, number) for number in range(1, 5)]
+
+
+def test_every_bit_of_every_recording_is_even_and_of_no_other():
+    ids, count = np.arange(400), 400
+    keys = draws._keys(3, 5, ids)[:, None] + np.uint64(0x9E3779B97F4A7C15) * np.arange(1, count + 1, dtype=np.uint64)
+    bits = np.unpackbits(mixed(keys).view(np.uint8), axis=None).reshape(len(ids), count, 64)
+
+    low, high = binom.ppf([1e-9, 1 - 1e-9], len(ids) * count, 0.5)
+    assert ((bits.sum((0, 1)) >= low) & (bits.sum((0, 1)) <= high)).all()
+    low, high = binom.ppf([1e-9, 1 - 1e-9], 64 * count, 0.5)
+    differ = (bits[1:] != bits[:-1]).sum((1, 2))  # neighbouring ids
+    assert ((differ >= low) & (differ <= high)).all()
+
+
+@pytest.mark.parametrize("mean", (0.02, 3.0, 2500.0))
+def test_counts_of_noise_are_those_of_a_poisson_process(mean):
+    least, chances = draws._poisson(mean)
+    count = np.arange(least, least + len(chances))
+
+    assert np.allclose(chances, poisson.cdf(count, mean), atol=1e-9)
+    assert chances[-1] == pytest.approx(1, abs=1e-9)
+
+
+def test_noise_comes_as_often_as_asked_for_everywhere_and_at_any_time():
+    silent = [np.zeros(0, CAMERA)] * 24
+    dataset = Dataset.of(
+        train=(silent, LABELS), sensor=(4, 3, 2), steps=5, step_ms=2, augment=NoiseEvents(hz=4000),
+        validation_fraction=0,
+    )  # fmt: skip
+
+    frames = dataset.batch("train", range(24), seed=0)[0].sum(1)  # [steps, polarities, height, width]
+
+    mean = 24 * 4000 * 0.002 / 2  # of a cell
+    low, high = poisson.ppf([1e-9, 1 - 1e-9], mean)
+    assert low <= frames.min() and frames.max() <= high
+    low, high = poisson.ppf([1e-9, 1 - 1e-9], mean * frames.numel())
+    assert low <= frames.sum() <= high
+
+
+def test_half_of_the_events_of_each_of_two_that_are_blended_stay():
+    many = [np.repeat(one, 200) for one in SEEN]
+    dataset, ids = of_many(many, Blend(1.0)), np.arange(24)
+
+    frames = dataset.batch("train", ids, seed=0)[0]
+
+    plain = dataset.batch("train", ids)[0].sum((0, 2, 3, 4))
+    partner = dataset._changes("train", ids, seed=0).drawn["partner"]
+    for number, kept in enumerate(frames.sum((0, 2, 3, 4))):
+        low, high = binom.ppf([1e-9, 1 - 1e-9], int(plain[number] + plain[partner[number]]), 0.5)
+        assert low <= kept <= high
+
+
+def test_events_are_dropped_by_the_fraction_that_is_drawn():
+    dataset, ids = of_many([np.repeat(one, 200) for one in SEEN], EventDrop(0.8, "events")), np.arange(24)
+
+    frames = dataset.batch("train", ids, seed=0)[0].sum((0, 2, 3, 4))
+
+    fractions = dataset._changes("train", ids, seed=0).drawn["drop"] / 2**27
+    assert fractions.max() <= 0.8 and 0.2 < fractions.mean() < 0.6
+    for kept, whole, fraction in zip(frames, dataset.batch("train", ids)[0].sum((0, 2, 3, 4)), fractions, strict=True):
+        low, high = binom.ppf([1e-9, 1 - 1e-9], int(whole), 1 - fraction)
+        assert low <= kept <= high
+
+
+def of_many(recordings, *augment) -> Dataset:
+    return Dataset.of(
+        train=(recordings, LABELS), sensor=(WIDTH, HEIGHT, 2), steps=STEPS, step_ms=STEP_MS, augment=augment,
+        validation_fraction=0,
+    )  # fmt: skip
+
+
+def test_jitter_is_normal():
+    moved = draws._normal(2000.0)
+
+    assert abs(moved.mean()) < 1e-9 and moved.std() == pytest.approx(2000, rel=2e-3)
+    assert NormalDist(0, 2000).cdf(moved[3500]) == pytest.approx(3500.5 / 4096, abs=1e-4)  # rounded
+    assert len(draws._normal(0.0)) == 0
+
+
+def test_what_eventdrop_does_is_drawn_evenly():
+    ids = np.arange(4000)
+    drawn = draws.draw(
+        (EventDrop(0.4),), ids, seed=1, sensor=(34, 34, 2), window_us=310_000, partners=None, ends_us=None
+    ).drawn
+
+    counts = [
+        (drawn["drop"] > 0).sum(),
+        (drawn["gap_end"] > drawn["gap"]).sum(),
+        (drawn["hole_right"] > drawn["hole_left"]).sum(),
+    ]
+    low, high = binom.ppf([1e-9, 1 - 1e-9], 4000, 0.25)
+    assert all(low - 60 <= count <= high for count in counts)  # a fraction near 0 is no rectangle
+    assert (drawn["gap_end"] - drawn["gap"]).max() <= 0.4 * 310_000 and drawn["gap_end"].max() <= 310_000
+    assert (drawn["hole_right"] - drawn["hole_left"]).max() <= 14 and drawn["hole_right"].max() <= 34
+
+
+# Refusals
+
+
+HANDS = ("right hand wave", "left hand wave")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Data("digits", augment=Flip()), r"digits: a mirrored recording is wrong, it is no digit\. Leave F"),
+        (lambda: Data("nmnist", augment=Flip()), "it is no digit"),
+        (lambda: Data("tonic:NMNIST", augment=Flip(classes=(("0 - zero", "1 - one"),))), "it is no digit"),
+        (lambda: Data("tonic:ASLDVS", steps=5, step_ms=10, augment=Flip()), "letters are signs of one hand"),
+        (lambda: Data("dvs_gesture", augment=Flip()), r"or right hand\. Flip\(classes=\(\('right hand wave', 'left"),
+        (lambda: Data("dvs_gesture", augment=Flip(classes=(HANDS,))), r"Flip\(classes=.* is right"),
+        (lambda: Data("shd", augment=Flip()), r"shd: Flip is for images, and these are rows of channels\. Leave F"),
+        (lambda: Data("shd", augment=SpatialJitter(1)), r"ChannelJitter\(channels=\.\.\.\) is for those"),
+        (lambda: Data("nmnist", augment=ChannelJitter(1)), r"SpatialJitter\(px=\.\.\.\) is for cameras"),
+        (lambda: of(HEARD, Flip()), "rows of channels"),
+        (lambda: of(SEEN, ChannelJitter(2)), "is for rows of channels"),
+        (lambda: of_frames(EventDrop(0.3)), "in memory: EventDrop acts on events, and these are frames"),
+        (lambda: Data("nmnist", augment=(Flip(), Flip())), "Flip is there 2 times"),
+        (lambda: Data("nmnist", augment=(Blend(), CutMix())), "both mix a recording with a second one"),
+        (lambda: Data("nmnist", augment=EventDrop), r"augment=.*EventDrop|write EventDrop\("),
+        (lambda: Data("nmnist", augment=("flip",)), r"augment\.0='flip'.*an augmentation, as EventDrop\(0\.3\)"),
+        (lambda: of(SEEN, CutMix(), y=VECTORS, targets="vector"), "CutMix mixes recordings of one class, and targets"),
+        (lambda: of(SEEN, Flip(), y=VECTORS, targets="vector"), "Flip leaves targets as they are"),
+        (lambda: of(SEEN, TimeCrop(), y=MOVING, targets="vector per step"), "every step has a target of its own"),
+        (lambda: of(SEEN, Flip(classes=(("0", "lef"),))), "names 'lef'"),
+        (lambda: Flip(classes=(("a", "b"), ("b", "c"))), "pairs of names, each name once"),
+        (lambda: Flip(classes=(("a", "b", "c"),)), "pairs of names"),
+        (lambda: EventDrop(0), r"EventDrop\(fraction=0"),
+        (lambda: EventDrop(0.3, by="pixel"), "one of 'any', 'events', 'time', 'area'"),
+        (lambda: TimeJitter(0), r"TimeJitter\(ms=0"),
+        (lambda: NoiseEvents(hz=-1), r"NoiseEvents\(hz=-1"),
+        (lambda: of(SEEN, Flip(), transforms=lambda events: np.zeros((STEPS, 2, 3, 3))), "augment=.* acts on events"),
+    ],
+)  # fmt: skip
+def test_what_would_be_wrong_is_refused_with_the_reason(make, words):
+    with pytest.raises(SnnError, match=words):
+        make()
+
+
+VECTORS = RNG.random((24, 2)).astype(np.float32)
+MOVING = VECTORS[:, None].repeat(STEPS, 1)
+
+
+def of_frames(*augment) -> Dataset:
+    return Dataset.of(train=(RNG.random((24, 5, 3)), LABELS), augment=augment)
+
+
+def test_every_pair_of_gestures_that_a_mirror_swaps_is_right():
+    pairs = (HANDS, ("right arm clockwise", "left arm counter-clockwise"),
+             ("left arm clockwise", "right arm counter-clockwise"))  # fmt: skip
+
+    assert Data("dvs_gesture", augment=Flip(classes=pairs)).augment == (Flip(classes=pairs),)
+
+
+# Records
+
+
+def test_an_experiment_with_augmentations_comes_back_from_json():
+    augment = (Flip(0.3, (("airplane", "cat"),)), EventDrop(0.3, "time"), TimeJitter(2), SpatialJitter(1), TimeCrop(50))
+    experiment = Experiment(
+        Data("tonic:CIFAR10DVS", augment=(*augment, NoiseEvents(1), CutMix())), (Dense(2), LIF(beta=0.9))
+    )
+
+    assert from_json(to_json(experiment)) == experiment
+    content = to_json(experiment)
+    del content["data"]["augment"]  # as it was written before there were any
+    assert from_json(content).data == replace(experiment.data, augment=())
+
+
+def test_an_override_names_augmentations():
+    experiment = Experiment(Data("nmnist"), (Dense(2), LIF(beta=0.9)))
+
+    changed, said = override(experiment, ["data.augment=(EventDrop(0.3), TimeJitter(ms=2))"])
+
+    assert changed.data.augment == (EventDrop(0.3), TimeJitter(2)) and "EventDrop(fraction=0.3, by='any')" in said[0]
+
+
+def test_the_record_says_what_was_augmented():
+    dataset, plain = of(SEEN, EventDrop(0.3)), of(SEEN)
+    record = describe(dataset)
+
+    assert record["encoding"]["augment"] == ["EventDrop(fraction=0.3, by='any')"]
+    assert "augment" not in describe(plain)["encoding"]
+    assert first_difference(record, dataset) is None
+    assert "augment" in str(first_difference(record, plain)) and "augment" in str(
+        first_difference(describe(plain), dataset)
+    )
+
+
+def test_an_experiment_of_other_augmentations_is_another():
+    with pytest.raises(SnnError, match=r"data\.augment is \(\), this data set's"):
+        of(SEEN, EventDrop(0.3)).checked(of(SEEN).data)
