@@ -23,6 +23,7 @@ class Beside:
     durations: np.ndarray | None = None  # microseconds of events, steps of frames
     groups: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
+    spans: np.ndarray | None = None  # first and last time of events in microseconds, and whether they are in order
 
     @property
     def digest(self) -> bytes:
@@ -35,7 +36,7 @@ class Beside:
 
     def write(self, folder: Path) -> None:
         """Add files to an entry of the cache that is being built."""
-        for name in ("targets", "durations"):
+        for name in ("targets", "durations", "spans"):
             if (array := getattr(self, name)) is not None:
                 np.save(folder / f"{name}.npy", array)
         for name in ("groups", "splits"):
@@ -47,14 +48,15 @@ class Beside:
         """From an entry of the cache and its record; raises ValueError, OSError or TypeError where it is damaged."""
         files = record["files"]
         arrays = {name: np.load(folder / f"{name}.npy") if f"{name}.npy" in files else None
-                  for name in ("targets", "durations")}  # fmt: skip
+                  for name in ("targets", "durations", "spans")}  # fmt: skip
         words = {name: tuple(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
                  for name in ("groups", "splits") if f"{name}.json" in files}  # fmt: skip
-        return cls(arrays["targets"], arrays["durations"], words.get("groups", ()), words.get("splits", ()))
+        groups, splits = words.get("groups", ()), words.get("splits", ())
+        return cls(arrays["targets"], arrays["durations"], groups, splits, arrays["spans"])
 
     def is_of(self, count: int) -> bool:
         """Whether it is that of `count` recordings."""
-        there = [each for each in (self.targets, self.durations) if each is not None]
+        there = [each for each in (self.targets, self.durations, self.spans) if each is not None]
         return all(len(each) == count for each in (*there, *(each for each in (self.groups, self.splits) if each)))
 
 

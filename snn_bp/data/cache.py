@@ -1,7 +1,8 @@
 """The cache of raw events, kept between starts and shared by users: whole entries, checked against their hashes.
 
-An entry is a folder. It is built beside its place and renamed into it, so that a reader never sees half of one. Its
-files are hashed when it is opened; `verified.json` says of which files (size, times, inode) that has been done.
+An entry is a folder. It is built beside its place and renamed into it, so that a reader never sees half of one; a
+build that was killed goes on at the next start. Its files are hashed when it is opened; `verified.json` says of which
+files (size, times, inode) that has been done.
 """
 
 import contextlib
@@ -14,11 +15,15 @@ import shutil
 import socket
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from snn_bp.data.journal import JOURNAL
 from snn_bp.errors import SnnError
 from snn_bp.files import json_sha256, read_json, write_json
+from snn_bp.files.lock import holder, locked
+from snn_bp.runtime.status import phase
 
 RECORD, VERIFIED = "record.json", "verified.json"
 KEPT_DAYS = 90
@@ -35,13 +40,52 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SNN_BP_CACHE") or "~/.cache/snn_bp").expanduser()
 
 
-def begin_entry() -> Path:
-    """A new folder in which an entry is built; leftovers of builds that were killed are removed first."""
+@contextlib.contextmanager
+def building(name: str | None) -> Iterator[Path]:
+    """Within the block, a folder in which the entry `name` is built.
+
+    What a build of it wrote that was killed or interrupted is there, if it kept a journal beside that folder. Where
+    another process builds the same, or the entry has no name before it is built, the folder is one's own.
+    """
     cache_folder().mkdir(parents=True, exist_ok=True)
     remove_leftovers()
-    building = cache_folder() / f"building-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
-    building.mkdir()  # with the rights that the user's mask gives: others may read what they share
-    return building
+    with contextlib.ExitStack() as held:
+        outer = None if name is None else _taken(cache_folder() / f"building-{name}", held)
+        if is_own := outer is None:
+            outer = cache_folder() / f"building-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
+            outer.mkdir()  # with the rights that the user's mask gives: others may read what they share
+        entry = outer / "entry"
+        try:
+            if is_own or not (outer / JOURNAL).exists():
+                remove(entry)
+            entry.mkdir(exist_ok=True)
+            if not is_own:
+                (outer / JOURNAL).touch()
+            yield entry
+        except Exception:
+            remove(outer)
+            raise
+        except BaseException:  # Ctrl-C: another process may go on
+            if is_own:
+                remove(outer)
+            raise
+        remove(outer)
+
+
+def _taken(folder: Path, held: contextlib.ExitStack) -> Path | None:
+    """The folder of a build, locked until `held` ends; None where that cannot be, or another process has it."""
+    try:
+        folder.mkdir(exist_ok=True)
+        held.callback(_remove_empty, folder)
+        held.enter_context(locked(folder))
+    except (OSError, SnnError):
+        return None
+    return folder if holder(folder) else None  # on a file system without locks it might be another's too
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def seal_entry(folder: Path, facts: dict[str, Any]) -> None:
@@ -103,7 +147,7 @@ def publish_entry(building: Path, folder: Path) -> dict[str, Any]:
 
 
 def remove_leftovers() -> None:
-    """Remove the folders of builds that were killed: of dead processes here; of other machines after an idle week."""
+    """Remove the folders of builds that were killed: of dead processes here; others, which may go on, after a week."""
     with contextlib.suppress(OSError):
         for folder in list(cache_folder().glob("building-*")):
             if _is_abandoned(folder):
@@ -125,16 +169,21 @@ def clean_cache(*, days: float = KEPT_DAYS) -> list[tuple[str, int]]:
 
 
 def cache_entries() -> list[tuple[Path, int, float]]:
-    """Each entry with its size in bytes and the days since it was last opened, the oldest first."""
+    """Each entry with its size in bytes and the days since it was last opened, the oldest first.
+
+    Among them what is left of builds that were killed or interrupted, and may go on.
+    """
     found = []
     with contextlib.suppress(OSError):
-        for record in cache_folder().glob(f"*/{RECORD}"):
+        stopped = [file for file in cache_folder().glob(f"building-*/{JOURNAL}") if holder(file.parent) is None]
+        for record in (*cache_folder().glob(f"*/{RECORD}"), *stopped):
             with contextlib.suppress(OSError):
                 folder = record.parent
-                if folder.is_symlink() or folder.name.startswith("building-"):
+                if folder.is_symlink() or (folder.name.startswith("building-") and record.name == RECORD):
                     continue
-                size = sum(file.lstat().st_size for file in folder.iterdir())
-                found.append((folder, size, max(0.0, (time.time() - folder.stat().st_mtime) / 86_400)))
+                size = sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
+                used = (folder if record.name == RECORD else record).stat().st_mtime
+                found.append((folder, size, max(0.0, (time.time() - used) / 86_400)))
     return sorted(found, key=lambda entry: -entry[2])
 
 
@@ -150,9 +199,10 @@ def remove(path: Path) -> None:
 def file_sha256(path: Path) -> str:
     """The hash of a file's content, read in blocks."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with path.open("rb") as file, phase(f"checking {path}", total=path.stat().st_size) as checking:
         while block := file.read(_BLOCK):
             digest.update(block)
+            checking.done += len(block)
     return digest.hexdigest()
 
 

@@ -177,7 +177,7 @@ class Dataset:
     def window(self) -> dict[str, Inside]:
         """How much of each part lies in the window that is encoded, before transforms; nothing where all are frames."""
         return {
-            part: inside(cached.events, self.data.window_us)
+            part: inside(cached.events, self.data.window_us, cached.beside.spans)
             for part, cached in self.parts.items()
             if isinstance(cached, CachedEvents)
         }

@@ -4,12 +4,13 @@ An entry is found by what it was made from, or, where nobody can say that, by it
 start, and only the copy on disk is shared.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from snn_bp.data.cache import Damaged, begin_entry, cache_folder, open_entry, publish_entry, remove
+from snn_bp.data.cache import Damaged, building, cache_folder, open_entry, publish_entry
 from snn_bp.errors import SnnError
 from snn_bp.files import json_sha256
 
@@ -36,25 +37,24 @@ def kept(
             found = _opened(folder, read, said)
             if found is not None:
                 return found
-    try:
-        building = begin_entry()
-    except OSError:
-        return hold()
-    try:
-        content = build(building)
-        shared, own = _folders(name, [content] if key is None else key)
+    with contextlib.ExitStack() as stack:
         try:
-            record, folder = publish_entry(building, shared), shared
-        except PermissionError:  # another user's entry stands there, and this one may not read or replace it
-            record, folder = publish_entry(building, own), own
-        return read(folder, record, tuple(said))
-    except (OSError, Damaged) as cause:
-        raise SnnError(
-            f"cache {cache_folder()}: writing {name} failed ({cause}). Make room there, or name another folder "
-            "in the environment variable SNN_BP_CACHE."
-        ) from cause
-    finally:
-        remove(building)
+            folder = stack.enter_context(building(None if key is None else _folders(name, key)[0].name))
+        except OSError:
+            return hold()
+        try:
+            content = build(folder)
+            shared, own = _folders(name, [content] if key is None else key)
+            try:
+                record, chosen = publish_entry(folder, shared), shared
+            except PermissionError:  # another user's entry stands there, and this one may not read or replace it
+                record, chosen = publish_entry(folder, own), own
+            return read(chosen, record, tuple(said))
+        except (OSError, Damaged) as cause:
+            raise SnnError(
+                f"cache {cache_folder()}: writing {name} failed ({cause}). Make room there, or name another folder "
+                "in the environment variable SNN_BP_CACHE."
+            ) from cause
 
 
 def _folders(name: str, key: Any) -> tuple[Path, Path]:

@@ -101,21 +101,27 @@ class Folder:
         names = sorted(labels, key=int) if all(map(_is_number, labels)) else sorted(labels)
         return Targets("labels" if several else "class", tuple(names))
 
-    def recordings(self, part_name: str) -> Iterator[tuple[np.ndarray, Any, dict[str, Any]]]:
-        """Events, class and facts of each recording of "train" (validation among them) or "test"."""
-        listed, several = self.listed()
-        names, polarity = self.targets.names, Polarity()
-        has_parts = self._part_folders()
-        for one in listed:
-            if has_parts and (one.split == "test") != (part_name == "test"):
-                continue
-            if not has_parts and part_name == "test":  # one pool; the table's splits, if any, are drawn from it
-                return
+    def recordings(
+        self, part_name: str, first: int = 0, polarity: Polarity | None = None
+    ) -> Iterator[tuple[np.ndarray, Any, dict[str, Any]]]:
+        """Events, class and facts of each recording of "train" (validation among them) or "test".
+
+        From number `first` on; `polarity` is how those before coded theirs.
+        """
+        names, polarity, several = self.targets.names, polarity or Polarity(), self.listed()[1]
+        for one in self.of_part(part_name)[first:]:
             events = self.read(one.file, polarity)
             target = _zeros_and_ones(one.label, names) if several else one.label
             split = "" if part_name == "test" else one.split
             facts = {"name": one.name, "group": one.group or None, "split": split or None} | self.facts(events)
             yield events, target, facts
+
+    def of_part(self, part_name: str) -> list[Listed]:
+        """The files of "train" (validation among them) or "test"."""
+        listed, has_parts = self.listed()[0], self._part_folders()
+        if has_parts:
+            return [one for one in listed if (one.split == "test") == (part_name == "test")]
+        return [] if part_name == "test" else listed  # one pool; the table's splits, if any, are drawn from it
 
     def read(self, file: Path, polarity: Polarity | None = None) -> np.ndarray:
         """The events of one file as those of the folder are read, with times from the start of the recording."""

@@ -1,7 +1,7 @@
 """`load`: from a description to recordings in the cache, their splits, and notes about them."""
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from snn_bp.data.definition import made_from
 from snn_bp.data.description import Data, check_downsample, source_of
 from snn_bp.data.frames import store_frames
 from snn_bp.data.recordings import download, files_of, find_root, find_set, read_part
-from snn_bp.data.sources import frames_of, gives_frames, recordings_of, targets_of
-from snn_bp.data.spoken import read_keys
+from snn_bp.data.sources import count_of, frames_of, gives_frames, is_seekable, recordings_of, targets_of
+from snn_bp.data.spoken import count_rows, read_keys
 from snn_bp.data.store import EMPTY, CachedEvents, Recording, store
 from snn_bp.errors import SnnError
 from snn_bp.model.targets import Targets
@@ -68,8 +68,13 @@ def _load_source(data: Data, source: Any) -> Dataset:
             if gives_frames(source):
                 parts[part] = store_frames(name, make_frames, made_from=asked)
                 continue
-            recordings = in_phase(recordings_of(source, part), words)
-            parts[part] = store(name, recordings, made_from=asked, sensor=sensor, classes=targets.outputs)
+
+            def read(first: int, coding: Sequence[str], part: str = part, words: str = words) -> Any:
+                again = f" (again up to recording {first})" * (first > 0 and not is_seekable(source))
+                recordings = recordings_of(source, part, first, coding)
+                return in_phase(recordings, words + again, total=count_of(source, part), done=first)
+
+            parts[part] = store(name, read, made_from=asked, sensor=sensor, classes=targets.outputs)
     if not len(parts["train"]):
         raise SnnError(
             f"{data.name}: the source gives no recordings for the part 'train'. See that its files are there."
@@ -102,9 +107,13 @@ def _load_digits(info: DataSetInfo) -> _Loaded:
     parts = {}
     for part, (first, last) in spans.items():
         count, made_here = last - first, [made_from, first, last]
+
+        def read(done: int, _: Sequence[str], first: int = first, last: int = last, count: int = count) -> Any:
+            words = f"digits: simulating {count} recordings, once"
+            return in_phase(_simulated(first + done, last), words, total=count, done=done)
+
         with phase(f"digits: opening the {part} part"):
-            recordings = in_phase(_simulated(first, last), f"digits: simulating {count} recordings, once", total=count)
-            parts[part] = store(f"digits-{part}", recordings, made_from=made_here, sensor=info.sensor, classes=10)
+            parts[part] = store(f"digits-{part}", read, made_from=made_here, sensor=info.sensor, classes=10)
     return parts, info.sensor, info.class_names, []
 
 
@@ -145,11 +154,15 @@ def _store_part(info: DataSetInfo, folder: Path, part: str, classes: int) -> Cac
         raise SnnError(f"{cause.filename}: it vanished while the set was being read. Start again.") from None
     sizes = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
     message = f"{info.name}: reading the {part} part in {folder}, once"
-    total = len(files) if info.suffix != ".h5" else None
+
+    def read(first: int, coding: Sequence[str]) -> Iterator[Recording]:
+        total = len(files) if info.suffix != ".h5" else count_rows(files[0])
+        return in_phase(read_part(info, folder, part, first, coding), message, total=total, done=first)
+
     with phase(f"{info.name}: opening the {part} part"):
         return store(
             f"{info.name}-{part}",
-            in_phase(read_part(info, folder, part), message, total=total),
+            read,
             made_from=[READING_FORMAT, str(folder.resolve()), sizes, *([info.group] if info.group else [])],
             sensor=info.sensor or _MOST_CHANNELS,
             classes=classes,

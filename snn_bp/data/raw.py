@@ -5,7 +5,7 @@ several ways. The usual ones are read right, the rest is refused with file, fiel
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,17 @@ class Polarity:
     by_two: str = ""  # the first file coded 1/2
     by_one: str = ""  # the first one coded 0/1 or -1/1
     open: list[str] = field(default_factory=list)  # files of ones alone, read as the upper value
+
+    @classmethod
+    def of(cls, state: Sequence[str]) -> "Polarity":
+        """That of which `state` was the state; () where no file was read yet."""
+        by_two, by_one, *others = state or ("", "")
+        return cls(by_two, by_one, others)
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """What reading on depends on."""
+        return (self.by_two, self.by_one, *self.open[:1])
 
     def read(self, values: np.ndarray, *, source: str) -> np.ndarray:
         """Zeros and ones; raises where the values are none of the usual codings, or not those of other files."""

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,17 +68,22 @@ def files_of(info: DataSetInfo, folder: Path, part_name: str) -> list[Path]:
     return sorted(found, key=lambda file: file.relative_to(path).parts)
 
 
-def read_part(info: DataSetInfo, folder: Path, part_name: str) -> Iterator[Recording]:
-    """Every recording of one part, with times from its start, numbered by the order of the files."""
-    path, polarity = folder / info.parts[part_name], Polarity()
+def read_part(
+    info: DataSetInfo, folder: Path, part_name: str, first: int = 0, coding: Sequence[str] = ()
+) -> Iterator[Recording]:
+    """The recordings of one part, with times from their starts, in the order of the files.
+
+    From number `first` on; `coding` is the state of `Polarity` behind those before.
+    """
+    path, polarity = folder / info.parts[part_name], Polarity.of(coding)
     if info.suffix == ".h5":
-        yield from read_rows(path)
+        yield from read_rows(path, first)
         return
-    for file in files_of(info, folder, part_name):
+    for file in files_of(info, folder, part_name)[first:]:
         label = label_of(info, file, path)
         events, remarks = read_one(info, file, polarity)
-        name = file.relative_to(path)
-        yield Recording(str(file), events, label, name.as_posix(), remarks, group=group_of(info, name))
+        name, coding = file.relative_to(path), polarity.state
+        yield Recording(str(file), events, label, name.as_posix(), remarks, group=group_of(info, name), coding=coding)
 
 
 def read_one(info: DataSetInfo, file: Path, polarity: Polarity) -> tuple[np.ndarray, str]:

@@ -7,15 +7,17 @@ state of these files, of its own definition and of its fields.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from snn_bp.data.beside import checked_duration, checked_split, checked_target
 from snn_bp.data.catalogue import ADDRESS_EVENT, ROW_EVENT, DataSetInfo, Sensor
+from snn_bp.data.folder import Folder
 from snn_bp.data.raw import Polarity, as_array, as_integers, events_of_table, microseconds, naming, order_of
 from snn_bp.data.store import Recording
+from snn_bp.data.tonic_sets import TonicSet
 from snn_bp.errors import SnnError, is_number, nearest, shown
 from snn_bp.model.targets import Targets
 
@@ -92,12 +94,37 @@ def targets_of(source: Any) -> Targets:
     return Targets("class", tuple(names))
 
 
-def recordings_of(source: Any, part_name: str) -> Iterator[Recording]:
-    """The recordings of a part, checked, numbered in the order in which they come."""
-    info, targets, polarity = info_of(source), targets_of(source), Polarity()
-    given = source.recordings(part_name)
-    for number, one in enumerate(() if given is None else given):
-        yield recording_of(one, number, info, targets, polarity, source=f"{info.name}, {part_name} part")
+def recordings_of(source: Any, part_name: str, first: int = 0, coding: Sequence[str] = ()) -> Iterator[Recording]:
+    """The recordings of a part, checked, numbered in the order in which they come, from number `first` on.
+
+    `coding` is the state of `Polarity` behind those before. Of a source of one's own these are read again.
+    """
+    info, targets, kind = info_of(source), targets_of(source), type(source)
+    polarity = Polarity.of(coding if is_seekable(source) else ())
+    if kind is Folder:
+        given = source.recordings(part_name, first, polarity)
+    elif kind is TonicSet:
+        given = source.recordings(part_name, first)
+    else:
+        given = source.recordings(part_name)
+    start = first if is_seekable(source) else 0
+    for number, one in enumerate(() if given is None else given, start):
+        seen = Polarity() if kind is Folder else polarity  # which has read zeros and ones already
+        recording = recording_of(one, number, info, targets, seen, source=f"{info.name}, {part_name} part")
+        if number >= first:
+            yield replace(recording, coding=polarity.state)
+
+
+def is_seekable(source: Any) -> bool:
+    """Whether the recordings of a source can be read from any one on, without those before."""
+    return type(source) in (Folder, TonicSet)
+
+
+def count_of(source: Any, part_name: str) -> int | None:
+    """How many recordings a part has, None where only reading them says that."""
+    if type(source) is Folder:
+        return len(source.of_part(part_name))
+    return sum(map(len, source.of_part(part_name).values())) if type(source) is TonicSet else None
 
 
 def recording_of(

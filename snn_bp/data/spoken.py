@@ -18,8 +18,14 @@ from snn_bp.errors import SnnError
 _SCHEMA = "spikes/times, spikes/units, labels and extra/keys"
 
 
-def read_rows(file: Path) -> Iterator[Recording]:
-    """Every recording of a file."""
+def count_rows(file: Path) -> int:
+    """How many recordings a file has."""
+    with _opened(file) as content:
+        return len(_labels(content, file))
+
+
+def read_rows(file: Path, first: int = 0) -> Iterator[Recording]:
+    """The recordings of a file, from number `first` on."""
     with _opened(file) as content:
         labels = _labels(content, file)
         times, units = (_dataset(content, f"spikes/{field}", file) for field in ("times", "units"))
@@ -29,7 +35,7 @@ def read_rows(file: Path) -> Iterator[Recording]:
                 f"and {len(labels)}."
             )
         speakers = _speakers(content, len(labels))
-        for n, label in enumerate(labels.tolist()):
+        for n, label in enumerate(labels[first:].tolist(), first):
             source = f"{file}, row {n}"
             with naming(source):
                 row = times[n], units[n]

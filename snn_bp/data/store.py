@@ -6,11 +6,13 @@ addresses. What the sensor cannot have seen is refused before it becomes one of 
 
 import contextlib
 import hashlib
+import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -19,11 +21,14 @@ from snn_bp.data.cache import Damaged, seal_entry
 from snn_bp.data.catalogue import Sensor
 from snn_bp.data.encode import Events
 from snn_bp.data.entries import kept
+from snn_bp.data.journal import JOURNAL, Line, lines_of
 from snn_bp.errors import SnnError
 from snn_bp.files import json_sha256
+from snn_bp.runtime.status import in_phase
 
 FORMAT = 2
 LONGEST_US = 2**32 - 1  # times are kept in 32 bits
+FLUSHED_S = 1.0  # a build that is killed loses what it did in so many seconds
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Recording:
     group: str = ""  # speaker, subject, session
     split: str = ""  # "train", "validation" or "test" where a table says it
     duration_us: int | None = None  # where the recording ends before the window does
+    coding: tuple[str, ...] = ()  # the state of `Polarity` behind it, where the reader goes on from that
 
 
 @dataclass(frozen=True)
@@ -74,12 +80,18 @@ EMPTY = CachedEvents(
 
 
 def store(
-    name: str, recordings: Iterable[Recording], *, made_from: Any | None, sensor: Sensor, classes: int
+    name: str,
+    recordings: Callable[[int, Sequence[str]], Iterable[Recording]],
+    *,
+    made_from: Any | None,
+    sensor: Sensor,
+    classes: int,
 ) -> CachedEvents:
-    """The events of `recordings`, from the cache if they were made from the same before.
+    """The events of recordings, from the cache if they were made from the same before.
 
-    `made_from` is any value JSON can write. `recordings` is not touched when the cache has its events. None where
-    nobody knows what they were made from: they are read at every start, and the entry is found by its content.
+    `recordings` gives those from a number on, and is told the `coding` of the one before it; it is not called when the
+    cache has their events. `made_from` is any value JSON can write; None where nobody knows what they were made from:
+    they are read at every start, and the entry is found by its content.
     """
     key = None if made_from is None else [FORMAT, made_from, sensor, classes]
 
@@ -91,7 +103,7 @@ def store(
         key,
         build=build,
         read=lambda folder, record, said: _mapped(folder, record, sensor, said),
-        hold=lambda: hold(recordings, sensor=sensor, classes=classes),
+        hold=lambda: hold(recordings(0, ()), sensor=sensor, classes=classes),
     )
 
 
@@ -116,35 +128,75 @@ def _mapped(folder: Path, record: dict[str, Any], sensor: Sensor, said: tuple[st
 def hold(recordings: Iterable[Recording], *, sensor: Sensor, classes: int) -> CachedEvents:
     """Events in memory."""
     columns: dict[str, list[bytes]] = {each: [] for each in _dtypes(sensor)}
-    sinks = {each: parts.append for each, parts in columns.items()}
-    index = _stream_into(sinks, recordings, sensor=sensor, classes=classes)
+    sinks, index = {each: parts.append for each, parts in columns.items()}, _Index()
+    for recording in recordings:
+        index.add(_passed(recording, sinks, index.digest, sensor=sensor, classes=classes))
     arrays = {each: np.frombuffer(b"".join(columns[each]), dtype) for each, dtype in _dtypes(sensor).items()}
-    events = _events(arrays, index.lengths, index.labels)
-    hashes = np.array(index.hashes, dtype=np.uint64)
-    return CachedEvents(events, index.sha256, None, tuple(index.names), hashes, index.notes(), index.beside())
+    sha256, hashes, names = index.sha256(), np.array(index.of_each("hash"), dtype=np.uint64), index.of_each("name")
+    events = _events(arrays, index.of_each("length"), index.of_each("label"))
+    return CachedEvents(events, sha256, None, tuple(names), hashes, index.notes(), index.beside())
 
 
-def _write(folder: Path, recordings: Iterable[Recording], *, sensor: Sensor, classes: int) -> str:
-    """Events on disk, one recording at a time, so that the set need not fit into memory; gives the hash of it all."""
-    dtypes = _dtypes(sensor)
+def _write(
+    folder: Path, recordings: Callable[[int, Sequence[str]], Iterable[Recording]], *, sensor: Sensor, classes: int
+) -> str:
+    """Events on disk, one recording at a time, so that the set need not fit into memory; gives the hash of it all.
+
+    Behind those that the journal beside the folder knows of, where there is one.
+    """
+    dtypes, index, journal = _dtypes(sensor), _Index(), folder.parent / JOURNAL
+    for left in set(folder.iterdir()) - {folder / f"{each}.npy" for each in dtypes}:
+        left.unlink()
     with contextlib.ExitStack() as stack:
-        files = {each: stack.enter_context(open(folder / f"{each}.npy", "wb")) for each in dtypes}
+        files = {}
+        for each, dtype in dtypes.items():
+            (folder / f"{each}.npy").touch()
+            files[each] = stack.enter_context(open(folder / f"{each}.npy", "r+b"))
+            _write_header(files[each], dtype, 0)
+        notes = stack.enter_context(journal.open("r+b") if journal.exists() else io.BytesIO())
+        _go_on(files, dtypes, notes, index)
+        sinks, flushed = {each: file.write for each, file in files.items()}, time.monotonic()
+        coding = index.lines[-1].coding if index.lines else ()
+        for recording in recordings(len(index.lines), coding):
+            line = _passed(recording, sinks, index.digest, sensor=sensor, classes=classes)
+            index.add(line)
+            notes.write(line.text())
+            if time.monotonic() - flushed > FLUSHED_S:
+                for file in (*files.values(), notes):
+                    file.flush()
+                flushed = time.monotonic()
         for each, file in files.items():
-            _write_header(file, dtypes[each], 0)
-        sinks = {each: file.write for each, file in files.items()}
-        index = _stream_into(sinks, recordings, sensor=sensor, classes=classes)
-        for each, file in files.items():
-            _write_header(file, dtypes[each], sum(index.lengths))
-    np.save(folder / "lengths.npy", np.array(index.lengths, dtype=np.int64))
-    np.save(folder / "labels.npy", np.array(index.labels, dtype=np.int64))
-    np.save(folder / "hashes.npy", np.array(index.hashes, dtype=np.uint64))
-    (folder / "names.json").write_text(json.dumps(index.names), encoding="utf-8")
-    index.beside().write(folder)
-    seal_entry(folder, {"sha256": index.sha256, "notes": index.notes()})
-    return json_sha256([index.sha256, index.names, index.groups, index.splits, index.notes()])
+            _write_header(file, dtypes[each], sum(index.of_each("length")))
+    for name, kind, dtype in (("lengths", "length", "i8"), ("labels", "label", "i8"), ("hashes", "hash", "u8")):
+        np.save(folder / f"{name}.npy", np.array(index.of_each(kind), dtype=dtype))
+    names, sha256, beside = index.of_each("name"), index.sha256(), index.beside()
+    (folder / "names.json").write_text(json.dumps(names), encoding="utf-8")
+    beside.write(folder)
+    seal_entry(folder, {"sha256": sha256, "notes": index.notes()})
+    return json_sha256([sha256, names, index.of_each("group"), index.of_each("split"), index.notes()])
 
 
-def _write_header(file: BinaryIO, dtype: np.dtype, count: int) -> None:
+def _go_on(files: Mapping[str, IO[bytes]], dtypes: Mapping[str, np.dtype], journal: IO[bytes], index: "_Index") -> None:
+    """Add to the index what a build that was stopped has written, and cut off what is not as its journal says."""
+    lines = list(lines_of(journal))
+    ends, end = {each: file.tell() for each, file in files.items()}, 0
+    for line in in_phase(lines, f"checking {len(lines):,} recordings that were read before"):
+        contents = {each: file.read(line.length * dtypes[each].itemsize) for each, file in files.items()}
+        if int.from_bytes(hashlib.sha256(b"".join(contents.values())).digest()[:8], "big") != line.hash:
+            break
+        for content in contents.values():
+            index.digest.update(content)
+        index.add(line)
+        end += len(line.text())
+        ends = {each: file.tell() for each, file in files.items()}
+    for each, file in files.items():
+        file.seek(ends[each])
+        file.truncate()
+    journal.seek(end)
+    journal.truncate()
+
+
+def _write_header(file: IO[bytes], dtype: np.dtype, count: int) -> None:
     # NumPy pads headers so that the first axis can grow: the second header is as long as the first.
     file.seek(0)
     description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
@@ -153,65 +205,76 @@ def _write_header(file: BinaryIO, dtype: np.dtype, count: int) -> None:
 
 @dataclass
 class _Index:
-    """What is kept of the recordings besides their events."""
+    """What is kept of the recordings besides their events, and the hash of these so far."""
 
-    lengths: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    hashes: list[int] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    remarks: dict[str, tuple[int, str]] = field(default_factory=dict)  # how many recordings, and the first of them
-    targets: list[np.ndarray] = field(default_factory=list)
-    groups: list[str] = field(default_factory=list)
-    splits: list[str] = field(default_factory=list)
-    durations: list[int | None] = field(default_factory=list)
-    sha256: str = ""
+    lines: list[Line] = field(default_factory=list)
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def add(self, line: Line) -> None:
+        self.lines.append(line)
+
+    def of_each(self, name: str) -> list[Any]:
+        return [getattr(line, name) for line in self.lines]
+
+    def sha256(self) -> str:
+        """The hash of all events and targets."""
+        digest = self.digest.copy()
+        digest.update(np.array([self.of_each("length"), self.of_each("label")], dtype=np.int64).tobytes())
+        digest.update(self.beside().digest)  # nothing where recordings have classes alone
+        return digest.hexdigest()
 
     def beside(self) -> Beside:
         """What is there besides events and classes."""
-        whole = [LONGEST_US if each is None else each for each in self.durations]
+        durations, groups, splits = (self.of_each(name) for name in ("duration_us", "group", "split"))
+        targets = [line.target for line in self.lines if line.target is not None]
+        whole = [LONGEST_US if each is None else each for each in durations]
         return Beside(
-            targets=stacked(self.targets) if self.targets else None,
-            durations=np.array(whole, np.int64) if any(each is not None for each in self.durations) else None,
-            groups=tuple(self.groups) if any(self.groups) else (),
-            splits=tuple(self.splits) if any(self.splits) else (),
+            targets=stacked(targets) if targets else None,
+            durations=np.array(whole, np.int64) if any(each is not None for each in durations) else None,
+            groups=tuple(groups) if any(groups) else (),
+            splits=tuple(splits) if any(splits) else (),
+            spans=np.array(self.of_each("span"), np.int64).reshape(-1, 3),
         )
 
     def notes(self) -> tuple[str, ...]:
+        """The remarks, each with how many recordings it is of, and the first of them."""
+        named: dict[str, list[str]] = {}
+        for line in self.lines:
+            if line.remark:
+                named.setdefault(line.remark, []).append(line.name)
         return tuple(
-            f"{remark} ({name})" if count == 1 else f"{remark} ({count} recordings, the first is {name})"
-            for remark, (count, name) in self.remarks.items()
+            f"{remark} ({names[0]})"
+            if len(names) == 1
+            else f"{remark} ({len(names)} recordings, the first is {names[0]})"
+            for remark, names in named.items()
         )
 
 
-def _stream_into(
-    sinks: Mapping[str, Callable[[bytes], Any]], recordings: Iterable[Recording], *, sensor: Sensor, classes: int
-) -> _Index:
-    """Pass the bytes of each field to its sink; gives lengths, labels, names and hashes."""
-    index, digest = _Index(), hashlib.sha256()
-    for recording in recordings:
-        own = hashlib.sha256()
-        for each, values in _checked(recording, sensor=sensor, classes=classes).items():
-            content = values.tobytes()
-            sinks[each](content)
-            digest.update(content)
-            own.update(content)
-        name = recording.name or recording.source
-        index.lengths.append(len(recording.events))
-        index.labels.append(recording.label)
-        index.hashes.append(int.from_bytes(own.digest()[:8], "big"))
-        index.names.append(name)
-        index.groups.append(recording.group)
-        index.splits.append(recording.split)
-        index.durations.append(recording.duration_us)
-        if recording.target is not None:
-            index.targets.append(recording.target)
-        if recording.remark:
-            count, first = index.remarks.get(recording.remark, (0, name))
-            index.remarks[recording.remark] = (count + 1, first)
-    digest.update(np.array([index.lengths, index.labels], dtype=np.int64).tobytes())
-    digest.update(index.beside().digest)  # nothing where recordings have classes alone
-    index.sha256 = digest.hexdigest()
-    return index
+def _passed(
+    recording: Recording, sinks: Mapping[str, Callable[[bytes], Any]], digest: Any, *, sensor: Sensor, classes: int
+) -> Line:
+    """Pass the bytes of each field of a recording to its sink and to the hash of all; gives what else is kept."""
+    columns, own = _checked(recording, sensor=sensor, classes=classes), hashlib.sha256()
+    for each, values in columns.items():
+        content = values.data
+        sinks[each](content)
+        digest.update(content)
+        own.update(content)
+    times = columns["t"]
+    is_ordered = bool((times[1:] >= times[:-1]).all())
+    return Line(
+        len(times),
+        int(recording.label),
+        int.from_bytes(own.digest()[:8], "big"),
+        recording.name or recording.source,
+        (int(times.min()), int(times.max()), is_ordered) if len(times) else (0, 0, True),
+        recording.remark,
+        recording.target,
+        recording.group,
+        recording.split,
+        recording.duration_us,
+        tuple(recording.coding),
+    )
 
 
 def _checked(recording: Recording, *, sensor: Sensor, classes: int) -> dict[str, np.ndarray]:

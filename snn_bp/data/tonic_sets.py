@@ -122,22 +122,27 @@ class TonicSet:
         """The classes by the names that tonic, or the files, have for them."""
         return Targets("class", _class_names(self._opened("train")))
 
-    def recordings(self, part_name: str) -> Iterator[tuple[np.ndarray, int, dict[str, Any]]]:
-        """Events, class and facts of each recording, in the order of the files' names or of their rows."""
-        facts, names = SETS[self.name], None
-        for split in ("train", "validation") if part_name == "train" else ("test",):
-            found = self._opened(split) if split in facts.parts else None
-            if found is None:
-                continue
-            names = names or _class_names(found)
-            classes = {name: number for number, name in enumerate(names)}
-            for index in _order(found):
+    def recordings(self, part_name: str, first: int = 0) -> Iterator[tuple[np.ndarray, int, dict[str, Any]]]:
+        """Events, class and facts of each recording from number `first` on, in the order of files' names or of rows."""
+        facts, opened = SETS[self.name], self.of_part(part_name)
+        names = _class_names(next(iter(opened.values()))) if opened else ()
+        classes = {name: number for number, name in enumerate(names)}
+        for split, found in opened.items():
+            order = _order(found)
+            for index in order[first:]:
                 name = _name(found, index)
                 with naming(f"tonic:{self.name}, {name}"):
                     events, target = found[index]
                 label = int(target) if isinstance(target, int | np.integer) else classes[_text(target)]
                 about = {"name": name, "group": _group(found, index), "split": split if len(facts.parts) > 2 else None}
                 yield self._from_start(events), label, about | ({"split": None} if split == "test" else {})
+            first = max(0, first - len(order))
+
+    def of_part(self, part_name: str) -> dict[str, Any]:
+        """tonic's sets of what is there of "train" (validation among it) or "test"."""
+        splits = ("train", "validation") if part_name == "train" else ("test",)
+        opened = {split: self._opened(split) for split in splits if split in SETS[self.name].parts}
+        return {split: found for split, found in opened.items() if found is not None}
 
     def made_from(self) -> list[Any]:
         """The names, sizes and times of all files of the set, and tonic's version."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from snn_bp.data.encode import Events
 
-_AT_ONCE = 10_000_000
+_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,38 @@ class Inside:
         return self.events_inside / self.events if self.events else None
 
 
-def inside(events: Events, window_us: int) -> Inside:
-    """How much of a part lies in the first `window_us` of its recordings, read piece by piece."""
-    times, offsets, lengths = events.t, events.offsets, np.diff(events.offsets)
-    counts, first, last = lengths.copy(), None, None
+def inside(events: Events, window_us: int, spans: np.ndarray | None = None) -> Inside:
+    """How much of a part lies in the first `window_us` of its recordings.
+
+    Where `spans` are known (those of `Beside`) only times around the end of the window are read, else all, in pieces.
+    """
+    lengths = np.diff(events.offsets)
+    counts, first, last = _by_times(events, window_us) if spans is None else _by_spans(events, window_us, spans)
+    without = np.flatnonzero((counts == 0) & (lengths > 0))
+    return Inside(
+        events=len(events.t),
+        events_inside=int(counts.sum()),
+        recordings_without=len(without),
+        recordings_empty=int((lengths == 0).sum()),
+        first_ms=None if first is None else first / 1000,
+        last_ms=None if last is None else last / 1000,
+        first_without=int(without[0]) if len(without) else None,
+    )
+
+
+def _by_spans(events: Events, window_us: int, spans: np.ndarray) -> tuple[np.ndarray, int | None, int | None]:
+    """Events inside of each recording, the first time of all and the last one."""
+    offsets, counts = events.offsets, np.diff(events.offsets)
+    spans = np.where((counts > 0)[:, None], spans, (np.iinfo(np.int64).max, -1, 1))
+    for n in np.flatnonzero(spans[:, 1] >= window_us).tolist():
+        times, limit = events.t[offsets[n] : offsets[n + 1]], np.uint32(window_us)
+        counts[n] = np.searchsorted(times, limit) if spans[n, 2] else np.count_nonzero(times < limit)
+    return counts, *((int(spans[:, 0].min()), int(spans[:, 1].max())) if len(events.t) else (None, None))
+
+
+def _by_times(events: Events, window_us: int) -> tuple[np.ndarray, int | None, int | None]:
+    times, offsets = events.t, events.offsets
+    counts, first, last = np.diff(offsets), None, None
     for begin, end in _pieces(offsets):
         span = times[offsets[begin] : offsets[end]]
         if not len(span):
@@ -41,16 +69,7 @@ def inside(events: Events, window_us: int) -> Inside:
         if last >= window_us:
             late = offsets[begin] + np.flatnonzero(span >= window_us)
             counts -= np.bincount(np.searchsorted(offsets, late, side="right") - 1, minlength=len(counts))
-    without = np.flatnonzero((counts == 0) & (lengths > 0))
-    return Inside(
-        events=len(times),
-        events_inside=int(counts.sum()),
-        recordings_without=len(without),
-        recordings_empty=int((lengths == 0).sum()),
-        first_ms=None if first is None else first / 1000,
-        last_ms=None if last is None else last / 1000,
-        first_without=int(without[0]) if len(without) else None,
-    )
+    return counts, first, last
 
 
 def _pieces(offsets: np.ndarray) -> list[tuple[int, int]]:

@@ -278,11 +278,12 @@ def phase(words: str, *, total: int | None = None) -> Iterator[Phase]:
         told.leave(entered)
 
 
-def in_phase(items: Iterable[Item], words: str, *, total: int | None = None) -> Iterator[Item]:
-    """The same items, counted; a phase from the first that is asked for to the end of the last."""
+def in_phase(items: Iterable[Item], words: str, *, total: int | None = None, done: int = 0) -> Iterator[Item]:
+    """The same items, counted from `done` on; a phase from the first that is asked for to the end of the last."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     with phase(words, total=total) as counting:
+        counting.done = done
         for item in items:
             yield item
             counting.done += 1

@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from snn_bp.data import cache as cache_files
-from snn_bp.data.cache import begin_entry, cache_entries, clean_cache
+from snn_bp.data.cache import building, cache_entries, clean_cache
 from snn_bp.data.store import CachedEvents, Recording, store
 from snn_bp.errors import SnnError
 
@@ -28,7 +29,9 @@ def recordings(count: int = 3):
 
 
 def keep(made_from: str = "these", source=recordings) -> CachedEvents:
-    return store("test", source(), made_from=made_from, sensor=(300, 5, 2), classes=2)
+    return store(
+        "test", lambda first, _: islice(source(), first, None), made_from=made_from, sensor=(300, 5, 2), classes=2
+    )
 
 
 def not_read():
@@ -173,16 +176,17 @@ def test_entries_may_be_read_by_those_whom_the_users_mask_lets_read(cache):
 
 
 def test_what_a_killed_build_left_is_removed_and_a_running_one_is_not(cache):
-    running = begin_entry()  # of this process
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    left = running.with_name(running.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-"))
-    left.mkdir()
-    (left / "t.npy").write_bytes(b"half")
+    with building(None) as entry:  # of this process
+        running = entry.parent
+        left = running.with_name(running.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-"))
+        left.mkdir()
+        (left / "t.npy").write_bytes(b"half")
 
-    keep()
+        keep()
 
-    assert running.is_dir() and not left.exists()
+        assert running.is_dir() and not left.exists()
 
 
 def test_leftovers_of_older_versions_go_after_a_week(cache):
@@ -191,7 +195,8 @@ def test_leftovers_of_older_versions_go_after_a_week(cache):
         folder.mkdir(parents=True)
     os.utime(old, (time.time() - 8 * 86_400,) * 2)
 
-    cache_files.remove(begin_entry())
+    with building(None):
+        pass
 
     assert not old.exists() and new.exists()
 

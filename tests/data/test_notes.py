@@ -34,16 +34,20 @@ def said(dataset: Dataset, words: str) -> list[str]:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("window_us", [1, 500, 1000, 10**6])
-def test_the_figures_of_the_window_are_those_of_a_count(monkeypatch, seed, window_us):
+@pytest.mark.parametrize("is_known", [True, False], ids=["spans known", "all read"])
+def test_the_figures_of_the_window_are_those_of_a_count(monkeypatch, seed, window_us, is_known):
     import snn_bp.data.window as window
 
     monkeypatch.setattr(window, "_AT_ONCE", 7)  # pieces of a few recordings
     rng = np.random.default_rng(seed)
     recordings = [rng.integers(0, 1500, rng.integers(0, 9)).astype(np.uint32) for _ in range(31)]
+    recordings[::2] = map(np.sort, recordings[::2])
     times, none = np.concatenate(recordings), np.empty(0, np.uint8)
     offsets = np.cumsum([0, *(len(each) for each in recordings)])
+    spans = [(each.min(), each.max(), n % 2 == 0) if len(each) else (0, 0, 1) for n, each in enumerate(recordings)]
 
-    found = inside(Events(times, none, none, times, offsets, np.zeros(31, np.int64)), window_us)
+    events = Events(times, none, none, times, offsets, np.zeros(31, np.int64))
+    found = inside(events, window_us, np.array(spans, np.int64) if is_known else None)
 
     within = [int((each < window_us).sum()) for each in recordings]
     without = [n for n, each in enumerate(recordings) if len(each) and not within[n]]
