@@ -397,4 +397,4 @@ def _opened(path: Path, trust_code: bool) -> "Run":
     return run
 
 
-from snn_bp.cli import data_sets, watching  # noqa: E402, F401 - their commands stand behind those above in the help
+from snn_bp.cli import data_sets, planning, watching  # noqa: E402, F401 - their commands stand behind those above in the help
