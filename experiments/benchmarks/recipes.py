@@ -29,6 +29,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 
 import snn_bp.trainer.loop  # noqa: F401 - `_train` hands its data in
 from snn_bp.data import Dataset, load
@@ -209,8 +210,9 @@ def measured(name: str, *, whole: bool) -> dict[str, Any]:
             "parameters": row["parameters"], "published_parameters": known.get("published"),
             "estimate_mb": memory.estimate(full, as_whole(dataset, full)).total / 2**20,
             "batch_here": batch, "estimate_here_mb": row["estimate_mb"], "peak_here_mb": memory_mb,
-            "step_here_s": seconds, "frames_of_a_batch_s": row["frames_s"],
-            "epoch_extrapolated_s": seconds * learned / batch,
+            "step_here_s": seconds, "step_here_cpu_s": row["step_cpu_s"], "frames_of_a_batch_s": row["frames_s"],
+            "epoch_extrapolated_cpu_s": row["step_cpu_s"] * learned / batch, "threads": torch.get_num_threads(),
+            "load_average": os.getloadavg()[0],
             "read": {"recordings": recordings, "whole": whole, "write_s": wrote, "read_s": read,
                      "files_mb": files / 2**20, "cache_mb": cached / 2**20},
             "whole_extrapolated": {"read_s": read * scale, "files_mb": files * scale / 2**20,
@@ -247,10 +249,10 @@ def taken(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
     for _ in range(3):
         began = time.monotonic()
         x, targets = dataset.batch("train", ids, seed=1, in_bytes=True)
-        made = time.monotonic()
+        made, used = time.monotonic(), time.process_time()
         train_step(network, optimizer, x, targets, experiment.train)
-        times.append((made - began, time.monotonic() - made))
-    frames, step = (min(each) for each in zip(*times[1:], strict=True))
+        times.append((made - began, time.monotonic() - made, time.process_time() - used))
+    frames, step, cpu = (min(each) for each in zip(*times[1:], strict=True))
     del network, optimizer, x, targets
     short = replace(dataset.data, steps=3, batch=4)
     _train(replace(experiment, data=short), few_of(replace(dataset, data=short)))
@@ -258,7 +260,8 @@ def taken(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     peak = peak_of(lambda: _train(experiment, dataset)) / 2**20
     guess = memory.estimate(experiment, dataset).total / 2**20
-    return {"parameters": parameters, "peak_mb": peak, "estimate_mb": guess, "step_s": step, "frames_s": frames}
+    return {"parameters": parameters, "peak_mb": peak, "estimate_mb": guess, "step_s": step, "step_cpu_s": cpu,
+            "frames_s": frames}  # fmt: skip
 
 
 def _train(experiment: Experiment, dataset: Dataset) -> None:
@@ -307,8 +310,8 @@ def main() -> None:
         asked = [sys.executable, __file__, "--one", name, *(["--whole"] if given.whole else [])]
         row = json.loads(subprocess.run(asked, capture_output=True, check=True, text=True).stdout.splitlines()[-1])
         rows[name] = {**row, "date": time.strftime("%Y-%m-%d")}
-        print(f"{name:16} {row['parameters']:11,} parameters, step of {row['batch_here']} {row['step_here_s']:.2f} s, "
-              f"{row['peak_here_mb']:.0f} MB of {row['estimate_here_mb']:.0f} estimated", flush=True)  # fmt: skip
+        print(f"{name:16} step of {row['batch_here']} {row['step_here_cpu_s']:.2f} s, {row['peak_here_mb']:.0f} MB of "
+              f"{row['estimate_here_mb']:.0f} estimated", flush=True)  # fmt: skip
         versions = {each: version(each) for each in ("snn_bp", "torch", "numpy", "numba", "tonic", "h5py")}
         write_json(RESULTS, {"machine": machine(), "memory_mb": (available() or 0) / 2**20, "versions": versions,
                              "rows": {key: rows[key] for key in RECIPES if key in rows}})  # fmt: skip

@@ -5,6 +5,8 @@ from typing import Annotated
 import typer
 
 from snn_bp.cli.program import Changes, Trust, app, command, set_named
+from snn_bp.errors import SnnError
+from snn_bp.runs.paths import is_path
 
 sets = typer.Typer(help="Recordings, before anything is trained on them.", rich_markup_mode=None)
 app.add_typer(sets, name="data")
@@ -31,3 +33,54 @@ def build(subject: Set, changes: Changes = None, trust_code: Trust = False) -> N
         print(line)
     for line in build_set(data):
         print(line)
+
+
+AnySet = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FILE|NAME",
+        help="An experiment's file, or a set; without it, all sets.",
+        callback=lambda subject: subject and set_named(subject),
+    ),
+]
+Hashes = Annotated[bool, typer.Option("--hash", help="Read the archives and compare their hashes.")]
+
+
+@command("snn-bp data check", "snn-bp data check shd data.root=/data", "snn-bp data check nmnist --hash", group=sets)
+def check(subject: AnySet = None, changes: Changes = None, hashes: Hashes = False, trust_code: Trust = False) -> None:
+    """Show what is there of a set, and where it comes from.
+
+    How many of its recordings, what is damaged, its licence, archives and mirrors,
+    and the command that goes on. Exit code 1 where there is nothing to train on, or
+    a file is damaged.
+    """
+    from snn_bp.data.copies import lines_of, look, table_of
+
+    if subject is None:
+        for line in table_of():
+            print(line)
+        return
+    name, root = _name_and_root(subject, changes or [], trust_code)
+    if name == "digits":
+        print("digits: made here, of images that scikit-learn ships; no files are looked for")
+        return
+    copy = look(name, root, hashes=hashes)
+    for line in lines_of(copy):
+        print(line)
+    if not copy.can_train:
+        raise typer.Exit(1)
+
+
+def _name_and_root(subject: str, changes: list[str], trust_code: bool) -> tuple[str, str | None]:
+    """The name of a set and the folder of its files, which an experiment's file or a change names."""
+    from snn_bp.runs.experiment_file import data_named
+
+    if is_path(subject):
+        data, _ = data_named(subject, changes, trust_code=trust_code)
+        return data.name, data.root
+    roots = [change.removeprefix("data.root=") for change in changes if change.startswith("data.root=")]
+    if len(roots) < len(changes):
+        raise SnnError(
+            f"data check {subject} {' '.join(changes)}: of a set by its name, data.root=FOLDER is all to say."
+        )
+    return subject, roots[-1] if roots else None
