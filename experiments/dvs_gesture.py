@@ -9,10 +9,19 @@ Published accuracy at this resolution and these steps: 0.956 ± 0.011 (VGG-9, fi
 it); `dvs_gesture_gpu.py` has those of larger ones. No figure of ours on the set: of it ten clips were at hand.
 """
 
-from snn_bp import LIF, BatchNorm, Conv, Data, Dense, Dropout, Experiment, Flatten, Train, main
+from snn_bp import LIF, BatchNorm, Conv, Data, Dense, Dropout, Experiment, Flatten, TimeCrop, Train, main
 
 experiment = Experiment(
-    data=Data("dvs_gesture", step_ms=75, steps=20, batch=16, downsample=4, translate_px=8, split_by="group"),
+    data=Data(
+        "dvs_gesture",
+        step_ms=75,
+        steps=20,
+        batch=16,
+        downsample=4,
+        translate_px=8,
+        augment=TimeCrop(),
+        split_by="group",
+    ),
     model=(
         *(Conv(16, 3, stride=2, padding=1), BatchNorm(), LIF(beta=0.7)),
         *(Conv(32, 3, stride=2, padding=1), BatchNorm(), LIF(beta=0.7)),

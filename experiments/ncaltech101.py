@@ -11,7 +11,23 @@ has it; the epoch was chosen in a way that is not known. Here validation chooses
 was not at hand.
 """
 
-from snn_bp import LIF, TET, BatchNorm, Conv, Data, Dense, Dropout, Experiment, Flatten, Pool, Train, main
+from snn_bp import (
+    LIF,
+    TET,
+    BatchNorm,
+    Conv,
+    CutMix,
+    Data,
+    Dense,
+    Dropout,
+    EventDrop,
+    Experiment,
+    Flatten,
+    Flip,
+    Pool,
+    Train,
+    main,
+)
 
 
 def maps(channels: int) -> tuple:
@@ -20,7 +36,17 @@ def maps(channels: int) -> tuple:
 
 
 experiment = Experiment(
-    data=Data("tonic:NCALTECH101", step_ms=30, steps=10, batch=64, downsample=5, translate_px=20, test_fraction=0.1),
+    data=Data(
+        "tonic:NCALTECH101",
+        step_ms=30,
+        steps=10,
+        batch=64,
+        downsample=5,
+        translate_px=20,
+        rotate_deg=15,
+        augment=(Flip(), EventDrop(0.3, by="area"), CutMix()),
+        test_fraction=0.1,
+    ),
     model=(
         *(*maps(64), *maps(128), Pool(2)),
         *(*maps(256), *maps(256), Pool(2)),
