@@ -251,6 +251,24 @@ def test_a_set_is_built_once_before_anything_is_trained(call, tmp_path, monkeypa
     assert f"{entry} (was there already)\n" in second[1]
 
 
+def test_what_is_there_of_a_set_is_shown_and_nothing_to_train_on_is_an_exit_code(call, tmp_path):
+    file = tmp_path / "data" / "NMNIST" / "Train" / "3" / "1.bin"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(bytes(10))
+    (tmp_path / "mine.py").write_text(
+        "from snn_bp import *\nexperiment = Experiment(Data('nmnist', root='data'), (Dense(2), LIF(beta=0.5)))\n"
+    )
+
+    by_file, by_name = call("data", "check", "mine.py"), call("data", "check", "nmnist", "data.root=data")
+    none, made = call("data", "check", "shd", "data.root=data"), call("data", "check", "digits")
+
+    assert by_file == by_name and by_file[0] == 0
+    assert "nmnist: Orchard et al. 2015; partial, 0 MB in data/NMNIST\n" in by_file[1]
+    assert "licence: CC BY-SA 4.0" in by_file[1] and by_file[1].endswith("nmnist data.root=data reads what is there\n")
+    assert none[0] == 1 and "next:    snn-bp data build shd data.root=data" in none[1]
+    assert made[0] == 0 and made[1].startswith("digits: made here")
+
+
 def test_list_of_an_empty_folder_says_so(call, tmp_path):
     assert call("list", tmp_path) == (0, f"no runs under {tmp_path}\n", "")
 

@@ -64,6 +64,11 @@ WRONG = {
     "data build shd rooot=/data": ("'rooot=/data'", "data.key=value"),
     "data build shd data.rooot=/data": ("'rooot'", "Did you mean 'root'?"),
     "data build mine.py data.rooot=/data": ("'rooot'", "Did you mean 'root'?"),
+    "data check shdd": ("'shdd'", "Did you mean 'shd'?"),
+    "data check folder": ("'folder'", "Known: nmnist"),
+    "data check nothing.py": ("nothing.py: there is no such file", "experiments/digits.py"),
+    "data check shd data.steps=4": ("data.steps=4", "data.root=FOLDER"),
+    "data check shd data.root=nowhere": ("'nowhere'", "there is no such folder"),
     # changes
     "train mine.py --epochs 5": ("--epochs", "key=value"),
     "train mine.py --lr=1e-3": ("--lr", "key=value"),

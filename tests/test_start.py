@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -55,6 +55,13 @@ def test_help_and_typing_errors_import_nothing_heavy(line, code):
 COMMANDS = {
     command.name or command.callback.__name__: command for command in app.registered_commands if command.callback
 }
+OF_GROUPS = {
+    f"{group.name} {command.name or command.callback.__name__}": command
+    for group in app.registered_groups
+    if group.typer_instance
+    for command in group.typer_instance.registered_commands
+    if command.callback
+}
 
 
 @pytest.fixture
@@ -65,14 +72,14 @@ def told(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("SNN_BP_CACHE", str(tmp_path))
 
     def run(line: str) -> tuple[str, str]:
-        with pytest.raises(SystemExit) if line.endswith("--help") or " cache" not in line else nullcontext():
+        with pytest.raises(SystemExit) if line.endswith("--help") else suppress(SystemExit):
             guarded(app, shlex.split(line.removeprefix("snn-bp ")))
         return capsys.readouterr()
 
     return run
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS | OF_GROUPS)
 def test_help_fits_80_columns_and_has_examples(name, told):
     printed, _ = told(f"snn-bp {name} --help")
 
@@ -80,14 +87,23 @@ def test_help_fits_80_columns_and_has_examples(name, told):
     assert "  Examples:\n    snn-bp " in printed
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS | OF_GROUPS)
 def test_examples_of_help_are_lines_that_the_command_takes(name, told):
-    lines = [line.strip() for line in COMMANDS[name].epilog.splitlines()[2:]]
+    lines = [line.strip() for line in (COMMANDS | OF_GROUPS)[name].epilog.splitlines()[2:]]
 
     for line in lines:
         _, errors = told(line)
         assert "lists what there is" not in errors and "is not known" not in errors, errors
         assert line.startswith(f"snn-bp {name}")
+
+
+@pytest.mark.parametrize("group", sorted({name.split()[0] for name in OF_GROUPS}))
+def test_the_help_of_a_group_names_its_commands_in_whole_sentences(group, told):
+    printed, _ = told(f"snn-bp {group} --help")
+
+    commands = [line for line in printed.partition("Commands:")[2].splitlines() if line.startswith("  ")]
+    assert {f"{group} {line.split()[0]}" for line in commands} == {*OF_GROUPS}
+    assert all(line.endswith(".") and not line.endswith("...") and len(line) <= 80 for line in commands)
 
 
 def test_the_first_help_names_each_command_in_a_whole_sentence(told):

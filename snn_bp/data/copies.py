@@ -24,16 +24,16 @@ _NOT_STATED = "not stated"
 
 @dataclass(frozen=True)
 class PartHere:
-    """What there is of one part: recordings, of so many where that is known, and bytes."""
+    """What there is of one part, of how many recordings where that is known."""
 
-    found: int
+    recordings: int
     total: int | None
     bytes: int
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing is missing, as far as is known."""
-        return self.found > 0 and self.found >= (self.total or 0)
+        return self.recordings > 0 and self.recordings >= (self.total or 0)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Copy:
     @property
     def state(self) -> str:
         """In a word."""
-        if not any(part.found for part in self.parts.values()):
+        if not any(part.recordings for part in self.parts.values()):
             return "archives" if self.archives else "not here"
         return (
             "damaged" if self.damaged else "whole" if all(part.is_whole for part in self.parts.values()) else "partial"
@@ -66,7 +66,7 @@ class Copy:
     @property
     def can_train(self) -> bool:
         """Whether there is a recording to train on, and no file is damaged."""
-        return self.parts["train"].found > 0 and not self.damaged
+        return self.parts["train"].recordings > 0 and not self.damaged
 
 
 def look(name: str, root: str | None = None, *, hashes: bool = False) -> Copy:
@@ -74,7 +74,7 @@ def look(name: str, root: str | None = None, *, hashes: bool = False) -> Copy:
     kind = _kind(name)
     origin, folder = ORIGINS[kind], _folder(name, kind, find_root(root))
     damaged: list[str] = []
-    parts = {part: _part(kind, part, folder, damaged) for part in origin.parts}
+    parts = {part: _part_here(kind, part, folder, damaged) for part in origin.parts}
     archives = tuple(archive for archive in origin.archives if (folder / archive.name).is_file())
     if hashes:
         damaged += _wrong_hashes(folder, archives)
@@ -87,7 +87,7 @@ def lines_of(copy: Copy) -> list[str]:
     lines = [f"{copy.name}: {origin.source}; {copy.state}, {size(copy.bytes)} in {copy.folder}"]
     for part, here in copy.parts.items():
         total = "how many a whole copy has is not known" if here.total is None else f"of {here.total:,}"
-        lines.append(f"  {part:12}{here.found:>9,} {total:14} {size(here.bytes):>10}   {origin.parts[part]}")
+        lines.append(f"  {part:12}{here.recordings:>9,} {total:14} {size(here.bytes):>10}   {origin.parts[part]}")
     lines += [f"  damaged: {sentence}" for sentence in copy.damaged]
     lines.append(f"licence: {origin.licence or _NOT_STATED}; published at {origin.page}")
     lines += [f"mirror:  {mirror}" for mirror in origin.mirrors]
@@ -103,7 +103,7 @@ def table_of(root: str | None = None) -> list[str]:
     read_here = {DATA_SETS[name].tonic_class for name in NAMES}
     for name in (*NAMES, *(f"{TONIC}{kind}" for kind in ORIGINS if kind not in read_here)):
         copy = look(name, root)
-        found = sum(part.found for part in copy.parts.values())
+        found = sum(part.recordings for part in copy.parts.values())
         total = sum(part.total or 0 for part in copy.parts.values())
         counts = f"{found:,} of {total:,}" if total else f"{found:,}"
         taken = size(copy.bytes) if copy.bytes else "-"
@@ -124,7 +124,7 @@ def _folder(name: str, kind: str, root: Path) -> Path:
     return found or root / ("smnist" if kind == "SMNIST" else kind)
 
 
-def _part(kind: str, part: str, folder: Path, damaged: list[str]) -> PartHere:
+def _part_here(kind: str, part: str, folder: Path, damaged: list[str]) -> PartHere:
     """What there is of a part; damaged files are added to the list."""
     pattern, total = ORIGINS[kind].parts[part], SETS[kind].totals.get(part)
     files = [file for file in folder.glob(pattern) if not file.name.startswith(".")] if folder.is_dir() else []

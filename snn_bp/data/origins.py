@@ -21,7 +21,7 @@ class Origin:
     """One set, by the name of tonic's class."""
 
     source: str  # authors and year
-    page: str  # of its publishers
+    page: str  # where its publishers show it
     parts: dict[str, str]  # files of recordings below the set's folder, or one file that has them in rows
     archives: tuple[Archive, ...]
     licence: str = ""  # empty: its publishers state none that is known here

@@ -55,7 +55,7 @@ def test_recordings_of_each_part_are_counted(name, tmp_path):
 
     copy = look(name, str(tmp_path))
 
-    assert [part.found for part in copy.parts.values()] == list(counts.values())
+    assert [part.recordings for part in copy.parts.values()] == list(counts.values())
     assert copy.state == "partial" and copy.can_train and not copy.damaged
     assert copy.bytes == sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
 
