@@ -2,8 +2,8 @@
 
 An augmentation is a frozen value. All of them are done in the compiled pass that counts events, whatever their order:
 a second recording is mixed in, events are dropped and moved, the window is cut, the recording is mirrored, then turned
-and shifted (`rotate_deg`, `translate_px`); noise is added last. What is drawn depends on the recording's id and the
-seed alone.
+and shifted (`rotate_deg`, `translate_px`); noise is added last. Of frames, whole rectangles and steps can be dropped,
+mixed, cut and mirrored. What is drawn depends on the recording's id and the seed alone.
 """
 
 from collections.abc import Sequence
@@ -201,19 +201,27 @@ def as_augmentations(augment: Any) -> Any:
     return tuple(augment)
 
 
-def check_recordings(augment: Sequence[Augmentation], name: str, *, are_events: bool, is_row: bool) -> None:
-    """Raise where an augmentation is wrong for the recordings of the set `name`."""
+def check_recordings(augment: Sequence[Augmentation], name: str, *, are_events: bool, axes: int | None) -> None:
+    """Raise where an augmentation is wrong for the recordings of the set `name`.
+
+    `axes` of one step: 1 of a row of channels, 3 of an image [C, H, W]; None: not known yet.
+    """
     for each in augment:
         kind = type(each).__name__
         if not are_events:
-            raise SnnError(
-                f"{name}: {kind} acts on events, and these are frames. Leave it out, or change frames in a transform "
-                "of your own."
-            )
-        if is_row and isinstance(each, Flip | SpatialJitter):
+            by_chance = isinstance(each, EventDrop) and each.by in ("any", "events")
+            if by_chance or not isinstance(each, Flip | EventDrop | TimeCrop | CutMix):
+                works = "EventDrop(..., by='time') or by='area' acts on both." if by_chance else "Leave it out."
+                raise SnnError(f"{name}: {each} acts on single events, and these are frames. {works}")
+            if axes not in (None, 1, 3):
+                raise SnnError(
+                    f"{name}: {kind} acts on rows of channels and images [C, H, W], and a step has {axes} axes here. "
+                    "Leave it out."
+                )
+        if axes == 1 and isinstance(each, Flip | SpatialJitter):
             works = "Leave Flip out." if isinstance(each, Flip) else "ChannelJitter(channels=...) is for those."
             raise SnnError(f"{name}: {kind} is for images, and these are rows of channels. {works}")
-        if not is_row and isinstance(each, ChannelJitter):
+        if axes == 3 and isinstance(each, ChannelJitter):
             raise SnnError(f"{name}: ChannelJitter is for rows of channels. SpatialJitter(px=...) is for cameras.")
         if isinstance(each, Flip) and name in MIRRORED:
             reason, pairs = MIRRORED[name]

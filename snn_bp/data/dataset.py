@@ -24,7 +24,7 @@ from snn_bp.data.raw import as_array
 from snn_bp.data.splits import Pool, draw_splits
 from snn_bp.data.store import CachedEvents
 from snn_bp.data.transforms import apply_transforms, check_frames, flatten, shape_after, structured
-from snn_bp.data.values import TRANSFORM, shape_of_values, values_of
+from snn_bp.data.values import TRANSFORM, augmented, shape_of_values, values_of
 from snn_bp.data.window import Inside, inside
 from snn_bp.errors import SnnError, check_choice, check_flag, check_kind, check_number, check_seed, shown
 from snn_bp.errors.calls import checked_call
@@ -203,12 +203,15 @@ class Dataset:
         changes = self._changes(split, ids, seed=seed)
         targets = torch.from_numpy(of_steps(self._mirrored(part.targets[ids], changes), self.steps, self.targets))
         if not isinstance(part, CachedEvents):
-            self._check_room(ids, in_bytes=in_bytes and part.frames.dtype == np.uint8)
+            sources, steps = ids, self.steps
+            if changes is not None:
+                sources, steps = changes.with_partners(ids), max(self.steps, self.recorded_steps)  # a crop needs them
+            self._check_room(sources, in_bytes=in_bytes and part.frames.dtype == np.uint8)
             frames = values_of(
-                self.data, part, ids, steps=self.steps, recorded=self.recorded_steps, shape=self.shape,
+                self.data, part, sources, steps=steps, recorded=self.recorded_steps, shape=self.shape,
                 seed=seed if split == "train" else None, in_bytes=in_bytes, source=repr(split),
             )  # fmt: skip
-            return frames, targets
+            return frames if changes is None else augmented(frames, changes, steps=self.steps), targets
         events, moves = part.events, self._moves(split, ids, seed=seed)
         if not self.data.transforms or not len(ids):
             return self._encode(events, ids, moves=moves, changes=changes, in_bytes=in_bytes), targets
@@ -288,10 +291,13 @@ class Dataset:
         """What augmentations draw for the recordings; None where there are none."""
         if seed is None or split != "train" or not self.data.augment:
             return None
-        part = self.parts["train"]
+        durations = self.parts["train"].beside.durations
+        image = self.sensor[:2] if self.has_events else (self.shape[-1], 1 if len(self.shape) == 1 else self.shape[-2])
         return draw(
-            self.data.augment, ids, seed=seed, sensor=self.sensor, window_us=self.data.window_us,
-            partners=self._partners, ends_us=None if part.beside.durations is None else part.beside.durations[ids],
+            self.data.augment, ids, seed=seed, image=image, partners=self._partners,
+            window=self.data.window_us if self.has_events else self.steps,
+            each_ms=1000 if self.has_events else 1 / (self.data.step_ms or 1),
+            ends=None if durations is None else durations[ids],
         )  # fmt: skip
 
     @cached_property
@@ -364,7 +370,7 @@ def assemble(
                     f"{data.name}: one step is {list(shape)} in the train part, {list(found)} in the test part."
                 )
             steps = max(steps, count)
-    check_recordings(data.augment, data.name, are_events=isinstance(train, CachedEvents), is_row=len(shape) == 1)
+    check_recordings(data.augment, data.name, are_events=isinstance(train, CachedEvents), axes=len(shape))
     check_targets(data.augment, data.name, targets)
     labels = train.targets if targets.kind == "class" else np.zeros(len(train), np.int64)
     pool = Pool(labels=labels, beside=train.beside, source=data.name)

@@ -56,8 +56,8 @@ class Data:
         folds (None), fold (0): or number `fold` of `folds` equal parts; where there is a test part, that fold is the
             validation split.
 
-    What counts events (`downsample`, `binary`, `translate_px`, `rotate_deg`, `augment`) is for events only. A source is
-    a frozen dataclass, which reads files as a rule:
+    What counts events (`downsample`, `binary`, `translate_px`, `rotate_deg`) is for events only. A source is a frozen
+    dataclass, which reads files as a rule:
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Lab:
@@ -137,8 +137,9 @@ class Data:
         if source is not None and not self.has_events:
             self.check_counting()
         if self.name != IN_MEMORY:
+            axes = None if not self.has_events else 1 if info.sensor is None else 3
             name = f"{TONIC}{source.name}" if isinstance(source, TonicSet) else self.name
-            check_recordings(self.augment, name, are_events=self.has_events, is_row=info.sensor is None)
+            check_recordings(self.augment, name, are_events=self.has_events, axes=axes)
         if self.folds is not None and self.fold >= self.folds:
             raise SnnError(f"Data(fold={self.fold}): of {self.folds} folds it is one of 0..{self.folds - 1}.")
         if self.folds is not None and (self.test_groups or self.test_fraction):

@@ -26,7 +26,6 @@ from snn_bp.data.augmentations import (
     TimeCrop,
     TimeJitter,
 )
-from snn_bp.data.catalogue import Sensor
 from snn_bp.data.encode import DRAWN, DROP_BITS, QUANTILES, Changes, mixed
 from snn_bp.data.store import LONGEST_US
 
@@ -63,11 +62,14 @@ class Partners:
 
 
 def draw(
-    augment: Sequence[Augmentation], ids: np.ndarray, *, seed: int, sensor: Sensor, window_us: int,
-    partners: Partners | None, ends_us: np.ndarray | None,
+    augment: Sequence[Augmentation], ids: np.ndarray, *, seed: int, image: tuple[int, int], window: int,
+    each_ms: float, partners: Partners | None, ends: np.ndarray | None,
 ) -> Changes:  # fmt: skip
-    """What becomes of the recordings `ids`, which end at `ends_us` where that is known."""
-    width, height, _ = sensor
+    """What becomes of the recordings `ids`, of the width and height of `image`, in a window of time.
+
+    Times are in microseconds or, of frames, in steps, so many in `each_ms`; `ends` are where recordings end, if known.
+    """
+    width, height = image
     drawn = np.zeros(len(ids), DRAWN)
     drawn["partner"], drawn["end"] = -1, -1
     for purpose, name in ((_EVENTS, "events"), (_PARTNER, "partners"), (_NOISE, "noise")):
@@ -80,8 +82,8 @@ def draw(
         ways = ("events", "time", "area", "nothing")
         chosen = (way * len(ways)).astype(int) if drop.by == "any" else np.full(len(ids), ways.index(drop.by))
         drawn["drop"] = np.where(chosen == 0, np.rint(fraction * 2**DROP_BITS), 0)
-        gap = np.where(chosen == 1, np.rint(fraction * window_us), 0).astype(np.int64)
-        drawn["gap"] = (at * (window_us - gap + 1)).astype(np.int64)
+        gap = np.where(chosen == 1, np.rint(fraction * window), 0).astype(np.int64)
+        drawn["gap"] = (at * (window - gap + 1)).astype(np.int64)
         drawn["gap_end"] = drawn["gap"] + gap
         for low, high, size, where in (
             ("hole_left", "hole_right", width, across),
@@ -92,9 +94,9 @@ def draw(
             drawn[high] = drawn[low] + side
     if (crop := _find(augment, TimeCrop)) is not None:
         drawn["crop"] = _numbers(seed, _CROP, ids, 1)[0]
-        drawn["reach"] = LONGEST_US if crop.ms is None else round(crop.ms * 1000)
-        if ends_us is not None:
-            drawn["end"] = np.where(ends_us < LONGEST_US, ends_us, -1)
+        drawn["reach"] = LONGEST_US if crop.ms is None else round(crop.ms * each_ms)
+        if ends is not None:
+            drawn["end"] = np.where(ends < LONGEST_US, ends, -1)
     if (mix := _find(augment, CutMix) or _find(augment, Blend)) is not None:
         whether, which, part, across, down = _numbers(seed, _MIX, ids, 5)
         assert partners is not None
@@ -108,12 +110,12 @@ def draw(
                 drawn[low] = np.where(partner < 0, 0, np.clip(np.rint(middle - half), 0, size))
                 drawn[high] = np.where(partner < 0, 0, np.clip(np.rint(middle + half), 0, size))
     if (noise := _find(augment, NoiseEvents)) is not None:
-        mean = noise.hz * width * height * window_us / 1e6
+        mean = noise.hz * width * height * window / (1000 * each_ms)
         least, chances = _poisson(mean)
         drawn["noises"] = least + np.searchsorted(chances, _numbers(seed, _COUNT, ids, 1)[0], side="right")
     time, channel, pixel = (_find(augment, kind) for kind in (TimeJitter, ChannelJitter, SpatialJitter))
     distance = channel.channels if channel else pixel.px if pixel else 0.0
-    return Changes(drawn, _normal(time.ms * 1000 if time else 0.0), _normal(distance), has_rows=height > 1)
+    return Changes(drawn, _normal(time.ms * each_ms if time else 0.0), _normal(distance), has_rows=height > 1)
 
 
 def _find(augment: Sequence[Augmentation], kind: type[Kind]) -> Kind | None:

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from snn_bp.data.description import Data
+from snn_bp.data.encode import Changes
 from snn_bp.data.frames import CachedFrames
 from snn_bp.data.transforms import apply_transforms
 from snn_bp.errors import SnnError, shown
+from snn_bp.kernels.lazy import kernel
 
 TRANSFORM, ENCODE = 2, 4  # streams of random numbers drawn from one seed
 
@@ -54,6 +56,39 @@ def values_of(
             )
         frames[: min(steps, len(one)), number] = one[:steps]
     return torch.from_numpy(frames)
+
+
+def augmented(frames: Tensor, changes: Changes, *, steps: int) -> Tensor:
+    """The first `len(changes.drawn)` of the recordings in `frames` as augmentations change them, `steps` long."""
+    shape, count = frames.shape[2:], len(changes.drawn)
+    given = frames.view(*frames.shape[:2], *(1,) * (3 - len(shape)), *shape).numpy()
+    made = np.empty((steps, count, *given.shape[2:]), given.dtype)
+    _change_frames(made, given, changes.drawn)
+    return torch.from_numpy(made).view(steps, count, *shape)
+
+
+@kernel()
+def _change_frames(made, given, drawn):
+    recorded, _, planes, height, width = given.shape
+    steps, samples = made.shape[:2]
+    for n in range(samples):
+        each = drawn[n]
+        room = min(each.reach, (recorded if each.end < 0 else each.end) - steps)
+        start = np.int64(each.crop * (room + 1)) if room > 0 else np.int64(0)
+        for step in range(steps):
+            if start + step >= recorded or each.gap <= step < each.gap_end:
+                made[step, n] = 0
+                continue
+            for plane in range(planes):
+                for row in range(height):
+                    for column in range(width):
+                        source, value = n, given.dtype.type(0)
+                        if each.left <= column < each.right and each.top <= row < each.bottom:
+                            source = each.partner
+                        in_hole = each.hole_left <= column < each.hole_right and each.hole_top <= row < each.hole_bottom
+                        if not in_hole:
+                            value = given[start + step, source, plane, row, column]
+                        made[step, n, plane, row, width - 1 - column if each.flip else column] = value
 
 
 def encoded(data: Data, cached: CachedFrames, sample: int, *, seed: int | None, source: str) -> np.ndarray:

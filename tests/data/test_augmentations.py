@@ -209,6 +209,65 @@ def test_a_time_crop_starts_anywhere_and_never_ends_behind_the_recording():
     assert torch.equal(frames[0, :, 23], dataset.batch("train", [23])[0][:, 0])
 
 
+# Frames
+
+
+def frames_expected(values: np.ndarray, ids: np.ndarray, changes) -> np.ndarray:
+    """Frames that are changed the obvious way, a recording at a time; `values` [recordings, steps, C, H, W]."""
+    made = []
+    for sample, drawn in zip(ids, changes.drawn, strict=True):
+        box = (..., slice(drawn["top"], drawn["bottom"]), slice(drawn["left"], drawn["right"]))
+        hole = (..., slice(drawn["hole_top"], drawn["hole_bottom"]), slice(drawn["hole_left"], drawn["hole_right"]))
+        whole = values[sample].copy()
+        if drawn["partner"] >= 0:
+            whole[box] = values[drawn["partner"]][box]
+        room = min(drawn["reach"], len(whole) - STEPS)
+        start = int(drawn["crop"] * (room + 1)) if room > 0 else 0
+        one = whole[start : start + STEPS]
+        one[drawn["gap"] : drawn["gap_end"]] = 0
+        one[hole] = 0
+        made.append(one[..., ::-1] if drawn["flip"] else one)
+    return np.stack(made, axis=1)
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [(Flip(),), (CutMix(0.8),), (TimeCrop(),), (TimeCrop(ms=4),), (EventDrop(0.9, "time"),), (EventDrop(0.9, "area"),),
+     (EventDrop(0.5, "time"), CutMix(0.8), TimeCrop(), Flip())],
+    ids=str,
+)  # fmt: skip
+def test_images_are_changed_as_by_the_reference(augment):
+    values = np.random.default_rng(3).random((24, 9, 2, 5, 7), np.float32)
+    dataset, ids = of_frames((2, 5, 7), *augment, values=values), np.arange(24)[::2]
+
+    frames = dataset.batch("train", ids, seed=5)[0].numpy()
+
+    assert np.array_equal(frames, frames_expected(values, ids, dataset._changes("train", ids, seed=5)))
+    assert not np.array_equal(frames, dataset.batch("train", ids)[0].numpy())
+    assert np.array_equal(frames[:, [3]], dataset.batch("train", ids[[3]], seed=5)[0].numpy())
+
+
+def test_rows_of_channels_in_bytes_are_changed_as_by_the_reference():
+    values = np.random.default_rng(3).integers(0, 9, (24, 9, 6), np.uint8)
+    dataset, ids = of_frames(6, CutMix(0.8), TimeCrop(), EventDrop(0.5, "area"), values=values), np.arange(24)
+
+    frames = dataset.batch("train", ids, seed=5, in_bytes=True)[0]
+
+    changes = dataset._changes("train", ids, seed=5)
+    assert frames.dtype == torch.uint8
+    assert np.array_equal(frames.numpy(), frames_expected(values[:, :, None, None], ids, changes)[:, :, 0, 0])
+
+
+def test_a_crop_of_recordings_that_differ_in_length_leaves_their_masks():
+    values = [np.full((steps, 3), steps, np.float32) for steps in (4, 6, 9, 20) * 6]
+    dataset, plain = (of_frames(3, *augment, values=values) for augment in ((TimeCrop(),), ()))
+
+    frames, mask = dataset.batch("train", range(24), seed=1)[0], dataset.mask("train", range(24))
+
+    assert torch.equal(mask, plain.mask("train", range(24))) and torch.equal(frames[..., 0] > 0, mask)
+    assert torch.equal(frames, plain.batch("train", range(24))[0])
+
+
 # Numbers
 
 
@@ -299,16 +358,12 @@ def test_jitter_is_normal():
 
 
 def test_what_eventdrop_does_is_drawn_evenly():
-    ids = np.arange(4000)
-    drawn = draws.draw(
-        (EventDrop(0.4),), ids, seed=1, sensor=(34, 34, 2), window_us=310_000, partners=None, ends_us=None
-    ).drawn
+    recorded = {"image": (34, 34), "window": 310_000, "each_ms": 1000, "partners": None, "ends": None}
 
-    counts = [
-        (drawn["drop"] > 0).sum(),
-        (drawn["gap_end"] > drawn["gap"]).sum(),
-        (drawn["hole_right"] > drawn["hole_left"]).sum(),
-    ]
+    drawn = draws.draw((EventDrop(0.4),), np.arange(4000), seed=1, **recorded).drawn
+
+    spans = (("gap", "gap_end"), ("hole_left", "hole_right"))
+    counts = [(drawn["drop"] > 0).sum(), *((drawn[last] > drawn[first]).sum() for first, last in spans)]
     low, high = binom.ppf([1e-9, 1 - 1e-9], 4000, 0.25)
     assert all(low - 60 <= count <= high for count in counts)  # a fraction near 0 is no rectangle
     assert (drawn["gap_end"] - drawn["gap"]).max() <= 0.4 * 310_000 and drawn["gap_end"].max() <= 310_000
@@ -335,7 +390,10 @@ HANDS = ("right hand wave", "left hand wave")
         (lambda: Data("nmnist", augment=ChannelJitter(1)), r"SpatialJitter\(px=\.\.\.\) is for cameras"),
         (lambda: of(HEARD, Flip()), "rows of channels"),
         (lambda: of(SEEN, ChannelJitter(2)), "is for rows of channels"),
-        (lambda: of_frames(EventDrop(0.3)), "in memory: EventDrop acts on events, and these are frames"),
+        (lambda: of_frames(5, EventDrop(0.3)), r"acts on single events, and .* frames\. EventDrop\(\.\.\., by='time'"),
+        (lambda: of_frames(5, NoiseEvents(1)), r"NoiseEvents\(hz=1\) acts on single events, .* Leave it out"),
+        (lambda: of_frames(5, Flip()), "Flip is for images, and these are rows of channels"),
+        (lambda: of_frames((4, 3), CutMix()), "a step has 2 axes here"),
         (lambda: Data("nmnist", augment=(Flip(), Flip())), "Flip is there 2 times"),
         (lambda: Data("nmnist", augment=(Blend(), CutMix())), "both mix a recording with a second one"),
         (lambda: Data("nmnist", augment=EventDrop), r"augment=.*EventDrop|write EventDrop\("),
@@ -362,8 +420,10 @@ VECTORS = RNG.random((24, 2)).astype(np.float32)
 MOVING = VECTORS[:, None].repeat(STEPS, 1)
 
 
-def of_frames(*augment) -> Dataset:
-    return Dataset.of(train=(RNG.random((24, 5, 3)), LABELS), augment=augment)
+def of_frames(shape, *augment, recorded=9, values=None, **how) -> Dataset:
+    shape = shape if isinstance(shape, tuple) else (shape,)
+    values = np.random.default_rng(3).random((24, recorded, *shape), np.float32) if values is None else values
+    return Dataset.of(train=(values, LABELS), steps=STEPS, step_ms=2, validation_fraction=0.2, augment=augment, **how)
 
 
 def test_every_pair_of_gestures_that_a_mirror_swaps_is_right():
