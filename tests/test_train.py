@@ -29,14 +29,17 @@ from snn_bp import (
     Conv,
     CountCrossEntropy,
     CubaLIF,
+    CutMix,
     Data,
     Dense,
     Dropout,
+    EventDrop,
     Experiment,
     FirstSpike,
     Flatten,
     MaxCrossEntropy,
     Network,
+    NoiseEvents,
     RateBounds,
     Recurrent,
     Run,
@@ -54,7 +57,7 @@ few_digits, finished = runs.few_digits, runs.finished
 pytestmark = pytest.mark.usefixtures("few_digits")
 
 EVERYTHING = Experiment(
-    data=replace(DIGITS, steps=4, translate_px=1),
+    data=replace(DIGITS, steps=4, translate_px=1, augment=(EventDrop(0.3), CutMix(), NoiseEvents(1))),
     model=(
         *(Conv(2, 5, stride=3), BatchNorm(), Spiking(ALIF(beta=0.7, rho=0.9, kappa=0.2), learn=("beta", "kappa"))),
         *(Flatten(), Dropout(0.2), Dense(8), Recurrent(LIF(beta=0.7), learn=("threshold",), bias=True)),

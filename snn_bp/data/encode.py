@@ -233,36 +233,39 @@ def _change(
     to_t, count,
 ):  # fmt: skip
     """Write what is left of events first..last behind `count` of the buffers, as it is changed; the new count."""
+    # locals: what is written might lie where a record does, for all that the compiler knows
     key = drawn.partners if is_partner else drawn.events
-    has_rows, chances = len(y) > 0, np.uint64((1 << DROP_BITS) - 1)
+    has_rows, chances, quantile = len(y) > 0, np.uint64((1 << DROP_BITS) - 1), np.uint64(QUANTILES - 1)
+    mixes, blend, flip, drop = drawn.partner >= 0, drawn.blend != 0, drawn.flip != 0, drawn.drop
+    left, right, top, bottom = drawn.left, drawn.right, drawn.top, drawn.bottom
+    hole_left, hole_right, hole_top, hole_bottom = drawn.hole_left, drawn.hole_right, drawn.hole_top, drawn.hole_bottom
+    gap, gap_end = drawn.gap, drawn.gap_end
+    reach = time_us[-1] if len(time_us) else np.int64(0)
     for e in range(first, last):
+        time = np.int64(t[e]) - start
+        if time < -reach or time >= window + reach:
+            continue
         z = mixed(key + np.uint64(e - first + 1) * np.uint64(0x9E3779B97F4A7C15))
-        column, row, time = np.int64(x[e]), np.int64(0), np.int64(t[e]) - start
+        column, row = np.int64(x[e]), np.int64(0)
         if has_rows:
             row = np.int64(y[e])
         # what chance decides goes without branches, which would be guessed wrong
-        kept = np.int64((z >> np.uint64(36)) & chances) >= drawn.drop
-        if drawn.partner >= 0:
-            if drawn.blend:
+        kept = np.int64((z >> np.uint64(36)) & chances) >= drop
+        if mixes:
+            if blend:
                 kept &= (z >> np.uint64(63)) == 0
             else:
-                inside = (drawn.left <= column) & (column < drawn.right) & (drawn.top <= row) & (row < drawn.bottom)
-                kept &= inside == is_partner
-        kept &= (time < drawn.gap) | (time >= drawn.gap_end)
-        kept &= (
-            (column < drawn.hole_left)
-            | (column >= drawn.hole_right)
-            | (row < drawn.hole_top)
-            | (row >= drawn.hole_bottom)
-        )
+                kept &= ((left <= column) & (column < right) & (top <= row) & (row < bottom)) == is_partner
+        kept &= (time < gap) | (time >= gap_end)
+        kept &= (column < hole_left) | (column >= hole_right) | (row < hole_top) | (row >= hole_bottom)
         if len(time_us):
-            time += time_us[z & np.uint64(QUANTILES - 1)]
+            time += time_us[z & quantile]
         if len(pixels):
-            column += pixels[(z >> np.uint64(12)) & np.uint64(QUANTILES - 1)]
+            column += pixels[(z >> np.uint64(12)) & quantile]
             if has_rows:
-                row += pixels[(z >> np.uint64(24)) & np.uint64(QUANTILES - 1)]
+                row += pixels[(z >> np.uint64(24)) & quantile]
         kept &= (time >= 0) & (time < window) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        to_x[count] = width - 1 - column if drawn.flip else column
+        to_x[count] = width - 1 - column if flip else column
         to_t[count] = time
         if has_rows:
             to_y[count] = row

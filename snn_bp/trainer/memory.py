@@ -10,9 +10,11 @@ import sys
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 
 from snn_bp.data import Dataset
+from snn_bp.data.store import CachedEvents
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import LayerAt, every_part, parts_of
 from snn_bp.model.modules import Neurons, Shape
@@ -26,6 +28,7 @@ SPARE = 1.6  # an estimate up to so many times what there is may still fit, and 
 _FLOAT = 4
 _WEIGHT = 52  # bytes: the value, its gradient, two of the optimizer, and a checkpoint as it is put together
 _KERNEL = 8  # values that the backward pass of learned delays keeps for each value of their kernel
+_EVENT = 14  # bytes of one on its way into frames, at most
 _HEAP = 1.2  # what the allocator keeps between tensors that come and go
 PROBED, TRACED = 64, 16  # recordings on which a training looks at its layers, and the doctor at a backward pass
 
@@ -58,7 +61,7 @@ def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
     rows = steps * min(data.batch, max((len(ids) for ids in dataset.ids.values()), default=0))
     inputs = math.prod(dataset.shape)
     width = 1 if dataset.in_bytes else 1 + _FLOAT  # what transforms and encoders make passes through floats
-    frames = 2 * rows * inputs * width
+    frames = 2 * rows * inputs * width + _of_augmenting(dataset, rows * inputs * width)
     sizes = _Sizes.of(experiment, dataset.shape)
     if config.device not in ("auto", "cpu"):
         return Estimate(frames, 0, 0, 0)
@@ -78,6 +81,16 @@ def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
     )
     kernels = _FLOAT * _KERNEL * sizes.kernels
     return Estimate(frames, sizes.parameters * _WEIGHT, int(_HEAP * step + kernels), int(_HEAP * looking + kernels))
+
+
+def _of_augmenting(dataset: Dataset, batch: int) -> int:
+    """Bytes of what is changed on its way: a recording and its partner, or of frames a batch and its partners."""
+    train = dataset.parts["train"]
+    if not dataset.data.augment:
+        return 0
+    if isinstance(train, CachedEvents):
+        return 2 * _EVENT * int(np.diff(train.events.offsets).max(initial=0))
+    return int(2 * batch * max(1.0, dataset.recorded_steps / dataset.steps))
 
 
 def check_memory(experiment: Experiment, dataset: Dataset) -> Estimate:
