@@ -113,7 +113,7 @@ def draw(
         mean = noise.hz * width * height * window / (1000 * each_ms)
         least, chances = _poisson(mean)
         drawn["noises"] = least + np.searchsorted(chances, _numbers(seed, _COUNT, ids, 1)[0], side="right")
-    time, channel, pixel = (_find(augment, kind) for kind in (TimeJitter, ChannelJitter, SpatialJitter))
+    time, channel, pixel = _find(augment, TimeJitter), _find(augment, ChannelJitter), _find(augment, SpatialJitter)
     distance = channel.channels if channel else pixel.px if pixel else 0.0
     return Changes(drawn, _normal(time.ms * each_ms if time else 0.0), _normal(distance), has_rows=height > 1)
 
