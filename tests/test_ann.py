@@ -22,6 +22,7 @@ from snn_bp import (
     DelayedDense,
     Dense,
     Dropout,
+    EventDrop,
     Experiment,
     FirstSpike,
     Flatten,
@@ -41,6 +42,7 @@ from snn_bp import (
     Spiking,
     Targets,
     TemporalConv,
+    TimeJitter,
     Train,
     VanRossum,
     ann_of,
@@ -99,11 +101,18 @@ def test_neurons_before_a_pool_of_votes_put_out_the_answer_too():
 
 
 def test_events_summed_are_the_sum_of_the_frames(few_digits):
-    spiking = tiny(data=Data("digits", step_ms=31, steps=10, translate_px=2))
+    augment = (EventDrop(0.3), TimeJitter(5))
+    spiking = tiny(data=Data("digits", step_ms=31, steps=10, translate_px=2, augment=augment))
     frames, image = (few(each.data).batch("train", range(9), seed=3)[0] for each in (spiking, ann_of(spiking)))
 
     assert image.shape == (1, *frames.shape[1:]) and torch.equal(image[0], frames.sum(0))
     assert ann_of(spiking, sees="frames").data == spiking.data
+
+
+def test_the_experiment_is_made_without_the_recordings():
+    asked = Data("tonic:NCALTECH101", root="/nowhere", step_ms=10, steps=30)
+
+    assert ann_of(of(Conv(4, 3), lif, Flatten(), Dense(101), lif, data=asked)).data.step_ms == 300
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from torch import nn
 
 from snn_bp.data import Data
-from snn_bp.data.description import source_of
+from snn_bp.data.description import TONIC, source_of
 from snn_bp.data.sources import targets_of
 from snn_bp.errors import SnnError, check_choice, check_kind
 from snn_bp.errors.calls import checked_call
@@ -82,8 +82,8 @@ def _summed(experiment: Experiment) -> Data:
         raise SnnError(
             f"ann_of: data.binary keeps of a frame which pixels had events, and their sum is none. {otherwise}"
         )
-    source = source_of(data)
-    kind = "class" if source is None else targets_of(source).kind
+    source = None if data.name.startswith(TONIC) else source_of(data)
+    kind = "class" if source is None else targets_of(source).kind  # tonic's sets have classes, and may not be here yet
     if kind not in ("class", "vector", "labels"):
         raise SnnError(f"ann_of: targets of the kind {kind!r} have a value for every step. {otherwise}")
     return replace(data, step_ms=data.window_us / 1000, steps=1)
