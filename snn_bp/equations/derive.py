@@ -100,6 +100,15 @@ class Equation:
         out = writer.expression(self.out)
         return writer.function("fired", (*self.states, *self.parameters), out)
 
+    @functools.cached_property
+    def slope_text(self) -> str:
+        """`slope_here`: what a step multiplies the error of its spike by, from what `adjoint` takes but the errors."""
+        assert self.binary and self.out is not None
+        writer = _Writer({node: f"after_{name}" for node, name in self._after().items()})
+        distance, scale = map(writer.expression, self.out.args)
+        arguments = [*self.full, "x", *(f"after_{name}" for name in self.states), *self.parameters, "slope"]
+        return writer.function("slope_here", arguments, f"slope_at({distance}, {scale}, slope)")
+
     def adjoint_text(self, learned: Learned) -> str:
         """`adjoint`: the chain rule through one step, gradients at its outputs in, gradients at its inputs out.
 

@@ -60,6 +60,11 @@ class Shape:
         """A word that stands for the text."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:20]
 
+    @property
+    def is_compact(self) -> bool:
+        """Whether it says where it is zero, as `where(..., ..., 0)` does."""
+        return self.out.op == "where" and any(part.op == "number" and part.value == 0 for part in self.out.args[1:])
+
     def at(self, u: np.ndarray, slope: float) -> np.ndarray:
         """Its values at `u`, in the precision of `u`."""
         return np.broadcast_to(_values(self.out, u, slope), u.shape)

@@ -45,6 +45,15 @@ class Shard:
             self._empty_traces(layer, steps, state) if graded and not anew else [self.nothing] * len(layer.form.kept)
             for layer, state, anew in zip(layers, self.state, recompute, strict=True)
         ]
+        self.windows = [  # where the error of a spike goes on, of layers behind which a product gives it
+            np.empty(
+                fired[1:].size
+                if graded and layer.is_windowed and (layer is not layers[-1] or layer.recurrent.size)
+                else 0,
+                np.uint64,
+            )
+            for layer, fired in zip(layers, self.fired, strict=True)
+        ]
         self.saved: list[list[Parts]] = []  # [layer][chunk] the state before it, where the layer is recomputed
         self.input: Bits | Events | None = None  # None where it is neither zeros and ones nor mostly zero
         self.counts: list[np.ndarray] = []  # spikes of each neuron of each layer
@@ -130,13 +139,16 @@ class Shard:
         # the sums of a chunk lie where its potentials go, which follow them: half the space in cache
         in_trace = traces and not full_trace
         z = traces[0][self.rows * layer.width :] if in_trace else self._empty_chunk(layer.width)
+        windowed = full_trace and self.windows[n].size > 0
         kernel = specialised(
             dense.forward, Form(layer.equation, kept=layer.form.kept), self.dtype, uniform=layer.uniform,
-            RECURRENT=layer.recurrent.size > 0,
+            window=layer.surrogate.slope_of if windowed else None, RECURRENT=layer.recurrent.size > 0,
+            WINDOWED=windowed,
         )  # fmt: skip
         return self._weighted_sum(n, x, z), partial(
-            kernel, z, layer.recurrent, *self.state[n], *layer.values, self.fired[n].reshape(-1), out, *traces,
-            full_trace, layer.units, layer.width, self.batch, self.low, self.rows,
+            kernel, z, layer.recurrent, *self.state[n], *layer.values, self.dtype.type(layer.surrogate.slope),
+            self.fired[n].reshape(-1), self.windows[n], out, *traces, full_trace, layer.units, layer.width, self.batch,
+            self.low, self.rows,
         )  # fmt: skip
 
     def _weighted_sum(self, n: int, x: np.ndarray, z: np.ndarray) -> Run:
@@ -164,13 +176,13 @@ class Shard:
             )
         kernel = specialised(
             dense.backward, layer.form, self.dtype, uniform=layer.uniform, adjoint=layer.surrogate.slope_of,
-            RECURRENT=layer.recurrent.size > 0,
+            RECURRENT=layer.recurrent.size > 0, WINDOWED=self.windows[n].size > 0,
         )  # fmt: skip
         runs.append(
             partial(
-                kernel, layer.recurrent_back, self.first_spikes[n], *layer.values,
-                self.dtype.type(layer.surrogate.slope), *traces, not self.recompute[n], d, *self.state_grads[n], g_rate,
-                sums.bias, *sums.learned, layer.width, self.rows,
+                kernel, layer.recurrent, layer.recurrent_back, self.windows[n], dense.SAMPLED_TO, self.first_spikes[n],
+                *layer.values, self.dtype.type(layer.surrogate.slope), *traces, not self.recompute[n], d,
+                *self.state_grads[n], g_rate, sums.bias, *sums.learned, layer.width, self.rows,
             )
         )  # fmt: skip
         if (spikes_in := self._spikes_in(n)) is not None:
@@ -181,9 +193,24 @@ class Shard:
         if layer.recurrent.size:  # the spikes that step t receives are those of step t - 1
             runs.append(self._fired(n, 0).weight_grad(sums.recurrent, d, layer.width, self.rows))
         if below.size and not layer.has_no_weights:
-            kernel, sizes = compiled_plain(dense.input_gradient), (padded(layer.inputs), layer.units, layer.width)
-            runs.append(partial(kernel, below, d, layer.back, *sizes, self.rows))
+            runs.append(self._input_gradient(n, d, below))
         return runs
+
+    def _input_gradient(self, n: int, d: np.ndarray, below: np.ndarray) -> Run:
+        """Fills `below` with the gradient of layer `n`'s input from that of its weighted sums, `d`."""
+        layer = self.layers[n]
+        sizes = (padded(layer.inputs), layer.units, layer.width, self.rows)
+        product = partial(compiled_plain(dense.input_gradient), below, d, layer.back, *sizes)
+        if n == 0 or not self.windows[n - 1].size:
+            return product
+        window = (self.windows[n - 1], self.fired[n - 1].shape[2], dense.SAMPLED_TO)
+        sampled = partial(compiled_plain(dense.sampled_input_gradient), below, d, layer.weight, *window, *sizes)
+
+        def run(start: int, stop: int) -> None:
+            if not sampled(start, stop):
+                product(start, stop)
+
+        return run
 
     def _recompute_chunk(self, n: int, traces: list[np.ndarray], run: tuple[Run, Run], start: int, stop: int) -> None:
         """Layer `n` over a chunk again, from the state saved before it, to fill the traces."""

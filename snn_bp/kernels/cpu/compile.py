@@ -41,26 +41,30 @@ SHARED = (  # modules that any kernel may be made of
 @functools.cache
 def specialised(
     loop: Callable, form: Form, dtype: np.dtype, *, uniform: bool, adjoint: SlopeOf | None = None,
+    window: SlopeOf | None = None,
     helpers: tuple[Callable, ...] = (), numbers: tuple[tuple[str, Any], ...] = (), **flags: bool,
 ) -> Callable:  # fmt: skip
     """A loop over the steps of neurons, for one form of them and one float type, compiled at its first call.
 
-    `adjoint` is the surrogate's where the loop runs backward; `helpers` are functions that it calls and that use its
-    free names; `flags` are upper-case names of its own that decide something, `numbers` such that do not.
+    `adjoint` is the surrogate's where the loop runs backward, `window` where it asks for the slope forward; `helpers`
+    are functions that it calls and that use its free names; `flags` are upper-case names of its own that decide
+    something, `numbers` such that do not.
     """
     equation, names = form.equation, {**_operations(dtype, uniform), **dict(numbers)}
     texts = {"advance": equation.step_text, **({"fired": equation.fired_text} if equation.refires else {})}
     for name, text in texts.items():
         names[name] = inner(defined(text, name, names))
-    if adjoint is not None:
+    if (surrogate := adjoint or window) is not None:
         slopes = {**names, "exp": math.exp}
-        for name, text in slope_texts(adjoint).items():
+        for name, text in slope_texts(surrogate).items():
             slopes[name] = inner(defined(text, name, slopes), fastmath=ADJOINT)
-        text = equation.adjoint_text(form.learned)
-        names["adjoint"] = inner(defined(text, "adjoint", {**names, "slope_at": slopes["slope_at"]}), fastmath=ADJOINT)
+        name, text = (
+            ("adjoint", equation.adjoint_text(form.learned)) if adjoint else ("slope_here", equation.slope_text)
+        )
+        names[name] = inner(defined(text, name, {**names, "slope_at": slopes["slope_at"]}), fastmath=ADJOINT)
     for helper in helpers:
         names[helper.__name__] = inner(spread_out(helper, form, flags, names))
-    word = (form.word, adjoint and slope_texts(adjoint), dtype.str, uniform, numbers, flags)
+    word = (form.word, surrogate and slope_texts(surrogate), dtype.str, uniform, numbers, flags)
     return compiled(spread_out(loop, form, flags, names), word, adjoint=adjoint is not None)
 
 

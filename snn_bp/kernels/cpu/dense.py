@@ -19,7 +19,9 @@ from snn_bp.kernels.cpu.compile import inner
 from snn_bp.kernels.cpu.vectors import (
     BLOCK_COLUMNS,
     DECODED_AT_ONCE,
+    DOTS,
     add_product,
+    add_products,
     add_rows,
     add_scaled_rows,
     copy,
@@ -34,15 +36,18 @@ from snn_bp.kernels.cpu.vectors import (
 )
 
 PRODUCT_FROM = 0.28  # fraction of inputs not zero; measured by experiments/benchmarks/crossover.py
+SAMPLED_TO = 0.25  # fraction of errors within a surrogate's window; measured by experiments/benchmarks/sampled.py
 
 
 def forward(
-    z, recurrent, state_F, value_P, spikes, out, trace_T, full_trace, units, width, batch, low, rows, start, stop
-):
+    z, recurrent, state_F, value_P, slope, spikes, window, out, trace_T, full_trace, units, width, batch, low, rows,
+    start, stop,
+):  # fmt: skip
     """Neurons under the input `z`.
 
     `state_` hold the state, in and out. `spikes` begins with the step before step 0, as traces do with `full_trace`;
     others begin with that before `start`. Traces and `out` that are empty are not written. Recurrence adds to `z`.
+    `window` becomes the bits of the neurons whose surrogate is not zero; `z` is lost.
     """
     words, origin, size = (width + 63) // 64, 0 if full_trace else start, rows * width
     for t in range(start, stop):
@@ -62,11 +67,17 @@ def forward(
             for m in range(np.uint64(width)):
                 k = state + m
                 (after_F,) = advance(*state_F[k], z[input_row + m], *of(value_P, m))
+                if WINDOWED:
+                    z[input_row + m] = slope_here(*state_F[k], z[input_row + m], *after_Q, *of(value_P, m), slope)
                 state_F[k] = after_F
             if SPIKING:
                 for m in range(np.uint64(units), np.uint64(width)):
                     state_s[state + m] = 0  # whatever a neuron does without input, one that is not there is silent
                 pack(spikes, ((t + 1) * rows + q) * words, state_s, q * width, width)
+            if WINDOWED:
+                for m in range(np.uint64(units), np.uint64(width)):
+                    z[input_row + m] = 0
+                pack(window, (t * rows + q) * words, z, here + q * width, width)
             if out.size > 0:
                 o = np.uint64((t * batch + low + q) * units)
                 for m in range(np.uint64(units)):
@@ -77,12 +88,14 @@ def forward(
 
 
 def backward(
-    recurrent_back, first_s, value_P, slope, trace_T, full_trace, d, g_F, g_rate, g_bias, g_L, width, rows, start, stop
-):
+    recurrent, recurrent_back, window, limit, first_s, value_P, slope, trace_T, full_trace, d, g_F, g_rate, g_bias, g_L,
+    width, rows, start, stop,
+):  # fmt: skip
     """The adjoint of `forward`, last step first: `d` comes as the gradient of the output, and leaves as that of `z`.
 
     `g_` of the states are carried from later steps to earlier ones, `g_rate` is added at every step. `first_s` are the
-    spikes before step 0, which are given and need not follow from the state.
+    spikes before step 0, which are given and need not follow from the state. `window` and `limit` are those of
+    `sampled_input_gradient`.
     """
     origin = 0 if full_trace else start
     for t in range(stop - 1, start - 1, -1):
@@ -110,7 +123,18 @@ def backward(
             for m in range(np.uint64(width)):
                 g_bias[m] += d[here + m]
         if RECURRENT:
-            here = (t - start) * rows * width
+            here, words = (t - start) * rows * width, (width + 63) // 64
+            at = (t - 1) * rows * words
+            if WINDOWED:
+                if t > 0:
+                    if count(window, at, rows * words) <= limit * rows * width:
+                        index = np.empty(64 * words + DOTS, np.uint32)
+                        for q in range(rows):
+                            add_products(
+                                g_s, q * width, d, here + q * width, recurrent, width, width, window, at + q * words,
+                                index,
+                            )  # fmt: skip
+                        continue
             multiply(g_s, 0, width, d, here, width, recurrent_back, rows, width, width, True)
 
 
@@ -267,6 +291,22 @@ def weight_grad_floats(g_weight, d, x, width, batch, low, rows, start, stop):
 def input_gradient(below, d, back, below_width, units, width, rows, start, stop):
     """Fill `below` with the gradient of the layer's input; `back` are the weights in panels."""
     multiply(below, 0, below_width, d, 0, width, back, (stop - start) * rows, units, below_width, False)
+
+
+def sampled_input_gradient(below, d, weight, window, words, limit, below_width, units, width, rows, start, stop):
+    """As `input_gradient` under the bits of `window`, zero elsewhere. False, undone, where more than `limit` are set, a
+    fraction: the whole product is faster then."""
+    at, every = start * rows * words, (stop - start) * rows
+    if count(window, at, every * words) > limit * every * below_width:
+        return False
+    index, inputs = np.empty(64 * words + DOTS, np.uint32), weight.size // width
+    for r in range(every):
+        for m in range(np.uint64(below_width)):
+            below[np.uint64(r * below_width) + m] = 0
+        for m in range(np.uint64(units), np.uint64(width)):
+            d[np.uint64(r * width) + m] = 0  # whatever neurons that are not there made of it
+        add_products(below, r * below_width, d, r * width, weight, inputs, width, window, at + r * words, index)
+    return True
 
 
 @inner

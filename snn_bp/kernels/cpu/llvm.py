@@ -246,6 +246,68 @@ def _tile(rows: int, panels: int):
     return fill
 
 
+def _dots(count: int):
+    """An intrinsic that adds the products of a row with `count` rows, those that an index names, in blocks of columns.
+
+    A row that it names twice counts once.
+    """
+
+    @intrinsic
+    def fill(typing, sums, at, row, row_at, rows, number, width, index, start):
+        def emit(context, builder, signature, arguments):
+            _, at, _, row_at, _, number, width, _, start = arguments
+            target, left, right, names = (
+                _Array(context, builder, signature.args[offset], arguments[offset]) for offset in (0, 2, 4, 7)
+            )
+            places = [builder.zext(names.scalar(builder.add(start, _INDEX(n))), _INDEX) for n in range(count)]
+            zero, block = ir.Constant(left.vector, [0.0] * LANES), _INDEX(BLOCK_COLUMNS)
+            total = [cgutils.alloca_once_value(builder, zero) for _ in places]
+            for one in total:
+                builder.store(zero, one)
+            with cgutils.for_range_slice(builder, _INDEX(0), width, block, inc=True) as (column, _):
+                left_over = builder.sub(width, column)
+                columns = builder.select(builder.icmp_signed("<", left_over, block), left_over, block)
+                first = builder.mul(column, number)
+                starts = [builder.add(first, builder.mul(place, columns)) for place in places]
+                along = builder.add(row_at, column)
+                with cgutils.for_range(builder, builder.udiv(columns, _INDEX(LANES))) as loop:
+                    here = builder.mul(loop.index, _INDEX(LANES))
+                    part = left.load(builder.add(along, here))
+                    for one, other in zip(total, starts, strict=True):
+                        product = right.fused(part, right.load(builder.add(other, here)), builder.load(one))
+                        builder.store(product, one)
+            sums, to = (
+                _sums(builder, [builder.load(one) for one in total]),
+                [builder.add(at, place) for place in places],
+            )
+            before = [target.scalar(each) for each in to]
+            for n, (each, so_far) in enumerate(zip(to, before, strict=True)):
+                new = builder.fadd(so_far, builder.extract_element(sums, _LANE(n)))
+                builder.store(new, builder.gep(target.data, [each]))
+            return context.get_dummy_value()
+
+        offset = types.int64
+        return types.void(sums, offset, row, offset, rows, offset, offset, index, offset), emit
+
+    return fill
+
+
+def _sums(builder, vectors):
+    """The sums of each of some vectors, as one: neighbours are added, of two vectors at a time."""
+    count = len(vectors)
+    while vectors[0].type.count > count or len(vectors) > 1:
+        pairs = zip(vectors[::2], vectors[1::2], strict=True) if len(vectors) > 1 else [(vectors[0], vectors[0])]
+        wide = vectors[0].type.count if len(vectors) > 1 else vectors[0].type.count // 2
+        even, odd = (
+            ir.Constant(ir.VectorType(_LANE, wide), [2 * lane + side for lane in range(wide)]) for side in (0, 1)
+        )
+        vectors = [
+            builder.fadd(builder.shuffle_vector(one, other, even), builder.shuffle_vector(one, other, odd))
+            for one, other in pairs
+        ]
+    return vectors[0]
+
+
 class _Array:
     """A contiguous array seen by LLVM code: its elements, alone or `lanes` at a time."""
 
@@ -300,6 +362,8 @@ TILE_ROWS, TILE_PANELS = (8, 2) if _HAS_512_BITS else (6, 1)
 SHORT_TILE_ROWS = 4  # rows of a tile for what tall ones leave over
 tile, tile_of_one_panel = _tile(TILE_ROWS, TILE_PANELS), _tile(TILE_ROWS, 1)
 short_tile, tile_of_one_row = _tile(SHORT_TILE_ROWS, 1), _tile(1, 1)
+DOTS = 8 if _HAS_512_BITS else 4  # rows that one is multiplied with at once
+dots = _dots(DOTS)
 add_scaled = _scaled(LANES)
 (largest_8, put_back_8), (largest_4, put_back_4), (largest_1, put_back_1) = map(_window, (8, 4, 1))
 (largest_2x2_8, put_back_2x2_8), (largest_2x2_4, put_back_2x2_4) = _window(8, 2), _window(4, 2)

@@ -97,6 +97,11 @@ class PackedLayer:
         """What the neurons do in a step."""
         return self.form.equation
 
+    @property
+    def is_windowed(self) -> bool:
+        """Whether an error at its spikes goes no further where the surrogate is zero, as some are nearly everywhere."""
+        return self.equation.binary and self.surrogate.recorded.is_compact
+
     def padded_state(self, state: Sequence[np.ndarray | None], samples: slice) -> Parts:
         """These samples of a state, or of its gradients, `width` numbers to a row, flat; zeros for what is None."""
         rows, dtype = samples.stop - samples.start, self.bias.dtype

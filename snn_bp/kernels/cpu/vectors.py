@@ -15,7 +15,7 @@ import numpy as np
 from snn_bp.kernels.cpu import llvm
 from snn_bp.kernels.cpu.aligned import aligned_empty, aligned_zeros, kernel_empty
 from snn_bp.kernels.cpu.compile import inner
-from snn_bp.kernels.cpu.llvm import BLOCK_COLUMNS, LANES, SHORT_TILE_ROWS, TILE_PANELS, TILE_ROWS
+from snn_bp.kernels.cpu.llvm import BLOCK_COLUMNS, DOTS, LANES, SHORT_TILE_ROWS, TILE_PANELS, TILE_ROWS
 
 DECODED_AT_ONCE = 4  # bits of a word
 STREAM_FROM_BYTES = 2**22  # arrays of this size are written past the caches
@@ -88,6 +88,19 @@ def add_scaled_rows(sums, at, rows, rows_at, width, index, value, start, count):
     else:
         for column in range(0, width, LANES):
             llvm.add_scaled_rows_16(sums, at + column, rows, rows_at + column, width, index, value, start, count)
+
+
+@inner
+def add_products(sums, at, row, row_at, rows, number, width, words, words_at, index):
+    """Add to `sums`, where a bit of the words is set, the product of a row with that of `number` rows, in blocks.
+
+    `index` has space for `DOTS` more than there are bits.
+    """
+    count = decode(words, words_at, (number + 63) // 64, index, 0)
+    for k in range(DOTS):
+        index[count + k] = index[max(count - 1, 0)]  # the last ones are done at once
+    for done in range(0, count, DOTS):
+        llvm.dots(sums, at, row, row_at, rows, number, width, index, done)
 
 
 @inner
