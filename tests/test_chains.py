@@ -14,6 +14,7 @@ from snn_bp import (
     LIF,
     ATan,
     BatchNorm,
+    Boxcar,
     Conv,
     CubaLIF,
     Dense,
@@ -22,6 +23,7 @@ from snn_bp import (
     Recurrent,
     Spiking,
     Surrogate,
+    Triangular,
 )
 from snn_bp.kernels import use_backend
 from snn_bp.kernels.cpu import chain as kernel
@@ -52,9 +54,9 @@ MODELS = {
 }  # fmt: skip
 
 
-def build(name, *, memory="full", inputs=19):
+def build(name, *, memory="full", inputs=19, surrogate=FAST):
     """The network in double precision, its weights in multiples of 1 / 64 and large enough that all layers fire."""
-    network = Network(MODELS[name], (inputs,), surrogate=FAST, seed=1, memory=memory).double()
+    network = Network((MODELS | WINDOWED)[name], (inputs,), surrogate=surrogate, seed=1, memory=memory).double()
     with torch.no_grad():
         for parameter_name, parameter in network.named_parameters():
             if ".learned." not in parameter_name:
@@ -115,6 +117,55 @@ def test_a_chain_equals_its_layers_in_the_reference(name, memory, coin, taken):
     assert_equal_to_reference(build(name, memory=memory), x)
 
     assert taken == [sum(has_state(layer) for layer in build(name).layers)]
+
+
+WINDOWS = {  # by how many of the errors are within the window of a surrogate
+    "none": Boxcar(slope=1e5), "few": Boxcar(slope=8.0), "many": Boxcar(slope=0.7), "all": Boxcar(slope=1e-3),
+    "few, of a triangle": Triangular(slope=8.0), "all, of a triangle": Triangular(slope=1e-3),
+}  # fmt: skip
+WINDOWED = {
+    "reset detached": (Dense(70), Recurrent(LIF(beta=0.8)), Dense(21), LIF(beta=0.8)),
+    "zero": (Dense(70), LIF(beta=0.9, reset="zero"), Dense(21), Recurrent(LIF(beta=0.8, reset="zero"))),
+    "zero, not detached": (
+        *(Dense(70), CubaLIF(alpha=0.5, beta=0.9, reset="zero_all", detach_reset=False)),
+        *(Dense(21), Recurrent(ALIF(beta=0.9, rho=0.9, kappa=0.2))),
+    ),
+    "learned, one neuron": (
+        *(Dense(33), Spiking(ALIF(beta=0.8, rho=0.9, kappa=0.3, alpha=0.4), learn=("alpha", "beta", "rho", "kappa"))),
+        *(Dense(10), Recurrent(LIF(beta=0.7), learn=("beta", "threshold"))),
+    ),
+    "many thresholds": (Dense(3), LIF(beta=0.8, threshold=(0.5, 0.75, 1.25)), Dense(5), IF()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", (None, 2.0, -1.0), ids=("as measured", "always sampled", "never"))
+@pytest.mark.parametrize("memory", quick_first(("full", "low"), "full"))
+@pytest.mark.parametrize("window", quick_first(WINDOWS, "none", "few", "many", "all"))
+@pytest.mark.parametrize("name", quick_first(WINDOWED, "reset detached"))
+def test_errors_outside_the_window_of_a_surrogate_are_zero_however_they_are_computed(
+    name, window, memory, limit, coin, monkeypatch
+):
+    if limit is not None:
+        monkeypatch.setattr(dense, "SAMPLED_TO", limit)
+        monkeypatch.setattr(dense, "SAMPLED_FROM_UNITS", 0)
+    x = coin(40, 35, 19, probability=0.2).double().requires_grad_()
+
+    assert_equal_to_reference(build(name, memory=memory, surrogate=WINDOWS[window]), x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("surrogate", (Boxcar(slope=4.0), Triangular(slope=4.0)), ids=repr)
+def test_sampled_errors_are_the_same_bits_for_any_number_of_threads(surrogate, coin):
+    x, found = coin(50, 64, 40, probability=0.1), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        network = Network((Dense(70), Recurrent(LIF(beta=0.9)), Dense(9), LIF(beta=0.9)), (40,), surrogate=surrogate)
+        network(x).sum(0).square().sum().backward()
+        found.append([parameter.grad for parameter in network.parameters()])
+    torch.set_num_threads(1)
+
+    assert found[0][0].any()
+    assert all(torch.equal(one, two) and torch.equal(one, three) for one, two, three in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("probability", (0.0, 0.02, 0.3, 0.4, 1.0))

@@ -7,8 +7,9 @@ import torch
 from catalogue import SURROGATES, UNIT_AREA, assert_same
 from snntorch import surrogate as snntorch_surrogate
 
-from snn_bp import ATan, FastSigmoid, Sigmoid, SnnError, StraightThrough, Surrogate
+from snn_bp import ATan, FastSigmoid, Sigmoid, SnnError, StraightThrough, Surrogate, surrogate, where
 from snn_bp.kernels.reference import torch_slope
+from snn_bp.surrogates import SHAPES
 
 EXTREMES = (0.0, 1e-45, 1e-30, 1e-3, 1.0, 1e3, 1e30, math.inf)
 SHARED = (
@@ -134,3 +135,18 @@ def test_a_misspelt_shape_is_answered_with_the_nearest():
 def test_an_unknown_unit_is_refused():
     with pytest.raises(SnnError, match="per='volt'"):
         ATan(per="volt")  # type: ignore[arg-type]
+
+
+def test_two_of_our_shapes_are_zero_outside_a_window_and_one_of_them_is_a_box():
+    compact = {name for name, kind in SHAPES.items() if kind.recorded(()).is_compact}
+
+    assert compact == {"Triangular", "Boxcar"}
+    assert {name for name, kind in SHAPES.items() if kind.recorded(()).is_box(2.0)} == {"Boxcar"}
+
+
+def test_a_box_that_leaves_out_the_threshold_is_no_box_around_it():
+    @surrogate
+    def Beside(u, *, slope=1.0):
+        return where(slope * abs(u - 2) < 1, 0.5, 0)
+
+    assert Beside().recorded.is_compact and not Beside().recorded.is_box(1.0)

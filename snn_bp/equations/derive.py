@@ -109,18 +109,19 @@ class Equation:
         arguments = [*self.full, "x", *(f"after_{name}" for name in self.states), *self.parameters, "slope"]
         return writer.function("slope_here", arguments, f"slope_at({distance}, {scale}, slope)")
 
-    def adjoint_text(self, learned: Learned) -> str:
+    def adjoint_text(self, learned: Learned, *, boxed: bool = False) -> str:
         """`adjoint`: the chain rule through one step, gradients at its outputs in, gradients at its inputs out.
 
         It takes `g_` of each state and the spike after the step, the states and spike before it, the input `x`, the
         states `after_` it, the parameters, and the slope of the surrogate; it returns the gradients at the states and
-        spike before, at the input, and at each parameter: 0 for those that are not learned.
+        spike before, at the input, and at each parameter: 0 for those that are not learned. Where the surrogate is a
+        box, `boxed`, it takes too whether the spike's distance is `inside_`, instead of states.
         """
-        return self._adjoint(learned)[0]
+        return self._adjoint(learned, boxed)[0]
 
-    def saved(self, learned: Learned) -> tuple[str, ...]:
+    def saved(self, learned: Learned, *, boxed: bool = False) -> tuple[str, ...]:
         """Of which states (also `s` and `x`) a backward pass needs the values of every step."""
-        used = self._adjoint(learned)[1]
+        used = self._adjoint(learned, boxed)[1]
         if "s" in used and self.refires:
             used = (used - {"s"}) | {name for name in self.fires_from}
         return tuple(name for name in ("x", *self.states, "s") if name in used)
@@ -161,7 +162,7 @@ class Equation:
         return writer.function(name, arguments, _tuple(writer.expression(node) for node in outputs))
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 - equations live as long as the process
-    def _adjoint(self, learned: Learned) -> tuple[str, frozenset[str]]:
+    def _adjoint(self, learned: Learned, boxed: bool) -> tuple[str, frozenset[str]]:
         """The text of the adjoint, and the names of the states, `s` and `x` that it reads."""
         order = ordered(self._outputs)
         leads = {"x", *self.full, *learned}  # to these a gradient is asked for
@@ -191,13 +192,18 @@ class Equation:
             g = gradients[node]
             if not g.isidentifier():
                 g = gradients[node] = writer.assign(g, "g")
-            _chain_rule(node, g, add, writer, reaches)
+            if boxed and node is self.out:
+                box = f"slope_at(real(0.0), {writer.expression(node.args[1])}, slope)"
+                add(node.args[0], f"{g} * where(inside_, {box}, real(0.0))")
+            else:
+                _chain_rule(node, g, add, writer, reaches)
         results = []
         for name in (*self.full, "x", *self.parameters):
             found = [text for node, text in gradients.items() if node.op == "argument" and node.name == name]
             results.append(found[0] if found and (name in leads) else "real(0.0)")
         before, after = self.full, [f"after_{name}" for name in self.states]
         arguments = [*(f"g_{name}" for name in self.full), *before, "x", *after, *self.parameters, "slope"]
+        arguments += ["inside_"] if boxed else []
         used = writer.read
         names = frozenset(name.removeprefix("after_") for name in used if name not in self.parameters)
         return writer.function("adjoint", arguments, _tuple(results)), names & {*self.states, "s", "x"}

@@ -65,6 +65,15 @@ class Shape:
         """Whether it says where it is zero, as `where(..., ..., 0)` does."""
         return self.out.op == "where" and any(part.op == "number" and part.value == 0 for part in self.out.args[1:])
 
+    def is_box(self, slope: float) -> bool:
+        """Whether it is one number within a window around the threshold, and zero elsewhere."""
+        numbers = self.out.args[1:] if self.is_compact else ()
+        return (
+            bool(numbers)
+            and not any(node.name == "u" for node in ordered(numbers))
+            and self.at(np.zeros(1), slope)[0] != 0
+        )
+
     def at(self, u: np.ndarray, slope: float) -> np.ndarray:
         """Its values at `u`, in the precision of `u`."""
         return np.broadcast_to(_values(self.out, u, slope), u.shape)

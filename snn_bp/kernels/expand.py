@@ -34,6 +34,7 @@ class Form:
     equation: Equation
     learned: Learned = ()
     kept: tuple[str, ...] = ()
+    boxed: bool = False  # the surrogate's window is kept, as bits, and says all of its slope
 
     def spread(self) -> dict[str, tuple[str, ...]]:
         """The names that each letter stands for."""
@@ -50,6 +51,7 @@ class Form:
         return {
             "SPIKING": self.equation.spiking,
             "REFIRES": self.equation.refires,
+            "BOXED": self.boxed,
             **{f"SAVED_{marked(name)}": name in self.kept for name in names},
         }
 
@@ -66,7 +68,7 @@ class Form:
     @property
     def word(self) -> str:
         """The form as a word, for the names of what is compiled."""
-        return f"{self.equation.key} {','.join(self.learned)} {','.join(self.kept)}"
+        return f"{self.equation.key} {','.join(self.learned)} {','.join(self.kept)} {self.boxed}"
 
 
 def marked(name: str) -> str:

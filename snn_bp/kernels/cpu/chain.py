@@ -160,4 +160,7 @@ def _recomputed_layers(layers: list[PackedLayer], shard: int, memory: Memory) ->
     the memory of W1 (`experiments/benchmarks/speed.py`) for a twentieth of its time.
     """
     cheap = [n > 0 and not layer.recurrent.size for n, layer in enumerate(layers)]
-    return [memory == "low" or (shard % 2 == 1 and each) for each in cheap]
+    return [
+        bool(layer.form.kept) and (memory == "low" or (shard % 2 == 1 and each))
+        for layer, each in zip(layers, cheap, strict=True)
+    ]

@@ -45,19 +45,20 @@ class Shard:
             self._empty_traces(layer, steps, state) if graded and not anew else [self.nothing] * len(layer.form.kept)
             for layer, state, anew in zip(layers, self.state, recompute, strict=True)
         ]
-        self.windows = [  # where the error of a spike goes on, of layers behind which a product gives it
-            np.empty(
-                fired[1:].size
-                if graded and layer.is_windowed and (layer is not layers[-1] or layer.recurrent.size)
-                else 0,
-                np.uint64,
-            )
-            for layer, fired in zip(layers, self.fired, strict=True)
+        self.windows = [  # where the error of a spike goes on
+            np.empty(fired[1:].size if graded and self._has_window(n) else 0, np.uint64)
+            for n, fired in enumerate(self.fired)
         ]
         self.saved: list[list[Parts]] = []  # [layer][chunk] the state before it, where the layer is recomputed
         self.input: Bits | Events | None = None  # None where it is neither zeros and ones nor mostly zero
         self.counts: list[np.ndarray] = []  # spikes of each neuron of each layer
         self.state_grads: list[Parts] = []  # the last state's, which the backward pass turns into the first's
+
+    def _has_window(self, n: int) -> bool:
+        """Whether layer `n` keeps where its surrogate is not zero: in place of potentials, or for a product behind."""
+        layer = self.layers[n]
+        units = [each.units for each in self.layers[n + 1 : n + 2]] + [layer.units] * (layer.recurrent.size > 0)
+        return layer.form.boxed or (layer.is_windowed and max(units, default=0) >= dense.SAMPLED_FROM_UNITS)
 
     def find_sparsity(self, x: np.ndarray) -> None:
         """Find what is not zero in the input."""
@@ -176,7 +177,8 @@ class Shard:
             )
         kernel = specialised(
             dense.backward, layer.form, self.dtype, uniform=layer.uniform, adjoint=layer.surrogate.slope_of,
-            RECURRENT=layer.recurrent.size > 0, WINDOWED=self.windows[n].size > 0,
+            RECURRENT=layer.recurrent.size > 0,
+            WINDOWED=self.windows[n].size > 0 and layer.units >= dense.SAMPLED_FROM_UNITS,
         )  # fmt: skip
         runs.append(
             partial(
@@ -201,7 +203,7 @@ class Shard:
         layer = self.layers[n]
         sizes = (padded(layer.inputs), layer.units, layer.width, self.rows)
         product = partial(compiled_plain(dense.input_gradient), below, d, layer.back, *sizes)
-        if n == 0 or not self.windows[n - 1].size:
+        if n == 0 or not self.windows[n - 1].size or layer.units < dense.SAMPLED_FROM_UNITS:
             return product
         window = (self.windows[n - 1], self.fired[n - 1].shape[2], dense.SAMPLED_TO)
         sampled = partial(compiled_plain(dense.sampled_input_gradient), below, d, layer.weight, *window, *sizes)

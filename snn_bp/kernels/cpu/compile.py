@@ -59,7 +59,9 @@ def specialised(
         for name, text in slope_texts(surrogate).items():
             slopes[name] = inner(defined(text, name, slopes), fastmath=ADJOINT)
         name, text = (
-            ("adjoint", equation.adjoint_text(form.learned)) if adjoint else ("slope_here", equation.slope_text)
+            ("adjoint", equation.adjoint_text(form.learned, boxed=form.boxed))
+            if adjoint
+            else ("slope_here", equation.slope_text)
         )
         names[name] = inner(defined(text, name, {**names, "slope_at": slopes["slope_at"]}), fastmath=ADJOINT)
     for helper in helpers:

@@ -30,13 +30,14 @@ from snn_bp.kernels.cpu.vectors import (
     differing,
     multiply,
     pack,
+    spread,
     store,
     trailing_zeros,
     transpose,
 )
 
 PRODUCT_FROM = 0.28  # fraction of inputs not zero; measured by experiments/benchmarks/crossover.py
-SAMPLED_TO = 0.25  # fraction of errors within a surrogate's window; measured by experiments/benchmarks/sampled.py
+SAMPLED_TO, SAMPLED_FROM_UNITS = 0.2, 64  # fraction of errors, and units that give them; .../sampled.py
 
 
 def forward(
@@ -97,13 +98,17 @@ def backward(
     spikes before step 0, which are given and need not follow from the state. `window` and `limit` are those of
     `sampled_input_gradient`.
     """
-    origin = 0 if full_trace else start
+    origin, words = 0 if full_trace else start, (width + 63) // 64
+    if BOXED:
+        inside = kernel_empty(width, d)
     for t in range(stop - 1, start - 1, -1):
         first = t == 0
         for q in range(rows):
             here, state = np.uint64(((t - start) * rows + q) * width), np.uint64(q * width)
             before = np.uint64(((t - origin) * rows + q) * width)
             after = before + np.uint64(rows * width)
+            if BOXED:
+                spread(inside, width, window, (t * rows + q) * words)
             for m in range(np.uint64(width)):
                 k = state + m
                 x = trace_x[after + m] if SAVED_x else real(0)
@@ -116,14 +121,19 @@ def backward(
                     error_s = error_s + d[here + m] + g_rate[m]
                 else:
                     error_V = error_V + d[here + m] + g_rate[m]
-                (d_F, dx, d_P) = adjoint(*error_F, *before_F, x, *after_Q, *of(value_P, m), slope)
+                if BOXED:
+                    (d_F, dx, d_P) = adjoint(
+                        *error_F, *before_F, x, *after_Q, *of(value_P, m), slope, inside[m] != real(0)
+                    )
+                else:
+                    (d_F, dx, d_P) = adjoint(*error_F, *before_F, x, *after_Q, *of(value_P, m), slope)
                 d[here + m] = dx
                 g_F[k] = d_F
                 g_L[m] += d_L
             for m in range(np.uint64(width)):
                 g_bias[m] += d[here + m]
         if RECURRENT:
-            here, words = (t - start) * rows * width, (width + 63) // 64
+            here = (t - start) * rows * width
             at = (t - 1) * rows * words
             if WINDOWED:
                 if t > 0:
@@ -294,8 +304,7 @@ def input_gradient(below, d, back, below_width, units, width, rows, start, stop)
 
 
 def sampled_input_gradient(below, d, weight, window, words, limit, below_width, units, width, rows, start, stop):
-    """As `input_gradient` under the bits of `window`, zero elsewhere. False, undone, where more than `limit` are set, a
-    fraction: the whole product is faster then."""
+    """As `input_gradient` under the bits of `window`, zero elsewhere. False, undone, if more than `limit` are set."""
     at, every = start * rows * words, (stop - start) * rows
     if count(window, at, every * words) > limit * every * below_width:
         return False

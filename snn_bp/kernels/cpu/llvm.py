@@ -158,6 +158,19 @@ def _differing(lanes: int):
     return compare
 
 
+@intrinsic
+def spread_16(typing, values, at, bits):
+    """Sixteen numbers: one for each of the lowest bits that is set, zero for each other."""
+
+    def emit(context, builder, signature, arguments):
+        target = _Array(context, builder, signature.args[0], arguments[0])
+        flags = builder.bitcast(builder.trunc(arguments[2], ir.IntType(LANES)), ir.VectorType(ir.IntType(1), LANES))
+        target.store(builder.uitofp(flags, target.vector), arguments[1])
+        return context.get_dummy_value()
+
+    return types.void(values, types.int64, types.uint64), emit
+
+
 def _row_sum(vectors: int, *, scaled: bool):
     """An intrinsic that adds rows to `vectors` vectors held in registers."""
 

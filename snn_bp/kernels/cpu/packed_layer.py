@@ -69,9 +69,11 @@ class PackedLayer:
         nothing = np.empty((0, 0), dtype)
         rows, loops = (nothing if matrix is None else array(matrix) for matrix in (weight, recurrent))
         learned = tuple(name for name, value in zip(equation.parameters, values, strict=True) if value.requires_grad)
+        boxed = equation.binary and surrogate.recorded.is_box(surrogate.slope)
+        boxed = boxed and not equation.saved(learned, boxed=True)
         uniform = all(value.dim() == 0 for value in values)
         return cls(
-            form=Form(equation, learned, equation.saved(learned)),
+            form=Form(equation, learned, equation.saved(learned, boxed=boxed), boxed),
             surrogate=surrogate,
             units=units,
             inputs=inputs,

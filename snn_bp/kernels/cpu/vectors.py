@@ -240,6 +240,13 @@ def pack(words, words_at, values, at, width):
 
 
 @inner
+def spread(values, width, words, at):
+    """The inverse of `pack`: `width` zeros and ones, from the first of `values` on."""
+    for k in range(0, width, LANES):
+        llvm.spread_16(values, np.int64(k), words[at + k // 64] >> np.uint64(k % 64))
+
+
+@inner
 def decode(words, at, count, index, end):
     """Positions of the bits set in `count` words, into `index` from `end` on; returns where they end.
 
