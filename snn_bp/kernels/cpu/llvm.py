@@ -272,16 +272,16 @@ def _dots(count: int):
             target, left, right, names = (
                 _Array(context, builder, signature.args[offset], arguments[offset]) for offset in (0, 2, 4, 7)
             )
-            places = [builder.zext(names.scalar(builder.add(start, _INDEX(n))), _INDEX) for n in range(count)]
+            chosen = [builder.zext(names.scalar(builder.add(start, _INDEX(n))), _INDEX) for n in range(count)]
             zero, block = ir.Constant(left.vector, [0.0] * LANES), _INDEX(BLOCK_COLUMNS)
-            total = [cgutils.alloca_once_value(builder, zero) for _ in places]
+            total = [cgutils.alloca_once_value(builder, zero) for _ in chosen]
             for one in total:
                 builder.store(zero, one)
             with cgutils.for_range_slice(builder, _INDEX(0), width, block, inc=True) as (column, _):
                 left_over = builder.sub(width, column)
                 columns = builder.select(builder.icmp_signed("<", left_over, block), left_over, block)
                 first = builder.mul(column, number)
-                starts = [builder.add(first, builder.mul(place, columns)) for place in places]
+                starts = [builder.add(first, builder.mul(position, columns)) for position in chosen]
                 along = builder.add(row_at, column)
                 with cgutils.for_range(builder, builder.udiv(columns, _INDEX(LANES))) as loop:
                     here = builder.mul(loop.index, _INDEX(LANES))
@@ -291,7 +291,7 @@ def _dots(count: int):
                         builder.store(product, one)
             sums, to = (
                 _sums(builder, [builder.load(one) for one in total]),
-                [builder.add(at, place) for place in places],
+                [builder.add(at, position) for position in chosen],
             )
             before = [target.scalar(each) for each in to]
             for n, (each, so_far) in enumerate(zip(to, before, strict=True)):
