@@ -184,3 +184,21 @@ def test_what_may_just_fit_is_let_through_with_a_word(digits, monkeypatch, capsy
     else:
         memory.check_memory(asked, digits)
         assert (said in capsys.readouterr().err) if said else capsys.readouterr().err == ""
+
+
+def test_the_doctor_looks_at_fewer_recordings_where_neurons_are_very_many(digits):
+    network = experiment().network(digits.shape)
+
+    assert memory.traced_recordings(network, 40) == 16
+    assert memory.traced_recordings(network, 2**26 // 30 // 4) == 4  # 30 neurons
+    assert memory.traced_recordings(network, 2**40) == 1
+
+
+def test_what_trains_on_a_gpu_takes_only_its_frames_here(digits, monkeypatch):
+    asked = experiment(CONV, steps=40)
+    here = memory.estimate(asked, digits)
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    there = memory.estimate(asked, digits)
+
+    assert asked.train.device == "auto" and there.total == there.frames == here.frames < here.total

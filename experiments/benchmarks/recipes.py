@@ -163,8 +163,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "shd": {},
     "shd_delays": {"batch": 32, "published": "0.20 M"},
     "ssc": {"batch": 16, "published": "1.6 M"},
-    "cifar10_dvs": {"batch": 4},
-    "ncaltech101": {"batch": 4},
+    "cifar10_dvs": {"batch": 2},
+    "ncaltech101": {"batch": 2},
 }
 
 

@@ -24,7 +24,7 @@ from snn_bp.runs.folder import Run
 from snn_bp.runs.provenance import note_start
 from snn_bp.runtime.screen import on_screen
 from snn_bp.trainer.feasibility import check_chip
-from snn_bp.trainer.memory import PROBED, TRACED
+from snn_bp.trainer.memory import PROBED, traced_recordings
 from snn_bp.trainer.optimizer import Step, learning_rate, make_device, make_optimizer
 from snn_bp.trainer.progress import Progress, Tally
 from snn_bp.trainer.sampling import batches_of_epoch
@@ -166,11 +166,12 @@ class Course:
 
         `first`: before the first step, also whether the learning rate fits the weights.
         """
-        mask = None if self.mask_of_probe is None else self.mask_of_probe[:, :TRACED]
+        few = traced_recordings(self.network, len(self.probe))
+        mask = None if self.mask_of_probe is None else self.mask_of_probe[:, :few]
         self.network.train()
         for norm in self.frozen:
             norm.eval()
-        x, targets = self.probe[:, :TRACED], self.targets_of_probe[:TRACED]
+        x, targets = self.probe[:, :few], self.targets_of_probe[:few]
         trace = traced(self.network, x, targets, self.config.loss, mask=mask)
         rate = diagnose_rate(self.network, trace, self.config, batches=self.batches) if first else []
         found = [each for each in (*rate, *diagnose(trace).findings) if not self._is_asked_for(each.kind)]

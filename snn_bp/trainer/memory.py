@@ -30,7 +30,8 @@ _WEIGHT = 52  # bytes: the value, its gradient, two of the optimizer, and a chec
 _KERNEL = 8  # values that the backward pass of learned delays keeps for each value of their kernel
 _EVENT = 14  # bytes of one on its way into frames, at most
 _HEAP = 1.2  # what the allocator keeps between tensors that come and go
-PROBED, TRACED = 64, 16  # recordings on which a training looks at its layers, and the doctor at a backward pass
+PROBED = 64  # recordings on which a training looks at its layers
+_TRACED, _TRACED_VALUES = 16, 2**26  # recordings of the doctor's backward pass; steps of neurons in them at most
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,10 @@ def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
     inputs = math.prod(dataset.shape)
     width = 1 if dataset.in_bytes else 1 + _FLOAT  # what transforms and encoders make passes through floats
     frames = 2 * rows * inputs * width + _of_augmenting(dataset, rows * inputs * width)
-    sizes = _Sizes.of(experiment, dataset.shape)
-    if config.device not in ("auto", "cpu"):
+    on_gpu = torch.cuda.is_available() if config.device == "auto" else config.device != "cpu"
+    if on_gpu:
         return Estimate(frames, 0, 0, 0)
+    sizes = _Sizes.of(experiment, dataset.shape)
     piece = rows * min(1.0, (config.truncate or math.inf) / max(1, steps))
     if config.target != "float":
         step = piece * _FLOAT * (13 * sizes.neurons + 2 * inputs)
@@ -73,7 +75,7 @@ def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
         kept = chain * sizes.chained + 2 * sizes.normed + 6.5 * sizes.recurrent + sizes.passed
         step = piece * _FLOAT * (kept + 2 * max(sizes.largest_normed, sizes.largest_passed) + sizes.floats)
     probed = rows * min(1.0, PROBED / data.batch) * _FLOAT
-    traced = rows * min(1.0, TRACED / data.batch) * _FLOAT
+    traced = rows * min(1.0, _few(sizes.neurons * steps) / data.batch) * _FLOAT
     looking = max(
         probed * (2 * sizes.neurons + 6.5 * sizes.largest + 3 * sizes.largest_own + inputs),
         traced * (24 * sizes.neurons + 2 * inputs),
@@ -93,6 +95,12 @@ def _of_augmenting(dataset: Dataset, batch: int) -> int:
     return int(2 * batch * max(1.0, dataset.recorded_steps / dataset.steps))
 
 
+def traced_recordings(network: Network, steps: int) -> int:
+    """On how many recordings the doctor looks at a backward pass: 16, fewer where neurons and steps are very many."""
+    neurons = (math.prod(part.after) for part in every_part(parts_of(network)) if part.role == "neurons")
+    return _few(steps * sum(neurons))
+
+
 def check_memory(experiment: Experiment, dataset: Dataset) -> Estimate:
     """The estimate; raises where the machine has not the memory for it, and says so where it may not be enough.
 
@@ -106,6 +114,11 @@ def check_memory(experiment: Experiment, dataset: Dataset) -> Estimate:
         raise SnnError(f"{told} {_remedy(found, dataset)} To try it all the same: SNN_BP_CHECK_MEMORY=0.")
     say(f"{told} It may be killed. {_remedy(found, dataset)}", file=sys.stderr)
     return found
+
+
+def _few(values: int) -> int:
+    """So many recordings, each of so many steps of neurons, are traced."""
+    return max(1, min(_TRACED, _TRACED_VALUES // max(1, values)))
 
 
 def _remedy(estimate: Estimate, dataset: Dataset) -> str:
