@@ -153,7 +153,7 @@ class CutMix:
 
     The second one is another training recording of the same class, so that the target stays right: the published form
     (Yun et al. 2019; on events Li et al. 2022) mixes classes and their targets. The rectangle (a band of a row of
-    channels) lies anywhere, and its fraction of the sensor is drawn evenly from 0..1.
+    channels) lies anywhere; its fraction of the sensor, before the sensor's edge cuts it, is drawn evenly from 0..1.
 
     >>> Data("tonic:CIFAR10DVS", augment=(Flip(), CutMix())).augment
     (Flip(p=0.5, classes=()), CutMix(p=0.5))
@@ -169,8 +169,8 @@ class CutMix:
 class Blend:
     """Makes one recording of two, with the probability `p` (0.5): of the events of each, every one stays by chance 0.5.
 
-    The second one is another training recording of the same class (after Nowotny et al. 2022, who align the two by
-    their mean time and channel first; here they stay where they are).
+    The second one is another training recording of the same class (after Nowotny et al. 2022, who align the two first;
+    here they stay where they are).
 
     >>> Data("shd", translate_px=40, augment=Blend()).augment
     (Blend(p=0.5),)

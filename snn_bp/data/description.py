@@ -15,6 +15,8 @@ from snn_bp.errors import SnnError, is_number, nearest, shown
 from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, Within, check_fields
 
+_AUGMENTATIONS = "an augmentation, as EventDrop(0.3); your own go into transforms"
+
 
 @checked_dataclass(frozen=True)
 class Data:
@@ -98,7 +100,9 @@ class Data:
     test_fraction: Annotated[float, Within(0, 0.9), Called("a fraction of the recordings, 0..0.9")] = 0.0
     folds: Annotated[int | None, Within(low=2)] = None
     fold: Annotated[int, Within(low=0)] = 0
-    augment: tuple[Annotated[Augmentation, Called("an augmentation, as EventDrop(0.3)")], ...] = ()
+    augment: tuple[
+        Annotated[Augmentation, Called("an augmentation, as EventDrop(0.3); your own go into transforms")], ...
+    ] = ()
 
     def __post_init__(self) -> None:
         if self.source is None and not isinstance(self.name, str):

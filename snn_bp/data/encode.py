@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.kernels.lazy import kernel
+from snn_bp.runtime.capacity import check_room
 
 # an event has 64 random bits: 36 choose three quantiles, 27 whether it is dropped, and one whether it is blended in
 QUANTILES, DROP_BITS = 4096, 27
@@ -133,6 +134,10 @@ def _buffers(events: Events, ids: np.ndarray, changes: Changes) -> tuple[np.ndar
     room = lengths[ids] + np.where(partner < 0, 0, lengths[partner]) + changes.drawn["noises"]
     longest = int(room.max(initial=0))
     rows = longest * changes.has_rows
+    check_room(
+        14 * longest, what=f"{longest:,} events of a recording and what augmentations add to it",
+        remedy="A lower rate of NoiseEvents brings it down.",
+    )  # fmt: skip
     kinds = ((longest, events.x.dtype), (rows, events.y.dtype), (rows, events.p.dtype), (longest, np.int64))
     return tuple(np.empty(count, dtype) for count, dtype in kinds)
 

@@ -19,6 +19,7 @@ from snn_bp import (
     Dense,
     EventDrop,
     Experiment,
+    Flatten,
     Flip,
     NoiseEvents,
     SnnError,
@@ -27,10 +28,12 @@ from snn_bp import (
     TimeCrop,
     TimeJitter,
 )
-from snn_bp.data import describe, draws, first_difference
+from snn_bp.data import TonicSet, describe, draws, first_difference
 from snn_bp.data.draws import Partners
 from snn_bp.data.encode import mixed
 from snn_bp.runs.experiment import from_json, override, to_json
+from snn_bp.runtime import capacity
+from snn_bp.trainer.memory import estimate
 
 CAMERA = np.dtype([("x", int), ("y", int), ("p", int), ("t", int)])
 WIDTH, HEIGHT, STEPS, STEP_MS = 12, 9, 6, 1
@@ -382,6 +385,7 @@ HANDS = ("right hand wave", "left hand wave")
         (lambda: Data("digits", augment=Flip()), r"digits: a mirrored recording is wrong, it is no digit\. Leave F"),
         (lambda: Data("nmnist", augment=Flip()), "it is no digit"),
         (lambda: Data("tonic:NMNIST", augment=Flip(classes=(("0 - zero", "1 - one"),))), "it is no digit"),
+        (lambda: Data(TonicSet("NMNIST"), augment=Flip()), "it is no digit"),
         (lambda: Data("tonic:ASLDVS", steps=5, step_ms=10, augment=Flip()), "letters are signs of one hand"),
         (lambda: Data("dvs_gesture", augment=Flip()), r"or right hand\. Flip\(classes=\(\('right hand wave', 'left"),
         (lambda: Data("dvs_gesture", augment=Flip(classes=(HANDS,))), r"Flip\(classes=.* is right"),
@@ -397,7 +401,7 @@ HANDS = ("right hand wave", "left hand wave")
         (lambda: Data("nmnist", augment=(Flip(), Flip())), "Flip is there 2 times"),
         (lambda: Data("nmnist", augment=(Blend(), CutMix())), "both mix a recording with a second one"),
         (lambda: Data("nmnist", augment=EventDrop), r"augment=.*EventDrop|write EventDrop\("),
-        (lambda: Data("nmnist", augment=("flip",)), r"augment\.0='flip'.*an augmentation, as EventDrop\(0\.3\)"),
+        (lambda: Data("nmnist", augment=("flip",)), r"augment\.0='flip'.*as EventDrop\(0\.3\); your own go into"),
         (lambda: of(SEEN, CutMix(), y=VECTORS, targets="vector"), "CutMix mixes recordings of one class, and targets"),
         (lambda: of(SEEN, Flip(), y=VECTORS, targets="vector"), "Flip leaves targets as they are"),
         (lambda: of(SEEN, TimeCrop(), y=MOVING, targets="vector per step"), "every step has a target of its own"),
@@ -454,6 +458,9 @@ def test_an_override_names_augmentations():
     changed, said = override(experiment, ["data.augment=(EventDrop(0.3), TimeJitter(ms=2))"])
 
     assert changed.data.augment == (EventDrop(0.3), TimeJitter(2)) and "EventDrop(fraction=0.3, by='any')" in said[0]
+    changed, _ = override(changed, ["data.augment.1.ms=4", "data.batch=8"])
+    assert changed.data.augment == (EventDrop(0.3), TimeJitter(4))
+    assert override(changed, ["data.augment=Blend()"])[0].data.augment == (Blend(),)
 
 
 def test_the_record_says_what_was_augmented():
@@ -471,3 +478,22 @@ def test_the_record_says_what_was_augmented():
 def test_an_experiment_of_other_augmentations_is_another():
     with pytest.raises(SnnError, match=r"data\.augment is \(\), this data set's"):
         of(SEEN, EventDrop(0.3)).checked(of(SEEN).data)
+
+
+def test_noise_that_no_memory_holds_is_refused(monkeypatch):
+    dataset = Dataset.of(
+        train=(SEEN, LABELS), sensor=(WIDTH, HEIGHT, 2), steps=9000, step_ms=STEP_MS, augment=NoiseEvents(100_000)
+    )
+    monkeypatch.setattr(capacity, "available", lambda: 10**8)
+
+    with pytest.raises(SnnError, match=r"9\d,\d{3},\d{3} events of a recording .* A lower rate of NoiseEvents"):
+        dataset.batch("train", [0], seed=0)
+
+
+def test_the_estimate_of_memory_counts_what_is_mixed_in():
+    model = (Flatten(), Dense(3), LIF(beta=0.9))
+    plain, mixed_in = (of_frames((2, 5, 7), *augment) for augment in ((), (CutMix(),)))
+
+    first, second = (estimate(Experiment(each.data, model), each) for each in (plain, mixed_in))
+
+    assert second.frames == first.frames * (2 + 2 * 9 / STEPS) / 2
