@@ -2,10 +2,11 @@
 
     python experiments/benchmarks/augment.py
 
-One thread, recordings of DVS Gesture's size made here (128 x 128 pixels, 300,000 events in order of time), in batches of
-16 of 20 frames of 75 ms: of 6 s, as there, of which the window is a quarter, and of 1.5 s, as long as the window. Ways
-are interleaved, medians taken. tonic's are those that come nearest, in `transforms`, as one would write it without
-augmentations: a recording at a time, all of it, before the window is taken. Written to experiments/results/augment.json.
+One thread, recordings of DVS Gesture's size made here (128 x 128 pixels, 300,000 events in order of time), in batches
+of 16 of 20 frames of 75 ms: of 6 s, as there, of which the window is a quarter, and of 1.5 s, as long as the window.
+Ways are interleaved, medians taken. tonic's are those that come nearest, in `transforms`, as one would write it without
+augmentations: a recording at a time, all of it, before the window is taken. Written to
+experiments/results/augment.json.
 """
 
 import argparse
