@@ -106,8 +106,20 @@ def test_groups_of_other_seeds_are_not_paired(seeds, made):
     assert compare(runs).by_seed == ()
 
 
-def test_differences_that_are_all_the_same_leave_nothing_to_chance():
-    assert paired_t([0.0, 0.0]) == 1.0 and paired_t([0.1, 0.1]) == 0.0
+@pytest.mark.parametrize("first, second", [((0.5, 0.6), (0.5, 0.6)), ((0.7, 0.8, 0.1), (0.8, 0.9, 0.2))])
+def test_differences_that_do_not_vary_are_no_case_for_a_test_and_it_is_said(first, second, made):
+    sides = {1e-3: first, 2e-3: second}
+    runs = [
+        made(f"{lr}-{seed}", tiny(lr=lr, seed=seed), value)
+        for lr, values in sides.items() for seed, value in enumerate(values)
+    ]  # fmt: skip
+
+    comparison = compare(runs)
+
+    (pair,) = comparison.by_seed
+    assert pair.p is None and paired_t([y - x for x, y in zip(first, second, strict=True)]) is None
+    assert "the differences do not vary" in " ".join(str(comparison).split()) and "p =" not in str(comparison)
+    assert comparison.record()["by_seed"][0]["p"] is None
 
 
 def test_groups_are_told_apart_by_the_settings_in_which_they_differ_alone(made):
@@ -170,7 +182,9 @@ def test_files_hold_what_the_comparison_holds(made, tmp_path):
         rows = list(csv.DictReader(file))
     assert [(row["train.lr"], row["seeds"]) for row in rows] == [("0.001", "0"), ("0.005", "0, 4")]
     assert float(rows[1]["test_accuracy_mean"]) == comparison.groups[1].figures["test_accuracy"].mean
-    assert rows[0]["test_accuracy_deviation"] == ""
+    assert rows[0]["test_accuracy_deviation"] == rows[0]["test_accuracy_low"] == ""
+    ends = tuple(float(rows[1][f"test_accuracy_{end}"]) for end in ("low", "high"))
+    assert ends == comparison.groups[1].figures["test_accuracy"].interval
     assert json.loads((tmp_path / "table.json").read_text()) == json.loads(json.dumps(comparison.record()))
 
 

@@ -97,6 +97,14 @@ def figures(network, x, traced):
     }
 
 
+def test_groups_that_would_look_like_others_are_grey():
+    drawn = compared_curves({f"group {number}": [METRICS, METRICS[:1]] for number in range(9)})
+
+    lines = drawn.axes[0].lines
+    assert len(lines) == 18 and len({line.get_color() for line in lines}) == 7
+    assert [text.get_text() for text in drawn.legends[0].get_texts()][-2:] == ["group 5", "3 more"]
+
+
 FIGURES = ("raster", "error_map", "surrogate", "events", "channels", "training", "one epoch", "compared", "layers",
            "confusion", "many classes",
            "filters", "kernels", "matrix", "histogram")  # fmt: skip

@@ -29,6 +29,7 @@ TITLES = {
     "spikes": "spikes / inference",
     "operations": "operations / inference",
 }  # figures beside those on the test and the validation split
+KINDS = ("mean", "deviation", "low", "high")  # columns of a figure: its interval lies between the last two
 COLUMNS = 80  # what is printed fits a terminal of so many
 FILES = ("experiment.json", "results.json")  # one of which makes a folder a run, be it a damaged one
 
@@ -146,10 +147,12 @@ class Comparison:
         for group in self.groups:
             row: dict[str, Any] = {**group.settings, "runs": len(group.paths), "seeds": _listed(group.seeds)}
             for name, spread in group.figures.items():
-                row |= {f"{name}_mean": spread.mean, f"{name}_deviation": spread.deviation}
+                low, high = spread.interval or (None, None)
+                figures = (spread.mean, spread.deviation, low, high)
+                row |= {f"{name}_{kind}": figure for kind, figure in zip(KINDS, figures, strict=True)}
             rows.append({**row, "paths": _listed(group.paths)})
         settings = list(self.groups[0].settings) if self.groups else []
-        measured = [f"{name}_{kind}" for name in self.measures for kind in ("mean", "deviation")]
+        measured = [f"{name}_{kind}" for name in self.measures for kind in KINDS]
         write_csv(file, [*settings, "runs", "seeds", *measured, "paths"], rows)
 
     def __str__(self) -> str:

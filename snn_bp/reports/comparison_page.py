@@ -11,7 +11,7 @@ from snn_bp.runs.records import metric_of_rows
 if TYPE_CHECKING:
     from snn_bp.reports.comparison import Comparison
 
-DRAWN = 12  # groups, beyond which curves cannot be told apart
+DESCRIBED = 12  # groups of which the picture's text says where their curves end
 
 
 def page_of(comparison: "Comparison") -> str:
@@ -42,7 +42,7 @@ def _curves(comparison: "Comparison") -> Section:
     """Loss and metric of every run over the epochs; a run whose rows cannot be read is named."""
     rows: dict[str, list[list[dict[str, float]]]] = {}
     sentences, metrics = [], set()
-    for number, group in enumerate(comparison.groups[:DRAWN], 1):
+    for number, group in enumerate(comparison.groups, 1):
         for path in group.paths:
             try:
                 mine = Run(path).metrics()
@@ -51,8 +51,6 @@ def _curves(comparison: "Comparison") -> Section:
                 continue
             rows.setdefault(f"group {number}", []).append(mine)
             metrics.add(metric_of_rows(mine))
-    if len(comparison.groups) > DRAWN:
-        sentences.append(f"Drawn are the first {DRAWN} groups of {len(comparison.groups)}.")
     if not rows:
         return Section("Curves", [*sentences, "No run has curves yet."])
     images = []
@@ -63,7 +61,7 @@ def _curves(comparison: "Comparison") -> Section:
             if (kept := [run for run in mine if metric_of_rows(run) == name])
         }
         ends = []
-        for label, mine in drawn.items():
+        for label, mine in list(drawn.items())[:DESCRIBED]:
             ends.append(f"{label} {', '.join(format(run[-1]['train_loss'], '.3g') for run in mine)}")
         alt = f"Training loss of each run in its last epoch: {'; '.join(ends)}."
         images.append(svg_image(compared_curves(drawn, name), alt, "A line for each run, runs of a group alike"))

@@ -60,7 +60,7 @@ class Pair:
 class SeedPair:
     """Two groups of runs with the same seeds, compared seed by seed: Student's paired t-test of a figure.
 
-    The interval is that of the mean difference over seeds.
+    The interval is that of the mean difference over seeds. `p` is None where the differences do not vary.
     """
 
     groups: tuple[int, int]  # counted from 1
@@ -69,7 +69,7 @@ class SeedPair:
     difference: float  # the second group's figure less the first's
     low: float  # 95 % interval of the difference
     high: float
-    p: float
+    p: float | None
 
     @classmethod
     def of(
@@ -81,11 +81,13 @@ class SeedPair:
         return cls(groups, measure, len(first), fmean(differences), low, high, paired_t(differences))
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"group {self.groups[1]} less group {self.groups[0]}, {self.seeds} seeds: {self.measure.replace('_', ' ')} "
-            f"{_signed(self.difference)} (95 % interval {_signed(self.low)} .. {_signed(self.high)}), paired t-test "
-            f"p = {self.p:.3g}."
+            f"{_signed(self.difference)}"
         )
+        if self.p is None:
+            return f"{text} of each seed; the differences do not vary, so that a t-test has nothing to go by."
+        return f"{text} (95 % interval {_signed(self.low)} .. {_signed(self.high)}), paired t-test p = {self.p:.3g}."
 
 
 def pair_of(first: Run, second: Run, split: str = "test") -> Pair | str:

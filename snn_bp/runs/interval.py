@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 Z = 1.959963984540054  # standard deviations that hold 95 % of a normal distribution
+ROUNDING = 1e-9  # the part of differences by which those that are the same vary, in doubles
 
 
 def wilson_interval(correct: int, samples: int) -> tuple[float, float]:
@@ -42,13 +43,16 @@ def mean_interval(mean: float, deviation: float, count: int) -> tuple[float, flo
     return mean - half, mean + half
 
 
-def paired_t(differences: Sequence[float]) -> float:
-    """How likely so large a mean of two or more differences would be, were there none: Student's test of two sides."""
+def paired_t(differences: Sequence[float]) -> float | None:
+    """How likely so large a mean of two or more differences would be, were there none: Student's test of two sides.
+
+    None where the differences do not vary, but for the rounding of the figures: the test takes its measure from that.
+    """
     from scipy.special import stdtr  # likewise
 
     mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
-    if not deviation:
-        return float(not mean)
+    if deviation <= ROUNDING * max(map(abs, differences)):
+        return None
     return float(2 * stdtr(len(differences) - 1, -abs(mean) / deviation * math.sqrt(len(differences))))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from snn_bp.reports.plots.style import figure, line_styles, short, styled, whole_ticks
+from snn_bp.reports.plots.style import LINES, figure, line_styles, short, styled, whole_ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,24 +53,34 @@ def training_curves(metrics: list[dict[str, float]], name: str = "accuracy") -> 
 def compared_curves(groups: Mapping[str, Sequence[list[dict[str, float]]]], name: str = "accuracy") -> "Figure":
     """Loss and the metric of this name in training and validation, over each other: a line for each run.
 
-    `groups` has the rows of `metrics.csv` of every run by the name of its group; runs of a group look alike.
+    `groups` has the rows of `metrics.csv` of every run by the name of its group. Runs of a group look alike; groups
+    behind the first six, which would look like those, are grey.
     """
     drawn = figure(8, 5.6)
+    first, rest = list(groups.items())[: len(LINES)], list(groups.values())[len(LINES) :]
+    looks: list[tuple[str, Sequence[list[dict[str, float]]], dict[str, Any]]] = []
+    if rest:
+        grey = {"color": "#888888", "linewidth": 0.5, "alpha": 0.6, "zorder": 1}
+        looks.append((f"{len(rest)} more", [rows for runs in rest for rows in runs], grey))
+    for (label, runs), look in zip(first, line_styles(), strict=False):
+        thin = {"linewidth": 0.9, "markersize": 2.5, "alpha": 0.8} if len(runs) > 1 else {}
+        looks.append((label, runs, look | thin))
     axes = drawn.subplots(2, 2, sharex=True)
     for row, (column, unit) in zip(axes, (("loss", "loss"), (name, unit_of(name))), strict=True):
         for axis, (split, word) in zip(row, (("train", "training"), ("validation", "validation")), strict=True):
-            for (label, runs), look in zip(groups.items(), line_styles(), strict=False):
+            for label, runs, look in looks:
                 for number, rows in enumerate(runs):
                     there = [each for each in rows if f"{split}_{column}" in each]
                     values = [each[f"{split}_{column}"] for each in there]
-                    look |= {"label": "_" if number else label, "alpha": 1 if len(runs) == 1 else 0.7}
-                    axis.plot([each["epoch"] for each in there], values, **look)
+                    axis.plot([each["epoch"] for each in there], values, label="_" if number else label, **look)
             axis.set_title(f"{column.replace('_', ' ')}, {word}", loc="left")
             axis.set_ylabel(unit)
             whole_ticks(axis, max(len(rows) for runs in groups.values() for rows in runs))
     for axis in axes[1]:
         axis.set_xlabel("epoch")
     handles, labels = axes[0, 0].get_legend_handles_labels()
+    if rest:
+        handles, labels = [*handles[1:], handles[0]], [*labels[1:], labels[0]]
     drawn.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
     return drawn
 
