@@ -95,7 +95,7 @@ if TYPE_CHECKING:
     from snn_bp.runs.folder import Run
     from snn_bp.runs.prediction import predict
     from snn_bp.runs.training_options import Patience, Start
-    from snn_bp.searches import Search, search
+    from snn_bp.searches import Search, Sweep, search, sweep
     from snn_bp.surrogates import (
         ATan,
         Boxcar,
@@ -199,6 +199,7 @@ __all__ = [
     "StepAccuracy",
     "StraightThrough",
     "Surrogate",
+    "Sweep",
     "Targets",
     "Tau",
     "TemporalConv",
@@ -236,6 +237,7 @@ __all__ = [
     "spike",
     "start_alive",
     "surrogate",
+    "sweep",
     "trace",
     "train",
     "training",
@@ -281,7 +283,7 @@ _MODULES = {  # where each name is; it is imported, and torch with it, when a na
     "runs.folder": "Run",
     "runs.prediction": "predict",
     "runs.training_options": "Patience Start",
-    "searches": "Search search",
+    "searches": "Search Sweep search sweep",
     "surrogates": (
         "ATan Boxcar Exponential FastSigmoid Gaussian MultiGaussian Sigmoid StraightThrough Surrogate "
         "Triangular surrogate"

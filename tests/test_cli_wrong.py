@@ -55,6 +55,11 @@ WRONG = {
     "sweep mine.py train.lr=1e-3,fast": ("lr='fast'", "a number"),
     "sweep mine.py --seed 0..4": ("--seed", "key=value"),
     "sweep mine.py seed=0..4 --jobs 0": ("--jobs", "1"),
+    "sweep mine.py 'train.lr=log(1e-4,1e-2)'": ("log(1e-4,1e-2)", "--trials"),
+    "sweep mine.py train.lr=1e-4,1e-2 --trials 5": ("train.lr=choice(1e-4,1e-2)",),
+    "sweep mine.py seed=0..2 --trials 5": ("a space", "train.lr=log(1e-4,1e-2)"),
+    "sweep mine.py 'train.lr=log(1e-4,1e-2)' --trials 1": ("--trials", "from 2 up"),
+    "sweep mine.py 'train.lr=log(1e-4,1e-2)' --trials 5 --list": ("--list", "Leave one"),
     # recordings
     "data": ("Missing command", "snn-bp data --help"),
     "data biuld shd": ("'biuld'", "Did you mean 'build'?"),

@@ -29,7 +29,7 @@ OF_MODULES = {f"{name}.{each}": getattr(value, each)
               for name, value in PUBLIC.items() if inspect.ismodule(value) for each in value.__all__}  # fmt: skip
 DOCUMENTED = {name: value for name, value in METHODS.items() if ">>>" in (value.__doc__ or "")} | PUBLIC | OF_MODULES
 FIRST = ("train", "Data", "search", "export")  # what their examples make, the others take up
-SLOW = ("report", "plots.save_plots", "check_gradients")  # draw all pictures, or compile
+SLOW = ("report", "plots.save_plots", "check_gradients", "sweep", "Sweep")  # draw, compile, or start processes
 ENTRY = re.compile(r"^    (?=\S)(.+?):(?: |$)", re.MULTILINE)  # of a list of parameters or fields: "lr (2e-3): ..."
 HEAD = re.compile(r"(\w+)(?: \(((?:[^()]|\([^()]*\))*)\))?(?:, |$)")
 

@@ -28,6 +28,7 @@ ONLY_IN = {
     "xylosim": {"chip"},
     "jinja2": {"reports"},
     "matplotlib": {"reports"},
+    "optuna": {"searches"},
     "samna": set(),
 }
 
@@ -124,9 +125,11 @@ def test_a_library_is_imported_in_its_place_only(library, entries):
 def test_importing_the_package_leaves_slow_libraries_out():
     slow = (
         "tonic", "snntorch", "matplotlib", "pandas", "scipy", "sklearn", "numba", "h5py", "nir", "triton.runtime",
-        "IPython",
+        "IPython", "optuna",
     )  # fmt: skip
-    names = "Data, Dense, Experiment, LIF, Network, Run, Train, check_gradients, evaluate, predict, search, train"
+    names = (
+        "Data, Dense, Experiment, LIF, Network, Run, Train, check_gradients, evaluate, predict, search, sweep, train"
+    )
     program = f"import sys; from snn_bp import {names}; print([name for name in {slow} if name in sys.modules])"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -1,5 +1,6 @@
 """A sweep: the points of its grid, runs as by hand, kills that lose nothing, one look at the test split."""
 
+import csv
 import os
 import shlex
 import signal
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 from runs import assert_same_run, cli, few, loading, tiny
 
-from snn_bp import Experiment, Run, SnnError, train
+from snn_bp import Experiment, Run, SnnError, sweep, train
+from snn_bp.files import read_object
 from snn_bp.files.lock import holder
 from snn_bp.runs.evaluation import evaluate
-from snn_bp.searches import sweeping
+from snn_bp.searches import jobs, processes, sweeping, trials
 from snn_bp.searches.grid import name_of, points_of, values_of
+from snn_bp.searches.jobs import check_jobs, commands_of, jobs_of, largest_of
 
 GRID = ("train.lr=5e-3,1e-2", "seed=0,1")
 
@@ -33,14 +36,16 @@ def file(tmp_path) -> Path:
 def by_hand(monkeypatch):
     """Let a sweep find its runs trained, within this process and on few recordings, instead of training them."""
 
-    def train_here(jobs, *_, **__):
-        for job in jobs:
+    def train_here(runs, *_, **__):
+        for job in runs:
             if job.results() is None:
                 train(job.experiment, job.path, quiet=True)
         return []
 
-    monkeypatch.setattr(sweeping, "_train", train_here)
-    monkeypatch.setattr(sweeping, "load", few)
+    for module in (sweeping, trials):
+        monkeypatch.setattr(module, "train_all", train_here)
+    for module in (jobs, sweeping):
+        monkeypatch.setattr(module, "load", few)
     with loading(few):
         yield
 
@@ -48,7 +53,7 @@ def by_hand(monkeypatch):
 def test_a_run_imports_what_the_sweep_does_whatever_the_folder_holds(tmp_path):
     (tmp_path / "snn_bp").mkdir()  # as where the checkout is
     (tmp_path / "json.py").write_text("raise SystemExit('this is not the json of Python')")
-    done = subprocess.run([*sweeping.program(), "--help"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([*processes.program(), "--help"], cwd=tmp_path, capture_output=True, text=True)
 
     assert (done.returncode, done.stderr) == (0, "") and "sweep" in done.stdout
 
@@ -120,7 +125,7 @@ def test_every_point_has_a_folder_of_its_own_whatever_its_values_are():
 )
 def test_what_a_sweep_cannot_be_is_told_before_anything_is_trained(changes, told, file, tmp_path):
     with pytest.raises(SnnError, match=told):
-        sweeping.jobs_of(file, changes, tmp_path / "out")
+        jobs_of(file, changes, tmp_path / "out")
 
     assert not (tmp_path / "out").exists()
 
@@ -128,25 +133,115 @@ def test_what_a_sweep_cannot_be_is_told_before_anything_is_trained(changes, told
 def test_the_test_split_is_looked_at_once_for_the_setting_that_validation_chose(file, tmp_path, by_hand, monkeypatch):
     looks = []
     monkeypatch.setattr(sweeping, "evaluate", lambda run, split: looks.append(run.path) or evaluate(run, split))
-    jobs = sweeping.jobs_of(file, GRID, tmp_path / "out")
+    runs = jobs_of(file, GRID, tmp_path / "out")
 
-    found = sweeping.run_sweep(jobs, file, tmp_path / "out")
-    again = sweeping.run_sweep(jobs, file, tmp_path / "out")
+    found = sweeping.run_sweep(runs, file, tmp_path / "out")
+    again = sweeping.run_sweep(runs, file, tmp_path / "out")
 
-    results = [Run(job.path).results() or {} for job in jobs]
+    results = [Run(job.path).results() or {} for job in runs]
     figures = [each["validation"]["accuracy"] for each in results]
-    best = jobs[:2] if sum(figures[:2]) >= sum(figures[2:]) else jobs[2:]
+    best = runs[:2] if sum(figures[:2]) >= sum(figures[2:]) else runs[2:]
     assert looks == [job.path for job in best] and again == found
     assert found["chosen"] == {"train.lr": best[0].point["train.lr"]}
     assert found["test"] == {job.path.name: evaluate(Run(job.path), "test").record() for job in best}
     assert [each["untouched"] for each in results] == [["test"]] * 4
-    assert any("over 2 runs" in line for line in sweeping.lines_of(found))
+    assert "over 2 runs" in str(sweep(file, GRID, out=tmp_path / "out", quiet=True))
+
+
+def test_a_sweep_killed_between_two_evaluations_repeats_none(file, tmp_path, by_hand, monkeypatch):
+    looks = []
+
+    def killed_at_the_second(run, split):
+        looks.append(run.path)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+        return evaluate(run, split)
+
+    monkeypatch.setattr(sweeping, "evaluate", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(file, ["seed=0..2"], out=tmp_path / "out", quiet=True)
+    (first,) = read_object(tmp_path / "out" / sweeping.FILE)["test"].items()
+
+    found = sweep(file, ["seed=0..2"], out=tmp_path / "out", quiet=True)
+
+    assert [path.name for path in looks] == ["seed=0", "seed=1", "seed=1", "seed=2"]
+    assert len(found.test or ()) == 3 and first in read_object(tmp_path / "out" / sweeping.FILE)["test"].items()
+
+
+def test_without_a_test_split_there_is_nothing_to_look_at(file, tmp_path, by_hand, monkeypatch):
+    def without(data, *, quiet=False):
+        dataset = few(data)
+        return replace(dataset, ids=dataset.ids | {"test": dataset.ids["test"][:0]})
+
+    monkeypatch.setattr(sweeping, "load", without)
+
+    for _ in range(2):
+        found = sweep(file, ["seed=0,1"], out=tmp_path / "out", quiet=True)
+        assert found.test is None and "there is no test split" in str(found)
+
+
+def test_a_sweep_gathers_what_a_job_array_trained_from_its_list(file, tmp_path, by_hand, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = ["sweep", str(file), "train.lr=5e-3,1e-2"]
+    cli.guarded(cli.app, [*asked, "--list"])
+    for line in capsys.readouterr().out.splitlines():
+        cli.guarded(cli.app, shlex.split(line)[1:])
+    capsys.readouterr()
+    cli.guarded(cli.app, [*asked, "--list"])
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(sweeping, "train_all", lambda runs, *_, **__: [job for job in runs if job.results() is None])
+
+    cli.guarded(cli.app, asked)
+
+    assert "looked at once" in capsys.readouterr().out
+    with (tmp_path / "runs/small-sweep/compared.csv").open() as table:
+        first = next(csv.DictReader(table))  # which the others are compared with
+    chosen = read_object(tmp_path / "runs/small-sweep/sweep.json")["chosen"]
+    assert float(first["train.lr"]) == float(chosen["train.lr"])
+
+
+def test_an_experiment_that_is_a_value_is_swept_by_its_file_in_the_folder(tmp_path, by_hand):
+    found = sweep(tiny(epochs=1), ["train.lr=5e-3,1e-2"], out=tmp_path / "out", quiet=True)
+
+    assert (
+        found.chosen["train.lr"] in ("5e-3", "1e-2") and [path.parent for path in found.paths] == [tmp_path / "out"] * 2
+    )
+    assert sweep(tiny(epochs=1), ["train.lr=5e-3,1e-2"], out=tmp_path / "out", quiet=True) == found
+    assert jobs_of(tmp_path / "out" / "base.json", ["seed=0,1"], tmp_path)[0].experiment.model == tiny().model
+    with pytest.raises(SnnError, match="a sweep over another experiment is here"):
+        sweep(tiny(epochs=2), ["train.lr=5e-3,1e-2"], out=tmp_path / "out", quiet=True)
+
+
+@pytest.mark.parametrize(
+    "told, gpus, parallel, devices",
+    [
+        (None, 2, 3, ["0", "1", "0"]),
+        ("3,GPU-a1,7", 3, 4, ["3", "GPU-a1", "7", "3"]),
+        ("5", 1, 2, []),
+        ("", 0, 2, []),
+        (None, 1, 2, []),
+        (None, 0, 2, []),
+    ],
+)
+def test_runs_at_the_same_time_have_the_visible_gpus_in_turn(told, gpus, parallel, devices, monkeypatch):
+    monkeypatch.setattr(processes.torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if told is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
+
+    assert processes.devices_of_each(parallel) == devices
+
+
+def test_a_run_that_names_its_gpu_keeps_it(file, tmp_path):
+    asked = ["train.device=cuda:1,cuda,auto,cpu"]
+
+    assert [job.takes_any_gpu for job in jobs_of(file, asked, tmp_path)] == [False, True, True, False]
 
 
 def test_a_finished_sweep_takes_no_more_runs_and_one_that_is_not_does(file, tmp_path, by_hand):
-    few_jobs = sweeping.jobs_of(file, ["seed=0,1"], tmp_path / "out")
+    few_jobs = jobs_of(file, ["seed=0,1"], tmp_path / "out")
     train(few_jobs[0].experiment, few_jobs[0].path, quiet=True)
-    more = sweeping.jobs_of(file, ["seed=0..2"], tmp_path / "out")
+    more = jobs_of(file, ["seed=0..2"], tmp_path / "out")
 
     sweeping.run_sweep(more, file, tmp_path / "out")
 
@@ -155,14 +250,14 @@ def test_a_finished_sweep_takes_no_more_runs_and_one_that_is_not_does(file, tmp_
 
 
 def test_a_run_of_another_experiment_in_its_place_is_refused(file, tmp_path, by_hand):
-    jobs = sweeping.jobs_of(file, GRID, tmp_path / "out")
-    experiment: Experiment = jobs[1].experiment
-    train(replace(experiment, train=replace(experiment.train, clip=2.0)), jobs[1].path, quiet=True)
+    runs = jobs_of(file, GRID, tmp_path / "out")
+    experiment: Experiment = runs[1].experiment
+    train(replace(experiment, train=replace(experiment.train, clip=2.0)), runs[1].path, quiet=True)
 
     with pytest.raises(SnnError, match="of another experiment"):
-        sweeping.run_sweep(jobs, file, tmp_path / "out")
+        sweeping.run_sweep(runs, file, tmp_path / "out")
     with pytest.raises(SnnError, match="of another experiment"):
-        sweeping.commands_of(jobs, file)
+        commands_of(runs, file)
 
 
 def test_a_loss_of_the_users_is_swept_and_its_runs_are_known_again(tmp_path, by_hand):
@@ -183,27 +278,27 @@ def test_a_loss_of_the_users_is_swept_and_its_runs_are_known_again(tmp_path, by_
     values = ["train.loss=Mine(),Mine(size=0.5),CountCrossEntropy()"]
     out = tmp_path / "out"
 
-    sweeping.run_sweep(sweeping.jobs_of(file, values, out), file, out)
+    sweeping.run_sweep(jobs_of(file, values, out), file, out)
 
-    jobs = sweeping.jobs_of(file, values, out)
-    assert [type(Run(job.path).experiment.train.loss).__name__ for job in jobs] == ["Mine", "Mine", "CountCrossEntropy"]
-    assert all(job.results() for job in jobs)
+    runs = jobs_of(file, values, out)
+    assert [type(Run(job.path).experiment.train.loss).__name__ for job in runs] == ["Mine", "Mine", "CountCrossEntropy"]
+    assert all(job.results() for job in runs)
     file.write_text(file.read_text().replace("self.size *", "2 * self.size *"))
     with pytest.raises(SnnError, match="of another experiment"):
-        sweeping.commands_of(sweeping.jobs_of(file, values, out), file)
+        commands_of(jobs_of(file, values, out), file)
 
 
 def test_the_list_has_a_command_for_each_run_that_is_left(file, tmp_path, by_hand):
-    jobs = sweeping.jobs_of(file, GRID, tmp_path / "out")
-    train(jobs[0].experiment, jobs[0].path, quiet=True)
-    begun = train(jobs[1].experiment, jobs[1].path, quiet=True)
+    runs = jobs_of(file, GRID, tmp_path / "out")
+    train(runs[0].experiment, runs[0].path, quiet=True)
+    begun = train(runs[1].experiment, runs[1].path, quiet=True)
     (begun.path / "results.json").unlink()
 
-    words = [shlex.split(line) for line in sweeping.commands_of(jobs, file)]
+    words = [shlex.split(line) for line in commands_of(runs, file)]
 
-    assert words[0] == ["snn-bp", "resume", str(jobs[1].path)]
+    assert words[0] == ["snn-bp", "resume", str(runs[1].path)]
     assert [line[1] for line in words[1:]] == ["train", "train"]
-    assert words[1][2:] == [str(file), *jobs[2].changes, "--out", str(jobs[2].path)]
+    assert words[1][2:] == [str(file), *runs[2].changes, "--out", str(runs[2].path)]
 
 
 def test_the_command_prints_the_list_and_makes_no_folder(file, tmp_path, monkeypatch, capsys):
@@ -217,11 +312,12 @@ def test_the_command_prints_the_list_and_makes_no_folder(file, tmp_path, monkeyp
 
 
 def test_a_sweep_of_which_a_run_failed_chooses_nothing(file, tmp_path, by_hand, monkeypatch):
-    jobs = sweeping.jobs_of(file, GRID, tmp_path / "out")
-    monkeypatch.setattr(sweeping, "_train", lambda *_, **__: [(jobs[3], "the loss is nan")])
+    runs = jobs_of(file, GRID, tmp_path / "out")
+    failure = processes.Failure(runs[3], "the loss is nan", True)
+    monkeypatch.setattr(sweeping, "train_all", lambda *_, **__: [failure])
 
     with pytest.raises(SnnError, match=r"1 of 4 runs failed.*the loss is nan"):
-        sweeping.run_sweep(jobs, file, tmp_path / "out")
+        sweeping.run_sweep(runs, file, tmp_path / "out")
 
     assert not (tmp_path / "out" / sweeping.FILE).exists()
 
@@ -229,20 +325,20 @@ def test_a_sweep_of_which_a_run_failed_chooses_nothing(file, tmp_path, by_hand, 
 def test_more_runs_at_a_time_than_memory_holds_are_refused_with_a_number_that_fits(
     file, tmp_path, by_hand, monkeypatch
 ):
-    jobs = sweeping.jobs_of(file, GRID, tmp_path / "out")
-    needed = sweeping.estimate(jobs[0].experiment, few(jobs[0].experiment.data)).total
-    monkeypatch.setattr(sweeping, "available", lambda: 3 * needed + 1)
+    runs = jobs_of(file, GRID, tmp_path / "out")
+    needed = largest_of(runs)
+    monkeypatch.setattr(jobs, "available", lambda: 3 * needed + 1)
 
-    sweeping.check_jobs(jobs, 3)
+    check_jobs(runs, 3)
     with pytest.raises(SnnError, match=r"4 runs at a time.*--jobs 3 fits"):
-        sweeping.check_jobs(jobs, 4)
+        check_jobs(runs, 4)
 
 
 def test_without_a_validation_split_nothing_could_choose(file, tmp_path, by_hand):
-    jobs = sweeping.jobs_of(file, ["data.validation_fraction=0", *GRID], tmp_path / "out")
+    runs = jobs_of(file, ["data.validation_fraction=0", *GRID], tmp_path / "out")
 
     with pytest.raises(SnnError, match="no validation split"):
-        sweeping.run_sweep(jobs, file, tmp_path / "out")
+        sweeping.run_sweep(runs, file, tmp_path / "out")
 
 
 @pytest.mark.parametrize("asked, threads", [(None, 4), ("1", 1), ("2", 2), ("64", 4), ("many", 4)])
@@ -252,8 +348,8 @@ def test_runs_share_the_cores_and_take_no_more_than_a_user_allows(asked, threads
     if asked is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
 
-    assert sweeping.threads_of_each(2) == threads
-    assert sweeping.threads_of_each(20) == 1
+    assert processes.threads_of_each(2) == threads
+    assert processes.threads_of_each(20) == 1
 
 
 def trained_by(sweep: subprocess.Popen, out: Path) -> list[int]:
@@ -286,11 +382,12 @@ def test_a_sweep_that_is_killed_and_goes_on_has_the_runs_that_one_trains_by_hand
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     again = subprocess.run(command, capture_output=True, text=True, timeout=60)
 
-    jobs = sweeping.jobs_of(file, grid, out)
+    runs = jobs_of(file, grid, out)
     assert done.returncode == again.returncode == 0, done.stderr
     assert "chosen by validation: train.lr=" in done.stdout
     assert done.stdout.endswith(again.stdout) and "looked at once" in again.stdout
-    for number, job in enumerate(jobs):
+    assert "group 2 less group 1, 3 seeds" in " ".join(done.stdout.split())
+    for number, job in enumerate(runs):
         by_hand = train(job.experiment, tmp_path / f"hand-{number}", quiet=True)
         assert_same_run(Run(job.path), by_hand)
     assert "Training loss of each run in its last epoch" in (out / "compared.html").read_text(encoding="utf-8")
@@ -299,23 +396,23 @@ def test_a_sweep_that_is_killed_and_goes_on_has_the_runs_that_one_trains_by_hand
 @pytest.mark.slow
 def test_a_run_that_another_process_has_begun_is_waited_for(file, tmp_path):
     out = tmp_path / "out"
-    jobs = sweeping.jobs_of(file, ["seed=0,1"], out)
-    words = [sys.executable, "-m", "snn_bp", *jobs[0].command(file, trust_code=False)]
+    runs = jobs_of(file, ["seed=0,1"], out)
+    words = [sys.executable, "-m", "snn_bp", *runs[0].command(file, trust_code=False)]
     first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    found = sweeping.run_sweep(jobs, file, out, parallel=2)  # its own process meets the first in the same folder
+    found = sweeping.run_sweep(runs, file, out, parallel=2)  # its own process meets the first in the same folder
 
-    assert first.wait() in (0, 2) and set(found["runs"]) == {job.path.name for job in jobs}
+    assert first.wait() in (0, 2) and set(found["runs"]) == {job.path.name for job in runs}
 
 
 @pytest.mark.slow
 def test_a_run_that_fails_is_named_and_the_others_are_trained(file, tmp_path):
     out = tmp_path / "out"
-    jobs = sweeping.jobs_of(file, ["seed=0,1"], out)
-    jobs[0].path.mkdir(parents=True)
-    (jobs[0].path / "mine.txt").write_text("no run")
+    runs = jobs_of(file, ["seed=0,1"], out)
+    runs[0].path.mkdir(parents=True)
+    (runs[0].path / "mine.txt").write_text("no run")
 
     with pytest.raises(SnnError, match=r"1 of 2 runs failed.*not an empty folder"):
-        sweeping.run_sweep(jobs, file, out, parallel=2)
+        sweeping.run_sweep(runs, file, out, parallel=2)
 
-    assert jobs[1].results() is not None and not (out / sweeping.FILE).exists()
+    assert runs[1].results() is not None and not (out / sweeping.FILE).exists()

@@ -1,4 +1,4 @@
-"""The command `sweep`: a run for each point of a grid, then the table and the curves of all."""
+"""The command `sweep`: a run for each point of a grid or each trial, then the table and the curves of all."""
 
 import shlex
 import sys
@@ -8,41 +8,47 @@ from typing import Annotated
 import typer
 
 from snn_bp.cli.program import File, Out, Trust, number
+from snn_bp.errors import SnnError
 
 Values = Annotated[list[str], typer.Argument(metavar="KEY=A,B", help="Values, as train.lr=1e-3,3e-3 or seed=0..4.")]
 Jobs = Annotated[int, number("--jobs", "How many runs at a time; they share the cores.", integer=True, low=1)]
+Trials = Annotated[int | None, number("--trials", "How many points Optuna proposes.", integer=True, low=2)]
 
 
 def sweep(
     file: File,
     changes: Values,
     jobs: Jobs = 1,
+    trials: Trials = None,
     list_: Annotated[
         bool, typer.Option("--list", help="Print a command for each run that is left; train none.")
     ] = False,
     out: Out = None,
     trust_code: Trust = False,
 ) -> None:
-    """Train a run for each combination of values.
+    """Train a run for each combination of values, or trials that look for the best.
 
     In one folder, runs/NAME-sweep, which the same command goes on with after any
     stop. The setting that is best on validation is evaluated on the test split, once.
+    With --trials, values are log(1e-4,1e-2), uniform(0.5,1) or choice(64,128), and
+    each trial has a run for every seed.
     """
     from snn_bp.reports import compare
-    from snn_bp.searches import sweeping
+    from snn_bp.searches import jobs as runs
+    from snn_bp.searches.study import sweep_file
 
     folder = out or Path("runs") / f"{file.parent.name if file.stem == 'experiment' else file.stem}-sweep"
-    runs = sweeping.jobs_of(file, changes, folder, trust_code=trust_code)
     if list_:
-        for line in sweeping.commands_of(runs, file, trust_code=trust_code):
+        if trials is not None:
+            raise SnnError("sweep: --list knows no trials, each is proposed by what those before it found. Leave one.")
+        for line in runs.commands_of(runs.jobs_of(file, changes, folder, trust_code=trust_code), file,
+                                     trust_code=trust_code):  # fmt: skip
             print(line)
         return
     command = shlex.join(["snn-bp", *sys.argv[1:]])
-    found = sweeping.run_sweep(runs, file, folder, parallel=jobs, command=command, trust_code=trust_code)
-    table = compare([job.path for job in runs])
-    print(table)
-    for line in sweeping.lines_of(found):
-        print(line)
+    found = sweep_file(file, changes, folder, parallel=jobs, trials=trials, command=command, trust_code=trust_code)
+    table = compare(found.paths)
+    print("\n".join([str(table), *found.lines()]) if trials is None else found)
     for ending in ("csv", "html"):
         table.write(folder / f"compared.{ending}")
     print(f"table and curves of all runs: {folder / 'compared.html'}")

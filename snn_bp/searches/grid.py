@@ -10,6 +10,7 @@ from snn_bp.errors import SnnError, shown
 MOST_RUNS = 10_000  # runs; more are a slip of the pen
 NAME = 100  # letters of a folder's name
 _RANGE = re.compile(r"(-?\d{1,19})\.\.(-?\d{1,19})")
+SEARCHED = re.compile(r"(log|uniform|choice)\((.*)\)", re.DOTALL)  # what a search by trials has for a value
 _PAIRS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -20,12 +21,10 @@ def points_of(changes: Sequence[str]) -> list[dict[str, str]]:
     value: `train.freeze=(0,1)` is one.
     """
     axes: dict[str, list[str]] = {}
-    for change in changes:
-        key, equals, text = change.partition("=")
-        if not equals or not key:
-            raise SnnError(f"{change!r}: values are written key=a,b, as train.lr=1e-3,3e-3 or seed=0..4.")
-        if key in axes:
-            raise SnnError(f"{change!r}: {key} stands there twice. Write all its values behind one, {key}=a,b.")
+    for key, text in parted(changes).items():
+        change = f"{key}={text}"
+        if SEARCHED.fullmatch(text):
+            raise SnnError(f"{change!r}: that is searched with --trials 20; a grid has values, as {key}=1,2.")
         axes[key] = values_of(text, at=change)
     count = 1
     for values in axes.values():
@@ -36,6 +35,19 @@ def points_of(changes: Sequence[str]) -> list[dict[str, str]]:
             "train.lr=1e-3,3e-3 or seed=0..4; `snn-bp train` trains one run."
         )
     return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+
+
+def parted(changes: Sequence[str]) -> dict[str, str]:
+    """What stands behind each key."""
+    found: dict[str, str] = {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key:
+            raise SnnError(f"{change!r}: values are written key=a,b, as train.lr=1e-3,3e-3 or seed=0..4.")
+        if key in found:
+            raise SnnError(f"{change!r}: {key} stands there twice. Write all its values behind one, {key}=a,b.")
+        found[key] = text.strip()
+    return found
 
 
 def values_of(text: str, *, at: str) -> list[str]:

@@ -1,0 +1,164 @@
+"""The runs of a sweep: what each is asked, where it lies, and whether they can be trained at all."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snn_bp.data import Dataset, load
+from snn_bp.errors import SnnError
+from snn_bp.files import is_there
+from snn_bp.runs.experiment import Experiment, content_of, override
+from snn_bp.runs.experiment_file import read_names
+from snn_bp.runs.folder import Run
+from snn_bp.runtime.capacity import available, is_checked, size
+from snn_bp.runtime.status import in_phase
+from snn_bp.searches.grid import name_of, points_of
+from snn_bp.trainer.feasibility import check_trainable
+from snn_bp.trainer.memory import estimate
+
+UNTOUCHED = "train.test=never"  # a change of every run
+ONE_METRIC = "sweep: train.metric says which setting is best, and differs between runs. Give it one value."
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep."""
+
+    point: dict[str, str]
+    changes: tuple[str, ...]
+    experiment: Experiment
+    path: Path
+
+    @property
+    def setting(self) -> tuple[tuple[str, str], ...]:
+        """The values in which its group of seeds agrees."""
+        return tuple((key, value) for key, value in self.point.items() if key != "seed")
+
+    @property
+    def takes_any_gpu(self) -> bool:
+        """Whether it runs on whichever GPU it sees, if any."""
+        return self.experiment.train.device in ("auto", "cuda")
+
+    def run(self) -> Run | None:
+        """Its run, None where none is begun; raises where the one there is of another experiment."""
+        if not is_there(self.path / "experiment.json"):
+            return None
+        run = Run(self.path)
+        if content_of(run.experiment)[0] != content_of(self.experiment)[0]:
+            raise SnnError(
+                f"{self.path}: the run there is of another experiment than {' '.join(self.changes)} asks for; the "
+                "experiment's file was changed since. Put that back, or name another --out."
+            )
+        return run
+
+    def results(self) -> dict[str, Any] | None:
+        """Its results, None before it is finished."""
+        run = self.run()
+        return None if run is None else run.results()
+
+    def command(self, file: Path, *, trust_code: bool) -> list[str]:
+        """What trains it, or goes on with it, behind `snn-bp`."""
+        if is_there(self.path / "experiment.json"):
+            words = ["resume", str(self.path)]
+        else:
+            words = ["train", str(file), *self.changes, "--out", str(self.path)]
+        return words + ["--trust-code"] * trust_code
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The experiment that all runs of a sweep are changes of, and the user's own classes that changes may name."""
+
+    experiment: Experiment
+    own_kinds: Mapping[str, type]
+
+    @classmethod
+    def read(cls, file: Path, *, trust_code: bool) -> "Origin":
+        """That in a file."""
+        return cls(*read_names(file, trust_code=trust_code))
+
+    def changed(self, changes: Sequence[str]) -> Experiment:
+        """The experiment after changes."""
+        return override(self.experiment, list(changes), self.own_kinds)[0]
+
+    def job(self, point: Mapping[str, str], axes: Sequence[str], out: Path) -> Job:
+        """The run at a point, in a folder named by its values on these axes."""
+        changes = (*(f"{key}={value}" for key, value in point.items()), UNTOUCHED)
+        return Job(dict(point), changes, self.changed(changes), out / name_of(dict(point), axes))
+
+
+def jobs_of(file: Path, changes: Sequence[str], out: Path, *, trust_code: bool = False) -> list[Job]:
+    """The runs of a sweep over the experiment in `file`, in the order of the grid."""
+    origin = Origin.read(file, trust_code=trust_code)
+    points = points_of(changes)
+    axes = [key for key in points[0] if len({point[key] for point in points}) > 1]
+    check_keys(points[0])
+    jobs: list[Job] = []
+    contents: list[Any] = []
+    for point in points:
+        job = origin.job(point, axes, out)
+        content, _ = content_of(job.experiment)
+        if content in contents:
+            same = " ".join(jobs[contents.index(content)].changes)
+            raise SnnError(f"sweep: {' '.join(job.changes)} is the same run as {same}. Leave one of them out.")
+        contents.append(content)
+        jobs.append(job)
+    if len({repr(job.experiment.train.metric) for job in jobs}) > 1:
+        raise SnnError(ONE_METRIC)
+    return jobs
+
+
+def check_keys(keys: Mapping[str, Any]) -> None:
+    """Raise where a sweep cannot have values for one of these keys."""
+    if "train.test" in keys:
+        raise SnnError(f"sweep: train.test is {UNTOUCHED.partition('=')[2]!r} in every run of a sweep. Leave it out.")
+
+
+def commands_of(jobs: Sequence[Job], file: Path, *, trust_code: bool = False) -> list[str]:
+    """A command line for each run that is not finished, as a job array takes them."""
+    return [shlex.join(["snn-bp", *job.command(file, trust_code=trust_code)]) for job in jobs if job.results() is None]
+
+
+def check_jobs(jobs: Sequence[Job], parallel: int) -> None:
+    """Raise where an experiment of the sweep cannot be trained, or memory is too small for so many at a time."""
+    largest, there = largest_of(jobs), available()
+    if (fits := runs_in_memory(largest, parallel, there)) < parallel:
+        assert there is not None
+        raise SnnError(
+            f"sweep: {parallel} runs at a time would take {size(parallel * largest)} of memory, this process can have "
+            f"{size(there)}. --jobs {fits} fits."
+        )
+
+
+def runs_in_memory(largest: int, parallel: int, there: int | None) -> int:
+    """How many runs at a time memory holds, one at least and `parallel` at most, by the bytes of the largest."""
+    return parallel if there is None or not largest or not is_checked() else max(1, min(parallel, there // largest))
+
+
+def largest_of(jobs: Sequence[Job], refused: dict[Any, str] | None = None) -> int:
+    """The bytes that the largest of the runs takes; raises where one cannot be trained.
+
+    With `refused` a setting that cannot be trained is put there, with the reason, instead.
+    """
+    settings = {job.setting: job for job in reversed(jobs)}
+    dataset: Dataset | None = None
+    largest = 0
+    for job in in_phase(list(settings.values())[::-1], "checking the settings"):
+        if dataset is None or dataset.data != job.experiment.data:
+            dataset = load(job.experiment.data)
+        if not len(dataset.ids["validation"]):
+            raise SnnError(
+                f"sweep: validation chooses the setting, and {job.experiment.data.name} has no validation split here. "
+                "Give data a validation_fraction above 0."
+            )
+        try:
+            check_trainable(job.experiment, dataset)
+        except SnnError as cause:
+            if refused is None:
+                raise
+            refused[job.setting] = str(cause)
+            continue
+        largest = max(largest, estimate(job.experiment, dataset).total)
+    return largest

@@ -1,0 +1,137 @@
+"""Runs of a sweep, each by `snn-bp train` or `snn-bp resume` in a process of its own, so many at a time."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import torch
+
+from snn_bp.files.lock import holder
+from snn_bp.runs.records import figure_in_words
+from snn_bp.runtime.signals import Stopped, noted_signals
+from snn_bp.runtime.status import phase, say
+from snn_bp.searches.jobs import Job
+
+PAUSE_S = 0.2  # between two looks at the processes
+REFUSED = 2  # the exit code of a command that says in a line what is wrong
+
+
+class Failure(NamedTuple):
+    """A run that failed."""
+
+    job: Job
+    why: str
+    is_refused: bool  # it ended with an error of its own; otherwise something ended it
+
+
+def train_all(
+    jobs: Sequence[Job], file: Path, out: Path, *, parallel: int = 1, command: str = "", trust_code: bool = False,
+    quiet: bool = False, done: int = 0, total: int | None = None,
+) -> list[Failure]:  # fmt: skip
+    """Train all that is not finished; which runs failed, and why.
+
+    `done` of `total` runs were finished before, beside these.
+    """
+    total = len(jobs) if total is None else total
+    environment = os.environ | ({"OMP_NUM_THREADS": str(threads_of_each(parallel))} if parallel > 1 else {})
+    devices = devices_of_each(parallel)
+    waiting = [job for job in jobs if job.results() is None]
+    done += len(jobs) - len(waiting)
+    running: list[_Running] = []
+    failed: list[Failure] = []
+    held = [job for job in waiting if holder(job.path)]  # a run that a killed sweep left at work counts as one of ours
+    with noted_signals() as stop, phase("training", total=total) as shown:
+        try:
+            while (waiting or running) and not stop:
+                for each in [each for each in running if each.process.poll() is not None]:
+                    running.remove(each)
+                    job, failure = each.job, each.failure()
+                    if (results := job.results()) is not None:
+                        done += 1
+                        if not quiet:
+                            figure = figure_in_words(results["validation"])
+                            say(f"{done} of {total}: {job.path}: validation {figure}")
+                    elif holder(job.path):  # a process that a killed sweep left was there first
+                        waiting.append(job)
+                        held.append(job)
+                    else:
+                        failed.append(failure)
+                        say(f"{job.path}: {failure.why}", file=sys.stderr)
+                shown.done = done
+                held = [job for job in held if holder(job.path)]
+                for job in [job for job in waiting if job not in held][: max(0, parallel - len(running) - len(held))]:
+                    waiting.remove(job)
+                    if job.results() is not None:  # by now, by the process that held it
+                        done += 1
+                        continue
+                    slot = min({*range(parallel)} - {each.slot for each in running})
+                    own = {"CUDA_VISIBLE_DEVICES": devices[slot]} if devices and job.takes_any_gpu else {}
+                    words = [*program(), *job.command(file, trust_code=trust_code)]
+                    running.append(_Running.start(job, slot, words, environment | own))
+                time.sleep(PAUSE_S)
+            for each in running:
+                each.process.terminate()  # it saves, and stops
+            for each in running:
+                each.process.wait()
+        finally:
+            for each in running:
+                each.process.kill()
+                each.process.wait()
+                each.errors.close()
+    if stop:
+        raise Stopped(out, stop[0], command=command)
+    return failed
+
+
+def program() -> list[str]:
+    """What starts `snn-bp` in a process that imports from where this one does; `-m` would look in this folder first."""
+    return [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; from snn_bp.cli import entry; entry()"]
+
+
+def threads_of_each(parallel: int) -> int:
+    """How many threads a run has where so many share the cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(KeyError, ValueError):
+        cores = min(cores, int(os.environ["OMP_NUM_THREADS"]) * parallel)
+    return max(1, cores // parallel)
+
+
+def devices_of_each(parallel: int) -> list[str]:
+    """The GPU of each of so many runs at a time, as `CUDA_VISIBLE_DEVICES` has it; empty where there are no several."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    named = map(str, range(torch.cuda.device_count())) if told is None else told.split(",")
+    there = [name.strip() for name in named if name.strip()]
+    return [there[slot % len(there)] for slot in range(parallel)] if len(there) > 1 else []
+
+
+class _Running(NamedTuple):
+    """A run at work."""
+
+    job: Job
+    slot: int  # the lowest that no other had as it began
+    process: subprocess.Popen
+    errors: IO[bytes]
+
+    @classmethod
+    def start(cls, job: Job, slot: int, words: list[str], environment: dict[str, str]) -> "_Running":
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed where the process ends
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+        return cls(job, slot, process, errors)
+
+    def failure(self) -> Failure:
+        """What the ended process said at last on standard error, which is closed."""
+        self.errors.seek(0)
+        lines = self.errors.read().decode(errors="replace").splitlines()
+        self.errors.close()
+        code = self.process.returncode
+        why = (lines or [f"it ended with code {code} and no word."])[-1].removeprefix("error: ")
+        return Failure(self.job, why, code == REFUSED)
