@@ -336,6 +336,8 @@ INSTRUMENTS = (
     ("trace(NET, X, Y, state=(1, 2))", "state", "None starts from rest"),
     ("trace(NET, X, Y, state=5)", "state", "None starts from rest"),
     ("trace(NET, X, Y, state=(rest(LEAKY, (2, 5), like=X),))", "state", "2 parts"),
+    ("ann_of(NET)", "ann_of: the experiment", "As in ann_of(Experiment("),
+    ("ann_of(EXPERIMENT, sees='image')", "ann_of: sees", "summed"),
     ("trace(NET, X, Y, loss='count')", "trace", "the loss should be one"),
     ("trace(NET, X, Y, loss=CountCrossEntropy)", "trace", "CountCrossEntropy()"),
     ("trace(NET, X, Y, loss=lambda out, targets: out)", "loss", "tensor []"),

@@ -252,8 +252,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show shapes, parameters
 
 
 def main(experiment: "Experiment", arguments: Sequence[str] | None = None) -> None:
-    """Turn an experiment file into a script: `python FILE [--out DIR] [--dry-run] [--log LOG] [--ann SEES]
-    [key=value ...]`.
+    """Turn an experiment file into a script, `python FILE [key=value ...]`, with --out, --dry-run, --log and --ann.
 
     `experiment` is what it trains; `arguments` (None) stand for those of the command line.
 
