@@ -305,8 +305,9 @@ def _frames(found: Recordings) -> int:
 
 def _estimate(experiment: Experiment, found: Recordings, batch: int) -> memory.Estimate:
     """What a process takes, by the estimate that training makes before it starts, whose coefficients are a CPU's."""
-    data, train = replace(experiment.data, batch=batch), replace(experiment.train, device="cpu")
-    there = SimpleNamespace(shape=found.shape, steps=found.steps, in_bytes=found.in_bytes, ids={"train": range(batch)})
+    data = replace(experiment.data, batch=batch, augment=())  # which takes no more than a recording
+    train = replace(experiment.train, device="cpu")
+    there = SimpleNamespace(data=data, ids={"train": range(batch)}, parts={"train": None}, **vars(found))
     return memory.estimate(replace(experiment, data=data, train=train), cast(Dataset, there))
 
 
