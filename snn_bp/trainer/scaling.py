@@ -25,7 +25,6 @@ from snn_bp.errors import SnnError
 from snn_bp.model.blocks import LayerAt, every_part, own_weights, parts_of
 from snn_bp.model.network import Network
 from snn_bp.runs.experiment import Experiment
-from snn_bp.runtime.capacity import size
 from snn_bp.trainer import memory
 from snn_bp.trainer.weights import freeze_layers
 
@@ -252,8 +251,11 @@ def _sent(processes: int, gradients: int, statistics: int) -> int:
 
 
 def in_words(count: float) -> str:
-    """Bytes in words, small counts to the byte."""
-    return size(count) if count >= 10 * 2**20 else f"{count:,.0f} bytes"
+    """Bytes in words, in powers of ten as devices and links have them; small counts to the byte."""
+    if count < 1e7:
+        return f"{count:,.0f} bytes"
+    scale, unit = next((each for each in ((1e12, "TB"), (1e9, "GB")) if count >= each[0]), (1e6, "MB"))
+    return f"{count / scale:,.1f} {unit}"
 
 
 def _time(seconds: float) -> str:
