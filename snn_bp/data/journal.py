@@ -7,7 +7,7 @@ themselves: a disk that lost power may hold any part of them.
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
@@ -33,11 +33,8 @@ class Line:
 
     def text(self) -> bytes:
         """The line as it is written."""
-        target = self.target
-        content = asdict(self) | {
-            "target": None if target is None else [target.dtype.str, target.shape, target.tobytes().hex()]
-        }
-        text = json.dumps(content)
+        target = None if (given := self.target) is None else [given.dtype.str, given.shape, given.tobytes().hex()]
+        text = json.dumps({**vars(self), "target": target})
         return f"{_digest(text)} {text}\n".encode()
 
     @classmethod

@@ -106,12 +106,12 @@ def threshold_distances(neurons: Neurons, x: Tensor, potentials: Tensor, spikes:
     if not has_adaptation(neurons.neuron):
         return potentials - theta, theta
     rho, kappa = parameters["rho"], parameters["kappa"]
-    trace, distances = torch.zeros_like(potentials[0]), []
-    before = torch.cat((torch.zeros_like(spikes[:1]), spikes[:-1])).to(potentials.dtype)
-    for v, s in zip(potentials, before, strict=True):
-        trace = rho * trace + s
-        distances.append(v - theta - kappa * trace)
-    return torch.stack(distances), theta
+    trace, distances = torch.zeros_like(potentials[0]), torch.empty_like(potentials)
+    for t, v in enumerate(potentials):
+        if t:
+            trace = rho * trace + spikes[t - 1].to(potentials.dtype)
+        distances[t] = v - theta - kappa * trace
+    return distances, theta
 
 
 def _distances(neurons: Neurons, x: Tensor, values: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
