@@ -30,6 +30,8 @@ _WEIGHT = 52  # bytes: the value, its gradient, two of the optimizer, and a chec
 _KERNEL = 8  # values that the backward pass of learned delays keeps for each value of their kernel
 _EVENT = 14  # bytes of one on its way into frames, at most
 _HEAP = 1.2  # what the allocator keeps between tensors that come and go
+_LEFT = 0.75  # and what a step leaves in pieces that looking at the layers cannot use, or that at a step
+_BATCHES = 3  # the one in use, the next, and the last one until it is let go
 PROBED = 64  # recordings on which a training looks at its layers
 _TRACED, _TRACED_VALUES = 16, 2**26  # recordings of the doctor's backward pass; steps of neurons in them at most
 
@@ -46,12 +48,17 @@ class Estimate:
     @property
     def total(self) -> int:
         """The peak."""
-        return self.frames + self.weights + max(self.step, self.looking)
+        return self.frames + self.weights + self.layers
+
+    @property
+    def layers(self) -> int:
+        """What layers keep: the larger of the two, and what the heap cannot use again of the smaller."""
+        return max(self.step, self.looking) + int(_LEFT * min(self.step, self.looking))
 
     def __str__(self) -> str:
         return (
             f"about {size(self.total)} of memory ({size(self.frames)} for frames, {size(self.weights)} for weights "
-            f"and optimizer, {size(max(self.step, self.looking))} for what layers keep)"
+            f"and optimizer, {size(self.layers)} for what layers keep)"
         )
 
 
@@ -62,7 +69,7 @@ def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
     rows = steps * min(data.batch, max((len(ids) for ids in dataset.ids.values()), default=0))
     inputs = math.prod(dataset.shape)
     width = 1 if dataset.in_bytes else 1 + _FLOAT  # what transforms and encoders make passes through floats
-    frames = 2 * rows * inputs * width + _of_augmenting(dataset, rows * inputs * width)
+    frames = _BATCHES * rows * inputs * width + _of_augmenting(dataset, rows * inputs * width)
     on_gpu = torch.cuda.is_available() if config.device == "auto" else config.device != "cpu"
     if on_gpu:
         return Estimate(frames, 0, 0, 0)
