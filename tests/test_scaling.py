@@ -23,7 +23,9 @@ from snn_bp import (
     DelayedDense,
     Dense,
     Experiment,
+    Flatten,
     Network,
+    Pool,
     Recurrent,
     SnnError,
     Spiking,
@@ -130,11 +132,23 @@ def test_what_is_planned_is_not_allocated():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2e5
 
 
-def test_a_step_is_planned_about_as_long_as_one_that_was_measured():
-    (measured,) = (row["ms"] for row in GPU["step_rows"] if (row["work"], row["library"]) == ("W1", "snn_bp"))
-    w1 = Experiment(Data("shd", step_ms=2, steps=500), (Dense(256), lif, Dense(256), lif, Dense(20), lif))
+@pytest.mark.parametrize(
+    ("work", "data", "model", "within"),
+    [
+        ("W1", Data("shd", step_ms=2, steps=500), (Dense(256), lif, Dense(256), lif, Dense(20), lif), 0.1),
+        (
+            "W3",
+            Data("nmnist", steps=25, batch=32),
+            (*(Conv(12, 5), Pool(2), lif, Conv(32, 5), Pool(2), lif), Flatten(), Dense(10), lif),
+            0.25,
+        ),
+    ],
+    ids=["W1", "W3"],
+)
+def test_a_step_is_planned_about_as_long_as_one_that_was_measured(work, data, model, within):
+    (measured,) = (row["ms"] for row in GPU["step_rows"] if (row["work"], row["library"]) == (work, "snn_bp"))
 
-    assert stated(w1, 1).seconds["computing"] * 1000 == pytest.approx(measured, rel=0.1)
+    assert stated(Experiment(data, model), 1).seconds["computing"] * 1000 == pytest.approx(measured, rel=within)
 
 
 @pytest.mark.parametrize(
