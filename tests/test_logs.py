@@ -222,7 +222,7 @@ def test_a_run_killed_in_its_last_evaluation_logs_it_when_resumed(board, tmp_pat
 
     for number in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr(runs.training, "_finish", die)
+            patch.setattr(runs.training, "end_run", die)
             with pytest.raises(KeyboardInterrupt):
                 train(tiny(), tmp_path / f"run{number}", quiet=True, log=(log, kept)[number])
 

@@ -196,7 +196,7 @@ def test_a_run_killed_again_and_again_ends_the_same(whole, tmp_path, monkeypatch
 
 def test_a_run_killed_while_it_evaluates_the_test_split_still_finishes(whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
-        patch.setattr(training, "_finish", lambda *arguments: kill())
+        patch.setattr(training, "end_run", lambda *arguments: kill())
         train(tiny(), tmp_path / "run", quiet=True)
 
     assert Run(tmp_path / "run").results() is None

@@ -12,6 +12,7 @@ from snn_bp.chip.rules import neurons_of
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import Block, follow, scale_and_shift
 from snn_bp.model.modules import SumPool
+from snn_bp.model.shard import shard, statistics
 
 KNOWN = "Dense, Conv, Pool(kind='sum' or 'average'), BatchNorm, Flatten, Dropout and Delay"
 
@@ -70,19 +71,24 @@ def _normed(norm: nn.Module, total: Sum | None, x: Tensor | None) -> Sum:
     assert total is not None
     weight, bias, geometry = total
     mean = variance = None
+    count = 0
     if x is not None:
         z = total(x)
-        axes = [0, *range(2, z.dim())]
-        if z.numel() == z.shape[1]:
+        axes, count = [0, *range(2, z.dim())], z.numel() // z.shape[1]
+        if shard() is not None:
+            mean, variance, count = statistics(z, axes)
+        if count == 1:
             raise SnnError(
                 "a BatchNorm in training has one value for each channel, which has no spread. Give it more recordings "
                 "or more steps at once."
             )
-        mean, variance = z.mean(axes), z.var(axes, unbiased=False)
-        if bias is not None:
-            mean = mean + bias
-        follow(norm, mean, variance, count=z.numel() // z.shape[1])
-    scale, shift = scale_and_shift(norm, mean, variance)
+        if mean is None:
+            mean, variance = z.mean(axes), z.var(axes, unbiased=False)
+    if count:
+        assert mean is not None and variance is not None
+        mean = mean if bias is None else mean + bias
+        follow(norm, mean, variance, count=count)
+    scale, shift = scale_and_shift(norm, mean, variance) if count else scale_and_shift(norm)
     weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
     return Sum(weight, shift if bias is None else bias * scale + shift, geometry)
 

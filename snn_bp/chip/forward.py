@@ -21,6 +21,7 @@ from snn_bp.kernels.around import first_derivatives, has_hooks_on_every_module, 
 from snn_bp.kernels.fixed import ONE, Arithmetic, simulate_fixed
 from snn_bp.kernels.operator import neuron_adjoint, run_adjoint
 from snn_bp.model.blocks import Block, Layers
+from snn_bp.model.shard import shard
 from snn_bp.neurons import LI, LIF, CubaLIF, Neuron, coefficients, has_current, is_spiking
 from snn_bp.surrogates import Surrogate
 
@@ -68,7 +69,8 @@ def run_chip(
         rows = x.flatten(0, 1)
         try:
             there = rows if mask is None else rows[mask.flatten()]
-            grid = on_grid(block, there if batch_statistics and len(there) else None, like=rows, hardware=hardware)
+            has_some = len(there) or shard() is not None  # other processes may have what is not here
+            grid = on_grid(block, there if batch_statistics and has_some else None, like=rows, hardware=hardware)
         except SnnError as cause:
             raise SnnError(f"{hardware.where}, {name_of(network, block)}: {cause}") from cause
         x, potentials = _neurons(hardware, block, grid, rounded(grid.sum(rows)).unflatten(0, x.shape[:2]))

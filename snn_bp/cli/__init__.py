@@ -123,7 +123,7 @@ def resume(run: Folder, restart: Restart = False, log: Logged = None, trust_code
         return
     resume_run(run, restart=restart, log=log_named(log))
     if finished is not None:
-        print(f"{run} is finished: {results_line(finished)}")
+        say(f"{run} is finished: {results_line(finished)}")
 
 
 @command("snn-bp list", "snn-bp list runs/sweep --sort metric", "snn-bp list --json", name="list")

@@ -17,13 +17,15 @@ from snn_bp.errors import SnnError, check_choice, check_number
 from snn_bp.files import is_there
 from snn_bp.runs.paths import CHECKPOINTS, experiment_at, is_path, new_experiment_at, run_at, runs_at
 from snn_bp.runtime.console import guarded
+from snn_bp.runtime.processes import check_alone
 from snn_bp.runtime.signals import end_with_interrupt
-from snn_bp.runtime.status import phase
+from snn_bp.runtime.status import phase, say
 
 if TYPE_CHECKING:
     from snn_bp.runs.experiment import Experiment
     from snn_bp.trainer.logs import TensorBoard
 
+TOGETHER = ("train", "resume")  # the commands that several processes run as one
 EXPORTED = (".net", ".xylo", ".nir", ".v")  # the formats of export
 
 
@@ -76,6 +78,8 @@ def command(
                 import snn_bp.runs.experiment_file  # noqa: F401 - what every command imports
 
             end_with_interrupt()
+            if function.__name__ not in TOGETHER:
+                check_alone(f"snn-bp {name or function.__name__}", advice="Start it without torchrun.")
             function(**given)
 
         group.command(name, epilog=examples(*lines))(run)
@@ -291,8 +295,10 @@ def train_named(
 
     experiment, said = override(experiment, changes, kinds)
     for line in said:
-        print(line)
+        say(line)
     artificial = ann_of(experiment, sees=ann) if ann else None  # type: ignore[arg-type] - checked there
+    if artificial is not None or dry_run:
+        check_alone("--dry-run" if dry_run else "--ann", advice="Start it without torchrun.")
     if dry_run:
         for each in filter(None, (experiment, artificial)):
             show_dry_run(each, load(each.data))

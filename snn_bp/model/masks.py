@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from snn_bp.errors import SnnError, shown
 from snn_bp.model.blocks import LayerAt, Path, every_part, follow, role_of, scale_and_shift
 from snn_bp.model.exact import is_exact
+from snn_bp.model.shard import statistics
 
 
 def check_mask(x: Tensor, mask: Any, row: Iterable[LayerAt], name: Callable[[int | Path], str]) -> None:
@@ -52,24 +53,23 @@ def mean_of(x: Tensor, mask: Tensor | None) -> Tensor:
     return there.sum(0) / max(1, len(there))
 
 
-def run_masked_norm(norm: nn.Module, mask: Tensor, x: Tensor, states: list) -> tuple[Tensor, list, list]:
-    """A batch norm in training by the statistics of the steps that there are; its running statistics follow those.
+def run_counted_norm(norm: nn.Module, mask: Tensor | None, x: Tensor, states: list) -> tuple[Tensor, list, list]:
+    """A batch norm in training by the statistics of the steps that there are, in all processes that train together.
 
-    Where a piece of a recording has no step at all, by the running ones, which then stay.
+    Its running statistics follow those. Where a piece of a recording has no step at all, by the running ones, which
+    then stay.
     """
     rows = x.flatten(0, 1)
-    there = rows[mask.flatten()]
-    axes, count = [0, *range(2, rows.dim())], there.numel() // max(1, rows.shape[1])
+    mean, variance, count = statistics(rows if mask is None else rows[mask.flatten()], [0, *range(2, rows.dim())])
     if count == 1:
         raise SnnError(
             f"{type(norm).__name__}: in training with one value for each channel, which has no spread. Give it more "
             "recordings or more steps at once, or network.eval()."
         )
-    mean = variance = None
     if count:
-        variance, mean = torch.var_mean(there, axes, correction=0)
         follow(norm, mean, variance, count=count)
-    scale, shift = (value.view(-1, *(1,) * (rows.dim() - 2)) for value in scale_and_shift(norm, mean, variance))
+    affine = scale_and_shift(norm, mean, variance) if count else scale_and_shift(norm)
+    scale, shift = (value.view(-1, *(1,) * (rows.dim() - 2)) for value in affine)
     return (rows * scale + shift).unflatten(0, x.shape[:2]), [], []
 
 

@@ -13,6 +13,7 @@ from snn_bp.kernels.around import is_untouched
 from snn_bp.kernels.delay import delayed
 from snn_bp.kernels.gpu.recurrent import serves_recurrent, simulate_recurrent_gpu
 from snn_bp.model.constrained import ConstrainedLinear
+from snn_bp.model.shard import shard
 from snn_bp.neurons import Neuron, State, check_neuron, numbers_of, range_of
 from snn_bp.neurons.parameters import Range
 from snn_bp.surrogates import Surrogate, check_surrogate
@@ -123,8 +124,9 @@ class DropoutOverTime(nn.Module):
         """`x` with a fraction `p` of its inputs silenced and the others scaled up, in training only."""
         if not self.training or self.p == 0:
             return x
-        keep = 1 - self.p
-        return x * (torch.empty_like(x[0]).bernoulli_(keep) / keep)
+        keep, mine = 1 - self.p, shard()
+        drawn = torch.empty_like(x[0]).bernoulli_(keep) if mine is None else mine.kept(x[0], keep)
+        return x * (drawn / keep)
 
 
 class Delays(nn.Module):

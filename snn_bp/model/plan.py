@@ -21,8 +21,9 @@ from snn_bp.kernels.cpu import Memory
 from snn_bp.model import steps
 from snn_bp.model.blocks import LayerAt, role_of
 from snn_bp.model.exact import has_all_parts, is_exact, runs_here
-from snn_bp.model.masks import is_training_norm, run_masked_norm
+from snn_bp.model.masks import is_training_norm, run_counted_norm
 from snn_bp.model.modules import Neurons, Shape
+from snn_bp.model.shard import shard
 from snn_bp.neurons import is_spiking
 
 LONG = 50  # steps: above, potentials are kept sooner than computed again where no norm keeps the input anyway
@@ -49,12 +50,15 @@ class Input(NamedTuple):
     dtype: torch.dtype  # in which a layer computes on it
     kernels: bool  # whether kernels on the CPU take it
     mask: Tensor | None  # the steps that there are; None: all of them
+    is_shard: bool  # whether other processes have more of the batch
 
     @classmethod
     def of(cls, x: Tensor, mask: Tensor | None = None) -> "Input":
         """The input `x` `[time, batch, ...]`, in floats or bytes."""
         dtype = x.dtype if x.is_floating_point() else torch.float32
-        return cls(len(x), x.shape[1], tuple(x.shape[2:]), dtype, runs_compiled(x) and x.numel() > 0, mask)
+        return cls(
+            len(x), x.shape[1], tuple(x.shape[2:]), dtype, runs_compiled(x) and x.numel() > 0, mask, shard() is not None
+        )
 
 
 class Link(NamedTuple):
@@ -176,7 +180,8 @@ def _normed(row: Sequence[LayerAt], index: int, given: Input) -> Step | None:
     """The neurons at `index`, with the norm in front of them if it is in training."""
     if not given.shape:
         return None
-    averages = row[index].role == "norm" and given.mask is None and _averages(row[index].layer, given)
+    alone = given.mask is None and not given.is_shard
+    averages = row[index].role == "norm" and alone and _averages(row[index].layer, given)
     norm = row[index].layer if averages else None
     found = row[index : index + 1 + (norm is not None)]
     if found[-1].role != "neurons" or not all(runs_here(part.layer, given.dtype) for part in found):
@@ -218,8 +223,8 @@ def _alone(part: LayerAt, given: Input) -> Step:
         words = steps.BY_EVENTS if part.role == "weights" else steps.AS_IT_IS
         return Step((part,), words, steps.on_rows(steps.KERNELS[type(layer)], layer), True)
     is_known = not given.kernels or runs_here(layer, given.dtype)
-    if given.mask is not None and is_training_norm(layer):
-        return Step((part,), steps.MASKED, partial(run_masked_norm, layer, given.mask), is_known)
+    if (given.mask is not None or given.is_shard) and is_training_norm(layer):
+        return Step((part,), steps.MASKED, partial(run_counted_norm, layer, given.mask), is_known)
     if part.role == "neurons":
         return Step((part,), steps.ONE_BY_ONE, partial(steps.run_neurons, layer), is_known)
     if part.role == "stateful":

@@ -80,6 +80,7 @@ class Piece(NamedTuple):
     mask: Tensor | None
     fraction: float  # fractions of all pieces add up to 1, or to 0 where nothing has a label
     rows: Tensor | None  # the recordings that have such steps, where others have ended; None: all
+    count: int  # the steps of all recordings that it counts by
 
 
 def pieces_of(targets: Tensor, mask: Tensor | None, lengths: Sequence[int]) -> Iterator[Piece]:
@@ -96,10 +97,11 @@ def pieces_of(targets: Tensor, mask: Tensor | None, lengths: Sequence[int]) -> I
     total = None if counted is None else max(1, int(counted.sum()))
     for length in lengths:
         some = slice(start, start + length)
-        fraction = length / steps if counted is None or total is None else int(counted[some].sum()) / total
+        count = length * len(targets) if counted is None else int(counted[some].sum())
+        fraction = length / steps if total is None else count / total
         mine, there, rows = targets[:, some] if per_step else targets, None if mask is None else mask[some], None
         if there is not None and not per_step and not bool(there.any(0).all()):
             rows = there.any(0)
             mine, there = mine[rows], there[:, rows]
-        yield Piece(mine, there, fraction, rows)
+        yield Piece(mine, there, fraction, rows, count)
         start += length

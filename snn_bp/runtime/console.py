@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from snn_bp.errors import SnnError
+from snn_bp.runtime.processes import ends_first, note_said
 from snn_bp.runtime.signals import Stopped
 from snn_bp.runtime.status import announced, say
 
@@ -90,9 +91,11 @@ def _fail(message: str) -> NoReturn:
 
 
 def _leave(line: str, code: int) -> NoReturn:
-    """Say a last line, to whoever still listens, and end."""
-    with suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)
+    """Say a last line, to whoever still listens, and end; of several processes the first that ends says its own."""
+    if ends_first():
+        with suppress(OSError, ValueError):
+            print(line, file=sys.stderr, flush=True)
+    note_said()
     _forget_output()
     sys.exit(code)
 

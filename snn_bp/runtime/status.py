@@ -17,6 +17,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TextIO, TypeVar
 
+from snn_bp.runtime.processes import is_first
+
 LONG, AGAIN = 1.0, 10.0  # seconds until a phase has a line; until it has another in a log, where it had one before
 TICK, TICK_OF_NOTEBOOK = 0.1, 0.5  # seconds between two looks, and two bars
 GRAPH, DETAIL = range(8, 41), 12  # columns of the bar itself, and of a detail at least
@@ -255,7 +257,7 @@ def announced(on: bool = True) -> Iterator[None]:
     if on and status() is not None:
         yield
         return
-    opened = Status() if on else None
+    opened = Status() if on and is_first() else None
     try:
         with told_to(opened):
             yield
@@ -306,9 +308,11 @@ def say(text: str, *, is_row: bool = False, file: TextIO | None = None) -> None:
     """Print lines that stay; on a terminal they are wrapped between words.
 
     A row of a table loses its last fields instead, which two spaces part. Characters that the stream has no code for
-    are shown as escapes.
+    are shown as escapes. Of the processes that torchrun started the first prints.
     """
     stream, told = sys.stdout if file is None else file, status()
+    if not is_first():
+        return
     if is_terminal(stream):
         text = "\n".join(_fitted(line, columns_of(stream), is_row=is_row) for line in text.split("\n"))
     with nullcontext() if told is None else told.aside():

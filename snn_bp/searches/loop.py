@@ -21,6 +21,7 @@ from snn_bp.runs.evaluation import Evaluation, evaluate_network
 from snn_bp.runs.experiment import Experiment, Train, content_of
 from snn_bp.runs.folder import SEARCH_FILE, Run
 from snn_bp.runs.provenance import peak_memory_mb
+from snn_bp.runtime.processes import check_alone
 from snn_bp.runtime.signals import Stopped, noted_signals
 from snn_bp.runtime.status import Bar, announced, clock, drawing, say
 from snn_bp.searches.methods import METHODS
@@ -78,6 +79,7 @@ def search(
     >>> found.curve[-1].sample_evaluations
     320
     """
+    check_alone("search")
     check_kind("search: the experiment", experiment, Experiment, "As in Experiment(data=..., model=..., train=...).")
     check_choice("search: method", method, (*METHODS, "bptt"))
     for name, flag in (("quiet", quiet), ("numbered", numbered)):
@@ -131,6 +133,7 @@ def search(
 
 def resume_search(run: Run, *, quiet: bool = False) -> Search:
     """Go on with a search that was stopped or killed, exactly as if it had not been."""
+    check_alone("search")
     asked = read_asked(run)
     if asked.pop("own"):
         raise SnnError(

@@ -22,7 +22,10 @@ from snn_bp.model.start import start_alive
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.folder import Run
 from snn_bp.runs.provenance import note_start
+from snn_bp.runtime.processes import rank
 from snn_bp.runtime.screen import on_screen
+from snn_bp.runtime.signals import Stopped
+from snn_bp.trainer.distributed import Team
 from snn_bp.trainer.feasibility import check_chip
 from snn_bp.trainer.memory import PROBED, traced_recordings
 from snn_bp.trainer.optimizer import Step, learning_rate, make_device, make_optimizer
@@ -52,16 +55,21 @@ class Course:
     """A training under way. Every batch depends on (seed, epoch, batch) alone, so its position is all there is to save
     beside weights and optimizer."""
 
-    def __init__(self, run: Run, checkpoint: Checkpoint | None, progress: Progress) -> None:
+    def __init__(self, run: Run, checkpoint: Checkpoint | None, progress: Progress, team: Team | None = None) -> None:
         self.run, self.progress, self.at = run, progress, checkpoint or Checkpoint(weights={})
+        self.team = team
+        self.writes = team is None or team.is_first  # the run folder
+        if team is not None and team.is_first:
+            team.begin_run((run.path, checkpoint))
         self.config, self.dataset = run.experiment.train_at_step(), run.dataset()
         config, dataset = self.config, self.dataset
         self.metric = metric_for(config, dataset.targets)
-        run.check_data(dataset)
-        for note in dataset.notes:
-            progress.say(note)
-        if config.target != "float" and checkpoint is None:
-            self._say_placement()
+        if self.writes:
+            run.check_data(dataset)
+            for note in dataset.notes:
+                progress.say(note)
+            if config.target != "float" and checkpoint is None:
+                self._say_placement()
         self.device = make_device(config)
         self.probe, self.targets_of_probe, self.mask_of_probe = _probe(dataset, self.device)
         self.network = run.experiment.network(dataset.shape).to(self.device)
@@ -76,6 +84,8 @@ class Course:
             self._begin()
         else:
             self._go_on()
+        if team is not None:
+            team.join(self.network, config, dataset)
 
     def order(self) -> list[np.ndarray]:
         """The ids of each batch of the epoch under way, which are read ahead from here on."""
@@ -85,7 +95,7 @@ class Course:
 
         def make(number: int) -> tuple[Tensor, Tensor]:
             drawn = _draw(seed, epoch, number)
-            x, targets = self.dataset.batch("train", order[number], seed=drawn, in_bytes=True)
+            x, targets = self.dataset.batch("train", self._run_here(order[number]), seed=drawn, in_bytes=True)
             return (x.pin_memory(), targets.pin_memory()) if is_gpu else (x, targets)
 
         self.close()
@@ -106,18 +116,27 @@ class Course:
         """
         assert self._ahead is not None
         began, kind = time.monotonic(), self.dataset.targets.kind
+        drawn = _draw(self.run.experiment.seed, self.at.epoch, self.at.batch)
+        options: dict[str, Any] = {"frozen": self.frozen} if self.frozen else {}
+        if len(group) > 1:
+            options |= {"fraction": len(ids) / sum(map(len, group)), "first": ids is group[0], "last": ids is group[-1]}
+        if self.team is not None:
+            options["team"] = self.team
+            self.team.begin_batch(len(ids), seed=drawn)
         x, targets = next(self._ahead)
         self.waited = time.monotonic() - began + (0.0 if ids is group[0] else self.waited)
+        ids = self._run_here(ids)
         mask = self.dataset.mask("train", ids)
         measured = None if type(self.metric) is Accuracy else self.metric  # the accuracy of classes is counted anyhow
         plain = mask is None and kind == "class" and measured is None
         more = () if plain else (None if mask is None else mask.to(self.device), kind, measured)
-        options: dict[str, Any] = {"frozen": self.frozen} if self.frozen else {}
-        if len(group) > 1:
-            options |= {"fraction": len(ids) / sum(map(len, group)), "first": ids is group[0], "last": ids is group[-1]}
         x, targets = x.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
-        torch.manual_seed(_draw(self.run.experiment.seed, self.at.epoch, self.at.batch))
+        torch.manual_seed(drawn if self.writes else _draw(drawn, rank()))  # for layers of the user's own
         return x, targets, more, options
+
+    def _run_here(self, ids: np.ndarray) -> np.ndarray:
+        """Those of a batch that this process runs."""
+        return ids if self.team is None else ids[self.team.rows(len(ids))]
 
     def set_rates(self, *, done: int) -> float:
         """The learning rate behind so many batches, put into the optimizer."""
@@ -139,14 +158,29 @@ class Course:
 
     def why_enough(self) -> str:
         """Why the training ends behind the epochs that there are, in words; empty where it goes on."""
-        stop = self.config.stop
-        if stop is None or self.at.batch or not self.at.epoch:
+        if self.config.stop is None or self.at.batch or not self.at.epoch:
             return ""
+        return self._why_enough() if self.team is None else self.team.agreed(self._why_enough)
+
+    def _why_enough(self) -> str:
+        stop = self.config.stop
         rows, sign = self.run.metrics(), 1 if self.metric.higher_is_better else -1
         history = [sign * row[f"validation_{self.metric.name}"] for row in rows]
         said: Any = stop  # ours take no rows
         enough = said(history, rows) if takes(stop, "rows") else said(history)
         return f"stopped early behind epoch {self.at.epoch} by {stop}" if enough else ""
+
+    def asked_to_stop(self, noted: Sequence[int]) -> int:
+        """The signal that asks this training to stop, in whichever process it was noted; 0 for none."""
+        mine = noted[0] if noted else 0
+        return mine if self.team is None else self.team.largest(mine)
+
+    def stop(self, signum: int) -> None:
+        """Raise `Stopped` if there is a signal, once all is saved."""
+        if signum and self.team is not None:
+            self.team.wait()
+        if signum:
+            raise Stopped(self.run.path, signum)
 
     def filled(self) -> Checkpoint:
         """The checkpoint of this moment."""
@@ -159,13 +193,16 @@ class Course:
         """Write the checkpoint of this moment; `tally`: the sums of an epoch under way."""
         if tally is not None:
             self.at.sums = tally.record()
-        self.run.save(self.filled())
+        if self.writes:
+            self.run.save(self.filled())
 
     def report_findings(self, *, first: bool = False) -> None:
         """Say what the doctor finds in a backward pass on a few recordings, each finding once.
 
         `first`: before the first step, also whether the learning rate fits the weights.
         """
+        if not self.writes:
+            return
         few = traced_recordings(self.network, len(self.probe))
         mask = None if self.mask_of_probe is None else self.mask_of_probe[:, :few]
         self.network.train()
@@ -188,13 +225,15 @@ class Course:
             start_alive(self.network, self.probe, mask=self.mask_of_probe)
         else:
             record = start_from(self.network, self.config.start)
-            note_start(self.run.path / "provenance.json", record)
-            self.progress.say(f"begins with the weights of {record['run']}, checkpoint {record['checkpoint']!r}")
+            if self.writes:
+                note_start(self.run.path / "provenance.json", record)
+                self.progress.say(f"begins with the weights of {record['run']}, checkpoint {record['checkpoint']!r}")
         if self.config.average is not None:
             self._average = Average(self.network, self.config.average)
         self.report_findings(first=True)
         self.save()
-        self.run.begin_tables()  # behind a checkpoint: where there are tables and no checkpoint, it was taken away
+        if self.writes:
+            self.run.begin_tables()  # behind a checkpoint: where there are tables and no checkpoint, it was taken away
 
     def _go_on(self) -> None:
         """The weights of the checkpoint; what was written behind it is taken away."""
@@ -206,6 +245,8 @@ class Course:
                 self._average = Average(self.network, self.config.average, at.averaged)
         except (RuntimeError, ValueError, KeyError):
             raise SnnError(f"{self.run.path}: its checkpoint does not fit the model in experiment.json.") from None
+        if not self.writes:
+            return
         self.run.cut_tables(at)
         if lost := repair_best(self.run, at, self.progress):
             self.progress.say(f"{lost} Unless a later epoch is better, the last one will be evaluated in its place.")

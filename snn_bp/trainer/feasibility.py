@@ -18,7 +18,9 @@ from snn_bp.model.network import Network
 from snn_bp.model.plan import has_chain
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runs.training_options import Train
+from snn_bp.runtime.processes import processes
 from snn_bp.runtime.status import phase
+from snn_bp.trainer.distributed import check_together
 from snn_bp.trainer.memory import check_memory
 from snn_bp.trainer.optimizer import make_device, make_optimizer
 from snn_bp.trainer.sampling import class_chances
@@ -47,6 +49,8 @@ def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
     check_options(config, dataset, network)
     make_optimizer(network, config)
     check_norms(experiment, dataset, network)
+    if processes() > 1:
+        check_together(network, config, dataset)
     if config.truncate and any(part.role == "delay" for part in every_part(parts_of(network))):
         raise SnnError("train.truncate: with a Delay a recording runs whole, spikes are under way between its pieces.")
     if config.target != "float":

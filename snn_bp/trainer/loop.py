@@ -6,36 +6,34 @@ are all that a resumed run needs to go on as if it had never stopped.
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError, as_path, check_flag, check_kind, check_number, shown
 from snn_bp.errors.calls import checked_call
-from snn_bp.files import is_there, write_object
-from snn_bp.instruments import diagnose_course
-from snn_bp.model.metrics import columns_of
+from snn_bp.files import is_there
 from snn_bp.runs.checkpoint import Checkpoint
-from snn_bp.runs.evaluation import evaluate_and_keep, evaluate_network, layer_activity
 from snn_bp.runs.experiment import Experiment, content_of
 from snn_bp.runs.folder import Run
-from snn_bp.runs.provenance import peak_memory_mb
-from snn_bp.runs.records import results_line
+from snn_bp.runtime.processes import check_alone, is_first
 from snn_bp.runtime.signals import Stopped as Stopped
 from snn_bp.runtime.signals import noted_signals
 from snn_bp.runtime.status import Status, announced, phase, told_to
 from snn_bp.trainer.course import Course, Event
+from snn_bp.trainer.distributed import Team, joined_processes
+from snn_bp.trainer.ending import end_run, rows_of_epoch
 from snn_bp.trainer.feasibility import check_trainable
 from snn_bp.trainer.logs import Log, TensorBoard, logged
 from snn_bp.trainer.optimizer import Step, explain_nonfinite, freeze_norm, joined, sharpen_delays, train_step
 from snn_bp.trainer.optimizer import learning_rate as learning_rate
 from snn_bp.trainer.optimizer import make_optimizer as make_optimizer
-from snn_bp.trainer.progress import Progress, Tally, layer_updates
+from snn_bp.trainer.progress import Progress, Tally
 from snn_bp.trainer.saving import is_best as is_best
 from snn_bp.trainer.saving import newest_checkpoint, repair_best
 from snn_bp.trainer.weights import start_from
@@ -65,18 +63,21 @@ def train(
         log (None): where figures go too while it trains: `TensorBoard()`, `wandb.init(...)`, or any value with a method
             `log(row, step=...)`, a dict and the number of batches so far. One that fails is left out, with a line.
 
-    Raises where `out` holds something, or the experiment cannot be trained.
+    Raises where `out` holds something, or the experiment cannot be trained. In processes that torchrun started all
+    train this one run, each on a part of every batch; the first writes, evaluates and prints.
 
     >>> x = np.random.default_rng(0).random((12, 5, 4)) < 0.3  # [recordings, steps, channels]
     >>> dataset = Dataset.of(train=(x, np.arange(12) % 2), test_fraction=0.25, step_ms=2)
     >>> experiment = Experiment(dataset.data, (Dense(2), LIF(beta=0.9, reset="zero")), Train(epochs=1))
     >>> run = train(experiment, "runs/a", dataset=dataset, quiet=True)
     """
-    events = _begun(
-        experiment, out, command=command, changes=changes, quiet=quiet, save_seconds=save_seconds, numbered=numbered,
-        dataset=dataset,
+    check_kind("train: the experiment", experiment, Experiment, SUCH)
+    begin = partial(
+        _begun, experiment, out, command=command, changes=changes, quiet=quiet, save_seconds=save_seconds,
+        numbered=numbered, dataset=dataset,
     )  # fmt: skip
-    return _to_the_end(logged(events, log, out, quiet=quiet), quiet=quiet)
+    events = _in_team(begin, experiment, out, dataset)
+    return _to_the_end(logged(events, log if is_first() else None, out, quiet=quiet), quiet=quiet)
 
 
 @checked_call
@@ -99,8 +100,10 @@ def resume(
     >>> resume("runs/a", quiet=True).path.name  # the run of `train`
     'a'
     """
-    events = _resumed(Run(out), quiet=quiet, save_seconds=save_seconds, restart=restart, dataset=dataset)
-    return _to_the_end(logged(events, log, out, quiet=quiet), quiet=quiet)
+    run = Run(out)
+    begin = partial(_resumed, run, quiet=quiet, save_seconds=save_seconds, restart=restart, dataset=dataset)
+    events = _in_team(begin, run.experiment, out, dataset)
+    return _to_the_end(logged(events, log if is_first() else None, out, quiet=quiet), quiet=quiet)
 
 
 @checked_call
@@ -126,6 +129,7 @@ def training(
     check_kind("training: the experiment", experiment, Experiment, SUCH)
     check_flag("training: resume", resume)
     check_flag("training: quiet", quiet)
+    check_alone("training", advice="train(...) and `snn-bp train` run in all of them.")
     content_of(experiment)
     if resume and is_there(as_path("training: the folder", out) / "experiment.json"):
         run = Run(out)
@@ -171,6 +175,7 @@ def finish(run: Run, why: str = "", *, quiet: bool = False) -> Run:
     if not isinstance(why, str):
         raise SnnError(f"finish: why={shown(why)}: it should be a text, as 'no hope'.")
     check_flag("finish: quiet", quiet)
+    check_alone("finish")
     if run.results() is not None:
         return run
     with announced(not quiet), run.locked():
@@ -183,7 +188,7 @@ def finish(run: Run, why: str = "", *, quiet: bool = False) -> Run:
         if not at.metrics:
             progress.say("no epoch is complete; the weights of the last step are evaluated")
             run.save_best(at)
-        _finish(run, at, progress, why)
+        end_run(run, at, progress, why)
     return run
 
 
@@ -198,17 +203,26 @@ def _to_the_end(events: Generator[Event, None, Run], *, quiet: bool) -> Run:
                 return end.value
 
 
+def _in_team(
+    begin: Callable[..., Generator[Event, None, Run]], experiment: Experiment, out: Path | str, dataset: Dataset | None
+) -> Generator[Event, None, Run]:
+    """A training by the processes that torchrun started, or by this one alone."""
+    with joined_processes(experiment.train) as team:
+        if team is None or team.is_first:
+            return (yield from begin(team=team))
+        return (yield from _followed(team, experiment, out, dataset))
+
+
 def _begun(
     experiment: Experiment, out: Path | str, *, command: str, changes: Sequence[str] = (), quiet: bool,
-    save_seconds: float, numbered: bool = False, dataset: Dataset | None,
+    save_seconds: float, numbered: bool = False, dataset: Dataset | None, team: Team | None = None,
 ) -> Generator[Event, None, Run]:  # fmt: skip
     """A run from its start, event by event."""
-    check_kind("train: the experiment", experiment, Experiment, SUCH)
     _check_options(dataset, save_seconds, quiet=quiet, numbered=numbered)
     if not numbered:
         Run.check_free(out)
     content_of(experiment)  # what cannot be written is refused before a folder stands
-    dataset = load(experiment.data, quiet=quiet) if dataset is None else dataset.checked(experiment.data)
+    dataset = _loaded(experiment, dataset, team, quiet=quiet)
     check_trainable(experiment, dataset)
     if experiment.train.start is not None:
         start_from(experiment.network(dataset.shape), experiment.train.start)
@@ -220,11 +234,17 @@ def _begun(
             if path != Path(out):
                 progress.say(f"{out} holds a run already; `snn-bp resume {out}` goes on with it")
             progress.say(f"run folder {path}")
-        return (yield from _run_epochs(run, None, progress, save_seconds))
+        return (yield from _run_epochs(run, None, progress, save_seconds, team))
 
 
 def _resumed(
-    run: Run, *, quiet: bool, save_seconds: float, restart: bool = False, dataset: Dataset | None
+    run: Run,
+    *,
+    quiet: bool,
+    save_seconds: float,
+    restart: bool = False,
+    dataset: Dataset | None,
+    team: Team | None = None,
 ) -> Generator[Event, None, Run]:
     """A run from its newest checkpoint, event by event."""
     _check_options(dataset, save_seconds, quiet=quiet, restart=restart)
@@ -238,25 +258,39 @@ def _resumed(
     with run.locked():
         progress = Progress(run, quiet=quiet)
         if restart:
-            dataset = _held(run, dataset, quiet=quiet)
+            run.hold(dataset := _loaded(run.experiment, dataset, team, quiet=quiet))
             check_trainable(run.experiment, dataset)  # refused before anything is moved
             aside = run.start_again()
             progress.say(f"started anew; what was trained before lies in {aside}" if aside else "started anew")
-            return (yield from _run_epochs(run, None, progress, save_seconds))
+            return (yield from _run_epochs(run, None, progress, save_seconds, team))
         checkpoint = newest_checkpoint(run, progress)
         if run.results() is not None:
             lost = repair_best(run, checkpoint, progress) if checkpoint else run.problem_of("best")
             if lost:
                 progress.say(f"{lost} No other checkpoint holds its weights; `--restart` trains them again.")
             return run
-        dataset = _held(run, dataset, quiet=quiet)
+        run.hold(dataset := _loaded(run.experiment, dataset, team, quiet=quiet))
         check_trainable(run.experiment, dataset)
         run.check_data(dataset)
         where = f"epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}" if checkpoint else "the beginning"
         progress.say(f"resumed at {where}")
         if note := run.note_version():
             progress.say(note)
-        return (yield from _run_epochs(run, checkpoint, progress, save_seconds))
+        return (yield from _run_epochs(run, checkpoint, progress, save_seconds, team))
+
+
+def _followed(
+    team: Team, experiment: Experiment, out: Path | str, dataset: Dataset | None
+) -> Generator[Event, None, Run]:
+    """What a process does that is not the first: the same steps, and nothing is written or said."""
+    if team.awaited() is not None:
+        dataset = _loaded(experiment, dataset, team, quiet=True)
+        if (given := team.awaited()) is not None:
+            path, checkpoint = given
+            run = Run(path)
+            run.hold(dataset)
+            return (yield from _run_epochs(run, checkpoint, Progress(run, quiet=True), math.inf, team))
+    return Run(out)
 
 
 def _check_options(dataset: object, save_seconds: object, **flags: object) -> None:
@@ -267,19 +301,20 @@ def _check_options(dataset: object, save_seconds: object, **flags: object) -> No
         check_flag(f"train: {name}", flag)
 
 
-def _held(run: Run, dataset: Dataset | None, *, quiet: bool) -> Dataset:
-    """The recordings of a run that goes on: those that were handed in, or loaded."""
-    if dataset is None:
-        run.hold(dataset := load(run.experiment.data, quiet=quiet))
-    return dataset
+def _loaded(experiment: Experiment, dataset: Dataset | None, team: Team | None, *, quiet: bool) -> Dataset:
+    """The recordings of a run: those that were handed in, or loaded."""
+    if dataset is not None:
+        dataset = dataset.checked(experiment.data)
+    read = partial(load, experiment.data, quiet=quiet) if dataset is None else lambda: dataset
+    return read() if team is None else team.load(read)
 
 
 def _run_epochs(
-    run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float
+    run: Run, checkpoint: Checkpoint | None, progress: Progress, save_seconds: float, team: Team | None
 ) -> Generator[Event, None, Run]:
     """Train from a checkpoint, or from the start, to the last epoch."""
     with phase("preparing the network"):
-        course = Course(run, checkpoint, progress)
+        course = Course(run, checkpoint, progress, team)
     config, dataset, at, network, metric = course.config, course.dataset, course.at, course.network, course.metric
     batches, saved, why = course.batches, time.monotonic(), ""
     bar = progress.showing(at.epoch * batches + at.batch, of_epoch=batches)
@@ -301,7 +336,8 @@ def _run_epochs(
                         x, targets, more, options = course.batch(ids, group)
                         each = train_step(network, course.optimizer, x, targets, config, *more, **options)
                         if not (math.isfinite(each.loss) and math.isfinite(each.grad_norm)):
-                            raise SnnError(explain_nonfinite(each, network, x, epoch=at.epoch + 1, batch=at.batch + 1))
+                            at_batch = {"epoch": at.epoch + 1, "batch": at.batch + 1, "team": team}
+                            raise SnnError(explain_nonfinite(each, network, x, **at_batch))
                         at.batch += 1
                         steps.append(each)
                 step, beginning = joined(steps), nullcontext()
@@ -310,32 +346,25 @@ def _run_epochs(
                 progress.step(step, tally, metric, dataset.targets, batches=len(group))
                 if at.batch == batches:
                     break
-                if stop or time.monotonic() - saved > save_seconds:
+                asked = course.asked_to_stop(stop)
+                if asked or time.monotonic() - saved > save_seconds:
                     course.save(tally)
                     saved = time.monotonic()
-                    if stop:
-                        raise Stopped(run.path, stop[0])
+                    course.stop(asked)
                 try:
                     yield Event(at.epoch + 1, at.batch, batches, step, None, network, run)
                 except GeneratorExit:
                     course.save(tally)
                     raise
 
-            layers = layer_activity(network, course.probe, course.mask_of_probe)
             at.epoch, at.batch, at.sums = at.epoch + 1, 0, {}
-            row = {
-                "epoch": at.epoch,
-                **tally.row(metric, dataset.targets),
-                "lr": lr,
-                "peak_memory_mb": peak_memory_mb(course.device),
-            }
-            row["spike_rate"] = float(np.mean([layer["rate"] for layer in layers])) if layers else 0.0
-            if len(dataset.ids["validation"]):
-                with course.averaged():
-                    seen = evaluate_network(network, dataset, "validation", config.loss, metric=metric, counts=False)
-                named = columns_of(metric, dataset.targets)
-                row |= {"validation_loss": seen.loss} | {f"validation_{name}": seen.metrics[name] for name in named}
-            run.add_rows(row, [{"epoch": at.epoch, **layer} for layer in (*layers, *layer_updates(network, before))])
+            if not course.writes:  # the first process evaluates
+                asked = course.asked_to_stop(stop)
+                if at.epoch < config.epochs:
+                    course.stop(asked)
+                continue
+            row, layers = rows_of_epoch(course, tally, lr=lr, before=before)
+            run.add_rows(row, layers)
             at.seconds, best = at.seconds + row["seconds"], at.metrics[:1]
             at.metrics = [*best, row]
             if config.keep == "last" or is_best(at.metrics, metric):
@@ -345,45 +374,12 @@ def _run_epochs(
             saved = time.monotonic()
             progress.epoch(row, metric.name)
             course.report_findings()
-            if stop and at.epoch < config.epochs:
-                raise Stopped(run.path, stop[0])
+            asked = course.asked_to_stop(stop)
+            if at.epoch < config.epochs:
+                course.stop(asked)
             yield Event(at.epoch, batches, batches, step, row, network, run)
-    _finish(run, at, progress, why)
+    if team is None or team.is_first:
+        end_run(run, at, progress, why)
+    if team is not None:
+        team.wait()
     return run
-
-
-def _finish(run: Run, at: Checkpoint, progress: Progress, why: str = "") -> None:
-    """Evaluate the best checkpoint, on the test split for the only time, and write `results.json`.
-
-    `why`: what ended the training before its last epoch.
-    """
-    notes = list(run.dataset().notes)
-    if lost := repair_best(run, at, progress):
-        notes.append(f"{lost} Evaluated: the last epoch, in its place.")
-        progress.say(notes[-1])
-        run.save_best(run.load("last"))
-    network, dataset, config = run.network("best"), run.dataset(), run.experiment.train_at_step()
-    results: dict[str, Any] = {
-        "epochs": at.epoch,
-        "best_epoch": run.load("best").epoch,
-        "parameters": sum(weight.numel() for weight in network.parameters()),
-        "train_seconds": round(at.seconds, 3),
-        "notes": notes,
-        "tables": run.marks(),
-    }
-    if why:
-        results["ended"] = why
-    untouched = ["test"] if config.test == "never" and len(dataset.ids["test"]) else []
-    if untouched:
-        results["untouched"] = untouched
-    for split in ("validation", "test"):
-        if len(dataset.ids[split]) and split not in untouched:
-            found, kept = evaluate_and_keep(network, dataset, split, config.loss, metric=config.metric)
-            results[split] = found.record()
-            if kept is not None:
-                kept.write(run.path, split)
-    write_object(run.path / "results.json", results)
-    progress.say(results_line(results))
-    for finding in diagnose_course(run.metrics(), dataset, run.experiment, finished=True):
-        progress.say(f"doctor: {finding}")
-    progress.say(f"pictures and page: snn-bp report {run.path}")

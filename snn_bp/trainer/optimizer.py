@@ -16,6 +16,8 @@ from snn_bp.model.network import Network
 from snn_bp.model.targets import Kind, pieces_of
 from snn_bp.runs.experiment import Train
 from snn_bp.runtime.optimizers import without_compiler
+from snn_bp.runtime.processes import processes
+from snn_bp.trainer.distributed import Team, device_of
 from snn_bp.trainer.weights import rate_factors
 
 
@@ -34,6 +36,7 @@ def train_step(
     network: Network, optimizer: torch.optim.Optimizer, x: Tensor, targets: Tensor, config: Train,
     mask: Tensor | None = None, kind: Kind = "class", metric: Any = None, *,
     frozen: Sequence[nn.Module] = (), fraction: float = 1.0, first: bool = True, last: bool = True,
+    team: Team | None = None,
 ) -> Step:  # fmt: skip
     """One step of the optimizer on one batch: forward, loss, backward through time, clip, update.
 
@@ -41,7 +44,8 @@ def train_step(
     to its length, of steps that have a label or lie within `mask` where that is not all. A loss or gradient that is
     not finite updates nothing. `metric` None: none is asked beside the accuracy of classes. Norms in `frozen` keep
     their statistics. Of several batches that make one step each counts by its `fraction`; the `first` clears the
-    gradients, the `last` takes the step.
+    gradients, the `last` takes the step. With a `team` the batch is this process's shard of its own, and gradients and
+    figures are those of the whole.
     """
     network.train()
     for norm in frozen:
@@ -50,28 +54,43 @@ def train_step(
         optimizer.zero_grad(set_to_none=True)
     state, outs, rates, total = None, [], [], 0.0
     pieces = x.split(config.truncate or len(x))
+    lengths = [len(piece) for piece in pieces]
+    parts = list(pieces_of(targets, mask, lengths))
+    if team is not None:
+        parts = team.begin(parts, lengths, targets, mask)
     start = 0
-    for piece, part in zip(pieces, pieces_of(targets, mask, [len(piece) for piece in pieces]), strict=True):
+    for n, (piece, part) in enumerate(zip(pieces, parts, strict=True)):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=config.autocast is not None):
             steps = () if mask is None else (mask[start : start + len(piece)],)
-            out, hidden, state = network.rates(piece, state, *steps)
+            if team is None:
+                out, hidden, state = network.rates(piece, state, *steps)
+            else:
+                out, hidden, state = team.rates(piece, state, *steps, joins=last and n == len(pieces) - 1)
         start += len(piece)
         out = out if out.dtype in (torch.float32, torch.float64) else out.float()
-        loss: Tensor = loss_of(config.loss, out if part.rows is None else out[:, part.rows], part.targets, part.mask)
+        if len(part.targets):
+            seen = out if part.rows is None else out[:, part.rows]
+            loss: Tensor = loss_of(config.loss, seen, part.targets, part.mask)
+        else:  # all recordings have ended
+            loss = 0.0 * out.sum()
+        if team is not None:
+            loss = team.part_of_loss(loss, n)
         if config.rates is not None:
-            loss = loss + config.rates(hidden)
+            loss = loss + config.rates(hidden if team is None else team.means(hidden, n))
         loss = loss * part.fraction
         (loss if fraction == 1.0 else loss * fraction).backward()
         total += loss.item()
         state = tuple(part.detach() for part in state)
         outs.append(out.detach())
         rates += [rate.detach().mean(dtype=torch.float32) for rate in hidden]
-    norm = _update(network, optimizer, config, total) if last else 0.0
-    rate = float(torch.stack(rates).mean()) if rates else 0.0
+    rate, samples = float(torch.stack(rates).mean()) if rates else 0.0, len(targets)
     scores = scores_of(config.loss, torch.cat(outs), mask, kind)
     correct = int((scores.argmax(1) == targets).sum()) if kind == "class" else 0
-    parts = () if metric is None else tuple(parts_of_batch(metric, scores, targets, mask))
-    return Step(total, correct, len(targets), norm, rate, parts)
+    sums = () if metric is None else tuple(parts_of_batch(metric, scores, targets, mask))
+    if team is not None:
+        total, rate, (correct, samples, *sums) = team.totals(total, rate, correct, samples, *sums)
+    norm = _update(network, optimizer, config, total) if last else 0.0
+    return Step(total, int(correct), int(samples), norm, rate, tuple(sums))
 
 
 def joined(steps: Sequence[Step]) -> Step:
@@ -100,9 +119,13 @@ def _update(network: Network, optimizer: torch.optim.Optimizer, config: Train, t
     return norm
 
 
-def explain_nonfinite(step: Step, network: Network, x: Tensor, *, epoch: int, batch: int) -> str:
+def explain_nonfinite(
+    step: Step, network: Network, x: Tensor, *, epoch: int, batch: int, team: Team | None = None
+) -> str:
     """Where a NaN or infinity of a training step first stands, and what may help."""
     where = first_nonfinite(network, x)
+    if team is not None:
+        where = next((each for each in team.of_each(where) if each), None)
     if where is None:
         gradients = {name: weight.grad for name, weight in network.named_parameters()}
         bad = [name for name, grad in gradients.items() if grad is not None and not grad.isfinite().all()]
@@ -115,6 +138,8 @@ def explain_nonfinite(step: Step, network: Network, x: Tensor, *, epoch: int, ba
 
 def make_device(config: Train) -> torch.device:
     """Where to train: "auto" is a GPU where there is one."""
+    if processes() > 1:
+        return device_of(config)
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

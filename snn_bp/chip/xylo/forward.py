@@ -35,6 +35,7 @@ from snn_bp.kernels.around import first_derivatives, is_plain
 from snn_bp.kernels.operator import neuron_adjoint, run_adjoint
 from snn_bp.kernels.xylo import simulate_xylo
 from snn_bp.model.blocks import Block, Layers
+from snn_bp.model.shard import shard
 from snn_bp.neurons import coefficients
 from snn_bp.surrogates import Surrogate
 
@@ -83,7 +84,8 @@ def run_xylo(
         x = x.flatten(2)
         rows = x[index:].flatten(0, 1)
         there = rows if mask is None else rows[mask.flatten()]
-        grid = on_grid(network, found, index, shifts, there if batch_statistics and len(there) else None)
+        has_some = len(there) or shard() is not None  # other processes may have what is not here
+        grid = on_grid(network, found, index, shifts, there if batch_statistics and has_some else None)
         x, potentials = _neurons(block, grid, x, HIDDEN_MOST if block is not found[-1] else OUTPUT_MOST)
         yield block, x[index:], potentials[index:], grid
         x = torch.cat([torch.zeros_like(x[:1]), x])  # a step later at the next

@@ -1,0 +1,315 @@
+"""One training by the processes that torchrun started: torch's DistributedDataParallel, and what each does for all.
+
+`data.batch` is the batch of all of them. Every process draws the same order and takes the same steps, on its shard of
+each batch; the first alone writes the run folder, evaluates and speaks. So a run goes on with any number of processes.
+"""
+
+import copy
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from snn_bp.data import Dataset
+from snn_bp.errors import SnnError
+from snn_bp.model.blocks import every_part, parts_of
+from snn_bp.model.exact import is_exact
+from snn_bp.model.losses import loss_of
+from snn_bp.model.masks import takes_statistics
+from snn_bp.model.metrics import counted
+from snn_bp.model.network import Network
+from snn_bp.model.shard import Shard, gather, in_shard, rows_of
+from snn_bp.model.signatures import called, takes
+from snn_bp.model.targets import Piece, Targets
+from snn_bp.runs.training_options import Train
+from snn_bp.runtime.processes import ends_first, is_first, processes, rank, store
+
+WAIT = timedelta(days=1)  # others wait while the first evaluates; that one has ended is noticed at once
+CLOSE, DRAWN = 1e-5, 6  # to which two figures agree; recordings on which a loss is tried
+LOST = ("gloo", "Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
+Value = TypeVar("Value")
+
+
+class Team:
+    """The processes of one training, joined; of this one its shard of each batch, and what they tell each other."""
+
+    def __init__(self, config: Train) -> None:
+        self.is_first, self.device = is_first(), device_of(config)
+        self.has_begun = False
+        self._parallel: nn.Module | None = None
+        self._shard: Shard | None = None
+        self._counts = torch.zeros(0)  # what the shards of each piece count for, a row a process
+        self._amount: Amount | None = None
+
+    def tell(self, value: Any) -> None:
+        """Let the others have a value; the first process calls it, the others `awaited`."""
+        torch.distributed.broadcast_object_list([value], device=torch.device("cpu"))
+
+    def awaited(self) -> Any:
+        """What the first process tells."""
+        values = [None]
+        torch.distributed.broadcast_object_list(values, device=torch.device("cpu"))
+        return values[0]
+
+    def begin_run(self, value: Any) -> None:
+        """Let the others take part from here on: what they go on from."""
+        self.has_begun = True
+        self.tell(value)
+
+    def agreed(self, decide: Callable[[], Value]) -> Value:
+        """What is so for the first process."""
+        if not self.is_first:
+            return self.awaited()
+        self.tell(value := decide())
+        return value
+
+    def largest(self, number: int) -> int:
+        """The largest of all processes' numbers."""
+        return int(gather(torch.tensor([number])).max())
+
+    def of_each(self, value: Any) -> list[Any]:
+        """The value of each process, in order."""
+        values = [None] * processes()
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        gather(torch.zeros(1))
+
+    def load(self, loaded: Callable[[], Dataset]) -> Dataset:
+        """What is loaded, and where nobody has kept it yet also made, by one process of each machine first."""
+        if self.is_first:
+            self.tell("load")
+        dataset = loaded() if (leads := os.environ.get("LOCAL_RANK", "0") == "0") else None
+        self.wait()
+        return dataset if leads and dataset is not None else loaded()
+
+    def join(self, network: Network, config: Train, dataset: Dataset) -> None:
+        """Let the processes train this network together, from the weights of the first."""
+        masked = dataset.mask("train", dataset.ids["train"][:1]) is not None
+        self._amount = mean_over(config.loss, dataset.targets, steps=dataset.steps, masked=masked)
+        warnings.filterwarnings("ignore", "Grad strides do not match")  # as they need not on axes of length 1
+        for buffer in network.buffers():  # statistics of norms, which stay the same in all processes from here on
+            torch.distributed.broadcast(buffer, 0)
+        parallel = nn.parallel.DistributedDataParallel
+        now = takes(parallel.__init__, "forward_sync_buffers")  # torch 2.12 on, which warns of the older name
+        options: dict[str, Any] = {"forward_sync_buffers" if now else "broadcast_buffers": False}
+        self._parallel = parallel(_Rates(network), find_unused_parameters=_leaves_some_out(network), **options)
+
+    def rows(self, batch: int) -> slice:
+        """The recordings of a batch of so many that this process runs."""
+        return rows_of(batch, rank=rank(), processes=processes())
+
+    def begin_batch(self, batch: int, *, seed: int) -> None:
+        """From here on, a batch of so many recordings is trained, of which this process has its shard."""
+        self._shard = Shard(batch, rank=rank(), processes=processes(), seed=seed, device=self.device)
+
+    def begin(
+        self, parts: Sequence[Piece], lengths: Sequence[int], targets: Tensor, mask: Tensor | None
+    ) -> list[Piece]:
+        """The pieces of a batch, each with what it counts for in the whole batch of all processes."""
+        assert self._shard is not None and self._amount is not None
+        counted, start = [], 0
+        for part, length in zip(parts, lengths, strict=True):
+            there = length * len(targets) if mask is None else int(mask[start : start + length].sum())
+            counted.append((self._amount(part.targets, part.mask), part.count, there))
+            start += length
+        values = torch.tensor(counted, dtype=torch.float64)
+        self._counts = gather(values * 0 if self._shard.is_empty else values)
+        of_all = self._counts[:, :, 1].sum(0)
+        return [
+            part._replace(fraction=float(n / of_all.sum().clamp(min=1))) for part, n in zip(parts, of_all, strict=True)
+        ]
+
+    def rates(self, x: Tensor, state: Any, *mask: Tensor, joins: bool) -> tuple[Tensor, list[Tensor], Any]:
+        """As `network.rates` on a shard; its backward pass joins the gradients of all processes if it `joins`."""
+        parallel: Any = self._parallel
+        with in_shard(self._shard), nullcontext() if joins else parallel.no_sync():
+            return parallel(x, state, *mask)
+
+    def part_of_loss(self, loss: Tensor, piece: int) -> Tensor:
+        """The loss of a shard as it counts, so that the mean over processes is the loss of the whole batch."""
+        amounts = self._counts[:, piece, 0]
+        return loss * float(amounts[rank()] * processes() / amounts.sum().clamp(min=1e-300))
+
+    def means(self, rates: list[Tensor], piece: int) -> list[Tensor]:
+        """Mean outputs over the recordings of all processes, of those over a shard."""
+        if not rates:
+            return rates
+        counts = self._counts[:, piece, 2].to(rates[0])
+        found = (
+            gather(torch.cat([rate.flatten() for rate in rates])) * (counts / counts.sum().clamp(min=1))[:, None]
+        ).sum(0)
+        parts = found.split([rate.numel() for rate in rates])
+        return [part.view_as(rate) for part, rate in zip(parts, rates, strict=True)]
+
+    def totals(self, loss: float, rate: float, *sums: float) -> tuple[float, float, list[float]]:
+        """Loss and mean rate of the whole batch, and sums over its recordings."""
+        assert self._shard is not None
+        counts = [0.0 if self._shard.is_empty else each for each in (self._shard.size, *sums)]
+        found = gather(torch.tensor([loss, rate, *counts], dtype=torch.float64))
+        mean_rate = float((found[:, 1] * found[:, 2]).sum() / found[:, 2].sum())
+        return float(found[:, 0].mean()), mean_rate, found[:, 3:].sum(0).tolist()
+
+
+@contextmanager
+def joined_processes(config: Train) -> Iterator[Team | None]:
+    """Within the block, the processes that torchrun started are joined; None where this is the only one."""
+    if processes() == 1:
+        yield None
+        return
+    joined = not torch.distributed.is_initialized()
+    if joined:
+        _join(device_of(config))
+    found = Team(config)
+    try:
+        yield found
+        if found.is_first and not found.has_begun:
+            found.tell(None)  # there is nothing to do
+    except BaseException as cause:
+        ends_first()  # ahead of the others, which notice that this one has ended
+        if joined and found.device.type == "cpu":
+            torch.distributed.destroy_process_group()
+        if not _is_lost(cause):
+            raise
+        raise SnnError(
+            "a process of this training has ended, and all stop. What was saved is kept: `snn-bp resume RUN` goes on, "
+            "with any number of processes."
+        ) from cause
+    if joined:
+        torch.distributed.destroy_process_group()
+
+
+def device_of(config: Train) -> torch.device:
+    """The device of this process among several: one GPU each; raises where there are fewer."""
+    kind, _, index = config.device.partition(":")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind != "cuda":
+        return torch.device(config.device if kind != "cpu" else "cpu")
+    local, there = int(os.environ.get("LOCAL_WORLD_SIZE", processes())), torch.cuda.device_count()
+    if index or local > there:
+        raise SnnError(
+            f"train.device={config.device!r}: {local} processes on a machine with {there} GPUs, of which each takes "
+            f"one. Use train.device=auto with --nproc-per-node {max(1, there)}, or train.device=cpu."
+        )
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank())))
+
+
+def check_together(network: Network, config: Train, dataset: Dataset) -> None:
+    """Raise unless several processes can train it as one would."""
+    masked = dataset.mask("train", dataset.ids["train"][:1]) is not None
+    mean_over(config.loss, dataset.targets, steps=dataset.steps, masked=masked)
+    for part in every_part(parts_of(network)):
+        known = part.role == "joint" or (part.role == "norm" and is_exact(part.layer))
+        if takes_statistics(part.layer) and not known:
+            raise SnnError(
+                f"train: {network.name(part.path)} takes statistics of a batch, of which each of {processes()} "
+                "processes has a part. BatchNorm() takes those of all, LayerNorm() of each step alone; or train in one "
+                "process."
+            )
+
+
+class _Rates(nn.Module):
+    """A network whose forward is what training calls: torch joins gradients of what a forward has used."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *given: Any) -> tuple[Tensor, list[Tensor], Any]:
+        return self.network.rates(*given)
+
+
+class Amount(NamedTuple):
+    """What a loss is the mean over: recordings, or steps that count; by the weights of their classes if there are."""
+
+    by_step: bool
+    weights: tuple[float, ...] | None
+
+    def __call__(self, targets: Tensor, mask: Tensor | None) -> float:
+        """The sum over such targets."""
+        there = torch.ones(len(targets), 1, dtype=torch.bool, device=targets.device)
+        if self.by_step and targets.dim() == 2 and not targets.is_floating_point():
+            there = counted(targets, mask)
+        elif self.by_step and mask is not None:
+            there = mask.t()
+        if self.weights is None:
+            return float(there.sum())
+        weights = torch.tensor(self.weights, dtype=torch.float64, device=targets.device)
+        return float((weights[targets.clamp(min=0)].view(len(targets), -1) * there).sum())
+
+
+def mean_over(loss: Any, targets: Targets, *, steps: int, masked: bool) -> Amount:
+    """What a loss is the mean over, found on a batch that is drawn; raises where it is no such mean."""
+    draw = torch.Generator().manual_seed(0)
+    out = torch.rand(steps, DRAWN, targets.outputs, generator=draw, dtype=torch.float64).round()
+    values = torch.rand(targets.shape(DRAWN, steps), generator=draw)
+    if targets.are_classes:
+        values = (values * (targets.outputs + targets.is_per_step)).long() - int(targets.is_per_step)
+    elif targets.kind in ("labels", "spikes"):
+        values = values.round()
+    lengths = torch.randint(1, steps + 1, (DRAWN,), generator=draw)
+    mask = torch.arange(steps)[:, None] < lengths if masked else None
+    weights = getattr(loss, "class_weights", None) if targets.are_classes else None
+
+    def value_and_amounts(of: slice) -> tuple[float, list[float]]:
+        there = None if mask is None else mask[:, of]
+        return float(loss_of(loss, out[:, of], values[of], there)), [each(values[of], there) for each in candidates]
+
+    candidates = [Amount(by_step, by) for by in {None: 0, weights: 0} for by_step in (False, True)]
+    whole, _ = value_and_amounts(slice(None))
+    (first, of_first), (second, of_second) = (value_and_amounts(of) for of in (slice(0, 2), slice(2, None)))
+    for each, a, b in zip(candidates, of_first, of_second, strict=True):
+        if a + b > 0 and abs((a * first + b * second) / (a + b) - whole) <= CLOSE * max(1e-9, abs(whole)):
+            return each
+    raise SnnError(
+        f"{called(loss)}: on {processes()} processes a loss should be the mean over recordings, or over steps that "
+        f"have a label: of {DRAWN} it is {whole:.6g}, {first:.6g} of the first two, {second:.6g} of the others. "
+        "Train in one process, or with a loss that is such a mean."
+    )
+
+
+def _join(device: torch.device) -> None:
+    """Join the processes; raises where this torch cannot."""
+    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+        raise SnnError(
+            f"train: torchrun started {processes()} processes, and this torch has no torch.distributed with gloo to "
+            "join them. Train in one process, or install a torch that has it."
+        )
+    options: dict[str, Any] = {}
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        options["device_id"] = device
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    if (common := store()) is None:
+        raise SnnError("train: the processes that torchrun started do not reach each other. See MASTER_ADDR and _PORT.")
+    time = common.add(f"snn_bp/joined/{rank()}", 1)  # a program may train one run after another
+    torch.distributed.init_process_group(
+        backend,
+        store=torch.distributed.PrefixStore(f"snn_bp/{time}", common),
+        rank=rank(),
+        world_size=processes(),
+        timeout=WAIT,
+        **options,
+    )
+
+
+def _is_lost(cause: BaseException) -> bool:
+    """Whether an error says that another process is not there any more."""
+    known = (torch.distributed.DistError,)
+    return isinstance(cause, known) or (isinstance(cause, RuntimeError) and any(word in str(cause) for word in LOST))
+
+
+def _leaves_some_out(network: Network) -> bool:
+    """Whether a forward pass leaves out some of the weights that learn."""
+    probe = copy.deepcopy(network).train()
+    weights = [weight for weight in probe.parameters() if weight.requires_grad]
+    out, _, _ = probe.rates(torch.zeros(2, 2, *network.input_shape, device=weights[0].device, dtype=weights[0].dtype))
+    return any(grad is None for grad in torch.autograd.grad(out.sum(), weights, allow_unused=True))

@@ -1,0 +1,76 @@
+"""What is measured at the end of each epoch, and at the end of a training: on the test split for the only time."""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from snn_bp.files import write_object
+from snn_bp.instruments import diagnose_course
+from snn_bp.model.metrics import columns_of
+from snn_bp.runs.checkpoint import Checkpoint
+from snn_bp.runs.evaluation import evaluate_and_keep, evaluate_network, layer_activity
+from snn_bp.runs.folder import Run
+from snn_bp.runs.provenance import peak_memory_mb
+from snn_bp.runs.records import results_line
+from snn_bp.trainer.course import Course
+from snn_bp.trainer.progress import Progress, Tally, layer_updates
+from snn_bp.trainer.saving import repair_best
+
+
+def rows_of_epoch(
+    course: Course, tally: Tally, *, lr: float, before: list[Tensor]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The row of `metrics.csv` of the epoch that has just ended, and those of `layers.jsonl`."""
+    network, dataset, metric, epoch = course.network, course.dataset, course.metric, course.at.epoch
+    layers = layer_activity(network, course.probe, course.mask_of_probe)
+    row = {
+        "epoch": epoch,
+        **tally.row(metric, dataset.targets),
+        "lr": lr,
+        "peak_memory_mb": peak_memory_mb(course.device),
+    }
+    row["spike_rate"] = float(np.mean([layer["rate"] for layer in layers])) if layers else 0.0
+    if len(dataset.ids["validation"]):
+        with course.averaged():
+            seen = evaluate_network(network, dataset, "validation", course.config.loss, metric=metric, counts=False)
+        named = columns_of(metric, dataset.targets)
+        row |= {"validation_loss": seen.loss} | {f"validation_{name}": seen.metrics[name] for name in named}
+    return row, [{"epoch": epoch, **layer} for layer in (*layers, *layer_updates(network, before))]
+
+
+def end_run(run: Run, at: Checkpoint, progress: Progress, why: str = "") -> None:
+    """Evaluate the best checkpoint, on the test split for the only time, and write `results.json`.
+
+    `why`: what ended the training before its last epoch.
+    """
+    notes = list(run.dataset().notes)
+    if lost := repair_best(run, at, progress):
+        notes.append(f"{lost} Evaluated: the last epoch, in its place.")
+        progress.say(notes[-1])
+        run.save_best(run.load("last"))
+    network, dataset, config = run.network("best"), run.dataset(), run.experiment.train_at_step()
+    results: dict[str, Any] = {
+        "epochs": at.epoch,
+        "best_epoch": run.load("best").epoch,
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+        "train_seconds": round(at.seconds, 3),
+        "notes": notes,
+        "tables": run.marks(),
+    }
+    if why:
+        results["ended"] = why
+    untouched = ["test"] if config.test == "never" and len(dataset.ids["test"]) else []
+    if untouched:
+        results["untouched"] = untouched
+    for split in ("validation", "test"):
+        if len(dataset.ids[split]) and split not in untouched:
+            found, kept = evaluate_and_keep(network, dataset, split, config.loss, metric=config.metric)
+            results[split] = found.record()
+            if kept is not None:
+                kept.write(run.path, split)
+    write_object(run.path / "results.json", results)
+    progress.say(results_line(results))
+    for finding in diagnose_course(run.metrics(), dataset, run.experiment, finished=True):
+        progress.say(f"doctor: {finding}")
+    progress.say(f"pictures and page: snn-bp report {run.path}")

@@ -1,0 +1,87 @@
+"""What `tests/test_distributed.py` has torchrun run: the same few trainings, in one process or in several, in doubles.
+
+    torchrun --nproc-per-node 2 tests/distributed_runs.py FOLDER NAME ...
+
+In doubles a sum in another order flips no spike, so that runs are equal up to the order of summation.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from snn_bp import (
+    LI,
+    LIF,
+    TET,
+    BatchNorm,
+    Conv,
+    CountCrossEntropy,
+    Data,
+    Dataset,
+    Dense,
+    Dropout,
+    Experiment,
+    Flatten,
+    LayerNorm,
+    MembraneCrossEntropy,
+    Pool,
+    RateBounds,
+    Recurrent,
+    Residual,
+    Train,
+    train,
+)
+
+STEPS, BATCH, RECORDINGS = 6, 13, 36  # of which 27 train: the last batch has one recording
+NEURON = LIF(beta=0.8)
+DENSE = (Flatten(), Dense(12), NEURON, Dropout(0.3), Dense(3), NEURON)
+NORMED = (
+    Conv(4, 3, padding=1, bias=False), BatchNorm(), NEURON, Pool(2), Residual(Conv(4, 3, padding=1), NEURON),
+    Flatten(), Dense(10, bias=False), BatchNorm(), NEURON, Dense(3), LI(beta=0.8),
+)  # fmt: skip
+RECURRENT = (Flatten(), Dense(12), LayerNorm(), Recurrent(NEURON), Dense(3), LI(beta=0.8))
+CHIP = (
+    Flatten(),
+    Dense(12, bias=False),
+    BatchNorm(),
+    LIF(beta=0.8, reset="zero"),
+    Dense(3),
+    LIF(beta=0.8, reset="zero"),
+)
+WEIGHED = CountCrossEntropy(class_weights=(1.0, 3.0, 0.5))
+RUNS = {  # model, whether recordings differ in length, options
+    "dense": (DENSE, False, Train(epochs=3, loss=WEIGHED, clip=0.5)),
+    "normed": (NORMED, False, Train(epochs=3, accumulate=2, loss=TET(), average=0.9)),
+    "recurrent": (RECURRENT, False, Train(epochs=3, truncate=4, rates=RateBounds(lower=0.2, upper=0.3, strength=5.0))),
+    "masked": (NORMED, True, Train(epochs=3, truncate=4, loss=MembraneCrossEntropy())),
+    "chip": (CHIP, False, Train(epochs=3, target="loihi", freeze_norm=0.3)),
+}
+
+
+def dataset_of(masked: bool) -> Dataset:
+    """Recordings of three classes, each with a column that is more often active."""
+    draw = np.random.default_rng(0)
+    labels = np.arange(RECORDINGS + 12) % 3
+    chances = np.full((len(labels), STEPS, 1, 6, 6), 0.15)
+    chances[np.arange(len(labels)), :, :, :, labels * 2] = 0.6
+    spikes = (draw.random(chances.shape) < chances).astype(np.uint8)
+    lengths = draw.choice([2, 3, STEPS], len(labels)) if masked else None  # nothing is left of some behind step 4
+    split = slice(0, RECORDINGS), slice(RECORDINGS, None)
+    parts = [(spikes[of], labels[of], *([] if lengths is None else [lengths[of]])) for of in split]
+    return Dataset.of(train=parts[0], test=parts[1], step_ms=1, batch=BATCH, validation_fraction=0.25)
+
+
+def main(folder: Path, names: list[str]) -> None:
+    """Train each of the runs that are named into the folder."""
+    torch.set_default_dtype(torch.float64)
+    for name in names:
+        model, masked, config = RUNS[name]
+        dataset = dataset_of(masked)
+        assert isinstance(dataset.data, Data) and len(dataset.ids["train"]) % BATCH == 1
+        train(Experiment(dataset.data, model, config, seed=1), folder / name, dataset=dataset, quiet=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

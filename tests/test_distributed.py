@@ -1,0 +1,356 @@
+"""Several processes train one run as one process would; here mostly what needs no process, the others are slow."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import distributed_runs
+import pytest
+import torch
+from distributed_runs import RUNS, dataset_of
+from runs import DIGITS, tiny
+
+from snn_bp import (
+    LI,
+    LIF,
+    TET,
+    BinaryCrossEntropy,
+    CountCrossEntropy,
+    CountSquaredError,
+    Dense,
+    Experiment,
+    Flatten,
+    MembraneCrossEntropy,
+    Module,
+    Network,
+    Run,
+    SnnError,
+    Targets,
+    Train,
+    VanRossum,
+    search,
+    train,
+    training,
+)
+from snn_bp.cli import app
+from snn_bp.model.shard import Shard, rows_of
+from snn_bp.runtime import processes
+from snn_bp.runtime.console import guarded
+from snn_bp.trainer.distributed import Team, check_together, device_of, mean_over
+from snn_bp.trainer.optimizer import make_optimizer, train_step
+
+CPU, THREE = torch.device("cpu"), ("a", "b", "c")
+CLOSE = 1e-5  # in singles, over a step
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A loss of one's own that is a mean over recordings."""
+
+    def __call__(self, out, targets):
+        return torch.nn.functional.cross_entropy(out.mean(0), targets)
+
+
+@dataclass(frozen=True)
+class OfMean:
+    """One that is not: it asks the mean output of a batch."""
+
+    def __call__(self, out, targets):
+        return (out.mean() - 0.3).square()
+
+
+@pytest.fixture
+def two(monkeypatch):
+    """As torchrun starts the second of two processes."""
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "store", lambda: None)
+
+
+@pytest.fixture
+def alone():
+    """A process joined with no other."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("batch", [1, 2, 7, 64])
+def test_every_recording_of_a_batch_is_run_by_one_process(count, batch):
+    shards = [Shard(batch, rank=rank, processes=count, seed=0, device=CPU) for rank in range(count)]
+
+    taken = [n for shard in shards if not shard.is_empty for n in range(batch)[shard.rows]]
+
+    assert taken == list(range(batch))
+    assert all(len(range(batch)[rows_of(batch, rank=rank, processes=count)]) >= 1 for rank in range(count))
+    assert max(shard.size for shard in shards) - min(shard.size for shard in shards) <= 1
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 4, 4)])
+def test_a_dropout_draws_in_all_processes_what_it_draws_in_one(shape):
+    torch.manual_seed(7)
+    whole = torch.empty(9, *shape).bernoulli_(0.6)
+
+    drawn = [Shard(9, rank=rank, processes=2, seed=7, device=CPU).kept(torch.zeros(4 + rank, *shape), 0.6)
+             for rank in range(2)]  # fmt: skip
+
+    assert torch.equal(torch.cat(drawn), whole)
+
+
+LOSSES = {
+    "class": [CountCrossEntropy(), CountCrossEntropy(class_weights=(1.0, 2.0, 0.5), smoothing=0.1), TET(), Mean(),
+              CountSquaredError()],
+    "class per step": [MembraneCrossEntropy(), CountCrossEntropy(class_weights=(1.0, 2.0, 0.0)), TET(weight=0.0)],
+    "labels": [BinaryCrossEntropy()],
+    "spikes": [VanRossum(tau=5.0)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
+@pytest.mark.parametrize("kind, loss", [(kind, loss) for kind, losses in LOSSES.items() for loss in losses], ids=str)
+def test_parts_of_a_batch_add_up_to_its_loss(kind, loss, masked):
+    if masked and isinstance(loss, Mean):
+        pytest.skip("it takes no mask")
+    draw = torch.Generator().manual_seed(3)
+    out = torch.rand(11, 5, 3, generator=draw).round()
+    targets = Targets(kind, THREE)
+    values = torch.randint(0, 2, targets.shape(5, 11), generator=draw)
+    values = values if targets.are_classes else values.float()
+    mask = torch.arange(11)[:, None] < torch.tensor([3, 11, 5, 8, 1]) if masked else None
+    amount = mean_over(loss, targets, steps=11, masked=masked)
+
+    def of(part):
+        given = () if mask is None else (mask[:, part],)
+        return float(loss(out[:, part], values[part], *given)), amount(values[part], *given or (None,))
+
+    parts = [of(slice(0, 1)), of(slice(1, 5))]
+
+    total = sum(value * count for value, count in parts) / sum(count for _, count in parts)
+    assert total == pytest.approx(of(slice(None))[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind, loss", [("class", OfMean()), ("class", TET(class_weights=(1.0, 2.0, 3.0))),
+                                        ("class per step", TET(weight=0.5))], ids=str)  # fmt: skip
+def test_a_loss_that_is_no_such_mean_is_refused_by_name(kind, loss, two):
+    with pytest.raises(SnnError, match=rf"{type(loss).__name__}: on 2 processes a loss should be the mean"):
+        mean_over(loss, Targets(kind, THREE), steps=7, masked=False)
+
+
+def test_a_layer_that_takes_statistics_of_its_own_is_refused_by_name(two):
+    network = Network((Flatten(), Dense(5), Module(torch.nn.BatchNorm1d, 5, affine=False), LIF(beta=0.9), Dense(3),
+                       LI(beta=0.9)), (1, 6, 6))  # fmt: skip
+
+    with pytest.raises(SnnError, match="takes statistics of a batch, of which each of 2 processes has a part"):
+        check_together(network, Train(), dataset_of(False))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("dense", "chip"))) for name in RUNS]
+)
+def test_a_step_in_a_team_is_the_step_of_one_process(name, alone, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_gloo_available", lambda: True)
+    model, masked, config = RUNS[name]
+    dataset = dataset_of(masked)
+    ids = dataset.ids["train"][:7]
+    x, targets = dataset.batch("train", ids)
+    mask, found = dataset.mask("train", ids), []
+    for joined in (False, True):
+        network = Experiment(dataset.data, model, config).network(dataset.shape)
+        team = None
+        if joined:
+            team = Team(config)
+            team.join(network, config, dataset)
+            team.begin_batch(7, seed=5)
+        torch.manual_seed(5)
+        step = train_step(network, make_optimizer(network, config), x, targets, config, mask, team=team)
+        found.append((step, {name: value.clone() for name, value in network.state_dict().items()}))
+
+    (one, mine), (other, theirs) = found
+    assert one[1:3] == other[1:3] and one[0] == pytest.approx(other[0], rel=1e-5)
+    assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-4)
+    moved = {key: float((mine[key].double() - theirs[key].double()).abs().max()) for key in mine}
+    assert max(moved.values()) <= CLOSE, moved
+
+
+@pytest.mark.parametrize("words", [["list"], ["evaluate", "runs/a"], ["train", "mine.py", "--dry-run"]], ids=str)
+def test_a_command_that_knows_of_one_process_refuses_more(words, two, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(
+        "from snn_bp import *\nexperiment = Experiment(Data('digits'), (Flatten(), Dense(10), LIF(beta=0.9)))\n"
+    )
+    Path("runs/a").mkdir(parents=True)
+    Path("runs/a/experiment.json").write_text("{}")
+
+    with pytest.raises(SystemExit):
+        guarded(app, words)
+
+    assert "runs in one process, torchrun started 2. Start it without torchrun." in capsys.readouterr().err
+
+
+def test_a_loop_of_ones_own_and_a_search_refuse_more_than_one_process(two, tmp_path):
+    with pytest.raises(SnnError, match="training: it runs in one process"):
+        next(iter(training(tiny(), tmp_path / "a")))
+    with pytest.raises(SnnError, match="search: it runs in one process"):
+        search(tiny(), method="es", budget=400)
+
+
+def test_one_process_that_torchrun_started_is_a_plain_start(two, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+
+    assert processes.processes() == 1 and processes.is_first() and processes.ends_first()
+
+
+def test_of_several_processes_the_first_prints(two, capsys):
+    from snn_bp.runtime.status import say
+
+    say("once")
+    os.environ["RANK"] = "0"
+    say("twice")
+
+    assert capsys.readouterr().out == "twice\n"
+
+
+def test_more_processes_than_gpus_are_refused(two, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+    for device in ("auto", "cuda:0"):
+        with pytest.raises(SnnError, match="2 processes on a machine with 1 GPUs"):
+            device_of(Train(device=device))
+    assert device_of(Train(device="cpu")) == CPU
+
+
+def torchrun(count: int, *words: object, cwd: Path, **more) -> subprocess.Popen:
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    return subprocess.Popen(
+        [*program, *map(str, words)], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | more,
+    )  # fmt: skip
+
+
+def differences(one: Run, other: Run) -> tuple[float, float]:
+    """The largest difference of a weight, and of a figure of the training."""
+    mine, theirs = (run.load("last").weights for run in (one, other))
+    weights = max(float((mine[name].double() - theirs[name].double()).abs().max()) for name in mine)
+    pairs = [(a, b) for a, b in zip(one.metrics(), other.metrics(), strict=True)]
+    named = [name for name in pairs[0][0] if name.startswith(("train_loss", "train_acc", "validation", "grad"))]
+    return weights, max(abs(a[name] - b[name]) for a, b in pairs for name in named)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_processes_end_where_one_does(count, tmp_path):
+    script = Path(distributed_runs.__file__)
+    subprocess.run([sys.executable, script, tmp_path / "one", *RUNS], check=True)
+
+    several = torchrun(count, script, tmp_path / "several", *RUNS, cwd=tmp_path)
+    _, said = several.communicate(timeout=600)
+
+    assert several.returncode == 0, said
+    for name in RUNS:  # in doubles: what is left is the order of summation
+        one, other = Run(tmp_path / "one" / name), Run(tmp_path / "several" / name)
+        assert max(differences(one, other)) < 1e-10, name
+        assert one.results()["test"]["loss"] == pytest.approx(other.results()["test"]["loss"], abs=1e-10)
+
+
+EXPERIMENT = """
+import torch
+torch.set_default_dtype(torch.float64)
+from snn_bp import *
+experiment = Experiment(
+    Data("digits", step_ms=104, steps=3, downsample=2, batch=32),
+    (Flatten(), Dense(12, bias=False), BatchNorm(), LIF(beta=0.7), Dense(10), LIF(beta=0.7)),
+    Train(epochs=40, lr=5e-3))
+"""
+
+
+def ours(said: str) -> list[str]:
+    """The lines of an end that are ours; torchrun writes its own."""
+    return [line for line in said.splitlines() if line.startswith(("error: ", "stopped"))]
+
+
+def begun(process: subprocess.Popen, run: Path) -> list[int]:
+    """The processes of a training once its first epochs are there, in order."""
+    table = run / "metrics.csv"
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until:
+        if table.exists() and len(table.read_text().splitlines()) > 3:
+            break
+        time.sleep(0.1)
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    return [int(word) for word in children.stdout.split()]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_all_with_one_line_and_any_number_goes_on(tmp_path):
+    (tmp_path / "mine.py").write_text(EXPERIMENT)
+    subprocess.run([sys.executable, "-m", "snn_bp", "train", "mine.py", "--out", "left"], cwd=tmp_path, check=True)
+    for killed, rank, others in (("first", 0, 1), ("second", 1, 3)):
+        process = torchrun(2, "-m", "snn_bp", "train", "mine.py", "--out", killed, cwd=tmp_path)
+        members = begun(process, tmp_path / killed)
+        began = time.monotonic()
+        os.kill(members[rank], signal.SIGKILL)
+        _, said = process.communicate(timeout=60)
+
+        assert time.monotonic() - began < 30 and process.returncode != 0
+        assert len(ours(said)) == 1 and "a process of this training has ended" in said and "snn_bp/" not in said
+
+        on = torchrun(others, "-m", "snn_bp", "resume", killed, cwd=tmp_path)
+        _, said = on.communicate(timeout=300)
+        assert on.returncode == 0, said
+        assert max(differences(Run(tmp_path / "left"), Run(tmp_path / killed))) < 1e-9
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_saved_with_one_line(tmp_path):
+    (tmp_path / "mine.py").write_text(EXPERIMENT)
+    process = torchrun(2, "-m", "snn_bp", "train", "mine.py", "--out", "a", cwd=tmp_path)
+    os.kill(begun(process, tmp_path / "a")[1], signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+
+    assert ours(said) == ["stopped and saved. Go on with: snn-bp resume a"] and process.returncode != 0
+    assert Run(tmp_path / "a").load("last").epoch >= 2
+
+
+@pytest.mark.slow
+def test_an_error_in_one_process_ends_all_with_its_line(tmp_path):
+    broken = EXPERIMENT.replace("experiment = ", (
+        "import os\n"
+        "from dataclasses import dataclass\n"
+        "from snn_bp.errors import SnnError\n"
+        "@dataclass(frozen=True)\n"
+        "class Late:\n"
+        "    means = ('spikes', 'potentials')\n"
+        "    def __call__(self, out, targets):\n"
+        "        if os.environ['RANK'] == '1' and bool(out.detach().sum() > 0) and out.grad_fn is not None:\n"
+        "            raise SnnError('recording 7 is bad')\n"
+        "        return CountCrossEntropy()(out, targets)\n"
+        "experiment = "
+    )).replace("lr=5e-3", "lr=5e-3, loss=Late()")  # fmt: skip
+    (tmp_path / "mine.py").write_text(broken)
+
+    process = torchrun(2, "-m", "snn_bp", "train", "mine.py", "--out", "a", cwd=tmp_path)
+    _, said = process.communicate(timeout=120)
+
+    assert process.returncode != 0 and len(ours(said)) == 1 and "recording 7 is bad" in said, said
+
+
+@pytest.mark.slow
+def test_one_process_under_torchrun_is_the_plain_run_bit_for_bit(tmp_path):
+    experiment = tiny()
+    script = "from runs import tiny\nfrom snn_bp import train\ntrain(tiny(), 'b', quiet=True)\n"
+    (tmp_path / "script.py").write_text(script)
+    train(experiment, tmp_path / "a", quiet=True)
+
+    process = torchrun(1, "script.py", cwd=tmp_path, PYTHONPATH=f"{Path(__file__).parent}:{os.environ['PYTHONPATH']}")
+    _, said = process.communicate(timeout=120)
+
+    assert process.returncode == 0, said
+    assert differences(Run(tmp_path / "a"), Run(tmp_path / "b")) == (0.0, 0.0)
+    assert experiment.data == replace(DIGITS)
