@@ -283,6 +283,12 @@ def test_random_bits_are_those_of_splitmix64():
     assert mixed(state).tolist() == published == [random_bits(1234567, number) for number in range(1, 5)]
 
 
+def test_what_a_seed_gives_stays():
+    drawn = draws._numbers(3, draws._FLIP, np.array([0, 5]), 2)
+
+    assert drawn.tolist() == [[0.32982194565867595, 0.9759831449647398], [0.04599735933005289, 0.292430745373392]]
+
+
 def test_every_bit_of_every_recording_is_even_and_of_no_other():
     ids, count = np.arange(400), 400
     keys = draws._keys(3, 5, ids)[:, None] + np.uint64(0x9E3779B97F4A7C15) * np.arange(1, count + 1, dtype=np.uint64)
