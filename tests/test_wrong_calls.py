@@ -593,6 +593,7 @@ ARGUMENTS = (
     "Dataset.of((odd, Y))", "Dataset.of((X[:2], odd))", "Dataset.of((X[:2], Y, odd))",
     "Dataset.of((X, torch.arange(6)), targets=odd)", "Dataset.of((X, torch.arange(6)), names=odd)",
     "Dataset.of((X, torch.arange(6)), groups=odd)", "Dataset.of((X, torch.arange(6)), sensor=odd)",
+    "Data('digits', augment=odd)", "Data('digits', augment=(odd,))", "Flip(classes=odd)", "Flip(classes=(odd,))",
     "SET.batch(odd, [0])", "SET.batch('train', odd)", "SET.batch('train', [0], seed=odd)",
     "SET.batch('train', [0], in_bytes=odd)", "SET.batches(odd)", "SET.batches('train', seed=odd)",
     "SET.mask('train', odd)", "SET.labels(odd)", "SET.spread('train', odd)", "SET.checked(odd)", "read_events(odd)",
