@@ -1,6 +1,7 @@
 """The plan of a training on many processes: its counts are those of a training, its sizes are not allocated."""
 
 import json
+import math
 import resource
 import tempfile
 from dataclasses import replace
@@ -37,6 +38,7 @@ from snn_bp.cli import app, guarded
 from snn_bp.data.store import CachedEvents
 from snn_bp.model.blocks import every_part, parts_of
 from snn_bp.model.neurobench import Counters
+from snn_bp.model.shard import Shard, in_shard
 from snn_bp.runs.evaluation import count_activity
 from snn_bp.trainer import memory
 from snn_bp.trainer.scaling import Machine, plan_training, products
@@ -71,9 +73,20 @@ def test_events_and_memory_are_those_of_the_data_and_steps_those_of_a_training(f
 
 
 @pytest.mark.slow
-def test_gradients_are_the_bytes_that_torch_sends():
+def test_gradients_and_statistics_are_the_bytes_that_torch_sends(monkeypatch):
     network = Network(SHD.model_at_step(), (700,))
-    sent = []
+    sent, gathered, summed = [], [], []
+    all_gather, all_reduce = torch.distributed.all_gather, torch.distributed.all_reduce
+
+    def noted(where, function):
+        def call(*given):
+            where.append(given[-1].numel() * given[-1].element_size())
+            return function(*given)
+
+        return call
+
+    monkeypatch.setattr(torch.distributed, "all_gather", noted(gathered, all_gather))
+    monkeypatch.setattr(torch.distributed, "all_reduce", noted(summed, all_reduce))
 
     def counted(_, bucket):
         sent.append(bucket.buffer().numel() * bucket.buffer().element_size())
@@ -86,11 +99,14 @@ def test_gradients_are_the_bytes_that_torch_sends():
         try:
             parallel = torch.nn.parallel.DistributedDataParallel(network)
             parallel.register_comm_hook(None, counted)
-            parallel(torch.rand(3, 4, 700)).sum().backward()
+            shard = Shard(4, rank=0, processes=1, seed=0, device=torch.device("cpu"))
+            with in_shard(shard):
+                parallel(torch.rand(3, 4, 700)).sum().backward()
         finally:
             torch.distributed.destroy_process_group()
 
     plan = stated()
+    assert gathered == summed == [plan.norm_bytes]
     assert sum(sent) == plan.gradients_bytes == plan.weights_bytes == 4 * plan.parameters
     assert plan.sent_bytes == 2 * 3 * sum(sent) // 4 + 3 * 3 * 8 * (2 * 64 + 1)
     assert stated(processes=1).sent_bytes == 0
@@ -166,6 +182,14 @@ def test_the_bottleneck_follows_what_is_assumed(options, bottleneck):
     assert plan.bottleneck == bottleneck and plan.step_seconds >= plan.seconds[bottleneck]
     assert (plan.efficiency < 0.9) == (bottleneck == "communication")
     assert bottleneck in str(plan) and json.loads(json.dumps(plan.record()))["bottleneck"] == bottleneck
+
+
+def test_a_step_of_several_batches_takes_as_many_times_all_but_the_gradients():
+    once, twice = (stated(replace(SHD, train=Train(accumulate=count))) for count in (1, 2))
+
+    assert twice.seconds["computing"] == 2 * once.seconds["computing"]
+    assert twice.sent_bytes - once.sent_bytes == 3 * 3 * once.norm_bytes
+    assert twice.steps_per_epoch == math.ceil(once.steps_per_epoch / 2)
 
 
 def test_the_largest_batch_is_the_last_one_that_fits():

@@ -192,7 +192,7 @@ def plan_training(
             f"data.batch={processes} gives one to each."
         )
     found = _counted(data) if events is None else _stated(data, events, recordings)
-    each = -(-data.batch // processes)
+    local_batch = -(-data.batch // processes)
     with torch.device("meta"):
         network = Network(experiment.model_at_step(), found.shape)
     kept = freeze_layers(network, config.freeze)
@@ -201,27 +201,28 @@ def plan_training(
     learned = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
     norms = [part.after[0] for part in parts if part.role == "norm" and part.layer not in kept]
     gradients, statistics = learned * FLOAT, sum(2 * channels + 1 for channels in norms) * DOUBLE
-    pieces = math.ceil(found.steps / (config.truncate or found.steps))
+    pieces = config.accumulate * math.ceil(found.steps / (config.truncate or found.steps))  # forward passes of a step
     sent = _sent(processes, gradients, statistics * pieces)
-    estimate = _estimate(experiment, found, each)
+    estimate = _estimate(experiment, found, local_batch)
     peak = estimate.total + gradients * (processes > 1)
-    calls = 2 * len(norms) * pieces + 1 + max(0, math.ceil((gradients - FIRST_BUCKET) / BUCKET))
+    buckets = 1 + max(0, math.ceil((gradients - FIRST_BUCKET) / BUCKET))
+    calls = 2 * len(norms) * pieces + buckets + 2 * config.accumulate  # counts and figures of each batch
     hops = 2 * math.ceil(math.log2(processes))
-    whole = _estimate(experiment, found, data.batch)
-    computing, computing_source = _computing(parts, found, estimate, each, machine)
-    alone, _ = _computing(parts, found, whole, data.batch, machine)
-    if step_ms is not None:
-        computing, computing_source, alone = step_ms / 1000, f"{step_ms:g} ms, given", processes * step_ms / 1000
+    computing, computing_source = _computing(parts, found, estimate, local_batch, machine)
+    alone, _ = _computing(parts, found, _estimate(experiment, found, data.batch), data.batch, machine)
     encoding, encoding_source = _encoding(data, found)
     reading = found.events / found.count * found.event_bytes / (machine.disk_gbs * 1e9)
+    computing, encoding, reading, alone = (each * config.accumulate for each in (computing, encoding, reading, alone))
+    if step_ms is not None:
+        computing, computing_source, alone = step_ms / 1000, f"{step_ms:g} ms, given", processes * step_ms / 1000
     return TrainingPlan(
         processes=processes,
         batch=data.batch,
-        batch_each=each,
+        batch_each=local_batch,
         recordings=found,
         epochs=config.epochs,
         steps_per_epoch=math.ceil(math.ceil(found.count / data.batch) / config.accumulate),
-        frames_bytes=_frames(found) * each,
+        frames_bytes=_frames(found) * local_batch,
         parameters=parameters,
         weights_bytes=parameters * FLOAT,
         gradients_bytes=gradients,
@@ -234,8 +235,8 @@ def plan_training(
         seconds={
             "computing": computing,
             "communication": calls * hops * machine.latency_us / 1e6 + sent / (machine.link_gbs * 1e9),
-            "encoding": encoding * each,
-            "reading": reading * each,
+            "encoding": encoding * local_batch,
+            "reading": reading * local_batch,
         },
         one_seconds=max(alone, encoding * data.batch, reading * data.batch),
         computing_source=computing_source,
