@@ -148,6 +148,7 @@ def epoch(experiment: Experiment, *, cold: bool) -> dict[str, Any]:
     if cold:
         for file in cache_folder().rglob("*.npy"):
             with file.open("rb") as opened:
+                os.fsync(opened.fileno())
                 os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     began = time.monotonic()
     with _peak() as peak:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -256,3 +257,25 @@ def test_a_folder_without_a_sensor_says_what_is_missing(tmp_path):
 def test_a_missing_root_is_named(cache, tmp_path):
     with pytest.raises(SnnError, match="there is no such folder"):
         load_folder(tmp_path / "nowhere")
+
+
+def test_a_set_is_opened_and_a_batch_made_without_reading_it_whole(cache, tmp_path):
+    for number in range(16):
+        events = some_events(50_000, size=(346, 260), seed=number, until_us=900_000)
+        file = tmp_path / "lab" / ("left", "right")[number % 2] / f"{number}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, events)
+    data = Data(Folder(str(tmp_path / "lab"), sensor=SENSOR), step_ms=1, steps=3, downsample=2, validation_fraction=0)
+    built = load(data, quiet=True)
+    built.batch("train", [0], in_bytes=True)  # which compiles
+    size = sum(file.stat().st_size for file in built.parts["train"].folder.iterdir())
+
+    tracemalloc.start()
+    dataset = load(data, quiet=True)
+    dataset.batch("train", [3], in_bytes=True)
+    describe(dataset)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert dataset.window["train"].events_inside < dataset.window["train"].events == 800_000
+    assert size > 6_000_000 and peak < size / 10
