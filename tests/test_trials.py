@@ -162,12 +162,14 @@ def test_without_optuna_it_is_said_what_installs_it(file, tmp_path, monkeypatch)
 
 
 @needs_optuna
-@pytest.mark.parametrize("parallel", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_points_are_those_of_a_sweep_that_nobody_killed_whenever_it_was(parallel, file, tmp_path, trainer):
-    how = {"jobs": parallel, "trials": 12, "quiet": True}
+@pytest.mark.parametrize(
+    "parallel, count", [(2, 4), *[pytest.param(each, 13, marks=pytest.mark.slow) for each in (1, 3)]]
+)
+def test_points_are_those_of_a_sweep_that_nobody_killed_whenever_it_was(parallel, count, file, tmp_path, trainer):
+    how = {"jobs": parallel, "trials": count, "quiet": True}
     whole = sweep(file, SPACE, out=tmp_path / "whole", **how)
     trainer.trained.clear()
-    for stop in (1, 4, 11):
+    for stop in (1, count - 1):
         trainer.stop_after = stop
         with pytest.raises(KeyboardInterrupt):
             sweep(file, SPACE, out=tmp_path / "killed", **how)
@@ -177,16 +179,16 @@ def test_points_are_those_of_a_sweep_that_nobody_killed_whenever_it_was(parallel
 
     assert points_in(tmp_path / "killed") == points_in(tmp_path / "whole")
     assert [each.values for each in killed.settings] == [each.values for each in whole.settings]
-    assert len(trainer.trained) == 12 and len(trainer.looks) == 2  # of each sweep one
+    assert len(trainer.trained) == count and len(trainer.looks) == 2  # of each sweep one
 
 
 @needs_optuna
 def test_each_point_follows_from_what_its_proposal_knew(file, tmp_path, trainer):
-    found = sweep(file, [*SPACE, "seed=3,4"], out=tmp_path / "out", trials=12, jobs=3, quiet=True)
+    found = sweep(file, [*SPACE, "seed=3"], out=tmp_path / "out", trials=12, jobs=3, quiet=True)
 
     kept = read_object(tmp_path / "out" / trials.FILE)["trials"]
-    spanned = space_of([*SPACE, "seed=3,4"], takes)
-    figures = {tuple(each.values.items()): -sum(each.validation) / 2 for each in found.settings}
+    spanned = space_of([*SPACE, "seed=3"], takes)
+    figures = {tuple(each.values.items()): -each.validation[0] for each in found.settings}
     assert [trial["known"] for trial in kept] == [3 * (number // 3) for number in range(12)]
     for number in (0, 4, 9, 11):
         before = [
@@ -195,6 +197,18 @@ def test_each_point_follows_from_what_its_proposal_knew(file, tmp_path, trainer)
         ]
         assert proposed(spanned, before, seed=3) == kept[number]["point"]
     assert len({tuple(point.items()) for point in points_in(tmp_path / "out")}) == 12
+
+
+@needs_optuna
+def test_the_first_ten_points_are_drawn_whatever_is_known():
+    spanned, known = space_of(SPACE, takes), []
+    for number in range(10):
+        point = proposed(spanned, known, seed=0)
+        assert point == proposed(spanned, [(each, None) for each, _ in known], seed=0)
+        known.append((point, float(number)))
+
+    assert proposed(spanned, known, seed=0) != proposed(spanned, [(each, None) for each, _ in known], seed=0)
+    assert proposed(spanned, known, seed=0) != proposed(spanned, known, seed=1)
 
 
 @needs_optuna
@@ -251,7 +265,7 @@ def test_a_setting_that_cannot_be_trained_is_a_failed_trial(file, tmp_path, trai
     monkeypatch.setattr(trials, "largest_of", jobs.largest_of)
     spanned = ["model.6.beta=uniform(0.1,0.9)", "model.4.units=choice(10,7)"]  # there are 10 classes
 
-    found = sweep(file, spanned, out=tmp_path / "out", trials=6, quiet=True)
+    found = sweep(file, spanned, out=tmp_path / "out", trials=4, quiet=True)
 
     assert {each.values["model.4.units"] for each in found.settings} == {"10"} and found.failed
     assert all("10 classes" in why for why in found.failed.values())

@@ -35,7 +35,7 @@ def sweep(
     """
     from snn_bp.reports import compare
     from snn_bp.searches import jobs as runs
-    from snn_bp.searches.study import sweep_file
+    from snn_bp.searches.study import sweep_over
 
     folder = out or Path("runs") / f"{file.parent.name if file.stem == 'experiment' else file.stem}-sweep"
     if list_:
@@ -46,7 +46,7 @@ def sweep(
             print(line)
         return
     command = shlex.join(["snn-bp", *sys.argv[1:]])
-    found = sweep_file(file, changes, folder, parallel=jobs, trials=trials, command=command, trust_code=trust_code)
+    found = sweep_over(file, changes, folder, parallel=jobs, trials=trials, command=command, trust_code=trust_code)
     table = compare(found.paths)
     print("\n".join([str(table), *found.lines()]) if trials is None else found)
     for ending in ("csv", "html"):

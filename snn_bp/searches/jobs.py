@@ -12,6 +12,7 @@ from snn_bp.files import is_there
 from snn_bp.runs.experiment import Experiment, content_of, override
 from snn_bp.runs.experiment_file import read_names
 from snn_bp.runs.folder import Run
+from snn_bp.runs.own_code import is_own_dataclass, own_kinds
 from snn_bp.runtime.capacity import available, is_checked, size
 from snn_bp.runtime.status import in_phase
 from snn_bp.searches.grid import name_of, points_of
@@ -72,16 +73,18 @@ class Origin:
     """The experiment that all runs of a sweep are changes of, and the user's own classes that changes may name."""
 
     experiment: Experiment
-    own_kinds: Mapping[str, type]
+    named: Mapping[str, type]
 
     @classmethod
-    def read(cls, file: Path, *, trust_code: bool) -> "Origin":
-        """That in a file."""
-        return cls(*read_names(file, trust_code=trust_code))
+    def of(cls, source: Experiment | Path, *, trust_code: bool) -> "Origin":
+        """An experiment, or that in a file."""
+        if isinstance(source, Experiment):
+            return cls(source, {kind.__name__: kind for kind in own_kinds(source) if is_own_dataclass(kind)})
+        return cls(*read_names(source, trust_code=trust_code))
 
     def changed(self, changes: Sequence[str]) -> Experiment:
         """The experiment after changes."""
-        return override(self.experiment, list(changes), self.own_kinds)[0]
+        return override(self.experiment, list(changes), self.named)[0]
 
     def job(self, point: Mapping[str, str], axes: Sequence[str], out: Path) -> Job:
         """The run at a point, in a folder named by its values on these axes."""
@@ -89,9 +92,9 @@ class Origin:
         return Job(dict(point), changes, self.changed(changes), out / name_of(dict(point), axes))
 
 
-def jobs_of(file: Path, changes: Sequence[str], out: Path, *, trust_code: bool = False) -> list[Job]:
-    """The runs of a sweep over the experiment in `file`, in the order of the grid."""
-    origin = Origin.read(file, trust_code=trust_code)
+def jobs_of(source: Experiment | Path, changes: Sequence[str], out: Path, *, trust_code: bool = False) -> list[Job]:
+    """The runs of a sweep over an experiment, or that in a file, in the order of the grid."""
+    origin = Origin.of(source, trust_code=trust_code)
     points = points_of(changes)
     axes = [key for key in points[0] if len({point[key] for point in points}) > 1]
     check_keys(points[0])

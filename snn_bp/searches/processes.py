@@ -62,7 +62,8 @@ def train_all(
                         held.append(job)
                     else:
                         failed.append(failure)
-                        say(f"{job.path}: {failure.why}", file=sys.stderr)
+                        if not quiet:
+                            say(f"{job.path}: {failure.why}", file=sys.stderr)
                 shown.done = done
                 held = [job for job in held if holder(job.path)]
                 for job in [job for job in waiting if job not in held][: max(0, parallel - len(running) - len(held))]:

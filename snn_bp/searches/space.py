@@ -111,21 +111,23 @@ def space_of(changes: Sequence[str], takes: Callable[[Sequence[str]], Any]) -> S
     """
     dimensions: dict[str, Dimension] = {}
     seeds: tuple[str, ...] = ()
+    ends: Sequence[str]
     first: list[str] = []  # the changes so far, by the first value of each
     for key, text in parted(changes).items():
         change = f"{key}={text}"
         if key == "seed":
             if SEARCHED.fullmatch(text):
                 raise SnnError(f"{change!r}: seeds are no part of the space, each trial has all: seed=0..2.")
-            ends = seeds = tuple(values_of(text, at=change))
+            ends = values_of(text, at=change)
+            seeds = tuple(ends)
         elif (called := SEARCHED.fullmatch(text)) and called[1] != "choice":
             span = _range(key, called[1], called[2], lambda value, key=key: takes([*first, f"{key}={value}"]))
             dimensions[key], ends = span, (span.written(span.low), span.written(span.high))
         else:
-            ends = tuple(values_of(called[2] if called else text, at=change))
+            ends = values_of(called[2] if called else text, at=change)
             if not called and len(ends) > 1:
                 raise SnnError(f"{change!r}: with --trials, values to choose from are written {key}=choice({text}).")
-            dimensions[key] = Choice(ends)
+            dimensions[key] = Choice(tuple(ends))
         for end in ends:
             takes([*first, f"{key}={end}"])
         first.append(f"{key}={ends[0]}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snn_bp.errors import SnnError, as_path, check_flag, check_number, shown
-from snn_bp.errors.calls import checked_call
+from snn_bp.errors.calls import checked_call, checked_dataclass
 from snn_bp.files import is_there, json_sha256, read_json, write_json
 from snn_bp.runs.experiment import Experiment, content_of
 from snn_bp.runs.own_code import FOLDER
@@ -30,7 +30,7 @@ class Setting:
     validation: tuple[float, ...]  # the metric of each run
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Sweep:
     """What `sweep` found: settings, the one that validation chose first, and its figures on the test split.
 
@@ -125,26 +125,24 @@ def sweep(
     check_number("sweep: jobs", jobs, integer=True, low=1)
     if trials is not None:
         check_number("sweep: trials", trials, integer=True, low=2)
-    if isinstance(changes, str) or not all(isinstance(change, str) for change in changes):
+    if not isinstance(changes, list | tuple) or not all(isinstance(change, str) for change in changes):
         raise SnnError(f"sweep: changes={shown(changes)}: a list of texts, as ['train.lr=1e-3,3e-3', 'seed=0..4'].")
-    file = (
-        _kept(experiment, out) if isinstance(experiment, Experiment) else as_path("sweep: the experiment", experiment)
-    )
+    source = experiment if isinstance(experiment, Experiment) else as_path("sweep: the experiment", experiment)
     with announced(not quiet):
-        return sweep_file(file, changes, out, parallel=jobs, trials=trials, command="the same call", quiet=quiet)
+        return sweep_over(source, changes, out, parallel=jobs, trials=trials, command="the same call", quiet=quiet)
 
 
-def sweep_file(
-    file: Path, changes: Sequence[str], out: Path, *, parallel: int, trials: int | None, command: str,
+def sweep_over(
+    source: Experiment | Path, changes: Sequence[str], out: Path, *, parallel: int, trials: int | None, command: str,
     trust_code: bool = False, quiet: bool = False,
 ) -> Sweep:  # fmt: skip
-    """Sweep over the experiment in a file; `command` goes on with it."""
+    """Sweep over an experiment, or that in a file; `command` goes on with it."""
     options: dict[str, Any] = {"parallel": parallel, "command": command, "trust_code": trust_code, "quiet": quiet}
     if trials is None:
-        grid = jobs_of(file, changes, out, trust_code=trust_code)
-        return _outcome(out, grid, run_sweep(grid, file, out, **options), {})
-    search = Trials.of(file, changes, out, trials, trust_code=trust_code)
-    content = run_trials(search, file, **options)
+        grid = jobs_of(source, changes, out, trust_code=trust_code)
+        return _outcome(out, grid, run_sweep(grid, _file_of(source, out), out, **options), {})
+    search = Trials.of(source, changes, out, trials, trust_code=trust_code)
+    content = run_trials(search, _file_of(source, out), **options)
     failed = {in_words(each.point): each.failed for each in search.trials if each.failed}
     return _outcome(out, search.jobs(), content, failed)
 
@@ -166,9 +164,11 @@ def _outcome(out: Path, jobs: Sequence[Job], content: dict[str, Any], failed: di
     return Sweep(out, content["metric"], higher, tuple(settings), test, failed)
 
 
-def _kept(experiment: Experiment, out: Path) -> Path:
-    """The file of an experiment in a sweep's folder, with the code of the user's own beside it."""
-    content, code = content_of(experiment)
+def _file_of(source: Experiment | Path, out: Path) -> Path:
+    """The file of an experiment: that of a value is kept in the sweep's folder, with the user's own code beside it."""
+    if not isinstance(source, Experiment):
+        return source
+    content, code = content_of(source)
     file = make(out) / BASE
     if is_there(file):
         if json_sha256(read_json(file)) != json_sha256(content):

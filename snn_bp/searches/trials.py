@@ -13,6 +13,7 @@ from typing import Any
 
 from snn_bp.errors import SnnError
 from snn_bp.files import is_there, read_object, write_object
+from snn_bp.runs.experiment import Experiment
 from snn_bp.runs.provenance import version
 from snn_bp.runtime.capacity import available
 from snn_bp.runtime.status import phase, say
@@ -71,9 +72,11 @@ class Trials:
     higher_is_better: bool | None = None  # which way its metric goes; None before a trial is finished
 
     @classmethod
-    def of(cls, file: Path, changes: Sequence[str], out: Path, count: int, *, trust_code: bool = False) -> "Trials":
+    def of(
+        cls, source: Experiment | Path, changes: Sequence[str], out: Path, count: int, *, trust_code: bool = False
+    ) -> "Trials":
         """That of a folder, or a new one; raises where another is there."""
-        origin = Origin.read(file, trust_code=trust_code)
+        origin = Origin.of(source, trust_code=trust_code)
         space = space_of(changes, origin.changed)
         check_keys(space.dimensions)
         if "train.metric" in space.axes:
@@ -167,7 +170,8 @@ def _train(search: Trials, file: Path, *, parallel: int, command: str, trust_cod
     for trial in left:
         if (why := refused.get(tuple(trial.point.items()))) is not None:
             trial.fail(why)
-            say(f"{in_words(trial.point)}: {why}", file=sys.stderr)
+            if not quiet:
+                say(f"{in_words(trial.point)}: {why}", file=sys.stderr)
     fits, seeds = runs_in_memory(largest, parallel, available()), max(1, len(search.space.seeds))
     if fits < parallel and not quiet:
         say(f"memory holds {fits} of these runs at a time")
