@@ -26,7 +26,7 @@ def sweep(
     out: Out = None,
     trust_code: Trust = False,
 ) -> None:
-    """Train a run for each combination of values, or trials that look for the best.
+    """Train a run for each combination of values, or for trials.
 
     In one folder, runs/NAME-sweep, which the same command goes on with after any
     stop. The setting that is best on validation is evaluated on the test split, once.
