@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from snn_bp import LIF, Conv, Dense, FastSigmoid, Flatten, Network, Pool, Recurrent
+from snn_bp import LIF, Conv, Dense, FastSigmoid, Flatten, Network, Pool, Recurrent, Surrogate
 from snn_bp.model.layers import Layer
 from speed.steps import Step, torch_step
 from speed.works import BETA, SLOPE, THETA, Material, Work
@@ -20,12 +20,13 @@ def ours(
     detach: bool = True,
     detach_recurrent: bool = True,
     memory: Literal["full", "low"] = "full",
+    surrogate: Surrogate = FastSigmoid(SLOPE),  # noqa: B008 - frozen
     device: str = "cpu",
 ) -> Step:
     """A step of ours; the neurons of a recurrent layer may treat the gradient of their reset differently."""
     lif = LIF(beta=BETA, threshold=THETA, reset=reset, detach_reset=detach)
     recurrent = LIF(beta=BETA, threshold=THETA, reset=reset, detach_reset=detach_recurrent)
-    network = Network(_model(work, lif, recurrent), work.shape, surrogate=FastSigmoid(SLOPE), memory=memory)
+    network = Network(_model(work, lif, recurrent), work.shape, surrogate=surrogate, memory=memory)
     network = network.to(device, dtype)
     weights = list(network.parameters())
     with torch.no_grad():
