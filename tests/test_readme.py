@@ -82,6 +82,28 @@ def test_times_in_the_table_are_those_of_the_result_file(row):
     assert peers == [f"{ms[name] / ms['snn_bp']:.1f}x" for name in names]
 
 
+@pytest.mark.parametrize("row", re.findall(r"^\| `(?:Boxcar|Triangular)\(.*", README, flags=re.MULTILINE))
+def test_times_with_windows_are_those_of_the_result_file(row):
+    name, *shown = (cell.strip(" `") for cell in row.strip("|").split("|"))
+    steps = json.loads((ROOT / "experiments/results/sampled.json").read_text())["steps"]
+    found = next(step for step in steps if step["work"] == "W1" and step["surrogate"].replace(".0)", ")") == name)
+
+    ms = [f"{found[key]:.0f} ms" for key in ("ms_without_window", "ms")]
+    assert shown == [f"{found['share_within']['0']:.0%}".replace("%", " %"), *ms, f"{found['times_as_fast']:.2f}x"]
+    assert found["gradients_apart"] < 2.05e-7
+
+
+def test_what_windows_and_short_numbers_could_spare_are_those_of_the_result_file():
+    found = json.loads((ROOT / "experiments/results/sampled.json").read_text())
+    whole, text = found["steps"][0], " ".join(README.split())
+    without, boxcar = (row["mb"] for row in found["memory"][:2])
+
+    assert f"spared are {whole['products_ms'] / whole['ms_without_window']:.0%}".replace("%", " %") in text
+    assert f"at most {whole['bound_of_sampling']:.2f} times as fast" in text
+    assert f"takes a step from {without:.0f} to {boxcar:.0f} MB" in text
+    assert f"product takes {1 / found['bfloat16'][0]['times_as_fast']:.1f} times as long" in text
+
+
 @pytest.mark.parametrize("row", re.findall(r"^\| W\d, GPU.*", README, flags=re.MULTILINE), ids=lambda row: row[2:4])
 def test_times_on_a_gpu_are_those_of_the_result_file(row):
     work, (ours, *peers) = row[2:4], [cell.strip() for cell in row.strip("|").split("|")[1:]]
