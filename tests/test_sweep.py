@@ -406,6 +406,21 @@ def test_a_run_that_another_process_has_begun_is_waited_for(file, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_that_ends_by_itself_is_told_from_one_that_something_ends(file, tmp_path, monkeypatch):
+    run = jobs_of(file, ["seed=0,1"], tmp_path / "out")[0]
+    run.path.mkdir(parents=True)
+    (run.path / "mine.txt").write_text("no run")
+
+    (refused,) = processes.train_all([run], file, tmp_path / "out", quiet=True)
+    ended = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    monkeypatch.setattr(processes, "program", lambda: [sys.executable, "-c", ended])
+    (killed,) = processes.train_all([run], file, tmp_path / "out", quiet=True)
+
+    assert refused.is_refused and "not an empty folder" in refused.why
+    assert not killed.is_refused and "code -9" in killed.why
+
+
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_and_the_others_are_trained(file, tmp_path):
     out = tmp_path / "out"
     runs = jobs_of(file, ["seed=0,1"], out)

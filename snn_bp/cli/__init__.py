@@ -53,7 +53,6 @@ from snn_bp.cli.program import (
     log_named,
     train_named,
 )
-from snn_bp.cli.study import sweep
 from snn_bp.errors import SnnError
 from snn_bp.runs.paths import new_experiment_at
 from snn_bp.runtime.console import guarded, open_streams
@@ -280,9 +279,6 @@ def search(
     )  # fmt: skip
 
 
-command("snn-bp sweep mine.py train.lr=1e-3,3e-3 seed=0..4 --jobs 2", "snn-bp sweep mine.py seed=0..99 --list")(sweep)
-
-
 @command("snn-bp export runs/chip chip.net", "snn-bp export runs/mine mine.nir --step 1e-3", "snn-bp export runs/a a.v")
 def export(
     run: Folder, file: Target, split: Split = "test", samples: Samples = 256, checkpoint: Checkpoint = "best",
@@ -397,4 +393,4 @@ def _opened(path: Path, trust_code: bool) -> "Run":
     return run
 
 
-from snn_bp.cli import data_sets, planning, watching  # noqa: E402, F401 - their commands stand behind those above in the help
+from snn_bp.cli import data_sets, planning, study, watching  # noqa: E402, F401 - their commands stand behind those above in the help

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from snn_bp.cli.program import File, Out, Trust, number
+from snn_bp.cli.program import File, Out, Trust, command, number
 from snn_bp.errors import SnnError
 
 Values = Annotated[list[str], typer.Argument(metavar="KEY=A,B", help="Values, as train.lr=1e-3,3e-3 or seed=0..4.")]
@@ -15,6 +15,11 @@ Jobs = Annotated[int, number("--jobs", "How many runs at a time; they share the 
 Trials = Annotated[int | None, number("--trials", "How many points Optuna proposes.", integer=True, low=2)]
 
 
+@command(
+    "snn-bp sweep mine.py train.lr=1e-3,3e-3 seed=0..4 --jobs 2",
+    "snn-bp sweep mine.py 'train.lr=log(1e-4,1e-2)' seed=0..2 --trials 30",
+    "snn-bp sweep mine.py seed=0..99 --list",
+)
 def sweep(
     file: File,
     changes: Values,
@@ -26,7 +31,7 @@ def sweep(
     out: Out = None,
     trust_code: Trust = False,
 ) -> None:
-    """Train a run for each combination of values, or for trials.
+    """Train a grid of settings, or search for the best one.
 
     In one folder, runs/NAME-sweep, which the same command goes on with after any
     stop. The setting that is best on validation is evaluated on the test split, once.
@@ -45,8 +50,8 @@ def sweep(
                                      trust_code=trust_code):  # fmt: skip
             print(line)
         return
-    command = shlex.join(["snn-bp", *sys.argv[1:]])
-    found = sweep_over(file, changes, folder, parallel=jobs, trials=trials, command=command, trust_code=trust_code)
+    again = shlex.join(["snn-bp", *sys.argv[1:]])
+    found = sweep_over(file, changes, folder, parallel=jobs, trials=trials, command=again, trust_code=trust_code)
     table = compare(found.paths)
     print("\n".join([str(table), *found.lines()]) if trials is None else found)
     for ending in ("csv", "html"):
