@@ -25,7 +25,7 @@ from snn_bp.data.splits import Pool, draw_splits
 from snn_bp.data.store import CachedEvents
 from snn_bp.data.transforms import apply_transforms, check_frames, flatten, shape_after, structured
 from snn_bp.data.values import TRANSFORM, augmented, shape_of_values, values_of
-from snn_bp.data.window import Inside, inside
+from snn_bp.data.window import Inside, ends_of, inside
 from snn_bp.errors import SnnError, check_choice, check_flag, check_kind, check_number, check_seed, shown
 from snn_bp.errors.calls import checked_call
 from snn_bp.model.targets import Targets
@@ -213,6 +213,8 @@ class Dataset:
             )  # fmt: skip
             return frames if changes is None else augmented(frames, changes, steps=self.steps), targets
         events, moves = part.events, self._moves(split, ids, seed=seed)
+        if changes is None and not self.data.transforms:
+            events = self._in_window["test" if split == "test" else "train"]
         if not self.data.transforms or not len(ids):
             return self._encode(events, ids, moves=moves, changes=changes, in_bytes=in_bytes), targets
         sources = ids if changes is None else changes.with_partners(ids)
@@ -299,6 +301,17 @@ class Dataset:
             each_ms=1000 if self.has_events else 1 / (self.data.step_ms or 1),
             ends=None if durations is None else durations[ids],
         )  # fmt: skip
+
+    @cached_property
+    def _in_window(self) -> dict[str, Events]:
+        """The events of each part, without those behind the window of recordings whose times are in order."""
+        return {
+            part: each.events
+            if (spans := each.beside.spans) is None
+            else replace(each.events, ends=ends_of(each.events, self.data.window_us, spans))
+            for part, each in self.parts.items()
+            if isinstance(each, CachedEvents)
+        }
 
     @cached_property
     def _partners(self) -> Partners | None:

@@ -68,6 +68,7 @@ class Events:
     t: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
+    ends: np.ndarray | None = None  # behind which no event of a recording is looked at; None: all are
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -98,7 +99,7 @@ def encode(
     if shifts is None:
         shifts = np.zeros((len(ids), 2), dtype=np.int64)
     arrays = (events.x, events.y, events.p, events.t)
-    starts, stops = events.offsets[ids], events.offsets[1:][ids]
+    starts, stops = events.offsets[ids], (events.offsets[1:] if events.ends is None else events.ends)[ids]
     columns, rows = (np.empty(size * downsample, np.int64) for size in shape[:0:-1])
     if turns is None or not turns.any():
         moves, turned = (shifts, np.empty(0), np.empty(0)), np.empty((0, 0), np.int64)

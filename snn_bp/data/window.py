@@ -47,6 +47,12 @@ def inside(events: Events, window_us: int, spans: np.ndarray | None = None) -> I
     )
 
 
+def ends_of(events: Events, window_us: int, spans: np.ndarray) -> np.ndarray:
+    """Behind which event of each recording none lies in the first `window_us`, as far as its times are in order."""
+    counts = _by_spans(events, window_us, spans)[0]
+    return np.where(spans[:, 2] == 1, events.offsets[:-1] + counts, events.offsets[1:])
+
+
 def _by_spans(events: Events, window_us: int, spans: np.ndarray) -> tuple[np.ndarray, int | None, int | None]:
     """Events inside of each recording, the first time of all and the last one."""
     offsets, counts = events.offsets, np.diff(events.offsets)

@@ -60,6 +60,27 @@ def test_the_figures_of_the_window_are_those_of_a_count(monkeypatch, seed, windo
     assert found.first_without == (without[0] if without else None)
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_frames_without_what_is_behind_the_window_are_those_of_all_events(steps):
+    rng, events = np.random.default_rng(0), []
+    for number in range(12):
+        one = np.zeros(rng.integers(0, 400), [(field, int) for field in "xypt"])
+        one["x"], one["y"], one["t"] = (
+            rng.integers(0, 3, len(one)),
+            rng.integers(0, 2, len(one)),
+            rng.integers(0, 4000, len(one)),
+        )
+        events.append(one if number % 3 else np.sort(one, order="t"))
+    dataset = Dataset.of(train=(events, np.arange(12) % 2), sensor=(3, 2, 2), step_ms=1, steps=steps, test_fraction=0.2)
+    part = dataset.parts["train"]
+
+    cut = dataset._in_window["train"]
+    whole = replace(dataset, parts={**dataset.parts, "train": replace(part, beside=replace(part.beside, spans=None))})
+
+    assert (cut.ends < part.events.offsets[1:]).sum() >= 4 and whole._in_window["train"].ends is None
+    assert dataset.batch("train", range(12))[0].equal(whole.batch("train", range(12))[0])
+
+
 def test_recordings_that_lie_in_the_window_are_not_spoken_of(cache, tmp_path):
     dataset = digits_on_disk(tmp_path, {"0.bin": event(0), "1.bin": event(300_000)})
 
