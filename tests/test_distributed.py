@@ -259,14 +259,18 @@ def test_several_processes_end_where_one_does(count, tmp_path):
         assert one.results()["test"]["loss"] == pytest.approx(other.results()["test"]["loss"], abs=1e-10)
 
 
-EXPERIMENT = """
+PROGRAM = """
 import torch
+from snn_bp.cli import entry
 torch.set_default_dtype(torch.float64)
+entry()
+"""  # `snn-bp`, in doubles
+EXPERIMENT = """
 from snn_bp import *
 experiment = Experiment(
-    Data("digits", step_ms=104, steps=3, downsample=2, batch=32),
-    (Flatten(), Dense(12, bias=False), BatchNorm(), LIF(beta=0.7), Dense(10), LIF(beta=0.7)),
-    Train(epochs=40, lr=5e-3))
+    Data("digits", step_ms=26, steps=12, downsample=2, batch=32),
+    (Flatten(), Dense(24), LIF(beta=0.8), Dense(10), LIF(beta=0.8)),
+    Train(epochs=8, lr=1e-3))
 """
 
 
@@ -290,9 +294,10 @@ def begun(process: subprocess.Popen, run: Path) -> list[int]:
 @pytest.mark.slow
 def test_a_process_that_is_killed_ends_all_with_one_line_and_any_number_goes_on(tmp_path):
     (tmp_path / "mine.py").write_text(EXPERIMENT)
-    subprocess.run([sys.executable, "-m", "snn_bp", "train", "mine.py", "--out", "left"], cwd=tmp_path, check=True)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    subprocess.run([sys.executable, "program.py", "train", "mine.py", "--out", "left"], cwd=tmp_path, check=True)
     for killed, rank, others in (("first", 0, 1), ("second", 1, 3)):
-        process = torchrun(2, "-m", "snn_bp", "train", "mine.py", "--out", killed, cwd=tmp_path)
+        process = torchrun(2, "program.py", "train", "mine.py", "--out", killed, cwd=tmp_path)
         members = begun(process, tmp_path / killed)
         began = time.monotonic()
         os.kill(members[rank], signal.SIGKILL)
@@ -301,10 +306,10 @@ def test_a_process_that_is_killed_ends_all_with_one_line_and_any_number_goes_on(
         assert time.monotonic() - began < 30 and process.returncode != 0
         assert len(ours(said)) == 1 and "a process of this training has ended" in said and "snn_bp/" not in said
 
-        on = torchrun(others, "-m", "snn_bp", "resume", killed, cwd=tmp_path)
+        on = torchrun(others, "program.py", "resume", killed, cwd=tmp_path)
         _, said = on.communicate(timeout=300)
         assert on.returncode == 0, said
-        assert max(differences(Run(tmp_path / "left"), Run(tmp_path / killed))) < 1e-9
+        assert max(differences(Run(tmp_path / "left"), Run(tmp_path / killed))) < 1e-6
 
 
 @pytest.mark.slow
@@ -332,7 +337,7 @@ def test_an_error_in_one_process_ends_all_with_its_line(tmp_path):
         "            raise SnnError('recording 7 is bad')\n"
         "        return CountCrossEntropy()(out, targets)\n"
         "experiment = "
-    )).replace("lr=5e-3", "lr=5e-3, loss=Late()")  # fmt: skip
+    )).replace("lr=1e-3", "lr=1e-3, loss=Late()")  # fmt: skip
     (tmp_path / "mine.py").write_text(broken)
 
     process = torchrun(2, "-m", "snn_bp", "train", "mine.py", "--out", "a", cwd=tmp_path)

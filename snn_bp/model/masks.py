@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from snn_bp.errors import SnnError, shown
 from snn_bp.model.blocks import LayerAt, Path, every_part, follow, role_of, scale_and_shift
 from snn_bp.model.exact import is_exact
-from snn_bp.model.shard import statistics
+from snn_bp.model.shard import check_spread, statistics
 
 
 def check_mask(x: Tensor, mask: Any, row: Iterable[LayerAt], name: Callable[[int | Path], str]) -> None:
@@ -61,11 +61,7 @@ def run_counted_norm(norm: nn.Module, mask: Tensor | None, x: Tensor, states: li
     """
     rows = x.flatten(0, 1)
     mean, variance, count = statistics(rows if mask is None else rows[mask.flatten()], [0, *range(2, rows.dim())])
-    if count == 1:
-        raise SnnError(
-            f"{type(norm).__name__}: in training with one value for each channel, which has no spread. Give it more "
-            "recordings or more steps at once, or network.eval()."
-        )
+    check_spread(norm, count)
     if count:
         follow(norm, mean, variance, count=count)
     affine = scale_and_shift(norm, mean, variance) if count else scale_and_shift(norm)

@@ -180,8 +180,7 @@ def _normed(row: Sequence[LayerAt], index: int, given: Input) -> Step | None:
     """The neurons at `index`, with the norm in front of them if it is in training."""
     if not given.shape:
         return None
-    alone = given.mask is None and not given.is_shard
-    averages = row[index].role == "norm" and alone and _averages(row[index].layer, given)
+    averages = row[index].role == "norm" and given.mask is None and _averages(row[index].layer, given)
     norm = row[index].layer if averages else None
     found = row[index : index + 1 + (norm is not None)]
     if found[-1].role != "neurons" or not all(runs_here(part.layer, given.dtype) for part in found):
@@ -199,7 +198,7 @@ def _averages(norm: nn.Module, given: Input) -> bool:
     known = has_all_parts(norm) and norm.track_running_stats and norm.momentum is not None
     images = (len(given.shape) == 3) == (type(norm) is nn.BatchNorm2d) and len(given.shape) <= 3
     channels, rest = given.shape[0], given.shape[1:]  # type: ignore[misc]
-    has_spread = given.steps * given.batch * math.prod(rest) > 1
+    has_spread = given.is_shard or given.steps * given.batch * math.prod(rest) > 1  # else all have, or none
     return bool(known and images and has_spread and channels == norm.num_features)
 
 

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from snn_bp.errors import SnnError
 
 
 class Shard:
@@ -28,6 +31,11 @@ class Shard:
         """Whether a recording only stands in."""
         return self.size == 0
 
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Sums over all processes of what each has added up, `[...]` in doubles."""
+        mine = torch.from_numpy(values)
+        return gather(0 * mine if self.is_empty else mine).sum(0).numpy()
+
     def kept(self, like: Tensor, chance: float) -> Tensor:
         """Which values of `like` `[batch, ...]` are kept, 1 or 0, as they are drawn for the whole batch."""
         layout = torch.channels_last if _lies_channels_last(like) else torch.contiguous_format
@@ -39,6 +47,15 @@ def rows_of(batch: int, *, rank: int, processes: int) -> slice:
     """The recordings of a batch that a process runs."""
     low, high = _end(batch, rank, processes), _end(batch, rank + 1, processes)
     return slice(low, high) if low < high else slice(0, 1)
+
+
+def check_spread(norm: nn.Module, count: int) -> None:
+    """Raise where a norm in training takes the spread of one value."""
+    if count == 1:
+        raise SnnError(
+            f"{type(norm).__name__}: in training with one value for each channel, which has no spread. Give it more "
+            "recordings or more steps at once, or network.eval()."
+        )
 
 
 _shard: ContextVar[Shard | None] = ContextVar("shard", default=None)

@@ -12,6 +12,7 @@ from snn_bp.kernels.layout import CHANNELS_FIRST, CHANNELS_LAST, lies_channels_l
 from snn_bp.model.blocks import fold, follow, role_of
 from snn_bp.model.constrained import ConstrainedLinear
 from snn_bp.model.modules import Neurons
+from snn_bp.model.shard import check_spread, shard
 from snn_bp.neurons import State
 
 if TYPE_CHECKING:
@@ -81,12 +82,13 @@ def run_normed(norm: nn.Module | None, neurons: Neurons, x: Tensor, states: list
         values = permuted(values, CHANNELS_LAST)
         first = None if first is None else permuted(first, CHANNELS_LAST)
     values = tuple(value[0] if value.dim() else value for value in values)
-    scaled = None if norm is None else cpu.norm_neurons.Norm(norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]
+    scaled = None if norm is None else cpu.norm_neurons.Norm(norm.weight, norm.bias, norm.eps, shard())  # type: ignore[arg-type]
     ran = cpu.norm_neurons.run_layer(
         z, scaled, 4 if channels_last else 2, first, values, neuron.equation, neurons.surrogate
     )
     if norm is not None:
-        follow(norm, ran.mean, ran.variance, count=x.numel() // x.shape[2])  # type: ignore[arg-type]
+        check_spread(norm, ran.count)
+        follow(norm, ran.mean, ran.variance, count=ran.count)  # type: ignore[arg-type]
     if not channels_last:
         return ran.out, [ran.means], [state_of(neuron, ran.last)]
     last = state_of(neuron, permuted(ran.last, CHANNELS_FIRST))

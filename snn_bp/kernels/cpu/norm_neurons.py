@@ -8,7 +8,7 @@ reference bit for bit, with one up to the rounding of the normalised current.
 # pyright: reportUndefinedVariable=false, reportCallIssue=false
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -38,12 +38,23 @@ def rows_of(equation: Equation) -> tuple[tuple[str, Any], ...]:
     return *offsets.items(), ("BLOCK_ROWS", len(offsets))
 
 
+class Across(Protocol):
+    """Where other processes have more of the batch."""
+
+    is_empty: bool  # whether what is here counts nothing
+
+    def sums(self, values: np.ndarray, /) -> np.ndarray:
+        """Sums over all processes of what each has added up."""
+        ...
+
+
 class Norm(NamedTuple):
     """A batch norm over `weight.numel()` channels in training."""
 
     weight: Tensor
     bias: Tensor
     eps: float
+    across: Across | None = None  # None: the batch is all here
 
 
 class LayerOutput(NamedTuple):
@@ -54,6 +65,7 @@ class LayerOutput(NamedTuple):
     last: Parts
     mean: Tensor | None  # the statistics of each channel of the input
     variance: Tensor | None
+    count: int  # values that they are of
 
 
 def run_layer(
@@ -66,28 +78,29 @@ def run_layer(
     `values` as one sample or as scalars. Gradients flow to `z`, norm, state and values, and from all but
     the statistics.
     """
-    weight, bias, eps = norm or (None, None, 0.0)
+    weight, bias, eps, across = norm or (None, None, 0.0, None)
     graded = torch.is_grad_enabled()
     learned = tuple(n for n, value in zip(equation.parameters, values, strict=True) if graded and value.requires_grad)
-    options = (Form(equation, learned, equation.saved(learned)), surrogate, channel_axis, eps)
+    options = (Form(equation, learned, equation.saved(learned)), surrogate, channel_axis, eps, across)
     out, means, *others = _Layer.apply(options, z, weight, bias, *(state or (None,) * len(equation.full)), *values)  # type: ignore[misc]
-    *last, mean, variance = others
-    return LayerOutput(out, means, tuple(last), *((mean, variance) if norm else (None, None)))
+    *last, mean, variance, count = others
+    return LayerOutput(out, means, tuple(last), *((mean, variance) if norm else (None, None)), int(count))
 
 
 class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, options, z: Tensor, weight: Tensor | None, bias: Tensor | None, *tensors: Tensor | None):
-        form, _, axis, eps = options
+        form, _, axis, eps, across = options
         equation, carried = form.equation, len(form.equation.full)
         x = array(z).reshape(len(z), -1)
         (steps, size), dtype, sample = x.shape, x.dtype, z.shape[2:]
         neurons = sample.numel()
         shards = split_samples(steps, z.shape[1], neurons)
         mean = variance = scale = None
+        count = 0
         affine = [np.ones(neurons, dtype), np.zeros(neurons, dtype)]
         if weight is not None and bias is not None:
-            mean, variance = statistics(x, sample, axis, shards)
+            mean, variance, count = statistics(x, sample, axis, shards, across)
             scale = array(weight) / np.sqrt(variance + eps)
             affine = [spread_channels(part, sample, axis, dtype) for part in (scale, array(bias) - mean * scale)]
         first = [np.empty(0, dtype) if part is None else array(part).reshape(-1) for part in tensors[:carried]]
@@ -101,12 +114,12 @@ class _Layer(torch.autograd.Function):
         )  # fmt: skip
         arrays = (x, *affine, *first, *given, out, *last)
         parallel_for([partial(kernel, *arrays, counts[n], neurons, *part) for n, part in enumerate(shards)])
-        ctx.options, ctx.shape, ctx.saved = options, z.shape, (affine, (mean, variance, scale))
+        ctx.options, ctx.shape, ctx.saved = options, z.shape, (affine, (mean, variance, scale, count))
         ctx.save_for_backward(z, *tensors)  # torch notices where one is written to before it is read again
         ctx.set_materialize_grads(False)
         measured = [
             z.new_empty(0) if part is None else torch.from_numpy(part.astype(dtype)) for part in (mean, variance)
-        ]
+        ] + [torch.tensor(count)]
         ctx.mark_non_differentiable(*measured)
         return (
             torch.from_numpy(out).view(z.shape),
@@ -118,9 +131,9 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     @first_derivatives("neurons")
     def backward(ctx, g_out, g_means, *others):
-        form, surrogate, axis, eps = ctx.options
+        form, surrogate, axis, eps, across = ctx.options
         equation, carried = form.equation, len(form.equation.full)
-        (affine, (mean, variance, scale)), (z, *tensors) = ctx.saved, ctx.saved_tensors
+        (affine, (mean, variance, scale, count)), (z, *tensors) = ctx.saved, ctx.saved_tensors
         x = array(z).reshape(len(z), -1)
         first = [np.empty(0, x.dtype) if part is None else array(part).reshape(-1) for part in tensors[:carried]]
         given = [flat_or_scalar(value) for value in tensors[carried:] if value is not None]
@@ -145,12 +158,16 @@ class _Layer(torch.autograd.Function):
         g_weight = g_bias = None
         if mean is not None:
             total, weighted = (sum_channels(part, sample, axis) for part in (total, weighted))
-            inverse, count = 1 / np.sqrt(variance + eps), x.size // len(mean)
+            inverse = 1 / np.sqrt(variance + eps)
             g_weight = inverse * (weighted - mean * total)
-            rise = -scale * inverse * g_weight / count
-            fixes = [
-                spread_channels(part, sample, axis, dtype) for part in (rise, -scale * total / count - rise * mean)
-            ]
+            of_all, totals = g_weight, total
+            if across is not None:  # the statistics are those of all inputs, and theirs the gradients
+                totals, weights = across.sums(np.stack((total, weighted)))
+                of_all = inverse * (weights - mean * totals)
+            rise = -scale * inverse * of_all / count
+            parts = rise, -scale * totals / count - rise * mean
+            parts = [0 * part for part in parts] if across is not None and across.is_empty else parts
+            fixes = [spread_channels(part, sample, axis, dtype) for part in parts]
             parallel_for([partial(compiled_plain(correct), gz, x, *fixes, neurons, *part) for part in shards])
             g_weight, g_bias = (torch.from_numpy(part.astype(dtype)) for part in (g_weight, total))
         states = [torch.from_numpy(part).view(ctx.shape[1:]) if len(part) else None for part in state_grads]
@@ -305,16 +322,19 @@ def split_samples(steps: int, batch: int, neurons: int) -> list[tuple[int, int]]
 
 
 def statistics(
-    x: np.ndarray, sample: torch.Size, axis: int, shards: list[tuple[int, int]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of each channel, in double precision."""
+    x: np.ndarray, sample: torch.Size, axis: int, shards: list[tuple[int, int]], across: Across | None = None
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Mean and variance of each channel, in double precision, and how many values it has; in all processes."""
     found = np.zeros((len(shards), 2, sample.numel()))
     parallel_for(
         [partial(compiled_plain(add_up), x, *found[n], sample.numel(), *part) for n, part in enumerate(shards)]
     )  # fmt: skip
     mean, square = (sum_channels(part, sample, axis) for part in found.sum(0))
     count = x.size // len(mean)
-    return mean / count, np.maximum(square / count - (mean / count) ** 2, 0)
+    if across is not None:
+        mean, square, counts = across.sums(np.stack((mean, square, np.full(len(mean), float(count)))))
+        count = int(counts[0])
+    return mean / count, np.maximum(square / count - (mean / count) ** 2, 0), count
 
 
 def sum_channels(values: np.ndarray, sample: torch.Size, axis: int) -> np.ndarray:

@@ -1,0 +1,140 @@
+"""Two processes beside one on the same batches: how far weights and figures are from each other after three epochs.
+
+    python experiments/benchmarks/distributed.py --data FOLDER
+
+FOLDER holds NMNIST/Train and NMNIST/Test. Networks that are dense, convolutional and recurrent, with batch norms and
+without, on the digits and on N-MNIST, each trained by one gloo process and by two under torchrun, in doubles and in
+singles; in singles a sum in another order may flip a spike on the threshold, and what follows differs. Then a process
+of two is killed, and the run goes on in one, two and three. Writes experiments/results/distributed.json.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snn_bp import LI, LIF, BatchNorm, Conv, Data, Dense, Experiment, Flatten, Recurrent, Run, Tau, Train
+from snn_bp.files import write_json
+from snn_bp.runs.provenance import machine, version
+from snn_bp.runtime.console import guarded
+
+PACKAGES = ("snn_bp", "torch", "numpy", "numba")
+NEURON = LIF(beta=Tau(100))
+DIGITS, NMNIST = Data("digits", step_ms=52, steps=6), Data("nmnist", step_ms=52, steps=6, batch=16, downsample=2)
+DENSE = (Flatten(), Dense(64), NEURON, Dense(10), NEURON)
+RECURRENT = (Flatten(), Dense(64), Recurrent(NEURON), Dense(10), LI(beta=Tau(100)))
+CONVOLVED = (Conv(8, 5, stride=2, padding=2), NEURON, Flatten(), Dense(10), NEURON)
+NORMED = (  # without biases in front of norms: their gradient is rounding alone, of which Adam makes steps
+    Conv(8, 5, stride=2, padding=2, bias=False), BatchNorm(), NEURON, Flatten(),
+    Dense(32, bias=False), BatchNorm(), NEURON, Dense(10), NEURON,
+)  # fmt: skip
+CASES = {
+    f"{kind}, {data.name}": Experiment(data, model, Train(epochs=3, lr=1e-3))
+    for data in (DIGITS, NMNIST)
+    for kind, model in (("dense", DENSE), ("convolved", CONVOLVED), ("recurrent", RECURRENT), ("normed", NORMED))
+}
+LONG = Experiment(DIGITS, DENSE, Train(epochs=10, lr=1e-3))  # one to be killed
+FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "grad_norm")
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results" / "distributed.json")
+    arguments = parser.parse_args()
+    os.environ["SNN_BP_DATA"] = str(arguments.data)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        result: dict[str, Any] = {"processes": 2, "epochs": 3}
+        for dtype in ("float64", "float32"):
+            for count in (1, 2):
+                run_in(count, folder / f"{dtype}-{count}", dtype, *CASES)
+            result[dtype] = {
+                case: differences(*(Run(folder / f"{dtype}-{count}" / case) for count in (1, 2))) for case in CASES
+            }
+        result["killed"] = killed(folder)
+    result |= {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    write_json(arguments.out, result)
+    for dtype in ("float64", "float32"):
+        print(dtype, {case: f"{each['weights']:.1e}" for case, each in result[dtype].items()})
+    print(result["killed"])
+
+
+def command(count: int, folder: Path, dtype: str, *cases: str) -> list[str]:
+    """The command line of a training of the cases, in so many processes."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
+    return [sys.executable, *torchrun, __file__, "--member", str(folder), dtype, *cases]
+
+
+def run_in(count: int, *words: Any) -> None:
+    """Train in so many processes, of one thread each."""
+    subprocess.run(command(count, *words), check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def member(folder: Path, dtype: str, cases: list[str]) -> None:
+    """Each process of a training: train the cases, or go on with them."""
+    from snn_bp import resume, train
+
+    torch.set_default_dtype(getattr(torch, dtype))
+    for case in cases:
+        if (folder / case / "experiment.json").exists():
+            resume(folder / case, quiet=True)
+        else:
+            train(LONG if case == "killed" else CASES[case], folder / case, quiet=True)
+
+
+def differences(one: Run, other: Run) -> dict[str, float]:
+    """The largest differences of a weight, and of a figure, in the end."""
+    mine, theirs = (run.load("last").weights for run in (one, other))
+    rows = zip(one.metrics(), other.metrics(), strict=True)
+    test = [run.results()["test"] for run in (one, other)]  # type: ignore[index]
+    return {
+        "weights": max(float((mine[name].double() - theirs[name].double()).abs().max()) for name in mine),
+        "figures": max(abs(a[name] - b[name]) for a, b in rows for name in FIGURES),
+        "test_accuracy": abs(test[0]["accuracy"] - test[1]["accuracy"]),
+        "test_loss": abs(test[0]["loss"] - test[1]["loss"]),
+    }
+
+
+def killed(folder: Path) -> dict[str, Any]:
+    """A run of two processes of which one is killed, and how far one that goes on ends from one left alone."""
+    run_in(1, folder / "left", "float64", "killed")
+    found: dict[str, Any] = {"seconds_until_all_had_ended": [], "lines": [], "resumed": {}}
+    for count in (1, 2, 3):
+        run = folder / f"on-{count}" / "killed"
+        started = subprocess.Popen(
+            command(2, run.parent, "float64", "killed"), stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        table = run / "metrics.csv"
+        while started.poll() is None and not (table.exists() and len(table.read_text().splitlines()) > 4):
+            time.sleep(0.1)
+        members = subprocess.run(["ps", "-o", "pid=", "--ppid", str(started.pid)], capture_output=True, text=True)
+        began = time.monotonic()
+        os.kill(int(members.stdout.split()[count % 2]), signal.SIGKILL)
+        _, said = started.communicate()
+        found["seconds_until_all_had_ended"].append(round(time.monotonic() - began, 1))
+        found["lines"].append(sum(line.startswith("error: ") for line in said.splitlines()))
+        run_in(count, run.parent, "float64", "killed")
+        found["resumed"][str(count)] = differences(Run(folder / "left" / "killed"), Run(run))
+    return found
+
+
+if __name__ == "__main__":
+    if "--member" in sys.argv:
+        where, precision, *asked = sys.argv[2:]
+        guarded(lambda *_, **__: member(Path(where), precision, asked))
+    else:
+        main()
