@@ -37,6 +37,7 @@ from snn_bp import (
     training,
 )
 from snn_bp.cli import app
+from snn_bp.files import read_object
 from snn_bp.model.shard import Shard, rows_of
 from snn_bp.runtime import processes
 from snn_bp.runtime.console import guarded
@@ -321,6 +322,7 @@ def test_a_signal_to_one_process_stops_all_saved_with_one_line(tmp_path):
 
     assert ours(said) == ["stopped and saved. Go on with: snn-bp resume a"] and process.returncode != 0
     assert Run(tmp_path / "a").load("last").epoch >= 2
+    assert read_object(tmp_path / "a" / "provenance.json")["machine"]["processes"] == 2
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import torch
 from snn_bp.errors import SnnError
 from snn_bp.files import is_there, read_bytes, read_object, read_text, write_object
 from snn_bp.runs.experiment import Experiment
+from snn_bp.runtime.processes import processes
 
 PACKAGES = ("snn_bp", "torch", "numpy", "numba", "tonic", "snntorch", "scikit-learn", "safetensors")
 
@@ -68,7 +69,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
+    } | ({"processes": count} if (count := processes()) > 1 else {})
 
 
 def version(package: str) -> str | None:
