@@ -1,5 +1,6 @@
 """The recipes of known sets: each reads the set's own files, has the shape that is published, and takes a step."""
 
+import json
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -86,3 +87,19 @@ def test_a_recipe_trains_on_the_files_of_its_set(name, tmp_path, monkeypatch):
     results = Run(run.path).results()
     assert results is not None and results["test"]["samples"] == len(short.ids["test"]) > 0
     assert all(len(ids) for ids in short.ids.values())
+
+
+def test_figures_on_the_page_are_those_of_the_result_file():
+    page = (EXPERIMENTS.parent / "notebooks" / "site" / "recipes.md").read_text()
+    rows = json.loads((EXPERIMENTS / "results" / "recipes.json").read_text())["rows"]
+
+    assert rows.keys() == RECIPES.keys()
+    for name, row in rows.items():
+        line = next(line for line in page.splitlines() if line.startswith(f"| `{name}.py` "))
+        assert f"| {row['parameters']:,}" in line and f"| {row['batch']} |" in line
+        assert f"| {row['peak_here_mb']:,.0f} MB, {row['estimate_here_mb']:,.0f} MB |" in line
+        assert f"```{{literalinclude}} ../../experiments/{name}.py" in page
+    for name in ("shd_lif", "shd_recurrent", "shd"):
+        found = json.loads((EXPERIMENTS / "results" / f"{name}_fsdd.json").read_text())
+        runs = [", ".join(f"{run[key]:.3f}" for run in found["runs"]) for key in ("accuracy", "validation")]
+        assert f"| `{name}.py` | {found['mean_accuracy']:.3f} ({runs[0]}) | {runs[1]} |" in page

@@ -47,6 +47,7 @@ class Copy:
     parts: dict[str, PartHere]
     archives: tuple[Archive, ...]  # that lie there
     damaged: tuple[str, ...]  # a sentence for each file
+    bytes: int  # all files of recordings and archives, each once
 
     @property
     def state(self) -> str:
@@ -56,12 +57,6 @@ class Copy:
         return (
             "damaged" if self.damaged else "whole" if all(part.is_whole for part in self.parts.values()) else "partial"
         )
-
-    @property
-    def bytes(self) -> int:
-        """Of recordings and archives."""
-        archives = sum((self.folder / archive.name).stat().st_size for archive in self.archives)
-        return archives + sum(part.bytes for part in self.parts.values())
 
     @property
     def can_train(self) -> bool:
@@ -74,11 +69,13 @@ def look(name: str, root: str | None = None, *, hashes: bool = False) -> Copy:
     kind = _kind(name)
     origin, folder = ORIGINS[kind], _folder(name, kind, find_root(root))
     damaged: list[str] = []
-    parts = {part: _part_here(kind, part, folder, damaged) for part in origin.parts}
+    sizes: dict[Path, int] = {}
+    parts = {part: _part_here(kind, part, folder, damaged, sizes) for part in origin.parts}
     archives = tuple(archive for archive in origin.archives if (folder / archive.name).is_file())
     if hashes:
         damaged += _wrong_hashes(folder, archives)
-    return Copy(name, root, folder, origin, parts, archives, tuple(damaged))
+    sizes |= {folder / archive.name: (folder / archive.name).stat().st_size for archive in archives}
+    return Copy(name, root, folder, origin, parts, archives, tuple(damaged), sum(sizes.values()))
 
 
 def lines_of(copy: Copy) -> list[str]:
@@ -124,8 +121,8 @@ def _folder(name: str, kind: str, root: Path) -> Path:
     return found or root / ("smnist" if kind == "SMNIST" else kind)
 
 
-def _part_here(kind: str, part: str, folder: Path, damaged: list[str]) -> PartHere:
-    """What there is of a part; damaged files are added to the list."""
+def _part_here(kind: str, part: str, folder: Path, damaged: list[str], sizes: dict[Path, int]) -> PartHere:
+    """What there is of a part; damaged files are added to the list, the others and their bytes to `sizes`."""
     pattern, total = ORIGINS[kind].parts[part], SETS[kind].totals.get(part)
     files = [file for file in folder.glob(pattern) if not file.name.startswith(".")] if folder.is_dir() else []
     found = taken = 0
@@ -137,6 +134,7 @@ def _part_here(kind: str, part: str, folder: Path, damaged: list[str]) -> PartHe
             damaged.append(f"{file} cannot be read ({cause})")
             continue
         taken += length
+        sizes[file] = length
     return PartHere(found, total, taken)
 
 

@@ -7,6 +7,7 @@ import runpy
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -58,6 +59,17 @@ def test_recordings_of_each_part_are_counted(name, tmp_path):
     assert [part.recordings for part in copy.parts.values()] == list(counts.values())
     assert copy.state == "partial" and copy.can_train and not copy.damaged
     assert copy.bytes == sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+
+
+def test_a_file_of_both_parts_is_counted_once(tmp_path):
+    (tmp_path / "NTIDIGITS18").mkdir()
+    with h5py.File(tmp_path / "NTIDIGITS18" / "n-tidigits.hdf5", "w") as file:
+        file["train_labels"], file["test_labels"] = [b"ann-a-1", b"ann-b-12", b"bob-a-z"], [b"cyd-a-o"]
+
+    copy = look("tonic:NTIDIGITS18", str(tmp_path))
+
+    assert [part.recordings for part in copy.parts.values()] == [2, 1]  # sequences of digits are no class
+    assert copy.bytes == (tmp_path / "NTIDIGITS18" / "n-tidigits.hdf5").stat().st_size
 
 
 def test_a_whole_copy_is_told_from_a_part_of_it(tmp_path):
