@@ -30,7 +30,7 @@ _WEIGHT = 52  # bytes: the value, its gradient, two of the optimizer, and a chec
 _KERNEL = 8  # values that the backward pass of learned delays keeps for each value of their kernel
 _EVENT = 14  # bytes of one on its way into frames, at most
 _HEAP = 1.2  # what the allocator keeps between tensors that come and go
-_LEFT = 0.75  # and what a step leaves in pieces that looking at the layers cannot use, or that at a step
+_THREADS = 16 * 2**20  # bytes of threads' own heaps, which differ from run to run
 _BATCHES = 3  # the one in use, the next, and the last one until it is let go
 PROBED = 64  # recordings on which a training looks at its layers
 _TRACED, _TRACED_VALUES = 16, 2**26  # recordings of the doctor's backward pass; steps of neurons in them at most
@@ -48,12 +48,12 @@ class Estimate:
     @property
     def total(self) -> int:
         """The peak."""
-        return self.frames + self.weights + self.layers
+        return self.frames + self.weights + self.layers + _THREADS
 
     @property
     def layers(self) -> int:
-        """What layers keep: the larger of the two, and what the heap cannot use again of the smaller."""
-        return max(self.step, self.looking) + int(_LEFT * min(self.step, self.looking))
+        """What layers keep: what one of the two leaves in the heap is in pieces that the other seldom fits into."""
+        return self.step + self.looking
 
     def __str__(self) -> str:
         return (
