@@ -30,6 +30,7 @@ _WEIGHT = 52  # bytes: the value, its gradient, two of the optimizer, and a chec
 _KERNEL = 8  # values that the backward pass of learned delays keeps for each value of their kernel
 _EVENT = 14  # bytes of one on its way into frames, at most
 _HEAP = 1.2  # what the allocator keeps between tensors that come and go
+_LEFT = 0.75  # the part of what a step leaves in the heap that looking at the layers cannot use, and the reverse
 _THREADS = 16 * 2**20  # bytes of threads' own heaps, which differ from run to run
 _BATCHES = 3  # the one in use, the next, and the last one until it is let go
 PROBED = 64  # recordings on which a training looks at its layers
@@ -48,12 +49,12 @@ class Estimate:
     @property
     def total(self) -> int:
         """The peak."""
-        return self.frames + self.weights + self.layers + _THREADS
+        return self.frames + self.weights + self.layers + (_THREADS if self.layers else 0)
 
     @property
     def layers(self) -> int:
-        """What layers keep: what one of the two leaves in the heap is in pieces that the other seldom fits into."""
-        return self.step + self.looking
+        """What layers keep: the larger of the two, and most of what the other one leaves in pieces."""
+        return max(self.step, self.looking) + int(_LEFT * min(self.step, self.looking))
 
     def __str__(self) -> str:
         return (
@@ -89,7 +90,7 @@ def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
         rows * _FLOAT * ((3.5 if sizes.starts_dense else 2.5) * inputs + 4.5 * sizes.largest),
     )
     kernels = _FLOAT * _KERNEL * sizes.kernels
-    return Estimate(frames, sizes.parameters * _WEIGHT, int(_HEAP * step + kernels), int(_HEAP * looking + kernels))
+    return Estimate(frames, sizes.parameters * _WEIGHT, int(_HEAP * step + kernels), int(_HEAP * looking))
 
 
 def _of_augmenting(dataset: Dataset, batch: int) -> int:
