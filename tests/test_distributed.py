@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import distributed_runs
 import pytest
 import torch
-from distributed_runs import RUNS, dataset_of
+from distributed_runs import NEURON, RUNS, dataset_of
 from runs import DIGITS, tiny
 
 from snn_bp import (
@@ -176,6 +177,17 @@ def test_a_step_in_a_team_is_the_step_of_one_process(name, alone, monkeypatch):
     assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-4)
     moved = {key: float((mine[key].double() - theirs[key].double()).abs().max()) for key in mine}
     assert max(moved.values()) <= CLOSE, moved
+
+
+def test_what_joins_gradients_is_gone_before_the_processes_part(alone, monkeypatch):
+    dataset, team = dataset_of(False), Team(Train())
+    team.join(Network((Flatten(), Dense(3), NEURON), dataset.shape), Train(), dataset)
+    joining, gone = weakref.ref(team._parallel), []
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: gone.append(joining() is None))
+
+    team.leave()
+
+    assert gone == [True]
 
 
 @pytest.mark.parametrize("words", [["list"], ["evaluate", "runs/a"], ["train", "mine.py", "--dry-run"]], ids=str)

@@ -82,6 +82,11 @@ class Team:
         """Until all processes are here."""
         gather(torch.zeros(1))
 
+    def leave(self) -> None:
+        """Part from the other processes: gradients first, or torch waits for its own thread, at times forever."""
+        self._parallel = None
+        torch.distributed.destroy_process_group()
+
     def load(self, loaded: Callable[[], Dataset]) -> Dataset:
         """What is loaded, and where nobody has kept it yet also made, by one process of each machine first."""
         if self.is_first:
@@ -175,7 +180,7 @@ def joined_processes(config: Train) -> Iterator[Team | None]:
     except BaseException as cause:
         ends_first()  # ahead of the others, which notice that this one has ended
         if joined and found.device.type == "cpu":
-            torch.distributed.destroy_process_group()
+            found.leave()
         if not _is_lost(cause):
             raise
         raise SnnError(
@@ -183,7 +188,7 @@ def joined_processes(config: Train) -> Iterator[Team | None]:
             "with any number of processes."
         ) from cause
     if joined:
-        torch.distributed.destroy_process_group()
+        found.leave()
 
 
 def device_of(config: Train) -> torch.device:
