@@ -83,25 +83,46 @@ def test_times_in_the_table_are_those_of_the_result_file(row):
 
 
 @pytest.mark.parametrize("row", re.findall(r"^\| `(?:Boxcar|Triangular)\(.*", README, flags=re.MULTILINE))
-def test_times_with_windows_are_those_of_the_result_file(row):
+def test_times_with_windows_are_those_of_the_result_files(row):
     name, *shown = (cell.strip(" `") for cell in row.strip("|").split("|"))
-    steps = json.loads((ROOT / "experiments/results/sampled.json").read_text())["steps"]
-    found = next(step for step in steps if step["work"] == "W1" and step["surrogate"].replace(".0)", ")") == name)
+    files = [json.loads((ROOT / f"experiments/results/sampled{end}.json").read_text()) for end in ("", "_avx2")]
+    found = [
+        next(step for step in file["steps"] if step["work"] == "W1" and step["surrogate"].replace(".0)", ")") == name)
+        for file in files
+    ]
 
-    ms = [f"{found[key]:.0f} ms" for key in ("ms_without_window", "ms")]
-    assert shown == [f"{found['share_within']['0']:.0%}".replace("%", " %"), *ms, f"{found['times_as_fast']:.2f}x"]
-    assert found["gradients_apart"] < 2.05e-7
+    ms = [
+        text
+        for step in found
+        for text in (f"{step['ms_without_window']:.0f}", f"{step['ms']:.0f} ({step['times_as_fast']:.2f}x)")
+    ]
+    assert shown == [f"{100 * found[0]['share_within']['0']:.0f} %", *ms]
+    assert all(step["gradients_apart"] < 2.05e-7 for step in found)
 
 
-def test_what_windows_and_short_numbers_could_spare_are_those_of_the_result_file():
-    found = json.loads((ROOT / "experiments/results/sampled.json").read_text())
-    whole, text = found["steps"][0], " ".join(README.split())
-    without, boxcar = (row["mb"] for row in found["memory"][:2])
+def test_what_windows_and_short_numbers_could_spare_is_that_of_the_result_files():
+    files = [json.loads((ROOT / f"experiments/results/sampled{end}.json").read_text()) for end in ("", "_avx2")]
+    (share, bound), (share_2, bound_2) = (
+        (100 * step["products_ms"] / step["ms_without_window"], step["bound_of_sampling"])
+        for step in (file["steps"][0] for file in files)
+    )
+    without, boxcar = (row["mb"] for row in files[0]["memory"][:2])
+    text = " ".join(README.split())
 
-    assert f"spared are {whole['products_ms'] / whole['ms_without_window']:.0%}".replace("%", " %") in text
-    assert f"at most {whole['bound_of_sampling']:.2f} times as fast" in text
+    runs = json.loads((ROOT / "experiments/results/windows_digits.json").read_text())["runs"]
+    accuracies: dict[str, list[float]] = {}
+    for run in runs:
+        accuracies.setdefault(run["change"].removeprefix("train.surrogate="), []).append(run["accuracy"])
+    usual, wide, narrow = (
+        f"{sum(found) / 5:.3f}" + middle + f"with `{name}`"
+        for (name, found), middle in zip(accuracies.items(), (" over five seeds ", " ", " "), strict=True)
+    )
+
+    assert f"reaches {usual}, {wide} and {narrow}" in text
+    assert f"spared are {share:.0f} % of that step ({share_2:.0f} % by AVX2)" in text
+    assert f"at most {bound:.2f} ({bound_2:.2f}) times as fast" in text
     assert f"takes a step from {without:.0f} to {boxcar:.0f} MB" in text
-    assert f"product takes {1 / found['bfloat16'][0]['times_as_fast']:.1f} times as long" in text
+    assert f"product takes {1 / files[0]['bfloat16'][0]['times_as_fast']:.1f} times as long" in text
 
 
 @pytest.mark.parametrize("row", re.findall(r"^\| W\d, GPU.*", README, flags=re.MULTILINE), ids=lambda row: row[2:4])

@@ -1,7 +1,8 @@
 """What a surrogate that is zero outside a window spares a training step, and what it could spare at most.
 
     python experiments/benchmarks/sampled.py
-    python experiments/benchmarks/sampled.py --parts products bfloat16 --out /tmp/sampled.json
+    NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx2,+fma python experiments/benchmarks/sampled.py \
+        --parts steps products --out experiments/results/sampled_avx2.json
 
 One thread; milliseconds of its processor time, the least of interleaved repeats. `steps`: W1 and W4 of speed.py by
 surrogate, with its window and with the same code told that it has none; how many of the errors are within; what the
@@ -9,7 +10,8 @@ products take that give the errors of spikes, and how fast the step were without
 `runs`: whole trainings of dense networks without norms in the same two ways. `products`: the sampled product, as a
 fraction of the whole one's time, over units and the share within; `kernels.cpu.dense` takes it up to `SAMPLED_TO` and
 from `SAMPLED_FROM_UNITS` on. `bfloat16`: torch's product of W1 in both precisions. `memory`: as in speed.py. Writes
-experiments/results/sampled.json; parts that are not asked for stay as they are.
+experiments/results/sampled.json; parts that are not asked for stay as they are. The second command compiles as for a
+processor without AVX-512.
 """
 
 import argparse
@@ -31,6 +33,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from numba.core import config
 from speed.libraries import LIBRARIES, Library
 from speed.measure import peak_memory
 from speed.ours import ours
@@ -84,6 +87,7 @@ def main() -> None:
     for part in asked.parts:
         rows = PARTS[part](asked.repeats)
         origin = {"date": time.strftime("%Y-%m-%d"), "commit": commit(), "machine": machine()}
+        origin |= {"compiled_for": config.CPU_FEATURES or "the processor"}
         origin |= {"versions": {name: version(name) for name in PACKAGES}}
         result |= {part: rows, f"{part}_measured": origin}
         for row in rows:
@@ -144,14 +148,14 @@ def _step(name: str, surrogate: Surrogate, folder: Path, repeats: int) -> dict[s
             with without_windows():
                 taken[1].append(once())
     (now, _), (before, product) = ([min(each) for each in zip(*way, strict=True)] for way in taken)
+    bound = {"products_ms": round(1e3 * product, 1), "bound_of_sampling": round(before / (before - product), 3)}
     return {
         "work": name,
         "surrogate": repr(surrogate),
         "ms_without_window": round(1e3 * before, 1),
         "ms": round(1e3 * now, 1),
         "times_as_fast": round(before / now, 3),
-        "products_ms": round(1e3 * product, 1),
-        "bound_of_sampling": round(before / (before - product), 3),
+        **({} if "recurrent" in work.plan else bound),
         "share_within": {layer: round(float(np.mean(each)), 3) for layer, each in shares.items()},
         "gradients_apart": max(
             float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(sampled, whole, strict=True)

@@ -11,7 +11,7 @@ from itertools import product
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 LANES = 16  # one register of single precision with AVX-512, two with AVX2; every width is a multiple of it
@@ -366,7 +366,8 @@ def _plus(builder, at, vectors: int):
 
 copy, copy_8 = _copied(LANES, past_cache=False), _copied(8, past_cache=False)
 copy_past_cache = _copied(8, past_cache=True)
-_HAS_512_BITS = get_host_cpu_features().get("avx512f")
+# what numba compiles for: the processor here, or what NUMBA_CPU_FEATURES says
+_HAS_512_BITS = "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features().flatten()).split(",")
 BLOCK_COLUMNS = 64 if _HAS_512_BITS else 32  # columns: four registers of single precision
 add_rows_block, add_rows_16 = (_row_sum(count, scaled=False) for count in (BLOCK_COLUMNS // LANES, 1))
 add_scaled_rows_block, add_scaled_rows_16 = (_row_sum(count, scaled=True) for count in (BLOCK_COLUMNS // LANES, 1))
