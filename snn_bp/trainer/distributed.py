@@ -4,6 +4,7 @@
 each batch; the first alone writes the run folder, evaluates and speaks. So a run goes on with any number of processes.
 """
 
+import atexit
 import copy
 import os
 import warnings
@@ -81,11 +82,6 @@ class Team:
     def wait(self) -> None:
         """Until all processes are here."""
         gather(torch.zeros(1))
-
-    def leave(self) -> None:
-        """Part from the other processes: gradients first, or torch waits for its own thread, at times forever."""
-        self._parallel = None
-        torch.distributed.destroy_process_group()
 
     def load(self, loaded: Callable[[], Dataset]) -> Dataset:
         """What is loaded, and where nobody has kept it yet also made, by one process of each machine first."""
@@ -169,8 +165,7 @@ def joined_processes(config: Train) -> Iterator[Team | None]:
     if processes() == 1:
         yield None
         return
-    joined = not torch.distributed.is_initialized()
-    if joined:
+    if not torch.distributed.is_initialized():
         _join(device_of(config))
     found = Team(config)
     try:
@@ -179,16 +174,12 @@ def joined_processes(config: Train) -> Iterator[Team | None]:
             found.tell(None)  # there is nothing to do
     except BaseException as cause:
         ends_first()  # ahead of the others, which notice that this one has ended
-        if joined and found.device.type == "cpu":
-            found.leave()
         if not _is_lost(cause):
             raise
         raise SnnError(
             "a process of this training has ended, and all stop. What was saved is kept: `snn-bp resume RUN` goes on, "
             "with any number of processes."
         ) from cause
-    if joined:
-        found.leave()
 
 
 def device_of(config: Train) -> torch.device:
@@ -282,7 +273,11 @@ def mean_over(loss: Any, targets: Targets, *, steps: int, masked: bool) -> Amoun
 
 
 def _join(device: torch.device) -> None:
-    """Join the processes; raises where this torch cannot."""
+    """Join the processes to the end of the program; raises where this torch cannot.
+
+    One run may follow another. Nothing is left in between: gloo's thread may still hold a tensor of the last call, and
+    waits for the interpreter to let go of it, which in turn would wait for that thread to end.
+    """
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         raise SnnError(
             f"train: torchrun started {processes()} processes, and this torch has no torch.distributed with gloo to "
@@ -295,15 +290,11 @@ def _join(device: torch.device) -> None:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if (common := store()) is None:
         raise SnnError("train: the processes that torchrun started do not reach each other. See MASTER_ADDR and _PORT.")
-    time = common.add(f"snn_bp/joined/{rank()}", 1)  # a program may train one run after another
     torch.distributed.init_process_group(
-        backend,
-        store=torch.distributed.PrefixStore(f"snn_bp/{time}", common),
-        rank=rank(),
-        world_size=processes(),
-        timeout=WAIT,
-        **options,
+        backend, store=common, rank=rank(), world_size=processes(), timeout=WAIT, **options
     )
+    if device.type == "cuda":
+        atexit.register(torch.distributed.destroy_process_group)  # else nccl warns
 
 
 def _is_lost(cause: BaseException) -> bool:
