@@ -25,7 +25,7 @@ from snn_bp.data.splits import Pool, draw_splits
 from snn_bp.data.store import CachedEvents
 from snn_bp.data.transforms import apply_transforms, check_frames, flatten, shape_after, structured
 from snn_bp.data.values import TRANSFORM, augmented, shape_of_values, values_of
-from snn_bp.data.window import Inside, ends_of, inside
+from snn_bp.data.window import Inside, inside, up_to
 from snn_bp.errors import SnnError, check_choice, check_flag, check_kind, check_number, check_seed, shown
 from snn_bp.errors.calls import checked_call
 from snn_bp.model.targets import Targets
@@ -169,9 +169,8 @@ class Dataset:
     @property
     def can_be_read_ahead(self) -> bool:
         """Whether a thread may make batches: transforms and encoders of others may use what the process shares."""
-        data = self.data
-        ours = (*get_args(Encoder), type(None))
-        return type(self) is Dataset and not data.transforms and type(data.encoder) in ours
+        is_ours = type(self.data.encoder) in (*get_args(Encoder), type(None))
+        return type(self) is Dataset and not self.data.transforms and is_ours
 
     @cached_property
     def window(self) -> dict[str, Inside]:
@@ -304,14 +303,9 @@ class Dataset:
 
     @cached_property
     def _in_window(self) -> dict[str, Events]:
-        """The events of each part, without those behind the window of recordings whose times are in order."""
-        return {
-            part: each.events
-            if (spans := each.beside.spans) is None
-            else replace(each.events, ends=ends_of(each.events, self.data.window_us, spans))
-            for part, each in self.parts.items()
-            if isinstance(each, CachedEvents)
-        }
+        """The events of each part, of which those behind the window are not looked at."""
+        parts = {part: each for part, each in self.parts.items() if isinstance(each, CachedEvents)}
+        return {part: up_to(each.events, self.data.window_us, each.beside.spans) for part, each in parts.items()}
 
     @cached_property
     def _partners(self) -> Partners | None:

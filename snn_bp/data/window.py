@@ -1,7 +1,7 @@
 """How much of the recordings lies in the window that `Data` encodes, in figures."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,10 +47,12 @@ def inside(events: Events, window_us: int, spans: np.ndarray | None = None) -> I
     )
 
 
-def ends_of(events: Events, window_us: int, spans: np.ndarray) -> np.ndarray:
-    """Behind which event of each recording none lies in the first `window_us`, as far as its times are in order."""
-    counts = _by_spans(events, window_us, spans)[0]
-    return np.where(spans[:, 2] == 1, events.offsets[:-1] + counts, events.offsets[1:])
+def up_to(events: Events, window_us: int, spans: np.ndarray | None) -> Events:
+    """The events without those behind the first `window_us` of recordings whose times are in order by their `spans`."""
+    if spans is None:
+        return events
+    ends = events.offsets[:-1] + _by_spans(events, window_us, spans)[0]
+    return replace(events, ends=np.where(spans[:, 2] == 1, ends, events.offsets[1:]))
 
 
 def _by_spans(events: Events, window_us: int, spans: np.ndarray) -> tuple[np.ndarray, int | None, int | None]:

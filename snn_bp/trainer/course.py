@@ -115,7 +115,7 @@ class Course:
         Its random numbers are seeded.
         """
         assert self._ahead is not None
-        began, kind = time.monotonic(), self.dataset.targets.kind
+        kind = self.dataset.targets.kind
         drawn = _draw(self.run.experiment.seed, self.at.epoch, self.at.batch)
         options: dict[str, Any] = {"frozen": self.frozen} if self.frozen else {}
         if len(group) > 1:
@@ -123,6 +123,7 @@ class Course:
         if self.team is not None:
             options["team"] = self.team
             self.team.begin_batch(len(ids), seed=drawn)
+        began = time.monotonic()
         x, targets = next(self._ahead)
         self.waited = time.monotonic() - began + (0.0 if ids is group[0] else self.waited)
         ids = self._run_here(ids)
