@@ -48,7 +48,8 @@ class Line:
             if content["target"] is not None:
                 dtype, shape, values = content["target"]
                 content["target"] = np.frombuffer(bytes.fromhex(values), dtype).reshape(shape)
-            return cls(**content | {name: tuple(content[name]) for name in ("span", "coding")})
+            content |= {name: tuple(content[name]) for name in ("span", "coding")}
+            return cls(**content)
         except (ValueError, KeyError, TypeError):
             return None
 

@@ -251,7 +251,7 @@ class _Index:
 
 
 def _passed(
-    recording: Recording, sinks: Mapping[str, Callable[[bytes], Any]], digest: Any, *, sensor: Sensor, classes: int
+    recording: Recording, sinks: Mapping[str, Callable[[Any], Any]], digest: Any, *, sensor: Sensor, classes: int
 ) -> Line:
     """Pass the bytes of each field of a recording to its sink and to the hash of all; gives what else is kept."""
     columns, own = _checked(recording, sensor=sensor, classes=classes), hashlib.sha256()

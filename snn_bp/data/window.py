@@ -62,7 +62,8 @@ def _by_spans(events: Events, window_us: int, spans: np.ndarray) -> tuple[np.nda
     for n in np.flatnonzero(spans[:, 1] >= window_us).tolist():
         times, limit = events.t[offsets[n] : offsets[n + 1]], np.uint32(window_us)
         counts[n] = np.searchsorted(times, limit) if spans[n, 2] else np.count_nonzero(times < limit)
-    return counts, *((int(spans[:, 0].min()), int(spans[:, 1].max())) if len(events.t) else (None, None))
+    first, last = (int(spans[:, 0].min()), int(spans[:, 1].max())) if len(events.t) else (None, None)
+    return counts, first, last
 
 
 def _by_times(events: Events, window_us: int) -> tuple[np.ndarray, int | None, int | None]:
