@@ -67,12 +67,13 @@ class Shape:
 
     def is_box(self, slope: float) -> bool:
         """Whether it is one number within a window around the threshold, and zero elsewhere."""
-        numbers = self.out.args[1:] if self.is_compact else ()
-        return (
-            bool(numbers)
-            and not any(node.name == "u" for node in ordered(numbers))
-            and self.at(np.zeros(1), slope)[0] != 0
-        )
+        return self.is_compact and self._is_level(slope)
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - shapes live as long as the process
+    def _is_level(self, slope: float) -> bool:
+        """Whether the two numbers it chooses from, of which one counts at threshold, are the same everywhere."""
+        varies = any(node.name == "u" for node in ordered(self.out.args[1:]))
+        return not varies and bool(self.at(np.zeros(1), slope)[0] != 0)
 
     def at(self, u: np.ndarray, slope: float) -> np.ndarray:
         """Its values at `u`, in the precision of `u`."""
