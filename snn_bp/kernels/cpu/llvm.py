@@ -367,7 +367,8 @@ def _plus(builder, at, vectors: int):
 copy, copy_8 = _copied(LANES, past_cache=False), _copied(8, past_cache=False)
 copy_past_cache = _copied(8, past_cache=True)
 # what numba compiles for: the processor here, or what NUMBA_CPU_FEATURES says
-_HAS_512_BITS = "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features().flatten()).split(",")
+_ASKED_FOR: str | None = vars(config)["CPU_FEATURES"]  # numba sets it from the environment
+_HAS_512_BITS = "+avx512f" in (_ASKED_FOR or get_host_cpu_features().flatten()).split(",")
 BLOCK_COLUMNS = 64 if _HAS_512_BITS else 32  # columns: four registers of single precision
 add_rows_block, add_rows_16 = (_row_sum(count, scaled=False) for count in (BLOCK_COLUMNS // LANES, 1))
 add_scaled_rows_block, add_scaled_rows_16 = (_row_sum(count, scaled=True) for count in (BLOCK_COLUMNS // LANES, 1))
