@@ -3,7 +3,7 @@
 Within `in_shard` batch norms take the statistics of the whole batch, and a dropout draws for it what one process would.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -76,7 +76,7 @@ def in_shard(mine: Shard | None) -> Iterator[None]:
         _shard.reset(token)
 
 
-def statistics(rows: Tensor, axes: Sequence[int]) -> tuple[Tensor, Tensor, int]:
+def statistics(rows: Tensor, axes: list[int]) -> tuple[Tensor, Tensor, int]:
     """Mean and variance over `axes` of `rows` `[rows, channels, ...]`, and how many values a channel has.
 
     In a shard they are those of all processes' rows, and gradients flow to all of them.

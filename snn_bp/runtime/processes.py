@@ -42,9 +42,9 @@ def check_alone(asker: str, *, advice: str = "") -> None:
 def store() -> Any:
     """What the processes read and write together, of torch's rendezvous; None where it cannot be reached."""
     try:
-        import torch.distributed as dist
+        from torch.distributed.rendezvous import rendezvous
 
-        return next(dist.rendezvous("env://", timeout=timedelta(minutes=5)))[0]
+        return next(rendezvous("env://", timeout=timedelta(minutes=5)))[0]
     except Exception:  # whatever is wrong with it, what ends this process is said all the same
         return None
 
