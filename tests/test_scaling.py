@@ -192,6 +192,14 @@ def test_a_step_of_several_batches_takes_as_many_times_all_but_the_gradients():
     assert twice.steps_per_epoch == math.ceil(once.steps_per_epoch / 2)
 
 
+@pytest.mark.parametrize(("memory_gb", "advice"), [(0.5, "data.batch={} fits"), (1e-3, "Not even one")])
+def test_what_does_not_fit_is_the_bottleneck(memory_gb, advice):
+    plan = stated(replace(SHD, data=replace(SHD.data, batch=2**15)), machine=Machine(memory_gb=memory_gb))
+
+    assert plan.memory_bytes > memory_gb * 1e9 and plan.bottleneck == "memory"
+    assert f"bottleneck: memory. {advice.format(plan.largest_batch_each * plan.processes)}" in str(plan)
+
+
 def test_the_largest_batch_is_the_last_one_that_fits():
     plan = stated(machine=Machine(memory_gb=0.5))
     fits, not_quite = (

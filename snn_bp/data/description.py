@@ -100,9 +100,7 @@ class Data:
     test_fraction: Annotated[float, Within(0, 0.9), Called("a fraction of the recordings, 0..0.9")] = 0.0
     folds: Annotated[int | None, Within(low=2)] = None
     fold: Annotated[int, Within(low=0)] = 0
-    augment: tuple[
-        Annotated[Augmentation, Called("an augmentation, as EventDrop(0.3); your own go into transforms")], ...
-    ] = ()
+    augment: tuple[Annotated[Augmentation, Called(_AUGMENTATIONS)], ...] = ()
 
     def __post_init__(self) -> None:
         if self.source is None and not isinstance(self.name, str):

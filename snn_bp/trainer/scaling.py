@@ -108,7 +108,9 @@ class TrainingPlan:
 
     @property
     def bottleneck(self) -> str:
-        """What a step waits for longest."""
+        """What a step waits for longest; memory where it does not fit."""
+        if self.largest_batch_each < self.batch_each:
+            return "memory"
         return max(self.seconds, key=lambda name: self.seconds[name])
 
     @property
@@ -163,7 +165,11 @@ class TrainingPlan:
         yield f"assumed: {self.machine}"
 
     def _advice(self) -> str:
+        fitting = self.largest_batch_each * self.processes
         return {
+            "memory": f"data.batch={fitting} fits, and train.accumulate makes a step of several."
+            if fitting
+            else "Not even one recording each fits: fewer data.steps or a smaller network bring it down.",
             "computing": "Where calls of layers are most of it, a larger data.batch costs little more; else more "
             "processes, fewer data.steps or a smaller network shorten it.",
             "communication": "A larger data.batch, train.accumulate, a faster link or fewer processes hide it.",
