@@ -21,6 +21,7 @@ from snn_bp import (
     BinaryCrossEntropy,
     CountCrossEntropy,
     CountSquaredError,
+    DelayedDense,
     Dense,
     Experiment,
     Flatten,
@@ -30,6 +31,7 @@ from snn_bp import (
     Run,
     SnnError,
     Targets,
+    TemporalConv,
     Train,
     VanRossum,
     search,
@@ -150,6 +152,50 @@ def test_a_layer_that_takes_statistics_of_its_own_is_refused_by_name(two):
 
     with pytest.raises(SnnError, match="takes statistics of a batch, of which each of 2 processes has a part"):
         check_together(network, Train(), dataset_of(False))
+
+
+class Centred(torch.nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+class Follows(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("level", torch.zeros(5))
+
+    def forward(self, x):
+        self.level = 0.9 * self.level + 0.1 * x.mean(0)
+        return x.clone()
+
+
+class Late(torch.nn.Module):
+    def forward(self, x, state):
+        return x + x.mean(1, keepdim=True), state
+
+
+def with_layer(layer):
+    return Network((Flatten(), Dense(5), layer, LIF(beta=0.9), Dense(3), LI(beta=0.9)), (1, 6, 6))
+
+
+@pytest.mark.parametrize("layer", [Module(Centred), Module(Follows), Module(Late, stateful=True),
+                                   Module(Centred, over="time")], ids=str)  # fmt: skip
+def test_a_layer_that_looks_at_other_recordings_is_refused_by_name(layer, two):
+    if layer.over == "time":  # along time, in each recording by itself
+        check_together(with_layer(layer), Train(), dataset_of(False))
+        return
+    with pytest.raises(SnnError, match=rf"{layer.kind.__name__}.* hangs on others of its batch.* 2 processes"):
+        check_together(with_layer(layer), Train(), dataset_of(False))
+
+
+@pytest.mark.parametrize("layer", [Module(torch.nn.Dropout, 0.5), Module(torch.nn.GELU), TemporalConv(5, 3),
+                                   DelayedDense(5, 4), Module(torch.nn.GroupNorm, 1, 5)], ids=str)  # fmt: skip
+def test_a_layer_that_sees_each_recording_by_itself_is_trained_together(layer, two):
+    network, drawn = with_layer(layer), torch.get_rng_state()
+
+    check_together(network, Train(), dataset_of(False))
+
+    assert torch.equal(torch.get_rng_state(), drawn)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError
-from snn_bp.model.blocks import every_part, parts_of
+from snn_bp.model.blocks import LayerAt, every_part, parts_of
 from snn_bp.model.exact import is_exact
 from snn_bp.model.losses import loss_of
 from snn_bp.model.masks import takes_statistics
@@ -31,7 +31,7 @@ from snn_bp.runs.training_options import Train
 from snn_bp.runtime.processes import ends_first, is_first, processes, rank, store
 
 WAIT = timedelta(days=1)  # others wait while the first evaluates; that one has ended is noticed at once
-CLOSE, DRAWN = 1e-5, 6  # to which two figures agree; recordings on which a loss is tried
+CLOSE, DRAWN, STEPS = 1e-5, 6, 4  # to which two figures agree; recordings and steps on which a loss or layer is tried
 LOST = ("gloo", "Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
 Value = TypeVar("Value")
 
@@ -210,6 +210,31 @@ def check_together(network: Network, config: Train, dataset: Dataset) -> None:
                 "processes has a part. BatchNorm() takes those of all, LayerNorm() of each step alone; or train in one "
                 "process."
             )
+        if part.role in ("other", "over time", "stateful") and _mixes(part):
+            raise SnnError(
+                f"train: what {network.name(part.path)} makes of a recording, or keeps, hangs on others of its batch, "
+                f"of which each of {processes()} processes has a part. A layer that sees each recording by itself "
+                "goes; or train in one process."
+            )
+
+
+def _mixes(at: LayerAt) -> bool:
+    """Whether a layer in training gives for a recording, or keeps in a buffer, what hangs on others in its batch."""
+    x = torch.rand(STEPS, DRAWN, *at.before, generator=torch.Generator().manual_seed(0)).round().to(_like(at.layer))
+    found = []
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for given in (x, torch.cat([x[:, :1], 1 - x[:, 1:]], 1)):
+            layer = copy.deepcopy(at.layer).train()
+            torch.manual_seed(0)
+            out = layer(given if at.role in ("over time", "stateful") else given.flatten(0, 1))
+            out = out[0] if at.role == "stateful" else out
+            found.append([out.reshape(STEPS, DRAWN, -1)[:, 0], *layer.buffers()])
+    return not all(torch.allclose(*pair, rtol=CLOSE, atol=CLOSE, equal_nan=True) for pair in zip(*found, strict=True))
+
+
+def _like(layer: nn.Module) -> torch.dtype:
+    """The type of the numbers that a layer computes with."""
+    return next((each.dtype for each in layer.parameters() if each.is_floating_point()), torch.get_default_dtype())
 
 
 class _Rates(nn.Module):
