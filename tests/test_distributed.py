@@ -39,8 +39,10 @@ from snn_bp import (
     training,
 )
 from snn_bp.cli import app
-from snn_bp.files import read_object
+from snn_bp.files import read_object, write_object
 from snn_bp.model.shard import Shard, rows_of
+from snn_bp.runs import provenance as provenance_of
+from snn_bp.runs.provenance import note_resumed, provenance
 from snn_bp.runtime import processes
 from snn_bp.runtime.console import guarded
 from snn_bp.trainer import distributed
@@ -262,6 +264,18 @@ def test_one_process_that_torchrun_started_is_a_plain_start(two, monkeypatch):
     monkeypatch.setenv("RANK", "0")
 
     assert processes.processes() == 1 and processes.is_first() and processes.ends_first()
+
+
+@pytest.mark.parametrize("cores, said", [(2, "processes"), (999, "machine")])
+def test_a_run_that_goes_on_in_other_processes_is_on_the_same_machine(cores, said, monkeypatch, tmp_path):
+    file = tmp_path / "provenance.json"
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    write_object(file, provenance(tiny(), command="snn-bp train", changes=()))
+    monkeypatch.setattr(provenance_of, "processes", lambda: 3)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+
+    assert note_resumed(file, tiny()) == f"resumed with other {said} than before; provenance.json says which"
+    assert read_object(file)["resumed"][0]["machine"]["processes"] == 3
 
 
 def test_of_several_processes_the_first_prints(two, capsys):

@@ -52,7 +52,17 @@ def note_resumed(file: Path, experiment: Experiment) -> str | None:
         return None
     entry = {"started": now["started"], **{key: now[key] for key in ("versions", "commit", "machine")}}
     write_object(file, recorded | {"resumed": [*resumed, entry]})
-    return f"resumed with other {', '.join(changed)} than before; provenance.json says which"
+    is_alike = _is_same_but_for_processes(before.get("machine"), now["machine"])
+    named = ["processes" if key == "machine" and is_alike else key for key in changed]
+    return f"resumed with other {', '.join(named)} than before; provenance.json says which"
+
+
+def _is_same_but_for_processes(before: Any, now: dict[str, Any]) -> bool:
+    """Whether a machine is the one of before, and so many processes are not; each of several has threads of its own."""
+    if not isinstance(before, dict) or before.get("processes") == now.get("processes"):
+        return False
+    same = dict.fromkeys(("processes", "threads"))
+    return before | same == now | same
 
 
 def note_start(file: Path, record: dict[str, Any]) -> None:
