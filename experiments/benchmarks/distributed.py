@@ -4,8 +4,9 @@
 
 FOLDER holds NMNIST/Train and NMNIST/Test. Networks that are dense, convolutional and recurrent, with batch norms and
 without, on the digits and on N-MNIST, each trained by one gloo process and by two under torchrun, in doubles and in
-singles; in singles a sum in another order may flip a spike on the threshold, and what follows differs. Then a process
-of two is killed, and the run goes on in one, two and three. Writes experiments/results/distributed.json.
+singles; in singles a sum in another order may flip a spike on the threshold, and what follows differs. How far that
+goes is measured beside it: one process in singles, whose first weights are larger by a part in ten million. Then a
+process of two is killed, and the run goes on in one, two and three. Writes experiments/results/distributed.json.
 """
 
 import argparse
@@ -20,10 +21,26 @@ from typing import Any
 
 import torch
 
-from snn_bp import LI, LIF, BatchNorm, Conv, Data, Dense, Experiment, Flatten, Recurrent, Run, Tau, Train
+from snn_bp import (
+    LI,
+    LIF,
+    BatchNorm,
+    Conv,
+    Data,
+    Dense,
+    Experiment,
+    Flatten,
+    Network,
+    Recurrent,
+    Run,
+    Tau,
+    Train,
+    start_alive,
+)
 from snn_bp.files import write_json
 from snn_bp.runs.provenance import machine, version
 from snn_bp.runtime.console import guarded
+from snn_bp.trainer import course
 
 PACKAGES = ("snn_bp", "torch", "numpy", "numba")
 NEURON = LIF(beta=Tau(100))
@@ -41,6 +58,7 @@ CASES = {
     for kind, model in (("dense", DENSE), ("convolved", CONVOLVED), ("recurrent", RECURRENT), ("normed", NORMED))
 }
 LONG = Experiment(DIGITS, DENSE, Train(epochs=10, lr=1e-3))  # one to be killed
+NUDGED, NUDGE = "float32, nudged", 1e-7
 FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "grad_norm")
 
 
@@ -60,6 +78,10 @@ def main() -> None:
             result[dtype] = {
                 case: differences(*(Run(folder / f"{dtype}-{count}" / case) for count in (1, 2))) for case in CASES
             }
+        run_in(1, folder / "nudged", NUDGED, *CASES)
+        result[NUDGED] = {
+            case: differences(*(Run(folder / of / case) for of in ("float32-1", "nudged"))) for case in CASES
+        }
         result["killed"] = killed(folder)
     result |= {
         "date": time.strftime("%Y-%m-%d"),
@@ -67,7 +89,7 @@ def main() -> None:
         "versions": {name: version(name) for name in PACKAGES},
     }
     write_json(arguments.out, result)
-    for dtype in ("float64", "float32"):
+    for dtype in ("float64", "float32", NUDGED):
         print(dtype, {case: f"{each['weights']:.1e}" for case, each in result[dtype].items()})
     print(result["killed"])
 
@@ -87,12 +109,22 @@ def member(folder: Path, dtype: str, cases: list[str]) -> None:
     """Each process of a training: train the cases, or go on with them."""
     from snn_bp import resume, train
 
-    torch.set_default_dtype(getattr(torch, dtype))
+    torch.set_default_dtype(getattr(torch, dtype.partition(",")[0]))
+    if dtype == NUDGED:
+        course.start_alive = nudged
     for case in cases:
         if (folder / case / "experiment.json").exists():
             resume(folder / case, quiet=True)
         else:
             train(LONG if case == "killed" else CASES[case], folder / case, quiet=True)
+
+
+def nudged(network: Network, *given: Any, **options: Any) -> None:
+    """The usual start, and then all weights a little larger."""
+    start_alive(network, *given, **options)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(1 + NUDGE)
 
 
 def differences(one: Run, other: Run) -> dict[str, float]:
