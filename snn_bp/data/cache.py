@@ -44,8 +44,9 @@ def cache_folder() -> Path:
 def building(name: str | None) -> Iterator[Path]:
     """Within the block, a folder in which the entry `name` is built.
 
-    What a build of it wrote that was killed or interrupted is there, if it kept a journal beside that folder. Where
-    another process builds the same, or the entry has no name before it is built, the folder is one's own.
+    What a build of it wrote that was killed, interrupted or ended by an error is there, if it kept a journal beside
+    that folder. Where another process builds the same, or the entry has no name before it is built, the folder is one's
+    own.
     """
     cache_folder().mkdir(parents=True, exist_ok=True)
     remove_leftovers()
@@ -62,14 +63,18 @@ def building(name: str | None) -> Iterator[Path]:
             if not is_own:
                 (outer / JOURNAL).touch()
             yield entry
-        except Exception:
-            remove(outer)
-            raise
-        except BaseException:  # Ctrl-C: another process may go on
-            if is_own:
+        except BaseException:
+            if not goes_on(entry):
                 remove(outer)
             raise
         remove(outer)
+
+
+def goes_on(entry: Path) -> bool:
+    """Whether the next start goes on with what stands in the folder of an entry that is built."""
+    with contextlib.suppress(OSError):
+        return entry.exists() and (entry.parent / JOURNAL).stat().st_size > 0
+    return False
 
 
 def _taken(folder: Path, held: contextlib.ExitStack) -> Path | None:
@@ -171,7 +176,7 @@ def clean_cache(*, days: float = KEPT_DAYS) -> list[tuple[str, int]]:
 def cache_entries() -> list[tuple[Path, int, float]]:
     """Each entry with its size in bytes and the days since it was last opened, the oldest first.
 
-    Among them what is left of builds that were killed or interrupted, and may go on.
+    Among them what is left of builds that were killed, interrupted or ended by an error, and may go on.
     """
     found = []
     with contextlib.suppress(OSError):

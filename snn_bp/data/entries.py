@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from snn_bp.data.cache import Damaged, building, cache_folder, open_entry, publish_entry
+from snn_bp.data.cache import Damaged, building, cache_folder, goes_on, open_entry, publish_entry
 from snn_bp.errors import SnnError
 from snn_bp.files import json_sha256
 
@@ -51,9 +51,13 @@ def kept(
                 record, chosen = publish_entry(folder, own), own
             return read(chosen, record, tuple(said))
         except (OSError, Damaged) as cause:
+            left = (
+                f" What was read stays in {folder.parent.name} for the next start to go on with; `snn-bp cache --clean "
+                "0` removes it with all that is kept there."
+            )
             raise SnnError(
                 f"cache {cache_folder()}: writing {name} failed ({cause}). Make room there, or name another folder "
-                "in the environment variable SNN_BP_CACHE."
+                f"in the environment variable SNN_BP_CACHE.{left * goes_on(folder)}"
             ) from cause
 
 

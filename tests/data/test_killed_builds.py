@@ -22,6 +22,7 @@ from snn_bp.data.catalogue import DATA_SETS
 from snn_bp.data.recordings import read_part
 from snn_bp.data.sources import recordings_of
 from snn_bp.data.store import CachedEvents, Recording, store
+from snn_bp.errors import SnnError
 
 COUNT = 6
 DTYPE = np.dtype([("t", int), ("x", int), ("y", int), ("p", int)])
@@ -143,6 +144,74 @@ def test_an_interrupted_build_is_kept_listed_and_cleaned(cache):
     assert folder.name.startswith("building-test-") and size > 128 * 4 and days < 1
     assert clean_cache(days=1) == [] and [name for name, _ in clean_cache(days=0)] == [folder.name]
     assert not list(cache.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(5, "Input/output error"), SnnError("4.bin: cut short")], ids=repr
+)
+def test_what_was_read_before_an_error_is_gone_on_with(cache, error):
+    asked = []
+
+    def read(first, _):
+        asked.append(first)
+        yield from islice(recordings(first), 4 - first)
+        if len(asked) == 1:
+            raise error
+        yield from recordings(4)
+
+    with pytest.raises((MemoryError, SnnError)):
+        build(read)
+    found = build(read)
+
+    assert asked == [0, 4] and [folder.name for folder in cache.iterdir()] == [found.folder.name]
+    assert found.sha256 == stores.hold(recordings(), sensor=(300, 5, 2), classes=1).sha256
+
+
+def test_an_error_ahead_of_the_first_recording_leaves_nothing(cache):
+    with pytest.raises(MemoryError):
+        build(lambda first, _: (_ for _ in ()).throw(MemoryError()))
+
+    assert not list(cache.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of a file's size")
+def test_a_full_disk_says_what_is_left_and_what_removes_it(cache):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, before[1]))  # writing beyond fails amid a recording
+    try:
+        with pytest.raises(SnnError, match=r"Make room there.*stays in building-test-.*`snn-bp cache --clean 0` rem"):
+            build()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    ((left, _, _),) = cache_entries()
+    asked = []
+
+    found = build(lambda first, _: asked.append(first) or recordings(first))
+
+    assert left.name.startswith("building-test-") and 0 < asked[0] < COUNT and not left.exists()
+    assert found.sha256 == stores.hold(recordings(), sensor=(300, 5, 2), classes=1).sha256
+
+
+def test_what_was_read_of_files_that_have_changed_since_is_not_used(cache, tmp_path):
+    root = tmp_path / "lab"
+    coded(root)
+    whole = (root / "right" / "3.npy").read_bytes()
+    (root / "right" / "3.npy").write_bytes(whole[:-40])
+    data = Data("folder", root=str(root), sensor=(346, 260, 2), step_ms=1, steps=2)
+    with pytest.raises(SnnError, match=r"3\.npy"):
+        load(data, quiet=True)
+    assert len(cache_entries()) == 1
+
+    np.save(root / "left" / "0.npy", np.load(root / "left" / "2.npy"))
+    (root / "right" / "3.npy").write_bytes(whole)
+    found = load(data, quiet=True).parts["train"]
+
+    shutil.rmtree(cache)
+    assert found.sha256 == load(data, quiet=True).parts["train"].sha256
 
 
 def test_two_who_go_on_at_once_get_the_same(cache, killed):
