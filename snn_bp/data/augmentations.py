@@ -17,8 +17,8 @@ from snn_bp.model.targets import Targets
 
 Probability = Annotated[float, Within(0, 1)]
 Fraction = Annotated[float, Within(above=0, high=1)]
-Milliseconds = Annotated[float, Within(above=0, high=1_000_000)]
-Distance = Annotated[float, Within(above=0, high=65_536)]
+Milliseconds = Annotated[float, Within(0.001, 1_000_000)]  # events are timed in microseconds
+Distance = Annotated[float, Within(0.14, 65_536)]  # of smaller ones all that is drawn rounds to 0
 
 
 @checked_dataclass(frozen=True)
@@ -119,7 +119,8 @@ class TimeCrop:
     """Takes the window from within the recording: it starts up to `ms` after the recording does (None: anywhere).
 
     Never so late that it would end behind the recording: a recording that is shorter than the window stays. In
-    validation and test the window starts with the recording.
+    validation and test the window starts with the recording. Of frames `ms` is at least one of them, rounded to whole
+    ones.
 
     >>> Data("dvs_gesture", augment=TimeCrop()).augment
     (TimeCrop(ms=None),)
@@ -229,6 +230,23 @@ def check_recordings(augment: Sequence[Augmentation], name: str, *, are_events: 
                 raise SnnError(f"{name}: a mirrored recording is wrong, {reason}. Leave Flip out.")
             if set(map(frozenset, each.classes)) != set(map(frozenset, pairs)):
                 raise SnnError(f"{name}: a mirrored recording may be wrong, {reason}. Flip(classes={pairs}) is right.")
+
+
+def check_crop(augment: Sequence[Augmentation], name: str, *, step_ms: float | None) -> None:
+    """Raise where the window would start by no frame later, or how long a frame is has not been said (None)."""
+    for each in augment:
+        if not isinstance(each, TimeCrop) or each.ms is None:
+            continue
+        if step_ms is None:
+            raise SnnError(
+                f"{name}: {each} counts milliseconds, and how long a frame is has not been said. Give step_ms, or "
+                "TimeCrop(), which starts anywhere in the recording."
+            )
+        if each.ms < step_ms:
+            raise SnnError(
+                f"{name}: {each} is shorter than a frame of {step_ms:g} ms, so the window would not move. "
+                f"TimeCrop(ms={step_ms:g}) moves it by one, TimeCrop() starts anywhere in the recording."
+            )
 
 
 def check_targets(augment: Sequence[Augmentation], name: str, targets: Targets) -> None:

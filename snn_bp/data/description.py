@@ -5,7 +5,7 @@ from fractions import Fraction
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, get_args
 
-from snn_bp.data.augmentations import Augmentation, as_augmentations, check_recordings
+from snn_bp.data.augmentations import Augmentation, as_augmentations, check_crop, check_recordings
 from snn_bp.data.catalogue import ADDRESS_EVENT, DATA_SETS, IN_MEMORY, DataSetInfo
 from snn_bp.data.encoders import Encoder
 from snn_bp.data.folder import Folder
@@ -117,7 +117,12 @@ class Data:
             known = nearest(self.name, (*DATA_SETS, IN_MEMORY, FOLDER))
             told = "" if known.startswith("Did") else f" {_YOUR_OWN}"
             raise SnnError(f"Data: name={shown(self.name)} is not known. {known}{told}")
-        info = self.info
+        info, source = self.info, source_of(self)
+        is_timed = (
+            self.step_ms is not None
+            or getattr(source, "step_ms", None) is not None
+            or (self.has_events and self.name != IN_MEMORY)
+        )
         if self.step_ms is None:
             object.__setattr__(self, "step_ms", info.step_ms or None)
         if self.sensor is not None and self.name != FOLDER:
@@ -135,9 +140,10 @@ class Data:
             raise SnnError(f"{self.name}: it states no window_ms, how long a recording is. Give Data(..., steps=50).")
         if self.has_events and self.encoder is not None:
             raise SnnError(f"{self.name}: encoder={shown(self.encoder)} makes frames of values, and these are events.")
-        source = source_of(self)
         if source is not None and not self.has_events:
             self.check_counting()
+        if not (is_timed and self.has_events):
+            check_crop(self.augment, self.name, step_ms=self.step_ms if is_timed else None)
         if self.name != IN_MEMORY:
             axes = None if not self.has_events else 1 if info.sensor is None else 3
             name = f"{TONIC}{source.name}" if isinstance(source, TonicSet) else self.name

@@ -5,6 +5,7 @@ source that says what it reads by `made_from()`, a list of paths and of values t
 state of these files, of its own definition and of its fields.
 """
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
@@ -106,13 +107,31 @@ def recordings_of(source: Any, part_name: str, first: int = 0, coding: Sequence[
     elif kind is TonicSet:
         given = source.recordings(part_name, first)
     else:
-        given = source.recordings(part_name)
+        given = _recordings_of_own(source, part_name)
     start = first if is_seekable(source) else 0
-    for number, one in enumerate(() if given is None else given, start):
+    for number, one in enumerate(given, start):
         seen = Polarity() if kind is Folder else polarity  # which has read zeros and ones already
         recording = recording_of(one, number, info, targets, seen, source=f"{info.name}, {part_name} part")
         if number >= first:
             yield replace(recording, coding=polarity.state)
+
+
+def _recordings_of_own(source: Any, part_name: str) -> Iterator[Any]:
+    with _reading(source, part_name):
+        given = source.recordings(part_name)
+        yield from () if given is None else given
+
+
+@contextlib.contextmanager
+def _reading(source: Any, part_name: str) -> Iterator[None]:
+    """Errors of the files that a source of one's own reads, which are not those of the cache that is written."""
+    try:
+        yield
+    except OSError as cause:
+        raise SnnError(
+            f"{type(source).__name__}, {part_name} part: a file cannot be read ({cause}). See that it is there and "
+            "start again."
+        ) from cause
 
 
 def is_seekable(source: Any) -> bool:
@@ -154,7 +173,9 @@ def recording_of(
 
 def frames_of(source: Any, part_name: str) -> Frames | None:
     """What a source of frames gives for a part, checked; None where it has none."""
-    given, targets, kind = source.frames(part_name), targets_of(source), f"{type(source).__name__}, {part_name} part"
+    with _reading(source, part_name):
+        given = source.frames(part_name)
+    targets, kind = targets_of(source), f"{type(source).__name__}, {part_name} part"
     if given is None:
         return None
     if not isinstance(given, tuple | list) or len(given) < 2 or len(given) > 4:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snn_bp.data.augmentations import check_crop
 from snn_bp.data.description import Data
 from snn_bp.data.encode import Changes
 from snn_bp.data.frames import CachedFrames
@@ -19,6 +20,7 @@ TRANSFORM, ENCODE = 2, 4  # streams of random numbers drawn from one seed
 
 def shape_of_values(data: Data, cached: CachedFrames) -> tuple[tuple[int, ...], int]:
     """The shape of one step, and how many steps the recordings have; tried on the first one."""
+    check_crop(data.augment, data.name, step_ms=data.step_ms)
     first, given = encoded(data, cached, 0, seed=None, source="the first recording"), cached.one(0)
     if len(first) == len(given):
         return first.shape[1:], cached.frames.shape[1]

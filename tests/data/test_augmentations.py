@@ -1,6 +1,6 @@
 """Augmentations: what they make of events, by whose numbers, for which recordings, and where they are refused."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -416,6 +416,13 @@ HANDS = ("right hand wave", "left hand wave")
         (lambda: Flip(classes=(("a", "b", "c"),)), "pairs of names"),
         (lambda: EventDrop(0), r"EventDrop\(fraction=0"),
         (lambda: EventDrop(0.3, by="pixel"), "one of 'any', 'events', 'time', 'area'"),
+        (lambda: of_frames(5, TimeCrop(ms=0.4)), r"TimeCrop\(ms=0\.4\) shorter than a frame of 2 ms.*TimeCrop\(ms=2\)"),
+        (lambda: of_frames(5, TimeCrop(ms=4), step_ms=None), r"how long a frame is .* Give step_ms, or TimeCrop\(\)"),
+        (lambda: Data(Filmed(), augment=TimeCrop(ms=4)), r"how long a frame is .* Give step_ms, or TimeCrop\(\)"),
+        (lambda: Data(Filmed(), step_ms=5, augment=TimeCrop(ms=4)), "shorter than a frame of 5 ms"),
+        (lambda: TimeCrop(ms=0.0004), r"TimeCrop\(ms=0\.0004"),
+        (lambda: SpatialJitter(px=0.1), r"SpatialJitter\(px=0\.1"),
+        (lambda: ChannelJitter(0.1), r"ChannelJitter\(channels=0\.1"),
         (lambda: TimeJitter(0), r"TimeJitter\(ms=0"),
         (lambda: NoiseEvents(hz=-1), r"NoiseEvents\(hz=-1"),
         (lambda: of(SEEN, Flip(), transforms=lambda events: np.zeros((STEPS, 2, 3, 3))), "augment=.* acts on events"),
@@ -426,6 +433,21 @@ def test_what_would_be_wrong_is_refused_with_the_reason(make, words):
         make()
 
 
+def test_the_least_that_is_taken_changes_something():
+    for least in (ChannelJitter(0.14).channels, SpatialJitter(0.14).px, 1000 * TimeJitter(0.001).ms):
+        assert draws._normal(least).any() and not draws._normal(0.135).any()
+
+
+@dataclass(frozen=True)
+class Filmed:
+    """Frames that do not say how long they are."""
+
+    class_names = ("a", "b")
+
+    def frames(self, part):
+        return np.ones((4, 9, 3)), [0, 1, 0, 1]
+
+
 VECTORS = RNG.random((24, 2)).astype(np.float32)
 MOVING = VECTORS[:, None].repeat(STEPS, 1)
 
@@ -433,7 +455,9 @@ MOVING = VECTORS[:, None].repeat(STEPS, 1)
 def of_frames(shape, *augment, recorded=9, values=None, **how) -> Dataset:
     shape = shape if isinstance(shape, tuple) else (shape,)
     values = np.random.default_rng(3).random((24, recorded, *shape), np.float32) if values is None else values
-    return Dataset.of(train=(values, LABELS), steps=STEPS, step_ms=2, validation_fraction=0.2, augment=augment, **how)
+    return Dataset.of(
+        train=(values, LABELS), steps=STEPS, validation_fraction=0.2, augment=augment, **{"step_ms": 2, **how}
+    )
 
 
 def test_every_pair_of_gestures_that_a_mirror_swaps_is_right():

@@ -333,7 +333,7 @@ def test_the_memory_of_a_large_sensor_is_estimated_by_its_pixels(cache):
     found = estimate(Experiment(dataset.data, model), dataset)
 
     x, _ = dataset.batch("train", dataset.batches("train")[0], in_bytes=True)
-    assert x.dtype == torch.uint8 and found.frames == 2 * x.numel() == 2 * 3 * 4 * 2 * 720 * 1280
+    assert x.dtype == torch.uint8 and found.frames == 3 * x.numel() == 3 * 3 * 4 * 2 * 720 * 1280
 
 
 @pytest.mark.parametrize("folder", (True, False))
@@ -434,3 +434,15 @@ def test_values_are_told_apart_by_all_that_they_hold():
     assert keys[0] == json.dumps(made_from(Holding(np.zeros(5000)), "train"))
     assert made_from(Holding(object()), "train") is None
     assert made_from(Holding(np.array([object()])), "train") is None
+
+
+@pytest.mark.parametrize("method", ["recordings", "frames"])
+def test_a_file_that_a_source_cannot_read_is_not_taken_for_a_full_cache(cache, method, monkeypatch):
+    def lost(self, part):
+        raise OSError(5, "Input/output error", "/net/lab/a.npy")
+
+    source = Lab() if method == "recordings" else Series()
+    monkeypatch.setattr(type(source), method, lost)
+
+    with pytest.raises(SnnError, match=r"train part: a file cannot be read \(.*/net/lab/a\.npy.*See that it is there"):
+        load(Data(source), quiet=True)
