@@ -18,7 +18,7 @@ from snn_bp.model.targets import Targets
 Probability = Annotated[float, Within(0, 1)]
 Fraction = Annotated[float, Within(above=0, high=1)]
 Milliseconds = Annotated[float, Within(0.001, 1_000_000)]  # events are timed in microseconds
-Distance = Annotated[float, Within(0.14, 65_536)]  # of smaller ones all that is drawn rounds to 0
+Distance = Annotated[float, Within(0.14, 65_536)]  # all that a smaller one draws rounds to 0
 
 
 @checked_dataclass(frozen=True)
