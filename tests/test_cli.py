@@ -269,6 +269,45 @@ def test_what_is_there_of_a_set_is_shown_and_nothing_to_train_on_is_an_exit_code
     assert made[0] == 0 and made[1].startswith("digits: made here")
 
 
+def test_what_is_there_of_recordings_of_ones_own_is_shown_by_split_and_class(call, tmp_path):
+    for name in ("train/left/a", "train/left/b", "train/right/c", "test/right/d"):
+        file = tmp_path / "lab" / f"{name}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, np.array([(3, 4, 0, 1), (5, 6, 900, 0)], [("x", int), ("y", int), ("t", int), ("p", int)]))
+    (tmp_path / "mine.py").write_text(
+        "import dataclasses\nfrom snn_bp import *\nmodel = Flatten(), Dense(2), LIF(beta=0.5)\n"
+        "lab = Data('folder', root='lab', sensor=(8, 8, 2), step_ms=1, steps=2)\n"
+        "@dataclasses.dataclass(frozen=True)\nclass Lab:\n    class_names, step_ms = ('a', 'b'), 1\n"
+        "    def frames(self, part): return None\n"
+        "experiment = Experiment(lab, model)\n"
+    )
+    mine = (tmp_path / "mine.py").read_text()
+    (tmp_path / "own.py").write_text(mine + "experiment = Experiment(Data(Lab()), model)\n")
+    (tmp_path / "held.py").write_text(mine + "experiment = Experiment(Data('in memory'), model)\n")
+
+    whole, own, held = (call("data", "check", f"{name}.py") for name in ("mine", "own", "held"))
+    hashes = call("data", "check", "mine.py", "--hash")
+    (tmp_path / "lab" / "train" / "left" / "a.npy").write_bytes(b"cut")
+    np.save(tmp_path / "lab" / "train" / "left" / "b.npy", np.array([(9, 4, 0, 1)], [(each, int) for each in "xytp"]))
+    damaged = call("data", "check", "mine.py", "data.steps=3")
+    shutil.rmtree(tmp_path / "lab" / "train")
+    none = call("data", "check", "mine.py")
+
+    assert whole == (
+        0,
+        "lab: 4 recordings of 2 classes, 0 MB\n  train               3   left 2, right 1\n"
+        "  test                1   left 0, right 1\nnext:    snn-bp data build mine.py\n",
+        "",
+    )
+    assert own[0] == 0 and own[1].startswith("Lab: a source of your own, which alone knows its files; `snn-bp data bui")
+    assert held[0] == 0 and "handed to train" in held[1]
+    assert hashes[0] == 2 and "known of published archives alone. Leave --hash out." in hashes[2]
+    assert damaged[0] == 1 and "  train               1   left 0, right 1\n" in damaged[1]
+    assert "damaged: lab/train/left/a.npy: " in damaged[1] and "damaged: lab/train/left/b.npy: x" in damaged[1]
+    assert damaged[1].endswith("then snn-bp data build mine.py data.steps=3\n")
+    assert none[0] == 1 and "  train               0   right 0\n" in none[1]
+
+
 def test_list_of_an_empty_folder_says_so(call, tmp_path):
     assert call("list", tmp_path) == (0, f"no runs under {tmp_path}\n", "")
 

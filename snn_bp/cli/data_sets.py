@@ -1,5 +1,6 @@
 """The commands of `snn-bp data`: what is done with a set of recordings before anything is trained on it."""
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -51,8 +52,9 @@ def check(subject: AnySet = None, changes: Changes = None, hashes: Hashes = Fals
     """Show what is there of a set, and where it comes from.
 
     How many of its recordings, what is damaged, its licence, archives and mirrors,
-    and the command that goes on. Exit code 1 where there is nothing to train on, or
-    a file is damaged.
+    and the command that goes on. Of a folder of your own every file is read: its
+    recordings by split and class. Exit code 1 where there is nothing to train on,
+    or a file is damaged.
     """
     from snn_bp.data.copies import lines_of, look, table_of
 
@@ -60,7 +62,13 @@ def check(subject: AnySet = None, changes: Changes = None, hashes: Hashes = Fals
         for line in table_of():
             print(line)
         return
-    name, root = _name_and_root(subject, changes or [], trust_code)
+    if is_path(subject):
+        told = _of_file(subject, changes or [], trust_code, hashes=hashes)
+        if isinstance(told, int):
+            raise typer.Exit(told)
+        name, root = told
+    else:
+        name, root = subject, _root(subject, changes or [])
     if name == "digits":
         print("digits: made here, of images that scikit-learn ships; no files are looked for")
         return
@@ -71,16 +79,44 @@ def check(subject: AnySet = None, changes: Changes = None, hashes: Hashes = Fals
         raise typer.Exit(1)
 
 
-def _name_and_root(subject: str, changes: list[str], trust_code: bool) -> tuple[str, str | None]:
-    """The name of a set and the folder of its files, which an experiment's file or a change names."""
+def _of_file(subject: str, changes: list[str], trust_code: bool, *, hashes: bool) -> tuple[str, str | None] | int:
+    """The name of the set that an experiment's file names, and the folder of its files.
+
+    Of recordings of the user's own what is there is printed; then it is the exit code.
+    """
+    from snn_bp.data.catalogue import IN_MEMORY
+    from snn_bp.data.description import TONIC, source_of
+    from snn_bp.data.folder import Folder
+    from snn_bp.data.survey import look_through
+    from snn_bp.data.tonic_sets import TonicSet
     from snn_bp.runs.experiment_file import data_named
 
-    if is_path(subject):
-        data, _ = data_named(subject, changes, trust_code=trust_code)
+    data, _ = data_named(subject, changes, trust_code=trust_code)
+    source, build = source_of(data), shlex.join(["snn-bp", "data", "build", subject, *changes])
+    if isinstance(source, TonicSet):
+        return f"{TONIC}{source.name}", source.root
+    if source is None and data.name != IN_MEMORY:
         return data.name, data.root
+    if hashes:
+        raise SnnError(f"data check {subject} --hash: hashes are known of published archives alone. Leave --hash out.")
+    if isinstance(source, Folder):
+        lines, can_train = look_through(source)
+        for line in lines:
+            print(line)
+        print(f"next:    {'' if can_train else 'see to what is missing or damaged, then '}{build}")
+        return int(not can_train)
+    if source is None:
+        print("in memory: its recordings are handed to train, by Dataset.of(...); there are no files to look for")
+        return 0
+    print(f"{data.name}: a source of your own, which alone knows its files; `{build}` reads all its recordings")
+    return 0
+
+
+def _root(subject: str, changes: list[str]) -> str | None:
+    """The folder that changes name for a set by its name."""
     roots = [change.removeprefix("data.root=") for change in changes if change.startswith("data.root=")]
     if len(roots) < len(changes):
         raise SnnError(
             f"data check {subject} {' '.join(changes)}: of a set by its name, data.root=FOLDER is all to say."
         )
-    return subject, roots[-1] if roots else None
+    return roots[-1] if roots else None

@@ -7,13 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from snn_bp.data.beside import checked_split
 from snn_bp.data.folder import Folder
 from snn_bp.data.formats import read_file
 from snn_bp.data.raw import Polarity
+from snn_bp.data.sources import checked_sensor
+from snn_bp.data.store import Recording, hold
 from snn_bp.errors import SnnError
 from snn_bp.model.targets import Targets
+from snn_bp.runtime.capacity import size
 from snn_bp.runtime.status import in_phase
 
+NAMED = 10  # classes in a line
 READ_MB = 256  # files are read up to here, evenly chosen ones where there are more
 CAMERAS = {  # width and height of usual sensors, the smallest first
     (34, 34): "N-MNIST", (128, 128): "DVS128", (240, 180): "DAVIS240", (304, 240): "ATIS", (320, 320): "GenX320",
@@ -86,6 +91,41 @@ def survey(root: Path, **fields: Any) -> Survey:
         durations_ms=np.array(durations),
         events=np.array(counts),
     )
+
+
+def look_through(source: Folder) -> tuple[list[str], bool]:
+    """What is there of each split and class of a folder, line by line, every file read as a build reads it.
+
+    Also whether there is a recording to train on, and no file is damaged.
+    """
+    (listed, several), names = source.listed(), source.targets.names
+    sensor = checked_sensor(source.sensor, source=source.root)
+    counts: dict[str, Counter[str]] = {}
+    recordings: Counter[str] = Counter()
+    damaged = []
+    for part in ("train", "test"):
+        polarity = Polarity()
+        for one in in_phase(source.of_part(part), f"{source.root}: looking at the {part} part"):
+            try:
+                split = checked_split(one.split or None, source=one.name) or part
+                hold([Recording(one.name, source.read(one.file, polarity), 0)], sensor=sensor, classes=1)
+            except SnnError as problem:
+                damaged.append(str(problem))
+                continue
+            recordings[split] += 1
+            labels = {label.strip() for label in one.label.split(";")} - {""} if several else {one.label}
+            counts.setdefault(split, Counter()).update(labels)
+    taken, kind = (
+        sum(one.file.stat().st_size for one in listed if one.file.exists()),
+        "labels" if several else "classes",
+    )
+    lines = [f"{source.root}: {len(listed):,} recordings of {len(names)} {kind}, {size(taken)}"]
+    for split in ("train", "validation", "test"):
+        if split in counts or split == "train":
+            found = ", ".join(f"{name} {counts.get(split, Counter())[name]:,}" for name in names[:NAMED])
+            lines.append(f"  {split:12}{recordings[split]:>9,}   {found}{', ...' * (len(names) > NAMED)}")
+    lines += [f"  damaged: {sentence}" for sentence in damaged]
+    return lines, recordings["train"] > 0 and not damaged
 
 
 def _table(root: Path) -> str | None:

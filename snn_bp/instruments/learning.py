@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.data import Data
+from snn_bp.data.catalogue import IN_MEMORY
 from snn_bp.instruments.findings import Finding
 from snn_bp.model.blocks import Path, every_part, module_at, parts_of
 from snn_bp.model.joints import every_value
@@ -167,17 +168,21 @@ def find_overfitting(
 
 
 def _against_overfitting(data: Data, model: tuple[Layer, ...], samples: int) -> tuple[str, tuple[str, ...]]:
-    """More recordings where there are some, else moved ones, else dropout: what is not there yet."""
+    """More recordings where there are some, else moved ones, else augmented ones, else dropout: what is not there."""
     if data.validation_fraction > 0.3:
         advice = f"{samples} recordings are too few for the network: leave fewer to validation."
         return advice, ("data.validation_fraction=0.1",)
     sensor = data.info.sensor
     reach = max(1, (140 if sensor is None else sensor[0]) // 12)
-    if data.has_events and data.translate_px < reach and not data.transforms:
+    has_files = data.has_events and data.name != IN_MEMORY  # what is handed in may be frames
+    if has_files and data.translate_px < reach and not data.transforms:
         advice = f"It knows its {samples} recordings by heart: take more, or move them anew in each epoch."
         return advice, (f"data.translate_px={reach}",) + (
             ("data.rotate_deg=10",) if sensor is not None and not data.rotate_deg else ()
         )
+    if has_files and not data.augment and not data.transforms:
+        advice = f"It knows its {samples} recordings by heart: take more, or drop other events of them in each epoch."
+        return advice, ("data.augment=EventDrop(0.3)",)
     if not any(isinstance(layer, Dropout) for layer in every_value(model)):
         return f"It knows its {samples} recordings by heart: take more, or put Dropout(0.3) in front of its Dense.", ()
     return f"It knows its {samples} recordings by heart: take more, or a smaller network.", ()

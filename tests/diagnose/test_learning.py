@@ -7,7 +7,7 @@ import pytest
 import runs
 import torch
 
-from snn_bp import LIF, BatchNorm, Data, Dense, Dropout, Flatten, Network, Spiking, Train, trace
+from snn_bp import LIF, BatchNorm, Data, Dense, Dropout, EventDrop, Flatten, Network, Spiking, Train, trace
 from snn_bp.instruments import diagnose_course, diagnose_rate, diagnose_updates
 from snn_bp.instruments.learning import at_chance, best_constant, find_chance_level, find_overfitting
 from snn_bp.model.start import start_alive
@@ -100,9 +100,12 @@ def test_the_remedy_against_overfitting_is_what_is_not_there_yet():
     assert changes(Data("digits", validation_fraction=0.85)) == ("data.validation_fraction=0.1",)
     assert changes(Data("digits")) == ("data.translate_px=2", "data.rotate_deg=10")
     assert changes(Data("digits", rotate_deg=5)) == ("data.translate_px=2",)
-    (found,) = overfitting(course(1.0, 0.5), labels(), Data("digits", translate_px=3), MODEL)
+    assert changes(Data("digits", translate_px=3)) == ("data.augment=EventDrop(0.3)",)
+    assert changes(Data("in memory")) == ()  # perhaps frames, and not described on the command line
+    varied = Data("digits", translate_px=3, augment=EventDrop(0.3))
+    (found,) = overfitting(course(1.0, 0.5), labels(), varied, MODEL)
     assert found.changes == () and "Dropout(0.3)" in found.advice
-    (found,) = overfitting(course(1.0, 0.5), labels(), Data("digits", translate_px=3), (*MODEL, Dropout(0.2)))
+    (found,) = overfitting(course(1.0, 0.5), labels(), varied, (*MODEL, Dropout(0.2)))
     assert "Dropout" not in found.advice
 
 
