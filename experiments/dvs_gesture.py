@@ -19,7 +19,7 @@ experiment = Experiment(
         batch=16,
         downsample=4,
         translate_px=8,
-        augment=TimeCrop(),
+        augment=(TimeCrop(),),
         split_by="group",
     ),
     model=(

@@ -32,7 +32,7 @@ NEURON = LIF(beta=0.5, reset="zero")
 MAPS = (Conv(128, 3, padding=1, bias=False), BatchNorm(scale=0.5), NEURON, Pool(2, kind="max"))
 
 experiment = Experiment(
-    data=Data("dvs_gesture", step_ms=75, steps=20, batch=16, translate_px=8, augment=TimeCrop(), split_by="group"),
+    data=Data("dvs_gesture", step_ms=75, steps=20, batch=16, translate_px=8, augment=(TimeCrop(),), split_by="group"),
     model=(
         *(*MAPS, *MAPS, *MAPS, *MAPS, *MAPS),
         *(Flatten(), Dropout(0.5), Dense(512, bias=False), NEURON),

@@ -14,7 +14,9 @@ validation chooses the epoch (protocol B). No figure of ours on the set: it was 
 from snn_bp import ALIF, LI, BatchNorm, Blend, Data, Dense, Dropout, Experiment, MembraneCrossEntropy, Tau, Train, main
 
 experiment = Experiment(
-    data=Data("shd", step_ms=10, steps=100, batch=64, downsample=5, translate_px=40, augment=Blend(), split_by="group"),
+    data=Data(
+        "shd", step_ms=10, steps=100, batch=64, downsample=5, translate_px=40, augment=(Blend(),), split_by="group"
+    ),
     model=(
         *(Dense(128), BatchNorm(), ALIF(beta=Tau(20), rho=Tau(150), kappa=0.1), Dropout(0.3)),
         *(Dense(128), BatchNorm(), ALIF(beta=Tau(20), rho=Tau(150), kappa=0.1), Dropout(0.3)),

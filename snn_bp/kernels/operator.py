@@ -32,7 +32,8 @@ def is_compiled(x: Tensor) -> bool:
 
 def form_of(key: str, learned: str, kept: str) -> Form:
     """The form of a kernel, from the words that an operator takes."""
-    return Form(Equation.of_key(key), *(tuple(filter(None, names.split(","))) for names in (learned, kept)))
+    learned_names, kept_names = (tuple(filter(None, names.split(","))) for names in (learned, kept))
+    return Form(Equation.of_key(key), learned_names, kept_names)
 
 
 def words_of(equation: Equation, learned: str, graded: bool, potentials: bool) -> tuple[str, str]:
