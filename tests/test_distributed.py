@@ -2,10 +2,12 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import distributed_runs
@@ -43,8 +45,9 @@ from snn_bp.files import read_object, write_object
 from snn_bp.model.shard import Shard, rows_of
 from snn_bp.runs import provenance as provenance_of
 from snn_bp.runs.provenance import note_resumed, provenance
-from snn_bp.runtime import processes
-from snn_bp.runtime.console import guarded
+from snn_bp.runtime import processes, signals, status
+from snn_bp.runtime.console import INTERRUPTED, guarded
+from snn_bp.runtime.signals import noted_signals
 from snn_bp.trainer import distributed
 from snn_bp.trainer.distributed import Team, check_together, device_of, joined_processes, mean_over
 from snn_bp.trainer.optimizer import make_optimizer, train_step
@@ -75,6 +78,9 @@ def two(monkeypatch):
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(processes, "store", lambda: None)
+    processes.ends_first.cache_clear()
+    yield
+    processes.ends_first.cache_clear()
 
 
 @pytest.fixture
@@ -298,6 +304,100 @@ def test_more_processes_than_gpus_are_refused(two, monkeypatch):
     assert device_of(Train(device="cpu")) == CPU
 
 
+def ends(how):
+    """How a command ends: what it exits with."""
+
+    def program(arguments, standalone_mode):
+        how()
+
+    with pytest.raises(SystemExit) as end:
+        guarded(program)
+    return end.value.code
+
+
+def test_a_sigterm_to_one_of_several_processes_ends_it_with_one_line(two, capsys):
+    assert ends(lambda: signal.raise_signal(signal.SIGTERM)) == 130
+    assert ours(capsys.readouterr().err) == [INTERRUPTED]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_sigterm_behind_an_error_does_not_take_its_line(two, capsys):
+    def fail():
+        raise SnnError("recording 7 is bad.")
+
+    def terminated():
+        signal.raise_signal(signal.SIGTERM)  # as torchrun sends it while this process asks whether it says why
+
+    processes.store, found = terminated, ends(fail)
+
+    assert found == 2 and ours(capsys.readouterr().err) == ["error: recording 7 is bad."]
+
+
+def test_a_sigterm_while_libraries_are_imported_waits_for_them(two):
+    order = []
+
+    def importing():
+        with processes.interrupted_later():
+            signal.raise_signal(signal.SIGTERM)
+            order.append("imported")
+        order.append("behind")
+
+    assert ends(importing) == 130 and order == ["imported"]
+
+
+def test_one_process_leaves_sigterm_as_it_is():
+    def program(arguments, standalone_mode):
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    guarded(program)
+
+
+@pytest.mark.parametrize("count, goes_on", [(1, True), (2, False)])
+def test_of_several_processes_one_that_does_not_stop_in_time_ends_at_once(count, goes_on, monkeypatch):
+    monkeypatch.setattr(signals, "processes", lambda: count)
+    monkeypatch.setattr(signals, "STOP_SECONDS", 0.05)
+    went_on = False
+
+    try:
+        with noted_signals() as noted:
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(0.3)  # a long evaluation
+            went_on = True
+    except KeyboardInterrupt:
+        pass
+
+    assert went_on == goes_on and noted == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("rank, count", [(2, 2), (3, 2), (0, 0)])
+def test_a_rank_that_there_is_none_of_is_refused_at_once(rank, count, two, monkeypatch, tmp_path):
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("WORLD_SIZE", str(count))
+
+    with pytest.raises(SnnError, match=f"RANK={rank} of WORLD_SIZE={count}: .*counted from 0"):
+        train(tiny(), tmp_path / "a", quiet=True)
+
+    assert processes.ends_first() and not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("rank, found", [(0, "1 of 2 processes came to"), (1, "process 1 of 2 does not reach")])
+def test_a_process_that_waits_for_others_says_so(rank, found, two, monkeypatch, tmp_path, capsys):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    monkeypatch.undo()
+    for name, value in {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(status, "LONG", 0.05)
+    monkeypatch.setattr(distributed, "MEETING", timedelta(seconds=0.4))
+
+    with pytest.raises(SnnError, match=f"{found}.*localhost:{port}"):
+        train(tiny(), tmp_path / "a")
+
+    assert f"waiting for 2 processes at localhost:{port} ..." in capsys.readouterr().err
+    processes._store.cache_clear()
+
+
 def torchrun(count: int, *words: object, cwd: Path, **more) -> subprocess.Popen:
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     return subprocess.Popen(
@@ -351,12 +451,11 @@ def ours(said: str) -> list[str]:
     return [line for line in said.splitlines() if line.startswith(("error: ", "stopped"))]
 
 
-def begun(process: subprocess.Popen, run: Path) -> list[int]:
-    """The processes of a training once its first epochs are there, in order."""
-    table = run / "metrics.csv"
+def begun(process: subprocess.Popen, file: Path, *, lines: int = 4) -> list[int]:
+    """The processes of a training once a file has so many lines, in order."""
     until = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < until:
-        if table.exists() and len(table.read_text().splitlines()) > 3:
+        if file.exists() and len(file.read_text().splitlines()) >= lines:
             break
         time.sleep(0.1)
     children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
@@ -370,7 +469,7 @@ def test_a_process_that_is_killed_ends_all_with_one_line_and_any_number_goes_on(
     subprocess.run([sys.executable, "program.py", "train", "mine.py", "--out", "left"], cwd=tmp_path, check=True)
     for killed, rank, others in (("first", 0, 1), ("second", 1, 3)):
         process = torchrun(2, "program.py", "train", "mine.py", "--out", killed, cwd=tmp_path)
-        members = begun(process, tmp_path / killed)
+        members = begun(process, tmp_path / killed / "metrics.csv")
         began = time.monotonic()
         os.kill(members[rank], signal.SIGKILL)
         _, said = process.communicate(timeout=60)
@@ -384,11 +483,48 @@ def test_a_process_that_is_killed_ends_all_with_one_line_and_any_number_goes_on(
         assert max(differences(Run(tmp_path / "left"), Run(tmp_path / killed))) < 1e-6
 
 
+SLOWED = """
+import importlib, os, time
+from pathlib import Path
+from snn_bp.cli import entry
+module, name = os.environ["PLACE"].rsplit(".", 1)
+module = importlib.import_module(module)
+was = getattr(module, name)
+def slow(*given, **more):
+    if os.environ["RANK"] == os.environ.get("ONLY", "0"):
+        Path("there").write_text("1")
+        time.sleep(90)
+    return was(*given, **more)
+setattr(module, name, slow)
+entry()
+"""  # `snn-bp`, which stays for long at one place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize(
+    "place", ["distributed._meet", "loop.load", "course.start_alive", "ending.evaluate_network", "loop.end_run"]
+)
+def test_a_process_that_is_killed_before_the_first_step_or_in_an_evaluation_ends_all_with_one_line(
+    place, killed, tmp_path
+):
+    (tmp_path / "mine.py").write_text(EXPERIMENT.replace("epochs=8", "epochs=1"))
+    (tmp_path / "program.py").write_text(SLOWED)
+    process = torchrun(2, "program.py", "train", "mine.py", cwd=tmp_path, PLACE=f"snn_bp.trainer.{place}")
+    members = begun(process, tmp_path / "there", lines=1)
+    began = time.monotonic()
+    os.kill(members[killed], signal.SIGKILL)
+    _, said = process.communicate(timeout=80)
+
+    assert time.monotonic() - began < 30 and process.returncode != 0
+    assert len(ours(said)) == 1, said
+
+
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_saved_with_one_line(tmp_path):
     (tmp_path / "mine.py").write_text(EXPERIMENT)
     process = torchrun(2, "-m", "snn_bp", "train", "mine.py", "--out", "a", cwd=tmp_path)
-    os.kill(begun(process, tmp_path / "a")[1], signal.SIGTERM)
+    os.kill(begun(process, tmp_path / "a" / "metrics.csv")[1], signal.SIGTERM)
     _, said = process.communicate(timeout=60)
 
     assert ours(said) == ["stopped and saved. Go on with: snn-bp resume a"] and process.returncode != 0

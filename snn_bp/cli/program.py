@@ -17,7 +17,7 @@ from snn_bp.errors import SnnError, check_choice, check_number
 from snn_bp.files import is_there
 from snn_bp.runs.paths import CHECKPOINTS, experiment_at, is_path, new_experiment_at, run_at, runs_at
 from snn_bp.runtime.console import guarded
-from snn_bp.runtime.processes import check_alone
+from snn_bp.runtime.processes import check_alone, interrupted_later
 from snn_bp.runtime.signals import end_with_interrupt
 from snn_bp.runtime.status import phase, say
 
@@ -72,7 +72,7 @@ def command(
     def registered(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def run(**given: Any) -> None:
-            with phase("starting"):
+            with phase("starting"), interrupted_later():
                 import torch  # noqa: F401 - here, where Ctrl-C still ends it in silence
 
                 import snn_bp.runs.experiment_file  # noqa: F401 - what every command imports

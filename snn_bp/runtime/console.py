@@ -9,13 +9,14 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from snn_bp.errors import SnnError
-from snn_bp.runtime.processes import ends_first, note_said
+from snn_bp.runtime.processes import ends_first, interrupted, note_said
 from snn_bp.runtime.signals import Stopped
 from snn_bp.runtime.status import announced, say
 
 INTERRUPTED = "stopped. What was saved before is kept; `snn-bp resume RUN` goes on with a run."
 
 
+@interrupted()
 def guarded(program: Callable[..., Any], arguments: Sequence[str] | None = None) -> None:
     """Run a command line; what goes wrong is one line on standard error and an exit code that is not zero."""
     for stream in (sys.stdout, sys.stderr):

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from snn_bp.runtime import is_on
+from snn_bp.runtime.processes import processes
+
+STOP_SECONDS = 20.0  # torchrun, as SLURM, kills what it has asked to stop behind 30
 
 
 class Stopped(Exception):
@@ -37,14 +40,19 @@ def end_with_interrupt() -> None:
 def noted_signals() -> Iterator[list[int]]:
     """Within the block, Ctrl-C, SIGTERM and SIGHUP (a terminal that goes) are noted; the second ends it all.
 
-    A SIGHUP that is ignored, as under nohup, stays so. `SNN_BP_SIGNALS=0` leaves all three to Python.
+    A SIGHUP that is ignored, as under nohup, stays so. `SNN_BP_SIGNALS=0` leaves all three to Python. Of several
+    processes one that is still in the block `STOP_SECONDS` seconds later sends itself the second.
     """
     noted: list[int] = []
+    second = threading.Timer(STOP_SECONDS, lambda: os.kill(os.getpid(), noted[0]))
+    second.daemon = True
 
     def note(signum: int, frame: Any) -> None:
         if noted:
             raise KeyboardInterrupt
         noted.append(signum)
+        if processes() > 1:
+            second.start()
 
     if not is_on("SIGNALS") or threading.current_thread() is not threading.main_thread():
         yield noted
@@ -57,6 +65,7 @@ def noted_signals() -> Iterator[list[int]]:
     try:
         yield noted
     finally:
+        second.cancel()
         for signum, handler in previous.items():
             signal.signal(signum, handler)
 

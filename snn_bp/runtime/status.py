@@ -237,8 +237,8 @@ _status: ContextVar[Status | None] = ContextVar("status", default=None)
 
 
 def status() -> Status | None:
-    """What phases are told to here; None where they go unsaid."""
-    return _status.get()
+    """What phases are told to here; None where they go unsaid, as in processes behind the first."""
+    return _status.get() if is_first() else None
 
 
 @contextmanager
@@ -254,10 +254,10 @@ def told_to(opened: Status | None) -> Iterator[None]:
 @contextmanager
 def announced(on: bool = True) -> Iterator[None]:
     """Within the block phases are said, or not; in a block that says them another changes nothing."""
-    if on and status() is not None:
+    if on and _status.get() is not None:
         yield
         return
-    opened = Status() if on and is_first() else None
+    opened = Status() if on else None
     try:
         with told_to(opened):
             yield
@@ -267,9 +267,12 @@ def announced(on: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def phase(words: str, *, total: int | None = None) -> Iterator[Phase]:
-    """Within the block, this is what takes the time; whoever counts adds to `done` of the phase it gives."""
-    entered, told = Phase(words, total=total), status()
+def phase(words: str, *, total: int | None = None, of_each: bool = False) -> Iterator[Phase]:
+    """Within the block, this is what takes the time; whoever counts adds to `done` of the phase it gives.
+
+    Of several processes the first says it, or with `of_each` each.
+    """
+    entered, told = Phase(words, total=total), _status.get() if of_each else status()
     if told is None:
         yield entered
         return

@@ -7,6 +7,7 @@ each batch; the first alone writes the run folder, evaluates and speaks. So a ru
 import atexit
 import copy
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -28,7 +29,20 @@ from snn_bp.model.shard import Shard, gather, in_shard, rows_of
 from snn_bp.model.signatures import called, takes
 from snn_bp.model.targets import Piece, Targets
 from snn_bp.runs.training_options import Train
-from snn_bp.runtime.processes import ends_first, is_first, processes, rank, store
+from snn_bp.runtime.processes import (
+    MEETING,
+    address,
+    arrive,
+    arrived,
+    check_counted,
+    ends_first,
+    has_agent,
+    is_first,
+    processes,
+    rank,
+    store,
+)
+from snn_bp.runtime.status import phase
 
 WAIT = timedelta(days=1)  # others wait while the first evaluates; that one has ended is noticed at once
 CLOSE, DRAWN, STEPS = 1e-5, 6, 4  # to which two figures agree; recordings and steps on which a loss or layer is tried
@@ -162,13 +176,14 @@ class Team:
 @contextmanager
 def joined_processes(config: Train) -> Iterator[Team | None]:
     """Within the block, the processes that torchrun started are joined; None where this is the only one."""
+    check_counted()
     if processes() == 1:
         yield None
         return
-    if not torch.distributed.is_initialized():
-        _join(device_of(config))
-    found = Team(config)
     try:
+        if not torch.distributed.is_initialized():
+            _join(device_of(config))
+        found = Team(config)
         yield found
         if found.is_first and not found.has_begun:
             found.tell(None)  # there is nothing to do
@@ -313,19 +328,41 @@ def _join(device: torch.device) -> None:
         torch.cuda.set_device(device)
         options["device_id"] = device
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    if (common := store()) is None:
-        raise SnnError("train: the processes that torchrun started do not reach each other. See MASTER_ADDR and _PORT.")
+    _meet()
     torch.distributed.init_process_group(
-        backend, store=common, rank=rank(), world_size=processes(), timeout=WAIT, **options
+        backend, store=store(), rank=rank(), world_size=processes(), timeout=WAIT, **options
     )
     if device.type == "cuda":
         atexit.register(torch.distributed.destroy_process_group)  # else nccl warns
 
 
+def _meet() -> None:
+    """Wait until all processes are there, which Ctrl-C and SIGTERM end; raises where they do not come."""
+    began, count = time.monotonic(), processes()
+    patience = (WAIT if has_agent() else MEETING).total_seconds()
+    with phase(f"waiting for {count} processes at {address()}", total=count, of_each=not has_agent()) as shown:
+        while store() is None:
+            if is_first() or has_agent() or time.monotonic() - began > patience:
+                raise SnnError(
+                    f"train: process {rank()} of {count} does not reach the others at {address()}, which MASTER_ADDR "
+                    "and MASTER_PORT say. torchrun sets them; for one process, `unset RANK WORLD_SIZE`."
+                )
+            time.sleep(0.05)
+        arrive()
+        while (here := arrived()) < count:
+            if time.monotonic() - began > patience:
+                raise SnnError(
+                    f"train: {here} of {count} processes came to {address()} in {patience:.0f} s. torchrun starts all; "
+                    "for one process, `unset RANK WORLD_SIZE`."
+                )
+            shown.done = here
+            time.sleep(0.05)
+
+
 def _is_lost(cause: BaseException) -> bool:
     """Whether an error says that another process is not there any more."""
-    known = (torch.distributed.DistError,)
-    return isinstance(cause, known) or (isinstance(cause, RuntimeError) and any(word in str(cause) for word in LOST))
+    is_known = isinstance(cause, RuntimeError) and any(word in str(cause) for word in LOST)
+    return is_known or (not isinstance(cause, SnnError) and isinstance(cause, torch.distributed.DistError))
 
 
 def _leaves_some_out(network: Network) -> bool:
