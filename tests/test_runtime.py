@@ -24,7 +24,7 @@ def test_every_switch_is_in_readme_and_readme_names_no_other():
     switches = set(re.findall(r'is_on\("(\w+)"\)', source))
 
     assert switches == set(re.findall(r"^\| `SNN_BP_(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
-    assert len(switches) == 7
+    assert len(switches) == 8
 
 
 @pytest.mark.slow
