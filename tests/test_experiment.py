@@ -160,7 +160,7 @@ def test_the_text_of_a_value_is_the_value(value):
 def test_every_public_value_has_a_name_in_json():
     public = {name for name in snn_bp.__all__ if is_dataclass(getattr(snn_bp, name))}
 
-    of_calls = {"Dataset", "Search", "Trace", "TensorBoard"}  # given by or to calls; no experiment holds them
+    of_calls = {"Dataset", "Search", "Sweep", "Trace", "TensorBoard"}  # given by or to calls; no experiment holds them
     assert public - of_calls <= CONSTRUCTORS.keys()
 
 

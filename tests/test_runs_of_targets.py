@@ -41,6 +41,7 @@ from snn_bp.instruments import diagnose_course
 from snn_bp.model.metrics import metric_for, value_of
 from snn_bp.model.targets import KINDS, PER_STEP, UNLABELLED, Targets
 from snn_bp.runs.answers import Answers
+from snn_bp.runs.evaluation import evaluate_network
 from snn_bp.runs.interval import mcnemar, ratio_interval
 from snn_bp.runs.records import results_line
 from snn_bp.trainer.loop import is_best
@@ -194,7 +195,7 @@ def test_the_loss_of_a_split_does_not_depend_on_its_batches(kind, masked, finish
     found = []
     for batch in (1, 7, 20):
         other = replace(dataset, data=replace(dataset.data, batch=batch))
-        found.append(training.evaluate_network(network, other, "test", loss, counts=False))
+        found.append(evaluate_network(network, other, "test", loss, counts=False))
 
     assert found[0].loss == pytest.approx(found[1].loss, rel=1e-5) == pytest.approx(found[2].loss, rel=1e-5)
     assert found[0].metrics == pytest.approx(found[2].metrics, rel=1e-6)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 LONGEST = 100  # characters of a value in a message
+LISTED = 60  # choices in a message
 
 
 class SnnError(ValueError):
@@ -87,12 +88,13 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """The sentence that points from a misspelt word to the nearest of `choices`, or lists them."""
+    """The sentence that points from a misspelt word to the nearest of `choices`, or lists the first of them."""
     choices = list(choices)
     close = difflib.get_close_matches(word[:LONGEST], choices, n=1)
     if close:
         return f"Did you mean {close[0]!r}?"
-    return f"Known: {', '.join(choices)}."
+    more = f", and {len(choices) - LISTED} more" if len(choices) > LISTED else ""
+    return f"Known: {', '.join(choices[:LISTED])}{more}."
 
 
 def shown(value: Any) -> str:
