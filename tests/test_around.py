@@ -133,6 +133,7 @@ def test_the_operator_gives_what_autograd_alone_gives(neuron, noise):
     assert_same(**{str(n): pair for n, pair in enumerate(pairs) if pair[1] is not None})
 
 
+@pytest.mark.slow
 def test_a_first_gradient_leaves_torchs_compiler_alone():
     program = (
         "import sys, torch; from snn_bp import *; x = torch.ones(3, 2, 4, requires_grad=True);"

@@ -140,7 +140,7 @@ WINDOWED = {
 
 @pytest.mark.parametrize("limit", (None, 2.0, -1.0), ids=("as measured", "always sampled", "never"))
 @pytest.mark.parametrize("memory", quick_first(("full", "low"), "full"))
-@pytest.mark.parametrize("window", quick_first(WINDOWS, "none", "few", "many", "all"))
+@pytest.mark.parametrize("window", quick_first(WINDOWS, "few", "many"))
 @pytest.mark.parametrize("name", quick_first(WINDOWED, "reset detached"))
 def test_errors_outside_the_window_of_a_surrogate_are_zero_however_they_are_computed(
     name, window, memory, limit, coin, monkeypatch

@@ -491,6 +491,7 @@ def test_a_run_in_a_folder_whose_name_is_no_text_has_its_page_and_table(call, fi
 # As programs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&- <&-"])
 def test_a_stream_that_was_closed_before_the_start_is_no_error(tmp_path, closed):
     command = f'exec "$0" -m snn_bp cache {closed}'
@@ -509,6 +510,7 @@ def test_an_experiment_file_is_a_program(tmp_path, capsys, monkeypatch, finished
     assert_same_run(Run(tmp_path / "run"), finished)
 
 
+@pytest.mark.slow
 def test_the_programs_start_and_fail_as_said(tmp_path):
     def start(*arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)

@@ -51,6 +51,7 @@ def test_without_any_folder_a_kernel_is_compiled_in_memory_and_that_is_said_once
     assert said.count("\n") == 1 and "compiled in memory" in said and "NUMBA_CACHE_DIR" in said
 
 
+@pytest.mark.slow
 def test_a_folder_that_stops_being_one_costs_time_only(folder, tmp_path, capsys):
     kernel = disk.cached(written(tmp_path))
     shutil.rmtree(folder)

@@ -206,6 +206,7 @@ def test_a_layer_that_sees_each_recording_by_itself_is_trained_together(layer, t
     assert torch.equal(torch.get_rng_state(), drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("dense", "chip"))) for name in RUNS]
 )

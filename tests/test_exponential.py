@@ -108,6 +108,7 @@ def test_it_does_not_fall_where_its_argument_rises(dtype):
     assert (result[1:] >= result[:-1]).all()
 
 
+@pytest.mark.slow
 @types
 def test_a_neuron_with_an_exponential_spikes_alike_in_kernel_and_reference(dtype, noise):
     x = noise(41, 3, 7, scale=2, dtype=torch.float32 if dtype == SINGLE else torch.float64)

@@ -179,6 +179,7 @@ def test_a_pipe_in_place_of_gits_head_is_no_commit(repository):
     assert commit() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ("опыт", "µ ± 实验"))
 def test_names_and_lines_survive_any_locale(name, tmp_path):
     program = (

@@ -62,6 +62,7 @@ def test_the_page_says_where_the_files_are(trained, bars):
     assert asked["data.root"] == repr(str(bars / "npy"))
 
 
+@pytest.mark.slow
 def test_evt3_files_of_the_same_events_give_the_same_run(trained, bars):
     other = train(example(bars / "raw"), bars / "run of raw", quiet=True)
 

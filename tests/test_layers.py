@@ -79,6 +79,7 @@ def test_a_window_larger_than_its_input_is_refused(layer):
         Network((layer, LIF(beta=0.9)), (1, 5, 5))
 
 
+@pytest.mark.slow
 def test_a_network_built_to_be_counted_loads_no_compiler():
     # torch's compiler, which takes 2 s to load, came in with any operation on the device "meta"
     command = [sys.executable, "-c", COUNTED]
@@ -241,6 +242,7 @@ def test_learned_parameters_start_at_each_neurons_own_value():
     assert_same(beta=(network.layers[0].parameters_now()["beta"], torch.tensor(beta)), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", (1e6, -1e6))
 def test_learned_parameters_stay_in_range_after_huge_steps(step, noise):
     network = Network((Spiking(LEARNED, learn=NAMES),), (5,))

@@ -20,6 +20,7 @@ def Odd(row, out, t, s, x, *, neurons=0.5, low=0.9, bias=0.1, rate=1.0):
     return row, out, t, spike(t - neurons)
 
 
+@pytest.mark.slow
 def test_names_that_kernels_use_are_no_others(noise, coin):
     x, found = noise(20, 2, 5, dtype=torch.float64), {}
     rows = (Dense(6), BatchNorm(), Spiking(Odd(), learn=("bias", "rate")), Dense(3), LI(beta=0.9))

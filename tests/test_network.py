@@ -165,6 +165,7 @@ def test_a_copy_gives_the_same_output(copied, coin):
     assert_same(out=(copied(network)(x), network(x)))
 
 
+@pytest.mark.slow
 def test_in_double_precision_everything_is_double(coin):
     network = Network((*CHAIN[:-2], Spiking(ALIF(beta=0.9, rho=0.9, kappa=0.1), learn=("beta",))), SHAPE).double()
 

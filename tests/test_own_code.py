@@ -160,6 +160,7 @@ def test_a_changed_rate_changes_no_definition_and_a_changed_helper_does(mine):
     assert {name for name in before if before[name] != other[name]} == {"mine.py:spread"}
 
 
+@pytest.mark.slow
 def test_a_run_with_own_code_trains_stops_and_resumes_to_the_same_bits(mine, few_digits, tmp_path):
     experiment = read_file(mine)
     whole = train(experiment, tmp_path / "whole", quiet=True)
@@ -176,6 +177,7 @@ def test_a_run_with_own_code_trains_stops_and_resumes_to_the_same_bits(mine, few
     assert json_of(whole.path / "experiment.json")["code"] == Code.of(whole.experiment).hashes
 
 
+@pytest.mark.slow
 def test_a_changed_definition_in_the_run_is_named(mine, few_digits, tmp_path):
     run = train(override(read_file(mine), ["train.epochs=1"])[0], tmp_path / "run", quiet=True)
     file = run.path / "code/mine.py"

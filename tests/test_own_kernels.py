@@ -44,6 +44,7 @@ def test_a_compiled_neuron_of_ones_own_is_the_reference(neuron, dtype, noise):
 
 
 # torch 2.13 asks for the .grad of its own copies, and warns itself of it
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("neuron", quick_first((ResetAtOnce(), TwoTraces(), NoNumbers()), NoNumbers()), ids=repr)
 def test_torch_finds_no_fault_in_the_operator_of_a_neuron_of_ones_own(neuron, noise):
@@ -59,6 +60,7 @@ def test_torch_finds_no_fault_in_the_operator_of_a_neuron_of_ones_own(neuron, no
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "neuron", quick_first((ALIF(beta=0.9, rho=0.8, kappa=0.3), ResetAtOnce(), TwoTraces()), TwoTraces()), ids=repr
 )

@@ -411,6 +411,7 @@ def test_results_and_page_tell_of_every_layer(finished):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_digits")
 def test_a_dry_run_and_the_estimate_of_memory_know_modules(capsys):
     experiment = newer()

@@ -64,6 +64,7 @@ def test_memory_is_given_back_where_the_switch_is_off(monkeypatch):
     assert keep_freed_memory.__wrapped__() is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switch", ("0", "1"))
 def test_a_command_runs_exit_functions_and_says_its_code_either_way(switch):
     program = "import atexit, sys; from snn_bp.runtime.process import leave; atexit.register(print, 'last'); leave(3)"

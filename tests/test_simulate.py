@@ -464,6 +464,7 @@ def test_autocast_changes_nothing(noise):
 
 
 # torch 2.13 asks for the .grad of its own copies, and warns itself of it
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("neuron", (NEURONS[1], NEURONS[6]), ids=repr)
 def test_torch_finds_no_fault_in_the_operator(neuron, noise):

@@ -129,6 +129,7 @@ def test_what_others_drew_before_changes_nothing(finished, tmp_path):
     assert_same_run(train(tiny(), tmp_path / "again", quiet=True), finished)
 
 
+@pytest.mark.slow
 def test_training_leaves_random_state_and_signal_handlers_as_they_were(tmp_path, monkeypatch):
     def state() -> tuple[Any, ...]:
         numpy = np.random.get_state()
@@ -485,6 +486,7 @@ def own(kind):
     return lambda network: kind(network.parameters(), lr=0.1, weight_decay=0, fused=True)
 
 
+@pytest.mark.slow
 def test_a_step_leaves_torchs_compiler_alone():
     program = (
         "import sys, torch; from snn_bp import *; from snn_bp.trainer.loop import *;"

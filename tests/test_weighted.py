@@ -50,6 +50,7 @@ def test_a_convolution_over_events_equals_torchs(name, bias, channels_last, coin
         assert_near(share=1e-12, gradient=pair)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", ((2, 2), (3, 2), (2, 1)), ids=str)
 @pytest.mark.parametrize("name", ("stride 1", "strides and padding of their own", "1 x 1"))
 def test_a_convolution_and_its_pool_as_one_give_the_bits_of_both(name, window, coin, noise):

@@ -245,6 +245,7 @@ def test_a_check_leaves_the_network_as_it_was(noise):
     assert all(weight.grad is None for weight in network.parameters())
 
 
+@pytest.mark.slow
 def test_a_report_is_json_even_where_a_cosine_is_not_a_number(noise):
     network = Network((Dense(5), LIF(beta=0.9), Dense(3), LIF(beta=0.9)), (4,), surrogate=Surrogate("Boxcar", 1e6))
 
