@@ -156,6 +156,7 @@ def test_simulate_is_right_under_vmap(neuron, noise):
     assert torch.equal(found, torch.stack([simulate(neuron, z)[0] for z in x]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", quick_first(["torch.func", "dual numbers"], "torch.func"))
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "learned delay"])
 def test_forward_mode_gives_what_the_backward_pass_gives(name, how):

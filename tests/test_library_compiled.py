@@ -123,6 +123,7 @@ def check_layers(neuron, dtype, coin, *, learn=()):
         assert_same(atol=limit * scale, **{f"{name}: {key}": (g[key], other[key]) for key in g})
 
 
+@pytest.mark.slow
 def test_among_layers_both_backends_agree(coin):
     check_layers(GradedLIF(beta=0.9, levels=3), torch.float32, coin)
 

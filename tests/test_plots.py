@@ -289,6 +289,7 @@ def test_the_histogram_of_weights_names_its_grid(figures):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_digits")
 def test_a_finished_run_gives_all_pictures_and_keeps_the_users_settings(finished, tmp_path):
     run = Run(shutil.copytree(finished.path, tmp_path / "run"))

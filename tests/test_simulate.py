@@ -496,6 +496,7 @@ def check_compiled(compiler, noise):
     assert_near(x=(gradient, wanted_gradient), share=ROUNDING)
 
 
+@pytest.mark.slow
 def test_torch_compile_takes_it_whole(noise):
     check_compiled("aot_eager", noise)
 

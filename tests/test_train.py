@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import runs
 import torch
-from catalogue import assert_near, assert_same
+from catalogue import assert_near, assert_same, quick_first
 from runs import DIGITS, assert_same_run, few, json_of, loading, rows, same_weights, tiny, training
 
 from snn_bp import (
@@ -75,6 +75,7 @@ RESUMABLE = {
     "bfloat16": tiny(autocast="bfloat16", optimizer="adam", schedule="constant"),
 }
 STEPS = 10  # of the experiments above: 150 recordings, batches of 32, 2 epochs
+POSITIONS = random.Random(5).sample(range(1, STEPS), 2)  # of stops
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_a_network_learns(finished):
 
 
 @pytest.mark.parametrize("name", RESUMABLE)
-@pytest.mark.parametrize("after", random.Random(5).sample(range(1, STEPS), 2))
+@pytest.mark.parametrize("after", quick_first(POSITIONS, POSITIONS[0]))
 def test_a_run_killed_and_resumed_ends_as_one_left_alone(name, after, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
         breaking(patch, after=after, how=kill)

@@ -106,6 +106,7 @@ def test_a_missing_test_part_stays_empty(cache, recorded):
     assert describe(dataset)["splits"]["test"]["class_counts"] == [0] * 11
 
 
+@pytest.mark.slow
 def test_files_of_shds_schema_are_not_taken_for_shd(recorded):
     dataset = load_few(recorded / "fsdd", "shd")
 

@@ -164,6 +164,7 @@ def test_a_bias_in_front_of_a_norm_is_no_false_alarm(noise):
     assert report.ok, report.problems
 
 
+@pytest.mark.slow
 def test_a_reset_that_does_nothing_has_no_part_in_the_gradient(noise):
     none, zero = (
         check_gradients(two_layers(LIF(beta=0.9, reset=reset)), noise(6, 3, 4, scale=3), TARGETS, directions=1)
