@@ -79,10 +79,15 @@ def _end(process: subprocess.Popen) -> None:
     process.wait()
 
 
+leaving = False  # whether this process ends without finalisation
+
+
 def leave(code: int) -> NoReturn:
     """End a command without interpreter finalisation, a second for what the system frees anyway. `SNN_BP_FAST_EXIT`."""
     if not is_on("FAST_EXIT"):
         sys.exit(code)
+    global leaving
+    leaving = True
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # who read it may have gone, and an experiment may have closed it

@@ -29,6 +29,7 @@ from snn_bp.model.shard import Shard, gather, in_shard, rows_of
 from snn_bp.model.signatures import called, takes
 from snn_bp.model.targets import Piece, Targets
 from snn_bp.runs.training_options import Train
+from snn_bp.runtime import process
 from snn_bp.runtime.processes import (
     MEETING,
     address,
@@ -334,6 +335,15 @@ def _join(device: torch.device) -> None:
     )
     if device.type == "cuda":
         atexit.register(torch.distributed.destroy_process_group)  # else nccl warns
+    else:
+        atexit.register(_part)
+
+
+def _part() -> None:
+    """Leave the other processes where a program ends by itself: torch aborts one that still has a thread of gloo."""
+    if not process.leaving:
+        time.sleep(0.2)  # in which that thread lets go of what it holds
+        torch.distributed.destroy_process_group()
 
 
 def _meet() -> None:
