@@ -45,7 +45,7 @@ from snn_bp.files import read_object, write_object
 from snn_bp.model.shard import Shard, rows_of
 from snn_bp.runs import provenance as provenance_of
 from snn_bp.runs.provenance import note_resumed, provenance
-from snn_bp.runtime import processes, signals, status
+from snn_bp.runtime import process, processes, signals, status
 from snn_bp.runtime.console import INTERRUPTED, guarded
 from snn_bp.runtime.signals import noted_signals
 from snn_bp.trainer import distributed
@@ -569,3 +569,15 @@ def test_one_process_under_torchrun_is_the_plain_run_bit_for_bit(tmp_path):
     assert process.returncode == 0, said
     assert differences(Run(tmp_path / "a"), Run(tmp_path / "b")) == (0.0, 0.0)
     assert experiment.data == replace(DIGITS)
+
+
+@pytest.mark.parametrize(("is_joined", "leaving", "parts"), [(True, False, 1), (True, True, 0), (False, False, 0)])
+def test_a_program_that_ends_by_itself_leaves_the_other_processes(is_joined, leaving, parts, monkeypatch):
+    left = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: is_joined)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: left.append(1))
+    monkeypatch.setattr(process, "leaving", leaving)
+
+    distributed._part()
+
+    assert len(left) == parts

@@ -286,9 +286,7 @@ def train_named(
     log: str | None = None, ann: str | None = None,
 ) -> None:  # fmt: skip
     """Train an experiment with changes into a folder, `runs/NAME` where none is given; beside it the ANN, if asked."""
-    from snn_bp.cli.beside import train_both
     from snn_bp.data import load
-    from snn_bp.runs.ann import ann_of
     from snn_bp.runs.experiment import override
     from snn_bp.trainer.dry_run import dry_run as show_dry_run
     from snn_bp.trainer.loop import train as train_run
@@ -296,15 +294,21 @@ def train_named(
     experiment, said = override(experiment, changes, kinds)
     for line in said:
         say(line)
-    artificial = ann_of(experiment, sees=ann) if ann else None  # type: ignore[arg-type] - checked there
-    if artificial is not None or dry_run:
+    artificial: Experiment | None = None
+    if ann or dry_run:
         check_alone("--dry-run" if dry_run else "--ann", advice="Start it without torchrun.")
+    if ann:
+        from snn_bp.runs.ann import ann_of
+
+        artificial = ann_of(experiment, sees=ann)  # type: ignore[arg-type] - checked there
     if dry_run:
         for each in filter(None, (experiment, artificial)):
             show_dry_run(each, load(each.data))
         return
     command = shlex.join(["snn-bp", *sys.argv[1:]])
     if artificial is not None:
+        from snn_bp.cli.beside import train_both
+
         train_both(experiment, artificial, out or Path("runs") / name, command=command, changes=said,
                    log=log_named(log))  # fmt: skip
         return

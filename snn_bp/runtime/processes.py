@@ -161,9 +161,8 @@ def _store() -> Any:
 
     if not has_agent() and not is_first():  # torch would wait for it, deaf to Ctrl-C
         socket.create_connection((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), timeout=1).close()
-    opened = next(rendezvous("env://", rank=rank(), world_size=1, timeout=PATIENCE))[
-        0
-    ]  # not of all: it would wait for them
+    alone = {"rank": rank(), "world_size": 1}  # of all it would wait for all
+    opened, *_ = next(rendezvous("env://", **alone, timeout=PATIENCE))
     opened.set_timeout(MEETING)
     return opened
 

@@ -333,15 +333,12 @@ def _join(device: torch.device) -> None:
     torch.distributed.init_process_group(
         backend, store=store(), rank=rank(), world_size=processes(), timeout=WAIT, **options
     )
-    if device.type == "cuda":
-        atexit.register(torch.distributed.destroy_process_group)  # else nccl warns
-    else:
-        atexit.register(_part)
+    atexit.register(_part)
 
 
 def _part() -> None:
-    """Leave the other processes where a program ends by itself: torch aborts one that still has a thread of gloo."""
-    if not process.leaving:
+    """Leave the others where a program ends by itself: torch aborts one with a thread of gloo, and nccl warns."""
+    if not process.leaving and torch.distributed.is_initialized():
         time.sleep(0.2)  # in which that thread lets go of what it holds
         torch.distributed.destroy_process_group()
 
