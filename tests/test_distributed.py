@@ -578,6 +578,6 @@ def test_a_program_that_ends_by_itself_leaves_the_other_processes(is_joined, lea
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: left.append(1))
     monkeypatch.setattr(process, "leaving", leaving)
 
-    distributed._part()
+    distributed._leave_others()
 
     assert len(left) == parts

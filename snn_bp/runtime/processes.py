@@ -161,7 +161,7 @@ def _store() -> Any:
 
     if not has_agent() and not is_first():  # torch would wait for it, deaf to Ctrl-C
         socket.create_connection((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), timeout=1).close()
-    alone = {"rank": rank(), "world_size": 1}  # of all it would wait for all
+    alone = {"rank": rank(), "world_size": 1}  # told of all processes, torch would wait for them
     opened, *_ = next(rendezvous("env://", **alone, timeout=PATIENCE))
     opened.set_timeout(MEETING)
     return opened

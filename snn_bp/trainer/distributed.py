@@ -333,10 +333,10 @@ def _join(device: torch.device) -> None:
     torch.distributed.init_process_group(
         backend, store=store(), rank=rank(), world_size=processes(), timeout=WAIT, **options
     )
-    atexit.register(_part)
+    atexit.register(_leave_others)
 
 
-def _part() -> None:
+def _leave_others() -> None:
     """Leave the others where a program ends by itself: torch aborts one with a thread of gloo, and nccl warns."""
     if not process.leaving and torch.distributed.is_initialized():
         time.sleep(0.2)  # in which that thread lets go of what it holds
