@@ -563,7 +563,8 @@ def test_one_process_under_torchrun_is_the_plain_run_bit_for_bit(tmp_path):
     (tmp_path / "script.py").write_text(script)
     train(experiment, tmp_path / "a", quiet=True)
 
-    process = torchrun(1, "script.py", cwd=tmp_path, PYTHONPATH=f"{Path(__file__).parent}:{os.environ['PYTHONPATH']}")
+    places = [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]
+    process = torchrun(1, "script.py", cwd=tmp_path, PYTHONPATH=os.pathsep.join(filter(None, places)))
     _, said = process.communicate(timeout=120)
 
     assert process.returncode == 0, said
