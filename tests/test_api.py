@@ -1,4 +1,4 @@
-"""What a user imports: `snn_bp.__all__`, nothing else, each name documented, typed and listed in the README."""
+"""What a user imports: `snn_bp.__all__`, nothing else, each name documented, typed and in the table of names."""
 
 import inspect
 import re
@@ -10,7 +10,7 @@ import pytest
 import snn_bp
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Public names")[2].partition("\n## ")[0]
+TABLE = (ROOT / "notebooks" / "site" / "names.md").read_text(encoding="utf-8").partition("\n| for ")[2]
 OVERLOADED = {"neuron", "simulate"}  # their types stand in overloads, which tests/typed.py has the type checker read
 FUNCTIONS = [name for name in snn_bp.__all__ if inspect.isfunction(getattr(snn_bp, name))]
 
@@ -25,8 +25,8 @@ def members(value):
     return [*own, value.__init__] if "__init__" in vars(value) and not is_dataclass(value) else own
 
 
-def test_the_readme_lists_every_public_name_and_no_other():
-    assert set(re.findall(r"`(\w+)`", SECTION)) == set(snn_bp.__all__)
+def test_the_table_lists_every_public_name_and_no_other():
+    assert set(re.findall(r"`(\w+)`", TABLE)) == set(snn_bp.__all__)
     assert sorted(snn_bp.__all__) == sorted(set(snn_bp.__all__))
 
 

@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "snn_bp"
+PAGES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "notebooks" / "site").glob("*.md"))
 
 # in names and in texts; a name is taken apart at its underscores and capitals
 ANYWHERE = {
@@ -128,7 +129,7 @@ def files_of(entry: str) -> list[Path]:
     return sorted({*(PACKAGE / entry).rglob("*.py")} - {AS_WRITTEN}) or [PACKAGE / f"{entry}.py"]
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", *PAGES])
 def test_documents_say_the_words_of_the_field(name):
     lines = enumerate((ROOT / name).read_text(encoding="utf-8").splitlines(), 1)
 

@@ -1,38 +1,48 @@
-"""The README's Python runs, its commands exist, and its figures are those of the result files."""
+"""The Python of README and of the pages runs, their commands exist, and their links lead somewhere."""
 
-import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from documents import DOCUMENTS, PAGES, README, ROOT, SITE, blocks
 
 from snn_bp import Run, cli
 from snn_bp.chip.rules import chip_blocks
+from snn_bp.data.loading import load
+from snn_bp.runs.experiment_file import read_file
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-SPEED = (ROOT / "notebooks/site/speed.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+ELSEWHERE = {"coming_from", "hls4ml", "nir_files", "spinnaker2"}  # other packages; tests/test_site.py runs the first
+MARK = re.compile(r"^<!-- README: (.+) -->$", re.MULTILINE)
+COMMANDS = {command.name or command.callback.__name__ for command in cli.app.registered_commands} | {
+    group.name for group in cli.app.registered_groups
+}
 
 
 def test_the_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     names: dict = {}
-    for block in blocks("python"):
+    for block in blocks(README, "python"):
         exec(block, names)
 
     assert names["run"].results()["test"]["samples"] == 360
     assert names["potentials"].shape == (100, 8, 50)
     assert len(chip_blocks(names["network"])) == 2  # what the table exports can be exported
 
+    ran = [page for page, text in PAGES.items() if page not in ELSEWHERE and blocks(text, "python")]
+    for page in ran:  # each goes on from README, as its reader does
+        own = dict(names)
+        for block in blocks(PAGES[page], "python"):
+            exec(block, own)
+
+    assert {"plots", "runs"} <= {*ran}
+    assert (tmp_path / "movie.gif").is_file() and (tmp_path / "runs/loop/results.json").is_file()
+
 
 def test_the_experiment_with_code_of_its_own_trains(tmp_path, monkeypatch):
     monkeypatch.setenv("SNN_BP_CACHE", str(tmp_path / "cache"))
-    text = next(block for block in blocks("py") if "EveryStep" in block)
+    text = next(block for block in blocks(README, "py") if "EveryStep" in block)
     (tmp_path / "mine.py").write_text(text)
 
     cli.train(tmp_path / "mine.py", ["train.loss.penalty=0.1", "train.epochs=1"], out=tmp_path / "run")
@@ -40,167 +50,91 @@ def test_the_experiment_with_code_of_its_own_trains(tmp_path, monkeypatch):
     assert Run(tmp_path / "run").experiment.train.loss.penalty == 0.1
 
 
-def test_every_command_is_named_and_every_name_is_a_command():
-    named = set(re.findall(r"snn-bp (\w+)", README))
+def test_the_source_of_ones_own_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("SNN_BP_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        file = tmp_path / "lab" / ("train", "test")[number % 3 == 2] / ("left", "right")[number % 2] / f"{number}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        t = np.sort(rng.integers(0, 400_000, 50))
+        np.save(file, np.stack([rng.integers(0, 346, 50), rng.integers(0, 260, 50), rng.integers(0, 2, 50), t], 1))
+    (text,) = blocks(PAGES["data"], "py")
+    above = """from dataclasses import dataclass
+from pathlib import Path
 
-    known = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
-    known |= {group.name for group in cli.app.registered_groups}
+import numpy as np
 
-    assert named == known
+from snn_bp import LIF, Data, Dense, Experiment, Flatten, Tau, Train
+
+model = (Flatten(), Dense(2), LIF(beta=Tau(20)))
+"""
+    (tmp_path / "mine.py").write_text(above + text.replace("/data/lab", str(tmp_path / "lab")))
+
+    dataset = load(read_file(tmp_path / "mine.py").data, quiet=True)
+
+    assert len(dataset.ids["train"]) + len(dataset.ids["validation"]) == 16 and len(dataset.ids["test"]) == 8
+    assert dataset.batch("train", dataset.ids["train"])[0].sum() == 50 * len(dataset.ids["train"])
+
+
+@pytest.mark.parametrize("text", (README, PAGES["commands"]), ids=("README", "commands"))
+def test_every_command_is_named_and_every_name_is_a_command(text):
+    assert set(re.findall(r"snn-bp (\w+)", text)) == COMMANDS
+
+
+def test_no_page_names_a_command_that_is_none():
+    named = set(re.findall(r"`?snn-bp (\w+)(?= )", "\n".join(PAGES.values())))
+
+    assert named <= COMMANDS, named - COMMANDS
 
 
 def test_options_that_say_how_a_run_goes_on_or_is_written_are_named():
-    assert all(option in README for option in ("--dry-run", "--out", "--restart", "--step", "--compatible", "--lava"))
+    options = ("--dry-run", "--out", "--restart", "--step", "--compatible", "--lava")
+
+    assert [option for option in options if option not in PAGES["commands"]] == []
+    assert all(option in README for option in ("--dry-run", "--out", "--lava"))
 
 
-def test_every_file_named_in_a_command_or_link_exists():
-    named = re.findall(r"experiments/\w+(?:/\w+)?\.(?:py|json)", README) + re.findall(r"\]\((?!http)([^)#]+)\)", README)
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_file_named_in_a_command_or_link_exists(name):
+    folder = ROOT if name == "README" else SITE
+    links = [link for link, _ in links_of(DOCUMENTS[name]) if link]
+    named = [ROOT / file for file in re.findall(r"experiments/\w+(?:/\w+)?\.(?:py|json)", DOCUMENTS[name])]
 
-    assert named
-    assert all((ROOT / name).exists() for name in named), [name for name in named if not (ROOT / name).exists()]
-
-
-@pytest.mark.parametrize(
-    "row", re.findall(r"^\| `experiments/.*", README, flags=re.MULTILINE), ids=lambda row: row[:40]
-)
-def test_accuracies_in_the_table_are_those_of_the_result_files(row):
-    file, shown = re.search(r"\((experiments/results/[\w.]+)\)", row), re.search(r"\| ([\d.]+) \(", row)
-    assert file and shown
-
-    results = json.loads((ROOT / file[1]).read_text())
-
-    assert f"{next(value for name, value in results.items() if name.startswith('mean_')):.3f}" == shown[1]
+    assert name != "README" or (links and named)
+    assert [str(file) for file in (*named, *(folder / link for link in links)) if not file.exists()] == []
 
 
-@pytest.mark.parametrize("row", re.findall(r"^\| W\d: .*", README, flags=re.MULTILINE), ids=lambda row: row[2:4])
-def test_times_in_the_table_are_those_of_the_result_file(row):
-    work, (ours, *peers) = row[2:4], [cell.strip() for cell in row.strip("|").split("|")[1:]]
-    times = json.loads((ROOT / "experiments/results/speed.json").read_text())["times"]
-    ms = {line["library"]: line["ms"] for line in times if line["work"] == work and line["threads"] == 1}
-    names = ("snntorch", "snntorch, compiled", "spikingjelly", "norse", "sinabs", "spyx")
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_to_a_heading_finds_it(name):
+    lost = []
+    for link, heading in links_of(DOCUMENTS[name]):
+        text = whole(Path(link).stem if link else name) if heading else ""
+        found = [slug(title) for title in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)]
+        lost += [f"{link}#{heading}"] if heading and heading not in found else []
 
-    assert ours == f"{ms['snn_bp']:.0f} ms"
-    assert peers == [f"{ms[name] / ms['snn_bp']:.1f}x" for name in names]
-
-
-@pytest.mark.parametrize("row", re.findall(r"^\| `(?:Boxcar|Triangular)\(.*", SPEED, flags=re.MULTILINE))
-def test_times_with_windows_are_those_of_the_result_files(row):
-    name, *shown = (cell.strip(" `") for cell in row.strip("|").split("|"))
-    files = [json.loads((ROOT / f"experiments/results/sampled{end}.json").read_text()) for end in ("", "_avx2")]
-    found = [
-        next(step for step in file["steps"] if step["work"] == "W1" and step["surrogate"].replace(".0)", ")") == name)
-        for file in files
-    ]
-
-    ms = [
-        text
-        for step in found
-        for text in (f"{step['ms_without_window']:.0f}", f"{step['ms']:.0f} ({step['times_as_fast']:.2f}x)")
-    ]
-    assert shown == [f"{100 * found[0]['share_within']['0']:.0f} %", *ms]
-    assert all(step["gradients_apart"] < 2.05e-7 for step in found)
-    if name == "Boxcar(slope=2)":
-        first, second = (f"{step['times_as_fast']:.2f}" for step in found)
-        assert f"W1 is {first} times as fast with a `{name}`" in " ".join(README.split())
-        assert f"without its window, {second} times on AVX2" in " ".join(README.split())
+    assert lost == []
 
 
-def test_accuracies_with_windows_are_those_of_the_result_files():
-    text, means = " ".join(SPEED.split()), []
-    for name in ("digits", "nmnist"):
-        runs = json.loads((ROOT / f"experiments/results/windows_{name}.json").read_text())["runs"]
-        for surrogate in ("ATan(slope=2)", "Boxcar(slope=2)", "Boxcar(slope=10)"):
-            found = [run["accuracy"] for run in runs if run["change"] == f"train.surrogate={surrogate}"]
-            means.append(f"{sum(found) / len(found):.3f}")
-
-    digits = "reaches {} over five seeds with `ATan(slope=2)`, {} with `Boxcar(slope=2)` and {} with `Boxcar(slope=10)`"
-    assert digits.format(*means[:3]) in text
-    assert "on 340 recordings {}, {} and {} over three".format(*means[3:]) in text
+def links_of(text: str) -> list[tuple[str, str]]:
+    """File and heading of each link that leads to a file here."""
+    return re.findall(r"\]\((?!http)([^)#\s]*)(?:#([^)\s]*))?\)", text)
 
 
-def test_what_windows_and_short_numbers_could_spare_is_that_of_the_result_files():
-    files = [json.loads((ROOT / f"experiments/results/sampled{end}.json").read_text()) for end in ("", "_avx2")]
-    (share, bound), (share_2, bound_2) = (
-        (100 * step["products_ms"] / step["ms_without_window"], step["bound_of_sampling"])
-        for step in (file["steps"][0] for file in files)
-    )
-    without, boxcar = (row["mb"] for row in files[0]["memory"][:2])
-    text = " ".join(SPEED.split())
-
-    assert f"spared are {share:.0f} % of that step ({share_2:.0f} % by AVX2)" in text
-    assert f"at most {bound:.2f} ({bound_2:.2f}) times as fast" in text
-    assert f"takes a step from {without:.0f} to {boxcar:.0f} MB" in text
-    assert f"product takes {1 / files[0]['bfloat16'][0]['times_as_fast']:.1f} times as long" in text
+def whole(name: str) -> str:
+    """A document with the sections of README that it shows."""
+    return MARK.sub(lambda mark: f"## {mark[1]}", DOCUMENTS[name])
 
 
-@pytest.mark.parametrize("row", re.findall(r"^\| W\d, GPU.*", README, flags=re.MULTILINE), ids=lambda row: row[2:4])
-def test_times_on_a_gpu_are_those_of_the_result_file(row):
-    work, (ours, *peers) = row[2:4], [cell.strip() for cell in row.strip("|").split("|")[1:]]
-    found = json.loads((ROOT / "experiments/results/gpu.json").read_text())["step_rows"]
-    ms = {line["library"]: line["ms"] for line in found if line["work"] == work}
-
-    assert ours == f"{ms['snn_bp']:.1f} ms"
-    assert peers == [f"{ms[name] / ms['snn_bp']:.1f}x" for name in ("snntorch", "spikingjelly")]
+def slug(title: str) -> str:
+    """A heading as links name it."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize(
-    "row", re.findall(r"^\| `\w+.py`, \d+ .*", README, flags=re.MULTILINE), ids=lambda row: row[3:20]
-)
-def test_accuracies_of_exported_files_are_those_of_the_result_file(row):
-    name, samples = re.findall(r"`(\w+)\.py`, (\d+)", row)[0]
-    found = json.loads((ROOT / "experiments/results/exported.json").read_text())["rows"][name]
-    floats, whole = found["trained in float, .net"], found["trained in loihi, .net"]
-
-    shown = [floats["accuracy"]["float"], floats["accuracy"]["integer"], whole["accuracy"]["integer"]]
-    assert re.findall(r"\| (0\.\d+)", row) == [f"{value:.3f}" for value in shown]
-    assert floats["samples"] == whole["samples"] == int(samples)
-    assert floats["holds"] and whole["holds"] and "50 recordings in a row are equal" in whole["client"]
+def test_readme_is_short_enough_to_be_read_to_its_end():
+    assert len(README.splitlines()) <= 380
 
 
-def test_figures_of_circuits_are_those_of_the_result_file():
-    found = json.loads((ROOT / "experiments/results/verilog.json").read_text())
-    random, trained, text = found["random"], found["trained"], " ".join(README.split())
+def test_every_page_is_in_the_table_of_readme():
+    table = README.partition("## Where everything else is")[2]
 
-    def cell(made: dict | None) -> str:
-        if made is None:
-            return "not run"
-        return f"{made['luts']:,} LUTs, {made['block_rams']:g} RAMs" + ("" if made["fits"] else ": too many")
-
-    for name, row in trained.items():
-        cells = [cell(row["synthesis"].get(family)) for family in ("ice40", "ecp5", "xc7")]
-        figures = [f"{row['accuracy']['circuit']:.3f}", f"{row['verilator']['cycles']['mean']:,.0f}", *cells]
-        shown = next(line for line in README.splitlines() if line.startswith(f"| {name} |"))
-        assert shown.endswith(f" | {' | '.join(figures)} |")
-    compared = sum(row["iverilog"]["compared"] for row in random)
-    numbers = sum(row["verilator"]["compared"] for row in trained.values())
-    assert f"{len(random)} random networks" in text and f"{compared:,} spikes and as many potentials" in text
-    assert f"{len(trained)} trained ones" in text and f"{numbers:,} of each" in text
-    assert all(row["equal"] and not row["lint"] for row in (*random, *trained.values()))
-
-
-@pytest.mark.parametrize("row", re.findall(r"^\| `\w+=\d+` .*", README, flags=re.MULTILINE))
-def test_accuracies_in_few_bits_are_those_of_the_result_file(row):
-    name, floats, decay, *shown = (cell.strip(" `") for cell in row.strip("|").split("|"))
-    found = json.loads((ROOT / "experiments/results/fixed.json").read_text())["experiments"][name]["targets"]
-    means = [found[f"{bits} bits, {decay}"]["mean"] for bits in (8, 6, 4)]
-
-    assert [floats, *shown] == [f"{mean:.3f}" for mean in (found["float"]["mean"], *means)]
-    assert all(len(target["accuracy"]) == 3 for target in found.values())
-
-
-def test_figures_of_own_neurons_are_those_of_the_result_file():
-    rows = json.loads((ROOT / "experiments/results/neurons.json").read_text())["rows"]
-    pieces = [row["compiled_by_piece"] for row in rows]
-    ends = [
-        [row["times_lif_per_variable"] for row in rows],
-        [row["loop_over_own"] for row in rows],
-        *([piece[size]["over_own"] for piece in pieces] for size in ("1", "20")),
-    ]
-    lif, loop, step, piece = ([each["median"] for each in column] for column in ends)
-    text = " ".join(README.split())
-
-    assert len(rows) == 8
-    assert f"take {min(lif):.2f} to {max(lif):.2f} times as long as `LIF`'s" in text
-    assert f"take {min(loop):.1f} to {max(loop):.0f} times as long as our kernels" in text
-    assert f"each step {min(step):.1f} to {max(step):.1f} times" in text
-    assert f"pieces of 20 steps {min(piece):.1f} to {max(piece):.1f} times" in text
+    assert sorted(re.findall(r"\(notebooks/site/(\w+)\.md\)", table)) == sorted({*PAGES} - {"index", "notebooks"})

@@ -1,4 +1,4 @@
-"""What snn_bp changes in the process it runs in can be turned off, and README says how."""
+"""What snn_bp changes in the process it runs in can be turned off, and the reference says how."""
 
 import os
 import re
@@ -19,11 +19,12 @@ from snn_bp.runtime.signals import noted_signals
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_every_switch_is_in_readme_and_readme_names_no_other():
+def test_every_switch_is_in_the_reference_which_names_no_other():
     source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "snn_bp").rglob("*.py"))
     switches = set(re.findall(r'is_on\("(\w+)"\)', source))
+    page = (ROOT / "notebooks" / "site" / "network.md").read_text(encoding="utf-8")
 
-    assert switches == set(re.findall(r"^\| `SNN_BP_(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert switches == set(re.findall(r"^\| `SNN_BP_(\w+)` \|", page, re.MULTILINE))
     assert len(switches) == 8
 
 

@@ -4,16 +4,13 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from documents import PAGES, README, ROOT, SITE, blocks
 
 import snn_bp
 
-ROOT = Path(__file__).resolve().parents[1]
-SITE = ROOT / "notebooks" / "site"
-PAGES = {page.stem: page.read_text(encoding="utf-8") for page in sorted(SITE.glob("*.md"))}
 LIBRARIES = {"snnTorch": "snntorch", "SpikingJelly": "spikingjelly", "Norse": "norse"}
 
 
@@ -23,11 +20,6 @@ def in_doubles():
     before = torch.get_default_dtype()
     yield
     torch.set_default_dtype(before)
-
-
-def code(text: str) -> list[str]:
-    """The blocks of Python in a text."""
-    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
 
 
 def test_every_public_name_has_one_entry():
@@ -47,11 +39,10 @@ def test_every_page_is_in_the_contents():
 
 
 def test_every_section_of_the_readme_that_a_page_shows_is_there():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = re.findall(r"^<!-- README: (.+) -->$", "\n".join(PAGES.values()), re.MULTILINE)
 
     assert (
-        shown and [title for title in shown if not re.search(rf"^##? {re.escape(title)}$", readme, re.MULTILINE)] == []
+        shown and [title for title in shown if not re.search(rf"^##? {re.escape(title)}$", README, re.MULTILINE)] == []
     )
 
 
@@ -62,7 +53,7 @@ def test_the_same_network_in_another_library_spikes_alike(library, in_doubles):
     section = next(each for each in sections if each.startswith(library))
 
     names: dict = {}
-    for block in (*code(first), *code(section)):
+    for block in (*blocks(first, "python"), *blocks(section, "python")):
         exec(block, names)
 
     assert 0.02 < names["ours"].mean() < 0.5

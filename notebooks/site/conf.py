@@ -53,25 +53,30 @@ def where_slugs_are() -> dict[str, str]:
     }
 
 
-def linked(text: str) -> str:
-    """A section with its links as they are seen from a page here; what no page can show is text alone."""
+def linked(text: str, here: str) -> str:
+    """A section with its links as seen from the page `here`; what no page can show, or is that page, is text alone."""
     pages = where_slugs_are()
 
     def seen_from_here(found: re.Match) -> str:
         image, words, target = found.groups()
         if target.startswith("http"):
             return found[0]
+        if target.startswith("notebooks/site/"):
+            page = target.removeprefix("notebooks/site/")
+            return words if page == here else f"[{words}]({page})"
         if target.startswith("#"):
             page = pages.get(target[1:])
             return f"[{words}]({page}{target})" if page else words
-        return f"{image}[{words}](../../{target})" if (ROOT / target).is_file() else words
+        if target.endswith(".md") or not (ROOT / target).is_file():
+            return words
+        return f"{image}[{words}](../../{target})"
 
     return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", seen_from_here, text)
 
 
 def take_in(app, page, source):
     """Put sections of README, and the list of notebooks, where a page asks for them."""
-    source[0] = TAKEN.sub(lambda found: linked(section(found[1])), source[0])
+    source[0] = TAKEN.sub(lambda found: linked(section(found[1]), f"{page}.md"), source[0])
     source[0] = source[0].replace("<!-- notebooks -->", notebooks())
     source[0] = CHIPS.sub(lambda found: chips(found[1].split("; ")), source[0])
     parts = re.split(r"(^[`:]{3,}.*?^[`:]{3,}$)", source[0], flags=re.MULTILINE | re.DOTALL)  # prose, and code between

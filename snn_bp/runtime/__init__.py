@@ -1,4 +1,7 @@
-"""What snn_bp changes in the process it runs in, and what it asks of it: each with a switch, listed in README."""
+"""What snn_bp changes in the process it runs in, and what it asks of it.
+
+Each with a switch, listed in `notebooks/site/network.md`.
+"""
 
 import os
 
