@@ -18,6 +18,7 @@ from snn_bp import (
     BatchNorm,
     Conv,
     CountCrossEntropy,
+    CutMix,
     Data,
     Dataset,
     Dense,
@@ -51,16 +52,18 @@ CHIP = (
     LIF(beta=0.8, reset="zero"),
 )
 WEIGHED = CountCrossEntropy(class_weights=(1.0, 3.0, 0.5))
+AUGMENT = {"mixed": (CutMix(p=0.8),)}
 RUNS = {  # model, whether recordings differ in length, options
     "dense": (DENSE, False, Train(epochs=3, loss=WEIGHED, clip=0.5)),
     "normed": (NORMED, False, Train(epochs=3, accumulate=2, loss=TET(), average=0.9)),
     "recurrent": (RECURRENT, False, Train(epochs=3, truncate=4, rates=RateBounds(lower=0.2, upper=0.3, strength=5.0))),
     "masked": (NORMED, True, Train(epochs=3, truncate=4, loss=MembraneCrossEntropy())),
+    "mixed": (NORMED, True, Train(epochs=3, truncate=4, loss=WEIGHED)),
     "chip": (CHIP, False, Train(epochs=3, target="loihi", freeze_norm=0.3)),
 }
 
 
-def dataset_of(masked: bool) -> Dataset:
+def dataset_of(masked: bool, augment: tuple = ()) -> Dataset:
     """Recordings of three classes, each with a column that is more often active."""
     draw = np.random.default_rng(0)
     labels = np.arange(RECORDINGS + 12) % 3
@@ -70,7 +73,7 @@ def dataset_of(masked: bool) -> Dataset:
     lengths = draw.choice([2, 3, STEPS], len(labels)) if masked else None  # nothing is left of some behind step 4
     split = slice(0, RECORDINGS), slice(RECORDINGS, None)
     parts = [(spikes[of], labels[of], *([] if lengths is None else [lengths[of]])) for of in split]
-    return Dataset.of(train=parts[0], test=parts[1], step_ms=1, batch=BATCH, validation_fraction=0.25)
+    return Dataset.of(train=parts[0], test=parts[1], step_ms=1, batch=BATCH, validation_fraction=0.25, augment=augment)
 
 
 def main(folder: Path, names: list[str]) -> None:
@@ -78,7 +81,7 @@ def main(folder: Path, names: list[str]) -> None:
     torch.set_default_dtype(torch.float64)
     for name in names:
         model, masked, config = RUNS[name]
-        dataset = dataset_of(masked)
+        dataset = dataset_of(masked, AUGMENT.get(name, ()))
         assert isinstance(dataset.data, Data) and len(dataset.ids["train"]) % BATCH == 1
         train(Experiment(dataset.data, model, config, seed=1), folder / name, dataset=dataset, quiet=True)
 

@@ -262,8 +262,8 @@ LEGAL: dict[type, dict[str, Callable[[Any], bool]]] = {
     SpatialJitter: {"px": number(0.14, 65_536)},
     TimeCrop: {"ms": some(number(0.001, 1e6))},
     NoiseEvents: {"hz": number(above=0, high=100_000)},
-    CutMix: {"p": SHARE},
-    Blend: {"p": SHARE},
+    CutMix: {"p": SHARE, "classes": word("same", "any")},
+    Blend: {"p": SHARE, "classes": word("same", "any")},
     Train: {
         "epochs": COUNT, "lr": POSITIVE, "optimizer": word("adamw", "adam", "sgd"), "momentum": SHARE, "nesterov": flag,
         "weight_decay": SHARE, "schedule": word("constant", "cosine", "step"), "step_epochs": COUNT,

@@ -13,7 +13,7 @@ from pathlib import Path
 import distributed_runs
 import pytest
 import torch
-from distributed_runs import RUNS, dataset_of
+from distributed_runs import AUGMENT, RUNS, dataset_of
 from runs import DIGITS, tiny
 
 from snn_bp import (
@@ -118,6 +118,8 @@ def test_a_dropout_draws_in_all_processes_what_it_draws_in_one(shape):
 LOSSES = {
     "class": [CountCrossEntropy(), CountCrossEntropy(class_weights=(1.0, 2.0, 0.5), smoothing=0.1), TET(), Mean(),
               CountSquaredError()],
+    "fractions": [CountCrossEntropy(), CountCrossEntropy(class_weights=(1.0, 2.0, 0.5), smoothing=0.1), TET(), Mean(),
+                  CountSquaredError()],
     "class per step": [MembraneCrossEntropy(), CountCrossEntropy(class_weights=(1.0, 2.0, 0.0)), TET(weight=0.0)],
     "labels": [BinaryCrossEntropy()],
     "spikes": [VanRossum(tau=5.0)],
@@ -131,11 +133,13 @@ def test_parts_of_a_batch_add_up_to_its_loss(kind, loss, masked):
         pytest.skip("it takes no mask")
     draw = torch.Generator().manual_seed(3)
     out = torch.rand(11, 5, 3, generator=draw).round()
-    targets = Targets(kind, THREE)
+    soft = kind == "fractions"
+    targets = Targets("class" if soft else kind, THREE)
     values = torch.randint(0, 2, targets.shape(5, 11), generator=draw)
     values = values if targets.are_classes else values.float()
+    values = torch.rand(5, 3, generator=draw).softmax(1) if soft else values
     mask = torch.arange(11)[:, None] < torch.tensor([3, 11, 5, 8, 1]) if masked else None
-    amount = mean_over(loss, targets, steps=11, masked=masked)
+    amount = mean_over(loss, targets, steps=11, masked=masked, soft=soft)
 
     def of(part):
         given = () if mask is None else (mask[:, part],)
@@ -213,9 +217,9 @@ def test_a_layer_that_sees_each_recording_by_itself_is_trained_together(layer, t
 def test_a_step_in_a_team_is_the_step_of_one_process(name, alone, monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_gloo_available", lambda: True)
     model, masked, config = RUNS[name]
-    dataset = dataset_of(masked)
+    dataset = dataset_of(masked, AUGMENT.get(name, ()))
     ids = dataset.ids["train"][:7]
-    x, targets = dataset.batch("train", ids)
+    x, targets = dataset.batch("train", ids, seed=5)
     mask, found = dataset.mask("train", ids), []
     for joined in (False, True):
         network = Experiment(dataset.data, model, config).network(dataset.shape)

@@ -1,5 +1,7 @@
 """Losses against closed forms, and the way their gradients pull."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -218,7 +220,10 @@ def test_numbers_that_mean_nothing_are_refused(wrong):
         (TARGETS.float(), "found torch.float32"),
         (TARGETS.bool(), "found torch.bool"),
         (F.one_hot(TARGETS, 5), r"found torch.int64 \[4, 5\]"),
-        (F.one_hot(TARGETS, 5).float(), r"found torch.float32 \[4, 5\]"),
+        (F.one_hot(TARGETS, 6).float(), r"found torch.float32 \[4, 6\]. .*Fractions of classes are floats \[4, 5\]"),
+        (2 * F.one_hot(TARGETS, 5).float(), "the fraction of each class, .* found values from 0 on and sums of 2..2"),
+        (1.5 * F.one_hot(TARGETS, 5) - 0.1, r"found values from -0.1 on and sums of 1..1. Classes .* int64 \[4\]"),
+        (F.one_hot(TARGETS, 5) * math.nan, "found values from nan on"),
         ([2, 0, 4, 1], "found a list"),
         (TARGETS.numpy(), "found a ndarray"),
         (None, "found a NoneType"),

@@ -27,7 +27,7 @@ from snn_bp import (
     VanRossum,
 )  # fmt: skip
 from snn_bp.model.losses import LOSSES, amount_of, check_loss, loss_of, scores_of, smooth_loss, try_loss
-from snn_bp.model.targets import KINDS, PER_STEP, Targets, pieces_of
+from snn_bp.model.targets import KINDS, PER_STEP, Targets, classes_of, pieces_of
 
 TIME, BATCH, SIZE = 7, 4, 3
 LENGTHS = (7, 3, 5, 1)
@@ -226,6 +226,56 @@ def test_squared_potentials_and_labels_are_torchs(out):
     )  # fmt: skip
 
 
+# Fractions of classes
+
+SOFT = pytest.mark.parametrize("loss", (*OF_CLASSES, FirstSpike(), FirstSpike(smoothing=0.2)), ids=str)
+FRACTIONS = torch.tensor([[0.75, 0.25, 0.0], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.25, 0.0, 0.75]], dtype=torch.float64)
+
+
+@SOFT
+@pytest.mark.parametrize("mask", (None, MASK), ids=("whole", "masked"))
+def test_fractions_of_0_and_1_give_the_loss_of_labels(loss, mask, out):
+    classes = targets_of("class")
+
+    soft = loss(out, F.one_hot(classes, SIZE).float(), mask)
+
+    assert_same(loss=(soft, loss(out, classes, mask)), rtol=1e-12)
+
+
+@SOFT
+@pytest.mark.parametrize("masked", (False, True), ids=("whole", "masked"))
+def test_fractions_are_as_many_recordings_of_each_class(loss, masked, out):
+    quarters = [[of_class for of_class, fraction in enumerate(row) for _ in range(round(4 * fraction))]
+                for row in FRACTIONS.tolist()]  # fmt: skip
+    apart = torch.tensor(quarters).flatten()
+    mask, masks = (MASK, MASK.repeat_interleave(4, 1)) if masked else (None, None)
+
+    wanted = loss(out.repeat_interleave(4, 1), apart, masks)
+
+    if isinstance(loss, CountSquaredError):  # from mixed rates: by their variance less
+        wanted = wanted - (FRACTIONS * (1 - FRACTIONS)).mean() * (loss.right - loss.wrong) ** 2
+    assert_same(loss=(loss(out, FRACTIONS, mask), wanted), rtol=1e-12)
+
+
+@SOFT
+def test_the_gradient_of_fractions_is_that_of_finite_differences(loss, out):
+    assert torch.autograd.gradcheck(lambda out: loss(out, FRACTIONS, MASK), out.requires_grad_())
+    assert torch.equal(smooth_loss(loss, out, FRACTIONS, MASK), loss(out, FRACTIONS, MASK))
+
+
+@SOFT
+def test_fractions_behind_the_end_of_a_recording_count_nothing(loss, out):
+    changed = torch.where(MASK[..., None], out, 1 - out)
+
+    assert torch.equal(loss(out, FRACTIONS, MASK), loss(changed, FRACTIONS, MASK))
+
+
+def test_of_fractions_the_largest_is_the_class():
+    classes = targets_of("class")
+
+    assert classes_of(FRACTIONS).tolist() == [0, 1, 0, 2] and torch.equal(classes_of(classes), classes)
+
+
 # Refused by name
 
 
@@ -235,7 +285,7 @@ def test_targets_of_another_kind_are_refused(loss, kind, out):
 
     for other in KINDS:
         if looks[other] not in [looks[kind] for kind in loss.fits]:
-            with pytest.raises(SnnError, match=f"{type(loss).__name__}: targets should be"):
+            with pytest.raises(SnnError, match=f"{type(loss).__name__}: targets .*should be"):
                 loss(out, targets_of(other))
 
 

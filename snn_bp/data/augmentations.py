@@ -4,6 +4,8 @@ An augmentation is a frozen value. All of them are done in the compiled pass tha
 a second recording is mixed in, events are dropped and moved, the window is cut, the recording is mirrored, then turned
 and shifted (`rotate_deg`, `translate_px`); noise is added last. Of frames, whole rectangles and steps can be dropped,
 mixed, cut and mirrored. What is drawn depends on the recording's id and the seed alone.
+
+Where the second recording may be of another class, targets are soft: fractions of two classes, `[batch, classes]`.
 """
 
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from snn_bp.model.targets import Targets
 
 Probability = Annotated[float, Within(0, 1)]
 Fraction = Annotated[float, Within(above=0, high=1)]
+Classes = Literal["same", "any"]
 Milliseconds = Annotated[float, Within(0.001, 1_000_000)]  # events are timed in microseconds
 Distance = Annotated[float, Within(0.14, 65_536)]  # all that a smaller one draws rounds to 0
 
@@ -152,15 +155,21 @@ class NoiseEvents:
 class CutMix:
     """Puts a rectangle of a second recording in the place of the first one's, with the probability `p` (0.5).
 
-    The second one is another training recording of the same class, so that the target stays right: the published form
-    (Yun et al. 2019; on events Li et al. 2022) mixes classes and their targets. The rectangle (a band of a row of
-    channels) lies anywhere; its fraction of the sensor, before the sensor's edge cuts it, is drawn evenly from 0..1.
+    The rectangle (a band of a row of channels) lies anywhere; its fraction of the sensor, before the sensor's edge cuts
+    it, is drawn evenly from 0..1.
+
+    `classes` ("any", as published: Yun et al. 2019, on events Li et al. 2022): the second one is any other training
+    recording, and the target is soft: the fraction of each class, of the second one's that of the sensor which it takes
+    in the end. Losses on classes take such targets, one of your own where it says so by `takes_soft_targets`; accuracy
+    in training is counted against the class with the larger fraction. "same": the second one is of the same class, and
+    targets stay labels, which any loss takes.
 
     >>> Data("tonic:CIFAR10DVS", augment=(Flip(), CutMix())).augment
-    (Flip(p=0.5, classes=()), CutMix(p=0.5))
+    (Flip(p=0.5, classes=()), CutMix(p=0.5, classes='any'))
     """
 
     p: Probability = 0.5
+    classes: Classes = "any"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -170,14 +179,17 @@ class CutMix:
 class Blend:
     """Makes one recording of two, with the probability `p` (0.5): of the events of each, every one stays by chance 0.5.
 
-    The second one is another training recording of the same class (after Nowotny et al. 2022, who align the two first;
-    here they stay where they are).
+    `classes` ("same", after Nowotny et al. 2022, who align the two first; here they stay where they are): the second is
+    another training recording of the same class. "any": of any class, and the target soft, as of `CutMix`, a half of
+    each: every recording gives half of itself, however many events that are (as mixup, Zhang et al. 2018, at 1/2; Shen
+    et al. 2023 count events). Of two halves accuracy in training is counted against the first class by number.
 
     >>> Data("shd", translate_px=40, augment=Blend()).augment
-    (Blend(p=0.5),)
+    (Blend(p=0.5, classes='same'),)
     """
 
     p: Probability = 0.5
+    classes: Classes = "same"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -200,6 +212,11 @@ def as_augmentations(augment: Any) -> Any:
     if {"CutMix", "Blend"} <= set(kinds):
         raise SnnError("Data(augment): CutMix and Blend both mix a recording with a second one. Give one of them.")
     return tuple(augment)
+
+
+def mixing_classes(augment: Sequence[Augmentation]) -> CutMix | Blend | None:
+    """The augmentation that mixes recordings of any classes, by which targets become soft; None where none does."""
+    return next((each for each in augment if isinstance(each, CutMix | Blend) and each.classes == "any"), None)
 
 
 def check_recordings(augment: Sequence[Augmentation], name: str, *, are_events: bool, axes: int | None) -> None:
@@ -255,8 +272,8 @@ def check_targets(augment: Sequence[Augmentation], name: str, targets: Targets) 
         kind = type(each).__name__
         if isinstance(each, CutMix | Blend) and targets.kind != "class":
             raise SnnError(
-                f"{name}: {kind} mixes recordings of one class, and targets are of the kind {targets.kind!r}. Leave it "
-                "out."
+                f"{name}: {kind} mixes recordings that have a class each, and targets are of the kind "
+                f"{targets.kind!r}. Leave it out."
             )
         if isinstance(each, TimeCrop) and targets.is_per_step:
             raise SnnError(f"{name}: TimeCrop moves the window, and every step has a target of its own. Leave it out.")

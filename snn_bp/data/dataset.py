@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_bp.data.augmentations import Blend, CutMix, Flip, check_recordings, check_targets
+from snn_bp.data.augmentations import Blend, CutMix, check_recordings, check_targets
 from snn_bp.data.beside import of_steps
 from snn_bp.data.catalogue import IN_MEMORY, DataSetInfo, Sensor
 from snn_bp.data.description import Data
-from snn_bp.data.draws import Partners, draw
+from snn_bp.data.draws import Partners, draw, targets_changed
 from snn_bp.data.encode import Changes, Events, encode
 from snn_bp.data.encoders import Encoder
 from snn_bp.data.frames import CachedFrames
@@ -193,14 +193,15 @@ class Dataset:
         """Frames [steps, len(ids), *shape], floats or where asked for and possible bytes, and targets [len(ids), ...].
 
         With a seed, training recordings are augmented, shifted and turned, and random transforms and encoders drawn
-        anew. What a recording becomes depends on its id and the seed alone, not on its neighbours in the batch.
+        anew. What a recording becomes depends on its id and the seed alone, not on its neighbours in the batch. Where
+        augmentations mix classes, targets are then the fraction of each, floats [len(ids), classes].
         """
         part, ids = self._cached(split), self._checked_ids(split, ids)
         if seed is not None:
             check_seed("batch: seed", seed)
         check_flag("batch: in_bytes", in_bytes)
         changes = self._changes(split, ids, seed=seed)
-        targets = torch.from_numpy(of_steps(self._mirrored(part.targets[ids], changes), self.steps, self.targets))
+        targets = torch.from_numpy(of_steps(self._targets_of(part, ids, changes), self.steps, self.targets))
         if not isinstance(part, CachedEvents):
             sources, steps = ids, self.steps
             if changes is not None:
@@ -313,17 +314,11 @@ class Dataset:
         mixes = any(isinstance(each, Blend | CutMix) for each in self.data.augment)
         return Partners.of(self.ids["train"], self.parts["train"].targets) if mixes else None
 
-    def _mirrored(self, targets: np.ndarray, changes: Changes | None) -> np.ndarray:
-        """The targets of recordings of which some are mirrored."""
-        flip = next((each for each in self.data.augment if isinstance(each, Flip)), None)
-        if changes is None or flip is None or not flip.classes:
-            return targets
-        other = np.arange(-1, self.classes)  # from UNLABELLED on
-        for pair in flip.classes:
-            first, second = map(self.class_names.index, pair)
-            other[[first + 1, second + 1]] = second, first
-        chosen = changes.drawn["flip"].astype(bool).reshape(-1, *(1,) * (targets.ndim - 1))
-        return np.where(chosen, other[targets + 1], targets)
+    def _targets_of(self, part: CachedPart, ids: np.ndarray, changes: Changes | None) -> np.ndarray:
+        """The targets of recordings, as augmentations change them."""
+        if changes is None:
+            return part.targets[ids]
+        return targets_changed(self.data.augment, part.targets, ids, changes.drawn, self.class_names)
 
     def _transformed(self, events: Events, sample: int, *, seed: int | None) -> np.ndarray:
         array = structured(events, sample, dtype=self.info.event_dtype)

@@ -18,6 +18,7 @@ from snn_bp.data.augmentations import (
     Augmentation,
     Blend,
     ChannelJitter,
+    Classes,
     CutMix,
     EventDrop,
     Flip,
@@ -25,6 +26,7 @@ from snn_bp.data.augmentations import (
     SpatialJitter,
     TimeCrop,
     TimeJitter,
+    mixing_classes,
 )
 from snn_bp.data.encode import DRAWN, DROP_BITS, QUANTILES, Changes, mixed
 from snn_bp.data.store import LONGEST_US
@@ -51,9 +53,11 @@ class Partners:
         position[ordered] = np.arange(len(ids))
         return cls(ordered, labels[ordered], position, labels)
 
-    def of_each(self, ids: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        """Another recording of the class of each of `ids`, by numbers in 0..1; -1 where there is none."""
-        first, last = (np.searchsorted(self.ordered, self.labels[ids], side=side) for side in ("left", "right"))
+    def of_each(self, ids: np.ndarray, drawn: np.ndarray, classes: Classes = "same") -> np.ndarray:
+        """Another recording for each of `ids`, of the same class or any, by numbers in 0..1; -1 where there is none."""
+        first, last = np.zeros(len(ids), np.int64), np.full(len(ids), len(self.ids))
+        if classes == "same":
+            first, last = (np.searchsorted(self.ordered, self.labels[ids], side=side) for side in ("left", "right"))
         own = self.position[ids]
         others = last - first - (own >= 0)
         chosen = first + (drawn * others).astype(np.int64)
@@ -100,8 +104,9 @@ def draw(
     if (mix := _find(augment, CutMix) or _find(augment, Blend)) is not None:
         whether, which, part, across, down = _numbers(seed, _MIX, ids, 5)
         assert partners is not None
-        partner = np.where(whether < mix.p, partners.of_each(ids, which), -1)
+        partner = np.where(whether < mix.p, partners.of_each(ids, which, mix.classes), -1)
         drawn["partner"], drawn["blend"] = partner, isinstance(mix, Blend) & (partner >= 0)
+        drawn["fraction"] = drawn["blend"] / 2
         if isinstance(mix, CutMix):
             side = part if height == 1 else np.sqrt(part)
             for low, high, size, where in (("left", "right", width, across), ("top", "bottom", height, down)):
@@ -109,6 +114,8 @@ def draw(
                 middle = where * size
                 drawn[low] = np.where(partner < 0, 0, np.clip(np.rint(middle - half), 0, size))
                 drawn[high] = np.where(partner < 0, 0, np.clip(np.rint(middle + half), 0, size))
+            covered = (drawn["right"] - drawn["left"]) * (drawn["bottom"] - drawn["top"])
+            drawn["fraction"] = covered / (width * height)
     if (noise := _find(augment, NoiseEvents)) is not None:
         mean = noise.hz * width * height * window / (1000 * each_ms)
         least, chances = _poisson(mean)
@@ -116,6 +123,34 @@ def draw(
     time, channel, pixel = _find(augment, TimeJitter), _find(augment, ChannelJitter), _find(augment, SpatialJitter)
     distance = channel.channels if channel else pixel.px if pixel else 0.0
     return Changes(drawn, _normal(time.ms * each_ms if time else 0.0), _normal(distance), has_rows=height > 1)
+
+
+def targets_changed(
+    augment: Sequence[Augmentation], targets: np.ndarray, ids: np.ndarray, drawn: np.ndarray, names: Sequence[str]
+) -> np.ndarray:
+    """The targets of the recordings `ids`, of those of the part, as `draw` changed them: of a mirrored one the other
+    class of its pair; where classes are mixed the fraction of each, float32 [len(ids), classes]."""
+    mine, flip = targets[ids], _find(augment, Flip)
+    if mixing_classes(augment) is None:
+        return mine if flip is None else _mirrored(mine, drawn["flip"], flip, names)
+    second = targets[np.where(drawn["partner"] < 0, ids, drawn["partner"])]
+    if flip is not None:
+        mine, second = (_mirrored(each, drawn["flip"], flip, names) for each in (mine, second))
+    fractions, rows = np.zeros((len(ids), len(names))), np.arange(len(ids))
+    fractions[rows, mine] = 1 - drawn["fraction"]
+    fractions[rows, second] += drawn["fraction"]
+    return fractions.astype(np.float32)
+
+
+def _mirrored(targets: np.ndarray, flipped: np.ndarray, flip: Flip, names: Sequence[str]) -> np.ndarray:
+    """The classes of recordings of which some are mirrored."""
+    if not flip.classes:
+        return targets
+    other = np.arange(-1, len(names))  # from UNLABELLED on
+    for pair in flip.classes:
+        first, second = map(names.index, pair)
+        other[[first + 1, second + 1]] = second, first
+    return np.where(flipped.astype(bool).reshape(-1, *(1,) * (targets.ndim - 1)), other[targets + 1], targets)
 
 
 def _find(augment: Sequence[Augmentation], kind: type[Kind]) -> Kind | None:

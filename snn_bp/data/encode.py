@@ -21,7 +21,7 @@ QUANTILES, DROP_BITS = 4096, 27
 DRAWN = np.dtype([
     ("events", "u8"), ("partners", "u8"), ("noise", "u8"),  # keys of random numbers
     ("partner", "i8"), ("blend", "i8"), ("left", "i8"), ("right", "i8"), ("top", "i8"), ("bottom", "i8"),
-    ("drop", "i8"), ("gap", "i8"), ("gap_end", "i8"),
+    ("fraction", "f8"), ("drop", "i8"), ("gap", "i8"), ("gap_end", "i8"),
     ("hole_left", "i8"), ("hole_right", "i8"), ("hole_top", "i8"), ("hole_bottom", "i8"),
     ("crop", "f8"), ("reach", "i8"), ("end", "i8"), ("flip", "i8"), ("noises", "i8"),
 ])  # fmt: skip
@@ -35,9 +35,10 @@ class Changes:
     that lie in `gap..gap_end` microseconds of the window, or in the rectangle `hole_left..hole_right`,
     `hole_top..hole_bottom`. `partner` is the index of a second recording (-1: none): with `blend`, each event of both
     is kept by chance 0.5, else those of the second replace those of the first in the rectangle `left..right`,
-    `top..bottom`. The window starts up to `reach` microseconds late, a fraction `crop` of that or of what the recording
-    has more than the window, where it ends at `end` (-1: behind its last event). Times then move by one of `time_us`,
-    addresses by one of `pixels`; `flip` mirrors x; `noises` events are added.
+    `top..bottom`; `fraction` of the target is the second one's, where classes are mixed. The window starts up to
+    `reach` microseconds late, a fraction `crop` of that or of what the recording has more than the window, where it
+    ends at `end` (-1: behind its last event). Times then move by one of `time_us`, addresses by one of `pixels`; `flip`
+    mirrors x; `noises` events are added.
     """
 
     drawn: np.ndarray

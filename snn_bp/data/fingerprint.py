@@ -33,7 +33,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     if data.encoder is not None:
         encoding["encoder"] = f"{type(data.encoder).__name__} {_fields(data.encoder)}"
     if data.augment:
-        encoding["augment"] = [repr(each) for each in data.augment]
+        encoding["augment"] = [repr(each).replace(", classes='same'", "") for each in data.augment]  # as before "any"
     asked = {} if dataset.targets.kind == "class" else {"targets": dataset.targets.kind}
     return {
         "name": data.name,

@@ -26,7 +26,7 @@ class Targets:
 
     | kind | tensor |
     |---|---|
-    | class | int64 [batch] |
+    | class | int64 [batch]; where recordings of two classes are mixed, the fraction of each, floats [batch, classes] |
     | class per step | int64 [batch, time], -1 where a step has no label |
     | vector | floats [batch, outputs] |
     | vector per step | floats [batch, time, outputs] |
@@ -71,6 +71,12 @@ class Targets:
     def silence(self, batch: int, steps: int) -> Tensor:
         """Targets of this kind that any loss can take: the first class, zeros."""
         return torch.zeros(self.shape(batch, steps), dtype=torch.long if self.are_classes else torch.float32)
+
+
+def classes_of(targets: Tensor) -> Tensor:
+    """Classes `[batch]` of targets that are classes, or fractions of them: the one with the largest, of equal ones the
+    first by number."""
+    return targets.argmax(1) if targets.is_floating_point() else targets
 
 
 class Piece(NamedTuple):

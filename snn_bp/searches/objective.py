@@ -10,6 +10,7 @@ from snn_bp.errors import SnnError, check_choice, check_number
 from snn_bp.model.blocks import parts_of, rated_neurons
 from snn_bp.model.losses import Loss, RateBounds, loss_of, scores_of
 from snn_bp.model.network import Network, neuron_of
+from snn_bp.model.targets import classes_of
 from snn_bp.neurons import is_spiking
 from snn_bp.runs.experiment import Train
 
@@ -44,7 +45,7 @@ class OfOutput:
         if self.kind == "loss":
             penalty = 0.0 if self.rates is None else self.rates(means)
             return loss_of(self.loss, out, targets) + penalty
-        wrong = (scores_of(self.loss, out).argmax(1) != targets).float().mean()
+        wrong = (scores_of(self.loss, out).argmax(1) != classes_of(targets)).float().mean()
         if self.kind == "accuracy":
             return wrong
         layers = [part.layer for part in rated_neurons(parts_of(network))]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_bp.data import Dataset
+from snn_bp.data.augmentations import mixing_classes
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import LayerAt, every_part, parts_of
 from snn_bp.model.exact import is_exact
@@ -108,8 +109,7 @@ class Team:
 
     def join(self, network: Network, config: Train, dataset: Dataset) -> None:
         """Let the processes train this network together, from the weights of the first."""
-        masked = dataset.mask("train", dataset.ids["train"][:1]) is not None
-        self._amount = mean_over(config.loss, dataset.targets, steps=dataset.steps, masked=masked)
+        self._amount = _amount_of(config.loss, dataset)
         warnings.filterwarnings("ignore", "Grad strides do not match")  # as they need not on axes of length 1
         for buffer in network.buffers():  # statistics of norms, which stay the same in all processes from here on
             torch.distributed.broadcast(buffer, 0)
@@ -216,8 +216,7 @@ def device_of(config: Train) -> torch.device:
 
 def check_together(network: Network, config: Train, dataset: Dataset) -> None:
     """Raise unless several processes can train it as one would."""
-    masked = dataset.mask("train", dataset.ids["train"][:1]) is not None
-    mean_over(config.loss, dataset.targets, steps=dataset.steps, masked=masked)
+    _amount_of(config.loss, dataset)
     for part in every_part(parts_of(network)):
         known = part.role == "joint" or (part.role == "norm" and is_exact(part.layer))
         if takes_statistics(part.layer) and not known:
@@ -280,15 +279,28 @@ class Amount(NamedTuple):
         if self.weights is None:
             return float(there.sum())
         weights = torch.tensor(self.weights, dtype=torch.float64, device=targets.device)
+        if targets.is_floating_point():  # fractions of classes
+            return float(((targets.double() @ weights)[:, None] * there).sum())
         return float((weights[targets.clamp(min=0)].view(len(targets), -1) * there).sum())
 
 
-def mean_over(loss: Any, targets: Targets, *, steps: int, masked: bool) -> Amount:
-    """What a loss is the mean over, found on a batch that is drawn; raises where it is no such mean."""
+def _amount_of(loss: Any, dataset: Dataset) -> Amount:
+    masked = dataset.mask("train", dataset.ids["train"][:1]) is not None
+    soft = mixing_classes(dataset.data.augment) is not None
+    return mean_over(loss, dataset.targets, steps=dataset.steps, masked=masked, soft=soft)
+
+
+def mean_over(loss: Any, targets: Targets, *, steps: int, masked: bool, soft: bool = False) -> Amount:
+    """What a loss is the mean over, found on a batch that is drawn; raises where it is no such mean.
+
+    `soft`: of targets that are fractions of classes.
+    """
     draw = torch.Generator().manual_seed(0)
     out = torch.rand(steps, DRAWN, targets.outputs, generator=draw, dtype=torch.float64).round()
     values = torch.rand(targets.shape(DRAWN, steps), generator=draw)
-    if targets.are_classes:
+    if soft:
+        values = torch.rand(DRAWN, targets.outputs, generator=draw).softmax(1)
+    elif targets.are_classes:
         values = (values * (targets.outputs + targets.is_per_step)).long() - int(targets.is_per_step)
     elif targets.kind in ("labels", "spikes"):
         values = values.round()

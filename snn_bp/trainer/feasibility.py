@@ -10,12 +10,14 @@ from snn_bp.chip.quantize import quantize
 from snn_bp.chip.verilog.rules import check_verilog
 from snn_bp.chip.xylo.quantize import configuration_of
 from snn_bp.data import Dataset
+from snn_bp.data.augmentations import mixing_classes
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import every_part, parts_of
-from snn_bp.model.losses import LOSSES, check_loss, loss_of, try_loss
+from snn_bp.model.losses import LOSSES, check_loss, loss_of, takes_soft_targets, try_loss
 from snn_bp.model.metrics import check_metric, metric_for
 from snn_bp.model.network import Network
 from snn_bp.model.plan import has_chain
+from snn_bp.model.signatures import called
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runs.training_options import Train
 from snn_bp.runtime.processes import processes
@@ -43,7 +45,15 @@ def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
         )
     masked = dataset.mask("train", dataset.ids["train"][:1]) is not None
     check_loss(config.loss, network, dataset.targets)
-    try_loss(config.loss, dataset.targets, steps=dataset.steps, masked=masked)
+    mixing = mixing_classes(experiment.data.augment)
+    if mixing is not None and not takes_soft_targets(config.loss):
+        raise SnnError(
+            f"{called(config.loss)}: {mixing} mixes recordings of two classes, and targets are the fraction of each, "
+            "floats [batch, classes], which this loss does not say that it takes. "
+            f"{type(mixing).__name__}(classes='same') leaves labels; a loss that takes both says takes_soft_targets: "
+            "ClassVar = True."
+        )
+    try_loss(config.loss, dataset.targets, steps=dataset.steps, masked=masked, soft=mixing is not None)
     check_metric(metric_for(config, dataset.targets), dataset.targets, steps=dataset.steps, masked=masked)
     make_device(config)
     check_options(config, dataset, network)

@@ -13,7 +13,7 @@ from snn_bp.model.finite import first_nonfinite
 from snn_bp.model.losses import loss_of, scores_of
 from snn_bp.model.metrics import parts_of_batch
 from snn_bp.model.network import Network
-from snn_bp.model.targets import Kind, pieces_of
+from snn_bp.model.targets import Kind, classes_of, pieces_of
 from snn_bp.runs.experiment import Train
 from snn_bp.runtime.optimizers import without_compiler
 from snn_bp.runtime.processes import processes
@@ -42,10 +42,10 @@ def train_step(
 
     With `truncate=K` the state is carried over every K steps and the gradient is not; each piece counts in proportion
     to its length, of steps that have a label or lie within `mask` where that is not all. A loss or gradient that is
-    not finite updates nothing. `metric` None: none is asked beside the accuracy of classes. Norms in `frozen` keep
-    their statistics. Of several batches that make one step each counts by its `fraction`; the `first` clears the
-    gradients, the `last` takes the step. With a `team` the batch is this process's shard of its own, and gradients and
-    figures are those of the whole.
+    not finite updates nothing. Of fractions of classes, accuracy and metric count against the largest. `metric` None:
+    none is asked beside the accuracy of classes. Norms in `frozen` keep their statistics. Of several batches that make
+    one step each counts by its `fraction`; the `first` clears the gradients, the `last` takes the step. With a `team`
+    the batch is this process's shard of its own, and gradients and figures are those of the whole.
     """
     network.train()
     for norm in frozen:
@@ -85,6 +85,7 @@ def train_step(
         rates += [rate.detach().mean(dtype=torch.float32) for rate in hidden]
     rate, samples = float(torch.stack(rates).mean()) if rates else 0.0, len(targets)
     scores = scores_of(config.loss, torch.cat(outs), mask, kind)
+    targets = classes_of(targets) if kind == "class" else targets
     correct = int((scores.argmax(1) == targets).sum()) if kind == "class" else 0
     sums = () if metric is None else tuple(parts_of_batch(metric, scores, targets, mask))
     if team is not None:

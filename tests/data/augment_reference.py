@@ -65,6 +65,20 @@ def augment_reference(
     return (frames > 0).float() if binary else torch.as_tensor(frames)
 
 
+def fractions_reference(classes: list[int], drawn, ids: np.ndarray, size: tuple[int, int], outputs: int) -> Tensor:
+    """Targets of recordings whose classes are mixed: of each, how much it covers of the pixels, one by one."""
+    made = torch.zeros(len(ids), outputs)
+    for row, (sample, one) in enumerate(zip(ids.tolist(), drawn, strict=True)):
+        pixels = [(x, y) for x in range(size[0]) for y in range(size[1])]
+        inside = sum(one["left"] <= x < one["right"] and one["top"] <= y < one["bottom"] for x, y in pixels)
+        second = 0.5 if one["blend"] else inside / len(pixels)
+        if one["partner"] < 0 or classes[sample] == classes[one["partner"]]:
+            made[row, classes[sample]] = 1
+        else:
+            made[row, classes[sample]], made[row, classes[one["partner"]]] = 1 - second, second
+    return made
+
+
 def of(events: Events, sample: int) -> list[tuple[int, int, int, int]]:
     """x, y, p, t of the events of a recording."""
     span = range(events.offsets[sample], events.offsets[sample + 1])

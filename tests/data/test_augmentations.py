@@ -1,18 +1,24 @@
 """Augmentations: what they make of events, by whose numbers, for which recordings, and where they are refused."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-from augment_reference import augment_reference, random_bits
+from augment_reference import augment_reference, fractions_reference, random_bits
 from scipy.stats import binom, poisson
 
 from snn_bp import (
     LIF,
+    TET,
+    BalancedAccuracy,
     Blend,
     ChannelJitter,
+    CountCrossEntropy,
+    CountSquaredError,
     CutMix,
     Data,
     Dataset,
@@ -27,13 +33,19 @@ from snn_bp import (
     Targets,
     TimeCrop,
     TimeJitter,
+    Train,
 )
 from snn_bp.data import TonicSet, describe, draws, first_difference
 from snn_bp.data.draws import Partners
 from snn_bp.data.encode import mixed
+from snn_bp.model.losses import scores_of
+from snn_bp.model.metrics import value_of_parts
 from snn_bp.runs.experiment import from_json, override, to_json
 from snn_bp.runtime import capacity
+from snn_bp.searches import OfOutput
+from snn_bp.trainer.feasibility import check_trainable
 from snn_bp.trainer.memory import estimate
+from snn_bp.trainer.optimizer import make_optimizer, train_step
 
 CAMERA = np.dtype([("x", int), ("y", int), ("p", int), ("t", int)])
 WIDTH, HEIGHT, STEPS, STEP_MS = 12, 9, 6, 1
@@ -75,7 +87,8 @@ def expected(dataset: Dataset, ids, seed: int) -> torch.Tensor:
 EACH = {
     "flip": Flip(), "events": EventDrop(0.9, "events"), "time": EventDrop(0.9, "time"), "area": EventDrop(0.9, "area"),
     "any": EventDrop(1.0), "time jitter": TimeJitter(0.7), "crop": TimeCrop(), "crop at first": TimeCrop(ms=1.5),
-    "noise": NoiseEvents(100), "cutmix": CutMix(0.8), "blend": Blend(0.8),
+    "noise": NoiseEvents(100), "cutmix": CutMix(0.8), "blend": Blend(0.8), "cutmix of a class": CutMix(0.8, "same"),
+    "blend of any": Blend(0.8, "any"),
 }  # fmt: skip
 OF_CAMERAS = EACH | {"jitter": SpatialJitter(1.5)}
 OF_ROWS = {name: each for name, each in EACH.items() if name != "flip"} | {"jitter": ChannelJitter(2)}
@@ -107,17 +120,18 @@ def test_each_equals_the_reference_on_rows_of_channels(name):
     assert not torch.equal(frames, dataset.batch("train", ids)[0])
 
 
-@pytest.mark.parametrize("mix", (CutMix(), Blend()))
+@pytest.mark.parametrize("mix", (CutMix(), Blend(), CutMix(classes="same"), Blend(classes="any")))
 def test_a_recording_becomes_the_same_whatever_else_is_in_the_batch(mix):
     dataset = of(SEEN, *(each for each in (*EVERYTHING, Flip()) if not isinstance(each, CutMix)), mix)
     first, second, third = dataset.ids["train"][[2, 9, 11]]
 
-    alone, among, other = (
-        dataset.batch("train", ids, seed=seed)[0]
+    (alone, target), (among, targets), (other, _) = (
+        dataset.batch("train", ids, seed=seed)
         for ids, seed in (([first], 3), ([third, first, second, first], 3), ([first], 4))
     )
 
     assert torch.equal(alone[:, 0], among[:, 1]) and torch.equal(alone[:, 0], among[:, 3])
+    assert torch.equal(target[0], targets[1]) and torch.equal(target[0], targets[3])
     assert not torch.equal(alone, other)
 
 
@@ -173,10 +187,145 @@ def test_the_second_recording_is_another_of_the_same_class_of_the_training_split
         assert counts.sum() == 300 and counts.min() >= binom.ppf(1e-7, 300, 1 / len(others))
 
 
-def test_a_recording_that_is_the_only_one_of_its_class_stays_as_it_is():
-    partners = Partners.of(np.array([0, 2, 3]), np.array([1, 0, 0, 2]))
+@pytest.mark.parametrize("mix", (CutMix(1.0), Blend(1.0, "any")))
+def test_the_second_recording_is_any_other_of_the_training_split_where_classes_are_mixed(mix):
+    dataset = of(SEEN, mix)
+    ids = dataset.ids["train"]
 
-    assert partners.of_each(np.array([0, 2, 3, 1]), np.full(4, 0.99)).tolist() == [-1, -1, -1, 2]
+    partners = np.array([dataset._changes("train", ids, seed=seed).drawn["partner"] for seed in range(600)])
+
+    assert (partners != ids).all()
+    for position, sample in enumerate(ids):
+        others = ids[ids != sample]
+        counts = np.bincount(partners[:, position], minlength=24)[others]
+        assert counts.sum() == 600 and counts.min() >= binom.ppf(1e-7, 600, 1 / len(others))
+
+
+def test_a_recording_that_is_the_only_one_stays_as_it_is():
+    partners, ids, drawn = Partners.of(np.array([0, 2, 3]), np.array([1, 0, 0, 2])), np.array([0, 2, 3, 1]), [0.99] * 4
+
+    assert partners.of_each(ids, np.array(drawn)).tolist() == [-1, -1, -1, 2]
+    assert partners.of_each(ids, np.array(drawn), "any").tolist() == [3, 3, 0, 3]
+    assert Partners.of(np.array([2]), np.zeros(4, int)).of_each(np.array([2, 0]), np.zeros(2), "any").tolist() == [
+        -1,
+        2,
+    ]
+
+
+# Targets of two classes
+
+
+@pytest.mark.parametrize(
+    ("seen", "mix"),
+    [(seen, mix) for seen in ("camera", "row") for mix in (CutMix(0.8), Blend(0.8, "any"))] + [("frames", CutMix(0.8))],
+    ids=str,
+)
+def test_targets_are_the_fractions_of_both_classes_as_by_the_reference(mix, seen):
+    dataset = of_frames((2, 5, 7), mix) if seen == "frames" else of(SEEN if seen == "camera" else HEARD, mix)
+    size = {"camera": (WIDTH, HEIGHT), "row": (20, 1), "frames": (7, 5)}[seen]
+    ids = dataset.ids["train"]
+
+    targets = dataset.batch("train", ids, seed=5)[1]
+
+    drawn = dataset._changes("train", ids, seed=5).drawn
+    assert torch.equal(targets, fractions_reference(LABELS.tolist(), drawn, ids, size, 3))
+    assert targets.dtype == torch.float32 and 0 < (targets.amax(1) < 1).sum() < len(ids)
+    assert (targets.sum(1) == 1).all() and (drawn["fraction"][drawn["partner"] < 0] == 0).all()
+
+
+def test_targets_stay_labels_without_a_seed_in_other_splits_and_in_one_class():
+    mixed_in, of_class = of(SEEN, CutMix()), of(SEEN, CutMix(classes="same"))
+
+    for dataset, split, seed in ((mixed_in, "train", None), (mixed_in, "validation", 1), (of_class, "train", 1)):
+        ids = dataset.ids[split]
+        assert torch.equal(dataset.batch(split, ids, seed=seed)[1], torch.from_numpy(LABELS[ids]))
+
+
+def test_of_a_mirrored_recording_both_classes_are_the_others_of_their_pairs():
+    plain, mirrored = (
+        Dataset.of(
+            train=(SEEN, LABELS), targets=Targets("class", ("left", "up", "right")), sensor=(WIDTH, HEIGHT, 2),
+            steps=STEPS, step_ms=STEP_MS, augment=(CutMix(), *flip), validation_fraction=0,
+        )
+        for flip in ((), (Flip(classes=(("left", "right"),)),))
+    )  # fmt: skip
+    ids = np.arange(24)
+
+    before, after = (each.batch("train", ids, seed=1)[1] for each in (plain, mirrored))
+
+    flipped = torch.from_numpy(mirrored._changes("train", ids, seed=1).drawn["flip"]).bool()
+    assert torch.equal(after, torch.where(flipped[:, None], before.flip(1), before)) and 0 < flipped.sum() < 24
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A loss of one's own that takes labels."""
+
+    def __call__(self, out, targets):
+        return torch.nn.functional.cross_entropy(out.mean(0), targets)
+
+
+@dataclass(frozen=True)
+class Soft(Mean):
+    """One that says that it takes fractions too."""
+
+    takes_soft_targets: ClassVar = True
+
+
+@dataclass(frozen=True)
+class SaysSo:
+    """One that says so and does not."""
+
+    takes_soft_targets: ClassVar = True
+
+    def __call__(self, out, targets):
+        return -out.mean(0).gather(1, targets[:, None]).mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "mix", "said"),
+    [
+        (Mean(), CutMix(), r"Mean: CutMix\(p=0.5, classes='any'\) mixes recordings of two .* CutMix\(classes='same'\)"),
+        (SaysSo(), CutMix(), r"SaysSo: it breaks on an output .* of the kind 'class' \[2, 3\]"),
+        *((loss, mix, "") for loss in (Soft(), TET()) for mix in (CutMix(), CutMix(classes="same"))),
+        *((loss, CutMix(classes="same"), "") for loss in (Mean(), SaysSo())),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_loss_takes_fractions_or_is_refused_by_name(loss, mix, said):
+    dataset = of(SEEN, mix)
+    experiment = Experiment(dataset.data, (Flatten(), Dense(3), LIF(beta=0.9)), Train(loss=loss))
+
+    with pytest.raises(SnnError, match=said) if said else nullcontext():
+        check_trainable(experiment, dataset)
+
+
+@pytest.mark.parametrize("loss", (CountCrossEntropy(class_weights=(1.0, 2.0, 0.5)), CountSquaredError(), TET(), Soft()))
+def test_a_step_learns_from_fractions_and_counts_against_the_larger(loss):
+    dataset = of(SEEN, CutMix(1.0))
+    config = Train(loss=loss, truncate=4)
+    network = Experiment(dataset.data, (Flatten(), Dense(3), LIF(beta=0.9)), config).network(dataset.shape)
+    x, targets = dataset.batch("train", dataset.ids["train"], seed=1)
+    weights = [weight.clone() for weight in network.parameters()]
+    scores = scores_of(loss, network(x))
+
+    step = train_step(network, make_optimizer(network, config), x, targets, config, None, "class", BalancedAccuracy())
+
+    right = scores.argmax(1) == targets.argmax(1)
+    assert step.correct == right.sum() and step.samples == len(targets)
+    assert value_of_parts(BalancedAccuracy(), step.parts) == BalancedAccuracy()(scores, targets.argmax(1))
+    assert step.grad_norm > 0 and not torch.equal(weights[0], next(network.parameters()))
+
+
+def test_a_search_values_fractions():
+    dataset = of(SEEN, CutMix(1.0))
+    network = Experiment(dataset.data, (Flatten(), Dense(3), LIF(beta=0.9))).network(dataset.shape).eval()
+    x, targets = dataset.batch("train", dataset.ids["train"], seed=1)
+
+    wrong, loss = (OfOutput(kind, CountCrossEntropy())(network, x, targets) for kind in ("accuracy", "loss"))
+
+    assert float(wrong) == pytest.approx(float((network(x).sum(0).argmax(1) != targets.argmax(1)).float().mean()))
+    assert torch.equal(loss, CountCrossEntropy()(network(x), targets))
 
 
 def test_a_mirrored_recording_is_given_the_other_class_of_its_pair():
@@ -408,7 +557,7 @@ HANDS = ("right hand wave", "left hand wave")
         (lambda: Data("nmnist", augment=(Blend(), CutMix())), "both mix a recording with a second one"),
         (lambda: Data("nmnist", augment=EventDrop), r"augment=.*EventDrop|write EventDrop\("),
         (lambda: Data("nmnist", augment=("flip",)), r"augment\.0='flip'.*as EventDrop\(0\.3\); your own go into"),
-        (lambda: of(SEEN, CutMix(), y=VECTORS, targets="vector"), "CutMix mixes recordings of one class, and targets"),
+        (lambda: of(SEEN, CutMix(), y=VECTORS, targets="vector"), "CutMix mixes recordings that have a class each"),
         (lambda: of(SEEN, Flip(), y=VECTORS, targets="vector"), "Flip leaves targets as they are"),
         (lambda: of(SEEN, TimeCrop(), y=MOVING, targets="vector per step"), "every step has a target of its own"),
         (lambda: of(SEEN, Flip(classes=(("0", "lef"),))), "names 'lef'"),
@@ -478,6 +627,8 @@ def test_an_experiment_with_augmentations_comes_back_from_json():
 
     assert from_json(to_json(experiment)) == experiment
     content = to_json(experiment)
+    del content["data"]["augment"][-1]["classes"]  # as it was written before recordings of two classes were mixed
+    assert from_json(content).data.augment[-1] == CutMix(classes="same")
     del content["data"]["augment"]  # as it was written before there were any
     assert from_json(content).data == replace(experiment.data, augment=())
 
@@ -500,6 +651,8 @@ def test_the_record_says_what_was_augmented():
     assert record["encoding"]["augment"] == ["EventDrop(fraction=0.3, by='any')"]
     assert "augment" not in describe(plain)["encoding"]
     assert first_difference(record, dataset) is None
+    for mix, said in ((CutMix(classes="same"), "CutMix(p=0.5)"), (CutMix(), "CutMix(p=0.5, classes='any')")):
+        assert describe(of(SEEN, mix))["encoding"]["augment"] == [said]  # of one class as before there were two
     assert "augment" in str(first_difference(record, plain)) and "augment" in str(
         first_difference(describe(plain), dataset)
     )

@@ -7,7 +7,9 @@ that the network decides on. `means` says which outputs a loss is for, spikes, p
 kinds of targets (`model/targets.py`).
 
 A loss of your own is a frozen dataclass that can be called with `(out, targets)` or `(out, targets, mask)`; `scores`,
-`means`, `fits` and `at_step(step_ms)`, which gives it with its time constants in steps, are its choice.
+`means`, `fits` and `at_step(step_ms)`, which gives it with its time constants in steps, are its choice; so is
+`takes_soft_targets = True`, by which it says that targets may also be the fractions of classes, floats `[batch,
+classes]`, as of recordings that are mixed of two classes in training.
 """
 
 from snn_bp.model.losses.bounds import RateBounds as RateBounds
@@ -18,6 +20,7 @@ from snn_bp.model.losses.calls import check_loss as check_loss
 from snn_bp.model.losses.calls import loss_of as loss_of
 from snn_bp.model.losses.calls import scores_of as scores_of
 from snn_bp.model.losses.calls import smooth_loss as smooth_loss
+from snn_bp.model.losses.calls import takes_soft_targets as takes_soft_targets
 from snn_bp.model.losses.calls import try_loss as try_loss
 from snn_bp.model.losses.classes import TET as TET
 from snn_bp.model.losses.classes import CountCrossEntropy as CountCrossEntropy

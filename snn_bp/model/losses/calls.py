@@ -3,6 +3,7 @@
 from typing import Any, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError, shown
@@ -133,22 +134,36 @@ def check_loss(loss: Any, network: Layers, targets: Targets | None = None) -> No
         _check_output(loss, network, means)
 
 
-def try_loss(loss: Any, targets: Targets, *, steps: int, masked: bool) -> None:
-    """Raise unless a loss of the user's gives a number with a gradient for an output of silence."""
+def takes_soft_targets(loss: Any) -> bool:
+    """Whether a loss takes fractions of classes, floats `[batch, classes]`, as it takes classes."""
+    return "class" in loss.fits if type(loss) in LOSSES else getattr(loss, "takes_soft_targets", False) is True
+
+
+def try_loss(loss: Any, targets: Targets, *, steps: int, masked: bool, soft: bool = False) -> None:
+    """Raise unless a loss of the user's gives a number with a gradient for an output of silence.
+
+    `soft`: where it is given classes, and in training fractions of them.
+    """
     if type(loss) in LOSSES:
         return
+    silence = targets.silence(TRIED, steps)
+    for given in (silence, F.one_hot(silence, targets.outputs).float()) if soft else (silence,):
+        _try_on(loss, given, targets, steps=steps, masked=masked)
+
+
+def _try_on(loss: Any, given: Tensor, targets: Targets, *, steps: int, masked: bool) -> None:
     out = torch.zeros(steps, TRIED, targets.outputs, requires_grad=True)
     mask = torch.ones(steps, TRIED, dtype=torch.bool) if masked else None
     with torch.enable_grad():
         try:
-            value = loss_of(loss, out, targets.silence(TRIED, steps), mask)
+            value = loss_of(loss, out, given, mask)
             scores_of(loss, out, mask, targets.kind)
         except SnnError:
             raise
         except Exception as cause:  # whatever a user's code may raise
             raise SnnError(
                 f"{called(loss)}: it breaks on an output [time, batch, outputs] of zeros {list(out.shape)} and targets "
-                f"of the kind {targets.kind!r} {list(targets.shape(TRIED, steps))}: {type(cause).__name__}: {cause}"
+                f"of the kind {targets.kind!r} {list(given.shape)}: {type(cause).__name__}: {cause}"
             ) from cause
     if not value.requires_grad:
         raise SnnError(

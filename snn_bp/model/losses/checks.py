@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from snn_bp.errors import SnnError
 from snn_bp.model.targets import PER_STEP, UNLABELLED
 
+ONE_TO = 1e-3  # to which the fractions of classes add up to 1, in half precision too
+
 
 def check_batch(loss: Any, out: Tensor, targets: Tensor, mask: Tensor | None = None) -> None:
     """Raise unless `out` is `[time, batch, outputs]`, and targets and mask go with it and with what the loss fits.
@@ -112,6 +114,9 @@ def steps_so_far(out: Tensor, mask: Tensor | None) -> Tensor:
 def _check_classes(loss: Any, out: Tensor, targets: Tensor) -> None:
     name = type(loss).__name__
     steps, batch, classes = out.shape
+    if isinstance(targets, Tensor) and targets.is_floating_point() and targets.shape == (batch, classes):
+        _check_fractions(name, targets)
+        return
     per_step = "class per step" in loss.fits
     shapes = {(batch,), (batch, steps)} if per_step else {(batch,)}
     if not isinstance(targets, Tensor) or targets.dtype != torch.int64 or tuple(targets.shape) not in shapes:
@@ -119,9 +124,23 @@ def _check_classes(loss: Any, out: Tensor, targets: Tensor) -> None:
             f"{name}: targets should be the classes of the {batch} samples, int64 [{batch}], found {text_of(targets)}."
             f"{' Use targets.long().' if isinstance(targets, Tensor) and tuple(targets.shape) in shapes else ''}"
             f"{f' With a class for every step they are int64 [{batch}, {steps}].' if per_step else ''}"
+            f" Fractions of classes are floats [{batch}, {classes}]."
         )
     if targets.device.type == "cpu" and _has_values(targets):
         _check_range(name, targets, classes)
+
+
+def _check_fractions(name: str, targets: Tensor) -> None:
+    """Raise unless targets are fractions of classes: none below 0, those of a recording 1 together."""
+    if targets.device.type != "cpu" or not _has_values(targets):
+        return
+    least, sums = float(targets.amin()), targets.sum(1)
+    if not (least >= 0 and torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=ONE_TO)):
+        raise SnnError(
+            f"{name}: targets [batch, classes] should be the fraction of each class, of a recording 1 together, found "
+            f"values from {least:.4g} on and sums of {float(sums.amin()):.4g}..{float(sums.amax()):.4g}. Classes "
+            f"themselves are int64 [{len(targets)}]."
+        )
 
 
 def _check_range(name: str, targets: Tensor, classes: int) -> None:

@@ -1,4 +1,9 @@
-"""Losses on classes: one for each recording, or one for every time step, where steps without a label count nothing."""
+"""Losses on classes: one for each recording, or one for every time step, where steps without a label count nothing.
+
+Of recordings that are mixed of two classes targets are soft, the fraction of each class, floats `[batch, classes]`. A
+cross entropy is then the sum over classes of theirs, by their fractions: as if so much of a recording had that class,
+which by weights of classes counts as much in the mean. Fractions of 0 and 1 give the loss of labels.
+"""
 
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
@@ -30,6 +35,8 @@ def _scores(loss: Any, out: Tensor, mask: Tensor | None = None, kind: Kind = "cl
 
 def _cross_entropy(loss: Any, out: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
     """The loss without checks."""
+    if targets.is_floating_point():
+        return _entropy_of_fractions(loss, loss._of_recordings(out, mask), targets)
     if targets.dim() == 1:
         return _entropy(loss, loss._of_recordings(out, mask), targets)
     return _entropy_of_steps(loss, loss._of_steps(out, mask), targets.t(), mask)
@@ -53,7 +60,8 @@ class CountCrossEntropy:
 
     With a class for every step: at every step, of the counts up to there. `smoothing` (0.0, within 0..1) spreads that
     part of each target over all classes; `class_weights` (None) has a weight for each class, and the mean is over the
-    weights, as torch's. Output `[time, batch, classes]`, targets `[batch]` or `[batch, time]`.
+    weights, as torch's. Output `[time, batch, classes]`, targets `[batch]` or `[batch, time]`, or the fraction of each
+    class, floats `[batch, classes]`: the sum over classes of their cross entropies by it.
 
     >>> CountCrossEntropy()(torch.ones(10, 2, 4), torch.tensor([0, 3]))  # log 4: all classes count alike
     tensor(1.3863)
@@ -143,7 +151,8 @@ class CountSquaredError:
     """Mean squared distance of the rates (spikes per step) from `right` (0.8) for the true class, `wrong` (0.2) for the
     others.
 
-    Of a readout that does not spike: of its mean potentials. With a class for every step: of the rates up to there.
+    Of a readout that does not spike: of its mean potentials. With a class for every step: of the rates up to there. Of
+    fractions of classes: from the mixed rates, `wrong` + (`right` - `wrong`) * fraction.
 
     >>> CountSquaredError()(torch.zeros(10, 1, 2), torch.tensor([0]))  # (0.8^2 + 0.2^2) / 2
     tensor(0.3400)
@@ -166,6 +175,9 @@ class CountSquaredError:
 
     def formula(self, out: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss without checks."""
+        if targets.is_floating_point():
+            rates = self._of_recordings(out, mask)
+            return F.mse_loss(rates, self.wrong + (self.right - self.wrong) * targets.to(rates))
         if targets.dim() == 1:
             rates = self._of_recordings(out, mask)
             wanted = torch.full_like(rates, self.wrong).scatter_(1, targets[:, None], self.right)
@@ -251,10 +263,14 @@ class TET:
 
     def formula(self, out: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss without checks."""
-        classes = targets.expand(len(out), -1) if targets.dim() == 1 else targets.t()
         distance = (out - self.mean).square().mean(2)
         pull = distance.mean() if mask is None else mean_of_steps(distance, mask)
-        return (1 - self.weight) * _entropy_of_steps(self, out, classes, mask) + self.weight * pull
+        if targets.is_floating_point():
+            entropy = _entropy_of_fractions(self, out, targets.expand(len(out), *targets.shape), mask)
+        else:
+            classes = targets.expand(len(out), -1) if targets.dim() == 1 else targets.t()
+            entropy = _entropy_of_steps(self, out, classes, mask)
+        return (1 - self.weight) * entropy + self.weight * pull
 
     __call__ = _checked
 
@@ -285,6 +301,16 @@ def _entropy_of_steps(loss: Any, scores: Tensor, classes: Tensor, mask: Tensor |
     if weights is None:
         return total / labelled.sum().clamp(min=1)
     return total / (weights[wanted.clamp(min=0)] * labelled).sum().clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def _entropy_of_fractions(loss: Any, scores: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The mean cross entropy of scores and targets `[..., classes]` where the mask is true; 0 where it nowhere is."""
+    weights, wanted = _weights(loss, scores), targets.to(scores).flatten(0, -2)
+    each = F.cross_entropy(scores.flatten(0, -2), wanted, weights, label_smoothing=loss.smoothing, reduction="none")
+    counts = torch.ones_like(each) if weights is None else wanted @ weights
+    if mask is not None:
+        each, counts = each.masked_fill(~mask.flatten(), 0.0), counts * mask.flatten()
+    return each.sum() / counts.sum().clamp(min=torch.finfo(counts.dtype).tiny)
 
 
 def _weights(loss: Any, scores: Tensor) -> Tensor | None:
