@@ -564,6 +564,7 @@ HANDS = ("right hand wave", "left hand wave")
         (lambda: Flip(classes=(("a", "b"), ("b", "c"))), "pairs of names, each name once"),
         (lambda: Flip(classes=(("a", "b", "c"),)), "pairs of names"),
         (lambda: EventDrop(0), r"EventDrop\(fraction=0"),
+        (lambda: CutMix(classes="all"), r"CutMix\(classes='all'\): it should be one of 'same', 'any'"),
         (lambda: EventDrop(0.3, by="pixel"), "one of 'any', 'events', 'time', 'area'"),
         (lambda: of_frames(5, TimeCrop(ms=0.4)), r"ms=0\.4\) is shorter than a frame of 2 ms.*TimeCrop\(ms=2\)"),
         (lambda: of_frames(5, TimeCrop(ms=4), step_ms=None), r"how long a frame is .* Give step_ms, or TimeCrop\(\)"),
