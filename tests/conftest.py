@@ -1,6 +1,8 @@
 """Fixtures: noise from generators in sight, and the folder of real recordings."""
 
 import os
+import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +11,30 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
+# the workers and the Pythons that tests start compile each file once, also where nothing was to be written
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 torch.set_num_threads(1)  # tensors are small here: more threads only wait for each other
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("repeatable")
+
+SHORT = (  # files of many short tests: the last ones, so that the workers of pytest-xdist end together
+    "test_floors", "test_docstrings", "test_equations", "test_experiment", "test_cli_wrong", "test_formats",
+    "test_fields", "test_lava", "test_metrics", "test_losses", "test_surrogates", "test_api", "test_neurons",
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave the order of the files to what stands below."""
+    config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many tests first, which take long on the whole, and those of `SHORT` last."""
+    counts = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.stem in SHORT, -counts[item.path], item.path))
 
 
 @pytest.fixture

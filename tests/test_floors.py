@@ -1,6 +1,7 @@
 """The package stands in floors: a file imports from lower ones, heavy libraries from one place only."""
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -40,14 +41,17 @@ def module_of(path: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
-def imports_of(path: Path, *, running: bool = False) -> Iterator[str]:
+@functools.cache
+def imports_of(path: Path, *, running: bool = False) -> tuple[str, ...]:
     """The dotted names that a file imports, wherever in it; `from a import b` gives `a.b`.
 
     `running=True` leaves out what stands below `if TYPE_CHECKING`, which closes no circle.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    if running:
-        tree = WithoutTypeChecking().visit(tree)
+    return tuple(_names(WithoutTypeChecking().visit(tree) if running else tree, path))
+
+
+def _names(tree: ast.AST, path: Path) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

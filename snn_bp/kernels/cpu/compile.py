@@ -96,6 +96,7 @@ def compiled(function: types.FunctionType, specialisation: tuple, *, adjoint: bo
     return kernel(function, fastmath=ADJOINT if adjoint else False)
 
 
+@functools.cache  # all kernels of a process call the same functions, compiled once
 def _operations(dtype: np.dtype, uniform: bool) -> dict[str, Any]:
     """What the free names of the equations mean to numba."""
     real = dtype.type
