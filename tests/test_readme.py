@@ -57,18 +57,9 @@ def test_the_source_of_ones_own_is_read(tmp_path, monkeypatch):
         file = tmp_path / "lab" / ("train", "test")[number % 3 == 2] / ("left", "right")[number % 2] / f"{number}.npy"
         file.parent.mkdir(parents=True, exist_ok=True)
         t = np.sort(rng.integers(0, 400_000, 50))
-        np.save(file, np.stack([rng.integers(0, 346, 50), rng.integers(0, 260, 50), rng.integers(0, 2, 50), t], 1))
+        np.save(file, np.stack([rng.integers(0, 240, 50), rng.integers(0, 180, 50), rng.integers(0, 2, 50), t], 1))
     (text,) = blocks(PAGES["data"], "py")
-    above = """from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-
-from snn_bp import LIF, Data, Dense, Experiment, Flatten, Tau, Train
-
-model = (Flatten(), Dense(2), LIF(beta=Tau(20)))
-"""
-    (tmp_path / "mine.py").write_text(above + text.replace("/data/lab", str(tmp_path / "lab")))
+    (tmp_path / "mine.py").write_text(text.replace("/data/lab", str(tmp_path / "lab")))
 
     dataset = load(read_file(tmp_path / "mine.py").data, quiet=True)
 

@@ -77,6 +77,7 @@ def linked(text: str, here: str) -> str:
 def take_in(app, page, source):
     """Put sections of README, and the list of notebooks, where a page asks for them."""
     source[0] = TAKEN.sub(lambda found: linked(section(found[1]), f"{page}.md"), source[0])
+    source[0] = re.sub(r"\A(# (.+)\n)\n## \2\n", r"\1", source[0])  # a section that is called like its page
     source[0] = source[0].replace("<!-- notebooks -->", notebooks())
     source[0] = CHIPS.sub(lambda found: chips(found[1].split("; ")), source[0])
     parts = re.split(r"(^[`:]{3,}.*?^[`:]{3,}$)", source[0], flags=re.MULTILINE | re.DOTALL)  # prose, and code between
