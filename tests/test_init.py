@@ -130,6 +130,16 @@ def test_a_split_by_folders_is_kept_and_groups_stay_whole(init, tmp_path):
     assert "of 6 groups" in Path("people.py").read_text()
 
 
+def test_groups_too_few_to_split_by_are_named_as_they_may_be_the_classes(init, tmp_path):
+    folder_of(tmp_path / "swapped", *(f"{person}/{label}/{n}" for person in "pq" for label in "ab" for n in range(4)))
+
+    assert init("swapped")[0] == 0
+
+    text = " ".join(Path("swapped.py").read_text().replace("#", "").split())
+    assert 'Groups (who was recorded): "a", "b". They are too few' in text
+    assert opened("swapped.py")[0].data.split_by == "recording"
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_a_table_beside_the_recordings_is_found(init, tmp_path, several):
     root = folder_of(tmp_path / "lab", *map(str, range(8)))

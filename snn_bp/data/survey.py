@@ -34,7 +34,7 @@ class Survey:
     targets: Targets
     counts: dict[str, int]  # recordings by class; of several labels by label
     splits: Counter[str]  # recordings by the split that a folder or a table names, "" where none does
-    groups: int
+    groups: list[str]
     read: int  # files
     sensor_from: str  # what says so
     durations_ms: np.ndarray  # from the first event to the last of each file that was read
@@ -85,7 +85,7 @@ def survey(root: Path, **fields: Any) -> Survey:
         targets=targets,
         counts={name: labels.count(name) for name in targets.names},
         splits=Counter(one.split for one in listed),
-        groups=len({one.group for one in listed} - {""}),
+        groups=sorted({one.group for one in listed} - {""}),
         read=len(chosen),
         sensor_from=sensor_from,
         durations_ms=np.array(durations),

@@ -125,10 +125,17 @@ def _split(survey: Survey) -> str:
     if survey.splits["test"]:
         count = survey.splits["test"]
         return f"# {count} recordings are the test split, by their folder or table"
-    if survey.groups >= FEW_GROUPS:
-        note = f"# of {survey.groups} groups (who was recorded) none is on two sides of a split"
+    if len(survey.groups) >= FEW_GROUPS:
+        note = f"# of {len(survey.groups)} groups (who was recorded) none is on two sides of a split"
         return _lines(f'split_by="group",  {note}', "test_fraction=0.2,")
-    return "test_fraction=0.2,  # of each class, drawn by split_seed"
+    drawn = "test_fraction=0.2,  # of each class, drawn by split_seed"
+    if not survey.groups:
+        return drawn
+    names = ", ".join(map(_text, survey.groups))
+    note = (
+        f"Groups (who was recorded): {names}. They are too few to split by; if they are the classes, a table says so."
+    )
+    return _lines(drawn, _comment(note))
 
 
 def _lengths(survey: Survey, step_ms: float, steps: int) -> str:
