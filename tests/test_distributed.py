@@ -508,7 +508,7 @@ entry()
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 @pytest.mark.parametrize(
-    "place", ["distributed._meet", "loop.load", "course.start_alive", "ending.evaluate_network", "loop.end_run"]
+    "place", ["distributed._meet", "loop.load", "course.start_alive", "ending.evaluate_together", "loop.end_run"]
 )
 def test_a_process_that_is_killed_before_the_first_step_or_in_an_evaluation_ends_all_with_one_line(
     place, killed, tmp_path

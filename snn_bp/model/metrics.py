@@ -315,9 +315,16 @@ class Meter:
     def add(self, scores: Tensor, targets: Tensor, mask: Tensor | None = None) -> None:
         """Take in a batch."""
         if type(self.metric) in METRICS:
-            self.total = self.total + self.metric.parts(scores, targets, mask).sum(0).cpu()
+            self.take(self.metric.parts(scores, targets, mask).sum(0).cpu())
         else:
-            self.batches.append((scores.cpu(), targets.cpu(), None if mask is None else mask.cpu()))
+            self.take((scores.cpu(), targets.cpu(), None if mask is None else mask.cpu()))
+
+    def take(self, found: Any) -> None:
+        """Take in a batch by the sums of a metric of ours, or by scores, targets and mask."""
+        if type(self.metric) in METRICS:
+            self.total = self.total + found
+        else:
+            self.batches.append(found)
 
     def value(self) -> float:
         """The figure of all that was taken in."""

@@ -74,6 +74,13 @@ class Counters:
         self.acs += acs
         self.macs += whole - acs
 
+    def plus(self, other: "Counters") -> "Counters":
+        """These counts and others."""
+        found = Counters()
+        for name, count in vars(self).items():
+            setattr(found, name, count + getattr(other, name))
+        return found
+
     def figures(self, network: Network, samples: int) -> dict[str, Any]:
         """The figures by NeuroBench's names: of the network, and of an inference, the mean of `samples`."""
         counts = dict(zip(OF_OPERATIONS, (self.macs, self.acs, self.dense), strict=True))

@@ -1,7 +1,8 @@
 """What a trained network does on a split: its metric with the uncertainty, spikes and operations of each inference."""
 
 import math
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,13 +18,12 @@ from snn_bp.errors.calls import checked_call
 from snn_bp.model.activity import Activity, slopes_and_height, spikes_in, threshold_distances
 from snn_bp.model.losses import Loss, amount_of, loss_of, scores_of
 from snn_bp.model.masks import by_length, present
-from snn_bp.model.metrics import Meter, StepAccuracy, counted, joined, metrics_for, usual_metric
+from snn_bp.model.metrics import METRICS, Meter, StepAccuracy, counted, joined, metrics_for, usual_metric
 from snn_bp.model.names import path_of
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.model.neurobench import AC_PJ, MAC_PJ, Counters, cost_in_words, energy_pj
 from snn_bp.model.operations import fan_out, why_uncounted
 from snn_bp.model.operations import operations as operations_of
-from snn_bp.model.targets import Targets
 from snn_bp.neurons import is_binary, is_spiking
 from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
@@ -142,77 +142,151 @@ def evaluate_network(
     return evaluate_and_keep(network, dataset, split, loss, metric=metric, counts=counts, keep=False)[0]
 
 
-@torch.inference_mode()
 def evaluate_and_keep(
     network: Network, dataset: Dataset, split: str, loss: Loss, *, metric: Any = None, counts: bool = True,
     keep: bool = True,
 ) -> tuple[Evaluation, Answers | None]:  # fmt: skip
     """As `evaluate_network`, and the scores of every recording beside their targets; None where `keep` is False."""
-    batches = dataset.batches(split)
-    if not batches:
-        raise SnnError(f"evaluate: the {split!r} split of {dataset.data.name} is empty here. {' '.join(dataset.notes)}")
-    was_training, device = network.training, next(network.parameters()).device
-    network.eval()
-    tally = _Tally(dataset.targets, loss, metric, keep=keep)
-    spikes: dict[str, float] = {}
-    operations: dict[str, float] = {}
-    not_counted: set[str] = set()
-    counters = Counters() if network.floats is network else None
-    samples = sum(len(ids) for ids in batches)
-    made = ahead(lambda ids: dataset.batch(split, ids, in_bytes=True), batches, on=dataset.can_be_read_ahead)
-    with closing(made):
-        for ids in in_phase(batches, f"evaluating the {split} split"):
-            x, targets = next(made)
-            x, mask = x.to(device), dataset.mask(split, ids)
-            mask = None if mask is None else mask.to(device)
-            out = count_activity(network, x, spikes, operations, not_counted, mask, counters) if counts else network(x)
-            tally.add(out, targets.to(device), mask)
-    network.train(was_training)
-    found = Evaluation(
-        split=split,
-        samples=samples,
-        spikes={name: count / samples for name, count in spikes.items()},
-        operations={name: count / samples for name, count in operations.items()},
-        not_counted=tuple(sorted(not_counted)),
-        neurobench=counters.figures(network, samples) if counts and counters and not not_counted else None,
-        **tally.figures(),
-    )
-    names = tuple(dataset.names(split)) if keep else ()
-    return found, Answers(dataset.targets, names, *joined(tally.kept)) if keep else None
+    asked = Asked(dataset, split, loss, metric, counts=counts, keep=keep)
+    return asked.joined(network, asked.of_batches(network))
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a network gave on one batch, tensors on the CPU."""
+
+    loss: float  # times `amount`, what it is the mean of
+    amount: int
+    parts: dict[str, Tensor]  # of each metric of ours
+    cells: tuple[np.ndarray, np.ndarray] | None  # of the confusion, counted row by row; and how often
+    of_each: Tensor | None  # recording of classes for every step: how many steps are right, and have a label
+    scores: tuple[Tensor, Tensor, Tensor | None] | None  # with targets and mask, where they are kept
+    spikes: dict[str, float]
+    operations: dict[str, float]
+    not_counted: set[str]
+    counters: Counters | None
+
+
+class Asked:
+    """What is asked of a network on a split: every batch is measured by itself, and what all gave joined in order.
+
+    So it is the same to the bit whoever measures which batch. A layer that draws random numbers draws them for each
+    batch from its number in the split.
+    """
+
+    def __init__(
+        self, dataset: Dataset, split: str, loss: Loss, metric: Any = None, *, counts: bool, keep: bool
+    ) -> None:
+        self.dataset, self.split, self.loss, self.counts, self.keep = dataset, split, loss, counts, keep
+        metric = usual_metric(loss, dataset.targets) if metric is None else metric
+        self.metrics = metrics_for(metric, dataset.targets)
+        self.batches = dataset.batches(split)
+        if not self.batches:
+            odd = " ".join(dataset.notes)
+            raise SnnError(f"evaluate: the {split!r} split of {dataset.data.name} is empty here. {odd}")
+
+    @torch.inference_mode()
+    def of_batches(self, network: Network, mine: slice = slice(None)) -> Iterator[Found]:
+        """What every batch gives, or those of a slice, one by one; leaves the network in the mode it was in."""
+        was_training, device = network.training, next(network.parameters()).device
+        numbers = range(len(self.batches))[mine]
+        made = ahead(self._made, numbers, on=self.dataset.can_be_read_ahead)
+        network.eval()
+        with closing(made):
+            for number in in_phase(numbers, f"evaluating the {self.split} split"):
+                x, targets = next(made)
+                mask = self.dataset.mask(self.split, self.batches[number])
+                given = x.to(device), targets.to(device), None if mask is None else mask.to(device)
+                with _drawing_from(number, device):
+                    found = self._of_batch(network, *given)
+                yield found
+        network.train(was_training)
+
+    def _made(self, number: int) -> tuple[Tensor, Tensor]:
+        return self.dataset.batch(self.split, self.batches[number], in_bytes=True)
+
+    def _of_batch(self, network: Network, x: Tensor, targets: Tensor, mask: Tensor | None) -> Found:
+        kind, spikes, operations, not_counted = self.dataset.targets.kind, {}, {}, set()
+        counters = Counters() if self.counts and network.floats is network else None
+        counting = (spikes, operations, not_counted, mask, counters)
+        out = count_activity(network, x, *counting) if self.counts else network(x)
+        amount = amount_of(targets, mask, kind)
+        loss = float(loss_of(self.loss, out, targets, mask)) * amount
+        scores = scores_of(self.loss, out, mask, kind)
+        ours = [each for each in self.metrics if type(each) in METRICS]
+        parts = {each.name: each.parts(scores, targets, mask).sum(0).cpu() for each in ours}
+        cells = of_each = None
+        if self.dataset.targets.are_classes:
+            true, predicted = targets.cpu(), scores.argmax(-1).cpu()
+            if kind == "class per step":
+                of_each = StepAccuracy().parts(scores, targets, mask).cpu()
+                labelled = counted(targets, mask).cpu()
+                true, predicted = true[labelled], predicted[labelled]
+            cells = np.unique((true * self.dataset.classes + predicted).numpy(), return_counts=True)
+        kept = None
+        if self.keep or len(ours) < len(self.metrics):
+            kept = scores.cpu(), targets.cpu(), None if mask is None else mask.cpu()
+        return Found(loss, amount, parts, cells, of_each, kept, spikes, operations, not_counted, counters)
+
+    @torch.inference_mode()
+    def joined(self, network: Network, found: Iterable[Found]) -> tuple[Evaluation, Answers | None]:
+        """The figures of what all batches gave, in their order; and the scores, None where they are not kept."""
+        tally = _Tally(self)
+        for each in found:
+            tally.add(each)
+        samples = sum(map(len, self.batches))
+        counters = None if tally.not_counted else tally.counters
+        evaluation = Evaluation(
+            split=self.split,
+            samples=samples,
+            spikes={name: count / samples for name, count in tally.spikes.items()},
+            operations={name: count / samples for name, count in tally.operations.items()},
+            not_counted=tuple(sorted(tally.not_counted)),
+            neurobench=None if counters is None else counters.figures(network, samples),
+            **tally.figures(),
+        )
+        if not self.keep:
+            return evaluation, None
+        names = tuple(self.dataset.names(self.split))
+        return evaluation, Answers(self.dataset.targets, names, *joined(tally.scores))
 
 
 class _Tally:
-    """Loss, metrics and confusion, added up batch by batch."""
+    """Loss, metrics, confusion and counts, added up batch by batch."""
 
-    def __init__(self, targets: Targets, loss: Loss, metric: Any, *, keep: bool) -> None:
-        self.targets, self.loss, self.keep = targets, loss, keep
-        metric = usual_metric(loss, targets) if metric is None else metric
-        self.metrics = {each.name: Meter(each) for each in metrics_for(metric, targets)}
-        self.confusion = np.zeros((targets.outputs, targets.outputs) if targets.are_classes else (0, 0), np.int64)
+    def __init__(self, asked: Asked) -> None:
+        self.targets, self.meters = asked.dataset.targets, {each.name: Meter(each) for each in asked.metrics}
+        outputs = self.targets.outputs if self.targets.are_classes else 0
+        self.confusion = np.zeros((outputs, outputs), np.int64)
         self.total, self.amount = 0.0, 0
-        self.of_each: list[Tensor] = []  # recording: how many steps are right, and have a label
-        self.kept: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self.of_each: list[Tensor] = []
+        self.scores: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self.spikes: dict[str, float] = {}
+        self.operations: dict[str, float] = {}
+        self.not_counted: set[str] = set()
+        self.counters: Counters | None = None
 
-    def add(self, out: Tensor, targets: Tensor, mask: Tensor | None) -> None:
-        kind = self.targets.kind
-        amount = amount_of(targets, mask, kind)
-        self.total += float(loss_of(self.loss, out, targets, mask)) * amount
-        self.amount += amount
-        scores = scores_of(self.loss, out, mask, kind)
-        for meter in self.metrics.values():
-            meter.add(scores, targets, mask)
-        if self.targets.are_classes:
-            true, predicted = targets.cpu(), scores.argmax(-1).cpu()
-            if kind == "class per step":
-                self.of_each.append(StepAccuracy().parts(scores, targets, mask).cpu())
-                labelled = counted(targets, mask).cpu()
-                true, predicted = true[labelled], predicted[labelled]
-            np.add.at(self.confusion, (true.numpy(), predicted.numpy()), 1)
-        if self.keep:
-            self.kept.append((scores.cpu(), targets.cpu(), None if mask is None else mask.cpu()))
+    def add(self, found: Found) -> None:
+        self.total += found.loss
+        self.amount += found.amount
+        for name, meter in self.meters.items():
+            meter.take(found.parts.get(name, found.scores))
+        if found.cells is not None:
+            cells, counts = found.cells
+            self.confusion.ravel()[cells] += counts
+        if found.of_each is not None:
+            self.of_each.append(found.of_each)
+        if found.scores is not None:
+            self.scores.append(found.scores)
+        for total, counts in ((self.spikes, found.spikes), (self.operations, found.operations)):
+            for name, count in counts.items():
+                total[name] = total.get(name, 0.0) + count
+        self.not_counted |= found.not_counted
+        if found.counters is not None:
+            self.counters = found.counters if self.counters is None else self.counters.plus(found.counters)
 
     def figures(self) -> dict[str, Any]:
-        metrics = {name: meter.value() for name, meter in self.metrics.items()}
+        metrics = {name: meter.value() for name, meter in self.meters.items()}
         found: dict[str, Any] = {"loss": self.total / self.amount if self.amount else math.nan}
         found |= {"metric": next(iter(metrics)), "metrics": metrics}
         if not self.targets.are_classes:
@@ -225,6 +299,18 @@ class _Tally:
             return found | {"low": low, "high": high, "steps": total}
         low, high = wilson_interval(correct, total)
         return found | {"low": low, "high": high}
+
+
+@contextmanager
+def _drawing_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Within the block, random numbers are drawn from a seed; behind it they go on as if nothing had been between."""
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index])
+    with torch.random.fork_rng([device] * (len(generators) - 1)):
+        for generator in generators:
+            generator.manual_seed(seed)
+        yield
 
 
 @phase("looking at the layers")

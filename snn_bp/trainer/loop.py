@@ -27,7 +27,7 @@ from snn_bp.runtime.signals import noted_signals
 from snn_bp.runtime.status import Status, announced, phase, told_to
 from snn_bp.trainer.course import Course, Event
 from snn_bp.trainer.distributed import Team, joined_processes
-from snn_bp.trainer.ending import end_run, rows_of_epoch
+from snn_bp.trainer.ending import end_run, follow_end, rows_of_epoch, validation_of
 from snn_bp.trainer.feasibility import check_trainable
 from snn_bp.trainer.logs import Log, TensorBoard, logged
 from snn_bp.trainer.optimizer import Step, explain_nonfinite, freeze_norm, joined, sharpen_delays, train_step
@@ -358,7 +358,8 @@ def _run_epochs(
                     raise
 
             at.epoch, at.batch, at.sums = at.epoch + 1, 0, {}
-            if not course.writes:  # the first process evaluates
+            if not course.writes:
+                validation_of(course)
                 asked = course.asked_to_stop(stop)
                 if at.epoch < config.epochs:
                     course.stop(asked)
@@ -379,7 +380,9 @@ def _run_epochs(
                 course.stop(asked)
             yield Event(at.epoch, batches, batches, step, row, network, run)
     if team is None or team.is_first:
-        end_run(run, at, progress, why)
+        end_run(run, at, progress, why, team)
+    else:
+        follow_end(run, team)
     if team is not None:
         team.wait()
     return run
