@@ -1,7 +1,7 @@
 """One training by the processes that torchrun started: torch's DistributedDataParallel, and what each does for all.
 
 `data.batch` is the batch of all of them. Every process draws the same order and takes the same steps, on its shard of
-each batch; the first alone writes the run folder, evaluates and speaks. So a run goes on with any number of processes.
+each batch; all evaluate, and the first alone writes the run folder and speaks. So a run goes on with any number of processes.
 """
 
 import atexit
@@ -46,7 +46,7 @@ from snn_bp.runtime.processes import (
 )
 from snn_bp.runtime.status import phase
 
-WAIT = timedelta(days=1)  # others wait while the first evaluates; that one has ended is noticed at once
+WAIT = timedelta(days=1)  # others wait while the first looks at the layers; that one has ended is noticed at once
 CLOSE, DRAWN, STEPS = 1e-5, 6, 4  # to which two figures agree; recordings and steps on which a loss or layer is tried
 LOST = ("gloo", "Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
 Value = TypeVar("Value")

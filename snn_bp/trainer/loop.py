@@ -64,7 +64,7 @@ def train(
             `log(row, step=...)`, a dict and the number of batches so far. One that fails is left out, with a line.
 
     Raises where `out` holds something, or the experiment cannot be trained. In processes that torchrun started all
-    train this one run, each on a part of every batch; the first writes, evaluates and prints.
+    train this one run, each on a part of every batch; all evaluate, the first writes and prints.
 
     >>> x = np.random.default_rng(0).random((12, 5, 4)) < 0.3  # [recordings, steps, channels]
     >>> dataset = Dataset.of(train=(x, np.arange(12) % 2), test_fraction=0.25, step_ms=2)
