@@ -54,7 +54,7 @@ def main() -> None:
         one, two = ([turn[count][what] for turn in turns] for count in PROCESSES)
         pairs = list(zip(one, two, strict=True))
         result[what] = {
-            "seconds": [statistics.median(each["seconds"] for each in of) for of in (one, two)],
+            "seconds": [round(statistics.median(each["seconds"] for each in of), 3) for of in (one, two)],
             "times_as_fast": round(statistics.median(a["seconds"] / b["seconds"] for a, b in pairs), 2),
             "processor_seconds_of_each": [middle(one), middle(two)],
             "times_less_for_each": round(statistics.median(most(a) / most(b) for a, b in pairs), 2),
@@ -76,7 +76,7 @@ def most(measured: dict[str, Any]) -> float:
 
 def middle(turns: list[dict[str, Any]]) -> list[float]:
     """The median of the turns for each process."""
-    return [statistics.median(each) for each in zip(*(turn["processor_seconds"] for turn in turns), strict=True)]
+    return [round(statistics.median(each), 3) for each in zip(*(turn["processor_seconds"] for turn in turns), strict=True)]
 
 
 def run_in(count: int) -> dict[str, Any]:

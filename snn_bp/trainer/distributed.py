@@ -1,7 +1,8 @@
 """One training by the processes that torchrun started: torch's DistributedDataParallel, and what each does for all.
 
 `data.batch` is the batch of all of them. Every process draws the same order and takes the same steps, on its shard of
-each batch; all evaluate, and the first alone writes the run folder and speaks. So a run goes on with any number of processes.
+each batch; all evaluate, and the first alone writes the run folder and speaks. So a run goes on with any number of
+processes.
 """
 
 import atexit
