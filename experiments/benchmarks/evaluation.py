@@ -76,7 +76,9 @@ def most(measured: dict[str, Any]) -> float:
 
 def middle(turns: list[dict[str, Any]]) -> list[float]:
     """The median of the turns for each process."""
-    return [round(statistics.median(each), 3) for each in zip(*(turn["processor_seconds"] for turn in turns), strict=True)]
+    return [
+        round(statistics.median(each), 3) for each in zip(*(turn["processor_seconds"] for turn in turns), strict=True)
+    ]
 
 
 def run_in(count: int) -> dict[str, Any]:
