@@ -15,7 +15,7 @@ from evaluated_runs import CASES, dataset_of, experiment_of
 from test_distributed import EXPERIMENT, SLOWED, begun, ours, torchrun
 
 from snn_bp import Run
-from snn_bp.runs.evaluation import Asked
+from snn_bp.runs.evaluation import Measurement
 from snn_bp.trainer import together
 from snn_bp.trainer.together import evaluate_together
 
@@ -52,7 +52,7 @@ class Others:
 
 def asked_of(name, dataset, **how):
     options = experiment_of(name, dataset).train_at_step()
-    return Asked(dataset, "validation", options.loss, options.metric, **{"counts": True, "keep": True} | how)
+    return Measurement(dataset, "validation", options.loss, options.metric, **{"counts": True, "keep": True} | how)
 
 
 def network_of(name, dataset):

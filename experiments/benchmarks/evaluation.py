@@ -25,7 +25,7 @@ import torch
 from snn_bp import LIF, BatchNorm, Conv, CountCrossEntropy, Data, Dense, Flatten, Network, Train
 from snn_bp.data import load
 from snn_bp.files import write_json
-from snn_bp.runs.evaluation import Asked
+from snn_bp.runs.evaluation import Measurement
 from snn_bp.runs.provenance import machine, version
 from snn_bp.runtime.console import guarded
 from snn_bp.runtime.processes import rank
@@ -106,7 +106,7 @@ def member(file: Path) -> None:
                 if team is not None:
                     team.wait()
                 began, used = time.perf_counter(), time.process_time()
-                found = evaluate_together(network, Asked(dataset, "test", CountCrossEntropy(), **how), team)
+                found = evaluate_together(network, Measurement(dataset, "test", CountCrossEntropy(), **how), team)
                 seconds.append(time.perf_counter() - began)
                 processor.append(time.process_time() - used)
             mine = round(min(processor), 3)

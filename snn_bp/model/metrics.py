@@ -319,12 +319,12 @@ class Meter:
         else:
             self.take((scores.cpu(), targets.cpu(), None if mask is None else mask.cpu()))
 
-    def take(self, found: Any) -> None:
+    def take(self, batch: Any) -> None:
         """Take in a batch by the sums of a metric of ours, or by scores, targets and mask."""
         if type(self.metric) in METRICS:
-            self.total = self.total + found
+            self.total = self.total + batch
         else:
-            self.batches.append(found)
+            self.batches.append(batch)
 
     def value(self) -> float:
         """The figure of all that was taken in."""

@@ -147,18 +147,18 @@ def evaluate_and_keep(
     keep: bool = True,
 ) -> tuple[Evaluation, Answers | None]:  # fmt: skip
     """As `evaluate_network`, and the scores of every recording beside their targets; None where `keep` is False."""
-    asked = Asked(dataset, split, loss, metric, counts=counts, keep=keep)
-    return asked.joined(network, asked.of_batches(network))
+    measurement = Measurement(dataset, split, loss, metric, counts=counts, keep=keep)
+    return measurement.joined(network, measurement.of_batches(network))
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class BatchResult:
     """What a network gave on one batch, tensors on the CPU."""
 
     loss: float  # times `amount`, what it is the mean of
     amount: int
-    parts: dict[str, Tensor]  # of each metric of ours
-    cells: tuple[np.ndarray, np.ndarray] | None  # of the confusion, counted row by row; and how often
+    parts: dict[str, Tensor]  # sums of each metric of ours
+    cells: tuple[np.ndarray, np.ndarray] | None  # where the confusion is not 0, row by row; and how often
     of_each: Tensor | None  # recording of classes for every step: how many steps are right, and have a label
     scores: tuple[Tensor, Tensor, Tensor | None] | None  # with targets and mask, where they are kept
     spikes: dict[str, float]
@@ -167,7 +167,7 @@ class Found:
     counters: Counters | None
 
 
-class Asked:
+class Measurement:
     """What is asked of a network on a split: every batch is measured by itself, and what all gave joined in order.
 
     So it is the same to the bit whoever measures which batch. A layer that draws random numbers draws them for each
@@ -186,7 +186,7 @@ class Asked:
             raise SnnError(f"evaluate: the {split!r} split of {dataset.data.name} is empty here. {odd}")
 
     @torch.inference_mode()
-    def of_batches(self, network: Network, mine: slice = slice(None)) -> Iterator[Found]:
+    def of_batches(self, network: Network, mine: slice = slice(None)) -> Iterator[BatchResult]:
         """What every batch gives, or those of a slice, one by one; leaves the network in the mode it was in."""
         was_training, device = network.training, next(network.parameters()).device
         numbers = range(len(self.batches))[mine]
@@ -205,7 +205,7 @@ class Asked:
     def _made(self, number: int) -> tuple[Tensor, Tensor]:
         return self.dataset.batch(self.split, self.batches[number], in_bytes=True)
 
-    def _of_batch(self, network: Network, x: Tensor, targets: Tensor, mask: Tensor | None) -> Found:
+    def _of_batch(self, network: Network, x: Tensor, targets: Tensor, mask: Tensor | None) -> BatchResult:
         kind, spikes, operations, not_counted = self.dataset.targets.kind, {}, {}, set()
         counters = Counters() if self.counts and network.floats is network else None
         counting = (spikes, operations, not_counted, mask, counters)
@@ -226,13 +226,13 @@ class Asked:
         kept = None
         if self.keep or len(ours) < len(self.metrics):
             kept = scores.cpu(), targets.cpu(), None if mask is None else mask.cpu()
-        return Found(loss, amount, parts, cells, of_each, kept, spikes, operations, not_counted, counters)
+        return BatchResult(loss, amount, parts, cells, of_each, kept, spikes, operations, not_counted, counters)
 
     @torch.inference_mode()
-    def joined(self, network: Network, found: Iterable[Found]) -> tuple[Evaluation, Answers | None]:
+    def joined(self, network: Network, results: Iterable[BatchResult]) -> tuple[Evaluation, Answers | None]:
         """The figures of what all batches gave, in their order; and the scores, None where they are not kept."""
         tally = _Tally(self)
-        for each in found:
+        for each in results:
             tally.add(each)
         samples = sum(map(len, self.batches))
         counters = None if tally.not_counted else tally.counters
@@ -254,8 +254,9 @@ class Asked:
 class _Tally:
     """Loss, metrics, confusion and counts, added up batch by batch."""
 
-    def __init__(self, asked: Asked) -> None:
-        self.targets, self.meters = asked.dataset.targets, {each.name: Meter(each) for each in asked.metrics}
+    def __init__(self, measurement: Measurement) -> None:
+        self.targets = measurement.dataset.targets
+        self.meters = {each.name: Meter(each) for each in measurement.metrics}
         outputs = self.targets.outputs if self.targets.are_classes else 0
         self.confusion = np.zeros((outputs, outputs), np.int64)
         self.total, self.amount = 0.0, 0
@@ -266,24 +267,24 @@ class _Tally:
         self.not_counted: set[str] = set()
         self.counters: Counters | None = None
 
-    def add(self, found: Found) -> None:
-        self.total += found.loss
-        self.amount += found.amount
+    def add(self, result: BatchResult) -> None:
+        self.total += result.loss
+        self.amount += result.amount
         for name, meter in self.meters.items():
-            meter.take(found.parts.get(name, found.scores))
-        if found.cells is not None:
-            cells, counts = found.cells
+            meter.take(result.parts.get(name, result.scores))
+        if result.cells is not None:
+            cells, counts = result.cells
             self.confusion.ravel()[cells] += counts
-        if found.of_each is not None:
-            self.of_each.append(found.of_each)
-        if found.scores is not None:
-            self.scores.append(found.scores)
-        for total, counts in ((self.spikes, found.spikes), (self.operations, found.operations)):
+        if result.of_each is not None:
+            self.of_each.append(result.of_each)
+        if result.scores is not None:
+            self.scores.append(result.scores)
+        for total, counts in ((self.spikes, result.spikes), (self.operations, result.operations)):
             for name, count in counts.items():
                 total[name] = total.get(name, 0.0) + count
-        self.not_counted |= found.not_counted
-        if found.counters is not None:
-            self.counters = found.counters if self.counters is None else self.counters.plus(found.counters)
+        self.not_counted |= result.not_counted
+        if result.counters is not None:
+            self.counters = result.counters if self.counters is None else self.counters.plus(result.counters)
 
     def figures(self) -> dict[str, Any]:
         metrics = {name: meter.value() for name, meter in self.meters.items()}

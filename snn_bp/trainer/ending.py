@@ -9,7 +9,7 @@ from snn_bp.files import write_object
 from snn_bp.instruments import diagnose_course
 from snn_bp.model.metrics import columns_of
 from snn_bp.runs.checkpoint import Checkpoint
-from snn_bp.runs.evaluation import Asked, Evaluation, layer_activity
+from snn_bp.runs.evaluation import Evaluation, Measurement, layer_activity
 from snn_bp.runs.folder import Run
 from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runs.records import results_line
@@ -43,9 +43,9 @@ def validation_of(course: Course) -> Evaluation | None:
     """The network on the validation split; None without one, and in processes that are not the first. All call it."""
     if not len(course.dataset.ids["validation"]):
         return None
-    asked = Asked(course.dataset, "validation", course.config.loss, course.metric, counts=False, keep=False)
+    measurement = Measurement(course.dataset, "validation", course.config.loss, course.metric, counts=False, keep=False)
     with course.averaged():
-        found = evaluate_together(course.network, asked, course.team)
+        found = evaluate_together(course.network, measurement, course.team)
     return found and found[0]
 
 
@@ -77,7 +77,7 @@ def end_run(run: Run, at: Checkpoint, progress: Progress, why: str = "", team: T
     if team is not None:
         team.tell((network.state_dict(), splits))
     for split in splits:
-        measured = evaluate_together(network, _asked(run, split), team)
+        measured = evaluate_together(network, _measurement(run, split), team)
         assert measured is not None  # in the first process
         found, kept = measured
         results[split] = found.record()
@@ -97,10 +97,10 @@ def follow_end(run: Run, team: Team) -> None:
     network.load_state_dict(weights)
     network.eval()
     for split in splits:
-        evaluate_together(network, _asked(run, split), team)
+        evaluate_together(network, _measurement(run, split), team)
 
 
-def _asked(run: Run, split: str) -> Asked:
+def _measurement(run: Run, split: str) -> Measurement:
     """All that is kept of a split at the end."""
     config = run.experiment.train_at_step()
-    return Asked(run.dataset(), split, config.loss, config.metric, counts=True, keep=True)
+    return Measurement(run.dataset(), split, config.loss, config.metric, counts=True, keep=True)

@@ -10,33 +10,35 @@ from torch import Tensor
 
 from snn_bp.model.network import Network
 from snn_bp.runs.answers import Answers
-from snn_bp.runs.evaluation import Asked, Evaluation, Found
+from snn_bp.runs.evaluation import BatchResult, Evaluation, Measurement
 from snn_bp.runtime.processes import processes, rank
 from snn_bp.runtime.status import phase
 from snn_bp.trainer.distributed import Team
 
 
-def evaluate_together(network: Network, asked: Asked, team: Team | None) -> tuple[Evaluation, Answers | None] | None:
+def evaluate_together(
+    network: Network, measurement: Measurement, team: Team | None
+) -> tuple[Evaluation, Answers | None] | None:
     """The figures, and the scores where they are kept; None in processes that are not the first.
 
     A layer that keeps something from batch to batch, in a buffer, has the first evaluate alone.
     """
     if team is None:
-        return asked.joined(network, asked.of_batches(network))
+        return measurement.joined(network, measurement.of_batches(network))
     buffers = _Buffers(network)
-    mine = list(asked.of_batches(network, slice(rank(), None, processes())))
+    mine = list(measurement.of_batches(network, slice(rank(), None, processes())))
     if any(team.of_each(buffers.have_changed())):
         buffers.put_back()
-        return asked.joined(network, asked.of_batches(network)) if team.is_first else None
+        return measurement.joined(network, measurement.of_batches(network)) if team.is_first else None
     with phase("waiting for what the other processes measure"):
         of_each = _gathered(mine, team)
     if not team.is_first:
         return None
-    numbers = range(len(asked.batches))
-    return asked.joined(network, (of_each[number % len(of_each)][number // len(of_each)] for number in numbers))
+    numbers = range(len(measurement.batches))
+    return measurement.joined(network, (of_each[number % len(of_each)][number // len(of_each)] for number in numbers))
 
 
-def _gathered(mine: list[Found], team: Team) -> list[list[Found]]:
+def _gathered(mine: list[BatchResult], team: Team) -> list[list[BatchResult]]:
     """What each process measured, in the first; nothing in the others."""
     of_each: list[Any] | None = [None] * processes() if team.is_first else None
     torch.distributed.gather_object(mine, of_each)
