@@ -85,7 +85,7 @@ def step_hidden(net, x):
 # One neuron, over more than 100,000 neuron-steps
 
 
-@pytest.mark.parametrize("beta", (0.5, 0.9, 1.0))
+@pytest.mark.parametrize("beta", quick_first((0.5, 0.9, 1.0), 0.9))
 @pytest.mark.parametrize("reset", RESETS)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_a_neuron_equals_snntorch_in_spikes_potentials_and_gradients(kind, reset, beta, noise):

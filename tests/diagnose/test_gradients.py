@@ -61,7 +61,7 @@ def test_every_surrogate_has_the_gradient_of_its_smoothed_network(surrogate, noi
     assert smoothed_error(two_layers(EVERY_NEURON[-5], surrogate), noise) < SMOOTH_LIMIT
 
 
-@pytest.mark.parametrize("neuron", EVERY_NEURON, ids=repr)
+@pytest.mark.parametrize("neuron", quick_first(EVERY_NEURON, *EVERY_NEURON[::3]), ids=repr)
 def test_every_neuron_and_reset_has_the_gradient_of_its_smoothed_network(neuron, noise):
     assert smoothed_error(two_layers(neuron), noise) < SMOOTH_LIMIT
 
@@ -73,7 +73,7 @@ def test_every_neuron_reset_and_surrogate_has_the_gradient_of_its_smoothed_netwo
     assert smoothed_error(two_layers(neuron, surrogate), noise) < SMOOTH_LIMIT
 
 
-@pytest.mark.parametrize("surrogate", SURROGATES, ids=repr)
+@pytest.mark.parametrize("surrogate", quick_first(SURROGATES, *SURROGATES[::4]), ids=repr)
 def test_learned_parameters_recurrence_and_norms_have_the_gradient_of_the_smoothed_network(surrogate, noise):
     learned = Spiking(ALIF(beta=0.8, rho=0.7, kappa=0.3, alpha=0.4, reset="zero", detach_reset=False),
                       learn=("alpha", "beta", "rho", "kappa", "threshold"))  # fmt: skip
