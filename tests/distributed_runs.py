@@ -1,11 +1,13 @@
-"""What `tests/test_distributed.py` has torchrun run: the same few trainings, in one process or in several, in doubles.
+"""What `tests/test_distributed.py` has torchrun run: the same few trainings, in one process or in several.
 
     torchrun --nproc-per-node 2 tests/distributed_runs.py FOLDER NAME ...
 
-In doubles a sum in another order flips no spike, so that runs are equal up to the order of summation.
+Those of `RUNS` in doubles: a sum in another order flips no spike there, so that runs are equal up to the order of
+summation. Those of `WHOLE`, whose batches are dealt whole, in singles: they are equal.
 """
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from snn_bp import (
     LI,
     LIF,
     TET,
+    BalancedAccuracy,
     BatchNorm,
     Conv,
     CountCrossEntropy,
@@ -27,6 +30,7 @@ from snn_bp import (
     Flatten,
     LayerNorm,
     MembraneCrossEntropy,
+    Module,
     Pool,
     RateBounds,
     Recurrent,
@@ -63,7 +67,30 @@ RUNS = {  # model, whether recordings differ in length, options
 }
 
 
-def dataset_of(masked: bool, augment: tuple = ()) -> Dataset:
+@dataclass(frozen=True)
+class OfMean:
+    """A loss that is no mean over recordings: it asks the mean output of a batch."""
+
+    def __call__(self, out, targets):
+        return torch.nn.functional.cross_entropy(out.mean(0), targets) + (out.mean() - 0.2).square()
+
+
+MIXING = (
+    Flatten(), Dense(12), Module(torch.nn.BatchNorm1d, 12, affine=False), NEURON, Module(torch.nn.Dropout, 0.2),
+    Dense(3), LI(beta=0.8),
+)  # fmt: skip
+LOOPED = (Flatten(), Dense(12, bias=False), BatchNorm(), Recurrent(NEURON), Dropout(0.2), Dense(3), LI(beta=0.8))
+WHOLE = {  # as above, each of seven batches to an epoch, of which four or three make a step
+    "whole dense": (DENSE, False, Train(epochs=3, accumulate=4, loss=WEIGHED, clip=0.5, average=0.9)),
+    "whole normed": (NORMED, False, Train(epochs=3, accumulate=4, loss=TET(), optimizer="sgd")),
+    "whole truncated": (LOOPED, False, Train(epochs=3, accumulate=4, truncate=4, rates=RateBounds(lower=0.2))),
+    "whole masked": (NORMED, True, Train(epochs=3, accumulate=4, truncate=4, loss=MembraneCrossEntropy())),
+    "whole mixing": (MIXING, False, Train(epochs=3, accumulate=4, loss=OfMean(), metric=BalancedAccuracy())),
+    "whole chip": (CHIP, False, Train(epochs=3, accumulate=3, target="loihi", freeze_norm=0.3)),
+}
+
+
+def dataset_of(masked: bool, augment: tuple = (), batch: int = BATCH) -> Dataset:
     """Recordings of three classes, each with a column that is more often active."""
     draw = np.random.default_rng(0)
     labels = np.arange(RECORDINGS + 12) % 3
@@ -73,16 +100,16 @@ def dataset_of(masked: bool, augment: tuple = ()) -> Dataset:
     lengths = draw.choice([2, 3, STEPS], len(labels)) if masked else None  # nothing is left of some behind step 4
     split = slice(0, RECORDINGS), slice(RECORDINGS, None)
     parts = [(spikes[of], labels[of], *([] if lengths is None else [lengths[of]])) for of in split]
-    return Dataset.of(train=parts[0], test=parts[1], step_ms=1, batch=BATCH, validation_fraction=0.25, augment=augment)
+    return Dataset.of(train=parts[0], test=parts[1], step_ms=1, batch=batch, validation_fraction=0.25, augment=augment)
 
 
 def main(folder: Path, names: list[str]) -> None:
     """Train each of the runs that are named into the folder."""
-    torch.set_default_dtype(torch.float64)
     for name in names:
-        model, masked, config = RUNS[name]
-        dataset = dataset_of(masked, AUGMENT.get(name, ()))
-        assert isinstance(dataset.data, Data) and len(dataset.ids["train"]) % BATCH == 1
+        torch.set_default_dtype(torch.float64 if name in RUNS else torch.float32)
+        model, masked, config = (RUNS | WHOLE)[name]
+        dataset = dataset_of(masked, AUGMENT.get(name, ()), BATCH if name in RUNS else 4)
+        assert isinstance(dataset.data, Data) and len(dataset.ids["train"]) == 2 * BATCH + 1
         train(Experiment(dataset.data, model, config, seed=1), folder / name, dataset=dataset, quiet=True)
 
 

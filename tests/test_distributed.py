@@ -1,6 +1,7 @@
 """Several processes train one run as one process would; here mostly what needs no process, the others are slow."""
 
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -8,18 +9,21 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import distributed_runs
 import pytest
 import torch
-from distributed_runs import AUGMENT, RUNS, dataset_of
+from distributed_runs import AUGMENT, RUNS, WHOLE, OfMean, dataset_of
 from runs import DIGITS, tiny
 
 from snn_bp import (
     LI,
     LIF,
     TET,
+    BatchNorm,
     BinaryCrossEntropy,
     CountCrossEntropy,
     CountSquaredError,
@@ -30,6 +34,7 @@ from snn_bp import (
     MembraneCrossEntropy,
     Module,
     Network,
+    Recurrent,
     Run,
     SnnError,
     Targets,
@@ -41,16 +46,22 @@ from snn_bp import (
     training,
 )
 from snn_bp.cli import app
+from snn_bp.data import load
 from snn_bp.files import read_object, write_object
+from snn_bp.model.followed import followed_later, take_in
 from snn_bp.model.shard import Shard, rows_of
 from snn_bp.runs import provenance as provenance_of
 from snn_bp.runs.provenance import note_resumed, provenance
 from snn_bp.runtime import process, processes, signals, status
 from snn_bp.runtime.console import INTERRUPTED, guarded
 from snn_bp.runtime.signals import noted_signals
-from snn_bp.trainer import distributed
-from snn_bp.trainer.distributed import Team, check_together, device_of, joined_processes, mean_over
-from snn_bp.trainer.optimizer import make_optimizer, train_step
+from snn_bp.trainer import dealt, distributed
+from snn_bp.trainer.amounts import mean_over
+from snn_bp.trainer.course import _draw
+from snn_bp.trainer.dealt import Dealt, check_dealt, takes_whole
+from snn_bp.trainer.distributed import Team, check_together, device_of, joined_processes
+from snn_bp.trainer.optimizer import make_optimizer, run_batch, train_step
+from snn_bp.trainer.sampling import batches_of_epoch
 
 CPU, THREE = torch.device("cpu"), ("a", "b", "c")
 CLOSE = 1e-5  # in singles, over a step
@@ -62,14 +73,6 @@ class Mean:
 
     def __call__(self, out, targets):
         return torch.nn.functional.cross_entropy(out.mean(0), targets)
-
-
-@dataclass(frozen=True)
-class OfMean:
-    """One that is not: it asks the mean output of a batch."""
-
-    def __call__(self, out, targets):
-        return (out.mean() - 0.3).square()
 
 
 @pytest.fixture
@@ -181,6 +184,27 @@ class Follows(torch.nn.Module):
         return x.clone()
 
 
+class Counting(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("passes", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    def forward(self, x):
+        self.passes += 1
+        return x * (1 + self.passes)
+
+
+class Bounded(torch.nn.Linear):
+    def forward(self, x):
+        self.weight.data.clamp_(-0.01, 0.01)
+        return super().forward(x)
+
+
+class OwnNorm(torch.nn.BatchNorm1d):
+    def forward(self, x):
+        return super().forward(2 * x)
+
+
 class Late(torch.nn.Module):
     def forward(self, x, state):
         return x + x.mean(1, keepdim=True), state
@@ -208,6 +232,92 @@ def test_a_layer_that_sees_each_recording_by_itself_is_trained_together(layer, t
     check_together(network, Train(), dataset_of(False))
 
     assert torch.equal(torch.get_rng_state(), drawn)
+
+
+@pytest.mark.parametrize("layer, name", [(Module(Follows), "level"), (Module(Counting), "passes"),
+                                         (Module(OwnNorm, 5), "running_mean")], ids=str)  # fmt: skip
+def test_where_batches_are_dealt_whole_a_layer_that_changes_itself_is_refused_by_name(layer, name, two):
+    with pytest.raises(SnnError, match=rf"{layer.kind.__name__}.* changes its {name}.* while it trains.* 2 processes"):
+        check_together(with_layer(layer), Train(accumulate=2), dataset_of(False))
+
+
+def test_a_layer_that_changes_itself_once_it_trains_is_refused_by_name(alone):
+    network = with_layer(Module(Bounded, 5, 5))
+    check_dealt(network)
+    network.layers[2].weight.data += 1  # what building it had bounded is bounded again
+    x, targets, config = torch.ones(3, 2, 1, 6, 6), torch.tensor([0, 1]), Train(accumulate=2)
+
+    with pytest.raises(SnnError, match=r"Bounded.* changes its weight while it trains"):
+        Dealt(network, lambda value: [value]).steps(2, lambda _: run_batch(network, x, targets, config))
+
+
+@pytest.mark.parametrize("layer", [Module(Centred), Module(Late, stateful=True), Module(torch.nn.Dropout, 0.5),
+                                   Module(torch.nn.BatchNorm1d, 5, affine=False), BatchNorm()], ids=str)  # fmt: skip
+def test_whole_batches_may_be_mixed_and_have_any_loss(layer, two):
+    network, drawn = with_layer(layer), torch.get_rng_state()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+
+    check_together(network, Train(accumulate=3, loss=OfMean()), dataset_of(False))
+
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert [takes_whole(Train(accumulate=count)) for count in (1, 2, 3)] == [False, True, True]
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 2**24])
+def test_dealt_batches_give_the_bits_of_accumulated_ones(chunk, alone, noise, monkeypatch):
+    monkeypatch.setattr(dealt, "CHUNK", chunk)
+    model = (
+        Dense(9),
+        BatchNorm(),
+        LIF(beta=0.8),
+        Dense(5),
+        BatchNorm(),
+        Recurrent(LIF(beta=0.8)),
+        Dense(3),
+        LI(beta=0.8),
+    )
+    x, targets, config = noise(7, 10, 6, scale=3), torch.arange(10) % 3, Train(truncate=4)
+    parts, found = [slice(0, 4), slice(4, 8), slice(8, 10)], []
+    for is_dealt in (False, True):
+        network = Network(model, (6,), seed=1)
+        network.layers[0].bias.requires_grad_(False)
+        spare = torch.nn.Parameter(torch.ones(3))
+        network.register_parameter("spare", spare)  # no batch uses it
+        given, optimizer = [(x[:, part], targets[part]) for part in parts], make_optimizer(network, config)
+        if is_dealt:
+            run = partial(run_batch, network, config=config, fraction=0.3)
+            Dealt(network, lambda value: [value]).steps(3, lambda n, run=run, given=given: run(*given[n]))
+        else:
+            with followed_later() as followed:
+                for n, batch in enumerate(given):
+                    train_step(network, optimizer, *batch, config, first=n == 0, last=False, fraction=0.3)
+            for each in followed:
+                take_in(*each)
+        assert spare.grad is None and network.layers[0].bias.grad is None
+        found.append([value.clone() for value in network.buffers()])
+        found[-1] += [weight.grad for weight in network.parameters() if weight.grad is not None]
+
+    assert len(found[0]) > 8 and all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+def test_what_follows_later_is_what_would_have_followed_at_once(noise):
+    model = (Dense(9), BatchNorm(), LIF(beta=0.8), Dense(5), BatchNorm(), Recurrent(LIF(beta=0.8)))
+    once, later = (Network(model, (6,), seed=1).train() for _ in range(2))
+    start = [value.clone() for value in later.buffers()]
+
+    with followed_later() as followed:
+        outs = [later(noise(7, 4, 6, seed=seed)) for seed in (1, 2)]
+        assert all(torch.equal(*pair) for pair in zip(start, later.buffers(), strict=True))
+    for each in followed:
+        take_in(*each)
+
+    assert torch.equal(torch.stack(outs), torch.stack([once(noise(7, 4, 6, seed=seed)) for seed in (1, 2)]))
+    kernel, torchs = (slice(0, 3), slice(3, 6))  # running mean and variance, and the count of batches
+    pairs = list(zip(once.buffers(), later.buffers(), strict=True))
+    assert len(pairs) == 6 and all(torch.equal(*pair) for pair in pairs[kernel])
+    for one, other in pairs[torchs]:  # torch's own has the variance in doubles on the way, and here it is in floats
+        torch.testing.assert_close(one, other, rtol=3e-7, atol=1e-7)
 
 
 @pytest.mark.slow
@@ -403,11 +513,14 @@ def test_a_process_that_waits_for_others_says_so(rank, found, two, monkeypatch, 
     processes._store.cache_clear()
 
 
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
 def torchrun(count: int, *words: object, cwd: Path, **more) -> subprocess.Popen:
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     return subprocess.Popen(
         [*program, *map(str, words)], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | more,
+        env=ONE_THREAD | more,
     )  # fmt: skip
 
 
@@ -434,6 +547,48 @@ def test_several_processes_end_where_one_does(count, tmp_path):
         one, other = Run(tmp_path / "one" / name), Run(tmp_path / "several" / name)
         assert max(differences(one, other)) < 1e-10, name
         assert one.results()["test"]["loss"] == pytest.approx(other.results()["test"]["loss"], abs=1e-10)
+
+
+TIMES = ("seconds", "wait_seconds", "samples_per_s", "peak_memory_mb")
+
+
+def bits(run: Run) -> dict[str, Any]:
+    """All that a run has found, but for times and the memory it took."""
+    found: dict[str, Any] = {"layers": (run.path / "layers.jsonl").read_bytes()}
+    found["rows"] = [{name: value for name, value in row.items() if name not in TIMES} for row in run.metrics()]
+    found["test"] = run.results()["test"]
+    for name in ("last", "best"):
+        at = run.load(name)
+        found[name] = plain([at.epoch, at.batch, at.weights, at.averaged, at.optimizer])
+    return found
+
+
+def plain(value: Any) -> Any:
+    """A value in which tensors are bytes."""
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+@pytest.fixture(scope="module")
+def in_one(tmp_path_factory):
+    """The runs whose batches are dealt whole, trained by one process of one thread."""
+    folder = tmp_path_factory.mktemp("one")
+    subprocess.run([sys.executable, distributed_runs.__file__, folder, *WHOLE], check=True, env=ONE_THREAD)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
+def test_whole_batches_on_several_processes_give_the_bits_of_one(count, in_one, tmp_path):
+    several = torchrun(count, distributed_runs.__file__, tmp_path, *WHOLE, cwd=tmp_path)
+    _, said = several.communicate(timeout=900)
+
+    assert several.returncode == 0, said
+    for name in WHOLE:
+        assert bits(Run(tmp_path / name)) == bits(Run(in_one / name)), name
 
 
 PROGRAM = """
@@ -486,6 +641,56 @@ def test_a_process_that_is_killed_ends_all_with_one_line_and_any_number_goes_on(
         _, said = on.communicate(timeout=300)
         assert on.returncode == 0, said
         assert max(differences(Run(tmp_path / "left"), Run(tmp_path / killed))) < 1e-6
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_between_whole_batches_leaves_a_run_that_ends_in_the_same_bits(tmp_path):
+    (tmp_path / "mine.py").write_text(EXPERIMENT.replace("epochs=8", "epochs=6, accumulate=3"))
+    ways = ["-m", "snn_bp", "train", "mine.py", "--out"]
+    subprocess.run([sys.executable, *ways, "left"], cwd=tmp_path, check=True, env=ONE_THREAD)
+    for killed, rank, others in (("first", 0, 1), ("second", 1, 3)):
+        process = torchrun(2, *ways, killed, cwd=tmp_path)
+        members = begun(process, tmp_path / killed / "metrics.csv")
+        os.kill(members[rank], signal.SIGKILL)
+        _, said = process.communicate(timeout=60)
+        assert len(ours(said)) == 1 and "a process of this training has ended" in said
+
+        on = torchrun(others, "-m", "snn_bp", "resume", killed, cwd=tmp_path)
+        found, said = on.communicate(timeout=300)
+        assert on.returncode == 0, said
+        assert others == 1 or "3 processes, whole batches: 3 make a step" in found
+        assert bits(Run(tmp_path / killed)) == bits(Run(tmp_path / "left")), killed
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_in_another_process_is_the_same_error_as_in_one(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        EXPERIMENT.replace(
+            "experiment = ",
+            "import torch\n"
+            "from dataclasses import dataclass\n"
+            "@dataclass(frozen=True)\n"
+            "class Bad:\n"
+            "    means = ('spikes', 'potentials')\n"
+            "    def __call__(self, out, targets):\n"
+            "        bad = out.requires_grad and int(targets.sum()) == SUM\n"
+            "        return CountCrossEntropy()(out, targets) * (float('nan') if bad else 1.0)\n"
+            "experiment = ",
+        ).replace("lr=1e-3", "lr=1e-3, accumulate=2, loss=Bad()")
+    )
+    made = runpy.run_path(str(tmp_path / "mine.py"))["experiment"]
+    dataset = load(made.data)
+    ids = batches_of_epoch(dataset, made.train, seed=_draw(made.seed, 0))[3]  # the second of the second step
+    text = (tmp_path / "mine.py").read_text()
+    (tmp_path / "mine.py").write_text(text.replace("SUM", str(int(dataset.batch("train", ids)[1].sum()))))
+
+    said = []
+    for count in (1, 2):
+        process = torchrun(count, "-m", "snn_bp", "train", "mine.py", "--out", str(count), cwd=tmp_path)
+        said.append(ours(process.communicate(timeout=120)[1]))
+
+    assert len(said[0]) == 1 and "epoch 1, batch 4: loss nan" in said[0][0]
+    assert said[0] == said[1]
 
 
 SLOWED = """

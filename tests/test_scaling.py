@@ -193,6 +193,17 @@ def test_a_step_of_several_batches_takes_as_many_times_all_but_the_gradients():
     assert twice.steps_per_epoch == math.ceil(once.steps_per_epoch / 2)
 
 
+def test_whole_batches_send_each_gradient_once_and_their_sum_once():
+    whole, parts = (stated(replace(SHD, train=Train(accumulate=count))) for count in (6, 3))  # on four processes
+
+    assert (whole.is_dealt, whole.batches_each, whole.batch_each) == (True, 2, 256)
+    assert (parts.is_dealt, parts.batches_each, parts.batch_each) == (False, 3, 64)
+    assert whole.norm_bytes == 2 * 64 * 4  # mean and variance, in floats
+    assert whole.sent_bytes == 3 * whole.gradients_bytes * 3 // 4 + 3 * 2 * whole.norm_bytes
+    assert whole.efficiency < 0.76  # in the second round two of four have nothing
+    assert "whole batches of 256, 6 to a step: up to 2 each" in str(whole)
+
+
 @pytest.mark.parametrize(("memory_gb", "advice"), [(0.5, "data.batch={} fits"), (1e-3, "Not even one")])
 def test_what_does_not_fit_is_the_bottleneck(memory_gb, advice):
     plan = stated(replace(SHD, data=replace(SHD.data, batch=2**15)), machine=Machine(memory_gb=memory_gb))

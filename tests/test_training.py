@@ -214,6 +214,23 @@ def test_accumulated_batches_are_one_large_batch(noise):
     assert parts[-1].grad_norm == pytest.approx(at_once.grad_norm, rel=1e-5)
 
 
+def test_of_several_batches_the_gradient_of_each_is_added_whole(noise):
+    model, config = (Dense(9), LIF(beta=0.8), Dense(5), LIF(beta=0.8)), Train(truncate=2, clip=None)
+    x, targets = noise(7, 10, 6, scale=3), torch.arange(10) % 5
+    network = Network(model, (6,), seed=1)
+    optimizer, alone = make_optimizer(network, config), []
+    for start in (0, 5):
+        network.zero_grad()
+        train_step(network, optimizer, x[:, start : start + 5], targets[start : start + 5], config, last=False)
+        alone.append([weight.grad.clone() for weight in network.parameters()])
+
+    for start in (0, 5):
+        given = x[:, start : start + 5], targets[start : start + 5]
+        train_step(network, optimizer, *given, config, first=start == 0, last=False)
+
+    assert all(torch.equal(w.grad, a + b) for w, a, b in zip(network.parameters(), *alone, strict=True))
+
+
 def test_the_average_is_that_of_the_weights_so_far(few_digits, tmp_path):
     seen = []
     for event in training(tiny(average=0.8), tmp_path / "run", quiet=True):

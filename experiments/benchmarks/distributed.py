@@ -1,21 +1,25 @@
 """Two processes beside one on the same batches: how far weights and figures are from each other after three epochs.
 
-    python experiments/benchmarks/distributed.py --data FOLDER
+    python experiments/benchmarks/distributed.py --data FOLDER [--only parts | whole]
 
 FOLDER holds NMNIST/Train and NMNIST/Test. Networks that are dense, convolutional and recurrent, with batch norms and
 without, on the digits and on N-MNIST, each trained by one gloo process and by two under torchrun, in doubles and in
 singles; in singles a sum in another order may flip a spike on the threshold, and what follows differs. How far that
 goes is measured beside it: one process in singles, whose first weights are larger by a part in ten million. Then a
-process of two is killed, and the run goes on in one, two and three. Writes experiments/results/distributed.json.
+process of two is killed, and the run goes on in one, two and three. The same in singles where four batches make a step
+and are dealt whole, to two and to three processes: there weights and figures are equal. Writes
+experiments/results/distributed.json; `--only` keeps the other half as it stands.
 """
 
 import argparse
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +63,7 @@ CASES = {
 }
 LONG = Experiment(DIGITS, DENSE, Train(epochs=10, lr=1e-3))  # one to be killed
 NUDGED, NUDGE = "float32, nudged", 1e-7
+WHOLE, ACCUMULATED = "float32, whole batches", 4
 FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "grad_norm")
 
 
@@ -67,31 +72,51 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results" / "distributed.json")
+    parser.add_argument("--only", choices=("parts", "whole"))
     arguments = parser.parse_args()
     os.environ["SNN_BP_DATA"] = str(arguments.data)
+    result: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.only else {}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        result: dict[str, Any] = {"processes": 2, "epochs": 3}
-        for dtype in ("float64", "float32"):
-            for count in (1, 2):
-                run_in(count, folder / f"{dtype}-{count}", dtype, *CASES)
-            result[dtype] = {
-                case: differences(*(Run(folder / f"{dtype}-{count}" / case) for count in (1, 2))) for case in CASES
-            }
-        run_in(1, folder / "nudged", NUDGED, *CASES)
-        result[NUDGED] = {
-            case: differences(*(Run(folder / of / case) for of in ("float32-1", "nudged"))) for case in CASES
-        }
-        result["killed"] = killed(folder)
-    result |= {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": machine(),
-        "versions": {name: version(name) for name in PACKAGES},
-    }
+        if arguments.only != "whole":
+            result |= in_parts(Path(name) / "parts") | made()
+            for dtype in ("float64", "float32", NUDGED):
+                print(dtype, {case: f"{each['weights']:.1e}" for case, each in result[dtype].items()})
+            print(result["killed"])
+        if arguments.only != "parts":
+            result["whole batches"] = whole(Path(name) / "whole") | made()
+            print(result["whole batches"])
     write_json(arguments.out, result)
-    for dtype in ("float64", "float32", NUDGED):
-        print(dtype, {case: f"{each['weights']:.1e}" for case, each in result[dtype].items()})
-    print(result["killed"])
+
+
+def made() -> dict[str, Any]:
+    """When, where and by what."""
+    versions = {name: version(name) for name in PACKAGES}
+    return {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "versions": versions}
+
+
+def in_parts(folder: Path) -> dict[str, Any]:
+    """Each of two processes runs a part of every batch."""
+    result: dict[str, Any] = {"processes": 2, "epochs": 3}
+    for dtype in ("float64", "float32"):
+        for count in (1, 2):
+            run_in(count, folder / f"{dtype}-{count}", dtype, *CASES)
+        result[dtype] = {
+            case: differences(*(Run(folder / f"{dtype}-{count}" / case) for count in (1, 2))) for case in CASES
+        }
+    run_in(1, folder / "nudged", NUDGED, *CASES)
+    result[NUDGED] = {case: differences(*(Run(folder / of / case) for of in ("float32-1", "nudged"))) for case in CASES}
+    return result | {"killed": killed(folder, "float64")}
+
+
+def whole(folder: Path) -> dict[str, Any]:
+    """Each of two or three processes runs some of the batches of a step."""
+    for count in (1, 2, 3):
+        run_in(count, folder / str(count), WHOLE, *CASES)
+    beside = {
+        str(count): {case: differences(*(Run(folder / str(n) / case) for n in (1, count))) for case in CASES}
+        for count in (2, 3)
+    }
+    return {"accumulate": ACCUMULATED, "epochs": 3, "processes": beside, "killed": killed(folder, WHOLE)}
 
 
 def command(count: int, folder: Path, dtype: str, *cases: str) -> list[str]:
@@ -116,7 +141,10 @@ def member(folder: Path, dtype: str, cases: list[str]) -> None:
         if (folder / case / "experiment.json").exists():
             resume(folder / case, quiet=True)
         else:
-            train(LONG if case == "killed" else CASES[case], folder / case, quiet=True)
+            experiment = LONG if case == "killed" else CASES[case]
+            if dtype == WHOLE:
+                experiment = replace(experiment, train=replace(experiment.train, accumulate=ACCUMULATED))
+            train(experiment, folder / case, quiet=True)
 
 
 def nudged(network: Network, *given: Any, **options: Any) -> None:
@@ -140,14 +168,14 @@ def differences(one: Run, other: Run) -> dict[str, float]:
     }
 
 
-def killed(folder: Path) -> dict[str, Any]:
+def killed(folder: Path, dtype: str) -> dict[str, Any]:
     """A run of two processes of which one is killed, and how far one that goes on ends from one left alone."""
-    run_in(1, folder / "left", "float64", "killed")
+    run_in(1, folder / "left", dtype, "killed")
     found: dict[str, Any] = {"seconds_until_all_had_ended": [], "lines": [], "resumed": {}}
     for count in (1, 2, 3):
         run = folder / f"on-{count}" / "killed"
         started = subprocess.Popen(
-            command(2, run.parent, "float64", "killed"), stderr=subprocess.PIPE, text=True,
+            command(2, run.parent, dtype, "killed"), stderr=subprocess.PIPE, text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         table = run / "metrics.csv"
@@ -159,7 +187,7 @@ def killed(folder: Path) -> dict[str, Any]:
         _, said = started.communicate()
         found["seconds_until_all_had_ended"].append(round(time.monotonic() - began, 1))
         found["lines"].append(sum(line.startswith("error: ") for line in said.splitlines()))
-        run_in(count, run.parent, "float64", "killed")
+        run_in(count, run.parent, dtype, "killed")
         found["resumed"][str(count)] = differences(Run(folder / "left" / "killed"), Run(run))
     return found
 

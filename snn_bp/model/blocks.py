@@ -7,12 +7,12 @@ layer says what it is for; whether it computes exactly what its class does is `m
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError
 from snn_bp.model.constrained import ConstrainedLinear
+from snn_bp.model.followed import take_in
 from snn_bp.model.modules import Delays, DropoutOverTime, Joint, Neurons, Shape, SumPool
 from snn_bp.model.own_module import OverTime, Stateful
 from snn_bp.model.temporal import CausalConv, DelayedLinear
@@ -254,9 +254,6 @@ def convolve(
     return function(x, weight, bias, layer.stride, layer.padding, layer.dilation, groups or layer.groups)
 
 
-@torch.no_grad()
 def follow(norm: nn.Module, mean: Tensor, variance: Tensor, *, count: int) -> None:
     """Move a norm's running statistics as torch does, to the variance without bias of `count` values a channel."""
-    norm.num_batches_tracked.add_(1)  # type: ignore[operator, union-attr]
-    norm.running_mean.lerp_(mean, norm.momentum)  # type: ignore[operator, union-attr]
-    norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)  # type: ignore[operator, union-attr]
+    take_in(norm, mean, variance.detach() * (count / (count - 1)))

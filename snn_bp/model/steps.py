@@ -11,6 +11,7 @@ from snn_bp.kernels.cpu import Memory
 from snn_bp.kernels.layout import CHANNELS_FIRST, CHANNELS_LAST, lies_channels_last, permuted
 from snn_bp.model.blocks import fold, follow, role_of
 from snn_bp.model.constrained import ConstrainedLinear
+from snn_bp.model.followed import by_torch
 from snn_bp.model.modules import Neurons
 from snn_bp.model.shard import check_spread, shard
 from snn_bp.neurons import State
@@ -119,9 +120,11 @@ def on_rows(kernel: Callable, *layers: nn.Module) -> Run:
 
 def by_itself(rows: Tensor, layer: nn.Module) -> Tensor:
     """A layer without state by its own forward; raises where a batch norm would take the spread of one value."""
-    if role_of(layer) == "norm" and layer.training and 0 < rows.numel() == rows.shape[1]:
+    if role_of(layer) != "norm":
+        return layer(rows)
+    if layer.training and 0 < rows.numel() == rows.shape[1]:
         raise SnnError(
             f"{type(layer).__name__} in training: each channel has one value in {list(rows.shape)}, which has no "
             "spread. Give it more recordings or more steps at once, or network.eval()."
         )
-    return layer(rows)
+    return by_torch(layer, rows)

@@ -118,7 +118,8 @@ class Train:
         start (None): the folder of a run, or `Start(...)`, from whose weights it begins.
         freeze (()): layers whose weights, and norms' statistics, stay as they begin; by index, or by key as "3.0.1".
         lr_of (()): layers and the factor of their learning rate: {3: 0.1}, kept as ((3, 0.1),).
-        accumulate (1): batches to a step of the optimizer; the last step of an epoch may have fewer.
+        accumulate (1): batches to a step of the optimizer; the last of an epoch may have fewer. Under torchrun each
+            is run whole by one process, where there is one for each of them.
         average (None): decay per step of a running average of the weights, 0..0.999999, which is what validation sees
             and the best checkpoint holds.
         stop (None): when to stop early, as `Patience(epochs=5)`.

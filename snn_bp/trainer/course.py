@@ -1,7 +1,8 @@
 """What a training holds while it runs, all that its options ask for; and what it says of each step."""
 
+import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from snn_bp.data.ahead import ahead
 from snn_bp.errors import SnnError
 from snn_bp.instruments import diagnose, diagnose_rate, only_new
 from snn_bp.instruments.traces import traced
+from snn_bp.model.followed import followed_later, take_in
 from snn_bp.model.metrics import Accuracy, metric_for
 from snn_bp.model.network import Network
 from snn_bp.model.signatures import takes
@@ -22,13 +24,23 @@ from snn_bp.model.start import start_alive
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.folder import Run
 from snn_bp.runs.provenance import note_start
-from snn_bp.runtime.processes import rank
+from snn_bp.runtime.processes import processes, rank
 from snn_bp.runtime.screen import on_screen
 from snn_bp.runtime.signals import Stopped
+from snn_bp.trainer.dealt import Dealt
 from snn_bp.trainer.distributed import Team
 from snn_bp.trainer.feasibility import check_chip
 from snn_bp.trainer.memory import PROBED, traced_recordings
-from snn_bp.trainer.optimizer import Step, learning_rate, make_device, make_optimizer
+from snn_bp.trainer.optimizer import (
+    Step,
+    explain_nonfinite,
+    joined,
+    learning_rate,
+    make_device,
+    make_optimizer,
+    run_batch,
+    update,
+)
 from snn_bp.trainer.progress import Progress, Tally
 from snn_bp.trainer.sampling import batches_of_epoch
 from snn_bp.trainer.saving import repair_best
@@ -85,13 +97,14 @@ class Course:
         else:
             self._go_on()
         if team is not None:
-            team.join(self.network, config, dataset)
+            progress.say(team.join(self.network, config, dataset))
 
     def order(self) -> list[np.ndarray]:
         """The ids of each batch of the epoch under way, which are read ahead from here on."""
         seed, epoch = self.run.experiment.seed, self.at.epoch
         order = batches_of_epoch(self.dataset, self.config, seed=_draw(seed, epoch))
         is_gpu = self.device.type == "cuda"
+        ours = [n for n in range(self.at.batch, len(order)) if self._runs(n % self.config.accumulate)]
 
         def make(number: int) -> tuple[Tensor, Tensor]:
             drawn = _draw(seed, epoch, number)
@@ -99,7 +112,7 @@ class Course:
             return (x.pin_memory(), targets.pin_memory()) if is_gpu else (x, targets)
 
         self.close()
-        self._ahead = ahead(make, range(self.at.batch, len(order)), on=self.dataset.can_be_read_ahead)
+        self._ahead = ahead(make, ours, on=self.dataset.can_be_read_ahead)
         return order
 
     def close(self) -> None:
@@ -107,37 +120,102 @@ class Course:
         if self._ahead is not None:
             self._ahead.close()
 
-    def batch(
-        self, ids: np.ndarray, group: Sequence[np.ndarray]
+    def step(self, group: Sequence[np.ndarray], train: Callable[..., Step]) -> Step:
+        """The figures of one step of the optimizer, on the batches of `group`, which come next.
+
+        `train` is `train_step`. Norms follow several batches at the end. Raises where a loss or gradient is not finite.
+        """
+        self.waited = 0.0
+        if self._dealt is not None:
+            step = self._dealt_step(self._dealt, group)
+        elif self.config.accumulate == 1:
+            step = self._one_of(group, 0, train)
+        else:
+            with followed_later() as followed:
+                step = joined([self._one_of(group, number, train) for number in range(len(group))])
+            for each in followed:
+                take_in(*each)
+        self.at.batch += len(group)
+        return step
+
+    def _one_of(self, group: Sequence[np.ndarray], number: int, train: Callable[..., Step]) -> Step:
+        """The figures of one batch of a group, in this process or in shards of all."""
+        x, targets, more, options = self._batch(group, number)
+        if len(group) > 1:
+            options |= {"first": number == 0, "last": number == len(group) - 1}
+        if self._in_shards:
+            options["team"] = self.team
+        step = train(self.network, self.optimizer, x, targets, self.config, *more, **options)
+        self._check_finite(step, x, number)
+        return step
+
+    def _dealt_step(self, dealt: Dealt, group: Sequence[np.ndarray]) -> Step:
+        """The figures of a step whose batches all processes share out."""
+        inputs: dict[int, Tensor] = {}  # those of the last batch, and of one whose loss is not finite
+
+        def run(number: int) -> Step:
+            x, targets, more, options = self._batch(group, number)
+            step = run_batch(self.network, x, targets, self.config, *more, **options)
+            if number == len(group) - 1 or not math.isfinite(step.loss):
+                inputs[number] = x
+            return step
+
+        *before, last = dealt.steps(len(group), run)
+        if all(math.isfinite(step.loss) for step in before):
+            last = last._replace(grad_norm=update(self.network, self.optimizer, self.config, last.loss))
+        for number, step in enumerate((*before, last)):
+            self._check_finite(step, inputs.get(number), number)
+        return joined([*before, last])
+
+    def _check_finite(self, step: Step, x: Tensor | None, number: int) -> None:
+        if not (math.isfinite(step.loss) and math.isfinite(step.grad_norm)):
+            at: dict[str, Any] = {"epoch": self.at.epoch + 1, "batch": self.at.batch + number + 1, "team": self.team}
+            raise SnnError(explain_nonfinite(step, self.network, x, **at))
+
+    def _batch(
+        self, group: Sequence[np.ndarray], number: int
     ) -> tuple[Tensor, Tensor, tuple[Any, ...], dict[str, Any]]:
-        """Inputs and targets of the next batch, of the group that makes one step, and what `train_step` is told more.
+        """Inputs and targets of a batch of a group, the next that this process runs, and what it is run with.
 
         Its random numbers are seeded.
         """
         assert self._ahead is not None
-        kind = self.dataset.targets.kind
-        drawn = _draw(self.run.experiment.seed, self.at.epoch, self.at.batch)
+        kind, ids = self.dataset.targets.kind, group[number]
+        drawn = _draw(self.run.experiment.seed, self.at.epoch, self.at.batch + number)
         options: dict[str, Any] = {"frozen": self.frozen} if self.frozen else {}
         if len(group) > 1:
-            options |= {"fraction": len(ids) / sum(map(len, group)), "first": ids is group[0], "last": ids is group[-1]}
-        if self.team is not None:
-            options["team"] = self.team
+            options["fraction"] = len(ids) / sum(map(len, group))
+        if self._in_shards:
+            assert self.team is not None
             self.team.begin_batch(len(ids), seed=drawn)
         began = time.monotonic()
         x, targets = next(self._ahead)
-        self.waited = time.monotonic() - began + (0.0 if ids is group[0] else self.waited)
+        self.waited += time.monotonic() - began
         ids = self._run_here(ids)
         mask = self.dataset.mask("train", ids)
         measured = None if type(self.metric) is Accuracy else self.metric  # the accuracy of classes is counted anyhow
         plain = mask is None and kind == "class" and measured is None
         more = () if plain else (None if mask is None else mask.to(self.device), kind, measured)
         x, targets = x.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
-        torch.manual_seed(drawn if self.writes else _draw(drawn, rank()))  # for layers of the user's own
+        torch.manual_seed(_draw(drawn, rank()) if self._in_shards and rank() else drawn)  # for layers of the user's own
         return x, targets, more, options
+
+    @property
+    def _dealt(self) -> Dealt | None:
+        return None if self.team is None else self.team.dealt
+
+    @property
+    def _in_shards(self) -> bool:
+        """Whether each process has a part of every batch."""
+        return self.team is not None and self.team.dealt is None
+
+    def _runs(self, number: int) -> bool:
+        """Whether this process runs anything of a batch with this number in its group."""
+        return self._dealt is None or number % processes() == rank()
 
     def _run_here(self, ids: np.ndarray) -> np.ndarray:
         """Those of a batch that this process runs."""
-        return ids if self.team is None else ids[self.team.rows(len(ids))]
+        return ids[self.team.rows(len(ids))] if self.team is not None and self._in_shards else ids
 
     def set_rates(self, *, done: int) -> float:
         """The learning rate behind so many batches, put into the optimizer."""
@@ -210,6 +288,7 @@ class Course:
         for norm in self.frozen:
             norm.eval()
         x, targets = self.probe[:, :few], self.targets_of_probe[:few]
+        torch.manual_seed(_draw(self.run.experiment.seed, self.at.epoch))  # not as the last batch here has left it
         trace = traced(self.network, x, targets, self.config.loss, mask=mask)
         rate = diagnose_rate(self.network, trace, self.config, batches=self.batches) if first else []
         found = [each for each in (*rate, *diagnose(trace).findings) if not self._is_asked_for(each.kind)]

@@ -1,8 +1,8 @@
-"""One training by the processes that torchrun started: torch's DistributedDataParallel, and what each does for all.
+"""One training by the processes that torchrun started: what each does for all, and shards of batches.
 
-`data.batch` is the batch of all of them. Every process draws the same order and takes the same steps, on its shard of
-each batch; all evaluate, and the first alone writes the run folder and speaks. So a run goes on with any number of
-processes.
+Every process draws the same order of batches of `data.batch` and takes the same steps; all evaluate, and the first
+alone writes the run folder and speaks. So a run goes on with any number of processes. Where a step has a batch for each
+they are dealt whole (`trainer/dealt.py`); else each runs a shard of all, joined by torch's DistributedDataParallel.
 """
 
 import atexit
@@ -13,23 +13,20 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from snn_bp.data import Dataset
-from snn_bp.data.augmentations import mixing_classes
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import LayerAt, every_part, parts_of
 from snn_bp.model.exact import is_exact
-from snn_bp.model.losses import loss_of
 from snn_bp.model.masks import takes_statistics
-from snn_bp.model.metrics import counted
 from snn_bp.model.network import Network
 from snn_bp.model.shard import Shard, gather, in_shard, rows_of
-from snn_bp.model.signatures import called, takes
-from snn_bp.model.targets import Piece, Targets
+from snn_bp.model.signatures import takes
+from snn_bp.model.targets import Piece
 from snn_bp.runs.training_options import Train
 from snn_bp.runtime import process
 from snn_bp.runtime.processes import (
@@ -46,6 +43,8 @@ from snn_bp.runtime.processes import (
     store,
 )
 from snn_bp.runtime.status import phase
+from snn_bp.trainer.amounts import Amount, amount_of
+from snn_bp.trainer.dealt import Dealt, check_dealt, takes_whole
 
 WAIT = timedelta(days=1)  # others wait while the first looks at the layers; that one has ended is noticed at once
 CLOSE, DRAWN, STEPS = 1e-5, 6, 4  # to which two figures agree; recordings and steps on which a loss or layer is tried
@@ -59,6 +58,7 @@ class Team:
     def __init__(self, config: Train) -> None:
         self.is_first, self.device = is_first(), device_of(config)
         self.has_begun = False
+        self.dealt: Dealt | None = None  # where batches are dealt whole
         self._parallel: nn.Module | None = None
         self._shard: Shard | None = None
         self._counts = torch.zeros(0)  # what the shards of each piece count for, a row a process
@@ -108,9 +108,12 @@ class Team:
         self.wait()
         return dataset if leads and dataset is not None else loaded()
 
-    def join(self, network: Network, config: Train, dataset: Dataset) -> None:
-        """Let the processes train this network together, from the weights of the first."""
-        self._amount = _amount_of(config.loss, dataset)
+    def join(self, network: Network, config: Train, dataset: Dataset) -> str:
+        """Let the processes train this network together, from the weights of the first; how they do, in words."""
+        if takes_whole(config):
+            self.dealt = Dealt(network, self.of_each)
+            return f"{processes()} processes, whole batches: {config.accumulate} make a step, and each runs its own"
+        self._amount = amount_of(config.loss, dataset)
         warnings.filterwarnings("ignore", "Grad strides do not match")  # as they need not on axes of length 1
         for buffer in network.buffers():  # statistics of norms, which stay the same in all processes from here on
             torch.distributed.broadcast(buffer, 0)
@@ -118,6 +121,7 @@ class Team:
         now = takes(parallel.__init__, "forward_sync_buffers")  # torch 2.12 on, which warns of the older name
         options: dict[str, Any] = {"forward_sync_buffers" if now else "broadcast_buffers": False}
         self._parallel = parallel(_Rates(network), find_unused_parameters=_leaves_some_out(network), **options)
+        return f"{processes()} processes, each a part of every batch"
 
     def rows(self, batch: int) -> slice:
         """The recordings of a batch of so many that this process runs."""
@@ -217,20 +221,23 @@ def device_of(config: Train) -> torch.device:
 
 def check_together(network: Network, config: Train, dataset: Dataset) -> None:
     """Raise unless several processes can train it as one would."""
-    _amount_of(config.loss, dataset)
+    if takes_whole(config):
+        check_dealt(network)
+        return
+    amount_of(config.loss, dataset)
     for part in every_part(parts_of(network)):
         known = part.role == "joint" or (part.role == "norm" and is_exact(part.layer))
         if takes_statistics(part.layer) and not known:
             raise SnnError(
                 f"train: {network.name(part.path)} takes statistics of a batch, of which each of {processes()} "
                 "processes has a part. BatchNorm() takes those of all, LayerNorm() of each step alone; or train in one "
-                "process."
+                f"process, or whole batches in each by train.accumulate={processes()}."
             )
         if part.role in ("other", "over time", "stateful") and _mixes(part):
             raise SnnError(
                 f"train: what {network.name(part.path)} makes of a recording, or keeps, hangs on others of its batch, "
                 f"of which each of {processes()} processes has a part. A layer that sees each recording by itself "
-                "goes; or train in one process."
+                f"goes; or train in one process, or whole batches in each by train.accumulate={processes()}."
             )
 
 
@@ -262,68 +269,6 @@ class _Rates(nn.Module):
 
     def forward(self, *given: Any) -> tuple[Tensor, list[Tensor], Any]:
         return self.network.rates(*given)
-
-
-class Amount(NamedTuple):
-    """What a loss is the mean over: recordings, or steps that count; by the weights of their classes if there are."""
-
-    by_step: bool
-    weights: tuple[float, ...] | None
-
-    def __call__(self, targets: Tensor, mask: Tensor | None) -> float:
-        """The sum over such targets."""
-        there = torch.ones(len(targets), 1, dtype=torch.bool, device=targets.device)
-        if self.by_step and targets.dim() == 2 and not targets.is_floating_point():
-            there = counted(targets, mask)
-        elif self.by_step and mask is not None:
-            there = mask.t()
-        if self.weights is None:
-            return float(there.sum())
-        weights = torch.tensor(self.weights, dtype=torch.float64, device=targets.device)
-        if targets.is_floating_point():  # fractions of classes
-            return float(((targets.double() @ weights)[:, None] * there).sum())
-        return float((weights[targets.clamp(min=0)].view(len(targets), -1) * there).sum())
-
-
-def _amount_of(loss: Any, dataset: Dataset) -> Amount:
-    masked = dataset.mask("train", dataset.ids["train"][:1]) is not None
-    soft = mixing_classes(dataset.data.augment) is not None
-    return mean_over(loss, dataset.targets, steps=dataset.steps, masked=masked, soft=soft)
-
-
-def mean_over(loss: Any, targets: Targets, *, steps: int, masked: bool, soft: bool = False) -> Amount:
-    """What a loss is the mean over, found on a batch that is drawn; raises where it is no such mean.
-
-    `soft`: of targets that are fractions of classes.
-    """
-    draw = torch.Generator().manual_seed(0)
-    out = torch.rand(steps, DRAWN, targets.outputs, generator=draw, dtype=torch.float64).round()
-    values = torch.rand(targets.shape(DRAWN, steps), generator=draw)
-    if soft:
-        values = torch.rand(DRAWN, targets.outputs, generator=draw).softmax(1)
-    elif targets.are_classes:
-        values = (values * (targets.outputs + targets.is_per_step)).long() - int(targets.is_per_step)
-    elif targets.kind in ("labels", "spikes"):
-        values = values.round()
-    lengths = torch.randint(1, steps + 1, (DRAWN,), generator=draw)
-    mask = torch.arange(steps)[:, None] < lengths if masked else None
-    weights = getattr(loss, "class_weights", None) if targets.are_classes else None
-
-    def value_and_amounts(of: slice) -> tuple[float, list[float]]:
-        there = None if mask is None else mask[:, of]
-        return float(loss_of(loss, out[:, of], values[of], there)), [each(values[of], there) for each in candidates]
-
-    candidates = [Amount(by_step, by) for by in {None: 0, weights: 0} for by_step in (False, True)]
-    whole, _ = value_and_amounts(slice(None))
-    (first, of_first), (second, of_second) = (value_and_amounts(of) for of in (slice(0, 2), slice(2, None)))
-    for each, a, b in zip(candidates, of_first, of_second, strict=True):
-        if a + b > 0 and abs((a * first + b * second) / (a + b) - whole) <= CLOSE * max(1e-9, abs(whole)):
-            return each
-    raise SnnError(
-        f"{called(loss)}: on {processes()} processes a loss should be the mean over recordings, or over steps that "
-        f"have a label: of {DRAWN} it is {whole:.6g}, {first:.6g} of the first two, {second:.6g} of the others. "
-        "Train in one process, or with a loss that is such a mean."
-    )
 
 
 def _join(device: torch.device) -> None:

@@ -30,7 +30,7 @@ from snn_bp.trainer.distributed import Team, joined_processes
 from snn_bp.trainer.ending import end_run, follow_end, rows_of_epoch, validation_of
 from snn_bp.trainer.feasibility import check_trainable
 from snn_bp.trainer.logs import Log, TensorBoard, logged
-from snn_bp.trainer.optimizer import Step, explain_nonfinite, freeze_norm, joined, sharpen_delays, train_step
+from snn_bp.trainer.optimizer import Step, freeze_norm, sharpen_delays, train_step
 from snn_bp.trainer.optimizer import learning_rate as learning_rate
 from snn_bp.trainer.optimizer import make_optimizer as make_optimizer
 from snn_bp.trainer.progress import Progress, Tally
@@ -64,7 +64,8 @@ def train(
             `log(row, step=...)`, a dict and the number of batches so far. One that fails is left out, with a line.
 
     Raises where `out` holds something, or the experiment cannot be trained. In processes that torchrun started all
-    train this one run, each on a part of every batch; all evaluate, the first writes and prints.
+    train this one run, each on a part of every batch, or on whole ones where `train.accumulate` has a batch for each;
+    all evaluate, the first writes and prints.
 
     >>> x = np.random.default_rng(0).random((12, 5, 4)) < 0.3  # [recordings, steps, channels]
     >>> dataset = Dataset.of(train=(x, np.arange(12) % 2), test_fraction=0.25, step_ms=2)
@@ -330,17 +331,8 @@ def _run_epochs(
                 lr = course.set_rates(done=at.epoch * batches + at.batch + len(group) - 1)
                 if at.batch + len(group) == batches:
                     before = [weight.detach().clone() for weight in network.parameters()]
-                steps = []
                 with beginning:
-                    for ids in group:
-                        x, targets, more, options = course.batch(ids, group)
-                        each = train_step(network, course.optimizer, x, targets, config, *more, **options)
-                        if not (math.isfinite(each.loss) and math.isfinite(each.grad_norm)):
-                            at_batch = {"epoch": at.epoch + 1, "batch": at.batch + 1, "team": team}
-                            raise SnnError(explain_nonfinite(each, network, x, **at_batch))
-                        at.batch += 1
-                        steps.append(each)
-                step, beginning = joined(steps), nullcontext()
+                    step, beginning = course.step(group, train_step), nullcontext()
                 course.follow()
                 tally.add(step, time.monotonic() - began, waited=course.waited)
                 progress.step(step, tally, metric, dataset.targets, batches=len(group))

@@ -40,18 +40,38 @@ def train_step(
 ) -> Step:  # fmt: skip
     """One step of the optimizer on one batch: forward, loss, backward through time, clip, update.
 
+    As `run_batch`, and a loss or gradient that is not finite updates nothing. Of several batches that make one step
+    each counts by its `fraction`, and their gradients are added one after the other; the `first` begins with none, the
+    `last` takes the step.
+    """
+    weights = list(network.parameters())
+    before = [None if first or team is not None else weight.grad for weight in weights]
+    if first or team is None:  # torch joins what several processes have added up
+        optimizer.zero_grad(set_to_none=True)
+    options: dict[str, Any] = {"frozen": frozen, "fraction": fraction, "joins": last, "team": team}
+    step = run_batch(network, x, targets, config, mask, kind, metric, **options)
+    for weight, grad in zip(weights, before, strict=True):
+        if grad is not None:
+            weight.grad = grad if weight.grad is None else grad.add_(weight.grad)
+    return step._replace(grad_norm=update(network, optimizer, config, step.loss)) if last else step
+
+
+def run_batch(
+    network: Network, x: Tensor, targets: Tensor, config: Train,
+    mask: Tensor | None = None, kind: Kind = "class", metric: Any = None, *,
+    frozen: Sequence[nn.Module] = (), fraction: float = 1.0, joins: bool = True, team: Team | None = None,
+) -> Step:  # fmt: skip
+    """The figures of one batch, whose gradients are added to those of the network: forward and backward through time.
+
     With `truncate=K` the state is carried over every K steps and the gradient is not; each piece counts in proportion
-    to its length, of steps that have a label or lie within `mask` where that is not all. A loss or gradient that is
-    not finite updates nothing. Of fractions of classes, accuracy and metric count against the largest. `metric` None:
-    none is asked beside the accuracy of classes. Norms in `frozen` keep their statistics. Of several batches that make
-    one step each counts by its `fraction`; the `first` clears the gradients, the `last` takes the step. With a `team`
-    the batch is this process's shard of its own, and gradients and figures are those of the whole.
+    to its length, of steps that have a label or lie within `mask` where that is not all. Of fractions of classes,
+    accuracy and metric count against the largest. `metric` None: none is asked beside the accuracy of classes. Norms in
+    `frozen` keep their statistics. With a `team` the batch is this process's shard of its own, and figures are those of
+    the whole; its gradients too, once it `joins`.
     """
     network.train()
     for norm in frozen:
         norm.eval()
-    if first:
-        optimizer.zero_grad(set_to_none=True)
     state, outs, rates, total = None, [], [], 0.0
     pieces = x.split(config.truncate or len(x))
     lengths = [len(piece) for piece in pieces]
@@ -65,7 +85,7 @@ def train_step(
             if team is None:
                 out, hidden, state = network.rates(piece, state, *steps)
             else:
-                out, hidden, state = team.rates(piece, state, *steps, joins=last and n == len(pieces) - 1)
+                out, hidden, state = team.rates(piece, state, *steps, joins=joins and n == len(pieces) - 1)
         start += len(piece)
         out = out if out.dtype in (torch.float32, torch.float64) else out.float()
         if len(part.targets):
@@ -90,8 +110,7 @@ def train_step(
     sums = () if metric is None else tuple(parts_of_batch(metric, scores, targets, mask))
     if team is not None:
         total, rate, (correct, samples, *sums) = team.totals(total, rate, correct, samples, *sums)
-    norm = _update(network, optimizer, config, total) if last else 0.0
-    return Step(total, int(correct), int(samples), norm, rate, tuple(sums))
+    return Step(total, int(correct), int(samples), 0.0, rate, tuple(sums))
 
 
 def joined(steps: Sequence[Step]) -> Step:
@@ -109,7 +128,7 @@ def joined(steps: Sequence[Step]) -> Step:
     )
 
 
-def _update(network: Network, optimizer: torch.optim.Optimizer, config: Train, total: float) -> float:
+def update(network: Network, optimizer: torch.optim.Optimizer, config: Train, total: float) -> float:
     """Clip the gradient and take a step; gives the gradient's norm ahead of it."""
     weights = list(network.parameters())
     size = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
@@ -121,10 +140,10 @@ def _update(network: Network, optimizer: torch.optim.Optimizer, config: Train, t
 
 
 def explain_nonfinite(
-    step: Step, network: Network, x: Tensor, *, epoch: int, batch: int, team: Team | None = None
+    step: Step, network: Network, x: Tensor | None, *, epoch: int, batch: int, team: Team | None = None
 ) -> str:
-    """Where a NaN or infinity of a training step first stands, and what may help."""
-    where = first_nonfinite(network, x)
+    """Where a NaN or infinity of a training step first stands, and what may help; without `x` another process looks."""
+    where = None if x is None else first_nonfinite(network, x)
     if team is not None:
         where = next((each for each in team.of_each(where) if each), None)
     if where is None:

@@ -26,6 +26,7 @@ from snn_bp.model.blocks import LayerAt, every_part, own_weights, parts_of
 from snn_bp.model.network import Network
 from snn_bp.runs.experiment import Experiment
 from snn_bp.trainer import memory
+from snn_bp.trainer.dealt import CHUNK
 from snn_bp.trainer.weights import freeze_layers
 
 FLOAT, DOUBLE = 4, 8  # bytes; norms' statistics are sent in doubles
@@ -45,9 +46,7 @@ class Machine:
     link_gbs: float = 50.0  # what a process sends to the next one, GB/s
     latency_us: float = 10.0  # from one process to the next
     disk_gbs: float = 2.0  # what a process reads from the cache, GB/s
-    layer_ms: float = (
-        1.6  # a layer of neurons forward and backward, however small, as experiments/results/gpu.json has it
-    )
+    layer_ms: float = 1.6  # a layer of neurons forward and backward, however small: experiments/results/gpu.json
 
     def __str__(self) -> str:
         return (
@@ -75,7 +74,10 @@ class TrainingPlan:
     """A training on paper; bytes, times in seconds, and counts are of one process and one step unless they say else."""
 
     processes: int
-    batch: int  # recordings that all processes take together
+    batch: int  # recordings of a batch, `accumulate` of which make a step
+    accumulate: int
+    is_dealt: bool  # whether a process runs whole batches, or else a part of every batch
+    batches_each: int  # which a process runs for a step, `batch_each` recordings of each
     batch_each: int
     recordings: Recordings
     epochs: int
@@ -88,7 +90,7 @@ class TrainingPlan:
     memory: memory.Estimate
     memory_bytes: int  # at the peak, gradients under way between processes included
     largest_batch_each: int
-    norm_bytes: int  # statistics that a process has of its part of a batch, for batch norms
+    norm_bytes: int  # statistics that a process has of what it runs of a batch, for batch norms
     sent_bytes: int
     seconds: dict[str, float]  # computing, communication, encoding, reading
     one_seconds: float  # a step of one process alone on the whole batch
@@ -129,7 +131,12 @@ class TrainingPlan:
 
     def _lines(self) -> Iterator[str]:
         data, total = self.recordings, self.recordings.events * self.recordings.event_bytes
-        yield f"{self.processes} processes, a batch of {self.batch:,} in all: {self.batch_each:,} recordings each"
+        way = "over a ring 2 (N - 1) / N of the first, 3 (N - 1) of the second, which are gathered"
+        of_each = f"a batch of {self.batch:,} in all: {self.batch_each:,} recordings each"
+        if self.is_dealt:
+            way = "(N - 1) / N of the first for each of its batches and once for their sum, (N - 1) of the second"
+            of_each = f"whole batches of {self.batch:,}, {self.accumulate} to a step: up to {self.batches_each} each"
+        yield f"{self.processes} processes, {of_each}"
         yield (
             f"events: {data.events:,} in {data.count:,} recordings ({data.source}), {data.event_bytes} bytes each: "
             f"{in_words(total)} in the cache"
@@ -150,8 +157,7 @@ class TrainingPlan:
         yield f"steps: {steps:,} an epoch, {steps * self.epochs:,} in {self.epochs} epochs"
         yield (
             f"communication: {in_words(self.gradients_bytes)} of gradients and {in_words(self.norm_bytes)} of norms' "
-            f"statistics a step; each process sends {in_words(self.sent_bytes)}: over a ring 2 (N - 1) / N of the "
-            "first, 3 (N - 1) of the second, which are gathered"
+            f"statistics a batch; each process sends {in_words(self.sent_bytes)} a step: {way}"
         )
         yield "a step: " + ", ".join(f"{name} {_time(each)}" for name, each in self.seconds.items())
         yield f"  computing: {self.computing_source}"
@@ -165,7 +171,7 @@ class TrainingPlan:
         yield f"assumed: {self.machine}"
 
     def _advice(self) -> str:
-        fitting = self.largest_batch_each * self.processes
+        fitting = self.largest_batch_each * (1 if self.is_dealt else self.processes)
         return {
             "memory": f"data.batch={fitting} fits, and train.accumulate makes a step of several."
             if fitting
@@ -182,7 +188,7 @@ def plan_training(
     experiment: Experiment, processes: int, *, events: int | None = None, recordings: int | None = None,
     machine: Machine = Machine(), step_ms: float | None = None,
 ) -> TrainingPlan:  # fmt: skip
-    """The plan of a training on so many processes, which share each batch.
+    """The plan of a training on so many processes: parts of batches, or whole ones where a step has one for each.
 
     Parameters:
         experiment, processes: what is trained, and on how many.
@@ -192,13 +198,15 @@ def plan_training(
             larger of operations over FLOP/s and bytes over bandwidth, and the calls of its layers.
     """
     data, config = experiment.data, experiment.train
-    if data.batch < processes:
+    is_dealt = 1 < processes <= config.accumulate
+    if data.batch < processes and not is_dealt:
         raise SnnError(
             f"plan: a batch of {data.batch} over {processes} processes leaves some without a recording. "
             f"data.batch={processes} gives one to each."
         )
     found = _counted(data) if events is None else _stated(data, events, recordings)
-    local_batch = -(-data.batch // processes)
+    local_batch = data.batch if is_dealt else -(-data.batch // processes)
+    rounds = -(-config.accumulate // processes) if is_dealt else config.accumulate
     with torch.device("meta"):
         network = Network(experiment.model_at_step(), found.shape)
     kept = freeze_layers(network, config.freeze)
@@ -206,24 +214,37 @@ def plan_training(
     parameters = sum(weight.numel() for weight in network.parameters())
     learned = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
     norms = [part.after[0] for part in parts if part.role == "norm" and part.layer not in kept]
-    gradients, statistics = learned * FLOAT, sum(2 * channels + 1 for channels in norms) * DOUBLE
-    pieces = config.accumulate * math.ceil(found.steps / (config.truncate or found.steps))  # forward passes of a step
-    sent = _sent(processes, gradients, statistics * pieces)
+    gradients = learned * FLOAT
+    pieces = rounds * math.ceil(found.steps / (config.truncate or found.steps))  # forward passes of a process in a step
+    if is_dealt:
+        statistics = sum(2 * channels for channels in norms) * FLOAT
+        sent = math.ceil((rounds + 1) * (processes - 1) / processes * gradients) + (processes - 1) * statistics * pieces
+        under_way = math.ceil(gradients * (1 + 1 / processes)) + min(CHUNK, gradients)
+        calls = (rounds + 1) * math.ceil(gradients / CHUNK) + 2  # and the figures of all batches
+    else:
+        statistics = sum(2 * channels + 1 for channels in norms) * DOUBLE
+        # summed over a ring; and gathered from all, with gradients as large as all of them together, which are summed
+        sent = math.ceil(2 * (processes - 1) / processes * gradients) + 3 * (processes - 1) * statistics * pieces
+        under_way = gradients * (processes > 1)
+        buckets = 1 + max(0, math.ceil((gradients - FIRST_BUCKET) / BUCKET))
+        calls = 2 * len(norms) * pieces + buckets + 2 * rounds  # counts and figures of each batch
     estimate = _estimate(experiment, found, local_batch)
-    peak = estimate.total + gradients * (processes > 1)
-    buckets = 1 + max(0, math.ceil((gradients - FIRST_BUCKET) / BUCKET))
-    calls = 2 * len(norms) * pieces + buckets + 2 * config.accumulate  # counts and figures of each batch
+    peak = estimate.total + under_way
     hops = 2 * math.ceil(math.log2(processes))
     computing, computing_source = _computing(parts, found, estimate, local_batch, machine)
     alone, _ = _computing(parts, found, _estimate(experiment, found, data.batch), data.batch, machine)
     encoding, encoding_source = _encoding(data, found)
     reading = found.events / found.count * found.event_bytes / (machine.disk_gbs * 1e9)
-    computing, encoding, reading, alone = (each * config.accumulate for each in (computing, encoding, reading, alone))
+    computing, alone = computing * rounds, alone * config.accumulate
     if step_ms is not None:
-        computing, computing_source, alone = step_ms / 1000, f"{step_ms:g} ms, given", processes * step_ms / 1000
+        whole = config.accumulate / rounds if is_dealt else processes  # times that work, on one process alone
+        computing, computing_source, alone = step_ms / 1000, f"{step_ms:g} ms, given", whole * step_ms / 1000
     return TrainingPlan(
         processes=processes,
         batch=data.batch,
+        accumulate=config.accumulate,
+        is_dealt=is_dealt,
+        batches_each=rounds,
         batch_each=local_batch,
         recordings=found,
         epochs=config.epochs,
@@ -241,20 +262,14 @@ def plan_training(
         seconds={
             "computing": computing,
             "communication": calls * hops * machine.latency_us / 1e6 + sent / (machine.link_gbs * 1e9),
-            "encoding": encoding * local_batch,
-            "reading": reading * local_batch,
+            "encoding": encoding * local_batch * rounds,
+            "reading": reading * local_batch * rounds,
         },
-        one_seconds=max(alone, encoding * data.batch, reading * data.batch),
+        one_seconds=max(alone, *(each * data.batch * config.accumulate for each in (encoding, reading))),
         computing_source=computing_source,
         encoding_source=encoding_source,
         machine=machine,
     )
-
-
-def _sent(processes: int, gradients: int, statistics: int) -> int:
-    """Bytes that a process sends in a step: gradients are summed over a ring, statistics are gathered from all and
-    their gradients, as large as all of them together, summed."""
-    return math.ceil(2 * (processes - 1) / processes * gradients) + 3 * (processes - 1) * statistics
 
 
 def in_words(count: float) -> str:
