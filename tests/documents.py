@@ -18,3 +18,11 @@ def blocks(text: str, language: str) -> list[str]:
 def on_one_line(text: str) -> str:
     """A text without its ends of lines."""
     return " ".join(text.split())
+
+
+def numbers(content) -> list[float]:
+    """All numbers in what JSON holds."""
+    if isinstance(content, dict | list):
+        parts = content.values() if isinstance(content, dict) else content
+        return [number for part in parts for number in numbers(part)]
+    return [content] if isinstance(content, float) else []

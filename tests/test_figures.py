@@ -5,7 +5,7 @@ import re
 from statistics import mean
 
 import pytest
-from documents import DOCUMENTS, PAGES, README, ROOT, on_one_line
+from documents import DOCUMENTS, PAGES, README, ROOT, numbers, on_one_line
 
 SPEED = PAGES["speed"]
 MEANS = ("accuracy", "step_accuracy", "van_rossum")
@@ -106,6 +106,34 @@ def test_times_in_the_table_are_those_of_the_result_file(row):
 
     assert ours == f"{ms['snn_bp']:.0f} ms"
     assert peers == [f"{ms[name] / ms['snn_bp']:.1f}x" for name in names]
+
+
+def test_what_is_said_below_the_table_of_times_is_that_of_the_result_file():
+    found, readme, page = results("speed"), on_one_line(README), on_one_line(SPEED)
+    mb = {row["library"]: row["mb"] for row in found["memory"]}
+    peers = [mb[library] for library in mb if not library.startswith("snn_bp")]
+    ms = {(row["work"], row["library"], row["threads"]): row["ms"] for row in found["times"]}
+    ours, low = (ms["W1", library, 1] for library in ("snn_bp", "snn_bp, low memory"))
+    cores = [f"{work} {ms[work, 'snn_bp', 1] / ms[work, 'snn_bp', 2]:.1f}" for work in ("W1", "W2", "W3", "W4")]
+    dense = [row for row in found["growth_over_density"] if row["density"] == 0.2 and row["library"] != "snn_bp"]
+    apart = [row for row in found["check"] if row["differing_spikes"]]
+    errors = [
+        max(row["gradient_error"] for row in found["check"] if row["precision"] == precision and row not in apart)
+        for precision in ("float32", "float64")
+    ]
+
+    assert f"takes {mb['snn_bp']:.0f} MB beyond inputs" in readme
+    assert f"and {mb['snn_bp, low memory']:.0f} MB (and {low / ours:.1f} times the time)" in readme
+    assert f"snnTorch takes {mb['snntorch']:.0f} MB, the leanest peer {min(peers):.0f} MB" in readme
+    assert f"the quickest peer takes {min(row['times_ours'] for row in dense):.1f} times as long as ours" in readme
+    assert f"takes torch alone {found['product_ms']:.0f} ms" in page
+    assert f"A second core makes {', '.join(cores[:3])} and {cores[3]} times as fast" in page
+    assert [(row["work"], row["library"], row["precision"]) for row in apart] == [("W2", "spyx", "float32")]
+    assert f"where {apart[0]['differing_spikes']} of {apart[0]['spikes']:,} spikes differ" in page
+    bounds = re.search(r"within (\S+) in single precision and (\S+) in double", page)
+    assert bounds and all(
+        0.95 * float(bound) < error <= float(bound) for bound, error in zip(bounds.groups(), errors, strict=True)
+    )
 
 
 @pytest.mark.parametrize("row", rows(r"^\| `(?:Boxcar|Triangular)\(.*", SPEED, 4))
@@ -317,11 +345,3 @@ def test_a_paragraph_shows_fractions_of_the_files_that_it_links_to(name):
         shown = {*re.findall(r"\b0\.\d{3}\b", paragraph)} - OTHERS.get(name, set())
         lost = [text for text in shown if files and not any(abs(float(text) - value) < 6e-4 for value in known)]
         assert lost == [], paragraph
-
-
-def numbers(content) -> list[float]:
-    """All numbers in what JSON holds."""
-    if isinstance(content, dict | list):
-        parts = content.values() if isinstance(content, dict) else content
-        return [number for part in parts for number in numbers(part)]
-    return [content] if isinstance(content, float) else []

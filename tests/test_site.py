@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from documents import PAGES, README, ROOT, SITE, blocks
+from documents import PAGES, README, ROOT, SITE, blocks, numbers
 
 import snn_bp
 
@@ -72,14 +72,6 @@ def test_accuracies_of_what_was_tried_are_those_of_the_files():
         checked += len(shown)
 
     assert checked > 30
-
-
-def numbers(content) -> list[float]:
-    """All numbers in what JSON holds."""
-    if isinstance(content, dict | list):
-        parts = content.values() if isinstance(content, dict) else content
-        return [number for part in parts for number in numbers(part)]
-    return [content] if isinstance(content, float) else []
 
 
 @pytest.mark.slow
