@@ -10,7 +10,7 @@ from runs import DIGITS, assert_same_run, tiny, training
 
 from snn_bp import Rate, train
 from snn_bp.data import Data, Dataset
-from snn_bp.data.ahead import ahead
+from snn_bp.data.ahead import FETCHED, ahead
 from snn_bp.errors import SnnError
 
 few_digits = runs.few_digits
@@ -51,6 +51,26 @@ def test_what_fails_ahead_fails_where_it_is_asked_for_and_a_passing_fault_is_non
             taken.append(each)
 
     assert taken == [0, 1] and not threads()
+
+
+def test_the_disk_is_asked_for_what_comes_before_its_turn_and_a_fault_in_that_is_none():
+    happened, in_thread = [], set()
+
+    def fetch(item):
+        in_thread.add(threading.current_thread().name.startswith("reading ahead"))
+        happened.append(("fetch", item))
+        if item == 2:
+            raise OSError
+
+    taken = []
+    for item in ahead(lambda item: happened.append(("make", item)) or item, range(9), on=True, fetch=fetch):
+        time.sleep(0.02)
+        asked = [number for what, number in happened if what == "fetch"]
+        assert asked == list(range(min(9, item + FETCHED + 1)))
+        taken.append(item)
+
+    assert taken == list(range(9)) and in_thread == {True} and happened[0] == ("fetch", 0) and not threads()
+    assert all(happened.index(("fetch", item)) < happened.index(("make", item)) for item in range(9))
 
 
 @pytest.mark.parametrize("stop", ["close", "break", "error"])

@@ -5,16 +5,19 @@
 makes sets of the shape and size of DVS128 Gesture (1,077 recordings of 300,000 events) and of SHD (8,156 recordings of
 8,000 spikes in the mean), of noise, in a temporary folder (10 GB; DIR says where). Each is built into an empty cache by
 a process of its own, and into another by one that is killed by SIGKILL halfway and one that goes on. Then processes of
-their own train the network of experiments/dvs_gesture.py and shd.py for an epoch: with batches read ahead and without,
-with the cache's files dropped from memory or in it. Memory is what is anonymous, sampled every 5 ms, beyond what the
-process held behind a small training that compiled everything; pages of mapped files, which the system takes back when
-it needs to, are not. Linux only. With the whole share it writes experiments/results/full_size.json.
+their own train the network of experiments/dvs_gesture.py and shd.py for three epochs: with batches read ahead and
+without, with the cache's files dropped from memory before each epoch ("cold"; how much was left is recorded) or in
+it. What is read from disk is what the system says that this process had read. Memory is what is anonymous, sampled
+every 5 ms, beyond what the process held behind a small training that compiled everything; pages of mapped files, which
+the system takes back when it needs to, are not. Linux only. With the whole share it writes
+experiments/results/full_size.json.
 """
 
 import argparse
 import ctypes
 import gc
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -32,17 +35,19 @@ import h5py
 import numpy as np
 import torch
 
-from snn_bp.data import load
+from snn_bp.data import Dataset, load
 from snn_bp.data.cache import cache_folder
 from snn_bp.files import write_json
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runs.experiment_file import read_file
+from snn_bp.runs.folder import Run
 from snn_bp.runs.provenance import machine, version
 from snn_bp.trainer import memory
-from snn_bp.trainer.loop import train
+from snn_bp.trainer.loop import training
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "full_size.json"
+EPOCHS = 3
 GESTURES, EVENTS, LONG_MS, USERS = 1077, 300_000, 6000, 24
 DIGITS, SPIKES, SPEAKERS, CLASSES = 8156, 8000, 10, 20
 
@@ -83,12 +88,15 @@ def measured(name: str, make: Callable[[Path, float], None], folder: Path, share
     row["epochs"] = []
     for ahead in (False, True):
         for cold in (True, False):
-            found = _asked("epoch", name, folder, cache="cache", ahead=ahead, cold=cold)
+            found = _asked("epochs", name, folder, cache="cache", ahead=ahead, cold=cold)
             row["epochs"].append({"read_ahead": ahead, "cold": cold, **found})
+            both = zip(found["waited_s"], found["seconds"], strict=True)
+            waits = ", ".join(f"{waited / seconds:.1%}" for waited, seconds in both)
             print(f"{name}: {'read ahead' if ahead else 'not ahead '} {'cold' if cold else 'warm'}  "
-                  f"step {1000 * found['step_s']:.1f} ms, waiting {found['waiting']:.1%}, "
-                  f"opened in {found['opened_s']:.1f} s, {found['peak_mb']:.0f} MB of memory taken, "
-                  f"{found['estimate_mb']:.0f} MB estimated", flush=True)  # fmt: skip
+                  f"step {1000 * found['step_s']:.1f} ms, waiting {found['waiting']:.1%} ({waits}), "
+                  f"{found['read_mb'] / EPOCHS:.0f} MB read an epoch, opened in {found['opened_s']:.1f} s, "
+                  f"{found['peak_mb']:.0f} MB of memory taken, {found['estimate_mb']:.0f} MB estimated",
+                  flush=True)  # fmt: skip
     return row
 
 
@@ -135,39 +143,87 @@ def build(experiment: Experiment) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def epoch(experiment: Experiment, *, cold: bool) -> dict[str, Any]:
-    """Seconds and memory of an epoch of training, validation at its end included."""
+def epochs(experiment: Experiment, *, cold: bool) -> dict[str, Any]:
+    """Seconds and memory of some epochs of training, validation at their ends included."""
     small = load(experiment.data, quiet=True)
     ids = {split: each[: 2 if split == "train" else 1] for split, each in small.ids.items()}
-    experiment = replace(experiment, train=replace(experiment.train, epochs=1, test="never"))
-    few = replace(small, ids=ids)
-    _train(experiment, few)
-    del few, small
+    short, experiment = (replace(experiment, train=replace(experiment.train, epochs=count, test="never"))
+                         for count in (1, EPOCHS))  # fmt: skip
+    _train(short, replace(small, ids=ids))
+    if cold:
+        _drop(small)
+    else:
+        for each in _mapped(small):
+            np.add.reduce(each)  # reads it all
+    del small
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    if cold:
-        for file in cache_folder().rglob("*.npy"):
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    began = time.monotonic()
+    left, read, began = _in_memory(), _read(), time.monotonic()
     with _peak() as peak:
         dataset = load(experiment.data, quiet=True)
         opened_s = time.monotonic() - began
-        (row,) = _train(experiment, dataset)
+        rows = _train(experiment, dataset, behind_epoch=_drop if cold else None)
+    seconds, waited = ([row[name] for row in rows] for name in ("seconds", "wait_seconds"))
     steps = len(dataset.batches("train"))
     return {
-        "steps": steps, "seconds": row["seconds"], "step_s": row["seconds"] / steps, "opened_s": opened_s,
-        "waited_s": row["wait_seconds"], "waiting": row["wait_seconds"] / row["seconds"], "peak_mb": peak[0] / 2**20,
+        "steps": steps, "seconds": seconds, "waited_s": waited, "step_s": sum(seconds) / EPOCHS / steps,
+        "waiting": sum(waited) / sum(seconds), "opened_s": opened_s, "left_in_memory_mb": left / 2**20,
+        "read_mb": (_read() - read) / 2**20, "peak_mb": peak[0] / 2**20,
         "estimate_mb": memory.estimate(experiment, dataset).total / 2**20, "threads": torch.get_num_threads(),
     }  # fmt: skip
 
 
-def _train(experiment: Experiment, dataset: Any) -> list[dict[str, Any]]:
+def _train(
+    experiment: Experiment, dataset: Dataset, *, behind_epoch: Callable[[Dataset], None] | None = None
+) -> list[dict[str, Any]]:
     """The rows of a training."""
     sys.modules["snn_bp.trainer.loop"].load = lambda *_, **__: dataset  # type: ignore[attr-defined]
-    with tempfile.TemporaryDirectory() as folder:
-        return train(experiment, Path(folder) / "run", quiet=True).metrics()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for event in training(experiment, Path(folder) / "run", quiet=True):
+                if event.row is not None and behind_epoch is not None:
+                    behind_epoch(dataset)
+            return Run(Path(folder) / "run").metrics()
+    finally:
+        sys.modules["snn_bp.trainer.loop"].load = load  # type: ignore[attr-defined]
+
+
+def _drop(dataset: Dataset) -> None:
+    """Take the cache's files out of memory, first out of this process's tables, whose pages the system keeps."""
+    for each in _mapped(dataset):
+        each.base.base.madvise(mmap.MADV_DONTNEED)
+    for file in cache_folder().rglob("*.npy"):
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _mapped(dataset: Dataset) -> list[Any]:
+    """The arrays of events."""
+    return [
+        array for part in dataset.parts.values() for array in vars(part.events).values()  # type: ignore[union-attr]
+        if isinstance(array, np.ndarray) and isinstance(array.base, np.memmap)
+    ]  # fmt: skip
+
+
+def _in_memory() -> int:
+    """Bytes of the cache's arrays of which the system holds the pages."""
+    held = 0
+    for file in cache_folder().rglob("*.npy"):
+        pages = np.zeros(-(-file.stat().st_size // mmap.PAGESIZE), np.uint8)
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            content = np.frombuffer(mapped, np.uint8)
+            where = [ctypes.c_void_p(each.ctypes.data) for each in (content, pages)]
+            ctypes.CDLL("libc.so.6").mincore(where[0], ctypes.c_size_t(len(content)), where[1])
+            held += int((pages & 1).sum()) * mmap.PAGESIZE
+            del content
+    return held
+
+
+def _read() -> int:
+    """Bytes that this process had read from disk so far."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
 
 
 @contextmanager
@@ -229,7 +285,7 @@ def _killed(name: str, folder: Path, *, after_s: float) -> float:
 def _one(asked: dict[str, Any]) -> dict[str, Any]:
     experiment = read_file(ROOT / f"{asked['name']}.py")
     experiment = replace(experiment, data=replace(experiment.data, root=str(Path(asked["root"]) / "data")))
-    return build(experiment) if asked["what"] == "build" else epoch(experiment, cold=asked["cold"])
+    return build(experiment) if asked["what"] == "build" else epochs(experiment, cold=asked["cold"])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from snn_bp.data.augmentations import Blend, CutMix, check_recordings, check_tar
 from snn_bp.data.beside import of_steps
 from snn_bp.data.catalogue import IN_MEMORY, DataSetInfo, Sensor
 from snn_bp.data.description import Data
-from snn_bp.data.draws import Partners, draw, targets_changed
-from snn_bp.data.encode import Changes, Events, encode
+from snn_bp.data.draws import Partners, draw, moves_of, targets_changed
+from snn_bp.data.encode import Changes, Events, encode, fetch_events
 from snn_bp.data.encoders import Encoder
 from snn_bp.data.frames import CachedFrames
 from snn_bp.data.in_memory import has_events, info_in_memory, listed_parts, parts_in_memory, targets_in_memory
+from snn_bp.data.mapped import fetch
 from snn_bp.data.notes import notes_of
 from snn_bp.data.raw import as_array
 from snn_bp.data.splits import Pool, draw_splits
@@ -34,7 +35,7 @@ from snn_bp.runtime.screen import html_table, on_screen
 
 CachedPart = CachedEvents | CachedFrames
 NAMED = 10  # classes in a line
-_SHUFFLE, _SHIFT, _TURN = 0, 1, 3  # streams of random numbers drawn from one seed, as `TRANSFORM` is
+_SHUFFLE = 0  # a stream of random numbers drawn from one seed, as `TRANSFORM` is
 
 
 @checked_call
@@ -212,9 +213,8 @@ class Dataset:
                 seed=seed if split == "train" else None, in_bytes=in_bytes, source=repr(split),
             )  # fmt: skip
             return frames if changes is None else augmented(frames, changes, steps=self.steps), targets
-        events, moves = part.events, self._moves(split, ids, seed=seed)
-        if changes is None and not self.data.transforms:
-            events = self._in_window["test" if split == "test" else "train"]
+        events, drawn = self._events(split, changes), seed if split == "train" else None
+        moves = moves_of(self.data, ids, seed=drawn, recordings=len(part), has_rows=self.sensor[1] > 1)
         if not self.data.transforms or not len(ids):
             return self._encode(events, ids, moves=moves, changes=changes, in_bytes=in_bytes), targets
         sources = ids if changes is None else changes.with_partners(ids)
@@ -225,6 +225,16 @@ class Dataset:
             return torch.from_numpy(np.stack(changed, axis=1)).float(), targets
         flat = flatten(changed, events.labels[sources], like=events, sensor=self.sensor)
         return self._encode(flat, np.arange(len(ids)), moves=moves, changes=changes, in_bytes=in_bytes), targets
+
+    def fetch(self, split: str, ids: np.ndarray, *, seed: int | None = None) -> None:
+        """Have the system read what `batch` of the same takes from disk, in the background; a batch is the same."""
+        part = self._cached(split)
+        changes = None if part.folder is None else self._changes(split, ids, seed=seed)
+        if isinstance(part, CachedEvents) and part.folder is not None:
+            fetch_events(self._events(split, changes), ids, changes, window=self.data.window_us)
+        elif isinstance(part, CachedFrames):
+            rows = ids if changes is None else changes.with_partners(ids)
+            fetch(part.frames, rows, rows + 1)
 
     def mask(self, split: str, ids: Any) -> Tensor | None:
         """Where recordings have a step, [steps, len(ids)]; None where all of the part have every one."""
@@ -275,20 +285,6 @@ class Dataset:
             )
         return ids
 
-    def _moves(self, split: str, ids: np.ndarray, *, seed: int | None) -> dict[str, np.ndarray]:
-        """The shifts and turns of the recordings, drawn for all of the part so that neighbours do not matter."""
-        moves: dict[str, np.ndarray] = {}
-        if seed is None or split != "train":
-            return moves
-        reach, recordings = self.data.translate_px, len(self.parts["train"])
-        if reach:
-            shifts = np.random.default_rng((seed, _SHIFT)).integers(-reach, reach + 1, (recordings, 2))[ids]
-            moves["shifts"] = shifts * (1, 1 if self.sensor[1] > 1 else 0)  # a row of channels moves along itself
-        if most := self.data.rotate_deg:
-            turns = np.random.default_rng((seed, _TURN)).uniform(-most, most, recordings)
-            moves["turns"] = np.deg2rad(turns[ids])
-        return moves
-
     def _changes(self, split: str, ids: np.ndarray, *, seed: int | None) -> Changes | None:
         """What augmentations draw for the recordings; None where there are none."""
         if seed is None or split != "train" or not self.data.augment:
@@ -301,6 +297,11 @@ class Dataset:
             each_ms=1000 if self.has_events else 1 / (self.data.step_ms or 1),
             ends=None if durations is None else durations[ids],
         )  # fmt: skip
+
+    def _events(self, split: str, changes: Changes | None) -> Events:
+        """The events of a split's part, those behind the window left out where nothing moves it."""
+        whole, part = changes is not None or self.data.transforms, "test" if split == "test" else "train"
+        return cast(CachedEvents, self.parts[part]).events if whole else self._in_window[part]
 
     @cached_property
     def _in_window(self) -> dict[str, Events]:

@@ -28,12 +28,14 @@ from snn_bp.data.augmentations import (
     TimeJitter,
     mixing_classes,
 )
+from snn_bp.data.description import Data
 from snn_bp.data.encode import DRAWN, DROP_BITS, QUANTILES, Changes, mixed
 from snn_bp.data.store import LONGEST_US
 
 _GOLDEN = 0x9E3779B97F4A7C15
 # what a key is for; their order is part of what a seed gives
 _FLIP, _DROP, _CROP, _MIX, _COUNT, _EVENTS, _PARTNER, _NOISE = range(8)
+_SHIFT, _TURN = 1, 3  # streams of random numbers of all recordings, as `TRANSFORM` is
 Kind = TypeVar("Kind", bound=Augmentation)
 
 
@@ -151,6 +153,22 @@ def _mirrored(targets: np.ndarray, flipped: np.ndarray, flip: Flip, names: Seque
         first, second = map(names.index, pair)
         other[[first + 1, second + 1]] = second, first
     return np.where(flipped.astype(bool).reshape(-1, *(1,) * (targets.ndim - 1)), other[targets + 1], targets)
+
+
+def moves_of(
+    data: Data, ids: np.ndarray, *, seed: int | None, recordings: int, has_rows: bool
+) -> dict[str, np.ndarray]:
+    """Shifts and turns of the recordings `ids`, drawn for all those of the part so that neighbours do not matter."""
+    moves: dict[str, np.ndarray] = {}
+    if seed is None:
+        return moves
+    if reach := data.translate_px:
+        shifts = np.random.default_rng((seed, _SHIFT)).integers(-reach, reach + 1, (recordings, 2))[ids]
+        moves["shifts"] = shifts * (1, 1 if has_rows else 0)  # a row of channels moves along itself
+    if most := data.rotate_deg:
+        turns = np.random.default_rng((seed, _TURN)).uniform(-most, most, recordings)
+        moves["turns"] = np.deg2rad(turns[ids])
+    return moves
 
 
 def _find(augment: Sequence[Augmentation], kind: type[Kind]) -> Kind | None:

@@ -8,11 +8,13 @@ Where recordings are augmented, the events of one are changed on their way, in b
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from snn_bp.data.mapped import fetch, first_at
 from snn_bp.kernels.lazy import kernel
 from snn_bp.runtime.capacity import check_room
 
@@ -70,9 +72,63 @@ class Events:
     offsets: np.ndarray
     labels: np.ndarray
     ends: np.ndarray | None = None  # behind which no event of a recording is looked at; None: all are
+    spans: np.ndarray | None = None  # those of `Beside`, where they are known
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+class Stretches(NamedTuple):
+    """Which events become frames, `starts:stops` for each recording and for its partner; no others are read."""
+
+    starts: np.ndarray
+    stops: np.ndarray
+    partner_starts: np.ndarray
+    partner_stops: np.ndarray
+    begins: np.ndarray  # when the window of each recording begins, in microseconds
+
+
+def stretches(
+    events: Events, ids: np.ndarray, changes: Changes | None, *, window: int, fetched: bool = False
+) -> Stretches:
+    """Those of the recordings `ids` in a window of so many microseconds, as narrow as can be said.
+
+    With `fetched` the times that this looks at are asked for together, before they are read.
+    """
+    ends = events.offsets[1:] if events.ends is None else events.ends
+    if changes is None:
+        none = np.zeros(len(ids), np.int64)
+        return Stretches(events.offsets[ids], ends[ids], none, none, none)
+    partner, reach, last = changes.drawn["partner"], changes.drawn["reach"], changes.drawn["end"].copy()
+    has_one = np.flatnonzero(partner >= 0)
+    sources = np.concatenate([ids, partner[has_one]])
+    starts, stops = events.offsets[sources], ends[sources]
+    for n in np.flatnonzero((last < 0) & (reach > 0)).tolist():
+        times = events.t[starts[n] : stops[n]] if events.spans is None else events.spans[ids[n], 1:2]
+        last[n] = int(times.max(initial=0)) + 1
+    room = np.minimum(reach, last - window)
+    begins = np.where(room > 0, changes.drawn["crop"] * (room + 1), 0).astype(np.int64)
+    if events.spans is not None:
+        jitter = changes.time_us[-1] if len(changes.time_us) else 0
+        low = np.concatenate([begins, begins[has_one]]) - jitter
+        high, (first, latest, is_ordered) = low + window + 2 * jitter, events.spans[sources].T
+        early, late = np.flatnonzero(is_ordered & (first < low)), np.flatnonzero(is_ordered & (latest >= high))
+        both = np.concatenate([early, late])
+        limits = np.concatenate([low[early], high[late]])
+        found = first_at(events.t, starts[both], stops[both], limits, fetched=fetched)
+        starts[early], stops[late] = found[: len(early)], found[len(early) :]
+    partners = np.zeros((2, len(ids)), np.int64)
+    partners[:, has_one] = starts[len(ids) :], stops[len(ids) :]
+    return Stretches(starts[: len(ids)], stops[: len(ids)], partners[0], partners[1], begins)
+
+
+def fetch_events(events: Events, ids: np.ndarray, changes: Changes | None, *, window: int) -> None:
+    """Have what `encode` reads of the recordings read from disk, in the background."""
+    found = stretches(events, ids, changes, window=window, fetched=True)
+    starts, stops = (np.concatenate(each) for each in (found[0:4:2], found[1:4:2]))
+    for array in (events.t, events.x, events.y, events.p):
+        if len(array):
+            fetch(array, starts, stops)
 
 
 def encode(
@@ -100,7 +156,7 @@ def encode(
     if shifts is None:
         shifts = np.zeros((len(ids), 2), dtype=np.int64)
     arrays = (events.x, events.y, events.p, events.t)
-    starts, stops = events.offsets[ids], (events.offsets[1:] if events.ends is None else events.ends)[ids]
+    found = stretches(events, ids, changes, window=steps * step_us)
     columns, rows = (np.empty(size * downsample, np.int64) for size in shape[:0:-1])
     if turns is None or not turns.any():
         moves, turned = (shifts, np.empty(0), np.empty(0)), np.empty((0, 0), np.int64)
@@ -110,13 +166,12 @@ def encode(
     for dtype, test in ((np.uint8, True), (np.float32, None))[not in_bytes :]:
         frames = np.empty((steps, len(ids), *shape), dtype)  # NumPy's large arrays lie in huge pages
         if changes is None:
-            fits = _count(frames, *arrays, starts, stops, *moves, *cells, test, columns, rows, turned)
+            fits = _count(frames, *arrays, found.starts, found.stops, *moves, *cells, test, columns, rows, turned)
         else:
-            partner = changes.drawn["partner"]
+            firsts = events.offsets[ids], events.offsets[:-1][changes.drawn["partner"]]
             fits = _count_changed(
-                frames, *arrays, starts, stops, events.offsets[:-1][partner], events.offsets[1:][partner], *moves,
-                *cells, test, columns, rows, turned, changes.drawn, changes.time_us, changes.pixels,
-                *_buffers(events, ids, changes),
+                frames, *arrays, *found, *firsts, *moves, *cells, test, columns, rows, turned, changes.drawn,
+                changes.time_us, changes.pixels, *_buffers(events, found, changes),
             )  # fmt: skip
         if fits:
             break
@@ -130,10 +185,9 @@ def mixed(z):
     return z ^ (z >> np.uint64(31))
 
 
-def _buffers(events: Events, ids: np.ndarray, changes: Changes) -> tuple[np.ndarray, ...]:
+def _buffers(events: Events, found: Stretches, changes: Changes) -> tuple[np.ndarray, ...]:
     """Room for the events of any of the recordings, its partner's and its noise: x, y, p, t."""
-    lengths, partner = np.diff(events.offsets), changes.drawn["partner"]
-    room = lengths[ids] + np.where(partner < 0, 0, lengths[partner]) + changes.drawn["noises"]
+    room = found.stops - found.starts + found.partner_stops - found.partner_starts + changes.drawn["noises"]
     longest = int(room.max(initial=0))
     rows = longest * changes.has_rows
     check_room(
@@ -163,15 +217,15 @@ def _turn(turned, columns, rows, cosine, sine):
 
 
 def _count_events(
-    cells, x, y, p, t, first, last, columns, rows, turned, sizes, n, samples, step_us, window, binary, test
+    cells, x, y, p, t, first, last, start, columns, rows, turned, sizes, n, samples, step_us, window, binary, test
 ):
-    """Count events first..last of the arrays into frames of recording n; whether every count fits."""
+    """Count events first..last of the arrays into frames of recording n, from `start` on; whether every count fits."""
     polarities, height, width = sizes
     plane = height * width
     one, fits, has_rows, frame = cells.dtype.type(1), True, len(y) > 0, polarities * plane
     corner, begin, end = 0, 0, 0  # the frame that the last event fell into: its first cell and its span of time
     for e in range(first, last):
-        time = np.int64(t[e])
+        time = np.int64(t[e]) - start
         if time < begin or time >= end:  # mostly in order: seldom divides
             if time < 0 or time >= window:
                 continue
@@ -217,29 +271,28 @@ def _count(
         if len(turned):
             _turn(turned, columns, rows, cosines[n], sines[n])
         fits &= _count_events(
-            cells, x, y, p, t, starts[n], stops[n], columns, rows, turned, sizes, n, samples, step_us, window, binary,
-            test,
+            cells, x, y, p, t, starts[n], stops[n], np.int64(0), columns, rows, turned, sizes, n, samples, step_us,
+            window, binary, test,
         )  # fmt: skip
     return fits
 
 
-def _start_of(drawn, t, first, last, window):
-    """When the window begins, in microseconds of the recording."""
-    if drawn.reach == 0:
-        return np.int64(0)
-    end = drawn.end
-    if end < 0:
-        for e in range(first, last):
-            end = max(end, np.int64(t[e]) + 1)
-    room = min(drawn.reach, end - window)
-    return np.int64(drawn.crop * (room + 1)) if room > 0 else np.int64(0)
+def _is_plain(drawn):
+    """Whether events stay as they are, but for the window and what moves all of them."""
+    has_gap, has_hole = (
+        drawn.gap < drawn.gap_end,
+        drawn.hole_left < drawn.hole_right and drawn.hole_top < drawn.hole_bottom,
+    )
+    return drawn.partner < 0 and drawn.drop == 0 and drawn.flip == 0 and not has_gap and not has_hole
 
 
 def _change(
-    drawn, is_partner, start, x, y, p, t, first, last, width, height, window, time_us, pixels, to_x, to_y, to_p,
+    drawn, is_partner, start, x, y, p, t, origin, first, last, width, height, window, time_us, pixels, to_x, to_y, to_p,
     to_t, count,
 ):  # fmt: skip
-    """Write what is left of events first..last behind `count` of the buffers, as it is changed; the new count."""
+    """Write what is left of events first..last behind `count` of the buffers, as it is changed; the new count.
+
+    The recording begins at `origin`."""
     # locals: what is written might lie where a record does, for all that the compiler knows
     key = drawn.partners if is_partner else drawn.events
     has_rows, chances, quantile = len(y) > 0, np.uint64((1 << DROP_BITS) - 1), np.uint64(QUANTILES - 1)
@@ -252,7 +305,7 @@ def _change(
         time = np.int64(t[e]) - start
         if time < -reach or time >= window + reach:
             continue
-        z = mixed(key + np.uint64(e - first + 1) * np.uint64(0x9E3779B97F4A7C15))
+        z = mixed(key + np.uint64(e - origin + 1) * np.uint64(0x9E3779B97F4A7C15))
         column, row = np.int64(x[e]), np.int64(0)
         if has_rows:
             row = np.int64(y[e])
@@ -295,10 +348,10 @@ def _add_noise(key, noises, width, height, polarities, window, to_x, to_y, to_p,
     return count
 
 
-@kernel(mixed, _fill_cells, _turn, _count_events, _start_of, _change, _add_noise)
+@kernel(mixed, _fill_cells, _turn, _count_events, _is_plain, _change, _add_noise)
 def _count_changed(
-    frames, x, y, p, t, starts, stops, partner_starts, partner_stops, shifts, cosines, sines, step_us, downsample,
-    binary, test, columns, rows, turned, drawn, time_us, pixels, to_x, to_y, to_p, to_t,
+    frames, x, y, p, t, starts, stops, partner_starts, partner_stops, begins, origins, partner_origins, shifts, cosines,
+    sines, step_us, downsample, binary, test, columns, rows, turned, drawn, time_us, pixels, to_x, to_y, to_p, to_t,
 ):  # fmt: skip
     """As `_count`, of recordings that are changed on the way."""
     fits = True
@@ -308,12 +361,13 @@ def _count_changed(
         for step in range(steps):
             cells[(step * samples + n) * frame :][:frame] = 0
         each, count = drawn[n], 0
-        start = _start_of(each, t, starts[n], stops[n], window)
-        for is_partner in range(1 + (each.partner >= 0)):
+        is_plain = _is_plain(each) and not len(time_us) and not len(pixels)
+        for is_partner in range(0 if is_plain else 1 + (each.partner >= 0)):
             first, last = (partner_starts[n], partner_stops[n]) if is_partner else (starts[n], stops[n])
+            origin = partner_origins[n] if is_partner else origins[n]
             count = _change(
-                each, is_partner, start, x, y, p, t, first, last, len(columns), len(rows), window, time_us, pixels,
-                to_x, to_y, to_p, to_t, count,
+                each, is_partner, begins[n], x, y, p, t, origin, first, last, len(columns), len(rows), window, time_us,
+                pixels, to_x, to_y, to_p, to_t, count,
             )  # fmt: skip
         noisy = _add_noise(
             each.noise, each.noises, len(columns), len(rows), polarities, window, to_x, to_y, to_p, to_t, count
@@ -323,9 +377,15 @@ def _count_changed(
             _fill_cells(rows, moves * shifts[n, 1], downsample, width)
             if moves and len(turned):
                 _turn(turned, columns, rows, cosines[n], sines[n])
+            if moves and is_plain:
+                fits &= _count_events(
+                    cells, x, y, p, t, starts[n], stops[n], begins[n], columns, rows, turned, sizes, n, samples,
+                    step_us, window, binary, test,
+                )  # fmt: skip
+                continue
             first, last = (0, count) if moves else (count, noisy)
             fits &= _count_events(
-                cells, to_x, to_y, to_p, to_t, first, last, columns, rows, turned[: moves * len(turned)], sizes, n,
-                samples, step_us, window, binary, test,
+                cells, to_x, to_y, to_p, to_t, first, last, np.int64(0), columns, rows, turned[: moves * len(turned)],
+                sizes, n, samples, step_us, window, binary, test,
             )  # fmt: skip
     return fits

@@ -122,7 +122,7 @@ def _mapped(folder: Path, record: dict[str, Any], sensor: Sensor, said: tuple[st
                 for each, dtype in _dtypes(sensor).items())  # fmt: skip
     if not (whole and len(lengths) == len(labels) == len(hashes) == len(names) and beside.is_of(len(lengths))):
         raise Damaged("its arrays differ in length")
-    return CachedEvents(_events(columns, lengths, labels), sha256, folder, names, hashes, notes, beside)
+    return CachedEvents(_events(columns, lengths, labels, beside), sha256, folder, names, hashes, notes, beside)
 
 
 def hold(recordings: Iterable[Recording], *, sensor: Sensor, classes: int) -> CachedEvents:
@@ -133,8 +133,9 @@ def hold(recordings: Iterable[Recording], *, sensor: Sensor, classes: int) -> Ca
         index.add(_passed(recording, sinks, index.digest, sensor=sensor, classes=classes))
     arrays = {each: np.frombuffer(b"".join(columns[each]), dtype) for each, dtype in _dtypes(sensor).items()}
     sha256, hashes, names = index.sha256(), np.array(index.of_each("hash"), dtype=np.uint64), index.of_each("name")
-    events = _events(arrays, index.of_each("length"), index.of_each("label"))
-    return CachedEvents(events, sha256, None, tuple(names), hashes, index.notes(), index.beside())
+    beside = index.beside()
+    events = _events(arrays, index.of_each("length"), index.of_each("label"), beside)
+    return CachedEvents(events, sha256, None, tuple(names), hashes, index.notes(), beside)
 
 
 def _write(
@@ -311,11 +312,11 @@ def _dtypes(sensor: Sensor) -> dict[str, np.dtype]:
     return dtypes
 
 
-def _events(columns: dict[str, np.ndarray], lengths: Any, labels: Any) -> Events:
+def _events(columns: dict[str, np.ndarray], lengths: Any, labels: Any, beside: Beside) -> Events:
     none = np.empty(0, np.uint8)
     arrays = {each: np.asarray(columns.get(each, none)) for each in "xypt"}
     arrays["offsets"] = np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))]).astype(np.int64)
     arrays["labels"] = np.asarray(labels, dtype=np.int64)
     for array in arrays.values():
         array.flags.writeable = False
-    return Events(**arrays)
+    return Events(**arrays, spans=beside.spans)

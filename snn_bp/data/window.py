@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from snn_bp.data.encode import Events
+from snn_bp.data.mapped import first_at
 
 _AT_ONCE = 4_000_000
 
@@ -59,9 +60,11 @@ def _by_spans(events: Events, window_us: int, spans: np.ndarray) -> tuple[np.nda
     """Events inside of each recording, the first time of all and the last one."""
     offsets, counts = events.offsets, np.diff(events.offsets)
     spans = np.where((counts > 0)[:, None], spans, (np.iinfo(np.int64).max, -1, 1))
-    for n in np.flatnonzero(spans[:, 1] >= window_us).tolist():
-        times, limit = events.t[offsets[n] : offsets[n + 1]], np.uint32(window_us)
-        counts[n] = np.searchsorted(times, limit) if spans[n, 2] else np.count_nonzero(times < limit)
+    late, is_ordered = spans[:, 1] >= window_us, spans[:, 2] == 1
+    cut, limits = np.flatnonzero(late & is_ordered), np.full(len(spans), window_us)
+    counts[cut] = first_at(events.t, offsets[cut], offsets[cut + 1], limits[cut], fetched=True) - offsets[cut]
+    for n in np.flatnonzero(late & ~is_ordered).tolist():
+        counts[n] = np.count_nonzero(events.t[offsets[n] : offsets[n + 1]] < window_us)
     first, last = (int(spans[:, 0].min()), int(spans[:, 1].max())) if len(events.t) else (None, None)
     return counts, first, last
 

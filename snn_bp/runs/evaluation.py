@@ -190,7 +190,7 @@ class Measurement:
         """What every batch gives, or those of a slice, one by one; leaves the network in the mode it was in."""
         was_training, device = network.training, next(network.parameters()).device
         numbers = range(len(self.batches))[mine]
-        made = ahead(self._made, numbers, on=self.dataset.can_be_read_ahead)
+        made = ahead(self._made, numbers, on=self.dataset.can_be_read_ahead, fetch=self._fetch)
         network.eval()
         with closing(made):
             for number in in_phase(numbers, f"evaluating the {self.split} split"):
@@ -204,6 +204,9 @@ class Measurement:
 
     def _made(self, number: int) -> tuple[Tensor, Tensor]:
         return self.dataset.batch(self.split, self.batches[number], in_bytes=True)
+
+    def _fetch(self, number: int) -> None:
+        self.dataset.fetch(self.split, self.batches[number])
 
     def _of_batch(self, network: Network, x: Tensor, targets: Tensor, mask: Tensor | None) -> BatchResult:
         kind, spikes, operations, not_counted = self.dataset.targets.kind, {}, {}, set()

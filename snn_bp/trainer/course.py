@@ -111,8 +111,11 @@ class Course:
             x, targets = self.dataset.batch("train", self._run_here(order[number]), seed=drawn, in_bytes=True)
             return (x.pin_memory(), targets.pin_memory()) if is_gpu else (x, targets)
 
+        def fetch(number: int) -> None:
+            self.dataset.fetch("train", self._run_here(order[number]), seed=_draw(seed, epoch, number))
+
         self.close()
-        self._ahead = ahead(make, ours, on=self.dataset.can_be_read_ahead)
+        self._ahead = ahead(make, ours, on=self.dataset.can_be_read_ahead, fetch=fetch)
         return order
 
     def close(self) -> None:

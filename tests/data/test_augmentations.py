@@ -36,7 +36,7 @@ from snn_bp import (
     Train,
 )
 from snn_bp.data import TonicSet, describe, draws, first_difference
-from snn_bp.data.draws import Partners
+from snn_bp.data.draws import Partners, moves_of
 from snn_bp.data.encode import mixed
 from snn_bp.model.losses import scores_of
 from snn_bp.model.metrics import value_of_parts
@@ -61,6 +61,8 @@ def recording(events: int, *, width: int = WIDTH, height: int = HEIGHT, last_us:
 
 SEEN = [recording(n) for n in RNG.integers(40, 90, 24)]
 HEARD = [recording(n, width=20, height=1) for n in RNG.integers(40, 90, 24)]
+for some in (SEEN, HEARD):  # of those in order only what lies in the window is looked at
+    some[::2] = [np.sort(each, order="t") for each in some[::2]]
 LABELS = np.arange(24) % 3
 
 
@@ -75,7 +77,9 @@ def of(recordings=SEEN, *augment, y=LABELS, **how) -> Dataset:
 def expected(dataset: Dataset, ids, seed: int) -> torch.Tensor:
     events, ids = dataset.parts["train"].events, np.asarray(ids)
     shape = (1,) * (3 - len(dataset.shape)) + dataset.shape
-    moves = dataset._moves("train", ids, seed=seed)
+    moves = moves_of(
+        dataset.data, ids, seed=seed, recordings=len(dataset.parts["train"]), has_rows=dataset.sensor[1] > 1
+    )
     how = {"downsample": dataset.data.downsample, "binary": dataset.data.binary}
     frames = augment_reference(
         events, ids, dataset._changes("train", ids, seed=seed), steps=STEPS, step_us=1000 * STEP_MS, shape=shape,
