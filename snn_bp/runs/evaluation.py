@@ -228,7 +228,7 @@ class Measurement:
             cells = np.unique((true * self.dataset.classes + predicted).numpy(), return_counts=True)
         kept = None
         if self.keep or len(ours) < len(self.metrics):
-            kept = scores.cpu(), targets.cpu(), None if mask is None else mask.cpu()
+            kept = scores.clone().cpu(), targets.cpu(), None if mask is None else mask.cpu()
         return BatchResult(loss, amount, parts, cells, of_each, kept, spikes, operations, not_counted, counters)
 
     @torch.inference_mode()
