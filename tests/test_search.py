@@ -19,6 +19,7 @@ from snn_bp import (
     LIF,
     BatchNorm,
     Conv,
+    CutMix,
     Data,
     Delay,
     Dense,
@@ -416,6 +417,20 @@ def test_what_cannot_be_searched_is_refused_in_one_line(asked, said):
         search(Experiment(DATA, MODEL), quiet=True, **given)
 
     assert "\n" not in str(caught.value)
+
+
+def test_an_objective_of_ones_own_takes_fractions_of_classes_or_is_refused():
+    mixed = Experiment(replace(DATA, augment=CutMix()), MODEL)
+
+    with pytest.raises(SnnError, match=r"distance: CutMix\(p=0.5, classes='any'\) mixes .* takes_soft_targets = True"):
+        search(mixed, method="es", budget=200, objective=distance, population=POPULATION, quiet=True)
+
+    for asked in (
+        {"method": "bptt", "objective": distance},
+        {"method": "es", "objective": "accuracy"},
+        {"method": "es"},
+    ):
+        assert search(mixed, budget=200, quiet=True, **asked).curve
 
 
 @pytest.mark.parametrize("method, least", (("ga", 48), ("pso", 48), ("es", 48), ("bptt", 24)))

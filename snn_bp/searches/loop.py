@@ -30,7 +30,7 @@ from snn_bp.searches.population import norms_of
 from snn_bp.searches.record import Row, Search
 from snn_bp.searches.saving import Position, position_of, read_asked, save, save_row
 from snn_bp.searches.searchers import Backpropagation, Population
-from snn_bp.trainer.feasibility import check_trainable
+from snn_bp.trainer.feasibility import check_soft_targets, check_trainable
 from snn_bp.trainer.loop import SAVE_SECONDS
 from snn_bp.trainer.memory import PROBED
 from snn_bp.trainer.optimizer import make_device
@@ -110,6 +110,8 @@ def search(
     with announced(not quiet):
         dataset = load(experiment.data, quiet=quiet)
         check_trainable(experiment, dataset)
+    if callable(objective) and method != "bptt":  # which values labels only
+        check_soft_targets(function, experiment.data)
     if dataset.targets.kind != "class" or any(
         dataset.mask(split, ids[:1]) is not None for split, ids in dataset.ids.items()
     ):

@@ -1,6 +1,7 @@
 """Whether an experiment can be trained: what cannot is refused here, before a run folder stands."""
 
 import math
+from typing import Any
 
 import torch
 
@@ -9,7 +10,7 @@ from snn_bp.chip.netx_rules import check_netx
 from snn_bp.chip.quantize import quantize
 from snn_bp.chip.verilog.rules import check_verilog
 from snn_bp.chip.xylo.quantize import configuration_of
-from snn_bp.data import Dataset
+from snn_bp.data import Data, Dataset
 from snn_bp.data.augmentations import mixing_classes
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import every_part, parts_of
@@ -45,15 +46,9 @@ def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
         )
     masked = dataset.mask("train", dataset.ids["train"][:1]) is not None
     check_loss(config.loss, network, dataset.targets)
-    mixing = mixing_classes(experiment.data.augment)
-    if mixing is not None and not takes_soft_targets(config.loss):
-        raise SnnError(
-            f"{called(config.loss)}: {mixing} mixes recordings of two classes, and targets are the fraction of each, "
-            "floats [batch, classes], which this loss does not say that it takes. "
-            f"{type(mixing).__name__}(classes='same') leaves labels; a loss that takes both says takes_soft_targets: "
-            "ClassVar = True."
-        )
-    try_loss(config.loss, dataset.targets, steps=dataset.steps, masked=masked, soft=mixing is not None)
+    check_soft_targets(config.loss, experiment.data)
+    soft = mixing_classes(experiment.data.augment) is not None
+    try_loss(config.loss, dataset.targets, steps=dataset.steps, masked=masked, soft=soft)
     check_metric(metric_for(config, dataset.targets), dataset.targets, steps=dataset.steps, masked=masked)
     make_device(config)
     check_options(config, dataset, network)
@@ -76,6 +71,17 @@ def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
             loss_of(config.loss, out, dataset.targets.silence(1, 1))
         if config.rates is not None:
             config.rates(rates)
+
+
+def check_soft_targets(loss: Any, data: Data) -> None:
+    """Raise where recordings of two classes are mixed, and a loss or an objective does not say that it takes that."""
+    mixing = mixing_classes(data.augment)
+    if mixing is not None and not takes_soft_targets(loss):
+        raise SnnError(
+            f"{called(loss)}: {mixing} mixes recordings of two classes, and targets are the fraction of each, floats "
+            "[batch, classes], which it does not say that it takes. "
+            f"{type(mixing).__name__}(classes='same') leaves labels; what takes both says takes_soft_targets = True."
+        )
 
 
 def check_options(config: Train, dataset: Dataset, network: Network) -> None:
