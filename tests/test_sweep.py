@@ -20,6 +20,7 @@ from snn_bp.runs.evaluation import evaluate
 from snn_bp.searches import jobs, processes, sweeping, trials
 from snn_bp.searches.grid import name_of, points_of, values_of
 from snn_bp.searches.jobs import check_jobs, commands_of, jobs_of, largest_of
+from snn_bp.searches.prepared import Prepared
 
 GRID = ("train.lr=5e-3,1e-2", "seed=0,1")
 
@@ -42,6 +43,7 @@ def by_hand(monkeypatch):
                 train(job.experiment, job.path, quiet=True)
         return []
 
+    monkeypatch.setenv("SNN_BP_FORKED_RUNS", "0")
     for module in (sweeping, trials):
         monkeypatch.setattr(module, "train_all", train_here)
     for module in (jobs, sweeping):
@@ -356,9 +358,13 @@ def trained_by(sweep: subprocess.Popen, out: Path) -> list[int]:
     """The processes that train runs for a sweep at this moment; not those that another one left at work."""
     held = [holder(lock.parent) for lock in out.glob("*/lock")]
     processes = [int(words.split()[1]) for words in held if words and words.startswith("process")]
-    asked = ["ps", "-o", "ppid=", "-p"]
-    parents = [subprocess.run([*asked, str(each)], capture_output=True, text=True).stdout for each in processes]
-    return [each for each, parent in zip(processes, parents, strict=True) if parent.strip() == str(sweep.pid)]
+    return [each for each in processes if parent_of(parent_of(each)) == sweep.pid]  # between them is the prepared one
+
+
+def parent_of(process: int) -> int:
+    """The process that began another; 0 where there is none."""
+    asked = ["ps", "-o", "ppid=", "-p", str(process)]
+    return int(subprocess.run(asked, capture_output=True, text=True).stdout or 0)
 
 
 @pytest.mark.slow
@@ -411,12 +417,16 @@ def test_a_run_that_ends_by_itself_is_told_from_one_that_something_ends(file, tm
     run.path.mkdir(parents=True)
     (run.path / "mine.txt").write_text("no run")
 
-    (refused,) = processes.train_all([run], file, tmp_path / "out", quiet=True)
-    ended = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    monkeypatch.setattr(processes, "program", lambda: [sys.executable, "-c", ended])
-    (killed,) = processes.train_all([run], file, tmp_path / "out", quiet=True)
+    with Prepared(file) as prepared:
+        (forked,) = processes.train_all([run], file, tmp_path / "out", prepared=prepared, quiet=True)
+    monkeypatch.setenv("SNN_BP_FORKED_RUNS", "0")
+    with Prepared(file) as none:
+        (refused,) = processes.train_all([run], file, tmp_path / "out", prepared=none, quiet=True)
+        ended = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+        monkeypatch.setattr(processes, "program", lambda: [sys.executable, "-c", ended])
+        (killed,) = processes.train_all([run], file, tmp_path / "out", prepared=none, quiet=True)
 
-    assert refused.is_refused and "not an empty folder" in refused.why
+    assert forked == refused and refused.is_refused and "not an empty folder" in refused.why
     assert not killed.is_refused and "code -9" in killed.why
 
 

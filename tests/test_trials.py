@@ -84,6 +84,7 @@ def trainer(monkeypatch):
             return {"accuracy": 0.5}
 
     monkeypatch.setattr(sweeping, "evaluate", Seen)
+    monkeypatch.setenv("SNN_BP_FORKED_RUNS", "0")
     for module in (sweeping, trials):
         monkeypatch.setattr(module, "train_all", found.train_all)
     monkeypatch.setattr(trials, "largest_of", lambda *_: 0)

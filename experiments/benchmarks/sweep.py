@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -43,14 +44,14 @@ def main() -> None:
             [*PROGRAM, *asked, "--list", "--out", str(hand)], check=True, capture_output=True, text=True
         )
         lines = listed.stdout.splitlines()
-        began = time.monotonic()
+        before, began, computed = os.getloadavg()[0], time.monotonic(), of_processor()
         for line in lines:
             subprocess.run([*PROGRAM, *shlex.split(line)[1:]], check=True, stdout=subprocess.DEVNULL)
-        by_hand = time.monotonic() - began
+        by_hand, of_hand = time.monotonic() - began, of_processor() - computed
         asked += ["--jobs", str(arguments.jobs)]
-        began = time.monotonic()
+        began, computed = time.monotonic(), of_processor()
         subprocess.run([*PROGRAM, *asked, "--out", str(whole)], check=True, stdout=subprocess.DEVNULL)
-        swept = time.monotonic() - began
+        swept, of_sweep = time.monotonic() - began, of_processor() - computed
         moments = kill(asked, killed, kills=arguments.kills, seconds=swept)
         subprocess.run([*PROGRAM, *asked, "--out", str(killed)], check=True, stdout=subprocess.DEVNULL)
         result = {
@@ -63,12 +64,20 @@ def main() -> None:
             "seconds_by_hand": round(by_hand, 1),
             "seconds_of_sweep": round(swept, 1),
             "faster": round(by_hand / swept, 2),
+            "processor_seconds_by_hand": round(of_hand, 1),
+            "processor_seconds_of_sweep": round(of_sweep, 1),
+            "load_before": round(before, 2),
             "date": time.strftime("%Y-%m-%d"),
             "machine": machine(),
             "versions": {name: version(name) for name in PACKAGES},
         }
     write_json(arguments.out, result)
     print(f"equal: {result['equal']}; {result['faster']} times as fast with {arguments.jobs} jobs")
+
+
+def of_processor() -> float:
+    """Seconds that the processes begun here have computed, those that have ended."""
+    return sum(os.times()[2:4])
 
 
 def kill(asked: list[str], out: Path, *, kills: int, seconds: float) -> list[float]:
@@ -78,12 +87,19 @@ def kill(asked: list[str], out: Path, *, kills: int, seconds: float) -> list[flo
         sweep = subprocess.Popen([*PROGRAM, *asked, "--out", str(out)], stdout=subprocess.DEVNULL)
         moments.append(round(seconds / (kills + 1), 1))
         time.sleep(moments[-1])
-        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(sweep.pid)], capture_output=True, text=True)
+        begun = begun_by(sweep.pid)
         sweep.kill()
-        for child in map(int, children.stdout.split()):
-            os.kill(child, signal.SIGKILL)
+        for process in begun:
+            with suppress(ProcessLookupError):  # it ended by itself
+                os.kill(process, signal.SIGKILL)
         sweep.wait()
     return moments
+
+
+def begun_by(process: int) -> list[int]:
+    """The processes that one began, and those that they began."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True)
+    return [each for child in map(int, found.stdout.split()) for each in (child, *begun_by(child))]
 
 
 def is_equal(hand: Path, other: Path) -> bool:

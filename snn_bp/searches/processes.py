@@ -1,4 +1,7 @@
-"""Runs of a sweep, each by `snn-bp train` or `snn-bp resume` in a process of its own, so many at a time."""
+"""Runs of a sweep, each by `snn-bp train` or `snn-bp resume` in a process of its own, so many at a time.
+
+A process is a fork of the prepared one where there is one, else a new one; a run is the same in both.
+"""
 
 import os
 import subprocess
@@ -17,8 +20,9 @@ from snn_bp.runs.records import figure_in_words
 from snn_bp.runtime.signals import Stopped, noted_signals
 from snn_bp.runtime.status import phase, say
 from snn_bp.searches.jobs import Job
+from snn_bp.searches.prepared import LOST, Forked, Prepared
 
-PAUSE_S = 0.2  # between two looks at the processes
+PAUSE_S = 0.05  # between two looks at the processes
 REFUSED = 2  # the exit code of a command that says in a line what is wrong
 
 
@@ -31,15 +35,15 @@ class Failure(NamedTuple):
 
 
 def train_all(
-    jobs: Sequence[Job], file: Path, out: Path, *, parallel: int = 1, command: str = "", trust_code: bool = False,
-    quiet: bool = False, done: int = 0, total: int | None = None,
+    jobs: Sequence[Job], file: Path, out: Path, *, prepared: Prepared, parallel: int = 1, command: str = "",
+    trust_code: bool = False, quiet: bool = False, done: int = 0, total: int | None = None,
 ) -> list[Failure]:  # fmt: skip
     """Train all that is not finished; which runs failed, and why.
 
     `done` of `total` runs were finished before, beside these.
     """
     total = len(jobs) if total is None else total
-    environment = os.environ | ({"OMP_NUM_THREADS": str(threads_of_each(parallel))} if parallel > 1 else {})
+    environment = environment_of_each(parallel)
     devices = devices_of_each(parallel)
     waiting = [job for job in jobs if job.results() is None]
     done += len(jobs) - len(waiting)
@@ -48,6 +52,8 @@ def train_all(
     held = [job for job in waiting if holder(job.path)]  # a run that a killed sweep left at work counts as one of ours
     with noted_signals() as stop, phase("training", total=total) as shown:
         try:
+            if waiting:
+                prepared.begin(environment)
             while (waiting or running) and not stop:
                 for each in [each for each in running if each.process.poll() is not None]:
                     running.remove(each)
@@ -60,21 +66,24 @@ def train_all(
                     elif holder(job.path):  # a process that a killed sweep left was there first
                         waiting.append(job)
                         held.append(job)
+                    elif each.process.returncode == LOST:
+                        waiting.append(job)
                     else:
                         failed.append(failure)
                         if not quiet:
                             say(f"{job.path}: {failure.why}", file=sys.stderr)
                 shown.done = done
                 held = [job for job in held if holder(job.path)]
-                for job in [job for job in waiting if job not in held][: max(0, parallel - len(running) - len(held))]:
+                free = 0 if prepared.is_preparing() else max(0, parallel - len(running) - len(held))
+                for job in [job for job in waiting if job not in held][:free]:
                     waiting.remove(job)
                     if job.results() is not None:  # by now, by the process that held it
                         done += 1
                         continue
                     slot = min({*range(parallel)} - {each.slot for each in running})
                     own = {"CUDA_VISIBLE_DEVICES": devices[slot]} if devices and job.takes_any_gpu else {}
-                    words = [*program(), *job.command(file, trust_code=trust_code)]
-                    running.append(_Running.start(job, slot, words, environment | own))
+                    words = job.command(file, trust_code=trust_code)
+                    running.append(_Running.start(job, slot, words, environment, own, prepared))
                 time.sleep(PAUSE_S)
             for each in running:
                 each.process.terminate()  # it saves, and stops
@@ -93,6 +102,11 @@ def train_all(
 def program() -> list[str]:
     """What starts `snn-bp` in a process that imports from where this one does; `-m` would look in this folder first."""
     return [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; from snn_bp.cli import entry; entry()"]
+
+
+def environment_of_each(parallel: int) -> dict[str, str]:
+    """The variables of each of so many runs at a time."""
+    return os.environ | ({"OMP_NUM_THREADS": str(threads_of_each(parallel))} if parallel > 1 else {})
 
 
 def threads_of_each(parallel: int) -> int:
@@ -116,15 +130,18 @@ class _Running(NamedTuple):
 
     job: Job
     slot: int  # the lowest that no other had as it began
-    process: subprocess.Popen
+    process: subprocess.Popen | Forked
     errors: IO[bytes]
 
     @classmethod
-    def start(cls, job: Job, slot: int, words: list[str], environment: dict[str, str]) -> "_Running":
+    def start(
+        cls, job: Job, slot: int, words: list[str], environment: dict[str, str], variables: dict[str, str],
+        prepared: Prepared,
+    ) -> "_Running":  # fmt: skip
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed where the process ends
-        process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, env=environment,
-            start_new_session=True,
+        process = prepared.fork(words, variables, errors.fileno()) or subprocess.Popen(
+            [*program(), *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
+            env=environment | variables, start_new_session=True,
         )  # fmt: skip
         return cls(job, slot, process, errors)
 

@@ -21,7 +21,8 @@ from snn_bp.runs.folder import Run
 from snn_bp.runs.records import figure_of
 from snn_bp.runtime.status import in_phase, say
 from snn_bp.searches.jobs import Job, check_jobs
-from snn_bp.searches.processes import Failure, train_all
+from snn_bp.searches.prepared import Prepared
+from snn_bp.searches.processes import Failure, environment_of_each, train_all
 
 FILE = "sweep.json"  # written when a sweep has chosen, and again behind each evaluation
 
@@ -37,11 +38,17 @@ def run_sweep(
     with alone_in(out):
         if is_there(out / FILE):
             return look(chosen_before(jobs, out), jobs, out)
-        check_jobs(jobs, parallel)
         done = sum(job.results() is not None for job in jobs)
-        if done and not quiet:
-            say(f"{done} of {len(jobs)} runs are finished")
-        failed = train_all(jobs, file, out, parallel=parallel, command=command, trust_code=trust_code, quiet=quiet)
+        with Prepared(file) as prepared:
+            if done < len(jobs):
+                prepared.begin(environment_of_each(parallel))  # while the settings are checked
+            check_jobs(jobs, parallel)
+            if done and not quiet:
+                say(f"{done} of {len(jobs)} runs are finished")
+            failed = train_all(
+                jobs, file, out, prepared=prepared, parallel=parallel, command=command, trust_code=trust_code,
+                quiet=quiet,
+            )  # fmt: skip
         if failed:
             raise SnnError(
                 f"{why_failed(failed, len(jobs))} The same command goes on with them; without their values it does "

@@ -19,7 +19,8 @@ from snn_bp.runtime.capacity import available
 from snn_bp.runtime.status import phase, say
 from snn_bp.searches.grid import parted
 from snn_bp.searches.jobs import ONE_METRIC, Job, Origin, check_keys, largest_of, runs_in_memory
-from snn_bp.searches.processes import train_all
+from snn_bp.searches.prepared import Prepared
+from snn_bp.searches.processes import environment_of_each, train_all
 from snn_bp.searches.space import Space, check_optuna, proposed, space_of
 from snn_bp.searches.sweeping import FILE as CHOSEN
 from snn_bp.searches.sweeping import (
@@ -145,10 +146,14 @@ def run_trials(
     with alone_in(out):
         if is_there(out / CHOSEN):
             return look(chosen_before(search.jobs(), out, trials=search.count), search.jobs(), out)
-        while True:
-            _train(search, file, parallel=parallel, command=command, trust_code=trust_code, quiet=quiet)
-            if not search.propose(parallel):
-                break
+        with Prepared(file) as prepared:
+            prepared.begin(environment_of_each(parallel))  # while trials are proposed and checked
+            while True:
+                _train(
+                    search, file, prepared, parallel=parallel, command=command, trust_code=trust_code, quiet=quiet
+                )  # fmt: skip
+                if not search.propose(parallel):
+                    break
         if not search.jobs():
             raise SnnError(f"{out}: all {len(search.trials)} trials failed, the first: {search.trials[0].failed}")
         if len(search.trials) < search.count and not quiet:
@@ -156,7 +161,9 @@ def run_trials(
         return look(choose(search.jobs()) | {"trials": search.count}, search.jobs(), out)
 
 
-def _train(search: Trials, file: Path, *, parallel: int, command: str, trust_code: bool, quiet: bool) -> None:
+def _train(
+    search: Trials, file: Path, prepared: Prepared, *, parallel: int, command: str, trust_code: bool, quiet: bool
+) -> None:
     """Train what the trials so far have left, and note the value of each; those that cannot be trained have failed."""
     left = [trial for trial in search.trials if trial.value is None]
     refused: dict[Any, str] = {}
@@ -177,7 +184,7 @@ def _train(search: Trials, file: Path, *, parallel: int, command: str, trust_cod
         say(f"memory holds {fits} of these runs at a time")
     wanted = [job for job, trial in jobs.values() if not trial.failed]
     failures = train_all(
-        wanted, file, search.out, parallel=fits, command=command, trust_code=trust_code, quiet=quiet,
+        wanted, file, search.out, prepared=prepared, parallel=fits, command=command, trust_code=trust_code, quiet=quiet,
         done=seeds * (len(search.trials) - len(left)), total=seeds * search.count,
     )  # fmt: skip
     for each in failures:

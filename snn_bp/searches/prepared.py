@@ -1,0 +1,223 @@
+"""A process that has imported what a training takes, and forks for each run of a sweep: no run imports it again.
+
+It is a program of its own, whatever the sweep's process has begun, and ends with it. It begins no thread, asks for no
+GPU and reads nothing of the user's, so that a fork of it is what a new process would be. Where there can be none, every
+run is a new process.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from snn_bp.kernels import cpu
+from snn_bp.runtime import is_on
+
+LOST = 256  # the code of a run of which nobody knows how it ended: no process ends with it
+ANSWER_S = 30.0  # a fork takes some milliseconds
+LONGEST = 2**20  # bytes of a message
+LOOK_S = 0.02
+KERNELS = ("chain", "neuron", "norm_neurons", "packed_layer", "pool", "sparse_ops")
+
+
+class Prepared:
+    """The process, in a `with` block: from `begin` on there is one, and at the end of the block there is none."""
+
+    def __init__(self, file: Path) -> None:
+        """`file` is the sweep's; one beside which a module has the name of one that is imported has no such process."""
+        self.ended: dict[int, int] = {}  # the code of each run that has ended, by the number of its process
+        self._folder = file.absolute().parent
+        self._environment: Mapping[str, str] | None = None
+        self._process: subprocess.Popen | None = None
+        self._connection: socket.socket | None = None
+        self._is_ready = False
+
+    def __enter__(self) -> "Prepared":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def begin(self, environment: Mapping[str, str]) -> None:
+        """Have the process start in this environment, beside what the sweep does; once, even where it ended since."""
+        if environment == self._environment or not (sys.platform == "linux" and is_on("FORKED_RUNS")):
+            return
+        self._close()
+        self._environment, self._is_ready = environment, False
+        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _program(theirs.fileno(), self._folder)], stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True,
+                pass_fds=[theirs.fileno()],
+            )  # fmt: skip
+
+    def is_there(self) -> bool:
+        """Whether the process has not ended."""
+        self.read()
+        return self._connection is not None
+
+    def is_preparing(self) -> bool:
+        """Whether runs had better wait for it."""
+        return self.is_there() and not self._is_ready
+
+    def fork(self, words: Sequence[str], variables: Mapping[str, str], errors: int) -> "Forked | None":
+        """`snn-bp` with these arguments, more variables and this standard error; None where there is no process."""
+        if not self.is_there() or self._connection is None:
+            return None
+        try:
+            socket.send_fds(self._connection, [json.dumps([list(words), dict(variables)]).encode()], [errors])
+        except OSError:  # it has ended, or the words are too long
+            return None
+        return self.read(until=time.monotonic() + ANSWER_S)
+
+    def read(self, *, until: float = 0.0) -> "Forked | None":
+        """Take what the process has sent; where it should send that a run began, wait for that."""
+        while self._connection is not None:
+            seconds = max(0.0, until - time.monotonic())
+            if not select.select([self._connection], [], [], seconds)[0]:
+                if until:
+                    self._close()  # it is stopped, or the machine is
+                return None
+            message, handles = b"", []
+            with suppress(ConnectionError):
+                message, handles, _, _ = socket.recv_fds(self._connection, LONGEST, 1, socket.MSG_CMSG_CLOEXEC)
+            if not message:
+                self._close()
+                return None
+            said: dict[str, int] = json.loads(message)
+            if "began" in said:
+                return Forked(self, said["began"], handles[0])
+            if "ended" in said:
+                self.ended[said["ended"]] = said["code"]
+            else:
+                self._is_ready = True
+        return None
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._process is not None:
+            self._process.kill()  # it has nothing to save
+            self._process.wait()
+            self._process = None
+
+
+class Forked:
+    """A run that the prepared process began: of `subprocess.Popen` what a sweep asks."""
+
+    def __init__(self, prepared: Prepared, number: int, handle: int) -> None:
+        self.returncode: int | None = None  # `LOST` where the prepared process ended before it
+        self._prepared, self._number, self._handle = prepared, number, handle
+
+    def poll(self) -> int | None:
+        """The code with which it ended, None before."""
+        if self.returncode is None:
+            is_over = bool(select.select([self._handle], [], [], 0)[0])
+            is_there = self._prepared.is_there()
+            self.returncode = self._prepared.ended.pop(self._number, LOST if is_over and not is_there else None)
+            if self.returncode is not None:
+                os.close(self._handle)
+        return self.returncode
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        while self.poll() is None:
+            time.sleep(LOOK_S)
+
+    def terminate(self) -> None:
+        """Ask it to save and stop."""
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, signum: int) -> None:
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, signum)
+
+
+def serve(number: int, known: set[str], folder: str) -> None:
+    """Prepare, and fork for each run that is asked for by socket `number`; returns in the forks alone.
+
+    `known`: the modules that a new process has imported when it reads an experiment; others may stand in its `folder`.
+    """
+    connection = socket.socket(fileno=number)
+    prepare()
+    added = {name.partition(".")[0] for name in sys.modules.keys() - known}
+    if added & {each.stem for each in Path(folder).iterdir()} or torch.cuda.is_initialized() or loses_threads():
+        os._exit(0)
+    connection.send(b"{}")
+    running: dict[int, int] = {}
+    while True:
+        ready: list[int] = select.select([number, *running], [], [])[0]
+        for handle in running.keys() & ready:
+            _, status = os.waitpid(running[handle], 0)
+            ended = {"ended": running.pop(handle), "code": os.waitstatus_to_exitcode(status)}
+            os.close(handle)
+            connection.send(json.dumps(ended).encode())
+        if number not in ready:
+            continue
+        message, handles, _, _ = socket.recv_fds(connection, LONGEST, 1)
+        if not message:  # the sweep has ended
+            os._exit(0)
+        (errors,) = handles
+        if (process := os.fork()) == 0:
+            os.dup2(errors, 2)
+            for each in (errors, *running):
+                os.close(each)
+            connection.close()
+            become(*json.loads(message))
+            return
+        os.close(errors)
+        handle = os.pidfd_open(process)
+        running[handle] = process
+        socket.send_fds(connection, [json.dumps({"began": process}).encode()], [handle])
+
+
+def prepare() -> None:
+    """Import what trains, and load a first kernel: numba then looks through all that it knows, half a second."""
+    for name in KERNELS:
+        getattr(cpu, name)
+    find = import_module("snn_bp.kernels.cpu.sparse").find_events
+    find(np.zeros((1, 1, 1), np.uint8), 0, 1, max_fraction=1.0)
+
+
+def loses_threads() -> bool:
+    """Whether a fork would lack a thread of this process; those of OpenBLAS end before a fork and begin anew."""
+    if (process := os.fork()) == 0:
+        os._exit(0)
+    os.close(os.pidfd_open(process))  # some containers refuse it: better now than behind a run
+    os.waitpid(process, 0)
+    return len(os.listdir("/proc/self/task")) > 1
+
+
+def become(words: list[str], variables: dict[str, str]) -> None:
+    """Make this process, a fork, what a new one with these arguments and variables would be."""
+    os.setsid()
+    os.environ.update(variables)
+    sys.argv[1:] = sys.orig_argv[3:] = words
+    np.random.seed()  # as Python's own random numbers, which begin anew in every fork
+    torch.default_generator.seed()
+
+
+def _program(number: int, folder: Path) -> str:
+    return (
+        f"import sys; sys.path[:] = {sys.path!r}; from snn_bp.cli import entry; import snn_bp.runs.experiment_file; "
+        "known = {*sys.modules}; from snn_bp.searches.prepared import serve; "
+        f"serve({number}, known, {str(folder)!r}); del snn_bp, known, serve; entry()"
+    )
