@@ -122,7 +122,7 @@ def test_a_fork_runs_in_what_a_new_process_runs_in(prepared, folder):
     for name in state:
         assert state[name] == of_new[name], name
     assert first.splitlines()[-2] == said.splitlines()[-2] and code == code_of_new == 2
-    assert "CUDA_VISIBLE_DEVICES=5" in state["environment"] and state["arguments"] == words[1:]
+    assert "CUDA_VISIBLE_DEVICES=5" in state["environment"] and state["arguments"] == words
     assert "CUDA_VISIBLE_DEVICES=5" not in of_second["environment"]
     assert not {*drawn} & {*drawn_then}
 
