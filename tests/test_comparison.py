@@ -33,7 +33,7 @@ from snn_bp import (
 from snn_bp.files import write_json, write_object
 from snn_bp.model.names import written
 from snn_bp.reports.comparison import compare, settings
-from snn_bp.runs.experiment import parse
+from snn_bp.runs.changes import parse
 from snn_bp.runs.interval import paired_t
 
 

@@ -54,7 +54,8 @@ from snn_bp import (
     VanRossumDistance,
 )  # fmt: skip
 from snn_bp.neurons import RESETS
-from snn_bp.runs.experiment import CONSTRUCTORS, _keys, from_json, override, parse, to_json
+from snn_bp.runs.changes import _keys, override, parse
+from snn_bp.runs.experiment import CONSTRUCTORS, from_json, to_json
 from snn_bp.surrogates import SHAPES
 
 SHARES = st.floats(0, 1)
@@ -193,6 +194,21 @@ def test_an_override_reaches_every_depth_and_says_what_was():
     assert changed.model[1] == Dense(7) and changed.model[3] == LIF(beta=0.8) and changed.seed == 4
     assert changed.model[:1] + changed.model[4:] == experiment.model[:1] + experiment.model[4:]
     assert said[0] == "train.lr=1 (was 0.002)" and said[1] == "model.1.units=7 (was 12)"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_overrides_that_need_each_other_go_in_any_order(turned):
+    experiment = Experiment(Data(snn_bp.Folder("."), test_fraction=0.2), (Flatten(), Dense(3)), Train())
+    changes = ["data.test_groups=('cyd',)", "data.test_fraction=0"]
+
+    changed, said = override(experiment, changes[::-1] if turned else changes)
+
+    assert (changed.data.test_groups, changed.data.test_fraction) == (("cyd",), 0)
+    assert sorted(line.partition("=")[0] for line in said) == ["data.test_fraction", "data.test_groups"]
+    with pytest.raises(SnnError, match="test_groups"):
+        override(experiment, changes[:1])
+    with pytest.raises(SnnError, match="test_groups"):  # the last value of a key counts: none waits for another
+        override(experiment, [changes[0], "data.batch=3", "data.batch=4", changes[1]])
 
 
 def test_no_override_changes_nothing():

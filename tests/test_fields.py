@@ -35,7 +35,8 @@ from snn_bp.instruments import check_gradients
 from snn_bp.instruments.landscape import loss_slice
 from snn_bp.instruments.online import eprop, objective
 from snn_bp.model.start import start_alive
-from snn_bp.runs.experiment import CONSTRUCTORS, from_json, override, to_json
+from snn_bp.runs.changes import override
+from snn_bp.runs.experiment import CONSTRUCTORS, from_json, to_json
 from snn_bp.surrogates import SHAPES
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from snn_bp import Run, SnnError, predict, resume, train
 from snn_bp.reports import sections
-from snn_bp.runs.experiment import override
+from snn_bp.runs.changes import override
 from snn_bp.runs.experiment_file import read_file
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))

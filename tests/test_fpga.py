@@ -42,7 +42,8 @@ from snn_bp.chip.rules import chip_blocks
 from snn_bp.kernels.reference import Spike, torch_slope
 from snn_bp.model.network import deep_copy
 from snn_bp.neurons.leaky import RESETS
-from snn_bp.runs.experiment import from_json, override, to_json
+from snn_bp.runs.changes import override
+from snn_bp.runs.experiment import from_json, to_json
 
 DENSE = (Dense(13), BatchNorm(), LIF(beta=0.7), Dense(4), LI(beta=0.9))
 

@@ -42,7 +42,8 @@ from snn_bp.instruments.differences import differences
 from snn_bp.neurons import LIBRARY as KINDS
 from snn_bp.neurons import at_step, is_spiking
 from snn_bp.neurons.parameters import check_range
-from snn_bp.runs.experiment import from_json, parse, to_json
+from snn_bp.runs.changes import parse
+from snn_bp.runs.experiment import from_json, to_json
 
 HIGH = 1e9  # a threshold that nothing reaches
 ROUNDING = {"rtol": 1e-10, "atol": 1e-10}  # a sum of a hundred terms in another order, in double precision

@@ -46,8 +46,8 @@ from snn_bp.model.activity import spikes_in
 from snn_bp.reports.plots.face import Movie
 from snn_bp.reports.plots.pictures import Scene
 from snn_bp.reports.plots.steps import steps_of
+from snn_bp.runs.changes import parse
 from snn_bp.runs.evaluation import Evaluation
-from snn_bp.runs.experiment import parse
 from snn_bp.runs.prediction import Predictions
 from snn_bp.searches.record import Row
 from snn_bp.trainer.loop import Event

@@ -17,8 +17,9 @@ from snn_bp.cli import app
 from snn_bp.files import write_object
 from snn_bp.reports import sections
 from snn_bp.reports.listing import listing
+from snn_bp.runs.changes import override
 from snn_bp.runs.definitions import hashes
-from snn_bp.runs.experiment import from_json, override, to_json
+from snn_bp.runs.experiment import from_json, to_json
 from snn_bp.runs.experiment_file import read_file, read_names
 from snn_bp.runs.own_code import Code
 

@@ -47,8 +47,9 @@ from snn_bp.exchange.nir_write import write_nir
 from snn_bp.exchange.snntorch import to_snntorch
 from snn_bp.instruments.online import eprop
 from snn_bp.reports.plots.pictures import save_plots
+from snn_bp.runs.changes import override
 from snn_bp.runs.evaluation import count_activity
-from snn_bp.runs.experiment import from_json, override, to_json
+from snn_bp.runs.experiment import from_json, to_json
 from snn_bp.runs.own_code import Code
 from snn_bp.trainer.dry_run import dry_run
 from snn_bp.trainer.memory import estimate

@@ -38,8 +38,9 @@ from snn_bp.model.losses import check_loss
 from snn_bp.neurons import counts_spikes, neuron
 from snn_bp.reports import sections
 from snn_bp.runs import own_code
+from snn_bp.runs.changes import override
 from snn_bp.runs.evaluation import count_activity, layer_activity
-from snn_bp.runs.experiment import from_json, override, to_json
+from snn_bp.runs.experiment import from_json, to_json
 from snn_bp.runs.experiment_file import read_file, read_names
 from snn_bp.runs.own_code import Code
 

@@ -37,8 +37,8 @@ from snn_bp.model.activity import threshold_name
 from snn_bp.model.start import start_alive
 from snn_bp.neurons import library, neuron
 from snn_bp.reports.plots.backward import surrogate_window
+from snn_bp.runs.changes import override
 from snn_bp.runs.evaluation import layer_activity
-from snn_bp.runs.experiment import override
 from snn_bp.searches.objective import OfOutput
 from snn_bp.searches.population import load_point, runs_together, value_points
 

@@ -46,7 +46,8 @@ from snn_bp.instruments.smooth import at_edges, kinks_and_edges, smooth_spike
 from snn_bp.kernels.gpu import neuron as gpu
 from snn_bp.kernels.reference import torch_slope
 from snn_bp.model.activity import height_of, in_window
-from snn_bp.runs.experiment import from_json, override, to_json
+from snn_bp.runs.changes import override
+from snn_bp.runs.experiment import from_json, to_json
 from snn_bp.runs.experiment_file import read_file, read_names
 from snn_bp.surrogates import SHAPES
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from snn_bp.data import Data, load
-from snn_bp.runs.experiment import Experiment, override
+from snn_bp.runs.changes import override
+from snn_bp.runs.experiment import Experiment
 from snn_bp.runs.experiment_file import read_file
 from snn_bp.runs.folder import Run
 from snn_bp.trainer.loop import train

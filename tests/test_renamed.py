@@ -11,7 +11,8 @@ from runs import DIGITS, assert_same_run, tiny, training
 from snn_bp import LIF, Data, Delay, Dense, Dropout, Experiment, Flatten, SnnError, Train
 from snn_bp.errors.renamed import RENAMED
 from snn_bp.files import json_sha256
-from snn_bp.runs.experiment import CONSTRUCTORS, from_json, from_json_text, override, to_json
+from snn_bp.runs.changes import override
+from snn_bp.runs.experiment import CONSTRUCTORS, from_json, from_json_text, to_json
 from snn_bp.runs.experiment_file import read_file
 from snn_bp.runs.records import shape_of
 

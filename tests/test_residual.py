@@ -49,8 +49,9 @@ from snn_bp.instruments.optimizer_state import trace_optimizer
 from snn_bp.model.losses import check_loss
 from snn_bp.model.start import fronts
 from snn_bp.reports.plots.pictures import save_plots
+from snn_bp.runs.changes import override
 from snn_bp.runs.evaluation import count_activity
-from snn_bp.runs.experiment import from_json, override, to_json
+from snn_bp.runs.experiment import from_json, to_json
 from snn_bp.searches.objective import OfOutput
 from snn_bp.trainer.dry_run import dry_run
 from snn_bp.trainer.memory import estimate

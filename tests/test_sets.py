@@ -11,7 +11,8 @@ from scipy.io import loadmat
 
 from snn_bp.data.loading import load
 from snn_bp.model.losses.values import squared_distances
-from snn_bp.runs.experiment import Experiment, override
+from snn_bp.runs.changes import override
+from snn_bp.runs.experiment import Experiment
 from snn_bp.runs.experiment_file import read_file
 from snn_bp.runs.folder import Run
 from snn_bp.trainer.loop import train

@@ -27,7 +27,8 @@ from snn_bp import (
     training,
 )  # fmt: skip
 from snn_bp.data import load
-from snn_bp.runs.experiment import from_json, override, to_json
+from snn_bp.runs.changes import override
+from snn_bp.runs.experiment import from_json, to_json
 from snn_bp.trainer.optimizer import make_optimizer, train_step
 from snn_bp.trainer.sampling import batches_of_epoch
 from snn_bp.trainer.weights import freeze_layers, start_from

@@ -15,7 +15,7 @@ from test_sweep import trained_by
 
 from snn_bp import Run, SnnError, compare, sweep
 from snn_bp.files import read_object, write_object
-from snn_bp.runs.experiment import override
+from snn_bp.runs.changes import override
 from snn_bp.searches import jobs, processes, space, sweeping, trials
 from snn_bp.searches.space import Choice, Range, proposed, space_of
 

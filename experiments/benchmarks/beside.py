@@ -29,7 +29,7 @@ from snn_bp.data.loading import load
 from snn_bp.files import write_json
 from snn_bp.model.losses.values import squared_distances
 from snn_bp.model.targets import UNLABELLED
-from snn_bp.runs.experiment import override
+from snn_bp.runs.changes import override
 from snn_bp.runs.experiment_file import read_file
 from snn_bp.runs.interval import wilson_interval
 from snn_bp.runs.provenance import machine, version

@@ -21,7 +21,7 @@ from snn_bp.data import Dataset, load
 from snn_bp.data.store import CachedEvents
 from snn_bp.instruments import Report, diagnose, doctor
 from snn_bp.runs import folder as run_folder
-from snn_bp.runs.experiment import override
+from snn_bp.runs.changes import override
 from snn_bp.trainer import loop
 
 HEALTHY = Experiment(

@@ -18,7 +18,7 @@ from typing import Any
 
 from snn_bp.chip.lava_client import client_versions
 from snn_bp.files import write_json
-from snn_bp.runs.experiment import override
+from snn_bp.runs.changes import override
 from snn_bp.runs.experiment_file import read_file
 from snn_bp.runs.provenance import machine, version
 from snn_bp.trainer.loop import resume, train

@@ -16,7 +16,7 @@ import numpy as np
 from snn_bp import Run, trace, train
 from snn_bp.files import replace_file
 from snn_bp.reports.plots.style import LINES, figure, png_bytes, styled
-from snn_bp.runs.experiment import override
+from snn_bp.runs.changes import override
 from snn_bp.runs.experiment_file import read_file
 
 if TYPE_CHECKING:

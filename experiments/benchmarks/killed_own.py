@@ -30,7 +30,7 @@ from killed import told
 
 from snn_bp import Dataset, resume, train
 from snn_bp.files import read_object, write_json
-from snn_bp.runs.experiment import override
+from snn_bp.runs.changes import override
 from snn_bp.runs.experiment_file import read_file
 from snn_bp.runs.provenance import machine, version
 

@@ -23,7 +23,7 @@ from snn_bp.chip.xylo.configuration import STATE_HIGH, STATE_LOW, Configuration
 from snn_bp.chip.xylo.replay import simulate
 from snn_bp.chip.xylo.simulator import run_simulator, simulator_missing
 from snn_bp.files import write_json
-from snn_bp.runs.experiment import override
+from snn_bp.runs.changes import override
 from snn_bp.runs.experiment_file import read_file
 from snn_bp.runs.provenance import machine, version
 

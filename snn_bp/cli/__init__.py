@@ -264,7 +264,7 @@ def search(
     By a genetic algorithm (ga), a particle swarm (pso), an evolution strategy (es)
     or backpropagation (bptt), all on one budget.
     """
-    from snn_bp.runs.experiment import override
+    from snn_bp.runs.changes import override
     from snn_bp.runs.experiment_file import read_names
     from snn_bp.searches import search as search_weights
 

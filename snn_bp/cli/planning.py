@@ -45,7 +45,7 @@ def plan(
     the assumptions below (an H200's) and an encoding that is measured here. With
     --events it needs no data.
     """
-    from snn_bp.runs.experiment import override
+    from snn_bp.runs.changes import override
     from snn_bp.runs.experiment_file import read_names
     from snn_bp.trainer.scaling import Machine, plan_training
 

@@ -287,7 +287,7 @@ def train_named(
 ) -> None:  # fmt: skip
     """Train an experiment with changes into a folder, `runs/NAME` where none is given; beside it the ANN, if asked."""
     from snn_bp.data import load
-    from snn_bp.runs.experiment import override
+    from snn_bp.runs.changes import override
     from snn_bp.trainer.dry_run import dry_run as show_dry_run
     from snn_bp.trainer.loop import train as train_run
 

@@ -11,7 +11,8 @@ from typing import Any
 from snn_bp.data import Data
 from snn_bp.errors import SnnError
 from snn_bp.errors.fields import read_words
-from snn_bp.runs.experiment import Experiment, override, parse
+from snn_bp.runs.changes import override, parse
+from snn_bp.runs.experiment import Experiment
 from snn_bp.runs.own_code import own_kinds_in
 from snn_bp.runs.own_modules import READ_AS, is_own_module
 from snn_bp.runs.paths import experiment_at, is_path

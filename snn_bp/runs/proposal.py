@@ -16,7 +16,7 @@ from snn_bp.data import Folder
 from snn_bp.data.survey import Survey
 from snn_bp.errors import SnnError, nearest
 from snn_bp.files import replace_file
-from snn_bp.runs.experiment import parse
+from snn_bp.runs.changes import parse
 from snn_bp.runs.paths import new_experiment_at
 
 STEPS = 30  # steps of a recording at most: enough for a motion, few enough to train in minutes

@@ -9,7 +9,8 @@ from typing import Any
 from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError
 from snn_bp.files import is_there
-from snn_bp.runs.experiment import Experiment, content_of, override
+from snn_bp.runs.changes import override
+from snn_bp.runs.experiment import Experiment, content_of
 from snn_bp.runs.experiment_file import read_names
 from snn_bp.runs.folder import Run
 from snn_bp.runs.own_code import is_own_dataclass, own_kinds

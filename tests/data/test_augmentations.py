@@ -40,7 +40,8 @@ from snn_bp.data.draws import Partners, moves_of
 from snn_bp.data.encode import mixed
 from snn_bp.model.losses import scores_of
 from snn_bp.model.metrics import value_of_parts
-from snn_bp.runs.experiment import from_json, override, to_json
+from snn_bp.runs.changes import override
+from snn_bp.runs.experiment import from_json, to_json
 from snn_bp.runtime import capacity
 from snn_bp.searches import OfOutput
 from snn_bp.trainer.feasibility import check_trainable

@@ -16,7 +16,7 @@ from snn_bp.instruments.inputs import (
     find_window,
 )
 from snn_bp.model.targets import UNLABELLED
-from snn_bp.runs.experiment import override
+from snn_bp.runs.changes import override
 
 finished = runs.finished
 

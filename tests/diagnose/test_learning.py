@@ -11,7 +11,7 @@ from snn_bp import LIF, BatchNorm, Data, Dense, Dropout, EventDrop, Flatten, Net
 from snn_bp.instruments import diagnose_course, diagnose_rate, diagnose_updates
 from snn_bp.instruments.learning import at_chance, best_constant, find_chance_level, find_overfitting
 from snn_bp.model.start import start_alive
-from snn_bp.runs.experiment import override
+from snn_bp.runs.changes import override
 from snn_bp.trainer.progress import layer_updates
 
 TEN = np.arange(400) % 10

@@ -28,7 +28,7 @@ from snn_bp import (
 )
 from snn_bp.instruments import diagnose, trace
 from snn_bp.model.start import start_alive
-from snn_bp.runs.experiment import override
+from snn_bp.runs.changes import override
 
 TARGETS = torch.tensor([0, 3, 1])
 NORMED = (Dense(20), BatchNorm(), LIF(beta=0.9), Dense(4), BatchNorm(), LIF(beta=0.9))
