@@ -198,7 +198,11 @@ def test_an_override_reaches_every_depth_and_says_what_was():
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_overrides_that_need_each_other_go_in_any_order(turned):
-    experiment = Experiment(Data(snn_bp.Folder("."), test_fraction=0.2), (Flatten(), Dense(3)), Train())
+    experiment = Experiment(
+        Data(snn_bp.Folder(".", sensor=(8, 8, 2), step_ms=5, window_ms=50), test_fraction=0.2),
+        (Flatten(), Dense(3)),
+        Train(),
+    )
     changes = ["data.test_groups=('cyd',)", "data.test_fraction=0"]
 
     changed, said = override(experiment, changes[::-1] if turned else changes)
