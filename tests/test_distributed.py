@@ -58,7 +58,7 @@ from snn_bp.runtime.signals import noted_signals
 from snn_bp.trainer import dealt, distributed
 from snn_bp.trainer.amounts import mean_over
 from snn_bp.trainer.course import _draw
-from snn_bp.trainer.dealt import Dealt, check_dealt, takes_whole
+from snn_bp.trainer.dealt import Dealt, as_first, check_dealt, takes_whole
 from snn_bp.trainer.distributed import Team, check_together, device_of, joined_processes
 from snn_bp.trainer.optimizer import make_optimizer, run_batch, train_step
 from snn_bp.trainer.sampling import batches_of_epoch
@@ -249,6 +249,30 @@ def test_a_layer_that_changes_itself_once_it_trains_is_refused_by_name(alone):
 
     with pytest.raises(SnnError, match=r"Bounded.* changes its weight while it trains"):
         Dealt(network, lambda value: [value]).steps(2, lambda _: run_batch(network, x, targets, config))
+
+
+def test_a_layer_has_what_it_keeps_in_the_first_process_when_an_epoch_begins(two, monkeypatch):
+    mine, first = with_layer(Module(Follows)), with_layer(Module(Follows))
+    with torch.inference_mode():  # in which an evaluation makes buffers
+        mine(torch.ones(2, 3, 1, 6, 6)), first(torch.zeros(2, 3, 1, 6, 6))
+    held = [{"level": first.layers[2].level}], [{"level": torch.arange(3.0)}]
+    told = iter(held)
+    monkeypatch.setattr(Team, "awaited", lambda self: next(told))
+
+    for (each,) in held:
+        Team(Train()).begin_epoch(mine)
+        assert torch.equal(mine.layers[2].level, each["level"])
+
+
+@pytest.mark.parametrize("kind", [torch.int16, torch.bool, torch.float64, torch.complex64], ids=str)
+def test_tensors_of_any_type_and_layout_are_those_of_the_first_process(kind, alone, monkeypatch):
+    values = [torch.arange(6).view(2, 3).to(kind).t(), torch.ones((), dtype=kind), torch.zeros(0, dtype=kind)]
+    before = [value.clone() for value in values]
+    monkeypatch.setattr(dealt, "rank", lambda: 1)  # which takes what it is sent
+
+    as_first(values)
+
+    assert all(torch.equal(*pair) for pair in zip(values, before, strict=True))
 
 
 @pytest.mark.parametrize("layer", [Module(Centred), Module(Late, stateful=True), Module(torch.nn.Dropout, 0.5),

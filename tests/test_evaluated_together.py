@@ -14,7 +14,7 @@ import torch
 from evaluated_runs import CASES, dataset_of, experiment_of
 from test_distributed import EXPERIMENT, SLOWED, begun, ours, torchrun
 
-from snn_bp import Run
+from snn_bp import Module, Network, Run
 from snn_bp.runs.evaluation import Measurement
 from snn_bp.trainer import together
 from snn_bp.trainer.together import evaluate_together
@@ -120,6 +120,30 @@ def test_a_layer_that_keeps_something_has_it_as_it_was_where_it_does_not_count(m
     Others(monkeypatch, 2).evaluate(lambda: (next(turns), asked_of("keeps", dataset)))
 
     assert [float(network.layers[4].seen) - was for network, was in zip(networks, before, strict=True)] == [5, 0]
+
+
+class Last(torch.nn.Module):
+    """Keeps the last input that it has evaluated, whose shape is the batch's."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("last", torch.zeros(1), persistent=False)
+
+    def forward(self, x):
+        self.last = x[:, 0] + 0
+        return x.clone()
+
+
+def test_a_layer_that_keeps_something_may_be_evaluated_again(monkeypatch):
+    dataset, layers = dataset_of("plain"), evaluated_runs.model(Module(Last))
+    networks = [Network(layers, dataset.shape, seed=1) for _ in range(2)]
+    one = evaluate_together(Network(layers, dataset.shape, seed=1), asked_of("plain", dataset), None)
+
+    for _ in range(2):
+        turns = iter([networks[1], networks[0]])
+        first, _ = Others(monkeypatch, 2).evaluate(lambda turns=turns: (next(turns), asked_of("plain", dataset)))
+
+    assert first[0] == one[0]
 
 
 def test_an_evaluation_with_random_numbers_draws_the_same_again_and_leaves_those_of_others_alone():

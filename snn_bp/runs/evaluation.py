@@ -197,7 +197,7 @@ class Measurement:
                 x, targets = next(made)
                 mask = self.dataset.mask(self.split, self.batches[number])
                 given = x.to(device), targets.to(device), None if mask is None else mask.to(device)
-                with _drawing_from(number, device):
+                with drawing_from(number, device):
                     found = self._of_batch(network, *given)
                 yield found
         network.train(was_training)
@@ -306,7 +306,7 @@ class _Tally:
 
 
 @contextmanager
-def _drawing_from(seed: int, device: torch.device) -> Iterator[None]:
+def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
     """Within the block, random numbers are drawn from a seed; behind it they go on as if nothing had been between."""
     generators = [torch.default_generator]
     if device.type == "cuda":

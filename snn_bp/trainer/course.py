@@ -115,6 +115,8 @@ class Course:
             self.dataset.fetch("train", self._run_here(order[number]), seed=_draw(seed, epoch, number))
 
         self.close()
+        if self.team is not None:
+            self.team.begin_epoch(self.network)
         self._ahead = ahead(make, ours, on=self.dataset.can_be_read_ahead, fetch=fetch)
         return order
 

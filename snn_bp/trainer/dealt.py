@@ -5,7 +5,7 @@ and norms follow, in the order of the batches, so that all bits are those of one
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -38,11 +38,10 @@ class Dealt:
     """
 
     def __init__(self, network: Network, of_each: Callable[[Any], list[Any]]) -> None:
-        for value in (*network.parameters(), *network.buffers()):
-            torch.distributed.broadcast(value.detach(), 0)
+        as_first([*network.parameters(), *network.buffers()])
         self._network, self._of_each = network, of_each
         self._modules = list(network.modules())
-        self._unknown = _not_ours(network)
+        self._unknown = not_ours(network)
         kinds: dict[Any, list[nn.Parameter]] = {}
         for weight in network.parameters():
             if weight.requires_grad:
@@ -121,18 +120,39 @@ class _Sum:
 
 def check_dealt(network: Network) -> None:
     """Raise where a layer changes something of its own in a forward pass, which here no other process would see."""
-    if not (unknown := _not_ours(network)):
+    if not (unknown := not_ours(network)):
         return
     draw = torch.Generator().manual_seed(0)
     x = torch.randint(0, 2, (*TRIED, *network.input_shape), generator=draw, dtype=torch.uint8)
     tried = copy.deepcopy(network).train()
     with torch.no_grad(), torch.random.fork_rng(devices=[]), followed_later():
         tried.rates(x)
-    for was, now in zip(unknown, _not_ours(tried), strict=True):
+    for was, now in zip(unknown, not_ours(tried), strict=True):
         _check_same(network, was, _contents(was.layer), now.layer)
 
 
-def _not_ours(network: Network) -> list[LayerAt]:
+def as_first(values: Iterable[Tensor]) -> None:
+    """Put what the first process has into tensors, of any type and layout."""
+    for value in values:
+        sent = value.detach().clone(memory_format=torch.contiguous_format)
+        torch.distributed.broadcast(sent.view(-1).view(torch.uint8), 0)  # gloo does not know all types
+        if rank():
+            value.detach().copy_(sent)
+
+
+@torch.inference_mode()  # in which an evaluation may have made a buffer
+def take_buffers(layer: nn.Module, held: dict[str, Tensor]) -> None:
+    """Put into a layer's buffers what another process has there, of another shape where the layer gave it one."""
+    now = dict(layer.named_buffers())
+    for name, value in held.items():
+        if name in now and now[name].shape == value.shape:
+            now[name].copy_(value)
+        else:
+            at, _, last = name.rpartition(".")
+            layer.get_submodule(at)._buffers[last] = value
+
+
+def not_ours(network: Network) -> list[LayerAt]:
     """The layers that run by a forward which is not known here."""
     return [part for part in every_part(parts_of(network)) if part.role != "joint" and not is_exact(part.layer)]
 

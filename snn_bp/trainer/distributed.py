@@ -44,7 +44,7 @@ from snn_bp.runtime.processes import (
 )
 from snn_bp.runtime.status import phase
 from snn_bp.trainer.amounts import Amount, amount_of
-from snn_bp.trainer.dealt import Dealt, check_dealt, takes_whole
+from snn_bp.trainer.dealt import Dealt, as_first, check_dealt, not_ours, take_buffers, takes_whole
 
 WAIT = timedelta(days=1)  # others wait while the first looks at the layers; that one has ended is noticed at once
 CLOSE, DRAWN, STEPS = 1e-5, 6, 4  # to which two figures agree; recordings and steps on which a loss or layer is tried
@@ -115,13 +115,21 @@ class Team:
             return f"{processes()} processes, whole batches: {config.accumulate} make a step, and each runs its own"
         self._amount = amount_of(config.loss, dataset)
         warnings.filterwarnings("ignore", "Grad strides do not match")  # as they need not on axes of length 1
-        for buffer in network.buffers():  # statistics of norms, which stay the same in all processes from here on
-            torch.distributed.broadcast(buffer, 0)
+        as_first(network.buffers())  # statistics of norms, which stay the same in all processes from here on
         parallel = nn.parallel.DistributedDataParallel
         now = takes(parallel.__init__, "forward_sync_buffers")  # torch 2.12 on, which warns of the older name
         options: dict[str, Any] = {"forward_sync_buffers" if now else "broadcast_buffers": False}
         self._parallel = parallel(_Rates(network), find_unused_parameters=_leaves_some_out(network), **options)
         return f"{processes()} processes, each a part of every batch"
+
+    def begin_epoch(self, network: Network) -> None:
+        """Let layers that are not ours hold in buffers what they hold in the first process, which looks at them."""
+        if not (parts := not_ours(network)):
+            return
+        held = self.agreed(lambda: [{name: each.cpu() for name, each in part.layer.named_buffers()} for part in parts])
+        if not self.is_first:
+            for part, buffers in zip(parts, held, strict=True):
+                take_buffers(part.layer, buffers)
 
     def rows(self, batch: int) -> slice:
         """The recordings of a batch of so many that this process runs."""

@@ -9,7 +9,7 @@ from snn_bp.files import write_object
 from snn_bp.instruments import diagnose_course
 from snn_bp.model.metrics import columns_of
 from snn_bp.runs.checkpoint import Checkpoint
-from snn_bp.runs.evaluation import Evaluation, Measurement, layer_activity
+from snn_bp.runs.evaluation import Evaluation, Measurement, drawing_from, layer_activity
 from snn_bp.runs.folder import Run
 from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runs.records import results_line
@@ -25,7 +25,8 @@ def rows_of_epoch(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The row of `metrics.csv` of the epoch that has just ended, and those of `layers.jsonl`."""
     network, dataset, metric, epoch = course.network, course.dataset, course.metric, course.at.epoch
-    layers = layer_activity(network, course.probe, course.mask_of_probe)
+    with drawing_from(0, course.device):
+        layers = layer_activity(network, course.probe, course.mask_of_probe)
     row = {
         "epoch": epoch,
         **tally.row(metric, dataset.targets),

@@ -59,6 +59,7 @@ class _Buffers:
         """Whether one holds something else now."""
         return not all(torch.equal(getattr(module, name), value) for module, name, _, value in self.were)
 
+    @torch.inference_mode()  # in which an evaluation before this may have made one
     def put_back(self) -> None:
         """Give all what they held."""
         for module, name, buffer, value in self.were:
