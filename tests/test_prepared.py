@@ -197,6 +197,15 @@ def test_a_run_outlives_the_prepared_process_and_still_stops_when_asked(folder, 
         assert not prepared.is_there()  # once
 
 
+def test_a_process_that_is_never_ready_is_not_waited_for(folder, monkeypatch):
+    monkeypatch.setattr("snn_bp.searches.prepared.READY_S", 0.0)
+
+    with Prepared(folder / "small.py") as prepared:
+        prepared.begin(environment())
+
+        assert not prepared.is_preparing() and not prepared.is_there()
+
+
 @pytest.mark.slow
 def test_a_sweep_goes_on_without_its_prepared_process_and_repeats_what_nobody_saw_end(folder, tmp_path, monkeypatch):
     runs = jobs.jobs_of(folder / "small.py", ["seed=0..3"], tmp_path)

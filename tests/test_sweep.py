@@ -422,12 +422,12 @@ def test_a_run_that_ends_by_itself_is_told_from_one_that_something_ends(file, tm
     monkeypatch.setenv("SNN_BP_FORKED_RUNS", "0")
     with Prepared(file) as none:
         (refused,) = processes.train_all([run], file, tmp_path / "out", prepared=none, quiet=True)
-        ended = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+        ended = "import os, signal; os.write(2, b'a warning'); os.kill(os.getpid(), signal.SIGKILL)"
         monkeypatch.setattr(processes, "program", lambda: [sys.executable, "-c", ended])
         (killed,) = processes.train_all([run], file, tmp_path / "out", prepared=none, quiet=True)
 
     assert forked == refused and refused.is_refused and "not an empty folder" in refused.why
-    assert not killed.is_refused and "code -9" in killed.why
+    assert not killed.is_refused and killed.why == "a signal ended it (code -9). It had said: a warning"
 
 
 @pytest.mark.slow

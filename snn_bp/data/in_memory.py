@@ -28,6 +28,9 @@ def listed_parts(train: Any, test: Any, *, names: Any, groups: Any) -> Listed:
             values = values.get(part) if isinstance(values, Mapping) else values if part == "train" else None
             if values is not None:
                 facts[word] = _rows(values, f"Dataset.of({word})")
+        for word, values in facts.items():
+            if len(values) != len(x):
+                raise SnnError(f"{part} part: {len(x)} recordings want as many {word}, found {len(values)}.")
         found[part] = (x, y, lengths, facts)
     if not found["train"][0]:
         raise SnnError("Dataset.of(train): there is no recording in it. As in Dataset.of(train=(x, y)).")
@@ -86,6 +89,10 @@ def parts_in_memory(listed: Listed, targets: Targets, info: DataSetInfo, *, even
             made[part] = hold_frames(checked_frames(x, y, targets, lengths=lengths, facts=facts, source=f"{part} part"))
         elif not x:
             made[part] = EMPTY
+        elif lengths is not None:
+            raise SnnError(
+                f"{part} part: (x, targets, lengths) has steps of frames, and these are events. Leave the lengths out."
+            )
         else:
             polarity, singular = Polarity(), {many: one for one, many in _PLURAL.items()}
             rows = [{singular[word]: values[number] for word, values in facts.items()} for number in range(len(x))]

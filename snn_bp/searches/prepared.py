@@ -26,6 +26,7 @@ from snn_bp.runtime import is_on
 
 LOST = 256  # the code of a run of which nobody knows how it ended: no process ends with it
 ANSWER_S = 30.0  # a fork takes some milliseconds
+READY_S = 120.0  # it takes some seconds, where kernels are compiled first half a minute
 LONGEST = 2**20  # bytes of a message
 LOOK_S = 0.02
 KERNELS = ("chain", "neuron", "norm_neurons", "packed_layer", "pool", "sparse_ops")
@@ -41,7 +42,7 @@ class Prepared:
         self._environment: Mapping[str, str] | None = None
         self._process: subprocess.Popen | None = None
         self._connection: socket.socket | None = None
-        self._is_ready = False
+        self._is_ready, self._began = False, 0.0
 
     def __enter__(self) -> "Prepared":
         return self
@@ -54,7 +55,7 @@ class Prepared:
         if environment == self._environment or not (sys.platform == "linux" and is_on("FORKED_RUNS")):
             return
         self._close()
-        self._environment, self._is_ready = environment, False
+        self._environment, self._is_ready, self._began = environment, False, time.monotonic()
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -69,7 +70,9 @@ class Prepared:
         return self._connection is not None
 
     def is_preparing(self) -> bool:
-        """Whether runs had better wait for it."""
+        """Whether runs had better wait for it; one that is never ready is ended."""
+        if self.is_there() and not self._is_ready and time.monotonic() - self._began > READY_S:
+            self._close()
         return self.is_there() and not self._is_ready
 
     def fork(self, words: Sequence[str], variables: Mapping[str, str], errors: int) -> "Forked | None":

@@ -146,10 +146,12 @@ class _Running(NamedTuple):
         return cls(job, slot, process, errors)
 
     def failure(self) -> Failure:
-        """What the ended process said at last on standard error, which is closed."""
+        """What the ended process said at last on standard error, which is closed, or by which signal it ended."""
         self.errors.seek(0)
         lines = self.errors.read().decode(errors="replace").splitlines()
         self.errors.close()
         code = self.process.returncode
         why = (lines or [f"it ended with code {code} and no word."])[-1].removeprefix("error: ")
+        if lines and code is not None and code < 0:  # what it said is not why
+            why = f"a signal ended it (code {code}). It had said: {why}"
         return Failure(self.job, why, code == REFUSED)

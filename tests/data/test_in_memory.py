@@ -12,6 +12,7 @@ from snn_bp.runs.folder import Run
 
 RNG = np.random.default_rng(0)
 X, Y = (RNG.random((40, 12, 6)) < 0.3).astype(np.float32), np.arange(40) % 3
+EVENTS = [np.zeros(3, [("t", np.int64), ("x", np.int16)]) for _ in range(2)]
 
 
 def same(first: Dataset, second: Dataset) -> bool:
@@ -83,6 +84,9 @@ def test_lists_of_different_lengths_are_masked():
         ({"train": (np.full_like(X, np.nan), Y)}, "NaN"),
         ({"train": (X, Y), "test": (X[..., :3], Y)}, r"\[6\] in the train part, \[3\]"),
         ({"train": (X, Y, np.full(40, 13))}, "its length is 13, it has 12 steps"),
+        ({"train": (EVENTS, [0, 1]), "names": ["a"]}, "2 recordings want as many names, found 1"),
+        ({"train": [(EVENTS[0], 0, {"name": "a"}), (EVENTS[1], 1)]}, "2 recordings want as many names, found 1"),
+        ({"train": (EVENTS, [0, 1], [5, 6]), "sensor": (5, 1, 1)}, "these are events. Leave the lengths out"),
         ({"train": (X, Y), "step": 3}, "step"),
     ),
 )
