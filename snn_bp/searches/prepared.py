@@ -162,7 +162,11 @@ def serve(number: int, known: set[str], folder: str) -> None:
     connection = socket.socket(fileno=number)
     prepare()
     added = {name.partition(".")[0] for name in sys.modules.keys() - known}
-    if added & {each.stem for each in Path(folder).iterdir()} or torch.cuda.is_initialized() or loses_threads():
+    if (
+        added & {each.name.partition(".")[0] for each in Path(folder).iterdir()}
+        or torch.cuda.is_initialized()
+        or loses_threads()
+    ):
         os._exit(0)
     connection.send(b"{}")
     running: dict[int, int] = {}
