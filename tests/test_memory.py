@@ -3,8 +3,10 @@
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import torch
 from torch import nn
 
 import snn_bp.runtime.capacity as capacity
@@ -25,9 +27,11 @@ from snn_bp import (
     Pool,
     Recurrent,
     Spiking,
+    Train,
 )
 from snn_bp.data import load
 from snn_bp.errors import SnnError
+from snn_bp.model.blocks import ROLES, Role, parts_of
 from snn_bp.trainer import memory
 from snn_bp.trainer.loop import check_trainable
 
@@ -65,7 +69,7 @@ def refused(asked: Experiment, digits) -> str:
     ids=["dense", "conv", "row", "learns", "own"],
 )
 def test_parameters_are_those_of_the_network(model, shape):
-    sizes = memory._Sizes.of(experiment(model), shape)
+    sizes = memory._Sizes.of(experiment(model), shape, 6)
 
     assert sizes.parameters == sum(weight.numel() for weight in Network(model, shape).parameters())
 
@@ -202,3 +206,60 @@ def test_what_trains_on_a_gpu_takes_only_its_frames_here(digits, monkeypatch):
     there = memory.estimate(asked, digits)
 
     assert asked.train.device == "auto" and there.total == there.frames == here.frames < here.total
+
+
+def test_every_kind_of_layer_has_a_term():
+    assert set(memory.KEPT) == set(get_args(Role)) >= set(ROLES.values())
+
+
+class Attention(nn.Module):
+    """Every step meets every other."""
+
+    def forward(self, x):
+        each = x.movedim(0, 1)  # [batch, time, values]
+        return ((each @ each.mT).softmax(-1) @ each).movedim(1, 0)
+
+
+class Twice(nn.Module):
+    """Two functions, each of which keeps what it gives."""
+
+    def forward(self, x):
+        return x.tanh().tanh()
+
+
+class Counting(nn.Module):
+    """It wants values."""
+
+    def forward(self, x):
+        return x * float(x.sum())
+
+
+def kept(layer, shape, steps: int) -> float:
+    with torch.device("meta"):
+        network = Network((layer,), shape)
+    return memory._kept_by(parts_of(network)[0], steps)
+
+
+def test_what_a_layer_that_is_none_of_ours_keeps_is_found_by_its_own_forward():
+    gelu, twice = kept(Module(nn.GELU), (7,), 500), kept(Module(Twice), (7,), 500)
+
+    assert gelu == 2 * 7  # its input, and what it gives
+    assert twice == 3 * 7
+    assert kept(Module(Counting), (7,), 500) == 4 * 7
+
+
+def test_what_an_attention_keeps_of_a_step_grows_with_the_steps():
+    few, more, most = (kept(Module(Attention, over="time"), (7,), steps) for steps in (100, 200, 300))
+
+    assert more - few == pytest.approx(most - more) and more - few >= 100
+
+
+def test_a_weight_takes_more_with_an_optimizer_that_keeps_more(digits):
+    plain, momentum, adam, average = (
+        memory.estimate(replace(experiment(), train=train), digits).weights
+        for train in (
+            Train(optimizer="sgd", momentum=0), Train(optimizer="sgd"), Train(optimizer="adam"), Train(average=0.9)
+        )
+    )  # fmt: skip
+
+    assert plain < momentum < adam < average

@@ -1,10 +1,11 @@
 """How near does the estimate that `train` refuses by, and `--dry-run` shows, come to what a training takes?
 
-    python experiments/benchmarks/memory.py [NAME ...]
+    python experiments/benchmarks/memory.py [--estimates] [NAME ...]
 
 Each row trains one epoch of two batches of the made digits in a process of its own, after a small training has compiled
-everything, and compares the peak of resident memory beyond what was there with the estimate. Linux only. Writes
-experiments/results/memory.json.
+everything, and compares the peak of resident memory beyond what was there with the estimate. Rows that are measured
+replace those in experiments/results/memory.json; with `--estimates` peaks stay as they were measured, and are compared
+with the estimate of today. Linux only.
 """
 
 import ctypes
@@ -17,6 +18,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from torch import nn
+
 from snn_bp import (
     ALIF,
     LI,
@@ -26,12 +29,18 @@ from snn_bp import (
     CubaLIF,
     Data,
     Delay,
+    DelayedDense,
     Dense,
     Dropout,
     Experiment,
     Flatten,
+    LayerNorm,
+    Module,
     Pool,
     Recurrent,
+    Residual,
+    SEAdLIF,
+    Tau,
     Train,
 )
 from snn_bp import train as train_run
@@ -55,6 +64,8 @@ def Adaptive(v, w, s, x, *, beta=0.9, rho=0.95, a=0.1, b=0.2):
 
 
 END = (Dense(10), BatchNorm(), NEURON)
+WIDE = (Flatten(), Dense(10_000), NEURON, Dense(10), NEURON)
+SE = Recurrent(SEAdLIF(beta=Tau(15), rho=Tau(150), q=120.0), learn=("beta", "rho", "a", "b"))
 TRAIN = Train(epochs=1)
 
 
@@ -87,6 +98,26 @@ CASES = {
     "in pieces": digits(Flatten(), Dense(512), BatchNorm(), NEURON, *END, how=replace(TRAIN, truncate=30)),
     "whole numbers": digits(Flatten(), Dense(256), NEURON, Dense(10), NEURON, how=replace(TRAIN, target="loihi")),
     "many weights": digits(Flatten(), Dense(20_000), NEURON, Dense(10), NEURON, steps=5, batch=4),
+    "many weights, sgd": digits(*WIDE, steps=5, batch=4, how=replace(TRAIN, optimizer="sgd")),
+    "many weights, average": digits(*WIDE, steps=5, batch=4, how=replace(TRAIN, average=0.99)),
+    "many weights, recurrent": digits(
+        Flatten(), Dense(3000), Recurrent(NEURON), Dense(10), NEURON, steps=5, batch=4
+    ),
+    "recurrent, learned": digits(
+        Flatten(), Dense(256), SE, Dropout(0.15), Dense(256), SE, Dropout(0.15), Dense(10), LI(beta=0.9), batch=16
+    ),
+    "learned delays": digits(Flatten(), Dense(256), NEURON, Delay(10.5, learn=True), *END, steps=100),
+    "delays of synapses": digits(Flatten(), DelayedDense(128, 25), BatchNorm(), NEURON, *END, steps=100),
+    "residual": digits(
+        *(Conv(16, 3, padding=1), BatchNorm(), NEURON, Residual(Conv(16, 3, padding=1), BatchNorm(), NEURON)),
+        *(Pool(2), Flatten()), *END, steps=40, batch=32,
+    ),
+    "a module": digits(
+        Flatten(), Dense(256), LayerNorm(), NEURON, Module(nn.Linear, 256, 256), NEURON, *END, steps=100
+    ),
+    "fixed point": digits(
+        Flatten(), Dense(256), NEURON, Dense(10), NEURON, steps=100, how=replace(TRAIN, target="fpga")
+    ),
 }  # fmt: skip
 
 
@@ -99,8 +130,11 @@ def measured(experiment: Experiment) -> dict[str, float]:
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _status("VmRSS")
     _train(experiment)
-    peak, estimate = _status("VmHWM") - before, memory.estimate(experiment, few).total
-    return {"peak_mb": peak / 2**20, "estimate_mb": estimate / 2**20, "ratio": estimate / peak}
+    return _row((_status("VmHWM") - before) / 2**20, memory.estimate(experiment, few).total / 2**20)
+
+
+def _row(peak_mb: float, estimate_mb: float) -> dict[str, float]:
+    return {"peak_mb": peak_mb, "estimate_mb": estimate_mb, "ratio": estimate_mb / peak_mb}
 
 
 def _train(experiment: Experiment) -> None:
@@ -122,20 +156,23 @@ def _status(key: str) -> int:
 
 def main() -> None:
     """Measure, print and write."""
-    names = sys.argv[1:] or list(CASES)
-    rows = {}
-    for name in names:
-        asked = [sys.executable, __file__, "--one", name]
-        rows[name] = json.loads(
-            subprocess.run(asked, capture_output=True, check=True, text=True).stdout.splitlines()[-1]
-        )
-        print(f"{name:22} {rows[name]['peak_mb']:8.0f} MB taken, {rows[name]['estimate_mb']:8.0f} MB estimated, "
-              f"{rows[name]['ratio']:.2f} times")  # fmt: skip
-    if len(names) == len(CASES):
+    asked = [name for name in sys.argv[1:] if name != "--estimates"]
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
+    for name in asked or [name for name in CASES if "--estimates" not in sys.argv or name in kept["rows"]]:
+        if "--estimates" in sys.argv:
+            peak, experiment = kept["rows"][name]["peak_mb"], CASES[name]
+            row = _row(peak, memory.estimate(experiment, _load_few(experiment.data)).total / 2**20)
+        else:
+            command = [sys.executable, __file__, "--one", name]
+            row = json.loads(
+                subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()[-1]
+            )
+        print(f"{name:24} {row['peak_mb']:8.0f} MB taken, {row['estimate_mb']:8.0f} MB estimated, "
+              f"{row['ratio']:.2f} times", flush=True)  # fmt: skip
+        rows = (json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}) | {name: row}
         versions = {name: version(name) for name in ("snn_bp", "torch", "numba")}
-        write_json(
-            RESULTS, {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "versions": versions, "rows": rows}
-        )
+        write_json(RESULTS, {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "versions": versions,
+                             "rows": {each: rows[each] for each in CASES if each in rows}})  # fmt: skip
 
 
 if __name__ == "__main__":

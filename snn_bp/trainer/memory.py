@@ -1,8 +1,9 @@
 """How much memory a training takes, said before it is taken, and how much there is.
 
-An estimate from shapes alone: what is built for it holds no values. Its coefficients were measured over whole short
-trainings, the doctor's traces and the evaluation at the end included (`experiments/benchmarks/memory.py`; its results
-hold the ratios).
+An estimate from shapes alone: what is built for it holds no values. How many numbers a layer keeps for each that it
+gives follows from what it hands to its backward pass; where torch or a look at the layers decides, it was counted in
+whole short trainings, step, doctor's trace, look at the layers and evaluation each by itself
+(`experiments/benchmarks/memory.py`; its results hold the ratios).
 """
 
 import math
@@ -16,23 +17,33 @@ import torch
 from snn_bp.data import Dataset
 from snn_bp.data.store import CachedEvents
 from snn_bp.errors import SnnError
-from snn_bp.model.blocks import LayerAt, every_part, parts_of
+from snn_bp.kernels.cpu.threads import split_rows
+from snn_bp.model.blocks import LayerAt, Role, every_part, parts_of
 from snn_bp.model.modules import Neurons, Shape
 from snn_bp.model.network import Network, neuron_of
+from snn_bp.model.plan import apply_stateless
 from snn_bp.neurons import is_leaky
-from snn_bp.runs.experiment import Experiment
+from snn_bp.runs.experiment import Experiment, Train
 from snn_bp.runtime.capacity import available, is_checked, size
+from snn_bp.runtime.processes import processes
 from snn_bp.runtime.status import say
 
 SPARE = 1.6  # an estimate up to so many times what there is may still fit, and is let through with a word
 _FLOAT = 4
-_WEIGHT = 52  # bytes: the value, its gradient, two of the optimizer, and a checkpoint as it is put together
-_KERNEL = 8  # values that the backward pass of learned delays keeps for each value of their kernel
+_COPIES = 3  # a checkpoint has so many, as it is put together and hashed
+_KERNEL = 12  # values that the backward pass of learned delays keeps for each value of their kernel
 _EVENT = 14  # bytes of one on its way into frames, at most
-_HEAP = 1.2  # what the allocator keeps between tensors that come and go
+_HEAP = 1.3  # what the process holds for each byte in use, while tensors of all sizes come and go
 _LEFT = 0.75  # the part of what a step leaves in the heap that looking at the layers cannot use, and the reverse
 _THREADS = 16 * 2**20  # bytes of threads' own heaps, which differ from run to run
 _BATCHES = 3  # the one in use, the next, and the last one until it is let go
+_STEPS = 16  # on which the forward of a layer that is none of ours is tried without values
+# how many values a layer keeps for its backward pass, for each that it gives; None: its own forward tells. Neurons are
+# counted by what stands before them: their input, and in a chain of dense layers what their equation needs of each step
+KEPT: dict[Role, float | None] = {
+    "weights": 0, "norm": 0, "pool": 1, "flatten": 0, "delay": 2, "dropout": 1, "neurons": 0, "joint": 1,
+    "over time": None, "stateful": None, "other": None,
+}  # fmt: skip
 PROBED = 64  # recordings on which a training looks at its layers
 _TRACED, _TRACED_VALUES = 16, 2**26  # recordings of the doctor's backward pass; steps of neurons in them at most
 
@@ -74,23 +85,46 @@ def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
     on_gpu = torch.cuda.is_available() if config.device == "auto" else config.device != "cpu"
     if on_gpu:
         return Estimate(frames, 0, 0, 0)
-    sizes = _Sizes.of(experiment, dataset.shape)
-    piece = rows * min(1.0, (config.truncate or math.inf) / max(1, steps))
+    sizes = _Sizes.of(experiment, dataset.shape, steps)
+    piece = rows * min(1.0, (config.truncate or math.inf) / max(1, steps)) / processes()
     if config.target != "float":
-        step = piece * _FLOAT * (13 * sizes.neurons + 2 * inputs)
+        step = piece * _FLOAT * (8 * sizes.neurons + 2 * inputs)
     else:
-        chain = 0.4 if config.memory == "low" else 1.3
-        kept = chain * sizes.chained + 2 * sizes.normed + 6.5 * sizes.recurrent + sizes.passed
+        chain = 0.9 if config.memory == "low" else 1.6
+        kept = chain * sizes.chained + 1.5 * sizes.normed + 6.5 * sizes.recurrent + sizes.passed
         step = piece * _FLOAT * (kept + 2 * max(sizes.largest_normed, sizes.largest_passed) + sizes.floats)
     probed = rows * min(1.0, PROBED / data.batch) * _FLOAT
     traced = rows * min(1.0, _few(sizes.neurons * steps) / data.batch) * _FLOAT
+    seen, stacked = sizes.largest_neurons, sizes.largest_recurrent
     looking = max(
-        probed * (2 * sizes.neurons + 6.5 * sizes.largest + 3 * sizes.largest_own + inputs),
-        traced * (24 * sizes.neurons + 2 * inputs),
-        rows * _FLOAT * ((3.5 if sizes.starts_dense else 2.5) * inputs + 4.5 * sizes.largest),
+        probed
+        * (
+            2 * sizes.neurons
+            + max(6.5 * seen, 2 * sizes.largest)
+            + 2 * sizes.largest_own
+            + 2.5 * stacked
+            + 7 * sizes.joined
+            + inputs
+        ),
+        traced * (13.5 * sizes.neurons + 16.5 * sizes.all_recurrent + 2 * inputs),
+        rows
+        * _FLOAT
+        * ((3.5 if sizes.starts_dense else 2.5) * inputs + max(4.5 * seen, 2 * sizes.largest) + 4 * stacked),
     )
+    weights = sizes.parameters * _FLOAT * _values_of_weight(config, data.batch)
     kernels = _FLOAT * _KERNEL * sizes.kernels
-    return Estimate(frames, sizes.parameters * _WEIGHT, int(_HEAP * step + kernels), int(_HEAP * looking))
+    return Estimate(frames, weights, int(_HEAP * step + kernels), int(_HEAP * looking))
+
+
+def _values_of_weight(config: Train, batch: int) -> int:
+    """How many numbers there are for each weight: as a checkpoint is put together, or in a step if that is more.
+
+    There are its value, as kernels want it, that before the epoch's last step, that of the network that is evaluated
+    in the end, its gradient, and what the optimizer and the average keep; then the copies of a checkpoint, or a
+    gradient for each shard and those that join them.
+    """
+    kept = (2 if config.optimizer != "sgd" else int(config.momentum > 0)) + (config.average is not None)
+    return 5 + kept + max(_COPIES * (1 + kept), 2 + len(split_rows(max(1, batch))))
 
 
 def _of_augmenting(dataset: Dataset, batch: int) -> int:
@@ -148,18 +182,22 @@ class _Sizes:
     chained: int = 0  # dense layers that run with their neurons as one operation
     normed: int = 0  # neurons behind a norm, a convolution or nothing
     recurrent: int = 0  # recurrent neurons that run step by step
-    passed: int = 0  # what pools, dropouts, delays and joints give on
+    passed: float = 0  # what pools, dropouts, delays, joints and layers by their own forward give on and keep
     kernels: int = 0  # values in the kernels of learned delays; not for each row
     floats: int = 0  # an input whose first layer wants floats instead of bytes
     largest: int = 0
+    largest_neurons: int = 0
     largest_own: int = 0  # neurons outside the leaky family, which run once more for how far they are from threshold
     largest_normed: int = 0
     largest_passed: int = 0
+    all_recurrent: int = 0
+    largest_recurrent: int = 0  # which a look runs step by step, and stacks
+    joined: int = 0  # neurons within joints, of which a look holds all until their branches are joined
     starts_dense: bool = False
 
     @classmethod
-    def of(cls, experiment: Experiment, shape: Shape) -> "_Sizes":
-        """The sizes of the network of an experiment, which is built without the memory for it."""
+    def of(cls, experiment: Experiment, shape: Shape, steps: int) -> "_Sizes":
+        """The sizes of the network of an experiment for so many steps, which is built without the memory for it."""
         model = experiment.model_at_step()
         with torch.device("meta"):
             network = Network(model, shape)
@@ -169,34 +207,78 @@ class _Sizes:
             sizes.starts_dense = _axes(row[0]) == 0
             sizes.floats = 0 if _axes(row[0]) in (0, 2) else math.prod(shape)
         for part in row:
-            sizes._add(part, behind_dense)
+            sizes._add(part, behind_dense, steps, is_first=part is row[0])
             if part.role not in ("dropout", "delay"):
                 behind_dense = _axes(part) == 0
         return sizes
 
-    def _add(self, part: LayerAt, behind_dense: bool) -> None:
+    def _add(self, part: LayerAt, behind_dense: bool, steps: int, *, is_first: bool) -> None:
         """Count one layer; `behind_dense`: its input is the sums of a dense layer."""
         count = math.prod(part.after)
         self.largest = max(self.largest, count)
         self.kernels += getattr(part.layer, "kernel_values", 0)
+        kept = KEPT[part.role]
+        self.passed += count * kept if kept is not None else _kept_by(part, steps)
         if part.role == "neurons":
-            self.neurons += count
-            neuron, kept = neuron_of(part.layer), 1  # values of each step that a backward pass needs
-            if not is_leaky(neuron):
-                kept = max(1, len(neuron.equation.saved(tuple(cast(Neurons, part.layer).learned))))
-                self.largest_own = max(self.largest_own, count)
-            if behind_dense:
-                self.chained += count * kept
-            elif part.layer.recurrence is not None:
-                self.recurrent += count * (1 + kept) // 2
-            else:
-                self.normed += count
-                self.largest_normed = max(self.largest_normed, count)
-        elif part.role == "delay":
-            self.passed += 3 * count
-        elif part.role != "norm" and _axes(part) != 0:
-            self.passed += 0 if part.role == "weights" else count
+            self.joined += count if len(part.path) > 1 else 0
+            self._add_neurons(cast(Neurons, part.layer), count, behind_dense)
+        elif part.role == "delay":  # backward, its gradient is turned about in time, and its slope taken if it learns
+            self.largest_passed = max(self.largest_passed, count * (4 if len(part.layer.learned) else 2))  # type: ignore
+        elif kept is None:
+            self.largest_passed = max(self.largest_passed, count, math.prod(part.before))
+        elif part.role != "norm" and _axes(part) != 0 and not is_first:
             self.largest_passed = max(self.largest_passed, count)
+            self.passed += math.prod(part.before) if part.role == "weights" else 0  # what torch's convolution keeps
+
+    def _add_neurons(self, layer: Neurons, count: int, behind_dense: bool) -> None:
+        neuron, kept = neuron_of(layer), 1  # values of each step that a backward pass needs
+        self.neurons, self.largest_neurons = self.neurons + count, max(self.largest_neurons, count)
+        if layer.recurrence is not None:
+            self.all_recurrent += count
+            self.largest_recurrent = max(self.largest_recurrent, count)
+        if not is_leaky(neuron):
+            kept = max(1, len(neuron.equation.saved(tuple(layer.learned))))
+            self.largest_own = max(self.largest_own, count)
+        if behind_dense:
+            self.chained += count * kept
+        elif layer.recurrence is not None:
+            self.recurrent += count * (1 + kept) // 2
+        else:
+            self.normed += count
+            self.largest_normed = max(self.largest_normed, count)
+
+
+def _kept_by(part: LayerAt, steps: int) -> float:
+    """How many numbers a layer's own forward keeps for its backward pass, and gives on, a step of a recording.
+
+    It runs on tensors without values, on few steps: what it keeps of a step may grow with the steps, as that of an
+    attention does, and what does not grow at all belongs to its weights. Where it cannot run without values it is taken
+    to keep four of each that it gives.
+    """
+    count = math.prod(part.after)
+    try:
+        few, more, most = (_saved(part, _STEPS * times) / _STEPS for times in (1, 2, 4))
+    except Exception:  # the user's own code fails here; the training runs it, and says why
+        return 4.0 * count
+    bend = (most - 3 * more + 2 * few) / (6 * _STEPS)  # a parabola goes through the three
+    return count + more - few + bend * (steps - 3 * _STEPS)
+
+
+def _saved(part: LayerAt, steps: int) -> float:
+    """The numbers that a layer's own forward keeps on so many steps of one recording, its weights left out."""
+    layer, batch = part.layer, 2  # a norm may find no spread in one recording
+    known = {weight.untyped_storage()._cdata for weight in layer.parameters()}
+    found: dict[int, torch.Tensor] = {}  # by storage, which lives as long as the tensor
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        found[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    x = torch.zeros(steps, batch, *part.before, device="meta", requires_grad=True)
+    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        apply_stateless(layer.train(), x) if part.role != "stateful" else layer(x, None)
+    sizes = (tensor.untyped_storage().nbytes() for each, tensor in found.items() if each not in known)
+    return sum(sizes) / _FLOAT / batch
 
 
 def _axes(part: LayerAt) -> int | None:
