@@ -27,6 +27,7 @@ from snn_bp import (
     Pool,
     Recurrent,
     Spiking,
+    TemporalConv,
     Train,
 )
 from snn_bp.data import load
@@ -252,6 +253,30 @@ def test_what_an_attention_keeps_of_a_step_grows_with_the_steps():
     few, more, most = (kept(Module(Attention, over="time"), (7,), steps) for steps in (100, 200, 300))
 
     assert more - few == pytest.approx(most - more) and more - few >= 100
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "found"),
+    [
+        (TemporalConv(128, 5), (140,), 2055),
+        (TemporalConv(128, 9), (140,), 3269),
+        (TemporalConv(128, 5, groups=4), (140,), 1093),
+        (TemporalConv(8, 3, 3, padding=1), (2, 12, 12), 17088),
+        (TemporalConv(8, 3, 3, padding=1), (2, 64), 2987),
+    ],
+)
+def test_counting_operations_over_time_takes_what_malloc_was_asked_for(layer, shape, found):
+    with torch.device("meta"):
+        network = Network((layer,), shape)
+
+    assert memory._counted(parts_of(network)[0], 24) == pytest.approx(found, rel=0.1)
+
+
+def test_processes_do_not_make_an_estimate_smaller(digits, monkeypatch):
+    alone = memory.estimate(experiment(), digits)
+    monkeypatch.setattr("snn_bp.runtime.processes._rank_and_count", lambda: (0, 4))
+
+    assert memory.estimate(experiment(), digits) == alone
 
 
 def test_a_weight_takes_more_with_an_optimizer_that_keeps_more(digits):

@@ -41,6 +41,7 @@ from snn_bp import (
     Residual,
     SEAdLIF,
     Tau,
+    TemporalConv,
     Train,
 )
 from snn_bp import train as train_run
@@ -114,6 +115,13 @@ CASES = {
     ),
     "a module": digits(
         Flatten(), Dense(256), LayerNorm(), NEURON, Module(nn.Linear, 256, 256), NEURON, *END, steps=100
+    ),
+    "convolutions over time": digits(
+        Flatten(), TemporalConv(128, 5), BatchNorm(), NEURON, TemporalConv(128, 5), NEURON, *END, steps=48
+    ),
+    "in short pieces": digits(
+        *(Flatten(), Dense(512), BatchNorm(), NEURON, Dense(256), BatchNorm(), NEURON), *END, steps=48,
+        how=replace(TRAIN, truncate=20),
     ),
     "fixed point": digits(
         Flatten(), Dense(256), NEURON, Dense(10), NEURON, steps=100, how=replace(TRAIN, target="fpga")

@@ -2,8 +2,9 @@
 
 An estimate from shapes alone: what is built for it holds no values. How many numbers a layer keeps for each that it
 gives follows from what it hands to its backward pass; where torch or a look at the layers decides, it was counted in
-whole short trainings, step, doctor's trace, look at the layers and evaluation each by itself
-(`experiments/benchmarks/memory.py`; its results hold the ratios).
+whole short trainings, step, doctor's trace, look at the layers and evaluation each by itself. That was fitted to the
+rows of `experiments/benchmarks/memory.py`, whose results hold the ratios: another network may take more. Evaluation at
+the end of a training is in it; what `evaluate`, `predict` and `report` take by themselves nobody estimates.
 """
 
 import math
@@ -22,10 +23,10 @@ from snn_bp.model.blocks import LayerAt, Role, every_part, parts_of
 from snn_bp.model.modules import Neurons, Shape
 from snn_bp.model.network import Network, neuron_of
 from snn_bp.model.plan import apply_stateless
+from snn_bp.model.temporal import CausalConv
 from snn_bp.neurons import is_leaky
 from snn_bp.runs.experiment import Experiment, Train
 from snn_bp.runtime.capacity import available, is_checked, size
-from snn_bp.runtime.processes import processes
 from snn_bp.runtime.status import say
 
 SPARE = 1.6  # an estimate up to so many times what there is may still fit, and is let through with a word
@@ -35,7 +36,7 @@ _KERNEL = 12  # values that the backward pass of learned delays keeps for each v
 _EVENT = 14  # bytes of one on its way into frames, at most
 _HEAP = 1.3  # what the process holds for each byte in use, while tensors of all sizes come and go
 _LEFT = 0.75  # the part of what a step leaves in the heap that looking at the layers cannot use, and the reverse
-_THREADS = 16 * 2**20  # bytes of threads' own heaps, which differ from run to run
+_THREADS = 32 * 2**20  # bytes of threads' own heaps: two runs of one training were up to 29 MB apart
 _BATCHES = 3  # the one in use, the next, and the last one until it is let go
 _STEPS = 16  # on which the forward of a layer that is none of ours is tried without values
 # how many values a layer keeps for its backward pass, for each that it gives; None: its own forward tells. Neurons are
@@ -55,7 +56,7 @@ class Estimate:
     frames: int  # the batches that are there at the same time
     weights: int  # parameters, gradients, the optimizer's, and a checkpoint on its way to disk
     step: int  # activations and gradients of a training step
-    looking: int  # the largest of: the doctor's backward pass, layers' activity, counting operations
+    looking: int  # the largest of: the doctor's backward pass, layers' activity, evaluation with its operations
 
     @property
     def total(self) -> int:
@@ -75,7 +76,10 @@ class Estimate:
 
 
 def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
-    """What training `experiment` on `dataset` takes at its peak, in the memory of the machine (not of a GPU)."""
+    """What training `experiment` on `dataset` takes at its peak, in the memory of the machine (not of a GPU).
+
+    It is that of one process that runs whole batches: of several, each of which runs a part, it is too large.
+    """
     data, config = experiment.data, experiment.train
     steps = data.steps or dataset.steps
     rows = steps * min(data.batch, max((len(ids) for ids in dataset.ids.values()), default=0))
@@ -86,7 +90,7 @@ def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
     if on_gpu:
         return Estimate(frames, 0, 0, 0)
     sizes = _Sizes.of(experiment, dataset.shape, steps)
-    piece = rows * min(1.0, (config.truncate or math.inf) / max(1, steps)) / processes()
+    piece = rows * min(1.0, (config.truncate or math.inf) / max(1, steps))
     if config.target != "float":
         step = piece * _FLOAT * (8 * sizes.neurons + 2 * inputs)
     else:
@@ -96,21 +100,12 @@ def estimate(experiment: Experiment, dataset: Dataset) -> Estimate:
     probed = rows * min(1.0, PROBED / data.batch) * _FLOAT
     traced = rows * min(1.0, _few(sizes.neurons * steps) / data.batch) * _FLOAT
     seen, stacked = sizes.largest_neurons, sizes.largest_recurrent
-    looking = max(
-        probed
-        * (
-            2 * sizes.neurons
-            + max(6.5 * seen, 2 * sizes.largest)
-            + 2 * sizes.largest_own
-            + 2.5 * stacked
-            + 7 * sizes.joined
-            + inputs
-        ),
-        traced * (13.5 * sizes.neurons + 16.5 * sizes.all_recurrent + 2 * inputs),
-        rows
-        * _FLOAT
-        * ((3.5 if sizes.starts_dense else 2.5) * inputs + max(4.5 * seen, 2 * sizes.largest) + 4 * stacked),
-    )
+    activity = 2 * sizes.neurons + max(6.5 * seen, 2 * sizes.largest) + 2 * sizes.largest_own
+    activity += 2.5 * stacked + 7 * sizes.joined + inputs
+    trace = 13.5 * sizes.neurons + 16.5 * sizes.all_recurrent + 2 * inputs
+    evaluation = (3.5 if sizes.starts_dense else 2.5) * inputs + max(4.5 * seen, 2 * sizes.largest) + 4 * stacked
+    evaluation += sizes.largest_counted
+    looking = max(probed * activity, traced * trace, rows * _FLOAT * evaluation)
     weights = sizes.parameters * _FLOAT * _values_of_weight(config, data.batch)
     kernels = _FLOAT * _KERNEL * sizes.kernels
     return Estimate(frames, weights, int(_HEAP * step + kernels), int(_HEAP * looking))
@@ -192,6 +187,7 @@ class _Sizes:
     largest_passed: int = 0
     all_recurrent: int = 0
     largest_recurrent: int = 0  # which a look runs step by step, and stacks
+    largest_counted: float = 0  # what counting the operations of a convolution over time takes
     joined: int = 0  # neurons within joints, of which a look holds all until their branches are joined
     starts_dense: bool = False
 
@@ -225,6 +221,8 @@ class _Sizes:
         elif part.role == "delay":  # backward, its gradient is turned about in time, and its slope taken if it learns
             self.largest_passed = max(self.largest_passed, count * (4 if len(part.layer.learned) else 2))  # type: ignore
         elif kept is None:
+            if isinstance(part.layer, CausalConv):
+                self.largest_counted = max(self.largest_counted, _counted(part, steps))
             self.largest_passed = max(self.largest_passed, count, math.prod(part.before))
         elif part.role != "norm" and _axes(part) != 0 and not is_first:
             self.largest_passed = max(self.largest_passed, count)
@@ -246,6 +244,17 @@ class _Sizes:
         else:
             self.normed += count
             self.largest_normed = max(self.largest_normed, count)
+
+
+def _counted(part: LayerAt, steps: int) -> float:
+    """How many numbers evaluation takes to count the operations of a convolution over time, a step of a recording.
+
+    It convolves in doubles, for which torch lays out each window by itself, of one group of channels at a time and all
+    recordings at once; beside them are the input, behind the steps before it, and that in torch's order.
+    """
+    layer = cast(CausalConv, part.layer)
+    windows = layer.weight[0].numel() * math.prod(part.after[1:])
+    return 2 * (windows + 2 * math.prod(part.before) * (1 + layer.past / max(1, steps)) + math.prod(part.after[1:]))
 
 
 def _kept_by(part: LayerAt, steps: int) -> float:
