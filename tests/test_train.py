@@ -52,6 +52,7 @@ from snn_bp import (
 from snn_bp.model.finite import first_nonfinite
 from snn_bp.model.start import start_alive
 from snn_bp.trainer.loop import Stopped, learning_rate, make_optimizer, train_step
+from snn_bp.trainer.optimizer import explain_nonfinite
 
 few_digits, finished = runs.few_digits, runs.finished
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -567,7 +568,7 @@ def test_a_nan_in_a_weight_names_the_layer_and_moves_nothing(noise):
     x, how = noise(4, 5, 3, scale=3), Train()
 
     step = train_step(network, make_optimizer(network, how), x, torch.arange(5) % 4, how)
-    message = training.explain_nonfinite(step, network, x, epoch=3, batch=7)
+    message = explain_nonfinite(step, network, x, epoch=3, batch=7)
 
     assert "epoch 3, batch 7" in message and f"the weight of {network.name(2)}" in message
     assert same_weights(network.state_dict(), before)
@@ -590,7 +591,7 @@ def test_a_nan_in_a_gradient_names_its_weights_alone_and_moves_nothing(noise):
     x, how = noise(4, 5, 3, scale=3), Train()
 
     step = train_step(network, make_optimizer(network, how), x, torch.arange(5) % 4, how)
-    message = training.explain_nonfinite(step, network, x, epoch=1, batch=1)
+    message = explain_nonfinite(step, network, x, epoch=1, batch=1)
 
     assert "the gradient of layers.2.weight." in message
     assert same_weights(network.state_dict(), before)
