@@ -217,7 +217,7 @@ def assert_noticed_or_harmless(network, out, right):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("share", [0.1, 0.9], ids=["few", "many"])
+@pytest.mark.parametrize("share", [0.1, pytest.param(0.9, marks=pytest.mark.slow)], ids=["few", "many"])
 def test_an_input_written_again_before_the_backward_pass_is_noticed_or_does_no_harm(name, share):
     network, x = made(name, share=share)
     x = x * 1.5  # not zeros and ones alone

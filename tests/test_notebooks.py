@@ -12,8 +12,7 @@ from nbformat.v4 import new_code_cell
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-QUICK = "02_backward_by_hand"  # runs by default, so that a changed name is seen at once; the others are slow
-RUNS = [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem != QUICK)) for path in NOTEBOOKS]
+RUNS = [pytest.param(path, id=path.stem, marks=pytest.mark.slow) for path in NOTEBOOKS]
 LINES = 10  # of code in a cell, imports and comments aside
 BYTES = 300_000  # of a file, pictures included
 HANGS = 900  # seconds for a cell

@@ -40,6 +40,7 @@ def test_the_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     assert (tmp_path / "movie.gif").is_file() and (tmp_path / "runs/loop/results.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_experiment_with_code_of_its_own_trains(tmp_path, monkeypatch):
     monkeypatch.setenv("SNN_BP_CACHE", str(tmp_path / "cache"))
     text = next(block for block in blocks(README, "py") if "EveryStep" in block)
