@@ -328,9 +328,8 @@ class Meter:
 
     def value(self) -> float:
         """The figure of all that was taken in."""
-        return (
-            self.metric.of(self.total) if type(self.metric) in METRICS else value_of(self.metric, *joined(self.batches))
-        )
+        is_ours = type(self.metric) in METRICS
+        return self.metric.of(self.total) if is_ours else value_of(self.metric, *joined(self.batches))
 
 
 def joined(batches: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> tuple[Tensor, Tensor, Tensor | None]:
