@@ -257,7 +257,9 @@ time.sleep(100)
 
 
 @pytest.mark.slow
-def test_what_stands_beside_an_experiment_is_imported_not_the_library_of_its_name(tmp_path):
+def test_what_stands_beside_an_experiment_is_imported_not_the_library_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydoc", None)  # a test before may have imported the library's
+    del sys.modules["pydoc"]
     (tmp_path / "pydoc.py").write_text("here = True\n")
     (tmp_path / "mine.py").write_text(
         f"from pydoc import here\nfrom snn_bp import *\nexperiment = {tiny(epochs=1)!r}\n"
