@@ -108,7 +108,7 @@ def is_alive(process: int) -> bool:
 
 @pytest.mark.slow
 def test_a_fork_runs_in_what_a_new_process_runs_in(prepared, folder):
-    words, own = ["train", str(folder / "self.py"), "seed=3"], {"CUDA_VISIBLE_DEVICES": "5"}
+    words, own = ["train", str(folder / "self.py"), "seed=3"], {"CUDA_VISIBLE_DEVICES": "5", "OMP_NUM_THREADS": "2"}
     (code, first), (_, second), (code_of_new, said) = (
         forked(prepared, words, own),
         forked(prepared, words),
@@ -124,6 +124,7 @@ def test_a_fork_runs_in_what_a_new_process_runs_in(prepared, folder):
     assert first.splitlines()[-2] == said.splitlines()[-2] and code == code_of_new == 2
     assert "CUDA_VISIBLE_DEVICES=5" in state["environment"] and state["arguments"] == words
     assert "CUDA_VISIBLE_DEVICES=5" not in of_second["environment"]
+    assert (state["torch"][0], of_second["torch"][0]) == (2, 1)
     assert not {*drawn} & {*drawn_then}
 
 

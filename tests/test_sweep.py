@@ -354,6 +354,21 @@ def test_runs_share_the_cores_and_take_no_more_than_a_user_allows(asked, threads
     assert processes.threads_of_each(20) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("forks", ["0", "1"])
+def test_the_runs_left_over_share_all_cores_in_every_sweep(forks, file, tmp_path, monkeypatch):
+    monkeypatch.setenv("SNN_BP_FORKED_RUNS", forks)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    runs = jobs_of(file, ["seed=0..4"], tmp_path / "out")
+    train(runs[0].experiment, runs[0].path, quiet=True)  # as a sweep that was killed may have left it
+
+    sweeping.run_sweep(runs, file, tmp_path / "out", parallel=3, quiet=True)
+
+    threads = [read_object(run.path / "provenance.json")["machine"]["threads"] for run in runs]
+    assert threads[1:] == [2, 2, 3, 3]
+
+
 def trained_by(sweep: subprocess.Popen, out: Path) -> list[int]:
     """The processes that train runs for a sweep at this moment; not those that another one left at work."""
     held = [holder(lock.parent) for lock in out.glob("*/lock")]

@@ -21,6 +21,7 @@ from snn_bp.runs.evaluation import Evaluation, evaluate_network
 from snn_bp.runs.experiment import Experiment, Train, content_of
 from snn_bp.runs.folder import SEARCH_FILE, Run
 from snn_bp.runs.provenance import peak_memory_mb
+from snn_bp.runtime.gpu import seed_torch
 from snn_bp.runtime.processes import check_alone
 from snn_bp.runtime.signals import Stopped, noted_signals
 from snn_bp.runtime.status import Bar, announced, clock, drawing, say
@@ -252,7 +253,7 @@ def _spend(task: _Task, run: Run | None, at: Position, save_seconds: float) -> S
             drawn = np.random.default_rng((task.experiment.seed, at.generation))
             chosen, moved = drawn.choice(ids, task.batch, replace=False), int(drawn.integers(2**31))
             x, targets = (part.to(device) for part in dataset.batch("train", chosen, seed=moved))
-            torch.manual_seed(moved)
+            seed_torch(moved)
             at.spent += searcher.cost * task.batch
             searcher.step(x, targets)
             clock.stop()

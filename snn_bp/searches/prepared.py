@@ -26,6 +26,7 @@ from snn_bp.runtime import is_on
 
 LOST = 256  # the code of a run of which nobody knows how it ended: no process ends with it
 ANSWER_S = 30.0  # a fork takes some milliseconds
+THREADS = "OMP_NUM_THREADS"
 READY_S = 120.0  # it takes some seconds, where kernels are compiled first half a minute
 LONGEST = 2**20  # bytes of a message
 LOOK_S = 0.02
@@ -217,6 +218,8 @@ def become(words: list[str], variables: dict[str, str]) -> None:
     """Make this process, a fork, what a new one with these arguments and variables would be."""
     os.setsid()
     os.environ.update(variables)
+    if THREADS in variables:  # which torch read as it was imported
+        torch.set_num_threads(int(variables[THREADS]))
     sys.argv[1:] = sys.orig_argv[3:] = words
     np.random.seed()  # as Python's own random numbers, which begin anew in every fork
     torch.default_generator.seed()

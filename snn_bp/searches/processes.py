@@ -20,7 +20,7 @@ from snn_bp.runs.records import figure_in_words
 from snn_bp.runtime.signals import Stopped, noted_signals
 from snn_bp.runtime.status import phase, say
 from snn_bp.searches.jobs import Job
-from snn_bp.searches.prepared import LOST, Forked, Prepared
+from snn_bp.searches.prepared import LOST, THREADS, Forked, Prepared
 
 PAUSE_S = 0.05  # between two looks at the processes
 REFUSED = 2  # the exit code of a command that says in a line what is wrong
@@ -36,11 +36,12 @@ class Failure(NamedTuple):
 
 def train_all(
     jobs: Sequence[Job], file: Path, out: Path, *, prepared: Prepared, parallel: int = 1, command: str = "",
-    trust_code: bool = False, quiet: bool = False, done: int = 0, total: int | None = None,
+    trust_code: bool = False, quiet: bool = False, done: int = 0, total: int | None = None, last: Sequence[Job] = (),
 ) -> list[Failure]:  # fmt: skip
     """Train all that is not finished; which runs failed, and why.
 
-    `done` of `total` runs were finished before, beside these.
+    `done` of `total` runs were finished before, beside these. The `last` ones share all cores: there are fewer of them
+    than `parallel`, and they begin as the others end.
     """
     total = len(jobs) if total is None else total
     environment = environment_of_each(parallel)
@@ -82,6 +83,8 @@ def train_all(
                         continue
                     slot = min({*range(parallel)} - {each.slot for each in running})
                     own = {"CUDA_VISIBLE_DEVICES": devices[slot]} if devices and job.takes_any_gpu else {}
+                    if job.path in [each.path for each in last]:
+                        own |= {THREADS: str(threads_of_each(len(last)))}
                     words = job.command(file, trust_code=trust_code)
                     running.append(_Running.start(job, slot, words, environment, own, prepared))
                 time.sleep(PAUSE_S)
@@ -106,14 +109,14 @@ def program() -> list[str]:
 
 def environment_of_each(parallel: int) -> dict[str, str]:
     """The variables of each of so many runs at a time."""
-    return os.environ | ({"OMP_NUM_THREADS": str(threads_of_each(parallel))} if parallel > 1 else {})
+    return os.environ | ({THREADS: str(threads_of_each(parallel))} if parallel > 1 else {})
 
 
 def threads_of_each(parallel: int) -> int:
     """How many threads a run has where so many share the cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with suppress(KeyError, ValueError):
-        cores = min(cores, int(os.environ["OMP_NUM_THREADS"]) * parallel)
+        cores = min(cores, int(os.environ[THREADS]) * parallel)
     return max(1, cores // parallel)
 
 

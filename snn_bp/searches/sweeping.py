@@ -47,7 +47,7 @@ def run_sweep(
                 say(f"{done} of {len(jobs)} runs are finished")
             failed = train_all(
                 jobs, file, out, prepared=prepared, parallel=parallel, command=command, trust_code=trust_code,
-                quiet=quiet,
+                quiet=quiet, last=jobs[len(jobs) - len(jobs) % parallel :],
             )  # fmt: skip
         if failed:
             raise SnnError(

@@ -24,6 +24,7 @@ from snn_bp.model.start import start_alive
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.folder import Run
 from snn_bp.runs.provenance import note_start
+from snn_bp.runtime.gpu import seed_torch
 from snn_bp.runtime.processes import processes, rank
 from snn_bp.runtime.screen import on_screen
 from snn_bp.runtime.signals import Stopped
@@ -202,7 +203,7 @@ class Course:
         plain = mask is None and kind == "class" and measured is None
         more = () if plain else (None if mask is None else mask.to(self.device), kind, measured)
         x, targets = x.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
-        torch.manual_seed(_draw(drawn, rank()) if self._in_shards and rank() else drawn)  # for layers of the user's own
+        seed_torch(_draw(drawn, rank()) if self._in_shards and rank() else drawn)  # for layers of the user's own
         return x, targets, more, options
 
     @property
@@ -293,7 +294,7 @@ class Course:
         for norm in self.frozen:
             norm.eval()
         x, targets = self.probe[:, :few], self.targets_of_probe[:few]
-        torch.manual_seed(_draw(self.run.experiment.seed, self.at.epoch))  # not as the last batch here has left it
+        seed_torch(_draw(self.run.experiment.seed, self.at.epoch))  # not as the last batch here has left it
         trace = traced(self.network, x, targets, self.config.loss, mask=mask)
         rate = diagnose_rate(self.network, trace, self.config, batches=self.batches) if first else []
         found = [each for each in (*rate, *diagnose(trace).findings) if not self._is_asked_for(each.kind)]
