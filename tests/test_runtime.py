@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from snn_bp.runtime.gpu import convolve_exactly
+from snn_bp.runtime.gpu import convolve_exactly, seed_torch
 from snn_bp.runtime.optimizers import without_compiler
 from snn_bp.runtime.process import keep_freed_memory
 from snn_bp.runtime.signals import noted_signals
@@ -85,6 +85,16 @@ def test_cudnn_stays_as_torch_has_it_where_the_switch_is_off(monkeypatch):
         convolve_exactly.cache_clear()
         monkeypatch.delenv("SNN_BP_EXACT_CONVOLUTIONS")
         assert convolve_exactly() and not torch.backends.cudnn.allow_tf32 and torch.backends.cudnn.deterministic
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_torch_draws_as_by_manual_seed_with_a_gpu_and_without(has_gpu, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: has_gpu)
+    torch.manual_seed(2**31 - 1)
+    expected = torch.rand(3)
+    seed_torch(2**31 - 1)
+
+    assert torch.equal(torch.rand(3), expected) and torch.initial_seed() == 2**31 - 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
