@@ -89,11 +89,31 @@ class Watched(torch.nn.Module):
         return x + 0.3 * torch.rand_like(x)
 
 
+class Ageing(torch.nn.Linear):
+    """Its weight shrinks with each batch that it evaluates."""
+
+    def forward(self, x):
+        if not self.training:
+            self.weight.data *= 0.99
+        return super().forward(x)
+
+
+class Positive(torch.nn.Linear):
+    """Keeps what it makes of its weight in a call."""
+
+    def forward(self, x):
+        self.positive = self.weight.abs()
+        return x @ self.positive
+
+
 MIXING = (
     Flatten(), Dense(12), Module(torch.nn.BatchNorm1d, 12, affine=False), NEURON, Module(torch.nn.Dropout, 0.2),
     Dense(3), LI(beta=0.8),
 )  # fmt: skip
 WATCHED = (Flatten(), Dense(12), Module(Watched), NEURON, Dense(3), LI(beta=0.8))
+AGEING = (
+    Flatten(), Dense(12), Module(Ageing, 12, 12), NEURON, Module(Positive, 12, 12), NEURON, Dense(3), LI(beta=0.8),
+)  # fmt: skip
 LOOPED = (Flatten(), Dense(12, bias=False), BatchNorm(), Recurrent(NEURON), Dropout(0.2), Dense(3), LI(beta=0.8))
 WHOLE = {  # as above, each of seven batches to an epoch, of which four or three make a step
     "whole dense": (DENSE, False, Train(epochs=3, accumulate=4, loss=WEIGHED, clip=0.5, average=0.9)),
@@ -102,6 +122,7 @@ WHOLE = {  # as above, each of seven batches to an epoch, of which four or three
     "whole masked": (NORMED, True, Train(epochs=3, accumulate=4, truncate=4, loss=MembraneCrossEntropy())),
     "whole mixing": (MIXING, False, Train(epochs=3, accumulate=4, loss=OfMean(), metric=BalancedAccuracy())),
     "whole watched": (WATCHED, False, Train(epochs=3, accumulate=4)),
+    "whole ageing": (AGEING, False, Train(epochs=3, accumulate=4)),
     "whole chip": (CHIP, False, Train(epochs=3, accumulate=3, target="loihi", freeze_norm=0.3)),
 }
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from distributed_runs import Ageing
 
 from snn_bp import (
     LI,
@@ -89,6 +90,7 @@ CASES: dict[str, tuple[str, bool, int, Any, Train]] = {  # targets, lengths that
     "chip": ("class", False, 120, CHIP, Train(target="loihi")),
     "draws": ("class", False, 120, model(Module(Noise)), Train()),
     "keeps": ("class", False, 120, model(Module(Alternating)), Train()),
+    "ages": ("class", False, 120, model(Module(Ageing, 12, 12)), Train()),
 }  # fmt: skip
 
 
@@ -139,7 +141,7 @@ def compare(folder: Path) -> None:
         for end in ("csv", "safetensors"):
             mine, theirs = (of / FOLDER / f"{split}.{end}" for of in (folder / "again", folder))
             assert mine.read_bytes() == theirs.read_bytes(), mine
-    if folder.name == "keeps":  # what it kept before the last epoch is not in its checkpoint
+    if folder.name in ("keeps", "ages"):  # what it kept before the last epoch is not in its checkpoint
         return
     row = run.metrics()[-1]
     seen = evaluate_network(run.network("last"), dataset, "validation", options.loss, metric=options.metric)

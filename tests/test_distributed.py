@@ -766,27 +766,35 @@ def test_a_signal_to_one_process_stops_all_saved_with_one_line(tmp_path):
     assert read_object(tmp_path / "a" / "provenance.json")["machine"]["processes"] == 2
 
 
+FAILING = """
+import os
+from dataclasses import dataclass
+from snn_bp.errors import SnnError
+@dataclass(frozen=True)
+class Late:
+    means = ("spikes", "potentials")
+    def __call__(self, out, targets):
+        if os.environ["RANK"] == "1" and WHEN:
+            raise SnnError("recording 7 is bad")
+        return CountCrossEntropy()(out, targets)
+experiment = """  # a loss that fails in the second process
+
+
+def said_where_a_loss_fails(folder: Path, when: str) -> str:
+    """What two processes say of a training, whose loss fails in the second of them."""
+    broken = EXPERIMENT.replace("\nexperiment = ", FAILING.replace("WHEN", when))
+    (folder / "mine.py").write_text(broken.replace("lr=1e-3", "lr=1e-3, loss=Late()"))
+    process = torchrun(2, "-m", "snn_bp", "train", "mine.py", "--out", "a", cwd=folder)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    return said
+
+
 @pytest.mark.slow
 def test_an_error_in_one_process_ends_all_with_its_line(tmp_path):
-    broken = EXPERIMENT.replace("experiment = ", (
-        "import os\n"
-        "from dataclasses import dataclass\n"
-        "from snn_bp.errors import SnnError\n"
-        "@dataclass(frozen=True)\n"
-        "class Late:\n"
-        "    means = ('spikes', 'potentials')\n"
-        "    def __call__(self, out, targets):\n"
-        "        if os.environ['RANK'] == '1' and bool(out.detach().sum() > 0) and out.grad_fn is not None:\n"
-        "            raise SnnError('recording 7 is bad')\n"
-        "        return CountCrossEntropy()(out, targets)\n"
-        "experiment = "
-    )).replace("lr=1e-3", "lr=1e-3, loss=Late()")  # fmt: skip
-    (tmp_path / "mine.py").write_text(broken)
+    said = said_where_a_loss_fails(tmp_path, "bool(out.detach().sum() > 0) and out.grad_fn is not None")
 
-    process = torchrun(2, "-m", "snn_bp", "train", "mine.py", "--out", "a", cwd=tmp_path)
-    _, said = process.communicate(timeout=120)
-
-    assert process.returncode != 0 and len(ours(said)) == 1 and "recording 7 is bad" in said, said
+    assert len(ours(said)) == 1 and "recording 7 is bad" in said, said
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import evaluated_runs
 import pytest
 import torch
 from evaluated_runs import CASES, dataset_of, experiment_of
-from test_distributed import EXPERIMENT, SLOWED, begun, ours, torchrun
+from test_distributed import EXPERIMENT, SLOWED, begun, ours, said_where_a_loss_fails, torchrun
 
 from snn_bp import Module, Network, Run
 from snn_bp.runs.evaluation import Measurement
@@ -201,22 +201,6 @@ def test_a_signal_in_an_evaluation_stops_all_behind_it_saved_with_one_line(signa
 
 @pytest.mark.slow
 def test_an_error_in_what_another_process_evaluates_ends_all_with_its_line(tmp_path):
-    broken = EXPERIMENT.replace("experiment = ", (
-        "import os\n"
-        "from dataclasses import dataclass\n"
-        "from snn_bp.errors import SnnError\n"
-        "@dataclass(frozen=True)\n"
-        "class Late:\n"
-        "    means = ('spikes', 'potentials')\n"
-        "    def __call__(self, out, targets):\n"
-        "        if os.environ['RANK'] == '1' and out.is_inference():\n"
-        "            raise SnnError('recording 7 is bad')\n"
-        "        return CountCrossEntropy()(out, targets)\n"
-        "experiment = "
-    )).replace("lr=1e-3", "lr=1e-3, loss=Late()")  # fmt: skip
-    (tmp_path / "mine.py").write_text(broken)
+    said = said_where_a_loss_fails(tmp_path, "out.is_inference()")
 
-    process = torchrun(2, "-m", "snn_bp", "train", "mine.py", "--out", "a", cwd=tmp_path)
-    _, said = process.communicate(timeout=120)
-
-    assert process.returncode != 0 and len(ours(said)) == 1 and "recording 7 is bad" in said, said
+    assert len(ours(said)) == 1 and "recording 7 is bad" in said, said

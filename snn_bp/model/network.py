@@ -5,7 +5,7 @@ Nothing is held between calls. `network(x)` starts from rest; `network.run(x, st
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from snn_bp.runtime.process import keep_freed_memory
 from snn_bp.runtime.screen import on_screen
 from snn_bp.surrogates import ATan, Surrogate, check_surrogate
 
+Copied = TypeVar("Copied", bound=nn.Module)
 NetworkState: TypeAlias = tuple[State, ...]  # one for each layer with state, in order; a `Carried` of other layers
 
 
@@ -357,15 +358,15 @@ def _check_finite(x: Tensor, state: NetworkState | None, after: Sequence[Any]) -
     check_finite("network", x, given, after=neurons if given else neurons[:1])
 
 
-def deep_copy(network: Network) -> Network:
+def deep_copy(module: Copied) -> Copied:
     """A deep copy; weights that a pruned layer made of others in its last call are copied as numbers."""
     made = [
         value
-        for layer in network.modules()
+        for layer in module.modules()
         for value in vars(layer).values()
         if isinstance(value, Tensor) and not value.is_leaf
     ]
-    return copy.deepcopy(network, {id(value): value.detach().clone() for value in made})
+    return copy.deepcopy(module, {id(value): value.detach().clone() for value in made})
 
 
 def check_network(asker: str, network: object) -> None:

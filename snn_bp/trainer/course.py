@@ -142,6 +142,8 @@ class Course:
             for each in followed:
                 take_in(*each)
         self.at.batch += len(group)
+        if self.team is not None:
+            self.team.end_step(batches=len(group), last=self.at.batch == self.batches)
         return step
 
     def _one_of(self, group: Sequence[np.ndarray], number: int, train: Callable[..., Step]) -> Step:

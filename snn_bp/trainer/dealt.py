@@ -4,7 +4,6 @@ There it runs as it would in one process: with its own loss, statistics and rand
 and norms follow, in the order of the batches, so that all bits are those of one process.
 """
 
-import copy
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, TypeVar
@@ -13,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from snn_bp.errors import SnnError
-from snn_bp.model.blocks import LayerAt, every_part, parts_of
-from snn_bp.model.exact import is_exact
+from snn_bp.model.blocks import LayerAt
 from snn_bp.model.followed import followed_later, take_in
-from snn_bp.model.network import Network
+from snn_bp.model.network import Network, deep_copy
 from snn_bp.runs.training_options import Train
 from snn_bp.runtime.processes import processes, rank
+from snn_bp.trainer.kept import not_ours
 
 Figures = TypeVar("Figures")
 CHUNK = 16 * 2**20  # bytes of gradients that are sent at once
@@ -124,7 +123,7 @@ def check_dealt(network: Network) -> None:
         return
     draw = torch.Generator().manual_seed(0)
     x = torch.randint(0, 2, (*TRIED, *network.input_shape), generator=draw, dtype=torch.uint8)
-    tried = copy.deepcopy(network).train()
+    tried = deep_copy(network).train()
     with torch.no_grad(), torch.random.fork_rng(devices=[]), followed_later():
         tried.rates(x)
     for was, now in zip(unknown, not_ours(tried), strict=True):
@@ -152,18 +151,13 @@ def take_buffers(layer: nn.Module, held: dict[str, Tensor]) -> None:
             layer.get_submodule(at)._buffers[last] = value
 
 
-def not_ours(network: Network) -> list[LayerAt]:
-    """The layers that run by a forward which is not known here."""
-    return [part for part in every_part(parts_of(network)) if part.role != "joint" and not is_exact(part.layer)]
-
-
 def _contents(layer: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in (*layer.named_parameters(), *layer.named_buffers())}
 
 
 def _check_same(network: Network, at: LayerAt, before: dict[str, Tensor], layer: nn.Module) -> None:
     now = _contents(layer)
-    if changed := [name for name in {**before, **now} if not _is_same(before.get(name), now.get(name))]:
+    if changed := [name for name in {**before, **now} if not is_same(before.get(name), now.get(name))]:
         raise SnnError(
             f"train: {network.name(at.path)} changes its {', '.join(changed)} while it trains, and of the batches of a "
             f"step each of {processes()} processes runs only some. BatchNorm() follows all of them in order; a layer "
@@ -171,7 +165,8 @@ def _check_same(network: Network, at: LayerAt, before: dict[str, Tensor], layer:
         )
 
 
-def _is_same(a: Tensor | None, b: Tensor | None) -> bool:
+def is_same(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two tensors have the same shape, type and values."""
     if a is None or b is None or a.shape != b.shape or a.dtype != b.dtype:
         return False
     return bool(((a == b) | (a.isnan() & b.isnan())).all())

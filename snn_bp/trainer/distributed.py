@@ -6,7 +6,6 @@ they are dealt whole (`trainer/dealt.py`); else each runs a shard of all, joined
 """
 
 import atexit
-import copy
 import os
 import time
 import warnings
@@ -23,7 +22,7 @@ from snn_bp.errors import SnnError
 from snn_bp.model.blocks import LayerAt, every_part, parts_of
 from snn_bp.model.exact import is_exact
 from snn_bp.model.masks import takes_statistics
-from snn_bp.model.network import Network
+from snn_bp.model.network import Network, deep_copy
 from snn_bp.model.shard import Shard, gather, in_shard, rows_of
 from snn_bp.model.signatures import takes
 from snn_bp.model.targets import Piece
@@ -44,7 +43,8 @@ from snn_bp.runtime.processes import (
 )
 from snn_bp.runtime.status import phase
 from snn_bp.trainer.amounts import Amount, amount_of
-from snn_bp.trainer.dealt import Dealt, as_first, check_dealt, not_ours, take_buffers, takes_whole
+from snn_bp.trainer.dealt import Dealt, as_first, check_dealt, is_same, take_buffers, takes_whole
+from snn_bp.trainer.kept import Kept, called_alone, made_by_calls, not_ours
 
 WAIT = timedelta(days=1)  # others wait while the first looks at the layers; that one has ended is noticed at once
 CLOSE, DRAWN, STEPS = 1e-5, 6, 4  # to which two figures agree; recordings and steps on which a loss or layer is tried
@@ -59,6 +59,7 @@ class Team:
         self.is_first, self.device = is_first(), device_of(config)
         self.has_begun = False
         self.dealt: Dealt | None = None  # where batches are dealt whole
+        self._kept: Kept | None = None  # None: no layer is of the user's own
         self._parallel: nn.Module | None = None
         self._shard: Shard | None = None
         self._counts = torch.zeros(0)  # what the shards of each piece count for, a row a process
@@ -110,7 +111,11 @@ class Team:
 
     def join(self, network: Network, config: Train, dataset: Dataset) -> str:
         """Let the processes train this network together, from the weights of the first; how they do, in words."""
-        if takes_whole(config):
+        is_dealt = takes_whole(config)
+        if not_ours(network):
+            made = self.agreed(lambda: made_by_calls(network, is_dealt=is_dealt))
+            self._kept = Kept(network, made, is_dealt=is_dealt)
+        if is_dealt:
             self.dealt = Dealt(network, self.of_each)
             return f"{processes()} processes, whole batches: {config.accumulate} make a step, and each runs its own"
         self._amount = amount_of(config.loss, dataset)
@@ -123,13 +128,21 @@ class Team:
         return f"{processes()} processes, each a part of every batch"
 
     def begin_epoch(self, network: Network) -> None:
-        """Let layers that are not ours hold in buffers what they hold in the first process, which looks at them."""
+        """Let layers that are not ours have the weights and buffers of the first process, which looks at them."""
         if not (parts := not_ours(network)):
             return
+        as_first(weight for part in parts for weight in part.layer.parameters())
         held = self.agreed(lambda: [{name: each.cpu() for name, each in part.layer.named_buffers()} for part in parts])
         if not self.is_first:
             for part, buffers in zip(parts, held, strict=True):
                 take_buffers(part.layer, buffers)
+        if self._kept is not None:
+            self._kept.begin_epoch()
+
+    def end_step(self, *, batches: int, last: bool) -> None:
+        """Behind a step of so many batches, the `last` of an epoch or not: raise where a layer came to differ."""
+        if self._kept is not None:
+            self._kept.end_step(self, has_run=self.dealt is None or rank() < batches, last=last)
 
     def rows(self, batch: int) -> slice:
         """The recordings of a batch of so many that this process runs."""
@@ -229,10 +242,12 @@ def device_of(config: Train) -> torch.device:
 
 def check_together(network: Network, config: Train, dataset: Dataset) -> None:
     """Raise unless several processes can train it as one would."""
+    made_by_calls(network, is_dealt=takes_whole(config))
     if takes_whole(config):
         check_dealt(network)
         return
     amount_of(config.loss, dataset)
+    strange = {part.path for part in not_ours(network)}
     for part in every_part(parts_of(network)):
         known = part.role == "joint" or (part.role == "norm" and is_exact(part.layer))
         if takes_statistics(part.layer) and not known:
@@ -241,7 +256,7 @@ def check_together(network: Network, config: Train, dataset: Dataset) -> None:
                 "processes has a part. BatchNorm() takes those of all, LayerNorm() of each step alone; or train in one "
                 f"process, or whole batches in each by train.accumulate={processes()}."
             )
-        if part.role in ("other", "over time", "stateful") and _mixes(part):
+        if part.path in strange and _mixes(part):
             raise SnnError(
                 f"train: what {network.name(part.path)} makes of a recording, or keeps, hangs on others of its batch, "
                 f"of which each of {processes()} processes has a part. A layer that sees each recording by itself "
@@ -250,22 +265,16 @@ def check_together(network: Network, config: Train, dataset: Dataset) -> None:
 
 
 def _mixes(at: LayerAt) -> bool:
-    """Whether a layer in training gives for a recording, or keeps in a buffer, what hangs on others in its batch."""
-    x = torch.rand(STEPS, DRAWN, *at.before, generator=torch.Generator().manual_seed(0)).round().to(_like(at.layer))
-    found = []
+    """Whether a layer in training gives for a recording, or keeps, what hangs on others in its batch."""
+    x = torch.rand(STEPS, DRAWN, *at.before, generator=torch.Generator().manual_seed(0)).round()
+    outs, keeps = [], []
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for given in (x, torch.cat([x[:, :1], 1 - x[:, 1:]], 1)):
-            layer = copy.deepcopy(at.layer).train()
+            layer = deep_copy(at.layer).train()
             torch.manual_seed(0)
-            out = layer(given if at.role in ("over time", "stateful") else given.flatten(0, 1))
-            out = out[0] if at.role == "stateful" else out
-            found.append([out.reshape(STEPS, DRAWN, -1)[:, 0], *layer.buffers()])
-    return not all(torch.allclose(*pair, rtol=CLOSE, atol=CLOSE, equal_nan=True) for pair in zip(*found, strict=True))
-
-
-def _like(layer: nn.Module) -> torch.dtype:
-    """The type of the numbers that a layer computes with."""
-    return next((each.dtype for each in layer.parameters() if each.is_floating_point()), torch.get_default_dtype())
+            outs.append(called_alone(at, layer, given).reshape(STEPS, DRAWN, -1)[:, 0])
+            keeps.append([*layer.parameters(), *layer.buffers()])
+    return not (torch.allclose(*outs, rtol=CLOSE, atol=CLOSE, equal_nan=True) and all(map(is_same, *keeps)))
 
 
 class _Rates(nn.Module):
@@ -340,7 +349,7 @@ def _is_lost(cause: BaseException) -> bool:
 
 def _leaves_some_out(network: Network) -> bool:
     """Whether a forward pass leaves out some of the weights that learn."""
-    probe = copy.deepcopy(network).train()
+    probe = deep_copy(network).train()
     weights = [weight for weight in probe.parameters() if weight.requires_grad]
     out, _, _ = probe.rates(torch.zeros(2, 2, *network.input_shape, device=weights[0].device, dtype=weights[0].dtype))
     return any(grad is None for grad in torch.autograd.grad(out.sum(), weights, allow_unused=True))

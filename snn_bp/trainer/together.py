@@ -3,6 +3,7 @@
 So its figures are those of one process, bit for bit.
 """
 
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from snn_bp.runs.evaluation import BatchResult, Evaluation, Measurement
 from snn_bp.runtime.processes import processes, rank
 from snn_bp.runtime.status import phase
 from snn_bp.trainer.distributed import Team
+from snn_bp.trainer.kept import attributes_of, changed_between, check_same, not_ours
 
 
 def evaluate_together(
@@ -21,14 +23,21 @@ def evaluate_together(
 ) -> tuple[Evaluation, Answers | None] | None:
     """The figures, and the scores where they are kept; None in processes that are not the first.
 
-    A layer that keeps something from batch to batch, in a buffer, has the first evaluate alone.
+    A layer that changes a buffer or weight from batch to batch has the first evaluate alone; one that changes a plain
+    attribute is refused.
     """
     if team is None:
         return measurement.joined(network, measurement.of_batches(network))
-    buffers = _Buffers(network)
-    mine = list(measurement.of_batches(network, slice(rank(), None, processes())))
-    if any(team.of_each(buffers.have_changed())):
-        buffers.put_back()
+    before = _Tensors(network)
+    results = measurement.of_batches(network, slice(rank(), None, processes()))
+    mine = list(islice(results, 1))
+    attributes = attributes_of(network)
+    mine += results
+    now = attributes_of(network)
+    told = team.of_each((before.have_changed(), now if mine else None, changed_between(attributes, now)))
+    check_same(network, [each[1:] for each in told])
+    if any(changed for changed, *_ in told):
+        before.put_back()
         return measurement.joined(network, measurement.of_batches(network)) if team.is_first else None
     with phase("waiting for what the other processes measure"):
         of_each = _gathered(mine, team)
@@ -45,14 +54,15 @@ def _gathered(mine: list[BatchResult], team: Team) -> list[list[BatchResult]]:
     return of_each or []
 
 
-class _Buffers:
-    """The buffers of a network as they were."""
+class _Tensors:
+    """The buffers of a network, and the weights of layers that are not ours, as they were."""
 
     def __init__(self, network: Network) -> None:
+        strange = [module for part in not_ours(network) for module in part.layer.modules()]
+        buffers = [(module, *each) for module in network.modules() for each in module.named_buffers(recurse=False)]
+        weights = [(module, *each) for module in strange for each in module.named_parameters(recurse=False)]
         self.were: list[tuple[Any, str, Tensor, Tensor]] = [
-            (module, name, buffer, buffer.clone())
-            for module in network.modules()
-            for name, buffer in module.named_buffers(recurse=False)
+            (module, name, tensor, tensor.detach().clone()) for module, name, tensor in (*buffers, *weights)
         ]
 
     def have_changed(self) -> bool:
@@ -62,5 +72,5 @@ class _Buffers:
     @torch.inference_mode()  # in which an evaluation before this may have made one
     def put_back(self) -> None:
         """Give all what they held."""
-        for module, name, buffer, value in self.were:
-            setattr(module, name, buffer.copy_(value))
+        for module, name, tensor, value in self.were:
+            setattr(module, name, tensor.copy_(value))
