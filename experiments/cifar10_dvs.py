@@ -9,9 +9,10 @@ tenth of the rest chooses the epoch.
 Eight convolutions (VGG) and the loss of each step, after Deng et al. 2022 (TET), at half the camera's resolution;
 recordings are shifted, turned, mirrored, cut out and mixed across classes, after Li et al. 2022 (NDA). TET saw 48 x 48
 pixels.
-Published with a random tenth as the test part: 0.83 (TET), 0.754 ± 0.008 (VGG-9, five seeds, as the comparison of
-S-TLLR has it); Fang et al. 2021 0.748 at the best epoch on the test part (protocol A) and 0.690 where validation chose
-it (B), as it does here: on this set the protocol is worth six points. No figure of ours on the set: it was not at hand.
+Published with a random tenth as the test part: 0.83 at the best epoch on that part (protocol A, TET), 0.754 ± 0.008
+(VGG-9, five seeds, as the comparison of S-TLLR has it, by which epoch is not known); Fang et al. 2021 0.748 by protocol
+A and 0.690 where validation chose the epoch (B), as it does here: on this set the protocol is worth six points. No
+figure of ours on the set: it was not at hand.
 """
 
 from snn_bp import (

@@ -6,7 +6,7 @@ FOLDER holds SSC/ssc_train.h5, SSC/ssc_valid.h5 and SSC/ssc_test.h5; without it 
 validation part of its own, which chooses the epoch.
 
 Two recurrent layers of adaptive neurons after Baronig et al. 2024 (SE-adLIF), who report 0.804 ± 0.003 with 1.6 million
-parameters (1,688,435 here). Others: 0.801 (two layers, learned delays, Hammouamri et al. 2023), 0.774 (recurrent,
+parameters (1,688,435 here). Others: 0.802 (two layers, learned delays, Hammouamri et al. 2023), 0.774 (recurrent,
 adaptive, Bittar & Garner 2022), 0.509 and 0.385 (recurrent and not, leaky, Cramer et al. 2020). All chosen on
 validation (protocol B), as here. No figure of ours on the set: it was not at hand.
 """

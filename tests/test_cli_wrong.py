@@ -60,6 +60,9 @@ WRONG = {
     "sweep mine.py seed=0..2 --trials 5": ("a space", "train.lr=log(1e-4,1e-2)"),
     "sweep mine.py 'train.lr=log(1e-4,1e-2)' --trials 1": ("--trials", "from 2 up"),
     "sweep mine.py 'train.lr=log(1e-4,1e-2)' --trials 5 --list": ("--list", "Leave one"),
+    "sweep mine.py seed=0,1 data.validation_fraction=0 --list": ("no validation split", "validation_fraction above 0"),
+    "sweep mine.py data.split_seed=0,1 --list": ("split_seed=0 and data.split_seed=1", "one value"),
+    "plan mine.py --recordings 10": ("--recordings goes with --events", "Give both"),
     # recordings
     "data": ("Missing command", "snn-bp data --help"),
     "data biuld shd": ("'biuld'", "Did you mean 'build'?"),
@@ -73,6 +76,8 @@ WRONG = {
     "data check folder": ("'folder'", "Known: nmnist"),
     "data check nothing.py": ("nothing.py: there is no such file", "experiments/digits.py"),
     "data check shd data.steps=4": ("data.steps=4", "data.root=FOLDER"),
+    "data check --hash": ("archives of one set", "data check nmnist --hash"),
+    "data check digits --hash": ("made here", "Leave --hash out"),
     "data check shd data.root=nowhere": ("'nowhere'", "there is no such folder"),
     # changes
     "train mine.py --epochs 5": ("--epochs", "key=value"),

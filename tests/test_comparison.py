@@ -231,6 +231,18 @@ def test_the_page_of_a_comparison_has_figures_curves_and_what_differs(made, tmp_
     assert [image["alt"] for image in page.all("img")] == ["Training loss of each run in its last epoch: group 1 1.25."]
 
 
+def test_the_page_of_a_sweep_says_what_was_chosen_and_calls_groups_by_their_settings(made, tmp_path):
+    table = compare([made("slow", tiny(lr=1e-3), 0.5), made("fast", tiny(lr=2e-3), 0.6)])
+    chosen = replace(table, chosen=("chosen by validation: train.lr=2e-3",))
+
+    chosen.write(tmp_path / "table.html")
+
+    page = Page((tmp_path / "table.html").read_text())
+    assert "Chosen by validation: train.lr=2e-3." in page.text and "group 2: train.lr = 0.002" in page.text
+    assert str(chosen) == f"{table}\nchosen by validation: train.lr=2e-3"
+    assert chosen.record() == table.record() | {"chosen": list(chosen.chosen)}
+
+
 def test_a_comparison_of_runs_that_are_not_finished_has_a_page_too(made, tmp_path):
     compare([made("begun", tiny())]).write(tmp_path / "table.html")
 

@@ -1,5 +1,6 @@
 """What snn_bp changes in the process it runs in can be turned off, and the reference says how."""
 
+import errno
 import os
 import re
 import signal
@@ -11,12 +12,42 @@ from pathlib import Path
 import pytest
 import torch
 
+from snn_bp.errors import SnnError
+from snn_bp.runtime.console import guarded
 from snn_bp.runtime.gpu import convolve_exactly, seed_torch
 from snn_bp.runtime.optimizers import without_compiler
 from snn_bp.runtime.process import keep_freed_memory
 from snn_bp.runtime.signals import noted_signals
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def from_cause(cause: BaseException) -> SnnError:
+    problem = SnnError("run/data.json: it cannot be written")
+    problem.__cause__ = cause
+    return problem
+
+
+@pytest.mark.parametrize(
+    "problem, code",
+    [
+        (SnnError("train.lr=-1: it should be above 0"), 2),
+        (FileNotFoundError(errno.ENOENT, "No such file"), 2),
+        (from_cause(FileNotFoundError(errno.ENOENT, "No such file")), 2),
+        (from_cause(OSError(errno.ENOSPC, "No space left on device")), 3),
+        (OSError(errno.EIO, "Input/output error"), 3),
+        (MemoryError(), 3),
+    ],
+    ids=str,
+)
+def test_what_the_machine_lacks_is_told_from_what_is_wrong_by_the_code(problem, code, capsys):
+    def program(*_, **__):
+        raise problem
+
+    with pytest.raises(SystemExit) as leaving:
+        guarded(program)
+
+    assert leaving.value.code == code and capsys.readouterr().err.startswith("error: ")
 
 
 def test_every_switch_is_in_the_reference_which_names_no_other():

@@ -3,6 +3,7 @@
 import csv
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from runs import assert_same_run, cli, few, loading, tiny
+from runs import assert_same_run, cli, few, loading, same_weights, tiny
 
-from snn_bp import Experiment, Run, SnnError, sweep, train
+from snn_bp import Experiment, Run, SnnError, VanRossumDistance, sweep, train
 from snn_bp.files import read_object
 from snn_bp.files.lock import holder
 from snn_bp.runs.evaluation import evaluate
@@ -251,6 +252,34 @@ def test_a_finished_sweep_takes_no_more_runs_and_one_that_is_not_does(file, tmp_
         sweeping.run_sweep(few_jobs, file, tmp_path / "out")
 
 
+def test_runs_stay_where_values_are_taken_away_or_added(file, tmp_path):
+    whole, narrow, wide = (
+        {job.path for job in jobs_of(file, [rates, "seed=0,1"], tmp_path)}
+        for rates in ("train.lr=5e-3,1e-2", "train.lr=5e-3", "train.lr=5e-3,1e-2,2e-2")
+    )
+
+    assert narrow < whole < wide
+
+
+def test_a_run_whose_folder_is_gone_is_trained_again_and_nothing_is_chosen_anew(file, tmp_path, by_hand, monkeypatch):
+    runs = jobs_of(file, GRID, tmp_path / "out")
+    before = sweeping.run_sweep(runs, file, tmp_path / "out")
+    kept = Run(runs[0].path).load("best").weights
+    shutil.rmtree(runs[0].path)
+    monkeypatch.setattr(sweeping, "choose", None)
+
+    found = sweep(file, GRID, out=tmp_path / "out", quiet=True)
+
+    assert read_object(tmp_path / "out" / sweeping.FILE) == before and len(found.paths) == 4
+    assert same_weights(Run(runs[0].path).load("best").weights, kept)
+
+
+def test_settings_that_are_measured_otherwise_are_not_compared(file, tmp_path, by_hand, monkeypatch):
+    monkeypatch.setattr(jobs, "metric_for", lambda train, _: VanRossumDistance(tau=1000 * train.lr))
+    with pytest.raises(SnnError, match=r"tau=5.0\) and VanRossumDistance\(tau=10.0\), which do not compare"):
+        check_jobs(jobs_of(file, GRID, tmp_path), 1)
+
+
 def test_a_run_of_another_experiment_in_its_place_is_refused(file, tmp_path, by_hand):
     runs = jobs_of(file, GRID, tmp_path / "out")
     experiment: Experiment = runs[1].experiment
@@ -315,11 +344,11 @@ def test_the_command_prints_the_list_and_makes_no_folder(file, tmp_path, monkeyp
 
 def test_a_sweep_of_which_a_run_failed_chooses_nothing(file, tmp_path, by_hand, monkeypatch):
     runs = jobs_of(file, GRID, tmp_path / "out")
-    failure = processes.Failure(runs[3], "the loss is nan", True)
-    monkeypatch.setattr(sweeping, "train_all", lambda *_, **__: [failure])
-
-    with pytest.raises(SnnError, match=r"1 of 4 runs failed.*the loss is nan"):
-        sweeping.run_sweep(runs, file, tmp_path / "out")
+    failures = [processes.Failure(run, "the loss is nan", True) for run in runs]
+    for count, told in ((1, "1 of 4 runs failed.*seed=0: the loss is nan The same"), (4, "seed=0: .* And 1 more. The")):
+        monkeypatch.setattr(sweeping, "train_all", lambda *_, count=count, **__: failures[:count])
+        with pytest.raises(SnnError, match=told):
+            sweeping.run_sweep(runs, file, tmp_path / "out")
 
     assert not (tmp_path / "out" / sweeping.FILE).exists()
 

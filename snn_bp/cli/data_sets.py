@@ -59,6 +59,8 @@ def check(subject: AnySet = None, changes: Changes = None, hashes: Hashes = Fals
     from snn_bp.data.copies import lines_of, look, table_of
 
     if subject is None:
+        if hashes:
+            raise SnnError("data check --hash: it reads the archives of one set. As in data check nmnist --hash.")
         for line in table_of():
             print(line)
         return
@@ -70,6 +72,8 @@ def check(subject: AnySet = None, changes: Changes = None, hashes: Hashes = Fals
     else:
         name, root = subject, _root(subject, changes or [])
     if name == "digits":
+        if hashes:
+            raise SnnError("data check digits --hash: they are made here, of no archives. Leave --hash out.")
         print("digits: made here, of images that scikit-learn ships; no files are looked for")
         return
     copy = look(name, root, hashes=hashes)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from snn_bp.cli.program import AsJson, Changes, File, Trust, command, number
+from snn_bp.errors import SnnError
 
 Processes = Annotated[int, number("--processes", "How many share each batch, a device each.", integer=True, low=1)]
 
@@ -49,6 +50,8 @@ def plan(
     from snn_bp.runs.experiment_file import read_names
     from snn_bp.trainer.scaling import Machine, plan_training
 
+    if recordings is not None and events is None:
+        raise SnnError("plan: --recordings goes with --events; without them both are counted. Give both, or none.")
     read, own = read_names(file, trust_code=trust_code)
     experiment, said = override(read, changes or [], own)
     machine = Machine(memory, tflops, bandwidth, link, latency, disk, layer)

@@ -2,6 +2,8 @@
 
 import shlex
 import sys
+from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -46,14 +48,16 @@ def sweep(
     if list_:
         if trials is not None:
             raise SnnError("sweep: --list knows no trials, each is proposed by what those before it found. Leave one.")
-        for line in runs.commands_of(runs.jobs_of(file, changes, folder, trust_code=trust_code), file,
-                                     trust_code=trust_code):  # fmt: skip
+        listed = runs.jobs_of(file, changes, folder, trust_code=trust_code)
+        with redirect_stdout(sys.stderr):
+            runs.check_comparable(listed)
+        for line in runs.commands_of(listed, file, trust_code=trust_code):
             print(line)
         return
     again = shlex.join(["snn-bp", *sys.argv[1:]])
     found = sweep_over(file, changes, folder, parallel=jobs, trials=trials, command=again, trust_code=trust_code)
-    table = compare(found.paths)
-    print("\n".join([str(table), *found.lines()]) if trials is None else found)
+    table = replace(compare(found.paths), chosen=tuple(found.lines()))
+    print(table if trials is None else found)
     for ending in ("csv", "html"):
         table.write(folder / f"compared.{ending}")
     print(f"table and curves of all runs: {folder / 'compared.html'}")

@@ -48,6 +48,7 @@ class Copy:
     archives: tuple[Archive, ...]  # that lie there
     damaged: tuple[str, ...]  # a sentence for each file
     bytes: int  # all files of recordings and archives, each once
+    is_hashed: bool  # whether archives were compared with their hashes
 
     @property
     def state(self) -> str:
@@ -75,7 +76,7 @@ def look(name: str, root: str | None = None, *, hashes: bool = False) -> Copy:
     if hashes:
         damaged += _wrong_hashes(folder, archives)
     sizes |= {folder / archive.name: (folder / archive.name).stat().st_size for archive in archives}
-    return Copy(name, root, folder, origin, parts, archives, tuple(damaged), sum(sizes.values()))
+    return Copy(name, root, folder, origin, parts, archives, tuple(damaged), sum(sizes.values()), hashes)
 
 
 def lines_of(copy: Copy) -> list[str]:
@@ -89,7 +90,8 @@ def lines_of(copy: Copy) -> list[str]:
     lines.append(f"licence: {origin.licence or _NOT_STATED}; published at {origin.page}")
     lines += [f"mirror:  {mirror}" for mirror in origin.mirrors]
     for archive in origin.archives:
-        here = " (it is there)" if archive in copy.archives else ""
+        compared = ", compared with its hash" * copy.is_hashed
+        here = f" (it is there{compared})" if archive in copy.archives else ""
         lines.append(f"archive: {archive.name}{here}, md5 {archive.md5}, {archive.url or 'from no address known here'}")
     return [*lines, f"next:    {_next(copy)}"]
 
@@ -127,8 +129,8 @@ def _part_here(kind: str, part: str, folder: Path, damaged: list[str], sizes: di
     files = [file for file in folder.glob(pattern) if not file.name.startswith(".")] if folder.is_dir() else []
     found = taken = 0
     for file in in_phase(files, f"{kind}: looking at the {part} part"):
-        length = file.stat().st_size
         try:
+            length = file.stat().st_size
             found += _recordings(file, part, length)
         except (OSError, KeyError, ValueError) as cause:
             damaged.append(f"{file} cannot be read ({cause})")

@@ -70,6 +70,7 @@ class Comparison:
     unfinished: dict[str, str]
     pair: Pair | str | None = None  # two runs on the same test recordings, or why not; None of others
     by_seed: tuple[SeedPair, ...] = ()  # each group less the first, of those with the same seeds, two or more
+    chosen: tuple[str, ...] = ()  # by a sweep: what, and its figures, in sentences
 
     @property
     def measures(self) -> list[str]:
@@ -130,6 +131,7 @@ class Comparison:
         ]
         paired = {"pair": self.pair.record()} if isinstance(self.pair, Pair) else {}
         paired |= {"by_seed": [asdict(each) for each in self.by_seed]} if self.by_seed else {}
+        paired |= {"chosen": list(self.chosen)} if self.chosen else {}
         return {"groups": groups, "unfinished": self.unfinished, "notes": self.notes} | paired
 
     def write(self, file: Path | str) -> None:
@@ -165,7 +167,7 @@ class Comparison:
                 lines += [f"  {self._interval_of(group)}"] if self._interval_of(group) else []
         lines += self.tests
         lines += [f"{path}: {state}" for path, state in self.unfinished.items()]
-        lines += [f"note: {note}" for note in self.notes]
+        lines += [*(f"note: {note}" for note in self.notes), *self.chosen]
         return "\n".join(each for line in lines for each in _wrapped(line))
 
     def __repr__(self) -> str:
@@ -179,6 +181,7 @@ class Comparison:
             self.tests
             + [f"{path}: {state}" for path, state in self.unfinished.items()]
             + [f"note: {each}" for each in self.notes]
+            + [*self.chosen]
         )
         return html_table("Mean ± deviation over runs", [head for head, _ in columns], rows, notes=notes)
 

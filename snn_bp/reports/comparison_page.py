@@ -11,6 +11,7 @@ from snn_bp.runs.records import metric_of_rows
 if TYPE_CHECKING:
     from snn_bp.reports.comparison import Comparison
 
+SHORT = 40  # letters of settings that stand beside a group's number
 DESCRIBED = 12  # groups of which the picture's text says where their curves end
 
 
@@ -25,10 +26,10 @@ def page_of(comparison: "Comparison") -> str:
 
 
 def _figures(comparison: "Comparison") -> Section:
-    groups = comparison.groups
-    columns = [("group", [f"group {number}" for number in range(1, len(groups) + 1)]), *comparison.columns()[1:]]
+    columns = [("group", _names(comparison)), *comparison.columns()[1:]]
     rows = list(zip(*(cells for _, cells in columns), strict=True))
-    sentences = [] if groups else ["None of the runs is finished; there is nothing to compare yet."]
+    sentences = [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in comparison.chosen]
+    sentences += [] if comparison.groups else ["None of the runs is finished; there is nothing to compare yet."]
     sentences += comparison.tests
     caption = "Mean ± deviation over runs; spikes and operations of one inference, all layers"
     return Section(
@@ -42,14 +43,14 @@ def _curves(comparison: "Comparison") -> Section:
     """Loss and metric of every run over the epochs; a run whose rows cannot be read is named."""
     rows: dict[str, list[list[dict[str, float]]]] = {}
     sentences, metrics = [], set()
-    for number, group in enumerate(comparison.groups, 1):
+    for name, group in zip(_names(comparison), comparison.groups, strict=True):
         for path in group.paths:
             try:
                 mine = Run(path).metrics()
             except SnnError as problem:
                 sentences.append(f"{path} is not drawn: {problem}")
                 continue
-            rows.setdefault(f"group {number}", []).append(mine)
+            rows.setdefault(name, []).append(mine)
             metrics.add(metric_of_rows(mine))
     if not rows:
         return Section("Curves", [*sentences, "No run has curves yet."])
@@ -62,7 +63,7 @@ def _curves(comparison: "Comparison") -> Section:
         }
         ends = []
         for label, mine in list(drawn.items())[:DESCRIBED]:
-            ends.append(f"{label} {', '.join(format(run[-1]['train_loss'], '.3g') for run in mine)}")
+            ends.append(f"{label.partition(':')[0]} {', '.join(format(run[-1]['train_loss'], '.3g') for run in mine)}")
         alt = f"Training loss of each run in its last epoch: {'; '.join(ends)}."
         images.append(svg_image(compared_curves(drawn, name), alt, "A line for each run, runs of a group alike"))
     return Section("Curves", sentences, images=images)
@@ -86,3 +87,12 @@ def _differences(comparison: "Comparison") -> Section:
         tables.append(Table("Runs that count in no figure", ("run", "state"), unfinished, numbers=False))
     sentences = [] if settings or len(names) < 2 else ["The groups differ in no setting that has a name here."]
     return Section("What was compared", sentences, tables=tables)
+
+
+def _names(comparison: "Comparison") -> list[str]:
+    """What each group is called in the first table and in the picture: its number, and its settings where they fit."""
+    names = []
+    for number, group in enumerate(comparison.groups, 1):
+        settings = ", ".join(f"{key} = {value}" for key, value in group.settings.items())
+        names.append(f"group {number}" + f": {settings}" * (0 < len(settings) <= SHORT))
+    return names

@@ -1,5 +1,6 @@
 """Where a command ends: what goes wrong is one line and an exit code, also where nobody reads it any more."""
 
+import errno
 import io
 import os
 import sys
@@ -13,7 +14,12 @@ from snn_bp.runtime.processes import ends_first, interrupted, note_said
 from snn_bp.runtime.signals import Stopped
 from snn_bp.runtime.status import announced, say
 
-INTERRUPTED = "stopped. What was saved before is kept; `snn-bp resume RUN` goes on with a run."
+REFUSED, LACKING = 2, 3  # exit codes: what was asked is wrong; what was asked is right, and the machine lacks something
+LACKS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+INTERRUPTED = (
+    "stopped. What was saved before is kept; `snn-bp resume RUN` goes on with a run, the same command with a sweep, "
+    "--ann or a build."
+)
 
 
 @interrupted()
@@ -29,7 +35,7 @@ def guarded(program: Callable[..., Any], arguments: Sequence[str] | None = None)
         if not sys.stdout.closed:
             sys.stdout.flush()
     except SnnError as problem:
-        _fail(str(problem))
+        _fail(str(problem), problem)
     except Stopped as stopped:
         _leave(str(stopped), 128 + stopped.signum)
     except KeyboardInterrupt:
@@ -38,9 +44,9 @@ def guarded(program: Callable[..., Any], arguments: Sequence[str] | None = None)
         _forget_output()
         sys.exit(1)
     except MemoryError:
-        _fail("there is not enough memory. A smaller data.batch or data.steps takes less.")
+        _fail("there is not enough memory. A smaller data.batch or data.steps takes less.", MemoryError())
     except OSError as problem:
-        _fail(f"{problem.filename or 'a file'}: {problem.strerror or problem}.")
+        _fail(f"{problem.filename or 'a file'}: {problem.strerror or problem}.", problem)
     except Exception as problem:
         if type(problem).__name__ == "Abort":  # what typer makes of Ctrl-C
             _leave(INTERRUPTED, 130)
@@ -87,8 +93,13 @@ def _advice(problem: Any) -> str:
     return listed
 
 
-def _fail(message: str) -> NoReturn:
-    _leave("error: " + " ".join(message.split()), 2)
+def _fail(message: str, problem: BaseException | None = None) -> NoReturn:
+    code = REFUSED
+    while problem is not None:
+        if isinstance(problem, MemoryError) or getattr(problem, "errno", None) in LACKS:
+            code = LACKING
+        problem = problem.__cause__ or problem.__context__
+    _leave("error: " + " ".join(message.split()), code)
 
 
 def _leave(line: str, code: int) -> NoReturn:

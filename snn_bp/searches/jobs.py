@@ -1,14 +1,17 @@
 """The runs of a sweep: what each is asked, where it lies, and whether they can be trained at all."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError
 from snn_bp.files import is_there
+from snn_bp.model.metrics import metric_for
 from snn_bp.runs.changes import override
 from snn_bp.runs.experiment import Experiment, content_of
 from snn_bp.runs.experiment_file import read_names
@@ -97,12 +100,11 @@ def jobs_of(source: Experiment | Path, changes: Sequence[str], out: Path, *, tru
     """The runs of a sweep over an experiment, or that in a file, in the order of the grid."""
     origin = Origin.of(source, trust_code=trust_code)
     points = points_of(changes)
-    axes = [key for key in points[0] if len({point[key] for point in points}) > 1]
     check_keys(points[0])
     jobs: list[Job] = []
     contents: list[Any] = []
     for point in points:
-        job = origin.job(point, axes, out)
+        job = origin.job(point, list(point), out)  # named by all: runs stay where a key loses or gains values
         content, _ = content_of(job.experiment)
         if content in contents:
             same = " ".join(jobs[contents.index(content)].changes)
@@ -126,7 +128,8 @@ def commands_of(jobs: Sequence[Job], file: Path, *, trust_code: bool = False) ->
 
 
 def check_jobs(jobs: Sequence[Job], parallel: int) -> None:
-    """Raise where an experiment of the sweep cannot be trained, or memory is too small for so many at a time."""
+    """Raise where runs do not compare or cannot be trained, or memory is too small for so many at a time."""
+    check_comparable(jobs)
     largest, there = largest_of(jobs), available()
     if (fits := runs_in_memory(largest, parallel, there)) < parallel:
         assert there is not None
@@ -134,6 +137,29 @@ def check_jobs(jobs: Sequence[Job], parallel: int) -> None:
             f"sweep: {parallel} runs at a time would take {size(parallel * largest)} of memory, this process can have "
             f"{size(there)}. --jobs {fits} fits."
         )
+
+
+def check_comparable(jobs: Sequence[Job]) -> None:
+    """Raise where validation could not choose between the settings of runs: each has figures of its own kind."""
+    first: tuple[Job, Any, Mapping[str, np.ndarray]] | None = None
+    for job, dataset in _each_setting(jobs, "comparing the settings"):
+        metric, ids = metric_for(job.experiment.train_at_step(), dataset.targets), dataset.ids
+        if not len(ids["validation"]):
+            raise SnnError(
+                f"sweep: validation chooses the setting, and {job.experiment.data.name} has no validation split here. "
+                "Give data a validation_fraction above 0."
+            )
+        first = first or (job, metric, ids)
+        both = f"{in_words(dict(first[0].setting))} and {in_words(dict(job.setting))}"
+        if metric != first[1]:
+            raise SnnError(
+                f"sweep: {both} are measured by {first[1]} and {metric}, which do not compare. Give train.metric."
+            )
+        if not all(np.array_equal(first[2][split], ids[split]) for split in ("validation", "test")):
+            raise SnnError(
+                f"sweep: {both} hold out different recordings, whose figures do not compare. What splits the data has "
+                "one value in a sweep."
+            )
 
 
 def runs_in_memory(largest: int, parallel: int, there: int | None) -> int:
@@ -146,17 +172,8 @@ def largest_of(jobs: Sequence[Job], refused: dict[Any, str] | None = None) -> in
 
     With `refused` a setting that cannot be trained is put there, with the reason, instead.
     """
-    settings = {job.setting: job for job in reversed(jobs)}
-    dataset: Dataset | None = None
     largest = 0
-    for job in in_phase(list(settings.values())[::-1], "checking the settings"):
-        if dataset is None or dataset.data != job.experiment.data:
-            dataset = load(job.experiment.data)
-        if not len(dataset.ids["validation"]):
-            raise SnnError(
-                f"sweep: validation chooses the setting, and {job.experiment.data.name} has no validation split here. "
-                "Give data a validation_fraction above 0."
-            )
+    for job, dataset in _each_setting(jobs, "checking the settings"):
         try:
             check_trainable(job.experiment, dataset)
         except SnnError as cause:
@@ -166,3 +183,17 @@ def largest_of(jobs: Sequence[Job], refused: dict[Any, str] | None = None) -> in
             continue
         largest = max(largest, estimate(job.experiment, dataset).total)
     return largest
+
+
+def in_words(values: Mapping[str, str]) -> str:
+    """A setting as one would write it."""
+    return " ".join(f"{key}={value}" for key, value in values.items()) or "the only setting"
+
+
+def _each_setting(jobs: Sequence[Job], words: str) -> Iterator[tuple[Job, Dataset]]:
+    """The first run of each setting with its recordings, which are loaded where they are not those before."""
+    dataset: Dataset | None = None
+    for job in in_phase(list({job.setting: job for job in reversed(jobs)}.values())[::-1], words):
+        if dataset is None or dataset.data != job.experiment.data:
+            dataset = load(job.experiment.data)
+        yield job, dataset

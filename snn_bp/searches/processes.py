@@ -17,13 +17,13 @@ import torch
 
 from snn_bp.files.lock import holder
 from snn_bp.runs.records import figure_in_words
+from snn_bp.runtime.console import REFUSED
 from snn_bp.runtime.signals import Stopped, noted_signals
 from snn_bp.runtime.status import phase, say
 from snn_bp.searches.jobs import Job
 from snn_bp.searches.prepared import LOST, THREADS, Forked, Prepared
 
 PAUSE_S = 0.05  # between two looks at the processes
-REFUSED = 2  # the exit code of a command that says in a line what is wrong
 
 
 class Failure(NamedTuple):

@@ -14,8 +14,8 @@ from snn_bp.runs.own_code import FOLDER
 from snn_bp.runs.records import digits, figure_of
 from snn_bp.runtime.screen import html_table, on_screen
 from snn_bp.runtime.status import announced
-from snn_bp.searches.jobs import Job, jobs_of
-from snn_bp.searches.sweeping import by_setting, figure_on_validation, in_words, make, merit, run_sweep
+from snn_bp.searches.jobs import Job, in_words, jobs_of
+from snn_bp.searches.sweeping import by_setting, figure_on_validation, make, merit, run_sweep
 from snn_bp.searches.trials import Trials, run_trials
 
 BASE = "base.json"  # the experiment of a sweep that was given as a value

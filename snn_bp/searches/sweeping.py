@@ -24,6 +24,7 @@ from snn_bp.searches.jobs import Job, check_jobs
 from snn_bp.searches.prepared import Prepared
 from snn_bp.searches.processes import Failure, environment_of_each, train_all
 
+NAMED = 3  # failed runs in an error; each was told as it failed
 FILE = "sweep.json"  # written when a sweep has chosen, and again behind each evaluation
 
 
@@ -36,9 +37,10 @@ def run_sweep(
     `command` goes on with the sweep. Raises where a run fails: the others are trained all the same.
     """
     with alone_in(out):
-        if is_there(out / FILE):
-            return look(chosen_before(jobs, out), jobs, out)
+        before = chosen_before(jobs, out) if is_there(out / FILE) else None
         done = sum(job.results() is not None for job in jobs)
+        if before is not None and done == len(jobs):
+            return look(before, jobs, out)
         with Prepared(file) as prepared:
             if done < len(jobs):
                 prepared.begin(environment_of_each(parallel))  # while the settings are checked
@@ -54,7 +56,7 @@ def run_sweep(
                 f"{why_failed(failed, len(jobs))} The same command goes on with them; without their values it does "
                 "without them."
             )
-        return look(choose(jobs), jobs, out)
+        return look(before or choose(jobs), jobs, out)
 
 
 @contextmanager
@@ -75,7 +77,8 @@ def make(out: Path) -> Path:
 
 def why_failed(failed: Sequence[Failure], count: int) -> str:
     """Which of so many runs failed, and why."""
-    told = " ".join(f"{each.job.path}: {each.why}" for each in failed)
+    told = " ".join(f"{each.job.path}: {each.why}" for each in failed[:NAMED])
+    told += f" And {len(failed) - NAMED} more." * (len(failed) > NAMED)
     return f"{len(failed)} of {count} runs failed, so no setting is chosen and the test split is left alone. {told}"
 
 
@@ -158,8 +161,3 @@ def figure_on_validation(job: Job) -> float:
     if results is None or "validation" not in results:
         raise SnnError(f"{job.path}: it has no result on validation. `snn-bp resume {job.path}` writes it anew.")
     return figure_of(results["validation"])[1]
-
-
-def in_words(values: dict[str, str]) -> str:
-    """A setting as one would write it."""
-    return " ".join(f"{key}={value}" for key, value in values.items()) or "the only setting"

@@ -18,7 +18,16 @@ from snn_bp.runs.provenance import version
 from snn_bp.runtime.capacity import available
 from snn_bp.runtime.status import phase, say
 from snn_bp.searches.grid import parted
-from snn_bp.searches.jobs import ONE_METRIC, Job, Origin, check_keys, largest_of, runs_in_memory
+from snn_bp.searches.jobs import (
+    ONE_METRIC,
+    Job,
+    Origin,
+    check_comparable,
+    check_keys,
+    in_words,
+    largest_of,
+    runs_in_memory,
+)
 from snn_bp.searches.prepared import Prepared
 from snn_bp.searches.processes import environment_of_each, train_all
 from snn_bp.searches.space import Space, check_optuna, proposed, space_of
@@ -28,7 +37,6 @@ from snn_bp.searches.sweeping import (
     choose,
     chosen_before,
     figure_on_validation,
-    in_words,
     look,
     merit,
     metric_of,
@@ -144,21 +152,22 @@ def run_trials(
     """
     out = search.out
     with alone_in(out):
-        if is_there(out / CHOSEN):
-            return look(chosen_before(search.jobs(), out, trials=search.count), search.jobs(), out)
+        before = chosen_before(search.jobs(), out, trials=search.count) if is_there(out / CHOSEN) else None
+        if before is not None and all(job.results() is not None for job in search.jobs()):
+            return look(before, search.jobs(), out)
         with Prepared(file) as prepared:
             prepared.begin(environment_of_each(parallel))  # while trials are proposed and checked
             while True:
                 _train(
                     search, file, prepared, parallel=parallel, command=command, trust_code=trust_code, quiet=quiet
                 )  # fmt: skip
-                if not search.propose(parallel):
+                if before is not None or not search.propose(parallel):
                     break
         if not search.jobs():
             raise SnnError(f"{out}: all {len(search.trials)} trials failed, the first: {search.trials[0].failed}")
         if len(search.trials) < search.count and not quiet:
             say(f"after {len(search.trials)} trials no draw gives a new point; there are no more")
-        return look(choose(search.jobs()) | {"trials": search.count}, search.jobs(), out)
+        return look(before or choose(search.jobs()) | {"trials": search.count}, search.jobs(), out)
 
 
 def _train(
@@ -173,6 +182,7 @@ def _train(
         except SnnError as cause:
             refused[tuple(trial.point.items())] = str(cause)
     jobs = {job.path: (job, trial) for trial in left for job in trial.jobs}
+    check_comparable([trial.jobs[0] for trial in search.trials if trial.jobs])
     largest = largest_of([job for job, _ in jobs.values() if job.results() is None], refused)
     for trial in left:
         if (why := refused.get(tuple(trial.point.items()))) is not None:

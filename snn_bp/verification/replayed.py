@@ -76,7 +76,8 @@ def export(
     Parameters:
         run: a run with a checkpoint.
         file: where to; the ending says the format.
-        split ("test"), samples (256): the recordings that are replayed.
+        split ("test"), samples (256): the recordings that are replayed; in place of a test split that was left alone so
+            far, as in a sweep, validation, since a replay says how many answers are right.
         checkpoint ("best"): "best" or "last".
         verification (True): whether recordings are replayed; without, the result is None.
         step_s (None): time step of a `.nir` file in seconds; None: 1e-4.
@@ -102,6 +103,7 @@ def export(
     if verification and kind == "verilog":
         find_simulators()
     if verification or kind == "verilog":
+        split = _looked_at(run, split)
         ids = _recordings(run, split, samples)  # refused before anything is written
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / file.name
@@ -169,6 +171,7 @@ def verify(
     for name, value, known in (("simulator", simulator, NEEDS), ("synthesis", synthesis, DEVICES)):
         if value is not None:
             check_choice(name, value, known)
+    split = _looked_at(run, split)
     result = _verified(run, file, split, samples, checkpoint, step_s, simulator, synthesis)
     if lava:
         ids = _recordings(run, split, min(samples, lava))
@@ -225,6 +228,13 @@ def _for_nir(run: Run, checkpoint: str, file: Path) -> Network:
             f"Export it to a {OF_INTEGERS.get(target, '.v')} file, or train with train.target=float for NIR."
         )
     return network
+
+
+def _looked_at(run: Run, split: str) -> str:
+    """The split, or another in place of a test split that was left alone so far."""
+    if split != "test" or "test" in (run.results() or {}):
+        return split
+    return "validation" if len(run.dataset().ids["validation"]) else "train"
 
 
 def _recordings(run: Run, split: str, samples: int) -> np.ndarray:

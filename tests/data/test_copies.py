@@ -116,7 +116,8 @@ def test_archives_are_compared_with_their_hashes(tmp_path, monkeypatch):
     monkeypatch.setattr(copies, "ORIGINS", {"NMNIST": replace(ORIGINS["NMNIST"], archives=(right,))})
 
     assert unread.can_train and not wrong.can_train and str(archive) in wrong.damaged[0]
-    assert look("nmnist", str(tmp_path), hashes=True).can_train
+    compared = look("nmnist", str(tmp_path), hashes=True)
+    assert compared.can_train and any("(it is there, compared with its hash)" in line for line in lines_of(compared))
 
 
 def test_archives_that_are_not_unpacked_are_no_recordings(tmp_path):

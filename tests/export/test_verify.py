@@ -67,6 +67,15 @@ def run(request, tmp_path_factory) -> Run:
         return train(experiment, tmp_path_factory.mktemp("runs") / request.param, quiet=True)
 
 
+def test_a_test_split_that_was_left_alone_is_not_replayed(few_digits, tmp_path):
+    run = train(Experiment(runs.DIGITS, MODEL, Train(epochs=1, test="never")), tmp_path / "run", quiet=True)
+
+    found = [export(run, tmp_path / "x.nir", samples=8), verify(run, tmp_path / "x.nir", samples=8)]
+    asked = verify(run, tmp_path / "x.nir", samples=8, split="train")
+
+    assert [each.split for each in (*found, asked) if each] == ["validation", "validation", "train"]
+
+
 def test_the_file_of_a_run_is_verified(run, tmp_path):
     result = export(run, tmp_path / "x.net", samples=40)
 

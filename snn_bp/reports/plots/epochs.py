@@ -81,7 +81,7 @@ def compared_curves(groups: Mapping[str, Sequence[list[dict[str, float]]]], name
     handles, labels = axes[0, 0].get_legend_handles_labels()
     if rest:
         handles, labels = [*handles[1:], handles[0]], [*labels[1:], labels[0]]
-    drawn.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+    drawn.legend(handles, labels, loc="outside lower center", ncols=_across(labels))
     return drawn
 
 
@@ -90,8 +90,7 @@ def layer_curves(layers: list[dict[str, Any]]) -> "Figure":
     """Rate, silent fraction and fraction inside the surrogate's window of every layer of neurons, epoch by epoch."""
     rows = [row for row in layers if "rate" in row]
     names = [short(name, 80) for name in dict.fromkeys(row["layer"] for row in rows)]
-    fitting = int(8 / (0.6 + 0.085 * max(map(len, names), default=0)))  # inches: a line and its name
-    across = max(1, min(4, fitting, len(names)))
+    across = _across(names)
     drawn = figure(8, 3.0 + 0.2 * -(-len(names) // across))
     axes = drawn.subplots(1, 3, sharex=True)
     panels = {
@@ -116,3 +115,9 @@ def layer_curves(layers: list[dict[str, Any]]) -> "Figure":
 def unit_of(name: str) -> str:
     """What stands at the axis of a metric."""
     return "fraction of recordings" if name == "accuracy" else name.replace("_", " ")
+
+
+def _across(names: Sequence[str]) -> int:
+    """How many columns of a legend stand beside each other below a figure."""
+    fitting = int(8 / (0.6 + 0.085 * max(map(len, names), default=0)))  # inches: a line and its name
+    return max(1, min(4, fitting, len(names)))
