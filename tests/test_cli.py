@@ -137,6 +137,18 @@ def test_evaluate_prints_figures_and_as_json_the_same(call, finished):
     assert printed.count("spikes for each inference") == printed.count("synaptic operations") == 2
 
 
+def test_evaluate_names_the_batch_that_fits_and_takes_it(call, finished, monkeypatch):
+    monkeypatch.setattr("snn_bp.runs.memory._THREADS", 0)
+    monkeypatch.setattr("snn_bp.runs.memory.available", lambda: 300_000)
+
+    outcome = call("evaluate", finished.path)
+    fits = outcome[2].partition(" fits.")[0].split()[-2:]
+    code, printed, errors = call("evaluate", finished.path, *fits)
+
+    assert_fails(outcome, "evaluate: 50 recordings in batches of 32 would take", "To try it all the same")
+    assert fits[0] == "--batch" and code == 0 and not errors and printed.startswith("test accuracy")
+
+
 def test_evaluate_takes_a_split_and_a_checkpoint(call, finished):
     _, printed, _ = call("evaluate", finished.path, "--split", "validation", "--checkpoint", "last", "--json")
 

@@ -3,7 +3,8 @@
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ from snn_bp import (
 from snn_bp.data import load
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import ROLES, Role, parts_of
+from snn_bp.runs import memory as answers
 from snn_bp.trainer import memory
 from snn_bp.trainer.loop import check_trainable
 
@@ -70,7 +72,8 @@ def refused(asked: Experiment, digits) -> str:
     ids=["dense", "conv", "row", "learns", "own"],
 )
 def test_parameters_are_those_of_the_network(model, shape):
-    sizes = memory._Sizes.of(experiment(model), shape, 6)
+    dataset: Any = SimpleNamespace(shape=shape, steps=6, ids={})
+    sizes = answers.Sizes.of(experiment(model), dataset)
 
     assert sizes.parameters == sum(weight.numel() for weight in Network(model, shape).parameters())
 
@@ -181,7 +184,7 @@ def test_a_batch_that_no_machine_holds_is_refused_before_it_is_made(digits, monk
 @pytest.mark.parametrize(("share", "said"), [(2.0, ""), (0.9, "It may be killed"), (0.5, None)])
 def test_what_may_just_fit_is_let_through_with_a_word(digits, monkeypatch, capsys, share, said):
     asked = experiment(steps=1000)
-    monkeypatch.setattr(memory, "available", lambda: int(share * memory.estimate(asked, digits).total))
+    monkeypatch.setattr(answers, "available", lambda: int(share * memory.estimate(asked, digits).total))
 
     if said is None:
         with pytest.raises(SnnError, match="To try it all the same"):
@@ -199,18 +202,26 @@ def test_the_doctor_looks_at_fewer_recordings_where_neurons_are_very_many(digits
     assert memory.traced_recordings(network, 2**40) == 1
 
 
-def test_what_trains_on_a_gpu_takes_only_its_frames_here(digits, monkeypatch):
+def test_what_trains_on_a_gpu_takes_its_frames_and_the_evaluation_at_its_end_here(digits, monkeypatch):
     asked = experiment(CONV, steps=40)
-    here = memory.estimate(asked, digits)
+    here, at_the_end = memory.estimate(asked, digits), answers.estimate(asked, digits, 64)
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     there = memory.estimate(asked, digits)
 
-    assert asked.train.device == "auto" and there.total == there.frames == here.frames < here.total
+    assert asked.train.device == "auto" and asked.data.batch == 64
+    assert there.frames == here.frames and there.step == 0 and there.looking == at_the_end.looking <= here.looking
+    assert at_the_end.total < there.total < here.total
+
+
+def test_recordings_that_are_looked_at_are_counted_where_there_are_fewer_than_a_batch(digits):
+    few = replace(digits, ids={split: ids[:20] for split, ids in digits.ids.items()})
+
+    assert memory.estimate(experiment(batch=1000), few) == memory.estimate(experiment(batch=20), few)
 
 
 def test_every_kind_of_layer_has_a_term():
-    assert set(memory.KEPT) == set(get_args(Role)) >= set(ROLES.values())
+    assert set(answers.KEPT) == set(get_args(Role)) >= set(ROLES.values())
 
 
 class Attention(nn.Module):
@@ -238,7 +249,7 @@ class Counting(nn.Module):
 def kept(layer, shape, steps: int) -> float:
     with torch.device("meta"):
         network = Network((layer,), shape)
-    return memory._kept_by(parts_of(network)[0], steps)
+    return answers._kept_by(parts_of(network)[0], steps)
 
 
 def test_what_a_layer_that_is_none_of_ours_keeps_is_found_by_its_own_forward():
@@ -269,7 +280,7 @@ def test_counting_operations_over_time_takes_what_malloc_was_asked_for(layer, sh
     with torch.device("meta"):
         network = Network((layer,), shape)
 
-    assert memory._counted(parts_of(network)[0], 24) == pytest.approx(found, rel=0.1)
+    assert answers._counted(parts_of(network)[0], 24) == pytest.approx(found, rel=0.1)
 
 
 def test_processes_do_not_make_an_estimate_smaller(digits, monkeypatch):

@@ -14,6 +14,7 @@ import typer
 from snn_bp.cli.program import (
     Ann,
     AsJson,
+    Batch,
     Below,
     Budget,
     Changes,
@@ -138,7 +139,7 @@ def list_runs(folder: Below = Path("runs"), sort: Sort = "run", as_json: AsJson 
 
 @command("snn-bp evaluate runs/mine", "snn-bp evaluate runs/mine --split validation --json")
 def evaluate(
-    run: Folder, split: Split = "test", checkpoint: Checkpoint = "best", as_json: AsJson = False,
+    run: Folder, split: Split = "test", checkpoint: Checkpoint = "best", batch: Batch = None, as_json: AsJson = False,
     trust_code: Trust = False,
 ) -> None:  # fmt: skip
     """A run's figures on a split.
@@ -147,13 +148,13 @@ def evaluate(
     """
     from snn_bp.runs.evaluation import evaluate as evaluate_run
 
-    _print(evaluate_run(_opened(run, trust_code), split, checkpoint=checkpoint), as_json)
+    _print(evaluate_run(_opened(run, trust_code), split, checkpoint=checkpoint, batch=batch), as_json)
 
 
 @command("snn-bp predict runs/mine new/*.raw", "snn-bp predict runs/mine new/*.npy --out answers.csv")
 def predict(
-    run: Folder, files: Recordings, checkpoint: Checkpoint = "best", as_json: AsJson = False, out: Table = None,
-    trust_code: Trust = False,
+    run: Folder, files: Recordings, checkpoint: Checkpoint = "best", batch: Batch = None, as_json: AsJson = False,
+    out: Table = None, trust_code: Trust = False,
 ) -> None:  # fmt: skip
     """What a run's network says of new recordings.
 
@@ -161,7 +162,7 @@ def predict(
     """
     from snn_bp.runs.prediction import predict as predict_recordings
 
-    found = predict_recordings(_opened(run, trust_code), files, checkpoint=checkpoint)
+    found = predict_recordings(_opened(run, trust_code), files, checkpoint=checkpoint, batch=batch)
     _print(found, as_json)
     if out is not None:
         found.write(out)

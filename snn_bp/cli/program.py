@@ -224,6 +224,9 @@ Population = Annotated[int | None, number("--population", "Points of a generatio
 Lava = Annotated[int, number("--lava", "Replay so many recordings in Lava's client too.", integer=True, low=0)]
 Split = Annotated[str, one_of("--split", "test", "validation", "train", help="test, validation or train.")]
 Samples = Annotated[int, number("--samples", "How many recordings are replayed.", integer=True, low=1)]
+Batch = Annotated[
+    int | None, number("--batch", "Recordings at a time; by default as in training.", integer=True, low=1)
+]
 Checkpoint = Annotated[str, one_of("--checkpoint", *CHECKPOINTS, help="best, last or previous.")]
 Recordings = Annotated[
     list[Path], typer.Argument(help="Files of events, of any format that `read_events` knows.", callback=recordings_at)

@@ -33,6 +33,7 @@ from snn_bp.neurons import is_spiking
 from snn_bp.runs.evaluation import evaluate_network
 from snn_bp.runs.experiment import Experiment, Train
 from snn_bp.runs.folder import Run
+from snn_bp.runs.memory import check_batches, check_room_for
 from snn_bp.runtime.status import phase
 
 MAX_SILENT = 0.9  # in a healthy first convolution half of the neurons see only the dark border of an image
@@ -112,6 +113,7 @@ def diagnose_rate(network: Network, trace: Trace, config: Train, *, batches: int
 
 def _diagnose_run(run: Run) -> Report:
     dataset, experiment = run.dataset(), run.experiment
+    _check_memory(experiment, dataset)
     network, rows = run.network("last"), run.metrics()
     learned = answers_well(rows, dataset, experiment.train_at_step())
     inputs = [*find_changed_recordings(run), *find_faults_of_recordings(dataset)]
@@ -145,6 +147,7 @@ def _diagnose_run(run: Run) -> Report:
 
 def _diagnose_start(experiment: Experiment) -> Report:
     dataset = load(experiment.data)
+    _check_memory(experiment, dataset)
     inputs = find_faults_of_recordings(dataset)
     network = experiment.network(dataset.shape)
     start_alive(network, _batch(dataset)[0])
@@ -168,6 +171,13 @@ def _without_echoes(inputs: list[Finding], found: list[Finding]) -> list[Finding
     if any(finding.kind == "no input" for finding in inputs):
         found = [finding for finding in found if finding.kind not in ECHOES]
     return [*inputs, *found]
+
+
+def _check_memory(experiment: Experiment, dataset: Dataset) -> None:
+    """Raise where the machine has not the memory to look at a backward pass, or at the validation split."""
+    count = min(SAMPLES, len(dataset.ids["train"]))
+    check_room_for(f"doctor: a backward pass on {count} recordings", experiment, dataset, count, way="tracing")
+    check_batches("doctor", experiment, dataset, "validation", way="answering")
 
 
 def _batch(dataset: Dataset) -> tuple[Tensor, Tensor, Tensor | None]:

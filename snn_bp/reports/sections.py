@@ -1,5 +1,6 @@
 """The sections of a run's page, each from what the run folder holds; what is missing is said in a sentence."""
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -27,7 +28,9 @@ from snn_bp.runs.answers import FOLDER, Answers
 from snn_bp.runs.evaluation import evaluate_and_keep
 from snn_bp.runs.experiment import Train
 from snn_bp.runs.folder import Run
+from snn_bp.runs.memory import check_batches
 from snn_bp.runs.records import digits, figure_note, figure_of
+from snn_bp.runtime.status import say
 
 LONG = 300  # letters of a layer, from which on its tuples of values are shortened
 NO_CHECKPOINT = "The run has no checkpoint yet: there is no trained network to look at."
@@ -83,11 +86,14 @@ def evaluated(run: Run, split: str) -> tuple[dict[str, Any] | None, Answers | No
         return found, None
     train = run.experiment.train_at_step()
     try:
-        evaluation, kept = evaluate_and_keep(run.network("best"), run.dataset(), split, train.loss, metric=train.metric)
-    except SnnError:
+        dataset = run.dataset()
+        check_batches("report", run.experiment, dataset, split, keep=True)
+        evaluation, kept = evaluate_and_keep(run.network("best"), dataset, split, train.loss, metric=train.metric)
+    except SnnError as cause:
         if found is None:
             raise
-        return found, None  # the recordings of an older run are not here
+        say(f"{cause} The page has no predictions of the {split} split.", file=sys.stderr)
+        return found, None  # as of an older run, whose recordings are not here
     return found or evaluation.record(), kept
 
 

@@ -18,6 +18,7 @@ from snn_bp.reports.page import Image, Section, Table, svg_image
 from snn_bp.reports.plots.answers import StepCounts, answer, scores_so_far
 from snn_bp.runs.answers import FOLDER, Answers
 from snn_bp.runs.folder import Run
+from snn_bp.runs.memory import check_room_for
 from snn_bp.runs.records import digits
 
 TITLE = "Wrong recordings"
@@ -44,6 +45,7 @@ def wrong(run: Run, split: str, kept: Answers | None) -> Section:
         dataset = run.dataset()
         if tuple(dataset.names(split)) != kept.names:
             raise SnnError(f"the recordings of the {split} split are not those that were evaluated.")
+        check_room_for(f"{1 + COMPARED} recordings", run.experiment, dataset, 1 + COMPARED)
         images = _Pictures(run.network("best"), dataset, split, kept, loss, off, is_wrong).drawn(order.tolist())
     except SnnError as problem:
         return Section(TITLE, [*sentences, f"They cannot be drawn: {problem}"], tables=tables)

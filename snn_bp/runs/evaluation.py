@@ -28,6 +28,7 @@ from snn_bp.neurons import is_binary, is_spiking
 from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
 from snn_bp.runs.interval import ratio_interval, wilson_interval
+from snn_bp.runs.memory import in_batches
 from snn_bp.runs.records import figure_in_words
 from snn_bp.runtime.screen import html_table, on_screen
 from snn_bp.runtime.status import in_phase, phase
@@ -118,18 +119,21 @@ class Evaluation:
 
 
 @checked_call
-def evaluate(run: Run, split: str = "test", *, checkpoint: str = "best") -> Evaluation:
+def evaluate(run: Run, split: str = "test", *, checkpoint: str = "best", batch: int | None = None) -> Evaluation:
     """The network of `run` on a split: loss, metrics, spikes and operations for an inference, of classes the accuracy
     with its interval.
 
-    `split` is "test" (the default), "validation" or "train"; `checkpoint` is "best" (the default) or "last".
+    `split` is "test" (the default), "validation" or "train"; `checkpoint` is "best" (the default) or "last". `batch`
+    (None) is how many recordings run at a time, by default as in training. With another number figures may differ in
+    their last digits, and MACs and ACs are told apart otherwise, as NeuroBench does.
 
     >>> evaluate(run, "validation").samples  # the run of `train`
     2
     """
     check_kind("evaluate: the run", run, Run, "As in evaluate(Run('runs/mine')).")
     train = run.experiment.train_at_step()
-    return evaluate_network(run.network(checkpoint), run.dataset(), split, train.loss, metric=train.metric)
+    dataset = in_batches("evaluate", run.experiment, run.dataset(), split, batch)
+    return evaluate_network(run.network(checkpoint), dataset, split, train.loss, metric=train.metric)
 
 
 def evaluate_network(

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from snn_bp.data.unlabelled import unlabelled
-from snn_bp.errors import SnnError, as_path, check_kind
+from snn_bp.errors import SnnError, as_path, check_choice, check_kind
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import write_csv, write_json
 from snn_bp.model.losses import scores_of
 from snn_bp.model.metrics import usual_metric
 from snn_bp.model.targets import Targets
 from snn_bp.runs.folder import Run
+from snn_bp.runs.memory import in_batches
+from snn_bp.runs.paths import CHECKPOINTS
 from snn_bp.runs.records import description_of
 from snn_bp.runtime.screen import html_table, on_screen
 from snn_bp.runtime.status import phase
@@ -116,7 +118,10 @@ class Predictions:
 @checked_call
 @phase("predicting")
 @torch.inference_mode()
-def predict(run: Run, recordings: Any, *, checkpoint: str = "best", names: Sequence[str] | None = None) -> Predictions:
+def predict(
+    run: Run, recordings: Any, *,
+    checkpoint: str = "best", names: Sequence[str] | None = None, batch: int | None = None,
+) -> Predictions:  # fmt: skip
     """The answers of a run's network to `recordings`: those of classes with scores.
 
     Parameters:
@@ -126,6 +131,7 @@ def predict(run: Run, recordings: Any, *, checkpoint: str = "best", names: Seque
             encoded as the run's own are, without shifts or turns.
         names (None): what they are called; None: by file or number.
         checkpoint ("best"): "best" or "last".
+        batch (None): how many run at a time, by default as in training; scores may differ in their last digits.
 
     Raises where they are of another sensor or shape.
 
@@ -133,7 +139,8 @@ def predict(run: Run, recordings: Any, *, checkpoint: str = "best", names: Seque
     torch.Size([1, 2])
     """
     check_kind("predict: the run", run, Run, "As in predict(Run('runs/mine'), ['a.npy']).")
-    experiment, network, train = run.experiment, run.network(checkpoint), run.experiment.train_at_step()
+    check_choice("checkpoint", checkpoint, CHECKPOINTS)
+    experiment, train = run.experiment, run.experiment.train_at_step()
     targets, sensor, events = description_of(run.path / "data.json")
     dataset = unlabelled(experiment.data, recordings, targets=targets, sensor=sensor, events=events, names=names)
     if tuple(dataset.shape) != run.shape():
@@ -141,7 +148,8 @@ def predict(run: Run, recordings: Any, *, checkpoint: str = "best", names: Seque
             f"predict: one step of these recordings is {list(dataset.shape)}, the network of {run.path} takes "
             f"{list(run.shape())}. Give recordings of the sensor that it was trained on."
         )
-    found, steps = [], []
+    dataset = in_batches("predict", experiment, dataset, "train", batch, way="answering", keep=True)
+    network, found, steps = run.network(checkpoint), [], []
     for ids in dataset.batches("train"):
         x, mask = dataset.batch("train", ids, in_bytes=True)[0], dataset.mask("train", ids)
         found.append(scores_of(train.loss, network(x, mask), mask, targets.kind))

@@ -328,10 +328,15 @@ def _frames(found: Recordings) -> int:
 
 
 def _estimate(experiment: Experiment, found: Recordings, batch: int) -> memory.Estimate:
-    """What a process takes, by the estimate that training makes before it starts, whose coefficients are a CPU's."""
+    """What a process takes, by the estimate that training makes before it starts, whose coefficients are a CPU's.
+
+    All recordings have all steps in it; answers are kept by the first process alone, and are left out.
+    """
     data = replace(experiment.data, batch=batch, augment=())  # which takes no more than a recording
     train = replace(experiment.train, device="cpu")
-    there = SimpleNamespace(data=data, ids={"train": range(batch)}, parts={"train": None}, **vars(found))
+    there = SimpleNamespace(
+        data=data, ids={"train": range(batch)}, parts={"train": None}, mask=lambda *_: None, **vars(found)
+    )
     return memory.estimate(replace(experiment, data=data, train=train), cast(Dataset, there))
 
 

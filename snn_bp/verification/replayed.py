@@ -36,12 +36,13 @@ from snn_bp.neurons import is_spiking
 from snn_bp.reports.plots.filters import weight_histogram
 from snn_bp.reports.plots.style import png_bytes
 from snn_bp.runs.folder import Run
+from snn_bp.runs.memory import Way, check_room_for
 from snn_bp.runtime.status import in_phase, phase
 from snn_bp.verification.decisions import decisions, right_of
 from snn_bp.verification.netx import ask_client, verify_netx
 from snn_bp.verification.result import Verification, first_difference
 from snn_bp.verification.simulators import NEEDS, Name, find_simulators
-from snn_bp.verification.stages import Batches, for_chip
+from snn_bp.verification.stages import AT_ONCE, Batches, Recordings, for_chip
 from snn_bp.verification.synthesis import DEVICES, Family
 from snn_bp.verification.verilog import PARALLEL, VECTORS, check_folder, verify_verilog, write_circuit
 from snn_bp.verification.xylo import for_xylo, verify_xylo
@@ -105,6 +106,8 @@ def export(
     if verification or kind == "verilog":
         split = _looked_at(run, split)
         ids = _recordings(run, split, samples)  # refused before anything is written
+    if verification:
+        _check_memory(run, file, ids)
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / file.name
         made = [fresh.with_name(beside.name), fresh]
@@ -172,6 +175,7 @@ def verify(
         if value is not None:
             check_choice(name, value, known)
     split = _looked_at(run, split)
+    _check_memory(run, file, _recordings(run, split, samples))
     result = _verified(run, file, split, samples, checkpoint, step_s, simulator, synthesis)
     if lava:
         ids = _recordings(run, split, min(samples, lava))
@@ -187,8 +191,7 @@ def _verified(
     simulator: Name | None = None, synthesis: Family | None = None,
 ) -> Verification:  # fmt: skip
     ids = _recordings(run, split, samples)
-    dataset, pieces = run.dataset(), [ids[start : start + 64] for start in range(0, len(ids), 64)]
-    batches = [(*dataset.batch(split, some), dataset.mask(split, some)) for some in pieces]
+    batches = Recordings(run.dataset(), split, ids)
     verify_file = {
         "netx": verify_netx,
         "xylo": verify_xylo,
@@ -255,6 +258,14 @@ def kind_of(file: Path) -> str:
             f"{file}: the ending says the format, .net (Lava netx, Loihi), .xylo (Xylo), .nir (NIR) or .v (Verilog)."
         )
     return kinds[file.suffix]
+
+
+def _check_memory(run: Run, file: Path, ids: np.ndarray) -> None:
+    """Raise where the machine has not the memory to replay these recordings."""
+    way: Way = "replaying" if kind_of(file) == "nir" else "replaying integers"
+    dataset, count = run.dataset(), min(len(ids), AT_ONCE)
+    asked = f"verify: {count} recordings at a time"
+    check_room_for(asked, run.experiment, dataset, count, way=way, option="--samples")
 
 
 def _only_for(file: Path, ending: str, **given: Any) -> None:

@@ -4,9 +4,10 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from snn_bp.chip.network import OnChip
 from snn_bp.chip.quantize import lost_weights, quantize
 from snn_bp.chip.replay import Overflow, Replay
 from snn_bp.chip.rules import name_of
+from snn_bp.data import Dataset
 from snn_bp.kernels.fixed import Arithmetic
 from snn_bp.model.network import Network
 from snn_bp.runs.evaluation import count_activity
@@ -28,6 +30,23 @@ from snn_bp.verification.result import Verification, first_difference, histogram
 Batches: TypeAlias = Sequence[tuple[Tensor, Tensor, Tensor | None]]  # inputs, targets, mask
 CLASSES_APART = 0.1  # fraction of recordings that rounding a network trained in floats may classify otherwise
 SPIKES_APART = 2.0  # how many times as often, or as seldom, a layer may fire after it
+AT_ONCE = 64  # recordings that are replayed at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Recordings(Sequence[tuple[Tensor, Tensor, Tensor | None]]):
+    """Recordings of a split in batches, each made when it is asked for."""
+
+    dataset: Dataset
+    split: str
+    ids: np.ndarray
+
+    def __len__(self) -> int:
+        return -(-len(self.ids) // AT_ONCE)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor | None]:  # type: ignore[override] - no slices
+        some = self.ids[range(len(self))[number] * AT_ONCE :][:AT_ONCE]
+        return *self.dataset.batch(self.split, some), self.dataset.mask(self.split, some)
 
 
 @phase("rounding to integers")

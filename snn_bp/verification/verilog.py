@@ -221,11 +221,12 @@ def _accuracy(run: Run, graph: Graph, batches: Batches, recordings: int) -> dict
     """The accuracy of the first so many recordings, of the integers, which are the circuit's where nothing differs."""
     loss, kind, right, labelled = run.experiment.train.loss, run.dataset().targets.kind, 0, 0
     for x, targets, mask in batches:
+        if not recordings:
+            break
         x, targets, mask = x[:, :recordings], targets[:recordings], None if mask is None else mask[:, :recordings]
-        if x.shape[1]:
-            out = torch.from_numpy(expected(graph, x).out).flatten(2).to(x.dtype)
-            correct, count = right_of(decisions(loss, out, mask, kind), targets, mask)
-            right, labelled, recordings = right + correct, labelled + count, recordings - x.shape[1]
+        out = torch.from_numpy(expected(graph, x).out).flatten(2).to(x.dtype)
+        correct, count = right_of(decisions(loss, out, mask, kind), targets, mask)
+        right, labelled, recordings = right + correct, labelled + count, recordings - x.shape[1]
     return {"circuit": right / labelled} if labelled else {}
 
 

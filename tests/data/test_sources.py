@@ -333,7 +333,7 @@ def test_the_memory_of_a_large_sensor_is_estimated_by_its_pixels(cache):
     found = estimate(Experiment(dataset.data, model), dataset)
 
     x, _ = dataset.batch("train", dataset.batches("train")[0], in_bytes=True)
-    assert x.dtype == torch.uint8 and found.frames == 3 * x.numel() == 3 * 3 * 4 * 2 * 720 * 1280
+    assert x.dtype == torch.uint8 and found.frames == 4 * x.numel() == 4 * 3 * 4 * 2 * 720 * 1280  # the probe is one
 
 
 @pytest.mark.parametrize("folder", (True, False))

@@ -1,8 +1,8 @@
 """All pictures of a run: what there is to see so far, each with a sentence for those who cannot see it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +27,7 @@ from snn_bp.reports.plots.steps import steps_of
 from snn_bp.reports.plots.style import png_bytes
 from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
+from snn_bp.runs.memory import check_room_for
 from snn_bp.runs.records import metric_of_rows
 from snn_bp.runtime.status import phase
 
@@ -133,6 +134,7 @@ class Scene:
     title: str
     targets: Tensor | None = None
     mask: Tensor | None = None
+    check_trace: Callable[[], None] = lambda: None  # raises where memory is too small for one
 
     @classmethod
     def of(cls, run: Run, split: str | None = None, recording: int | str | None = None) -> "Scene":
@@ -141,26 +143,30 @@ class Scene:
 
         Raises where the run has no checkpoint yet, or its data are not here.
         """
-        dataset, loss, network = run.dataset(), run.experiment.train_at_step().loss, run.network("best")
+        dataset, loss = run.dataset(), run.experiment.train_at_step().loss
         if split is None:
             split = "validation" if len(dataset.ids["validation"]) else "train"
         check_choice("split", split, dataset.ids)
         if not len(dataset.ids[split]):
             raise SnnError(f"{run.path}: its split {split!r} has no recordings. split='train' has some.")
         ids = dataset.spread(split, RECORDINGS) if recording is None else _one(dataset, split, recording)
-        (x, targets), mask = dataset.batch(split, ids), dataset.mask(split, ids)
+        some = f"{len(ids)} recording{'s' * (len(ids) != 1)}"
+        check = partial(check_room_for, f"{run.path}: {some}", run.experiment, dataset, len(ids))
+        check(way="answering")
+        network, (x, targets), mask = run.network("best"), dataset.batch(split, ids), dataset.mask(split, ids)
         with torch.no_grad():
             out = network(x)
         target = int(targets[0]) if dataset.targets.kind == "class" else None
         options = {"target": target, "loss": loss, "class_names": dataset.class_names}
         options["step_ms"] = run.experiment.data.step_ms
         title = dataset.names(split)[dataset.ids[split].tolist().index(ids[0])]
-        return cls(network, x, out, options, f"{title} of {split}", targets, mask)
+        return cls(network, x, out, options, f"{title} of {split}", targets, mask, partial(check, way="tracing"))
 
     @cached_property
     def trace(self) -> Trace:
         """The backward pass on the recordings."""
         assert self.targets is not None
+        self.check_trace()
         return trace(self.network, self.x, self.targets, loss=self.options["loss"], mask=self.mask)
 
     @property
