@@ -229,6 +229,18 @@ def test_an_attribute_that_cannot_be_compared_is_refused_by_name(two):
         check_together(with_layer(Module(Locked)), Train(), dataset_of(False))
 
 
+class Fixed(nn.Module):
+    """Takes rows of pairs of recordings, as its batches are."""
+
+    def forward(self, x):
+        return x.view(2, -1, 5).flip(0).view(-1, 5) if len(x) > 1 else x.clone()
+
+
+def test_a_layer_that_does_not_take_any_batch_is_refused_by_name(two):
+    with pytest.raises(SnnError, match=r"Fixed\) does not run on 3 recordings of 3 steps.* 2 processes"):
+        check_together(with_layer(Module(Fixed)), Train(accumulate=2), dataset_of(False))
+
+
 def test_a_network_of_known_layers_is_not_tried(monkeypatch):
     network = with_layer(evaluated_runs.LEAKY)
     monkeypatch.setattr(kept, "deep_copy", None)

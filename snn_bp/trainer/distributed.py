@@ -256,7 +256,7 @@ def check_together(network: Network, config: Train, dataset: Dataset) -> None:
                 "processes has a part. BatchNorm() takes those of all, LayerNorm() of each step alone; or train in one "
                 f"process, or whole batches in each by train.accumulate={processes()}."
             )
-        if part.path in strange and _mixes(part):
+        if part.path in strange and _mixes(network, part):
             raise SnnError(
                 f"train: what {network.name(part.path)} makes of a recording, or keeps, hangs on others of its batch, "
                 f"of which each of {processes()} processes has a part. A layer that sees each recording by itself "
@@ -264,7 +264,7 @@ def check_together(network: Network, config: Train, dataset: Dataset) -> None:
             )
 
 
-def _mixes(at: LayerAt) -> bool:
+def _mixes(network: Network, at: LayerAt) -> bool:
     """Whether a layer in training gives for a recording, or keeps, what hangs on others in its batch."""
     x = torch.rand(STEPS, DRAWN, *at.before, generator=torch.Generator().manual_seed(0)).round()
     outs, keeps = [], []
@@ -272,7 +272,7 @@ def _mixes(at: LayerAt) -> bool:
         for given in (x, torch.cat([x[:, :1], 1 - x[:, 1:]], 1)):
             layer = deep_copy(at.layer).train()
             torch.manual_seed(0)
-            outs.append(called_alone(at, layer, given).reshape(STEPS, DRAWN, -1)[:, 0])
+            outs.append(called_alone(network, at, layer, given).reshape(STEPS, DRAWN, -1)[:, 0])
             keeps.append([*layer.parameters(), *layer.buffers()])
     return not (torch.allclose(*outs, rtol=CLOSE, atol=CLOSE, equal_nan=True) and all(map(is_same, *keeps)))
 

@@ -84,11 +84,17 @@ def not_ours(network: Network) -> list[LayerAt]:
     return [part for part in every_part(parts_of(network)) if part.role != "joint" and not is_exact(part.layer)]
 
 
-def called_alone(at: LayerAt, layer: nn.Module, x: Tensor) -> Tensor:
+def called_alone(network: Network, at: LayerAt, layer: nn.Module, x: Tensor) -> Tensor:
     """What a layer, which may be a copy of the one there, makes of `x` `[time, batch, ...]` from rest."""
     weights = (each.dtype for each in layer.parameters() if each.is_floating_point())
     x = x.to(next(weights, torch.get_default_dtype()))
-    return layer(x, None)[0] if at.role in ("neurons", "stateful") else apply_stateless(layer, x)
+    try:
+        return layer(x, None)[0] if at.role in ("neurons", "stateful") else apply_stateless(layer, x)
+    except Exception as cause:  # whatever a forward of the user's own raises
+        raise SnnError(
+            f"train: {network.name(at.path)} does not run on {x.shape[1]} recordings of {len(x)} steps, on which it is "
+            f"tried for {processes()} processes ({cause}). A layer that takes any number goes; or train in one process."
+        ) from cause
 
 
 def attributes_of(network: Network) -> dict[Attribute, str]:
@@ -116,7 +122,7 @@ def _behind_calls(network: Network, at: LayerAt, *, training: bool) -> list[dict
                 weight.copy_(1.25 * weight + 0.125)
             for number in order:
                 torch.manual_seed(number)
-                called_alone(at, layer, inputs[number].to(device))
+                called_alone(network, at, layer, inputs[number].to(device))
                 found.append(_digests(network, at, layer))
     return found
 
