@@ -1,10 +1,12 @@
 """Runs side by side: what makes a group, the figures of one, and what differs between groups."""
 
 import csv
+import io
 import json
 import math
 import os
 import statistics
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from snn_bp import (
     SnnError,
     Spiking,
 )
+from snn_bp.cli import app, guarded
 from snn_bp.files import write_json, write_object
 from snn_bp.model.names import written
 from snn_bp.reports.comparison import compare, settings
@@ -238,9 +241,36 @@ def test_the_page_of_a_sweep_says_what_was_chosen_and_calls_groups_by_their_sett
     chosen.write(tmp_path / "table.html")
 
     page = Page((tmp_path / "table.html").read_text())
-    assert "Chosen by validation: train.lr=2e-3." in page.text and "group 2: train.lr = 0.002" in page.text
+    assert "Chosen by validation: train.lr=2e-3." in page.text and "group 2: lr = 0.002" in page.text
     assert str(chosen) == f"{table}\nchosen by validation: train.lr=2e-3"
     assert chosen.record() == table.record() | {"chosen": list(chosen.chosen)}
+
+
+def test_many_groups_are_rows_and_a_column_has_as_many_digits_in_each(made, tmp_path):
+    rows = "epoch,train_loss,validation_loss,train_accuracy,validation_accuracy\n1,2.5,2.5,0.1,0.2\n"
+    paths = [made(str(lr), tiny(lr=lr), 0.5, train_seconds=9000 * lr) for lr in (1e-3, 2e-3, 3e-3)]
+    for path in paths:
+        (path / "metrics.csv").write_text(rows)
+    table = compare(paths)
+
+    table.write(tmp_path / "table.html")
+
+    assert dict(table.columns())["seconds of training"] == ["9.0", "18.0", "27.0"]
+    assert "group train.lr group 1 0.001 group 2 0.002" in " ".join(
+        Page((tmp_path / "table.html").read_text()).text.split()
+    )
+
+
+def test_a_file_is_written_where_nobody_reads_what_is_printed(made, tmp_path, monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    with pytest.raises(SystemExit):
+        guarded(app, ["compare", str(made("one", tiny(), 0.5)), "--out", str(tmp_path / "table.csv")])
+
+    assert (tmp_path / "table.csv").is_file()
 
 
 def test_a_comparison_of_runs_that_are_not_finished_has_a_page_too(made, tmp_path):

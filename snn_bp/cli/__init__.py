@@ -163,9 +163,9 @@ def predict(
     from snn_bp.runs.prediction import predict as predict_recordings
 
     found = predict_recordings(_opened(run, trust_code), files, checkpoint=checkpoint, batch=batch)
-    _print(found, as_json)
-    if out is not None:
+    if out is not None:  # first, since nobody may read what is printed
         found.write(out)
+    _print(found, as_json)
 
 
 @command("snn-bp report runs/mine", "snn-bp report runs/mine --split validation --no-plots")
@@ -200,9 +200,9 @@ def compare(runs: Runs, as_json: AsJson = False, out: Compared = None, trust_cod
     for run in runs if trust_code else ():
         Run(run, trust_code=True)
     found = compare_runs(runs)
-    _print(found, as_json)
     if out is not None:
         found.write(out)
+    _print(found, as_json)
 
 
 @command("snn-bp doctor runs/mine", "snn-bp doctor mine.py")

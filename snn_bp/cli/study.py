@@ -57,7 +57,7 @@ def sweep(
     again = shlex.join(["snn-bp", *sys.argv[1:]])
     found = sweep_over(file, changes, folder, parallel=jobs, trials=trials, command=again, trust_code=trust_code)
     table = replace(compare(found.paths), chosen=tuple(found.lines()))
-    print(table if trials is None else found)
     for ending in ("csv", "html"):
         table.write(folder / f"compared.{ending}")
+    print(table if trials is None else found)
     print(f"table and curves of all runs: {folder / 'compared.html'}")

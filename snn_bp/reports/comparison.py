@@ -47,7 +47,10 @@ class Spread(NamedTuple):
         return None if self.deviation is None else mean_interval(self.mean, self.deviation, self.runs)
 
     def __str__(self) -> str:
-        digits = 4 if abs(self.mean) < 10 else 1
+        return self.text(4 if abs(self.mean) < 10 else 1)
+
+    def text(self, digits: int) -> str:
+        """Mean and deviation, with so many digits behind the point."""
         behind = "" if self.deviation is None else f" ± {self.deviation:.{digits}f}"
         return f"{self.mean:.{digits}f}{behind}"
 
@@ -118,8 +121,10 @@ class Comparison:
         found = [("group", [str(number) for number in range(1, len(self.groups) + 1)])]
         found.append(("runs", [str(len(group.paths)) for group in self.groups]))
         for name in self.measures:
-            if any(name in group.figures for group in self.groups):
-                found.append((_title(name), [str(group.figures.get(name, "-")) for group in self.groups]))
+            spreads = [group.figures.get(name) for group in self.groups]
+            if means := [abs(spread.mean) for spread in spreads if spread]:
+                digits = 4 if max(means) < 10 else 1
+                found.append((_title(name), [spread.text(digits) if spread else "-" for spread in spreads]))
         return found
 
     def record(self) -> dict[str, Any]:

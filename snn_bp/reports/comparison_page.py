@@ -1,5 +1,6 @@
 """The page of a comparison: figures of each group, what tells the groups apart, and their curves over each other."""
 
+import re
 from typing import TYPE_CHECKING
 
 from snn_bp.errors import SnnError
@@ -74,8 +75,11 @@ def _differences(comparison: "Comparison") -> Section:
     names = [f"group {number}" for number in range(1, len(comparison.groups) + 1)]
     tables = []
     if settings:
-        rows = [(key, *(group.settings[key] for group in comparison.groups)) for key in settings]
-        tables.append(Table("Settings in which the groups differ", ("setting", *names), rows, numbers=False))
+        rows = [("group", *settings)]
+        rows += [(name, *group.settings.values()) for name, group in zip(names, comparison.groups, strict=True)]
+        if len(names) < len(settings):
+            rows = list(zip(*rows, strict=True))
+        tables.append(Table("Settings in which the groups differ", rows[0], rows[1:], numbers=False))
     if names:
         rows = [
             (name, ", ".join(map(str, group.seeds)), ", ".join(group.paths))
@@ -93,6 +97,7 @@ def _names(comparison: "Comparison") -> list[str]:
     """What each group is called in the first table and in the picture: its number, and its settings where they fit."""
     names = []
     for number, group in enumerate(comparison.groups, 1):
-        settings = ", ".join(f"{key} = {value}" for key, value in group.settings.items())
+        short = {re.sub(r"^(train|data)\.", "", key): value for key, value in group.settings.items()}
+        settings = ", ".join(f"{key} = {value}" for key, value in short.items())
         names.append(f"group {number}" + f": {settings}" * (0 < len(settings) <= SHORT))
     return names

@@ -98,6 +98,7 @@ class Origin:
 
 def jobs_of(source: Experiment | Path, changes: Sequence[str], out: Path, *, trust_code: bool = False) -> list[Job]:
     """The runs of a sweep over an experiment, or that in a file, in the order of the grid."""
+    check_out(out)
     origin = Origin.of(source, trust_code=trust_code)
     points = points_of(changes)
     check_keys(points[0])
@@ -114,6 +115,12 @@ def jobs_of(source: Experiment | Path, changes: Sequence[str], out: Path, *, tru
     if len({repr(job.experiment.train.metric) for job in jobs}) > 1:
         raise SnnError(ONE_METRIC)
     return jobs
+
+
+def check_out(out: Path) -> None:
+    """Raise where a sweep's runs would lie within a run."""
+    if is_there(out / "experiment.json"):
+        raise SnnError(f"{out}: a run is here, and a sweep has a folder of its own. Name another --out.")
 
 
 def check_keys(keys: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from snn_bp.searches.jobs import (
     Origin,
     check_comparable,
     check_keys,
+    check_out,
     in_words,
     largest_of,
     runs_in_memory,
@@ -85,6 +86,7 @@ class Trials:
         cls, source: Experiment | Path, changes: Sequence[str], out: Path, count: int, *, trust_code: bool = False
     ) -> "Trials":
         """That of a folder, or a new one; raises where another is there."""
+        check_out(out)
         origin = Origin.of(source, trust_code=trust_code)
         space = space_of(changes, origin.changed)
         check_keys(space.dimensions)

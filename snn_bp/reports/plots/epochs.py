@@ -56,11 +56,13 @@ def compared_curves(groups: Mapping[str, Sequence[list[dict[str, float]]]], name
     `groups` has the rows of `metrics.csv` of every run by the name of its group. Runs of a group look alike; groups
     behind the first six, which would look like those, are grey.
     """
-    drawn = figure(8, 5.6)
+    labels = [*list(groups)[: len(LINES)], *["more"] * (len(groups) > len(LINES))]
+    across = _across(labels)
+    drawn = figure(8, 5.2 + 0.2 * -(-len(labels) // across))
     first, rest = list(groups.items())[: len(LINES)], list(groups.values())[len(LINES) :]
     looks: list[tuple[str, Sequence[list[dict[str, float]]], dict[str, Any]]] = []
     if rest:
-        grey = {"color": "#888888", "linewidth": 0.5, "alpha": 0.6, "zorder": 1}
+        grey = {"color": "#888888", "linewidth": 0.5, "marker": ".", "markersize": 2, "alpha": 0.6, "zorder": 1}
         looks.append((f"{len(rest)} more", [rows for runs in rest for rows in runs], grey))
     for (label, runs), look in zip(first, line_styles(), strict=False):
         thin = {"linewidth": 0.9, "markersize": 2.5, "alpha": 0.8} if len(runs) > 1 else {}
@@ -81,7 +83,7 @@ def compared_curves(groups: Mapping[str, Sequence[list[dict[str, float]]]], name
     handles, labels = axes[0, 0].get_legend_handles_labels()
     if rest:
         handles, labels = [*handles[1:], handles[0]], [*labels[1:], labels[0]]
-    drawn.legend(handles, labels, loc="outside lower center", ncols=_across(labels))
+    drawn.legend(handles, labels, loc="outside lower center", ncols=across)
     return drawn
 
 
