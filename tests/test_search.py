@@ -39,7 +39,7 @@ from snn_bp.model.start import start_alive
 from snn_bp.runs.evaluation import evaluate, evaluate_network
 from snn_bp.runs.folder import SEARCH_FILE
 from snn_bp.runtime.signals import Stopped
-from snn_bp.searches import OfOutput, Search, resume_search, search, searchers
+from snn_bp.searches import OfOutput, Search, memory, resume_search, search, searchers
 from snn_bp.searches import population as valuing
 from snn_bp.searches.methods import METHODS, Evolution
 from snn_bp.trainer.loop import make_optimizer, resume, train_step
@@ -470,3 +470,34 @@ def test_digits_are_learned(method, above, monkeypatch):
     found = search(asked, method=method, budget=500_000, quiet=True)
 
     assert found.test is not None and found.test.low > above
+
+
+def test_a_search_whose_points_do_not_fit_names_how_many_do_and_gradients_do_with_less(monkeypatch):
+    experiment = Experiment(DATA, (Flatten(), Dense(300), LIF(beta=0.5), Dense(10), LIF(beta=0.5)))
+    dataset, options = runs.few(DATA, quiet=True), {"budget": 200, "quiet": True}
+    there = memory.estimate(experiment, dataset, "ga", 12).total
+    monkeypatch.setattr("snn_bp.runs.memory.available", lambda: there)
+
+    with pytest.raises(SnnError, match=r"search: ga would take .* --population 12 fits\. To try it all the same"):
+        search(experiment, method="ga", **options)
+    with pytest.raises(SnnError, match="--population"):
+        search(experiment, method="pso", **options)
+
+    assert memory.estimate(experiment, dataset, "bptt").total < there
+    assert search(experiment, method="ga", population=12, **options).curve
+
+
+def test_a_search_without_gradients_needs_no_memory_for_them():
+    model = (Flatten(), Dense(300), LIF(beta=0.5), Dense(10), LIF(beta=0.5))
+    experiment = Experiment(replace(DATA, steps=400, step_ms=1), model)
+    dataset = runs.few(experiment.data, quiet=True)
+
+    gradient, none = (memory.estimate(experiment, dataset, method, 5) for method in ("bptt", "es"))
+
+    assert none.step == 0 < gradient.step and none.looking == gradient.looking
+
+
+@pytest.mark.parametrize(("name", "points"), [("ga", 50), ("pso", 40), ("es", 4 + 14)])
+def test_points_of_a_method_are_known_before_they_are_drawn(name, points):
+    assert METHODS[name].points_of(120) == METHODS[name](120, Generator()).count == points
+    assert METHODS[name].points_of(120, 9) == 9

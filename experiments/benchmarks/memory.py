@@ -56,6 +56,7 @@ from snn_bp import (
     evaluate,
     export,
     predict,
+    search,
     verify,
 )
 from snn_bp import train as train_run
@@ -69,6 +70,7 @@ from snn_bp.neurons import neuron
 from snn_bp.runs import memory
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.provenance import machine, version
+from snn_bp.searches import memory as searching
 from snn_bp.trainer import memory as training
 from snn_bp.verification.stages import AT_ONCE
 
@@ -168,11 +170,13 @@ DIAGNOSED = ("dense", "own", "convolutions, norms", "long", "recurrent, learned"
 REPLAYED = {"convolutions": "net.nir", "dense": "net.nir", "recurrent": "net.nir", "whole numbers": "net.net",
             "dense, norms": "net.net"}  # fmt: skip
 WAYS: dict[str, memory.Way] = {"net.nir": "replaying", "net.net": "replaying integers"}
-COMMANDS: dict[str, tuple[str, memory.Way, int | None]] = {  # row: command, its way, recordings (None: a batch)
+SEARCHED = {"dense": ("ga", "pso", "es", "bptt"), "long": ("es",), "convolutions": ("es",)}
+COMMANDS: dict[str, tuple[str, Any, int | None]] = {  # row: command, its way or method, recordings (None: a batch)
     **{f"{name}, evaluate": ("evaluate", "counting", None) for name in EVALUATED},
     **{f"{name}, predict": ("predict", "answering", None) for name in PREDICTED},
     **{f"{name}, doctor": ("doctor", "tracing", SAMPLES) for name in DIAGNOSED},
     **{f"{name}, verify": ("verify", WAYS[file], AT_ONCE) for name, file in REPLAYED.items()},
+    **{f"{name}, search {each}": ("search", each, None) for name, methods in SEARCHED.items() for each in methods},
 }
 ROWS = (*CASES, *COMMANDS)
 
@@ -181,8 +185,10 @@ def estimated(name: str) -> float:
     """The estimate of a row, in MB."""
     if name in CASES:
         return training.estimate(CASES[name], _load_few(CASES[name].data)).total / 2**20
-    experiment, (_, way, recordings) = CASES[_case(name)], COMMANDS[name]
+    experiment, (command, way, recordings) = CASES[_case(name)], COMMANDS[name]
     dataset = _load_few(experiment.data)
+    if command == "search":
+        return searching.estimate(experiment, dataset, way).total / 2**20
     return memory.estimate(experiment, dataset, recordings or experiment.data.batch, way=way).total / 2**20
 
 
@@ -217,6 +223,9 @@ def _called(name: str, folder: Path) -> Callable[[], object]:
     if command == "doctor":
         diagnose(_small(experiment))
         return partial(diagnose, experiment)
+    if command == "search":
+        _search(_small(experiment), COMMANDS[name][1], folder / "small")
+        return partial(_search, experiment, COMMANDS[name][1], folder / "run")
     calls = []
     for each, path in ((_small(experiment), folder / "small"), (experiment, folder / "run")):
         run = _alive(each, path)
@@ -231,6 +240,11 @@ def _called(name: str, folder: Path) -> Callable[[], object]:
         if len(calls) == 1:
             calls[0]()
     return calls[1]
+
+
+def _search(experiment: Experiment, method: Any, out: Path) -> None:
+    """Two generations or more."""
+    search(experiment, method=method, budget=250 * experiment.data.batch, out=out, quiet=True)
 
 
 def _alive(experiment: Experiment, path: Path) -> Run:
@@ -329,9 +343,10 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
         import snn_bp.instruments.doctor
+        import snn_bp.searches.loop
         import snn_bp.trainer.loop  # noqa: F401
 
-        for module in ("snn_bp.trainer.loop", "snn_bp.instruments.doctor"):
+        for module in ("snn_bp.trainer.loop", "snn_bp.searches.loop", "snn_bp.instruments.doctor"):
             sys.modules[module].load = _load_few  # type: ignore[attr-defined]
         print(json.dumps(measured(sys.argv[2])))
     else:

@@ -138,7 +138,7 @@ def check_room_for(
     estimated = partial(estimate, experiment, dataset, way=way, kept=kept)
 
     def remedy(there: int) -> str:
-        fits = _largest(lambda count: estimated(count).total <= there, recordings)
+        fits = largest_below(lambda count: estimated(count).total <= there, recordings)
         if option and fits:
             return f"{option} {fits} fits."
         return "It grows with steps x recordings x neurons, and takes a machine with more."
@@ -209,7 +209,7 @@ WAYS: dict[Way, tuple[Callable[["Sizes", int], float], float]] = {
 }  # fmt: skip
 
 
-def _largest(fits: Callable[[int], bool], below: int) -> int:
+def largest_below(fits: Callable[[int], bool], below: int) -> int:
     """The largest number below that fits, 0 where not even 1 does."""
     return bisect_left(range(1, below), True, key=lambda count: not fits(count))
 

@@ -4,6 +4,7 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -25,7 +26,8 @@ from snn_bp.runtime.gpu import seed_torch
 from snn_bp.runtime.processes import check_alone
 from snn_bp.runtime.signals import Stopped, noted_signals
 from snn_bp.runtime.status import Bar, announced, clock, drawing, say
-from snn_bp.searches.methods import METHODS
+from snn_bp.searches.memory import check_memory
+from snn_bp.searches.methods import FEWEST, METHODS
 from snn_bp.searches.objective import Kind, Objective, name_of, objective_of
 from snn_bp.searches.population import norms_of
 from snn_bp.searches.record import Row, Search
@@ -90,7 +92,7 @@ def search(
     check_number("search: save_seconds", save_seconds, low=0)
     check_number("search: budget", budget, integer=True, low=1)
     if population is not None:
-        check_number("search: population", population, integer=True, low=5)
+        check_number("search: population", population, integer=True, low=FEWEST)
     function = objective_of(objective, experiment.train, spike_penalty=spike_penalty)
     experiment = experiment if seed is None else replace(experiment, seed=seed)
     asked = {"method": method, "budget": budget, "objective": name_of(function), "own": callable(objective)}
@@ -110,7 +112,7 @@ def search(
         raise SnnError(f"search: train.{only[0]} is for `train`, a search has no epochs. Leave it as it is by default.")
     with announced(not quiet):
         dataset = load(experiment.data, quiet=quiet)
-        check_trainable(experiment, dataset)
+        check_trainable(experiment, dataset, partial(check_memory, method=method, population=population))
     if callable(objective) and method != "bptt":  # which values labels only
         check_soft_targets(function, experiment.data)
     if dataset.targets.kind != "class" or any(

@@ -10,6 +10,8 @@ from typing import TypeAlias
 import torch
 from torch import Generator, Tensor
 
+FEWEST = 5  # points of a generation
+
 
 class Genetic:
     """Genetic algorithm on real numbers with the two best of a generation kept.
@@ -20,12 +22,18 @@ class Genetic:
     """
 
     TOURNAMENT, ELITE, RATE, STEP = 3, 2, 0.01, 1.0
+    HELD = 11.5  # how many times all points lie in memory, at most
 
     def __init__(self, size: int, generator: Generator, *, population: int | None = None) -> None:
         self.generator = generator
-        self.points = torch.randn(population or 50, size, generator=generator)
+        self.points = torch.randn(self.points_of(size, population), size, generator=generator)
         self.points[0] = 0.0
         self.best = self.points[0]
+
+    @staticmethod
+    def points_of(size: int, population: int | None = None) -> int:
+        """How many points a search over so many weights has."""
+        return population or 50
 
     @property
     def count(self) -> int:
@@ -63,14 +71,20 @@ class Swarm:
     """
 
     INERTIA, PULL = 0.7298, 1.49618
+    HELD = 19.5  # how many times all particles lie in memory, at most
 
     def __init__(self, size: int, generator: Generator, *, population: int | None = None) -> None:
         self.generator = generator
-        self.points = torch.randn(population or 40, size, generator=generator)
+        self.points = torch.randn(self.points_of(size, population), size, generator=generator)
         self.points[0] = 0.0
         self.velocity = torch.zeros_like(self.points)
         self.own: Tensor | None = None
         self.best = self.points[0]
+
+    @staticmethod
+    def points_of(size: int, population: int | None = None) -> int:
+        """How many particles a search over so many weights has."""
+        return population or 40
 
     @property
     def count(self) -> int:
@@ -103,9 +117,11 @@ class Evolution:
     the variances learn from the better half and its path, (size + 2) / 3 times as fast as the full covariance.
     """
 
+    HELD = 6  # how many times all points lie in memory, at most
+
     def __init__(self, size: int, generator: Generator, *, population: int | None = None, step: float = 0.3) -> None:
         self.generator = generator
-        count = population or 4 + int(3 * math.log(size))
+        count = self.points_of(size, population)
         weights = math.log((count + 1) / 2) - torch.arange(1.0, count // 2 + 1).log()
         self.weights = weights / weights.sum()
         self.count, self.step, self.size = count, step, size
@@ -121,6 +137,11 @@ class Evolution:
         self.rate_one = faster * 2 / ((size + 1.3) ** 2 + mass)
         self.rate_half = min(1 - self.rate_one, faster * 2 * (mass - 2 + 1 / mass) / ((size + 2) ** 2 + mass))
         self.length = math.sqrt(size) * (1 - 1 / (4 * size) + 1 / (21 * size * size))  # a normal vector's, on average
+
+    @staticmethod
+    def points_of(size: int, population: int | None = None) -> int:
+        """How many points a generation over so many weights has."""
+        return population or 4 + int(3 * math.log(size))
 
     @property
     def best(self) -> Tensor:

@@ -1,6 +1,7 @@
 """Whether an experiment can be trained: what cannot is refused here, before a run folder stands."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,11 +32,16 @@ from snn_bp.trainer.weights import freeze_layers
 
 
 @phase("checking that it can be trained")
-def check_trainable(experiment: Experiment, dataset: Dataset) -> None:
-    """Raise unless the experiment can be trained: data, shapes, loss, device, memory, and one forward step."""
+def check_trainable(
+    experiment: Experiment, dataset: Dataset, check: Callable[[Experiment, Dataset], object] = check_memory
+) -> None:
+    """Raise unless the experiment can be trained: data, shapes, loss, device, memory, and one forward step.
+
+    `check` says whether memory is large enough.
+    """
     if len(dataset.ids["train"]) == 0:
         raise SnnError(f"train: the training split of {experiment.data.name} is empty. {' '.join(dataset.notes)}")
-    check_memory(experiment, dataset)
+    check(experiment, dataset)
     network, config = experiment.network(dataset.shape), experiment.train_at_step()
     outputs = network.output_shape
     if outputs != (dataset.classes,):

@@ -106,7 +106,7 @@ def traced_recordings(network: Network, steps: int) -> int:
 def check_memory(experiment: Experiment, dataset: Dataset) -> Estimate:
     """The estimate; raises where the machine has not the memory for it, and says so where it may not be enough."""
     found = estimate(experiment, dataset)
-    check_fits(found, "memory: training", lambda there: _remedy(found, dataset))
+    check_fits(found, "memory: training", lambda there: remedy(found, dataset))
     return found
 
 
@@ -115,7 +115,8 @@ def _few(values: int) -> int:
     return max(1, min(_TRACED, _TRACED_VALUES // max(1, values)))
 
 
-def _remedy(estimate: Estimate, dataset: Dataset) -> str:
+def remedy(estimate: Estimate, dataset: Dataset) -> str:
+    """What brings an estimate down."""
     data = dataset.data
     if estimate.weights > estimate.total / 2:
         return "Most of it is weights: fewer units or channels do, or data.downsample in front of a Dense."
