@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from snn_bp import SnnError
-from snn_bp.files import append, make_folder, read_bytes, read_json, read_object, read_text, replace_file, write_json
+from snn_bp.files import (
+    append,
+    json_key,
+    make_folder,
+    read_bytes,
+    read_json,
+    read_object,
+    read_text,
+    replace_file,
+    write_json,
+)
 from snn_bp.runs.provenance import commit
 
 
@@ -203,3 +213,10 @@ def test_names_and_lines_survive_any_locale(name, tmp_path):
     )
 
     assert done.returncode == 0 and done.stdout == b"95 % \\xb1 \\xb5\n", done.stderr.decode()
+
+
+def test_values_of_json_that_are_equal_have_equal_keys():
+    value = {"a": [1, {"b": 52}], "c": None}
+
+    assert json_key(value) == json_key({"c": None, "a": [1.0, {"b": 52.0}]})
+    assert len({json_key(each) for each in (value, {"a": [1, 52], "c": None}, {"a": [[1], {"b": 52}], "c": None})}) == 3

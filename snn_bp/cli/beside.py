@@ -39,14 +39,14 @@ def train_both(
 
 def _run_of(experiment: "Experiment", path: Path) -> "Run | None":
     """The run of an experiment in a folder, None where none is; raises where it is of another experiment."""
-    from snn_bp.runs.experiment import content_of
+    from snn_bp.runs.experiment import is_same
     from snn_bp.runs.folder import Run
 
     if not is_there(path / "experiment.json"):
         Run.check_free(path)
         return None
     run = Run(path)
-    if content_of(run.experiment)[0] != content_of(experiment)[0]:
+    if not is_same(run.experiment, experiment):
         raise SnnError(f"{path}: the run there is of another experiment. Name another --out.")
     return run
 

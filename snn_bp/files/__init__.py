@@ -187,6 +187,13 @@ def json_sha256(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def json_key(content: Any) -> Any:
+    """A value as JSON holds it, as the key of a dictionary, in which 52 is 52.0."""
+    if isinstance(content, dict):
+        return frozenset((name, json_key(value)) for name, value in content.items())
+    return tuple(map(json_key, content)) if isinstance(content, list) else content
+
+
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """Replace a table with a header."""
     replace_file(path, csv_lines(columns, [dict(zip(columns, columns, strict=True)), *rows]))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from snn_bp.errors import SnnError, as_path, shown
 from snn_bp.errors.calls import checked_call
-from snn_bp.files import is_there, replace_file, write_csv, write_json
+from snn_bp.files import is_there, json_key, replace_file, write_csv, write_json
 from snn_bp.model.names import written
 from snn_bp.reports.paired import Pair, SeedPair, pair_of
 from snn_bp.runs.experiment import Experiment, content_of
@@ -221,8 +221,7 @@ def compare(runs: Sequence[Run | Path | str]) -> Comparison:
             if not any(is_there(path / name) for name in FILES):  # a name mistyped, not a run that is damaged
                 raise
             unfinished[str(path)] = f"cannot be read: {problem}"
-    contents: list[Any] = []  # the experiment of each group as JSON, in which 52 equals 52.0
-    members: list[list[tuple[Run, dict[str, float]]]] = []
+    found: dict[Any, list[tuple[Run, dict[str, float]]]] = {}  # the runs of each group
     for run in distinct.values():
         try:
             results = run.results()
@@ -233,10 +232,8 @@ def compare(runs: Sequence[Run | Path | str]) -> Comparison:
             unfinished[str(run.path)] = state_of(run)
             continue
         content, _ = content_of(replace(run.experiment, seed=0, data=replace(run.experiment.data, root=None)))
-        if content not in contents:
-            contents.append(content)
-            members.append([])
-        members[contents.index(content)].append((run, _figures(results)))
+        found.setdefault(json_key(content), []).append((run, _figures(results)))
+    members = [*found.values()]
     named = [settings(group[0][0].experiment) for group in members]
     for each in named:
         del each["seed"], each["data.root"]

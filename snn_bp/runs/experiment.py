@@ -166,6 +166,11 @@ def content_of(experiment: Experiment) -> tuple[dict[str, Any], Code | None]:
     return content | ({} if code is None else {"code": code.hashes}), code
 
 
+def is_same(one: Experiment, other: Experiment) -> bool:
+    """Whether `experiment.json` holds the same of both."""
+    return content_of(one)[0] == content_of(other)[0]
+
+
 def _own_part(value: Any, where: str) -> Any:
     """A field of a value of the user's as JSON; what would come back as another value is refused."""
     if isinstance(value, list | dict | set) or (isinstance(value, float) and not math.isfinite(value)):

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from snn_bp.errors import SnnError, shown
@@ -63,8 +64,9 @@ def values_of(text: str, *, at: str) -> list[str]:
         if not 0 <= high - low < MOST_RUNS:
             raise SnnError(f"{shown(at)}: {part} should go upwards, by less than {MOST_RUNS:,}. As in seed=0..4.")
         values += map(str, range(low, high + 1))
-    if twice := [value for value in values if values.count(value) > 1]:
-        raise SnnError(f"{shown(at)}: {twice[0]} stands there twice, which would be the same run. Leave one.")
+    twice, times = Counter(values).most_common(1)[0]
+    if times > 1:
+        raise SnnError(f"{shown(at)}: {twice} stands there twice, which would be the same run. Leave one.")
     return values
 
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError
-from snn_bp.files import is_there
+from snn_bp.files import is_there, json_key
 from snn_bp.model.metrics import metric_for
 from snn_bp.runs.changes import override
-from snn_bp.runs.experiment import Experiment, content_of
+from snn_bp.runs.experiment import Experiment, content_of, is_same
 from snn_bp.runs.experiment_file import read_names
 from snn_bp.runs.folder import Run
 from snn_bp.runs.own_code import is_own_dataclass, own_kinds
@@ -51,7 +51,7 @@ class Job:
         if not is_there(self.path / "experiment.json"):
             return None
         run = Run(self.path)
-        if content_of(run.experiment)[0] != content_of(self.experiment)[0]:
+        if not is_same(run.experiment, self.experiment):
             raise SnnError(
                 f"{self.path}: the run there is of another experiment than {' '.join(self.changes)} asks for; the "
                 "experiment's file was changed since. Put that back, or name another --out."
@@ -102,19 +102,16 @@ def jobs_of(source: Experiment | Path, changes: Sequence[str], out: Path, *, tru
     origin = Origin.of(source, trust_code=trust_code)
     points = points_of(changes)
     check_keys(points[0])
-    jobs: list[Job] = []
-    contents: list[Any] = []
+    jobs: dict[Any, Job] = {}
     for point in points:
         job = origin.job(point, list(point), out)  # named by all: runs stay where a key loses or gains values
-        content, _ = content_of(job.experiment)
-        if content in contents:
-            same = " ".join(jobs[contents.index(content)].changes)
-            raise SnnError(f"sweep: {' '.join(job.changes)} is the same run as {same}. Leave one of them out.")
-        contents.append(content)
-        jobs.append(job)
-    if len({repr(job.experiment.train.metric) for job in jobs}) > 1:
+        if (same := jobs.setdefault(json_key(content_of(job.experiment)[0]), job)) is not job:
+            raise SnnError(
+                f"sweep: {' '.join(job.changes)} is the same run as {' '.join(same.changes)}. Leave one of them out."
+            )
+    if len({repr(job.experiment.train.metric) for job in jobs.values()}) > 1:
         raise SnnError(ONE_METRIC)
-    return jobs
+    return [*jobs.values()]
 
 
 def check_out(out: Path) -> None:

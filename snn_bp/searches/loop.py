@@ -19,7 +19,7 @@ from snn_bp.files import is_there, write_object
 from snn_bp.model.network import Network
 from snn_bp.model.start import start_alive
 from snn_bp.runs.evaluation import Evaluation, evaluate_network
-from snn_bp.runs.experiment import Experiment, Train, content_of
+from snn_bp.runs.experiment import Experiment, Train, content_of, is_same
 from snn_bp.runs.folder import SEARCH_FILE, Run
 from snn_bp.runs.provenance import peak_memory_mb
 from snn_bp.runtime.gpu import seed_torch
@@ -102,7 +102,7 @@ def search(
     if out is not None and not numbered and all(is_there(Path(out) / name) for name in names):
         before = Run(out)
     if before is not None and before.results() is None:
-        if read_asked(before) != asked or content_of(before.experiment) != content_of(experiment):
+        if read_asked(before) != asked or not is_same(before.experiment, experiment):
             raise SnnError(
                 f"{out}: another search is here already, as {SEARCH_FILE} and experiment.json say. Name another --out."
             )

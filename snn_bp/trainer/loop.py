@@ -19,7 +19,7 @@ from snn_bp.errors import SnnError, as_path, check_flag, check_kind, check_numbe
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import is_there
 from snn_bp.runs.checkpoint import Checkpoint
-from snn_bp.runs.experiment import Experiment, content_of
+from snn_bp.runs.experiment import Experiment, content_of, is_same
 from snn_bp.runs.folder import Run
 from snn_bp.runtime.processes import check_alone, is_first
 from snn_bp.runtime.signals import Stopped as Stopped
@@ -134,7 +134,7 @@ def training(
     content_of(experiment)
     if resume and is_there(as_path("training: the folder", out) / "experiment.json"):
         run = Run(out)
-        if content_of(run.experiment) != content_of(experiment):
+        if not is_same(run.experiment, experiment):
             raise SnnError(f"{run.path}: the run there is of another experiment. Name another folder.")
         events = _resumed(run, quiet=quiet, save_seconds=save_seconds, dataset=dataset)
     else:
