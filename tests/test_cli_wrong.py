@@ -64,6 +64,7 @@ WRONG = {
     "sweep mine.py data.split_seed=0,1 --list": ("split_seed=0 and data.split_seed=1", "one value"),
     "sweep mine.py seed=0,1 --out started": ("started: a run is here", "another --out"),
     "sweep mine.py 'train.lr=log(1e-4,1e-2)' --trials 5 --out started": ("started: a run is here", "another --out"),
+    "plan mine.py --events 1e9 --recordings 1.5": ("--recordings 1.5", "an integer"),
     "plan mine.py --recordings 10": ("--recordings goes with --events", "Give both"),
     # recordings
     "data": ("Missing command", "snn-bp data --help"),

@@ -226,6 +226,7 @@ def test_the_largest_batch_is_the_last_one_that_fits():
     ("experiment", "options", "told"),
     [
         (SHD, {"processes": 512}, "data.batch=512 gives one"),
+        (SHD, {"processes": 512, "recordings": 100}, "a batch of 100 over 512 processes.*--processes 100 gives one"),
         (replace(SHD, data=Dataset.of((np.zeros((8, 5, 4)), np.arange(8) % 2)).data), {}, "Without --events"),
         (replace(SHD, data=Data("tonic:ASLDVS", step_ms=10, steps=9)), {}, "--recordings"),
         (replace(SHD, data=Data("shd", transforms=(lambda events: events,))), {}, "Without --events"),

@@ -52,6 +52,9 @@ def plan(
 
     if recordings is not None and events is None:
         raise SnnError("plan: --recordings goes with --events; without them both are counted. Give both, or none.")
+    for name, count in (("events", events), ("recordings", recordings)):
+        if count is not None and not count.is_integer():
+            raise SnnError(f"plan: --{name} {count:g}: it should be an integer, as 1e9.")
     read, own = read_names(file, trust_code=trust_code)
     experiment, said = override(read, changes or [], own)
     machine = Machine(memory, tflops, bandwidth, link, latency, disk, layer)

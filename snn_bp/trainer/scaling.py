@@ -132,11 +132,11 @@ class TrainingPlan:
     def _lines(self) -> Iterator[str]:
         data, total = self.recordings, self.recordings.events * self.recordings.event_bytes
         way = "over a ring 2 (N - 1) / N of the first, 3 (N - 1) of the second, which are gathered"
-        of_each = f"a batch of {self.batch:,} in all: {self.batch_each:,} recordings each"
+        of_each = f"a batch of {self.batch:,} in all: {self.batch_each:,} recording{'s' * (self.batch_each > 1)} each"
         if self.is_dealt:
             way = "(N - 1) / N of the first for each of its batches and once for their sum, (N - 1) of the second"
             of_each = f"whole batches of {self.batch:,}, {self.accumulate} to a step: up to {self.batches_each} each"
-        yield f"{self.processes} processes, {of_each}"
+        yield f"{self.processes:,} process{'es' * (self.processes > 1)}, {of_each}"
         yield (
             f"events: {data.events:,} in {data.count:,} recordings ({data.source}), {data.event_bytes} bytes each: "
             f"{in_words(total)} in the cache"
@@ -167,7 +167,7 @@ class TrainingPlan:
             f"{_time(self.step_seconds * steps * self.epochs)} in all, without validation"
         )
         yield f"bottleneck: {self.bottleneck}. {self._advice()}"
-        yield f"efficiency: {self.efficiency:.1%} of {self.processes} times the speed of one process"
+        yield f"efficiency: {self.efficiency:.1%} of {self.processes:,} times the speed of one process"
         yield f"assumed: {self.machine}"
 
     def _advice(self) -> str:
@@ -199,13 +199,15 @@ def plan_training(
     """
     data, config = experiment.data, experiment.train
     is_dealt = 1 < processes <= config.accumulate
-    if data.batch < processes and not is_dealt:
-        raise SnnError(
-            f"plan: a batch of {data.batch} over {processes} processes leaves some without a recording. "
-            f"data.batch={processes} gives one to each."
-        )
     found = _counted(data) if events is None else _stated(data, events, recordings)
-    local_batch = data.batch if is_dealt else -(-data.batch // processes)
+    batch = min(data.batch, found.count)
+    if batch < processes and not is_dealt:
+        raise SnnError(
+            f"plan: a batch of {batch:,} over {processes:,} processes leaves some without a recording. "
+            + (f"data.batch={processes}" if found.count >= processes else f"--processes {found.count}")
+            + " gives one to each."
+        )
+    local_batch = batch if is_dealt else -(-batch // processes)
     rounds = -(-config.accumulate // processes) if is_dealt else config.accumulate
     with torch.device("meta"):
         network = Network(experiment.model_at_step(), found.shape)
@@ -232,7 +234,7 @@ def plan_training(
     peak = estimate.total + under_way
     hops = 2 * math.ceil(math.log2(processes))
     computing, computing_source = _computing(parts, found, estimate, local_batch, machine)
-    alone, _ = _computing(parts, found, _estimate(experiment, found, data.batch), data.batch, machine)
+    alone, _ = _computing(parts, found, _estimate(experiment, found, batch), batch, machine)
     encoding, encoding_source = _encoding(data, found)
     reading = found.events / found.count * found.event_bytes / (machine.disk_gbs * 1e9)
     computing, alone = computing * rounds, alone * config.accumulate
@@ -241,15 +243,15 @@ def plan_training(
         computing, computing_source, alone = step_ms / 1000, f"{step_ms:g} ms, given", whole * step_ms / 1000
     return TrainingPlan(
         processes=processes,
-        batch=data.batch,
+        batch=batch,
         accumulate=config.accumulate,
         is_dealt=is_dealt,
         batches_each=rounds,
         batch_each=local_batch,
         recordings=found,
         epochs=config.epochs,
-        steps_per_epoch=math.ceil(math.ceil(found.count / data.batch) / config.accumulate),
-        frames_bytes=_frames(found) * local_batch,
+        steps_per_epoch=math.ceil(math.ceil(found.count / batch) / config.accumulate),
+        frames_bytes=found.steps * math.prod(found.shape) * (1 if found.in_bytes else FLOAT) * local_batch,
         parameters=parameters,
         weights_bytes=parameters * FLOAT,
         gradients_bytes=gradients,
@@ -265,7 +267,7 @@ def plan_training(
             "encoding": encoding * local_batch * rounds,
             "reading": reading * local_batch * rounds,
         },
-        one_seconds=max(alone, *(each * data.batch * config.accumulate for each in (encoding, reading))),
+        one_seconds=max(alone, *(each * batch * config.accumulate for each in (encoding, reading))),
         computing_source=computing_source,
         encoding_source=encoding_source,
         machine=machine,
@@ -314,17 +316,13 @@ def _stated(data: Data, events: int, recordings: int | None) -> Recordings:
     sensor: Sensor = info.sensor or (info.channels or SHD_CHANNELS, 1, 1)
     nothing = hold((), sensor=sensor, classes=1).events  # in the types of the cache
     _, shape = shape_after(data, nothing, sensor, dtype=info.event_dtype)
-    width = _event_bytes(nothing, rows=sensor[1] > 1)
-    return Recordings(recordings, events, shape, width, data.steps or 1, True, source)
+    return Recordings(
+        recordings, events, shape, _event_bytes(nothing, rows=sensor[1] > 1), data.steps or 1, True, source
+    )
 
 
 def _event_bytes(events: Events, *, rows: bool) -> int:
     return sum(getattr(events, name).itemsize for name in ("xypt" if rows else "xt"))
-
-
-def _frames(found: Recordings) -> int:
-    """Bytes of the frames of a recording."""
-    return found.steps * math.prod(found.shape) * (1 if found.in_bytes else FLOAT)
 
 
 def _estimate(experiment: Experiment, found: Recordings, batch: int) -> memory.Estimate:
