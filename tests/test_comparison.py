@@ -22,6 +22,7 @@ from snn_bp import (
     BatchNorm,
     Conv,
     CountSquaredError,
+    Data,
     Delay,
     Dense,
     Experiment,
@@ -145,6 +146,16 @@ def test_where_the_data_lie_and_how_a_number_is_written_make_no_groups(made):
     comparison = compare([made("here", experiment, 0.5), made("there", moved, 0.7)])
 
     assert len(comparison.groups) == 1 and comparison.groups[0].settings == {}
+
+
+def test_of_files_of_ones_own_the_folder_says_which_recordings_they_are(made):
+    here, there = (Data("folder", root=name, sensor=(8, 8, 2), step_ms=10, steps=4) for name in ("lab/a", "lab/b"))
+    paths = [made(f"run{seed}", tiny(data=here, seed=seed), 0.5) for seed in (0, 1)]
+
+    comparison = compare([*paths, made("other", tiny(data=there), 0.5), made("digits", tiny(), 0.5)])
+
+    assert [group.seeds for group in comparison.groups] == [(0, 1), (0,), (0,)]
+    assert [group.settings["data.root"] for group in comparison.groups] == ["'lab/a'", "'lab/b'", "-"]
 
 
 def test_an_unfinished_run_is_listed_and_counts_in_no_figure(made):

@@ -1,6 +1,8 @@
 """Files: whole or not at all, never through links, never waiting for what is no file, in UTF-8."""
 
 import os
+import re
+import shlex
 import socket
 import stat
 import subprocess
@@ -10,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from snn_bp import SnnError
+import snn_bp
+from snn_bp import Folder, SnnError, errors
+from snn_bp.data.cache import cache_folder
+from snn_bp.data.recordings import find_root
+from snn_bp.errors import in_home, typed
 from snn_bp.files import (
     append,
     json_key,
@@ -220,3 +226,44 @@ def test_values_of_json_that_are_equal_have_equal_keys():
 
     assert json_key(value) == json_key({"c": None, "a": [1.0, {"b": 52.0}]})
     assert len({json_key(each) for each in (value, {"a": [1, 52], "c": None}, {"a": [[1], {"b": 52}], "c": None})}) == 3
+
+
+PACKAGE = Path(snn_bp.__file__).parent
+
+
+def test_a_command_that_is_told_can_be_typed_whatever_its_path_is_called():
+    for path in ("runs/a", "läufe/mit Leer", "-x", "it's $HOME", "a;b"):
+        (word,) = shlex.split(typed(path))
+        assert Path(word) == Path(path) and not word.startswith("-")
+
+
+def test_every_command_that_is_told_has_its_path_as_it_is_typed():
+    told = r"snn-bp [a-z]+ (?:RUN )?\{((?:[^{}]|\{[^{}]*\})*)\}"
+    found = {
+        f"{file.name}: {value}"
+        for file in PACKAGE.rglob("*.py")
+        for value in re.findall(told, file.read_text(encoding="utf-8"))
+        if not value.startswith(("typed(", "shlex.quote("))
+    }
+
+    assert found == {"proposal.py: name"}  # of letters alone
+
+
+def test_a_home_folder_that_is_none_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert in_home("root", "~/lab") == tmp_path / "lab" and in_home("root", "lab") == Path("lab")
+
+    for refused in (
+        lambda: Folder("~nobody-of-this-name/lab", sensor=(8, 8, 2)).targets,
+        lambda: find_root("~nobody-of-this-name/lab"),
+        cache_folder,
+    ):
+        monkeypatch.setenv("SNN_BP_CACHE", "~nobody-of-this-name/cache")
+        with pytest.raises(SnnError, match=r"(root|SNN_BP_CACHE)='~nobody-of-this-name/.*whole path"):
+            refused()
+
+
+def test_home_folders_are_looked_for_in_one_place():
+    assert [file.name for file in PACKAGE.rglob("*.py") if "expanduser(" in file.read_text(encoding="utf-8")] == [
+        Path(errors.__file__).name
+    ]

@@ -1,5 +1,6 @@
 """One process at a time trains a run, the others read; a dead one holds nothing."""
 
+import errno
 import shutil
 import signal
 import subprocess
@@ -43,6 +44,17 @@ def test_a_second_process_is_refused_and_told_who_is_there_and_a_dead_one_holds_
     with locked(tmp_path):
         assert holder(tmp_path) is not None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_locked_all_the_same(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", full)
+
+    with locked(tmp_path):
+        assert holder(tmp_path) == "another process"
+    assert holder(tmp_path) is None
 
 
 @pytest.mark.usefixtures("few_digits")

@@ -56,7 +56,7 @@ def placement(graph: Graph, chip: str) -> Placement:
     check_choice("chip", chip, CHIPS)
     limits, problems, lines = CHIPS[chip], [], []
     if graph.input_bits and not limits.graded:
-        problems.append("the input counts events, its spikes carry no number. Use data.binary=True.")
+        problems.append("The input counts events, its spikes carry no number. Use data.binary=True.")
     shapes = [graph.input_shape, *(population.shape for population in graph.populations)]
     cores, reached = [], 0  # from the last to the first: what a neuron reaches decides how many share a core
     for index, population in reversed(list(enumerate(graph.populations))):

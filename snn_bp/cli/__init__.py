@@ -241,7 +241,7 @@ def gradcheck(subject: Subject, recordings: Count = 4, as_json: AsJson = False, 
         dataset = load(experiment.data)
         network = experiment.network(dataset.shape)
         start_alive(network, dataset.batch("train", dataset.batches("train")[0])[0])
-    x, targets = dataset.batch("train", dataset.batches("train")[0][:recordings])
+    x, targets = dataset.batch("train", dataset.spread("train", recordings))  # not all of one class
     found = check_gradients(network, x, targets, loss=experiment.train_at_step().loss)
     _print(found, as_json)
     if not found.ok:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snn_bp.errors import SnnError, check_choice, check_number
+from snn_bp.errors import SnnError, check_choice, check_number, typed
 from snn_bp.files import is_there
 from snn_bp.runs.paths import CHECKPOINTS, experiment_at, is_path, new_experiment_at, run_at, runs_at
 from snn_bp.runtime.console import guarded
@@ -177,7 +177,7 @@ def exported_at(file: Path) -> Path:
     """Raise where an exported file is not there, or its name is none of one."""
     ending(*EXPORTED)(file)
     if not is_there(file):
-        raise SnnError(f"{file}: there is no such file. `snn-bp export RUN {file}` writes one.")
+        raise SnnError(f"{file}: there is no such file. `snn-bp export RUN {typed(file)}` writes one.")
     return file
 
 
@@ -216,9 +216,7 @@ Synthesis = Annotated[
     str | None, one_of("--synthesis", "ice40", "ecp5", "xc7", help="Of .v: what it takes of an FPGA, by yosys.")
 ]
 Step = Annotated[float | None, number("--step", "Of a .nir file: seconds of a time step (1e-4).", above=0)]
-Count = Annotated[
-    int, number("--recordings", "How many recordings of the first training batch to take.", integer=True, low=1)
-]
+Count = Annotated[int, number("--recordings", "How many training recordings to take.", integer=True, low=1)]
 Budget = Annotated[int, number("--budget", "Sample evaluations: forward 1, backward 2.", integer=True, low=1)]
 Population = Annotated[int | None, number("--population", "Points of a generation.", integer=True, low=1)]
 Lava = Annotated[int, number("--lava", "Replay so many recordings in Lava's client too.", integer=True, low=0)]

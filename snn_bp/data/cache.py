@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from snn_bp.data.journal import JOURNAL
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, in_home
 from snn_bp.files import json_sha256, read_json, write_json
 from snn_bp.files.lock import holder, locked
 from snn_bp.runtime.status import phase
@@ -37,7 +37,7 @@ class Damaged(Exception):
 
 def cache_folder() -> Path:
     """Where events are kept: the environment variable SNN_BP_CACHE, else `~/.cache/snn_bp`."""
-    return Path(os.environ.get("SNN_BP_CACHE") or "~/.cache/snn_bp").expanduser()
+    return in_home("SNN_BP_CACHE", os.environ.get("SNN_BP_CACHE") or "~/.cache/snn_bp")
 
 
 @contextlib.contextmanager

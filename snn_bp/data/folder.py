@@ -12,7 +12,7 @@ import numpy as np
 
 from snn_bp.data.formats import FORMATS, check_options, read_file
 from snn_bp.data.raw import Polarity
-from snn_bp.errors import SnnError, nearest, shown
+from snn_bp.errors import SnnError, in_home, nearest, shown
 from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, Within, check_fields
 from snn_bp.model.targets import Targets
@@ -140,21 +140,21 @@ class Folder:
     def made_from(self) -> list[Any]:
         """The names, sizes and times of all files, and of the table."""
         listed, _ = self.listed()
-        table = [Path(self.root).expanduser() / self.table] if self.table else []
+        table = [in_home("root", self.root) / self.table] if self.table else []
         try:
             states = [(str(file), os.stat(file)) for file in (*table, *(one.file for one in listed))]
         except OSError as cause:
             raise SnnError(
                 f"{cause.filename}: it cannot be read ({cause.strerror}). See that the set is whole."
             ) from None
-        root = str(Path(self.root).expanduser().resolve())
+        root = str(in_home("root", self.root).resolve())
         return [READING_FORMAT, root, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in states)]
 
     def notes(self) -> list[str]:
         """What of the folder is no recording of it."""
         if self.table is None:
             return []
-        root = Path(self.root).expanduser()
+        root = in_home("root", self.root)
         below = {root.joinpath(*parts) for parts in _files(root) if _ending(parts) in FORMATS}
         rest = sorted(below - {root / self.table} - {one.file for one in self.listed()[0]})
         if not rest:
@@ -163,7 +163,7 @@ class Folder:
 
     def listed(self) -> tuple[list[Listed], bool]:
         """The files in the order of their names, and whether a recording has several labels."""
-        root = Path(self.root).expanduser()
+        root = in_home("root", self.root)
         if not root.is_dir():
             raise SnnError(f"Folder({self.root!r}): there is no such folder. Give the one that holds the recordings.")
         listed, several = (self._of_folders(root), False) if self.table is None else self._of_table(root, self.table)
@@ -175,7 +175,7 @@ class Folder:
         """The folders that name a split, with the split of each; none where classes stand at the top, or a table is."""
         if self.table is not None:
             return {}
-        root = Path(self.root).expanduser()
+        root = in_home("root", self.root)
         folders = [entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")]
         parts = {name: _PARTS[name.lower()] for name in folders if name.lower() in _PARTS}
         if parts and (others := sorted(set(folders) - set(parts))):

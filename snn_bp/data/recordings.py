@@ -20,7 +20,7 @@ from snn_bp.data.raw import Polarity, events_of_bytes, events_of_table, naming, 
 from snn_bp.data.spoken import read_rows
 from snn_bp.data.store import Recording
 from snn_bp.data.tonic_module import tonic_module
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, in_home
 from snn_bp.files import kind_of_entry
 
 DOWNLOAD_TIMEOUT_S = 30
@@ -30,10 +30,10 @@ def find_root(root: str | None) -> Path:
     """The folder that holds data sets: `root`, else SNN_BP_DATA, else `~/.cache/snn_bp/data`."""
     named = root or os.environ.get("SNN_BP_DATA")
     if not named:
-        return Path("~/.cache/snn_bp/data").expanduser()
-    folder = Path(named).expanduser()
+        return in_home("SNN_BP_DATA", "~/.cache/snn_bp/data")
+    origin = "root" if root else "SNN_BP_DATA"
+    folder = in_home(origin, named)
     if not folder.is_dir():
-        origin = "root" if root else "SNN_BP_DATA"
         raise SnnError(f"{origin}={named!r}: there is no such folder. Give one that holds the data set.")
     return folder
 

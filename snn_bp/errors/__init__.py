@@ -4,6 +4,7 @@ import difflib
 import math
 import numbers
 import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,20 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
         raise SnnError(
             f"{name}={shown(value)} is not known. {nearest(value if isinstance(value, str) else shown(value), choices)}"
         )
+
+
+def in_home(name: str, path: Path | str) -> Path:
+    """A path, with a home folder where it begins with `~`; raises where there is none. `name` says what it is of."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # neither HOME nor the system's list of users has it
+        raise SnnError(f"{name}={str(path)!r}: nobody here has this home folder. Write the whole path.") from None
+
+
+def typed(path: Path | str) -> str:
+    """A path as it is typed behind a command: in quotes where a shell would take it apart."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

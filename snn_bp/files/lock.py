@@ -34,8 +34,9 @@ def locked(folder: Path) -> Iterator[None]:
         raise SnnError(f"{folder}: {holder(folder) or 'another process'} is at work on it. Nothing was changed.")
     try:
         said = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        os.ftruncate(opened, 0)
-        os.pwrite(opened, json.dumps(said).encode(), 0)
+        with suppress(OSError):  # a full disk: it is locked all the same, and nobody is told by whom
+            os.ftruncate(opened, 0)
+            os.pwrite(opened, json.dumps(said).encode(), 0)
         yield
     finally:
         with suppress(OSError):

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, typed
 from snn_bp.files import append, is_there, read_bytes, replace_file
 
 
@@ -60,4 +60,4 @@ class Table:
 
 
 def _remedy(run: Path) -> str:
-    return f"Put it back as it was, or start anew with `snn-bp resume {run} --restart`."
+    return f"Put it back as it was, or start anew with `snn-bp resume {typed(run)} --restart`."

@@ -46,6 +46,7 @@ class KernelCheck:
     at_kinks: int  # neurons and steps whose surrogate jumps there: rounding decides on which side the slope is taken
     errors: dict[str, float]  # |fast - reference| / |reference| of each parameter's gradient (see `scales`)
     through_resets: float  # |cosine| of fast - reference with the part of the gradient that goes through resets
+    constant: int = 0  # channels that do not vary ahead of a norm, which then divides rounding by rounding
 
     @property
     def worst(self) -> float:
@@ -55,7 +56,7 @@ class KernelCheck:
     @property
     def conclusive(self) -> bool:
         """Whether both ran the same spikes and slopes; a sum in another order may flip one, and gradients differ."""
-        return self.spikes_differ == 0 and self.at_kinks == 0
+        return self.spikes_differ == self.at_kinks == self.constant == 0
 
     @property
     def ok(self) -> bool:
@@ -130,6 +131,7 @@ class GradientReport:
         lines = ["fast kernels against the reference"]
         for check in self.kernels:
             why = f"{check.spikes_differ} neurons spike otherwise" if check.spikes_differ else ""
+            why = why or (f"{check.constant} channels do not vary ahead of a norm" if check.constant else "")
             why = why or f"{check.at_kinks} neurons and steps lie on a jump of the surrogate"
             note = "" if check.conclusive else f", not conclusive: {why}"
             lines.append(f"  {check.precision:30}{check.worst:10.1e}{note}")
@@ -238,7 +240,7 @@ def _kernels(network: Network, x: Tensor, targets: Tensor, loss: Loss) -> Kernel
             found[backend] = torch.autograd.grad(out, weights, error, allow_unused=True, materialize_grads=True)
             outs[backend] = _outputs(network, x)
     fast, slow = found["fastest"], found["reference"]
-    precision, resets, jumps = str(x.dtype).removeprefix("torch."), 0.0, 0
+    precision, resets, jumps, constant = str(x.dtype).removeprefix("torch."), 0.0, 0, 0
     sizes = scales(dict(zip(named, slow, strict=True)), floor=FLOORS[precision])
     away = {name: a - b for name, a, b in zip(named, fast, slow, strict=True)}
     errors = {name: float(rest.norm()) / (sizes[name] or 1.0) for name, rest in away.items()}
@@ -247,8 +249,8 @@ def _kernels(network: Network, x: Tensor, targets: Tensor, loss: Loss) -> Kernel
             _gradients(copied(network), x, targets, loss, Variant(detach=cut)) for cut in (False, True)
         )
         resets = _similarity(away, {name: attached[name] - detached[name] for name in named}).cosine
-        jumps = _jumps(network, x)
-    return KernelCheck(precision, _apart(outs["fastest"], outs["reference"]), jumps, errors, abs(resets))
+        jumps, constant = _jumps(network, x)
+    return KernelCheck(precision, _apart(outs["fastest"], outs["reference"]), jumps, errors, abs(resets), constant)
 
 
 def _outputs(network: Network, x: Tensor) -> list[tuple[Neuron, Tensor]]:
@@ -281,8 +283,11 @@ def _apart(mine: list[tuple[Neuron, Tensor]], other: list[tuple[Neuron, Tensor]]
     return count
 
 
-def _jumps(network: Network, x: Tensor) -> int:
-    """Where rounding decides the gradient: neurons and steps on an edge of the surrogate, maxima that nearly tie."""
+def _jumps(network: Network, x: Tensor) -> tuple[int, int]:
+    """Where rounding decides the gradient: neurons and steps on an edge of the surrogate, maxima that nearly tie.
+
+    Also the channels that do not vary ahead of a norm.
+    """
     rounding = ROUNDING[str(x.dtype).removeprefix("torch.")]
     with forked(x), torch.no_grad():
         torch.manual_seed(0)
@@ -293,10 +298,14 @@ def _jumps(network: Network, x: Tensor) -> int:
     count = sum(
         at_edges(*each, steps.neurons.surrogate, rounding=rounding) for steps in layers for each in steps.by_threshold
     )
+    constant = 0
     for part, entering, _ in visited:
         if isinstance(part.layer, nn.MaxPool1d | nn.MaxPool2d):
             count += near_ties(part.layer, entering.flatten(0, 1), rounding=rounding)
-    return count
+        if part.role == "norm":
+            each = entering.movedim(2, 0).flatten(1)  # [channels, time * batch * ...]
+            constant += int((each.amax(1) - each.amin(1) <= rounding * each.abs().amax(1)).sum())
+    return count, constant
 
 
 def near_ties(pool: nn.MaxPool1d | nn.MaxPool2d, x: Tensor, *, rounding: float) -> int:

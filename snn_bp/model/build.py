@@ -13,6 +13,7 @@ from snn_bp.model.layers import Recurrent, Spiking
 from snn_bp.model.modules import Joint, Shape
 from snn_bp.model.names import name_of
 from snn_bp.neurons import Neuron
+from snn_bp.runtime.own_lines import own_line
 from snn_bp.surrogates import Surrogate
 
 
@@ -27,8 +28,9 @@ def build_row(
         except (SnnError, RuntimeError, AttributeError, TypeError, IndexError, ValueError, AssertionError) as cause:
             if str(cause).startswith("Network: "):
                 raise  # a layer within a joint has said it
-            name = name_of((*path, index), value)
-            raise SnnError(f"Network: {name}, on an input of {list(shape)}: {cause}") from cause
+            name, line = name_of((*path, index), value), own_line(cause)
+            told = f"Network: {name}, on an input of {list(shape)}: {cause}"
+            raise SnnError(told + f" ({line})" * bool(line)) from cause
         row.append(layer)
         shapes.append(shape := after)
     return row, shapes

@@ -24,6 +24,7 @@ from snn_bp.model.losses.values import squared_distances, tau_in_steps
 from snn_bp.model.signatures import called, takes
 from snn_bp.model.targets import PER_STEP, UNLABELLED, Kind, Targets
 from snn_bp.neurons import Tau
+from snn_bp.runtime.own_lines import in_words
 
 
 def _value(metric: Any, scores: Tensor, targets: Tensor, mask: Tensor | None = None) -> float:
@@ -342,15 +343,14 @@ def joined(batches: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> tuple[Ten
 def check_metric(metric: Any, targets: Targets, *, steps: int, masked: bool) -> None:
     """Raise unless a metric fits the targets, and one of the user's has what is asked of it and gives a number."""
     known, name = type(metric) in METRICS, getattr(metric, "name", None)
-    words = isinstance(name, str) and name.isidentifier() and name not in ("loss", "accuracy" if not known else "")
+    words = isinstance(name, str) and name.isidentifier() and (known or name not in ("loss", "accuracy"))
     if not words or not isinstance(getattr(metric, "higher_is_better", None), bool) or not callable(metric):
         raise SnnError(
             f"metric={shown(metric)}: it should be a metric, as Accuracy(), or a frozen dataclass of your own with a "
             "name of letters, digits and _ (not loss or accuracy), higher_is_better=True or False, and a call "
             "(scores, targets, mask) that gives a number."
         )
-    fits = getattr(metric, "fits", None)
-    if fits is not None and targets.kind not in fits:
+    if (fits := getattr(metric, "fits", None)) is not None and targets.kind not in fits:
         raise SnnError(
             f"{metric}: it is for targets of the kind {' or '.join(map(repr, fits))}, these are of the kind "
             f"{targets.kind!r}. train.metric={USUAL[targets.kind].__name__}() works."
@@ -366,7 +366,7 @@ def check_metric(metric: Any, targets: Targets, *, steps: int, masked: bool) -> 
     except Exception as cause:  # whatever a user's code may raise
         raise SnnError(
             f"{called(metric)}: it breaks on scores of zeros {list(shape)} and targets of the kind {targets.kind!r} "
-            f"{list(targets.shape(TRIED, steps))}: {type(cause).__name__}: {cause}"
+            f"{list(targets.shape(TRIED, steps))}: {in_words(cause)}"
         ) from cause
 
 

@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from snn_bp.data.description import FOLDER
 from snn_bp.errors import SnnError, as_path, shown
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import is_there, json_key, replace_file, write_csv, write_json
@@ -231,12 +232,14 @@ def compare(runs: Sequence[Run | Path | str]) -> Comparison:
         if results is None:
             unfinished[str(run.path)] = state_of(run)
             continue
-        content, _ = content_of(replace(run.experiment, seed=0, data=replace(run.experiment.data, root=None)))
+        content, _ = content_of(replace(run.experiment, seed=0))
+        if not _is_which(run.experiment):
+            del content["data"]["root"]
         found.setdefault(json_key(content), []).append((run, _figures(results)))
-    members = [*found.values()]
-    named = [settings(group[0][0].experiment) for group in members]
-    for each in named:
-        del each["seed"], each["data.root"]
+    members, named = [*found.values()], []
+    for experiment in (group[0][0].experiment for group in members):
+        left_out = {"seed"} if _is_which(experiment) else {"seed", "data.root"}
+        named.append({key: value for key, value in settings(experiment).items() if key not in left_out})
     keys = dict.fromkeys(key for each in named for key in each)
     differing = [key for key in keys if len({each.get(key) for each in named}) > 1]
     groups = []
@@ -279,6 +282,11 @@ def state_of(run: Run) -> str:
     if run.is_search():
         return f"search not finished, {checkpoint.epoch} rows"
     return f"not finished, epoch {checkpoint.epoch} of {run.experiment.train.epochs}"
+
+
+def _is_which(experiment: Experiment) -> bool:
+    """Whether the folder of the files says which recordings they are; of a known set it says where they lie here."""
+    return experiment.data.name == FOLDER
 
 
 def _title(name: str) -> str:

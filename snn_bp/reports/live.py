@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import Any
 
-from snn_bp.errors import SnnError, check_kind, check_number
+from snn_bp.errors import SnnError, check_kind, check_number, typed
 from snn_bp.files import is_there, read_text
 from snn_bp.files.lock import holder
 from snn_bp.reports.page import STYLE
@@ -41,7 +41,9 @@ def server_of(run: Run, *, port: int | None = None) -> ThreadingTCPServer:
     if port is not None:
         check_number("watch: port", port, integer=True, low=1, high=65535)
     if run.is_search():
-        raise SnnError(f"{run.path}: it holds a search, no training. `snn-bp report {run.path}` shows its figures.")
+        raise SnnError(
+            f"{run.path}: it holds a search, no training. `snn-bp report {typed(run.path)}` shows its figures."
+        )
     try:
         return _Server(run, port or 0)
     except OSError as cause:

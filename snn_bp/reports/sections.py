@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snn_bp.data import Data
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, typed
 from snn_bp.files import is_there, read_object
 from snn_bp.instruments.doctor import diagnose
 from snn_bp.instruments.learning import largest_updates
@@ -293,7 +293,9 @@ def exported(run: Run) -> Section:
             images.append(_image(picture, f"{result['file']}: how often each integer is a weight"))
         sentences.append(f"{result['file']}: {result['note']}")
     if not sentences:
-        sentences.append(f"Nothing is exported yet. `snn-bp export {run.path} FILE.net` writes a file and verifies it.")
+        sentences.append(
+            f"Nothing is exported yet. `snn-bp export {typed(run.path)} FILE.net` writes a file and verifies it."
+        )
     return Section("Export", sentences, tables=tables, images=images)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from snn_bp.data import Dataset
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, typed
 from snn_bp.model.activity import spikes_in
 from snn_bp.model.metrics import usual_metric
 from snn_bp.model.network import Network, has_state, neuron_of
@@ -30,7 +30,7 @@ STRANGE = 2.0  # times as many events or spikes as usual, or as few, are worth a
 def wrong(run: Run, split: str, kept: Answers | None) -> Section:
     """The recordings that are farthest from right, as a table and some of them in pictures."""
     if kept is None:
-        other = f"`snn-bp report {run.path} --split validation` shows those of validation."
+        other = f"`snn-bp report {typed(run.path)} --split validation` shows those of validation."
         return Section(TITLE, [f"The run keeps no predictions of the {split} split.", other])
     loss = run.experiment.train_at_step().loss
     off, is_wrong = _distances(kept, loss)

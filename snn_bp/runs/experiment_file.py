@@ -17,6 +17,7 @@ from snn_bp.runs.own_code import own_kinds_in
 from snn_bp.runs.own_modules import READ_AS, is_own_module
 from snn_bp.runs.paths import experiment_at, is_path
 from snn_bp.runs.records import read_with_code
+from snn_bp.runtime.own_lines import in_words
 from snn_bp.runtime.signals import Stopped
 
 
@@ -87,10 +88,7 @@ def _run(file: Path) -> dict[str, Any]:
             f"{file}: it leaves by sys.exit({leaving.code!r}), an experiment's file should only define `experiment`."
         ) from leaving
     except BaseException as problem:
-        line = traceback.extract_tb(problem.__traceback__)[-1]
-        raise SnnError(
-            f"{file}: {type(problem).__name__}: {problem} ({line.filename}, line {line.lineno})"
-        ) from problem
+        raise SnnError(f"{file}: {in_words(problem)}") from problem
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor
 from snn_bp.data import Dataset, load
 from snn_bp.data.catalogue import IN_MEMORY
 from snn_bp.data.fingerprint import describe
-from snn_bp.errors import SnnError, as_path, check_choice, check_flag, check_kind, check_number
+from snn_bp.errors import SnnError, as_path, check_choice, check_flag, check_kind, check_number, typed
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import (
     UNFINISHED,
@@ -50,9 +50,7 @@ from snn_bp.runs.provenance import note_resumed, provenance, version
 from snn_bp.runs.records import check_results, columns_of_rows, differing_data, read_with_code, shape_of
 
 SEARCH_FILE = "asked.json"  # method, budget, objective of a search
-TRAINED = (  # by a run
-    "checkpoints", "results.json", "search.json", "metrics.csv", "layers.jsonl", "data.json", PREDICTIONS,
-)  # fmt: skip
+TRAINED = ("checkpoints", "results.json", "search.json", "metrics.csv", "layers.jsonl", "data.json", PREDICTIONS)
 
 
 @checked_call
@@ -101,7 +99,9 @@ class Run:
         """Raise where a new run cannot start; what a start left that was killed does not count."""
         path = as_path("the folder of a new run", path)
         if is_there(path / "experiment.json"):
-            raise SnnError(f"{path}: a run is here already. Go on with `snn-bp resume {path}`, or name another --out.")
+            raise SnnError(
+                f"{path}: a run is here already. Go on with `snn-bp resume {typed(path)}`, or name another --out."
+            )
         if is_there(path) and not (path.is_dir() and all(map(_is_left_by_a_start, path.iterdir()))):
             raise SnnError(f"{path}: it exists and is not an empty folder. Name another --out.")
 
@@ -183,7 +183,7 @@ class Run:
         except SnnError as cause:
             if self.has_trained():
                 raise
-            raise SnnError(f"{cause} `snn-bp resume {self.path}` trains the network.") from None
+            raise SnnError(f"{cause} `snn-bp resume {typed(self.path)}` trains the network.") from None
         network = self.experiment.network(self.shape())
         try:
             network.load_state_dict(weights)
@@ -358,7 +358,7 @@ class Run:
         if difference is not None:
             raise SnnError(
                 f"{self.path}: its recordings are not those it was trained on: {difference}. Put those back, or start "
-                f"anew with `snn-bp resume {self.path} --restart`."
+                f"anew with `snn-bp resume {typed(self.path)} --restart`."
             )
 
     def note_version(self) -> str | None:

@@ -25,6 +25,7 @@ from snn_bp.files import UNFINISHED, append, json_sha256, make_folder, read_text
 from snn_bp.neurons import kind_of
 from snn_bp.runs.definitions import COPY_STARTS, definitions, hashes
 from snn_bp.runs.own_modules import COPIED_AS, file_name, is_own_module, module_name
+from snn_bp.runtime.own_lines import in_words
 
 FOLDER = "code"  # in a run folder
 LARGEST = 2**20  # characters of code that a run carries
@@ -310,7 +311,7 @@ def _importing(code: Code, folder: Path, prefix: str) -> Iterator[Any]:
         except Exception as problem:
             raise SnnError(
                 f"{folder / finder.files[name]}: the definitions that were copied cannot be run by themselves "
-                f"({type(problem).__name__}: {problem}). They should need nothing but imports and each other."
+                f"({in_words(problem)}). They should need nothing but imports and each other."
             ) from problem
 
     done = False

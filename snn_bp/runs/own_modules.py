@@ -5,15 +5,14 @@ cells of a notebook are one file, `notebook.py`.
 """
 
 import ast
-import functools
 import sys
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from snn_bp.errors import SnnError
 from snn_bp.files import read_text
+from snn_bp.runtime.own_lines import is_installed
 
 READ_AS = "experiment file"  # how the `__name__` begins under which a file is run, so that it is no program
 COPIED_AS = "snn_bp_code_"  # how the `__name__` of a module from the folder `code` of a run begins
@@ -82,7 +81,7 @@ def is_own_module(module: ModuleType) -> bool:
         return True
     if name.partition(".")[0] == "snn_bp" or not isinstance(file, str) or not file.endswith(".py"):
         return False
-    return not _is_installed(file)
+    return not is_installed(file)
 
 
 def module_beside(source: Source, name: str, *, level: int) -> ModuleType | None:
@@ -96,15 +95,6 @@ def module_beside(source: Source, name: str, *, level: int) -> ModuleType | None
         return None
     root = Path(file).resolve().parents[source.name.count("/")]
     return found if Path(str(found.__file__)).resolve().is_relative_to(root) else None
-
-
-@functools.cache
-def _is_installed(file: str) -> bool:
-    path = Path(file).resolve()
-    if {"site-packages", "dist-packages"} & set(path.parts):
-        return True
-    folders = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
-    return any(path.is_relative_to(Path(folder).resolve()) for folder in folders if folder)
 
 
 def _cells_of(module: ModuleType) -> list[str]:

@@ -10,6 +10,8 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from snn_bp.errors import SnnError
+from snn_bp.runtime import is_on
+from snn_bp.runtime.own_lines import in_words, own_line
 from snn_bp.runtime.processes import ends_first, interrupted, note_said
 from snn_bp.runtime.signals import Stopped
 from snn_bp.runtime.status import announced, say
@@ -35,6 +37,8 @@ def guarded(program: Callable[..., Any], arguments: Sequence[str] | None = None)
         if not sys.stdout.closed:
             sys.stdout.flush()
     except SnnError as problem:
+        if not is_on("SHORT_ERRORS"):
+            raise
         _fail(str(problem), problem)
     except Stopped as stopped:
         _leave(str(stopped), 128 + stopped.signum)
@@ -52,6 +56,8 @@ def guarded(program: Callable[..., Any], arguments: Sequence[str] | None = None)
             _leave(INTERRUPTED, 130)
         message = getattr(problem, "format_message", None)  # a wrong command or option: typer's class, or click's
         if message is None:
+            if own_line(problem) and is_on("SHORT_ERRORS"):
+                _fail(f"{in_words(problem)}: code of your own; SNN_BP_SHORT_ERRORS=0 shows the way to it.", problem)
             raise
         _fail(f"{message().rstrip('.')}{'' if message().endswith('?') else '.'} {_advice(problem)}")
     else:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from snn_bp.errors import typed
 from snn_bp.runtime import is_on
 from snn_bp.runtime.processes import processes
 
@@ -19,7 +20,7 @@ class Stopped(Exception):
     """A signal asked the run in `path` to stop, and all is saved; `command` goes on with it (`snn-bp resume`)."""
 
     def __init__(self, path: Path, signum: int, *, command: str = "") -> None:
-        super().__init__(f"stopped and saved. Go on with: {command or f'snn-bp resume {path}'}")
+        super().__init__(f"stopped and saved. Go on with: {command or f'snn-bp resume {typed(path)}'}")
         self.signum = signum
 
 

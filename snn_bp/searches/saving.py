@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, typed
 from snn_bp.files import is_there, read_object
 from snn_bp.model.network import Network
 from snn_bp.runs.checkpoint import Checkpoint
@@ -32,7 +32,7 @@ def read_asked(run: Run) -> dict[str, Any]:
     """What the search in a run folder was asked; raises where the folder holds none."""
     file = run.path / SEARCH_FILE
     if not is_there(file):
-        raise SnnError(f"{run.path}: it holds no search. `snn-bp resume {run.path}` goes on with a training.")
+        raise SnnError(f"{run.path}: it holds no search. `snn-bp resume {typed(run.path)}` goes on with a training.")
     asked = read_object(file)
     if "price" in asked:  # its name until 2026-11
         asked["spike_penalty"] = asked.pop("price")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from snn_bp.data import Dataset, load
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, typed
 from snn_bp.files import is_there, read_object, write_object
 from snn_bp.files.lock import locked
 from snn_bp.model.metrics import metric_for
@@ -159,5 +159,5 @@ def figure_on_validation(job: Job) -> float:
     """A finished run's figure on validation."""
     results: Mapping[str, Any] | None = job.results()
     if results is None or "validation" not in results:
-        raise SnnError(f"{job.path}: it has no result on validation. `snn-bp resume {job.path}` writes it anew.")
+        raise SnnError(f"{job.path}: it has no result on validation. `snn-bp resume {typed(job.path)}` writes it anew.")
     return figure_of(results["validation"])[1]

@@ -47,7 +47,9 @@ def dry_run(experiment: Experiment, dataset: Dataset) -> None:
     seconds = (time.monotonic() - began) * len(ids)
     total = sum(weight.numel() for weight in network.parameters())
     say(f"{total:,} parameters")
+    whole = seconds * config.epochs
     say(
-        f"about {seconds:.1f} s for an epoch of {len(ids)} batches, {seconds * config.epochs / 60:.1f} min for "
-        f"{config.epochs} epochs, on this machine and without validation"
+        f"about {seconds:.1f} s for an epoch of {len(ids)} batches, "
+        f"{f'{whole:.1f} s' if whole < 60 else f'{whole / 60:.1f} min'} for {config.epochs} epochs, on this machine "
+        "and without validation"
     )

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from snn_bp.errors import typed
 from snn_bp.files import write_object
 from snn_bp.instruments import diagnose_course
 from snn_bp.model.metrics import columns_of
@@ -88,7 +89,7 @@ def end_run(run: Run, at: Checkpoint, progress: Progress, why: str = "", team: T
     progress.say(results_line(results))
     for finding in diagnose_course(run.metrics(), dataset, run.experiment, finished=True):
         progress.say(f"doctor: {finding}")
-    progress.say(f"pictures and page: snn-bp report {run.path}")
+    progress.say(f"pictures and page: snn-bp report {typed(run.path)}")
 
 
 def follow_end(run: Run, team: Team) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from snn_bp.data import Dataset, load
-from snn_bp.errors import SnnError, as_path, check_flag, check_kind, check_number, shown
+from snn_bp.errors import SnnError, as_path, check_flag, check_kind, check_number, shown, typed
 from snn_bp.errors.calls import checked_call
 from snn_bp.files import is_there
 from snn_bp.runs.checkpoint import Checkpoint
@@ -233,7 +233,7 @@ def _begun(
         progress = Progress(run, quiet=quiet)
         if numbered:
             if path != Path(out):
-                progress.say(f"{out} holds a run already; `snn-bp resume {out}` goes on with it")
+                progress.say(f"{out} holds a run already; `snn-bp resume {typed(out)}` goes on with it")
             progress.say(f"run folder {path}")
         return (yield from _run_epochs(run, None, progress, save_seconds, team))
 
@@ -252,7 +252,9 @@ def _resumed(
     if dataset is not None:
         run.hold(dataset.checked(run.experiment.data))
     if run.is_search() and (restart or run.results() is None):
-        raise SnnError(f"{run.path}: it holds a search, no training. `snn-bp resume {run.path}` goes on with it.")
+        raise SnnError(
+            f"{run.path}: it holds a search, no training. `snn-bp resume {typed(run.path)}` goes on with it."
+        )
     if not restart and run.results() is not None and run.problem_of("best") is None:
         run.check_tables()
         return run

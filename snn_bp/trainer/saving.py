@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, typed
 from snn_bp.model.metrics import Accuracy
 from snn_bp.runs.checkpoint import Checkpoint
 from snn_bp.runs.folder import Run
@@ -14,7 +14,9 @@ def newest_checkpoint(run: Run, progress: Progress) -> Checkpoint | None:
     """The checkpoint to resume from; None if nothing was trained yet. Raises if something was, and none can be read."""
     checkpoint, problems = run.latest()
     if checkpoint is None and run.results() is None:
-        remedy = f"start anew with `snn-bp resume {run.path} --restart`, which keeps what is there in a folder aside"
+        remedy = (
+            f"start anew with `snn-bp resume {typed(run.path)} --restart`, which keeps what is there in a folder aside"
+        )
         check_nothing_trained(run, problems, remedy=remedy)
     for problem in problems:
         progress.say(problem + " The one before it is used." * (checkpoint is not None))

@@ -19,7 +19,7 @@ from snn_bp.chip.graph import Graph
 from snn_bp.chip.replay import Replay
 from snn_bp.chip.verilog.testbench import expected, write_vectors
 from snn_bp.chip.verilog.write import write_verilog
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, typed
 from snn_bp.files import is_there, kind_of_entry, read_bytes, read_object
 from snn_bp.files.folders import names_in
 from snn_bp.model.network import Network
@@ -74,7 +74,7 @@ def check_folder(folder: Path) -> None:
 def description_of(folder: Path, what: str = "") -> dict[str, Any]:
     """What the folder's `network.json` holds; raises where it is no folder of such an export."""
     if not is_there(folder):
-        raise SnnError(f"{what}{folder}: there is no such folder. `snn-bp export RUN {folder}` writes one.")
+        raise SnnError(f"{what}{folder}: there is no such folder. `snn-bp export RUN {typed(folder)}` writes one.")
     mode = folder.lstat().st_mode
     if folder.is_symlink() or not folder.is_dir():
         raise SnnError(f"{what}{folder}: it should be a folder, found {kind_of_entry(mode)}. Choose another name.")

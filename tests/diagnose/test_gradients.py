@@ -164,6 +164,15 @@ def test_a_bias_in_front_of_a_norm_is_no_false_alarm(noise):
     assert report.ok, report.problems
 
 
+def test_a_norm_of_what_does_not_vary_is_no_false_alarm():
+    network = Network((Dense(6), BatchNorm(), LIF(beta=0.9), Dense(3), LI(beta=0.9)), (4,))
+
+    report = check_gradients(network, torch.zeros(60, 3, 4), TARGETS, directions=1, truncations=())
+
+    assert report.ok, report.problems
+    assert "6 channels do not vary ahead of a norm" in str(report)
+
+
 @pytest.mark.slow
 def test_a_reset_that_does_nothing_has_no_part_in_the_gradient(noise):
     none, zero = (

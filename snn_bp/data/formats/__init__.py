@@ -171,7 +171,7 @@ def _guessed_unit(found: Columns, source: str) -> str:
         return "s"
     raise SnnError(
         f"{source}: t has fractions, {found.t[0]:.10g} to {found.t[-1]:.10g}, and no unit. "
-        "Say unit='s' or unit='ms'; integers are microseconds."
+        "Say unit='s' or unit='ms', as in `snn-bp init FOLDER unit=s`; integers are microseconds."
     )
 
 

@@ -99,7 +99,8 @@ def columns_of_array(array: np.ndarray, source: str, layout: Layout, *, is_text:
         if layout.columns is None:
             raise SnnError(
                 f"{source}: an array [events, 4] does not say which column is which. Give columns='xytp' or another "
-                "order of these letters to read_events or Folder, or save a structured array with these names."
+                "order of these letters to read_events or Folder, `snn-bp init FOLDER columns=xytp` on a command line, "
+                "or save a structured array with these names."
             )
         parts = dict(zip(layout.columns, array.T, strict=True))
     return _of_parts(parts, layout, is_text=is_text)

@@ -25,6 +25,7 @@ from snn_bp.model.losses.values import BinaryCrossEntropy, MeanSquaredPotential,
 from snn_bp.model.signatures import called, takes
 from snn_bp.model.targets import PER_STEP, UNLABELLED, Kind, Targets
 from snn_bp.neurons import is_binary, is_spiking
+from snn_bp.runtime.own_lines import in_words
 
 Loss: TypeAlias = (
     CountCrossEntropy
@@ -163,7 +164,7 @@ def _try_on(loss: Any, given: Tensor, targets: Targets, *, steps: int, masked: b
         except Exception as cause:  # whatever a user's code may raise
             raise SnnError(
                 f"{called(loss)}: it breaks on an output [time, batch, outputs] of zeros {list(out.shape)} and targets "
-                f"of the kind {targets.kind!r} {list(given.shape)}: {type(cause).__name__}: {cause}"
+                f"of the kind {targets.kind!r} {list(given.shape)}: {in_words(cause)}"
             ) from cause
     if not value.requires_grad:
         raise SnnError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from snn_bp.errors import SnnError, as_path, check_kind, check_number, shown
+from snn_bp.errors import SnnError, as_path, check_kind, check_number, shown, typed
 from snn_bp.errors.calls import checked_call, checked_dataclass
 from snn_bp.files import replace_file
 from snn_bp.instruments.traces import Trace
@@ -76,7 +76,9 @@ def curves(subject: Run | Comparison) -> "Figure":
         return epochs.compared_curves(rows, metric_of_rows(next(iter(rows.values()))[0]))
     metrics = _run("curves", subject).metrics()
     if not metrics:
-        raise SnnError(f"plots.curves: no epoch of {subject.path} is complete. `snn-bp resume {subject.path}` goes on.")
+        raise SnnError(
+            f"plots.curves: no epoch of {subject.path} is complete. `snn-bp resume {typed(subject.path)}` goes on."
+        )
     return epochs.training_curves(metrics, metric_of_rows(metrics))
 
 
@@ -90,7 +92,7 @@ def layers(run: Run) -> "Figure":
     rows = _run("layers", run).layers()
     if not any("rate" in row for row in rows):
         raise SnnError(
-            f"plots.layers: {run.path} has no figures of its layers yet. `snn-bp resume {run.path}` goes on."
+            f"plots.layers: {run.path} has no figures of its layers yet. `snn-bp resume {typed(run.path)}` goes on."
         )
     return epochs.layer_curves(rows)
 
