@@ -295,7 +295,7 @@ def _counted(data: Data) -> Recordings:
         raise SnnError(f"plan: {data.name} has frames, or values; only events are planned. Give a set of events.")
     part: Any = dataset.parts["train"]
     lengths = np.diff(part.events.offsets)[dataset.ids["train"]]
-    width = _event_bytes(part.events, rows=len(part.events.y) > 0)
+    width = _width(part.events, rows=len(part.events.y) > 0)
     shape, steps, in_bytes = tuple(dataset.shape), dataset.steps, dataset.in_bytes
     return Recordings(len(lengths), int(lengths.sum()), shape, width, steps, in_bytes, "counted here")
 
@@ -316,12 +316,10 @@ def _stated(data: Data, events: int, recordings: int | None) -> Recordings:
     sensor: Sensor = info.sensor or (info.channels or SHD_CHANNELS, 1, 1)
     nothing = hold((), sensor=sensor, classes=1).events  # in the types of the cache
     _, shape = shape_after(data, nothing, sensor, dtype=info.event_dtype)
-    return Recordings(
-        recordings, events, shape, _event_bytes(nothing, rows=sensor[1] > 1), data.steps or 1, True, source
-    )
+    return Recordings(recordings, events, shape, _width(nothing, rows=sensor[1] > 1), data.steps or 1, True, source)
 
 
-def _event_bytes(events: Events, *, rows: bool) -> int:
+def _width(events: Events, *, rows: bool) -> int:
     return sum(getattr(events, name).itemsize for name in ("xypt" if rows else "xt"))
 
 
