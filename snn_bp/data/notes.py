@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from snn_bp.data.augmentations import TimeCrop
 from snn_bp.data.store import CachedEvents
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ def _of_window(dataset: Dataset, part: str) -> list[str]:
         notes.append(f"{part} part: {1 - (found.fraction or 0):.1%} of events lie outside {window}")
     usual_ms = dataset.info.window_ms
     last_ms = found.last_ms
+    crop = next((each for each in data.augment if isinstance(each, TimeCrop)), None)
+    if crop and part == "train" and not data.transforms and last_ms is not None and last_ms * 1000 < data.window_us:
+        notes.append(f"train part: {crop} moves nothing, no recording is longer than {window}")
     if usual_ms and last_ms is not None and (last_ms > LONG * usual_ms or last_ms * LONG < usual_ms):
         notes.append(
             f"{part} part: events up to {_ms(last_ms)}{' only' * (last_ms < usual_ms)}, where recordings of "

@@ -101,7 +101,7 @@ def diagnose_course(
     if not has_accuracies(rows, dataset):
         return find_constant_answer(rows, dataset, experiment.train_at_step(), finished=finished, causes=causes)
     rows, labels, counts = accuracies(rows, dataset)
-    if chance := find_chance_level(rows, labels, finished=finished, causes=causes, counts=counts):
+    if chance := find_chance_level(rows, labels, finished=finished, causes=causes, counts=counts, data=experiment.data):
         return chance
     return find_overfitting(rows, labels, experiment.data, experiment.model, counts=counts)
 

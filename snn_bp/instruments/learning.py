@@ -119,11 +119,12 @@ def diagnose_updates(rows: Sequence[dict[str, Any]], config: Train | None = None
 
 def find_chance_level(
     rows: Sequence[dict[str, float]], labels: dict[str, np.ndarray], *, finished: bool, causes: bool,
-    counts: dict[str, int] | None = None,
+    counts: dict[str, int] | None = None, data: Data | None = None,
 ) -> list[Finding]:  # fmt: skip
     """Whether the best epoch answers no better than one answer for all; `causes` stand in other findings.
 
-    `counts`: how many recordings there are, where they have several labels each, which are not independent.
+    `data` may have augmentations. `counts`: how many recordings there are, where they have several labels each, which
+    are not independent.
     """
     if not rows or (len(rows) < EARLY and not finished):
         return []
@@ -143,7 +144,8 @@ def find_chance_level(
     elif split == "train" or at_chance(round(learned * samples), samples, best_constant(labels["train"])):
         advice = "It has learned nothing: train longer, at another train.lr, and see that frames differ by class."
     else:
-        advice = f"It learned its training recordings ({learned:.2f}), nothing that holds for others: see the labels."
+        advice = f"It learned its training recordings ({learned:.2f}), nothing that holds for others: see the labels"
+        advice += ", and whether data.augment leaves of a recording what it is." if data and data.augment else "."
     return [Finding("chance level", f"the {split} split", "accuracy of the best epoch", best, chance, advice)]
 
 

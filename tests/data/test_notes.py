@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from snn_bp import TimeCrop
 from snn_bp.data import Data, Dataset, describe, load
 from snn_bp.data.encode import Events
 from snn_bp.data.window import inside
@@ -30,6 +31,16 @@ def digits_on_disk(root: Path, recordings: dict[str, bytes], *, twins: bool = Fa
 
 def said(dataset: Dataset, words: str) -> list[str]:
     return [note for note in dataset.notes if words in note]
+
+
+@pytest.mark.parametrize("last_us, moves", [(2999, False), (3000, True)])
+def test_a_window_that_no_recording_is_longer_than_is_not_moved_and_it_is_said(tmp_path, last_us, moves):
+    recordings = {"1.bin": event(5) + event(900), "2.bin": event(6) + event(last_us)}
+
+    dataset = digits_on_disk(tmp_path, recordings, step_ms=1, steps=3, augment=TimeCrop())
+
+    told = "train part: TimeCrop(ms=None) moves nothing, no recording is longer than the window of 3 ms"
+    assert said(dataset, "TimeCrop") == [told] * (not moves)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,13 +1,14 @@
 """What the doctor says of a course of training: chance level, overfitting, learning rates, layers that stay."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import runs
 import torch
 
-from snn_bp import LIF, BatchNorm, Data, Dense, Dropout, EventDrop, Flatten, Network, Spiking, Train, trace
+from snn_bp import LIF, BatchNorm, Data, Dense, Dropout, EventDrop, Flatten, Network, NoiseEvents, Spiking, Train, trace
 from snn_bp.instruments import diagnose_course, diagnose_rate, diagnose_updates
 from snn_bp.instruments.learning import at_chance, best_constant, find_chance_level, find_overfitting
 from snn_bp.model.start import start_alive
@@ -50,6 +51,12 @@ def test_a_start_at_chance_is_not_ill_before_it_had_time_to_learn():
     assert chance(course(0.1, 0.1, epochs=1), labels(), finished=False) == []
     assert chance(course(0.1, 0.1, epochs=1), labels(), finished=True) == ["chance level"]
     assert chance([], labels()) == []
+
+
+def test_augmentations_are_named_where_only_the_training_recordings_were_learned():
+    for data, named in ((runs.DIGITS, False), (replace(runs.DIGITS, augment=NoiseEvents(hz=100)), True)):
+        (found,) = find_chance_level(course(0.4, 0.1), labels(), finished=True, causes=False, data=data)
+        assert "see the labels" in found.advice and ("data.augment" in found.advice) == named
 
 
 def test_without_validation_training_recordings_say_it():
