@@ -53,6 +53,7 @@ from snn_bp.model.finite import first_nonfinite
 from snn_bp.model.start import start_alive
 from snn_bp.trainer.loop import Stopped, learning_rate, make_optimizer, train_step
 from snn_bp.trainer.optimizer import explain_nonfinite
+from snn_bp.trainer.progress import Progress
 
 few_digits, finished = runs.few_digits, runs.finished
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -611,6 +612,19 @@ def test_a_run_that_breaks_keeps_its_last_good_checkpoint(tmp_path, monkeypatch)
         train(tiny(), tmp_path / "run", quiet=True, save_seconds=0)
     checkpoint = Run(tmp_path / "run").load("last")
     assert checkpoint.batch == 3 and all(weight.isfinite().all() for weight in checkpoint.weights.values())
+    assert " ended: epoch 1, batch 4: loss nan" in (tmp_path / "run" / "log.txt").read_text().splitlines()[-1]
+
+
+def test_of_several_processes_the_first_alone_writes_into_the_log(finished, tmp_path, monkeypatch):
+    run = Run(shutil.copytree(finished.path, tmp_path / "run"))
+    before = (run.path / "log.txt").read_bytes()
+    monkeypatch.setenv("RANK", "1")
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+    Progress(run, quiet=True).say("what all of them say")
+
+    assert (run.path / "log.txt").read_bytes() == before
 
 
 # The splits

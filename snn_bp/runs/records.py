@@ -106,13 +106,14 @@ def results_line(results: Mapping[str, Any]) -> str:
     test, epochs = results.get("test"), results["epochs"]
     ended = f" ({results['ended']})" if results.get("ended") else ""
     if test is None:
+        finished = f"finished after {epochs} epoch{'s' * (epochs != 1)}{ended}"
         name = figure_of(results.get("validation") or {"accuracy": 0.0})[0].replace("_", " ")
         if results.get("untouched"):
             validation = results.get("validation")
             seen = f", validation {figure_in_words(validation)}" if validation else ""
             left = "the test split was left alone, `snn-bp evaluate` looks at it"
-            return f"finished after {epochs} epochs{ended}{seen}; {left}"
-        return f"finished after {epochs} epochs{ended}; there is no test split, so no test {name}"
+            return f"{finished}{seen}; {left}"
+        return f"{finished}; there is no test split, so no test {name}"
     return f"test {figure_in_words(test)} at epoch {results['best_epoch']} of {epochs}{ended}"
 
 

@@ -322,7 +322,7 @@ def _run_epochs(
     batches, saved, why = course.batches, time.monotonic(), ""
     bar = progress.showing(at.epoch * batches + at.batch, of_epoch=batches)
     beginning: Any = phase("taking the first step")
-    with noted_signals() as stop, bar, closing(course):
+    with noted_signals() as stop, bar, closing(course), progress.ending():
         while at.epoch < config.epochs and not (why := course.why_enough()):
             freeze_norm(network, config, at.epoch, of=config.epochs)
             sharpen_delays(network, at.epoch, of=config.epochs)

@@ -3,18 +3,20 @@
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from snn_bp.errors import SnnError
 from snn_bp.model.blocks import every_part, own_weights, parts_of
 from snn_bp.model.metrics import columns_of, value_of_parts
 from snn_bp.model.network import Network
 from snn_bp.model.targets import Targets
 from snn_bp.runs.folder import Run
+from snn_bp.runtime.processes import is_first
 from snn_bp.runtime.status import Bar, Status, clock, drawing, say
 from snn_bp.trainer.optimizer import Step
 
@@ -87,6 +89,16 @@ class Progress:
             self._batches, self._of_epoch = done, of_epoch
             yield
 
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Within the block, an error that ends the training stands in the run's log too, where that can be written."""
+        try:
+            yield
+        except SnnError as problem:
+            with suppress(SnnError):
+                self._log(f"ended: {problem}")
+            raise
+
     def step(self, step: Step, tally: Tally, metric: Any, targets: Targets, *, batches: int = 1) -> None:
         """Move the bar by the batches of a step."""
         self._batches += batches
@@ -114,14 +126,18 @@ class Progress:
 
     def say(self, line: str, *, is_row: bool = False) -> None:
         """Print a line, or a row of a table, and log it."""
-        self.run.log(line)
+        self._log(line)
         if self.quiet:
             return
         try:
             say(line, is_row=is_row)
         except (OSError, ValueError) as cause:  # a closed pipe or window is no reason to end a training
             self.quiet, self._status = True, None
-            self.run.log(f"nothing can be printed any more ({cause}); the run goes on, its lines stand here")
+            self._log(f"nothing can be printed any more ({cause}); the run goes on, its lines stand here")
+
+    def _log(self, line: str) -> None:
+        if is_first():  # one process of several writes
+            self.run.log(line)
 
     def epoch(self, row: dict[str, Any], name: str = "accuracy") -> None:
         """Say how an epoch went, by the metric of this name."""
