@@ -2,6 +2,8 @@
 
 import json
 import re
+import runpy
+from pathlib import Path
 from statistics import mean
 
 import pytest
@@ -326,6 +328,35 @@ def test_figures_of_full_sets_and_of_a_sweep_are_those_of_the_result_files():
         f"took {sweep['seconds_of_sweep']:.0f} s on two cores" in text
         and f"took {sweep['seconds_by_hand']:.0f} s" in text
     )
+
+
+def test_what_augmentations_cost_is_that_of_the_result_file():
+    quarter, whole = results("augment")["cases"].values()
+    ours = [case["times_none"]["ours: all, and flip"] for case in (quarter, whole)]
+    over = [case["tonic_over_ours"]["tonic's four and flip over all of ours"] for case in (quarter, whole)]
+    page, changes = (on_one_line(text) for text in (PAGES["data"], (ROOT / "CHANGELOG.md").read_text()))
+
+    assert "take {} times as long as none where the window is a quarter of a recording, {} times".format(*ours) in page
+    assert "take {:.0f} and {:.0f} times as long as that".format(*over) in page
+    assert "take {:.0f} times as long on recordings of which the window is a quarter, {:.0f}".format(*over) in changes
+
+
+def test_what_mixing_recordings_gives_is_that_of_the_result_file():
+    def cell(less: dict | None) -> str:
+        return "{difference:+.3f} ({low:+.3f} .. {high:+.3f})".format(**less) if less else "not run"
+
+    compared = runpy.run_path(str(ROOT / "experiments/benchmarks/mixing.py"))["compared"]
+    lines = [line for line in PAGES["data"].splitlines() if line.startswith("| ")]
+    for case in results("mixing")["cases"].values():
+        epochs = next((change.partition("=")[2] for change in case["changes"] if "epochs" in change), None)
+        name = f"`{Path(case['file']).name}`" + (f", {epochs} epochs" if epochs else "")
+        ways = [
+            case["less"].get(f"{way} less none") for way in ("CutMix same", "CutMix any", "Blend same", "Blend any")
+        ]
+        across = [case["less"].get(f"{kind} any less {kind} same") for kind in ("CutMix", "Blend")]
+        assert f"| {name} | {case['means']['none']['accuracy']:.3f} | {' | '.join(map(cell, ways + across))} |" in lines
+        assert {len(runs) for runs in case["runs"].values()} == {case["seeds"]} == {5}
+        assert json.loads(json.dumps(compared(case["runs"]))) == {name: case[name] for name in ("means", "less")}
 
 
 OTHERS = {  # published, of other files, or said and tested above as a mean or a setting

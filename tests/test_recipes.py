@@ -1,6 +1,7 @@
 """The recipes of known sets: each reads the set's own files, has the shape that is published, and takes a step."""
 
 import json
+import re
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -90,16 +91,53 @@ def test_a_recipe_trains_on_the_files_of_its_set(name, tmp_path, monkeypatch):
     assert all(len(ids) for ids in short.ids.values())
 
 
+def size(mb: float) -> str:
+    return f"{mb:,.0f} MB" if mb < 10_000 else f"{mb / 1024:.0f} GB"
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 300 else f"{seconds / 60:.0f} min"
+
+
+def cells(row: dict) -> str:
+    """What the page says of a recipe, behind its input."""
+    published = f" ({row['published_parameters']} published)" if row["published_parameters"] else ""
+    told = (
+        row["batch"],
+        f"{row['parameters']:,}{published}",
+        size(row["estimate_mb"]),
+        row["batch_here"],
+        f"{row['peak_here_mb']:,.0f} MB, {row['estimate_here_mb']:,.0f} MB",
+        f"{row['step_here_cpu_s']:.2f} s",
+        duration(row["epoch_extrapolated_cpu_s"]),
+    )
+    return " | ".join(map(str, told))
+
+
+def cells_of_set(row: dict) -> str:
+    """What it says of the files of a recipe's set."""
+    whole, counts = row["whole_extrapolated"], " + ".join(f"{count:,}" for count in row["recordings"].values())
+    sizes = [f"{whole[f'{name}_mb'] / 1024:.1f} GB" for name in ("files", "cache")]
+    made = "measured whole" if row["read"]["whole"] else "extrapolated"
+    return " | ".join([counts, f"{row['events_of_each']:,}", *sizes, f"{whole['read_cpu_s']:.0f} s", made])
+
+
 def test_figures_on_the_page_are_those_of_the_result_file():
     page = (EXPERIMENTS.parent / "notebooks" / "site" / "recipes.md").read_text()
-    rows = json.loads((EXPERIMENTS / "results" / "recipes.json").read_text())["rows"]
+    found = json.loads((EXPERIMENTS / "results" / "recipes.json").read_text())
+    rows = found["rows"]
 
     assert rows.keys() == RECIPES.keys()
+    assert {row["date"] for row in rows.values()} <= {*re.findall(r"2026-\d\d-\d\d", page)}
     for name, row in rows.items():
         line = next(line for line in page.splitlines() if line.startswith(f"| `{name}.py` "))
-        assert f"| {row['parameters']:,}" in line and f"| {row['batch']} |" in line
-        assert f"| {row['peak_here_mb']:,.0f} MB, {row['estimate_here_mb']:,.0f} MB |" in line
+        assert line.endswith(f" | {cells(row)} |")
         assert f"```{{literalinclude}} ../../experiments/{name}.py" in page
+    ratios = [row["estimate_here_mb"] / row["peak_here_mb"] for row in rows.values()]
+    assert f"it is {min(ratios):.2f} to {max(ratios):.2f} times what was taken" in page
+    for name in SETS:
+        row = max((row for row in rows.values() if row["set"] == name), key=lambda row: row["read"]["whole"])
+        assert f"| `{name}` | {cells_of_set(row)} |" in page
     for name in ("shd_lif", "shd_recurrent", "shd"):
         found = json.loads((EXPERIMENTS / "results" / f"{name}_fsdd.json").read_text())
         runs = [", ".join(f"{run[key]:.3f}" for run in found["runs"]) for key in ("accuracy", "validation")]

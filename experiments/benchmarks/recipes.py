@@ -37,7 +37,7 @@ from snn_bp.data.tonic_module import tonic_module
 from snn_bp.files import write_json
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runs.experiment_file import read_file
-from snn_bp.runs.provenance import machine, version
+from snn_bp.runs.provenance import commit, machine, version
 from snn_bp.runtime.capacity import available
 from snn_bp.trainer import memory
 from snn_bp.trainer.optimizer import make_optimizer, train_step
@@ -312,7 +312,7 @@ def main() -> None:
     for name in given.names or list(RECIPES):
         asked = [sys.executable, __file__, "--one", name, *(["--whole"] if given.whole else [])]
         row = json.loads(subprocess.run(asked, capture_output=True, check=True, text=True).stdout.splitlines()[-1])
-        rows[name] = {**row, "date": time.strftime("%Y-%m-%d")}
+        rows[name] = {**row, "date": time.strftime("%Y-%m-%d"), "commit": commit()}
         print(f"{name:16} step of {row['batch_here']} {row['step_here_cpu_s']:.2f} s, {row['peak_here_mb']:.0f} MB of "
               f"{row['estimate_here_mb']:.0f} estimated", flush=True)  # fmt: skip
         versions = {each: version(each) for each in ("snn_bp", "torch", "numpy", "numba", "tonic", "h5py")}

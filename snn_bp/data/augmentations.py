@@ -162,7 +162,7 @@ class CutMix:
     recording, and the target is soft: the fraction of each class, of the second one's that of the sensor which it takes
     in the end. Losses on classes take such targets, one of your own where it says so by `takes_soft_targets`; accuracy
     in training is counted against the class with the larger fraction. "same": the second one is of the same class, and
-    targets stay labels, which any loss takes.
+    targets stay labels, which any loss takes. On digits "any" lost accuracy (the page on recordings has the figures).
 
     >>> Data("tonic:CIFAR10DVS", augment=(Flip(), CutMix())).augment
     (Flip(p=0.5, classes=()), CutMix(p=0.5, classes='any'))
