@@ -15,7 +15,7 @@ import pytest
 from runs import assert_same_run, cli, few, loading, same_weights, tiny
 
 from snn_bp import Experiment, Run, SnnError, VanRossumDistance, sweep, train
-from snn_bp.files import read_object
+from snn_bp.files import read_object, write_object
 from snn_bp.files.lock import holder
 from snn_bp.runs.evaluation import evaluate
 from snn_bp.searches import jobs, processes, sweeping, trials
@@ -259,6 +259,24 @@ def test_runs_stay_where_values_are_taken_away_or_added(file, tmp_path):
     )
 
     assert narrow < whole < wide
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"chosen": {"train.lr": "7"}}, {"chosen": None}, {"metric": 3}, {"higher_is_better": 1}, {"test": 5},
+     {"test": {"other": {"accuracy": 1}}}, {"test": {"train.lr=5e-3,seed=0": {}}}],
+    ids=str,
+)  # fmt: skip
+def test_a_file_of_a_sweep_that_holds_something_else_is_one_error(change, file, tmp_path, by_hand):
+    runs = jobs_of(file, GRID, tmp_path)
+    kept = {"runs": {job.path.name: job.point for job in runs}, "chosen": {"train.lr": "1e-2"}, "metric": "accuracy"}
+    write_object(tmp_path / sweeping.FILE, {**kept, "higher_is_better": True, "test": {}, **change})
+
+    with pytest.raises(SnnError, match="does not hold what a sweep writes"):
+        sweeping.run_sweep(runs, file, tmp_path)
+    (tmp_path / sweeping.FILE).write_text("{")
+    with pytest.raises(SnnError, match=r"not JSON.*Put it back"):
+        sweeping.run_sweep(runs, file, tmp_path)
 
 
 def test_a_run_whose_folder_is_gone_is_trained_again_and_nothing_is_chosen_anew(file, tmp_path, by_hand, monkeypatch):

@@ -334,6 +334,20 @@ def test_a_search_that_is_killed_and_goes_on_has_the_runs_of_one_that_is_not(fil
     assert mine == theirs and points_in(tmp_path / "whole") == points_in(tmp_path / "killed")
 
 
+@needs_optuna
+@pytest.mark.parametrize("key, value", [("point", {"train.lr": "x"}), ("point", {"train.lr": "1e-2"}), ("known", "u")])
+def test_a_file_of_trials_that_holds_something_else_is_one_error(key, value, file, tmp_path):
+    point = {"train.lr": "0.01", "model.1.units": "8"}
+    trial = {"point": point, "known": 0, "failed": ""}
+    space = {key: text for key, _, text in (change.partition("=") for change in SPACE)}
+    write_object(tmp_path / trials.FILE, {"space": space, "trials": [trial]})
+    assert trials.Trials.of(file, SPACE, tmp_path, 3).trials == [trials.Trial(point, 0)]
+    write_object(tmp_path / trials.FILE, {"space": space, "trials": [trial | {key: value}]})
+
+    with pytest.raises(SnnError, match="does not hold what a sweep writes"):
+        trials.Trials.of(file, SPACE, tmp_path, 3)
+
+
 def test_a_list_of_commands_knows_no_trials(file, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.guarded(cli.app, ["sweep", str(file), *SPACE, "--trials", "3", "--list"])

@@ -53,6 +53,10 @@ class Range:
         """The value again."""
         return int(text) if self.is_integer else float(text)
 
+    def holds(self, text: str) -> bool:
+        """Whether a value, as a change has it, lies within."""
+        return self.low <= self.read(text) <= self.high
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -77,6 +81,10 @@ class Choice:
 
     read = written
 
+    def holds(self, text: str) -> bool:
+        """Whether it is one of the values."""
+        return text in self.values
+
 
 Dimension: TypeAlias = Range | Choice
 
@@ -97,6 +105,12 @@ class Space:
     def count(self) -> float:
         """How many points there are."""
         return math.prod(each.count for each in self.dimensions.values())
+
+    def checked(self, point: dict[str, str]) -> dict[str, str]:
+        """A point as it was kept; raises where it is none of this space."""
+        if point.keys() != self.dimensions.keys() or not all(self.dimensions[key].holds(point[key]) for key in point):
+            raise ValueError
+        return point
 
     def runs_at(self, point: Mapping[str, str]) -> list[dict[str, str]]:
         """The points of a trial's runs, one for each seed."""

@@ -24,6 +24,7 @@ from snn_bp.searches.jobs import Job, check_jobs
 from snn_bp.searches.prepared import Prepared
 from snn_bp.searches.processes import Failure, environment_of_each, train_all
 
+OTHERWISE = "Put it back as it was, or name another --out."
 NAMED = 3  # failed runs in an error; each was told as it failed
 FILE = "sweep.json"  # written when a sweep has chosen, and again behind each evaluation
 
@@ -83,16 +84,41 @@ def why_failed(failed: Sequence[Failure], count: int) -> str:
 
 
 def chosen_before(jobs: Sequence[Job], out: Path, *, trials: int | None = None) -> dict[str, Any]:
-    """What `sweep.json` holds; refused where it is of other runs."""
-    found = read_object(out / FILE)
+    """What `sweep.json` holds; refused where it is of other runs, or not what a sweep writes."""
+    found = read_kept(out / FILE)
     if found.get("runs") != {job.path.name: job.point for job in jobs} or found.get("trials") != trials:
         raise SnnError(
             f"{out / FILE}: the sweep here is finished, with other runs than these, and its test split was looked at. "
             "Name another --out."
         )
+    with as_written(out / FILE):
+        settings, names = [dict(job.setting) for job in jobs], {job.path.name for job in jobs}
+        if found["chosen"] not in settings or {type(found["metric"]), type(found["higher_is_better"])} != {str, bool}:
+            raise ValueError
+        if found["test"] is not None and not found["test"].keys() <= names:
+            raise ValueError
+        for each in (found["test"] or {}).values():
+            figure_of(each)
     for job in jobs:
         job.run()
     return found
+
+
+def read_kept(file: Path) -> dict[str, Any]:
+    """What a sweep keeps in a file."""
+    try:
+        return read_object(file)
+    except SnnError as cause:
+        raise SnnError(f"{cause} {OTHERWISE}") from None
+
+
+@contextmanager
+def as_written(file: Path) -> Iterator[None]:
+    """Within the block, what a file should hold and does not is one error."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise SnnError(f"{file}: it does not hold what a sweep writes. {OTHERWISE}") from None
 
 
 def choose(jobs: Sequence[Job]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from snn_bp.errors import SnnError
-from snn_bp.files import is_there, read_object, write_object
+from snn_bp.files import is_there, write_object
 from snn_bp.runs.experiment import Experiment
 from snn_bp.runs.provenance import version
 from snn_bp.runtime.capacity import available
@@ -35,12 +35,14 @@ from snn_bp.searches.space import Space, check_optuna, proposed, space_of
 from snn_bp.searches.sweeping import FILE as CHOSEN
 from snn_bp.searches.sweeping import (
     alone_in,
+    as_written,
     choose,
     chosen_before,
     figure_on_validation,
     look,
     merit,
     metric_of,
+    read_kept,
     why_failed,
 )
 
@@ -100,10 +102,14 @@ class Trials:
         check_optuna()
         found = cls(origin, space, parted(changes), out, count, [])
         if is_there(out / FILE):
-            content = read_object(out / FILE)
-            if content["space"] != found.changes:
+            content = read_kept(out / FILE)
+            if content.get("space") != found.changes:
                 raise SnnError(f"{out / FILE}: another search is here, over another space. Name another --out.")
-            found.trials = [Trial(**each) for each in content["trials"]]
+            with as_written(out / FILE):
+                found.trials = [
+                    Trial(space.checked(each["point"]), int(each["known"]), str(each["failed"]))
+                    for each in content["trials"]
+                ]
         return found
 
     def write(self) -> None:
