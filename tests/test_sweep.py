@@ -1,6 +1,7 @@
 """A sweep: the points of its grid, runs as by hand, kills that lose nothing, one look at the test split."""
 
 import csv
+import math
 import os
 import shlex
 import shutil
@@ -18,7 +19,7 @@ from snn_bp import Experiment, Run, SnnError, VanRossumDistance, sweep, train
 from snn_bp.files import read_object, write_object
 from snn_bp.files.lock import holder
 from snn_bp.runs.evaluation import evaluate
-from snn_bp.searches import jobs, processes, sweeping, trials
+from snn_bp.searches import jobs, processes, study, sweeping, trials
 from snn_bp.searches.grid import name_of, points_of, values_of
 from snn_bp.searches.jobs import check_jobs, commands_of, jobs_of, largest_of
 from snn_bp.searches.prepared import Prepared
@@ -279,6 +280,18 @@ def test_a_file_of_a_sweep_that_holds_something_else_is_one_error(change, file, 
         sweeping.run_sweep(runs, file, tmp_path)
 
 
+def test_figures_that_are_no_numbers_are_shown_and_choose_nothing(file, tmp_path, by_hand, monkeypatch):
+    epochs_of = {"1": math.nan, "2": 0.5}
+    monkeypatch.setattr(sweeping, "figure_on_validation", lambda job: epochs_of[job.point["train.epochs"]])
+    (none, some) = (jobs_of(file, [f"train.epochs={epochs}", "seed=0,1"], tmp_path) for epochs in ("1", "1,2"))
+
+    with pytest.raises(SnnError, match="accuracy on validation is a finite number in no setting"):
+        sweeping.choose(none)
+
+    assert sweeping.choose(some)["chosen"] == {"train.epochs": "2"}
+    assert study.spread([math.nan, 0.5]) == "nan ± nan over 2 runs"
+
+
 def test_a_run_whose_folder_is_gone_is_trained_again_and_nothing_is_chosen_anew(file, tmp_path, by_hand, monkeypatch):
     runs = jobs_of(file, GRID, tmp_path / "out")
     before = sweeping.run_sweep(runs, file, tmp_path / "out")
@@ -489,6 +502,10 @@ def test_a_run_that_ends_by_itself_is_told_from_one_that_something_ends(file, tm
         monkeypatch.setattr(processes, "program", lambda: [sys.executable, "-c", ended])
         (killed,) = processes.train_all([run], file, tmp_path / "out", prepared=none, quiet=True)
 
+        monkeypatch.setattr(processes, "program", lambda: [sys.executable, "-c", ended.replace("os.write", "")])
+        (silent,) = processes.train_all([run], file, tmp_path / "out", prepared=none, quiet=True)
+
+    assert silent.why == "a signal ended it (code -9)."
     assert forked == refused and refused.is_refused and "not an empty folder" in refused.why
     assert not killed.is_refused and killed.why == "a signal ended it (code -9). It had said: a warning"
 

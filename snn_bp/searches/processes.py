@@ -155,6 +155,6 @@ class _Running(NamedTuple):
         self.errors.close()
         code = self.process.returncode
         why = (lines or [f"it ended with code {code} and no word."])[-1].removeprefix("error: ")
-        if lines and code is not None and code < 0:  # what it said is not why
-            why = f"a signal ended it (code {code}). It had said: {why}"
+        if code is not None and code < 0:  # what it said is not why
+            why = f"a signal ended it (code {code})." + f" It had said: {why}" * bool(lines)
         return Failure(self.job, why, code == REFUSED)

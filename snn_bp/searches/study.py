@@ -1,5 +1,6 @@
 """`sweep`: a grid of settings, or trials that look for the best one; and what came out, setting by setting."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -150,7 +151,10 @@ def sweep_over(
 def spread(figures: Sequence[float]) -> str:
     """Mean and deviation in words."""
     mean = digits(statistics.fmean(figures))
-    return mean if len(figures) < 2 else f"{mean} ± {digits(statistics.stdev(figures))} over {len(figures)} runs"
+    if len(figures) < 2:
+        return mean
+    deviation = statistics.stdev(figures) if all(map(math.isfinite, figures)) else math.nan
+    return f"{mean} ± {digits(deviation)} over {len(figures)} runs"
 
 
 def _outcome(out: Path, jobs: Sequence[Job], content: dict[str, Any], failed: dict[str, str]) -> Sweep:

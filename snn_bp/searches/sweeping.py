@@ -126,6 +126,11 @@ def choose(jobs: Sequence[Job]) -> dict[str, Any]:
     validation = {setting: [figure_on_validation(job) for job in group] for setting, group in by_setting(jobs).items()}
     metric = metric_of(jobs[0])
     best = max(validation, key=lambda setting: merit(validation[setting], metric.higher_is_better))
+    if merit(validation[best], metric.higher_is_better) == -math.inf:
+        raise SnnError(
+            f"{jobs[0].path.parent}: {metric.name} on validation is a finite number in no setting, so none is "
+            "chosen and the test split is left alone. Give train.metric one that is."
+        )
     return {
         "runs": {job.path.name: job.point for job in jobs},
         "chosen": dict(best),
