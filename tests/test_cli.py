@@ -445,7 +445,7 @@ def test_ctrl_c_at_once_ends_without_a_traceback(call, file, monkeypatch):
     [
         ("import sys; sys.exit()", "sys.exit(None)"),
         ("import sys; sys.exit(3)", "sys.exit(3)"),
-        ("raise BaseException('of no usual kind')", "of no usual kind (odd.py, line 1)"),
+        ("raise BaseException('of no usual kind')", "of no usual kind (odd.py, line 1: "),
         ("def (", "SyntaxError: invalid syntax (odd.py, line 1)\n"),
     ],
 )
