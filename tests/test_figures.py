@@ -376,3 +376,17 @@ def test_a_paragraph_shows_fractions_of_the_files_that_it_links_to(name):
         shown = {*re.findall(r"\b0\.\d{3}\b", paragraph)} - OTHERS.get(name, set())
         lost = [text for text in shown if files and not any(abs(float(text) - value) < 6e-4 for value in known)]
         assert lost == [], paragraph
+
+
+def test_fractions_of_the_estimates_of_memory_are_those_of_the_result_file():
+    fractions = {}
+    for name, row in results("memory")["rows"].items():
+        command = name.rpartition(", ")[2].split()[0]
+        command = command if command in ("evaluate", "predict", "doctor", "verify", "search") else "train"
+        fractions.setdefault(command, []).append(row["peak_mb"] / row["estimate_mb"])
+    shown = re.findall(r"^\| `(\w+)`.*? \| (\d+) \| ([\d.]+) to ([\d.]+) \|", PAGES["runs"], flags=re.MULTILINE)
+
+    assert sorted(fractions) == sorted(command for command, *_ in shown)
+    for command, count, low, high in shown:
+        found = fractions[command]
+        assert (int(count), low, high) == (len(found), f"{min(found):.2f}", f"{max(found):.2f}")

@@ -1,5 +1,6 @@
 """Memory is estimated before it is taken, and refused where it is not there."""
 
+import platform
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from snn_bp.data import load
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import ROLES, Role, parts_of
 from snn_bp.runs import memory as answers
+from snn_bp.runtime.process import freed_memory
 from snn_bp.trainer import memory
 from snn_bp.trainer.loop import check_trainable
 
@@ -171,7 +173,22 @@ def test_a_limit_on_the_address_space_counts():
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
-    assert there is not None and there <= 2**31
+    assert there is not None and there <= 2**31 + freed_memory()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc says so")
+def test_what_the_process_has_freed_and_keeps_counts_as_there(monkeypatch):
+    experiment().network((2, 34, 34))  # from the first network on it is kept
+    for part in ("machine", "groups", "limits"):
+        monkeypatch.setattr(capacity, f"_of_{part}", lambda: [1000])
+    held = torch.ones(2**27, dtype=torch.uint8)
+    before = capacity.available()
+
+    del held
+    after = capacity.available()
+
+    assert before is not None and after is not None and abs(after - before - 2**27) < 2**24
+    assert capacity.available(others=True) == 1000
 
 
 def test_a_batch_that_no_machine_holds_is_refused_before_it_is_made(digits, monkeypatch):

@@ -297,7 +297,7 @@ def test_what_a_finished_search_is_not_is_refused(more, told, file, tmp_path, tr
 def test_fewer_runs_at_a_time_go_on_where_memory_holds_no_more(file, tmp_path, trainer, monkeypatch):
     at_a_time = []
     monkeypatch.setattr(trials, "largest_of", lambda runs, refused: 100 * len(runs))
-    monkeypatch.setattr(trials, "available", lambda: 200 * 4)
+    monkeypatch.setattr(trials, "available", lambda *, others: 200 * 4 * others)
     monkeypatch.setattr(
         trials, "train_all", lambda *runs, parallel, **how: at_a_time.append(parallel) or trainer.train_all(*runs)
     )

@@ -169,7 +169,7 @@ def counting(sizes: "Sizes", rows: int) -> float:
     """Bytes of `rows` steps of recordings that pass layer by layer, spikes and operations counted."""
     first = 3.25 * sizes.inputs + max(sizes.first, sizes.largest_counted)
     layers = max(first + sizes.is_masked * (sizes.inputs + sizes.first), sizes.widest * (1 + sizes.is_masked))
-    layers += sizes.within + 4 * sizes.largest_recurrent + sizes.in_integers
+    layers += 1.5 * sizes.within + 4 * sizes.largest_recurrent + sizes.in_integers
     return FLOAT * (rows * layers + _CONVOLVED * sizes.kernels)
 
 
@@ -199,7 +199,7 @@ def replaying(sizes: "Sizes", rows: int) -> float:
 
 def replaying_integers(sizes: "Sizes", rows: int) -> float:
     """Bytes of `rows` steps of recordings that a network, in floats and in integers, and a file answer."""
-    return replaying(sizes, rows) + rows * FLOAT * _IN_INTEGERS * sizes.neurons
+    return replaying(sizes, rows) + rows * FLOAT * (1 + _IN_INTEGERS) * sizes.neurons
 
 
 # what is taken on the way, and how many numbers for each weight

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from snn_bp.errors import SnnError
 from snn_bp.runtime import is_on
+from snn_bp.runtime.process import freed_memory
 
 _LARGE = 2**30  # bytes: smaller requests are not checked
 
@@ -24,10 +25,14 @@ def is_checked() -> bool:
     return is_on("CHECK_MEMORY")
 
 
-def available() -> int | None:
-    """Bytes that this process can still take: of the machine, its control group and its own limits; None if unknown."""
+def available(*, others: bool = False) -> int | None:
+    """Bytes that this process can still take: of the machine, its control group and its own limits; None if unknown.
+
+    What it has freed and keeps is among them, as an evaluation behind a training has most of what it takes from there;
+    not where `others` shall take them, processes that it starts.
+    """
     found = [*_of_machine(), *_of_groups(), *_of_limits()]
-    return max(0, min(found)) if found else None
+    return max(0, min(found)) + (0 if others else freed_memory()) if found else None
 
 
 def free() -> str:

@@ -45,6 +45,22 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_MMAP_THRESHOLD, 2**30)) and bool(mallopt(_TRIM_THRESHOLD, _MAX_THRESHOLD))
 
 
+class _Heap(ctypes.Structure):
+    """What mallinfo2(3) tells of the main heap."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in ("size", "a", "b", "c", "mapped", "d", "e", "used", "freed", "f")]
+
+
+def freed_memory() -> int:
+    """Bytes that the process holds and has freed, so that it can have them again; 0 where nobody says so."""
+    try:
+        mallinfo = ctypes.CDLL("libc.so.6").mallinfo2  # glibc 2.33
+    except (OSError, AttributeError):
+        return 0
+    mallinfo.restype = _Heap
+    return int(mallinfo().freed)
+
+
 def run_program(
     command: Sequence[str], *, timeout_s: float, folder: Path | None, environment: dict[str, str] | None = None
 ) -> tuple[int | None, str] | None:

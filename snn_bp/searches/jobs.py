@@ -134,7 +134,7 @@ def commands_of(jobs: Sequence[Job], file: Path, *, trust_code: bool = False) ->
 def check_jobs(jobs: Sequence[Job], parallel: int) -> None:
     """Raise where runs do not compare or cannot be trained, or memory is too small for so many at a time."""
     check_comparable(jobs)
-    largest, there = largest_of(jobs), available()
+    largest, there = largest_of(jobs), available(others=True)
     if (fits := runs_in_memory(largest, parallel, there)) < parallel:
         assert there is not None
         raise SnnError(

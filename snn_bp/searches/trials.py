@@ -197,7 +197,7 @@ def _train(
             trial.fail(why)
             if not quiet:
                 say(f"{in_words(trial.point)}: {why}", file=sys.stderr)
-    fits, seeds = runs_in_memory(largest, parallel, available()), max(1, len(search.space.seeds))
+    fits, seeds = runs_in_memory(largest, parallel, available(others=True)), max(1, len(search.space.seeds))
     if fits < parallel and not quiet:
         say(f"memory holds {fits} of these runs at a time")
     wanted = [job for job, trial in jobs.values() if not trial.failed]
