@@ -422,6 +422,15 @@ def test_another_experiment_in_the_folder_of_a_run_fails(call, finished):
     assert_fails(call("evaluate", "run"), "another experiment")
 
 
+def test_a_shell_in_a_folder_that_was_removed_is_told_so(call, file, monkeypatch):
+    folder = Path("gone")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    Path.cwd().rmdir()
+
+    assert_fails(call("train", file), "was removed", "cd")
+
+
 def test_a_number_that_breaks_fails_in_one_line(call, file, monkeypatch):
     real = training.train_step
     monkeypatch.setattr(training, "train_step", lambda *arguments: real(*arguments)._replace(loss=float("nan")))

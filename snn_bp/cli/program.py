@@ -4,6 +4,7 @@ What is wrong with these is told before anything heavy is imported.
 """
 
 import functools
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -72,6 +73,7 @@ def command(
     def registered(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def run(**given: Any) -> None:
+            check_folder()
             with phase("starting"), interrupted_later():
                 import torch  # noqa: F401 - here, where Ctrl-C still ends it in silence
 
@@ -86,6 +88,14 @@ def command(
         return function
 
     return registered
+
+
+def check_folder() -> None:
+    """Raise where the shell stands in a folder that was removed: libraries, looked for from there, fail to load."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise SnnError("the folder that this shell stands in was removed. `cd` to one that is there.") from None
 
 
 def one_of(name: str, *choices: str, help: str) -> Any:

@@ -277,6 +277,12 @@ def _only_for(file: Path, ending: str, **given: Any) -> None:
 
 def _verify_nir(run: Run, checkpoint: str, file: Path, batches: Batches, step_s: float | None) -> Verification:
     network, back = run.network(checkpoint), read_nir(file, step_s=step_s).eval()
+    theirs, ours = ((each.input_shape, each.output_shape) for each in (back, network))
+    if theirs != ours:
+        raise SnnError(
+            f"{file}: it makes {list(theirs[1])} of {list(theirs[0])} in a step, {run.path} makes {list(ours[1])} of "
+            f"{list(ours[0])}. Name the run that the file is of."
+        )
     loss, kind, last = run.experiment.train.loss, run.dataset().targets.kind, network.layers[-1]
     spiking = has_state(last) and is_spiking(neuron_of(last))
     right = {"trained": 0, "read back": 0, "equations": 0}

@@ -44,6 +44,7 @@ from snn_bp.chip.netx_write import write_netx
 from snn_bp.chip.quantize import quantize
 from snn_bp.chip.replay import simulate
 from snn_bp.cli import app, guarded
+from snn_bp.exchange.nir_write import write_nir
 from snn_bp.files.hdf5 import read_hdf5
 from snn_bp.model.targets import Targets
 from snn_bp.trainer.loop import train
@@ -121,6 +122,11 @@ def test_a_file_of_another_network_is_refused(run, tmp_path):
 
     with pytest.raises(SnnError, match=r"does not hold the integers of .*: 2 populations and 1\. Export the run again"):
         verify(run, tmp_path / "x.net", samples=5)
+
+    for shape, outputs in (((2, 4, 4), 10), (run.network().input_shape, 5)):
+        write_nir(Network((Flatten(), Dense(outputs), LIF(beta=0.5, reset="zero")), shape).eval(), tmp_path / "x.nir")
+        with pytest.raises(SnnError, match=rf"x\.nir: it makes \[{outputs}\] of .* Name the run that the file is of"):
+            verify(run, tmp_path / "x.nir", samples=5)
 
 
 def test_a_float_network_is_verified_in_nir(run, tmp_path):
