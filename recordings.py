@@ -1,8 +1,8 @@
 """90 recordings of 3 classes; `snn-bp init` looked at them on 2026-12-01.
 
-    snn-bp train recordings.py --dry-run     # shapes, memory and time
-    snn-bp train recordings.py               # train.epochs=5 behind it changes that
-    snn-bp report runs/recordings            # a page of results
+snn-bp train recordings.py --dry-run     # shapes, memory and time
+snn-bp train recordings.py               # train.epochs=5 behind it changes that
+snn-bp report runs/recordings            # a page of results
 """
 
 from snn_bp import LIF, BatchNorm, Conv, Data, Dense, Experiment, Flatten, Pool, Tau, Train, main

@@ -39,6 +39,7 @@ from snn_bp.model.names import written
 from snn_bp.reports.comparison import compare, settings
 from snn_bp.runs.changes import parse
 from snn_bp.runs.interval import paired_t
+from snn_bp.runs.paths import runs_under
 
 
 @pytest.fixture
@@ -213,6 +214,15 @@ def test_a_folder_stands_for_the_runs_under_it(made, tmp_path):
 
     assert [group.paths for group in comparison.groups] == [(str(first), str(second))]
     assert list(comparison.unfinished) == [str(tmp_path / "lost")]
+
+
+def test_runs_are_found_through_links_each_once_and_links_in_a_circle_end(made, tmp_path):
+    made("disk/one", tiny(), 0.5)
+    (tmp_path / "runs").mkdir()
+    for name, to in (("a", "../disk/one"), ("b", "../disk"), ("self", "."), ("nowhere", "gone")):
+        (tmp_path / "runs" / name).symlink_to(to)
+
+    assert runs_under(tmp_path / "runs") == [tmp_path / "runs" / "a"]
 
 
 @pytest.mark.parametrize("metric", ("accuracy", "a_long_name_of_a_metric_of_ones_own"))

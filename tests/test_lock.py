@@ -143,3 +143,25 @@ def test_weights_load_where_the_recordings_are_not(finished, monkeypatch):
     assert runs.same_weights(network.state_dict(), wanted)
     with pytest.raises(SnnError, match="no recordings"):
         Run(finished.path).dataset()
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize("became", ("moved", "removed", "replaced", "linked elsewhere"))
+def test_nothing_is_written_in_the_place_of_a_run_that_was_moved_while_it_trained(became, finished, tmp_path):
+    path, other = tmp_path / "run", shutil.copytree(finished.path, tmp_path / "other")
+    before = {file: file.read_bytes() for file in other.rglob("*") if file.is_file()}
+
+    with pytest.raises(SnnError, match=r"run: the folder was moved, removed or replaced .* `snn-bp resume` goes on"):
+        for event in training.training(tiny(), path, quiet=True, save_seconds=0):
+            if (event.epoch, event.batch) != (1, 2):
+                continue
+            shutil.rmtree(path) if became == "removed" else path.rename(tmp_path / "moved")
+            if became == "replaced":
+                other.rename(path)
+            elif became == "linked elsewhere":
+                path.symlink_to(other)
+
+    now = {other / file.relative_to(path): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    assert now == (before if became in ("replaced", "linked elsewhere") else {})
+    if became != "removed":
+        runs.assert_same_run(training.resume(tmp_path / "moved", quiet=True), finished)

@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import weakref
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,6 +33,31 @@ def replace_folder(path: Path, fresh: Path) -> None:
         for each in (new, old):
             shutil.rmtree(each, ignore_errors=True)
     sync_folder(path.parent)
+
+
+class Place:
+    """A folder where it stands when it is first written into; later writes ask whether it still stands there.
+
+    It is held open, so that what is found in its place is known for another whatever the file system counts by.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._opened = path, None
+        with suppress(OSError):  # not on Windows
+            self._opened = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+            weakref.finalize(self, os.close, self._opened)
+
+    def check(self) -> None:
+        """Raise where the folder was moved, removed or replaced."""
+        if self._opened is None:
+            return
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._opened), os.stat(self.path)):
+                return
+        raise SnnError(
+            f"{self.path}: the folder was moved, removed or replaced while it was written into, and nothing more is. "
+            "Where it lies now, `snn-bp resume` goes on from what was saved."
+        )
 
 
 def names_in(folder: Path) -> list[str]:

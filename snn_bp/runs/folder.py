@@ -4,7 +4,6 @@ Files are replaced in one step, or grow by rows up to the mark of a checkpoint; 
 nothing. One process at a time trains a run; others read beside it.
 """
 
-import csv
 import json
 import os
 import time
@@ -36,6 +35,7 @@ from snn_bp.files import (
     write_json,
     write_object,
 )
+from snn_bp.files.folders import Place
 from snn_bp.files.lock import LOCK, holder, locked
 from snn_bp.files.tables import Table
 from snn_bp.model.names import name_today
@@ -47,7 +47,7 @@ from snn_bp.runs.overview import overview, overview_html
 from snn_bp.runs.own_code import FOLDER, is_copied
 from snn_bp.runs.paths import CHECKPOINTS, run_at
 from snn_bp.runs.provenance import note_resumed, provenance, version
-from snn_bp.runs.records import check_results, columns_of_rows, differing_data, read_with_code, shape_of
+from snn_bp.runs.records import check_results, columns_of_rows, differing_data, read_with_code, rows_of, shape_of
 
 SEARCH_FILE = "asked.json"  # method, budget, objective of a search
 TRAINED = ("checkpoints", "results.json", "search.json", "metrics.csv", "layers.jsonl", "data.json", PREDICTIONS)
@@ -75,6 +75,7 @@ class Run:
         self.tables = {name: Table(self.path / name) for name in ("metrics.csv", "layers.jsonl")}
         self._columns: Sequence[str] = ()  # in metrics.csv
         self._dataset: Dataset | None = None
+        self._place: Place | None = None  # known from the first write on
 
     __repr__, _repr_html_ = overview, overview_html  # type: ignore[assignment] - the first has another name
 
@@ -139,8 +140,7 @@ class Run:
 
     def note(self) -> str | None:
         """That another process trains the run, in a sentence; None where none does."""
-        who = holder(self.path)
-        return who and f"{self.path} is being trained by {who} and changes while it is read"
+        return (who := holder(self.path)) and f"{self.path} is being trained by {who} and changes while it is read"
 
     def hold(self, dataset: Dataset) -> None:
         """Use this data set instead of loading one; warns where recordings in memory are not what the run has seen."""
@@ -200,16 +200,7 @@ class Run:
     def metrics(self) -> list[dict[str, float]]:
         """The rows of `metrics.csv`, without the fields that are empty; none before the first epoch ends."""
         file = self.path / "metrics.csv"
-        header, *lines = self._lines(file) or [""]
-        columns = header.split(",")
-        if lines and "epoch" not in columns:
-            raise SnnError(f"{file}: its first line should name the columns, found {header[:40]!r}.")
-        rows = []
-        for number, fields in enumerate(csv.reader(lines), 2):
-            try:
-                rows.append({name: float(text) for name, text in zip(columns, fields, strict=True) if text})
-            except ValueError:
-                raise SnnError(f"{file}: line {number} is not a row of {len(columns)} numbers.") from None
+        rows = rows_of(file, self._lines(file))
         epochs = (self.results() or {}).get("epochs", len(rows))
         if [row.get("epoch") for row in rows] != list(range(1, len(rows) + 1)) or len(rows) < epochs:
             raise SnnError(f"{file}: it should hold a row for each epoch, 1 to {epochs}; some are missing or altered.")
@@ -229,8 +220,14 @@ class Run:
             rows.append(row | {"layer": name_today(row["layer"], model)})
         return rows
 
+    def check_place(self) -> None:
+        """Raise where the folder is not the one any more into which this run was first written."""
+        self._place = self._place or Place(self.path)
+        self._place.check()
+
     def log(self, line: str) -> None:
         """Add a line to `log.txt`."""
+        self.check_place()
         append(self.path / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n".encode("utf-8", "replace"))
 
     def begin_tables(self, metrics: Sequence[dict[str, Any]] = (), layers: Sequence[dict[str, Any]] = ()) -> None:
@@ -257,6 +254,7 @@ class Run:
 
     def add_rows(self, row: dict[str, Any], layers: Sequence[dict[str, Any]]) -> None:
         """Append what an epoch has to say to the files of rows, ahead of its checkpoint."""
+        self.check_place()
         self.tables["metrics.csv"].add(csv_lines(self._columns, [row]))
         self.tables["layers.jsonl"].add(json_lines(layers))
 
@@ -266,6 +264,7 @@ class Run:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write the checkpoint "last"; the one before it stays as "previous"."""
+        self.check_place()
         folder = self.path / "checkpoints"
         make_folder(folder)
         content = checkpoint_bytes(checkpoint, self.identity)
@@ -273,6 +272,7 @@ class Run:
 
     def save_best(self, checkpoint: Checkpoint) -> None:
         """Write the checkpoint "best": the weights that are evaluated, and nothing else."""
+        self.check_place()
         best = Checkpoint(checkpoint.evaluated, epoch=checkpoint.epoch, metrics=checkpoint.metrics[-1:])
         make_folder(self.path / "checkpoints")
         replace_file(self.path / "checkpoints" / "best.safetensors", checkpoint_bytes(best, self.identity))

@@ -1,5 +1,6 @@
 """Where experiments and runs are. Nothing heavy is imported here: a path that leads nowhere is told at once."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,9 +49,22 @@ def run_at(path: Path) -> Path:
 
 
 def runs_under(folder: Path) -> list[Path]:
-    """The folders of runs from a folder down, in the order of their names; not what a run set aside within its own."""
-    files = [file for name in ("experiment.json", "results.json") for file in folder.rglob(name)]
-    return sorted({file.parent for file in files if not is_there(file.parent.parent / "experiment.json")})
+    """The folders of runs from a folder down, in the order of their names; not what a run set aside within its own.
+
+    Links to folders are followed, and each folder is one, whatever leads to it.
+    """
+    found, seen = [], set()
+    for name, below, _ in os.walk(folder, followlinks=True):
+        below.sort()
+        path = Path(name)
+        if (real := os.path.realpath(path)) in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        is_run = is_there(path / "experiment.json") or is_there(path / "results.json")
+        if is_run and not is_there(path.parent / "experiment.json"):
+            found.append(path)
+    return sorted(found)
 
 
 def runs_at(paths: Sequence[Path]) -> list[Path]:

@@ -1,5 +1,6 @@
 """Checks of the JSON files in a run folder, made whenever one is read."""
 
+import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,20 @@ FIELDS: dict[str, Callable[[Any], bool]] = {  # what results.json holds beside t
     "notes": lambda notes: isinstance(notes, list) and all(isinstance(note, str) for note in notes),
     "tables": lambda tables: isinstance(tables, dict),
 }
+
+
+def rows_of(file: Path, lines: Sequence[str]) -> list[dict[str, float]]:
+    """The rows of a table of numbers by its lines, of which the first names the columns; empty fields are left out."""
+    header, *rest = lines or [""]
+    columns, rows = header.split(","), []
+    if rest and "epoch" not in columns:
+        raise SnnError(f"{file}: its first line should name the columns, found {header[:40]!r}.")
+    for number, fields in enumerate(csv.reader(rest), 2):
+        try:
+            rows.append({name: float(text) for name, text in zip(columns, fields, strict=True) if text})
+        except ValueError:
+            raise SnnError(f"{file}: line {number} is not a row of {len(columns)} numbers.") from None
+    return rows
 
 
 def read_experiment(file: Path) -> Experiment:
