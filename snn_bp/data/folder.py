@@ -1,6 +1,7 @@
 """`Folder`: recordings in files, a folder for each class, or a table that names files with their classes."""
 
 import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from snn_bp.data.raw import Polarity
 from snn_bp.errors import SnnError, in_home, nearest, shown
 from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, Within, check_fields
+from snn_bp.files import read_text
 from snn_bp.model.targets import Targets
 
 READING_FORMAT = 1  # raised when the same files would give other events
@@ -201,15 +203,18 @@ class Folder:
     def _of_table(self, root: Path, table: str) -> tuple[list[Listed], bool]:
         path = root / table
         try:
-            with path.open(encoding="utf-8-sig", newline="") as content:
-                rows = list(csv.DictReader(content))
-        except (OSError, UnicodeDecodeError, csv.Error) as cause:
-            raise SnnError(f"{path}: the table cannot be read ({cause}). It is a csv file below the folder.") from None
+            rows = list(csv.DictReader(io.StringIO(read_text(path).removeprefix("\ufeff"), newline="")))
+        except SnnError as cause:
+            raise SnnError(f"the table {cause} It is a csv file below the folder.") from None
+        except csv.Error as cause:
+            raise SnnError(f"the table {path}: {cause}. It is a csv file below the folder.") from None
         columns = [str(column).strip().lower() for column in (rows[0] if rows else ())]
         if "file" not in columns or len({"label", "labels"} & set(columns)) != 1 or set(columns) - set(_COLUMNS):
+            parted = any(sign in "".join(columns) for sign in ";\t") and len(columns) == 1
             raise SnnError(
                 f"{path}: its columns should be file, label or labels, and maybe split and group, found "
-                f"{', '.join(columns) or 'none'}. Rename or remove the others."
+                f"{shown(', '.join(columns)) if columns else 'none'}. "
+                + ("Part them by commas." if parted else "Rename or remove the others.")
             )
         listed, several = [], "labels" in columns
         for number, row in enumerate(rows, 2):

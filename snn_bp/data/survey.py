@@ -131,7 +131,7 @@ def look_through(source: Folder) -> tuple[list[str], bool]:
 def _table(root: Path) -> str | None:
     """The one csv file beside the recordings whose first line names a column of files."""
     tables = []
-    for file in sorted(root.glob("*.csv")):
+    for file in filter(Path.is_file, sorted(root.glob("*.csv"))):  # a pipe would be waited for
         with file.open(encoding="utf-8-sig", errors="replace") as content:
             columns = {column.strip().strip('"').lower() for column in content.readline().split(",")}
         if "file" in columns and columns & {"label", "labels"}:
@@ -141,7 +141,10 @@ def _table(root: Path) -> str | None:
 
 def _chosen(files: list[Path]) -> list[Path]:
     """All files, or evenly chosen ones where they hold more than `READ_MB`."""
-    total = sum(file.stat().st_size for file in files)
+    try:
+        total = sum(file.stat().st_size for file in files)
+    except OSError as cause:  # a link that leads nowhere
+        raise SnnError(f"{cause.filename}: it cannot be read ({cause.strerror}). Put it back, or remove it.") from None
     every = -(-total // (READ_MB * 2**20)) or 1
     return files[::every]
 

@@ -1,5 +1,6 @@
 """Recordings that nobody labelled, read and encoded as those of a data description."""
 
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -19,6 +20,7 @@ from snn_bp.data.sources import checked_frames, recording_of
 from snn_bp.data.spoken import read_rows
 from snn_bp.data.store import EMPTY, Recording, hold
 from snn_bp.errors import SnnError, shown
+from snn_bp.files import read_bytes
 from snn_bp.model.targets import UNLABELLED, Targets
 
 
@@ -125,7 +127,7 @@ def _frames_of(one: Any) -> np.ndarray:
     if path.suffix.lower() != ".npy":
         raise SnnError(f"{path}: frames are read from .npy, one array [steps, ...] a file. Give them as arrays.")
     with naming(str(path)):
-        return np.load(path, allow_pickle=False)
+        return np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
 
 
 def _info(info: DataSetInfo, sensor: Sensor) -> DataSetInfo:

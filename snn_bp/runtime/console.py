@@ -50,7 +50,7 @@ def guarded(program: Callable[..., Any], arguments: Sequence[str] | None = None)
     except MemoryError:
         _fail("there is not enough memory. A smaller data.batch or data.steps takes less.", MemoryError())
     except OSError as problem:
-        _fail(f"{problem.filename or 'a file'}: {problem.strerror or problem}.", problem)
+        _fail(f"{problem.filename or 'a file, or standard output'}: {problem.strerror or problem}.", problem)
     except Exception as problem:
         if type(problem).__name__ == "Abort":  # what typer makes of Ctrl-C
             _leave(INTERRUPTED, 130)

@@ -10,6 +10,8 @@ import pytest
 from event_files import some_events, write_csv, write_evt3, write_npy
 
 from snn_bp.data import Data, Folder, describe, first_difference, load
+from snn_bp.data.survey import survey
+from snn_bp.data.unlabelled import _frames_of
 from snn_bp.errors import SnnError
 from snn_bp.runs.experiment import from_json, to_json
 
@@ -199,7 +201,7 @@ def test_links_are_followed_and_hidden_files_are_none(cache, tmp_path):
         (("train/a/1.npy", "left/1.npy"), {}, "train and left stand beside each other"),
         (("a/1.npy",), {"suffix": ".raw"}, "no recordings are below it"),
         (("a/1.npy",), {"sensor": (128, 128, 2)}, "a/1.npy: x lies in 0..127"),
-        (("a/1.npy",), {"table": "missing.csv"}, "the table cannot be read"),
+        (("a/1.npy",), {"table": "missing.csv"}, r"the table .*missing\.csv: there is no such file\. It is a csv file"),
     ],
 )
 def test_what_is_no_set_is_refused(names, fields, said, cache, tmp_path):
@@ -213,7 +215,10 @@ def test_what_is_no_set_is_refused(names, fields, said, cache, tmp_path):
     ("table", "said"),
     [
         ("name,label\na.npy,up\n", "its columns should be file, label or labels"),
-        ("file,label,age\na.npy,up,3\n", "found file, label, age"),
+        ("file,label,age\na.npy,up,3\n", "found 'file, label, age'. Rename or remove"),
+        ("file;label\na.npy;up\n", "found 'file;label'. Part them by commas"),
+        ("file\tlabel\na.npy\tup\n", "Part them by commas"),
+        ("file,label\nä.npy,up\n".encode("latin-1"), "the table .*t.csv: it is not text in UTF-8"),
         ("file,label\na.npy\n", "line 2 has more or fewer values"),
         ("file,label\na.npy,\n", "line 2 names no label"),
         ("file,label\na.npy,up\na.npy,down\n", "a.npy stands there twice"),
@@ -223,10 +228,30 @@ def test_what_is_no_set_is_refused(names, fields, said, cache, tmp_path):
 )
 def test_a_table_that_says_something_else_is_refused(table, said, cache, tmp_path):
     fill(tmp_path / "set", "a.npy")
-    (tmp_path / "set" / "t.csv").write_text(table)
+    (tmp_path / "set" / "t.csv").write_bytes(table if isinstance(table, bytes) else table.encode("utf-8-sig"))
 
     with pytest.raises(SnnError, match=said):
         load_folder(tmp_path / "set", table="t.csv")
+
+
+def test_a_pipe_where_a_table_or_frames_should_be_is_not_waited_for(cache, tmp_path):
+    fill(tmp_path / "set", "a/1.npy", "b/1.npy")
+    os.mkfifo(tmp_path / "set" / "t.csv")
+    os.mkfifo(tmp_path / "frames.npy")
+
+    assert survey(tmp_path / "set", suffix=".npy").source.table is None
+    with pytest.raises(SnnError, match=r"t\.csv: it should be a file, found a pipe"):
+        survey(tmp_path / "set", table="t.csv")
+    with pytest.raises(SnnError, match=r"frames\.npy: it should be a file, found a pipe"):
+        _frames_of(tmp_path / "frames.npy")
+
+
+def test_a_link_that_leads_nowhere_is_named(cache, tmp_path):
+    fill(tmp_path / "set", "a/1.npy", "b/1.npy")
+    (tmp_path / "set" / "b" / "2.npy").symlink_to("gone.npy")
+
+    with pytest.raises(SnnError, match=r"b/2\.npy: it cannot be read .* Put it back, or remove it"):
+        survey(tmp_path / "set")
 
 
 @pytest.mark.parametrize(
