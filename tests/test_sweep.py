@@ -1,6 +1,7 @@
 """A sweep: the points of its grid, runs as by hand, kills that lose nothing, one look at the test split."""
 
 import csv
+import io
 import math
 import os
 import shlex
@@ -11,6 +12,8 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from runs import assert_same_run, cli, few, loading, same_weights, tiny
@@ -511,6 +514,24 @@ def test_a_run_that_ends_by_itself_is_told_from_one_that_something_ends(file, tm
 
 
 @pytest.mark.slow
+def test_a_sweep_whose_folder_was_moved_begins_no_more_runs(file, tmp_path, monkeypatch):
+    out = sweeping.make(tmp_path / "out")
+    begun = []
+
+    def start(job, slot, *_):
+        begun.append(job)
+        out.rename(tmp_path / "moved")
+        ended = SimpleNamespace(poll=lambda: 2, wait=lambda: 2, kill=lambda: None, returncode=2)
+        return processes._Running(job, slot, ended, io.BytesIO(b"error: moved"))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(processes._Running, "start", start)
+    prepared: Any = SimpleNamespace(begin=lambda _: None, is_preparing=lambda: False)
+
+    with pytest.raises(SnnError, match=r"out: the folder was moved, .* its --out where it lies now"):
+        processes.train_all(jobs_of(file, ["seed=0..3"], out), file, out, prepared=prepared, quiet=True)
+    assert len(begun) == 1 and not out.exists()
+
+
 def test_a_run_that_fails_is_named_and_the_others_are_trained(file, tmp_path):
     out = tmp_path / "out"
     runs = jobs_of(file, ["seed=0,1"], out)

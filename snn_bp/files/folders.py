@@ -41,8 +41,8 @@ class Place:
     It is held open, so that what is found in its place is known for another whatever the file system counts by.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._opened = path, None
+    def __init__(self, path: Path, *, remedy: str) -> None:
+        self.path, self._remedy, self._opened = path, remedy, None
         with suppress(OSError):  # not on Windows
             self._opened = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
             weakref.finalize(self, os.close, self._opened)
@@ -56,7 +56,7 @@ class Place:
                 return
         raise SnnError(
             f"{self.path}: the folder was moved, removed or replaced while it was written into, and nothing more is. "
-            "Where it lies now, `snn-bp resume` goes on from what was saved."
+            f"{self._remedy}"
         )
 
 

@@ -222,7 +222,7 @@ class Run:
 
     def check_place(self) -> None:
         """Raise where the folder is not the one any more into which this run was first written."""
-        self._place = self._place or Place(self.path)
+        self._place = self._place or Place(self.path, remedy="Where it lies now, `snn-bp resume` goes on.")
         self._place.check()
 
     def log(self, line: str) -> None:
