@@ -169,6 +169,8 @@ WRONG = {
     "predict started nothing.npy": ("nothing.npy", "new/*.npy"),
     "predict started empty": ("empty: it is a folder", "new/*.npy"),
     "predict started events.npy --out answers.xls": ("answers.xls", ".csv or .json"),
+    "predict started events.npy --out nowhere/a.csv": ("nowhere/a.csv: there is no folder nowhere", "another --out"),
+    "compare started --out nowhere/a.html": ("nowhere/a.html: there is no folder nowhere", "another --out"),
     "init nowhere": ("nowhere", "no such folder"),
     "init mine.py": ("mine.py", "it is a file"),
     "init empty": ("no recordings are below it", ".npy"),

@@ -117,6 +117,8 @@ def test_rows_that_cannot_be_read_are_a_sentence_on_the_page(finished, tmp_path)
     found = live.figures(run)
 
     assert found["charts"] == [] and found["state"].startswith("cannot be shown: ") and "metrics.csv" in found["state"]
+    shutil.rmtree(run.path)
+    assert live.figures(run)["state"].startswith(f"cannot be shown: {run.path}: no run is here, it is not there")
 
 
 def test_only_pages_of_its_own_may_ask_and_only_for_what_there_is(finished):

@@ -131,6 +131,17 @@ def ending(*known: str) -> Callable[[Path | None], Path | None]:
     return checked
 
 
+def writable(*known: str) -> Callable[[Path | None], Path | None]:
+    """Raises where a file's ending is none of these, or it would lie in a folder that is not there."""
+
+    def checked(file: Path | None) -> Path | None:
+        if ending(*known)(file) is not None and file is not None and not file.parent.is_dir():
+            raise SnnError(f"{file}: there is no folder {file.parent}. Make it, or name another --out.")
+        return file
+
+    return checked
+
+
 def experiment_named(file: Path) -> Path:
     """Raise where a path leads to no experiment."""
     experiment_at(file)
@@ -203,13 +214,13 @@ Out = Annotated[Path | None, typer.Option(help="The new run's folder; by default
 Subject = Annotated[Path, typer.Argument(help="The folder of a run, or an experiment's file.", callback=subject_named)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")]
 Table = Annotated[
-    Path | None, typer.Option(help="Write it to FILE.csv or FILE.json too.", callback=ending(".csv", ".json"))
+    Path | None, typer.Option(help="Write it to FILE.csv or FILE.json too.", callback=writable(".csv", ".json"))
 ]
 Compared = Annotated[
     Path | None,
     typer.Option(
         help="Write it to FILE.csv or FILE.json too, or to a page, FILE.html.",
-        callback=ending(".csv", ".json", ".html"),
+        callback=writable(".csv", ".json", ".html"),
     ),
 ]
 Target = Annotated[

@@ -15,6 +15,7 @@ from snn_bp.files import is_there, read_text
 from snn_bp.files.lock import holder
 from snn_bp.reports.page import STYLE
 from snn_bp.runs.folder import Run
+from snn_bp.runs.paths import run_at
 from snn_bp.runs.records import results_line
 from snn_bp.runtime.status import say
 
@@ -60,6 +61,7 @@ def figures(run: Run) -> dict[str, Any]:
     """
     asked = run.experiment.train.epochs
     try:
+        run_at(run.path)
         rows = run.metrics()
         state = _state(run, len(rows), asked)
     except SnnError as problem:
