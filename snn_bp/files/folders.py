@@ -35,7 +35,7 @@ def replace_folder(path: Path, fresh: Path) -> None:
     sync_folder(path.parent)
 
 
-class Place:
+class SameFolder:
     """A folder where it stands when it is first written into; later writes ask whether it still stands there.
 
     It is held open, so that what is found in its place is known for another whatever the file system counts by.

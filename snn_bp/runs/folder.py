@@ -35,7 +35,7 @@ from snn_bp.files import (
     write_json,
     write_object,
 )
-from snn_bp.files.folders import Place
+from snn_bp.files.folders import SameFolder
 from snn_bp.files.lock import LOCK, holder, locked
 from snn_bp.files.tables import Table
 from snn_bp.model.names import name_today
@@ -75,7 +75,7 @@ class Run:
         self.tables = {name: Table(self.path / name) for name in ("metrics.csv", "layers.jsonl")}
         self._columns: Sequence[str] = ()  # in metrics.csv
         self._dataset: Dataset | None = None
-        self._place: Place | None = None  # known from the first write on
+        self._folder: SameFolder | None = None  # known from the first write on
 
     __repr__, _repr_html_ = overview, overview_html  # type: ignore[assignment] - the first has another name
 
@@ -220,14 +220,14 @@ class Run:
             rows.append(row | {"layer": name_today(row["layer"], model)})
         return rows
 
-    def check_place(self) -> None:
+    def check_same_folder(self) -> None:
         """Raise where the folder is not the one any more into which this run was first written."""
-        self._place = self._place or Place(self.path, remedy="Where it lies now, `snn-bp resume` goes on.")
-        self._place.check()
+        self._folder = self._folder or SameFolder(self.path, remedy="Where it lies now, `snn-bp resume` goes on.")
+        self._folder.check()
 
     def log(self, line: str) -> None:
         """Add a line to `log.txt`."""
-        self.check_place()
+        self.check_same_folder()
         append(self.path / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n".encode("utf-8", "replace"))
 
     def begin_tables(self, metrics: Sequence[dict[str, Any]] = (), layers: Sequence[dict[str, Any]] = ()) -> None:
@@ -254,7 +254,7 @@ class Run:
 
     def add_rows(self, row: dict[str, Any], layers: Sequence[dict[str, Any]]) -> None:
         """Append what an epoch has to say to the files of rows, ahead of its checkpoint."""
-        self.check_place()
+        self.check_same_folder()
         self.tables["metrics.csv"].add(csv_lines(self._columns, [row]))
         self.tables["layers.jsonl"].add(json_lines(layers))
 
@@ -264,7 +264,7 @@ class Run:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write the checkpoint "last"; the one before it stays as "previous"."""
-        self.check_place()
+        self.check_same_folder()
         folder = self.path / "checkpoints"
         make_folder(folder)
         content = checkpoint_bytes(checkpoint, self.identity)
@@ -272,7 +272,7 @@ class Run:
 
     def save_best(self, checkpoint: Checkpoint) -> None:
         """Write the checkpoint "best": the weights that are evaluated, and nothing else."""
-        self.check_place()
+        self.check_same_folder()
         best = Checkpoint(checkpoint.evaluated, epoch=checkpoint.epoch, metrics=checkpoint.metrics[-1:])
         make_folder(self.path / "checkpoints")
         replace_file(self.path / "checkpoints" / "best.safetensors", checkpoint_bytes(best, self.identity))

@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 
 import torch
 
-from snn_bp.files.folders import Place
+from snn_bp.files.folders import SameFolder
 from snn_bp.files.lock import holder
 from snn_bp.runs.records import figure_in_words
 from snn_bp.runtime.console import REFUSED
@@ -51,7 +51,7 @@ def train_all(
     done += len(jobs) - len(waiting)
     running: list[_Running] = []
     failed: list[Failure] = []
-    place = Place(out, remedy="The same command goes on with it, its --out where it lies now.")
+    same = SameFolder(out, remedy="The same command goes on with it, its --out where it lies now.")
     held = [job for job in waiting if holder(job.path)]  # a run that a killed sweep left at work counts as one of ours
     with noted_signals() as stop, phase("training", total=total) as shown:
         try:
@@ -83,7 +83,7 @@ def train_all(
                     if job.results() is not None:  # by now, by the process that held it
                         done += 1
                         continue
-                    place.check()
+                    same.check()
                     slot = min({*range(parallel)} - {each.slot for each in running})
                     own = {"CUDA_VISIBLE_DEVICES": devices[slot]} if devices and job.takes_any_gpu else {}
                     if job.path in [each.path for each in last]:

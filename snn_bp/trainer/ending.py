@@ -84,9 +84,9 @@ def end_run(run: Run, at: Checkpoint, progress: Progress, why: str = "", team: T
         found, kept = measured
         results[split] = found.record()
         if kept is not None:
-            run.check_place()
+            run.check_same_folder()
             kept.write(run.path, split)
-    run.check_place()
+    run.check_same_folder()
     write_object(run.path / "results.json", results)
     progress.say(results_line(results))
     for finding in diagnose_course(run.metrics(), dataset, run.experiment, finished=True):
