@@ -46,6 +46,10 @@ def targets_in_memory(targets: Any, listed: Listed) -> Targets:
     check_choice("Dataset.of(targets)", kind, get_args(Kind))
     are_classes = kind in ("class", "class per step")
     if are_classes and not all(target.dtype.kind in "biu" for target in each):
+        if all(target.dtype.kind == "U" for target in each):
+            names = sorted({name for target in each for name in target.reshape(-1).tolist()})
+            said = f"the targets are texts, {shown(names)}. Say which they are, as in targets=Targets({kind!r}, names)."
+            raise SnnError(f"Dataset.of: {said}")
         raise SnnError(
             f"Dataset.of: the targets are {each[0].dtype} {list(each[0].shape)} each, no classes. Say what they are, "
             'as in targets="vector" or targets=Targets("vector", ("x", "y")).'

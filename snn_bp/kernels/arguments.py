@@ -19,7 +19,8 @@ def check_input(neuron: Neuron, x: Tensor) -> None:
     name = type(neuron).__name__
     if not isinstance(x, Tensor) or not x.is_floating_point():
         found = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise SnnError(f"{name}: input should be a tensor of floats, found {found}. Use x.float().")
+        use = "x.float()" if isinstance(x, Tensor) else "torch.as_tensor(x).float()"
+        raise SnnError(f"{name}: input should be a tensor of floats, found {found}. Use {use}.")
     if x.layout is not torch.strided:
         raise SnnError(f"{name}: input should be an ordinary tensor, found {x.layout}. Use x.to_dense().")
     if x.dim() < 2 or x.shape[0] == 0:

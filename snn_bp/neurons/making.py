@@ -363,6 +363,8 @@ def _try(kind: Kind) -> None:
 def _state_class(step: types.FunctionType, states: tuple[str, ...], optional: Mapping[str, str], spiking: bool) -> Any:
     """A named tuple of tensors for what a layer of these neurons carries from step to step; None: no such part."""
     always = [*(each for each in states if each not in optional), *(["s"] if spiking else [])]
+    if not step.__name__.isidentifier():
+        raise SnnError(f"{step.__name__}: a neuron is called what its step is. Write def Name(v, s, x): ...")
     made = namedtuple(f"{step.__name__}State", (*always, *optional), defaults=(None,) * len(optional))  # type: ignore[misc]
 
     def detach(self: Any) -> Any:
