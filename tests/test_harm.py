@@ -23,6 +23,7 @@ def test_nothing_killed_or_damaged_is_lost_or_used_in_silence(script, arguments,
         [sys.executable, str(BENCHMARKS / script), *arguments], capture_output=True, text=True, env=one_thread
     )
 
+    assert done.stdout, done.stderr[-3000:]
     said = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert abs(said.get("of", said.get("trials")) - tried) <= 3  # shares of the kinds are rounded
