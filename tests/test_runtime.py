@@ -56,7 +56,7 @@ def test_every_switch_is_in_the_reference_which_names_no_other():
     page = (ROOT / "notebooks" / "site" / "network.md").read_text(encoding="utf-8")
 
     assert switches == set(re.findall(r"^\| `SNN_BP_(\w+)` \|", page, re.MULTILINE))
-    assert len(switches) == 9
+    assert len(switches) == 10
 
 
 @pytest.mark.slow

@@ -512,9 +512,12 @@ def test_the_inductor_takes_it_whole(noise):
 # What is refused
 
 
-@pytest.mark.parametrize("x", (torch.ones(3, 2, 1, dtype=torch.int64), torch.ones(3, 2, 1, dtype=torch.bool), [[1.0]]))
-def test_an_input_that_is_no_tensor_of_floats_is_refused(x):
-    with pytest.raises(SnnError, match=r"LIF: input should be a tensor of floats.*x.float\(\)"):
+@pytest.mark.parametrize(
+    "x, use",
+    [(torch.ones(3, 2, 1).long(), "x"), (torch.ones(3, 2, 1).bool(), "x"), ([[1.0]], r"torch\.as_tensor\(x\)")],
+)
+def test_an_input_that_is_no_tensor_of_floats_is_refused(x, use):
+    with pytest.raises(SnnError, match=rf"LIF: input should be a tensor of floats.* Use {use}\.float\(\)"):
         simulate(LIF(beta=0.9), x)
 
 
