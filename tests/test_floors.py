@@ -18,6 +18,10 @@ FLOORS = (
     "errors", "files", "runtime", "equations", "surrogates", "neurons", "kernels", "model", "data", "chip", "runs",
     "exchange", "instruments", "trainer", "searches", "reports", "verification", "cli", "__main__",
 )  # fmt: skip
+TOP = {
+    "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "CONTRIBUTING.md", "CITATION.cff", "snn_bp", "experiments",
+    "tests", "notebooks",
+}  # fmt: skip
 ONLY_IN = {
     "numba": {"kernels"},
     "triton": {"kernels"},
@@ -91,6 +95,17 @@ def test_the_package_has_few_entries():
     entries = {path.relative_to(PACKAGE).parts[0] for path in FILES} | {"__init__.py"}
 
     assert len(entries) == len(FLOORS) + 1 <= 20
+
+
+def test_nothing_that_was_tried_stays_at_the_top():
+    try:
+        listed = subprocess.run(["git", "ls-files"], cwd=PACKAGE.parent, capture_output=True, text=True)
+    except OSError:
+        pytest.skip("git is not here")
+    if listed.returncode:
+        pytest.skip("this is no checkout")
+
+    assert {each.split("/")[0] for each in listed.stdout.splitlines() if each[0] not in '."'} == TOP
 
 
 def test_the_lowest_floor_imports_nothing_of_ours():
