@@ -19,8 +19,8 @@ FLOORS = (
     "exchange", "instruments", "trainer", "searches", "reports", "verification", "cli", "__main__",
 )  # fmt: skip
 TOP = {
-    "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "CONTRIBUTING.md", "CITATION.cff", "snn_bp", "experiments",
-    "tests", "notebooks",
+    "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "CONTRIBUTING.md", "CITATION.cff", "snn_bp",
+    "experiments", "tests", "notebooks",
 }  # fmt: skip
 ONLY_IN = {
     "numba": {"kernels"},
