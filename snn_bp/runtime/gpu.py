@@ -22,8 +22,8 @@ def convolve_exactly() -> bool:
 
 
 def seed_torch(seed: int) -> None:
-    """`torch.manual_seed`, which takes two milliseconds where there is no GPU: it keeps the call, and who made it, for
-    each kind that might come."""
+    """`torch.manual_seed`, spared what that does where there is no GPU: it keeps the call, and who made it, for each
+    kind that might come."""
     if torch.accelerator.is_available():
         torch.manual_seed(seed)
     else:
