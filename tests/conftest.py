@@ -11,10 +11,14 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
+from snn_bp.runtime import status
+
 # the workers and the Pythons that tests start compile each file once, also where nothing was to be written
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 torch.set_num_threads(1)  # tensors are small here: more threads only wait for each other
+
+status.LONG = float("inf")  # on a busy machine any phase is long: none is said, but where a test says when
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("repeatable")

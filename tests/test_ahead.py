@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -20,6 +21,14 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("reading ahead")]
 
 
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Until another thread has had its turn."""
+    end = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
 def test_items_come_in_order_and_only_one_is_made_before_its_turn():
     made = []
 
@@ -29,7 +38,8 @@ def test_items_come_in_order_and_only_one_is_made_before_its_turn():
 
     taken = []
     for square in ahead(make, range(5), on=True):
-        time.sleep(0.02)
+        wait_until(lambda: len(made) >= min(5, len(taken) + 2))
+        time.sleep(0.02)  # in which it makes no more
         taken.append((square, len(made)))
 
     assert taken == [(0, 2), (1, 3), (4, 4), (9, 5), (16, 5)]
@@ -62,12 +72,13 @@ def test_the_disk_is_asked_for_what_comes_before_its_turn_and_a_fault_in_that_is
         if item == 2:
             raise OSError
 
+    def fetched():
+        return [item for what, item in happened if what == "fetch"]
+
     taken = []
     for item in ahead(lambda item: happened.append(("make", item)) or item, range(9), on=True, fetch=fetch):
-        most = list(range(min(9, item + FETCHED + 1)))
-        while len(asked := [number for what, number in happened if what == "fetch"]) < len(most):
-            time.sleep(0.001)  # the other thread has its turn
-        assert asked == most
+        wait_until(lambda: len(fetched()) >= min(9, len(taken) + FETCHED + 1))
+        assert fetched() == list(range(min(9, item + FETCHED + 1)))
         taken.append(item)
 
     assert taken == list(range(9)) and in_thread == {True} and happened[0] == ("fetch", 0) and not threads()

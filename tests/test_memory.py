@@ -36,7 +36,6 @@ from snn_bp.data import load
 from snn_bp.errors import SnnError
 from snn_bp.model.blocks import ROLES, Role, parts_of
 from snn_bp.runs import memory as answers
-from snn_bp.runtime.process import freed_memory
 from snn_bp.trainer import memory
 from snn_bp.trainer.loop import check_trainable
 
@@ -162,10 +161,11 @@ def test_limits_of_the_first_kind_of_control_groups_count(tmp_path):
     assert found == [800]
 
 
-def test_a_limit_on_the_address_space_counts():
+def test_a_limit_on_the_address_space_counts(monkeypatch):
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    monkeypatch.setattr(capacity, "freed_memory", lambda: 0)  # it changes with every object
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**31, before[1]))
 
     try:
@@ -173,7 +173,7 @@ def test_a_limit_on_the_address_space_counts():
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
-    assert there is not None and there <= 2**31 + freed_memory()
+    assert there is not None and there < 2**31 + 2**28  # a thread that ended meanwhile has given its stack back
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc says so")

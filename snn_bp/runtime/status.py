@@ -106,7 +106,7 @@ class Status:
         if phase not in self.phases:
             return
         now = time.monotonic()
-        self._add(phase, now)
+        self._add(self.phases[-1], now)
         del self.phases[self.phases.index(phase) :]
         if self.phases:
             self.phases[-1].began = now
