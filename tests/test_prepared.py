@@ -15,8 +15,8 @@ import pytest
 from runs import assert_same_run, tiny
 
 from snn_bp import Run
+from snn_bp.runtime.prepared import LOST, Forked, Prepared
 from snn_bp.searches import jobs, processes
-from snn_bp.searches.prepared import LOST, Forked, Prepared
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is a prepared process on Linux alone")
 
@@ -200,7 +200,7 @@ def test_a_run_outlives_the_prepared_process_and_still_stops_when_asked(folder, 
 
 
 def test_a_process_that_is_never_ready_is_not_waited_for(folder, monkeypatch):
-    monkeypatch.setattr("snn_bp.searches.prepared.READY_S", 0.0)
+    monkeypatch.setattr("snn_bp.runtime.prepared.READY_S", 0.0)
 
     with Prepared(folder / "small.py") as prepared:
         prepared.begin(environment())
@@ -234,7 +234,7 @@ def test_nothing_stays_of_a_sweep_that_is_killed_but_its_run(is_ready, folder, t
     program = f"""
 import os, sys, time
 from pathlib import Path
-from snn_bp.searches.prepared import Prepared
+from snn_bp.runtime.prepared import Prepared
 prepared = Prepared(Path({str(folder / "small.py")!r}))
 prepared.begin(dict(os.environ))
 while {is_ready} and prepared.is_preparing():
@@ -255,6 +255,28 @@ time.sleep(100)
     assert until(lambda: not is_alive(process))
     if is_ready:
         assert until(lambda: not is_alive(run)) and Run(tmp_path / "run").results()
+
+
+def test_it_starts_ahead_of_all_that_a_sweep_imports_and_ends_with_one_that_is_refused(folder, tmp_path):
+    begins = (
+        "import os, sys; from snn_bp.runtime.prepared import Prepared; begin = Prepared.begin\n"
+        "def told(self, environment): print('torch' in sys.modules, flush=True); begin(self, environment)\n"
+        "Prepared.begin = told; from snn_bp.cli import entry; entry()"
+    )
+    words = ["sweep", str(folder / "small.py"), "seed=0,0", "--jobs", "2", "--out", str(tmp_path / "out")]
+    mark = {"SNN_BP_MARK": str(tmp_path)}
+
+    done = subprocess.run([sys.executable, "-c", begins, *words], env=os.environ | mark, capture_output=True, text=True)
+
+    assert done.returncode == 2 and "0 stands there twice" in done.stderr
+    assert done.stdout.split() == ["False"]
+    assert until(lambda: not any(is_marked(each, tmp_path) for each in Path("/proc").glob("[0-9]*")))
+
+
+def is_marked(process: Path, mark: Path) -> bool:
+    with suppress(OSError):
+        return f"SNN_BP_MARK={mark}\0".encode() in (process / "environ").read_bytes()
+    return False
 
 
 @pytest.mark.slow
@@ -279,7 +301,7 @@ def test_what_stands_beside_an_experiment_is_imported_not_the_library_of_its_nam
 )
 def test_a_process_with_threads_of_its_own_is_not_forked(line, loses):
     program = (
-        f"import os, threading, time; from snn_bp.searches.prepared import loses_threads, prepare; prepare(); {line}\n"
+        f"import os, threading, time; from snn_bp.searches.forking import loses_threads, prepare; prepare(); {line}\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", f"{program}print(loses_threads(), flush=True); os._exit(0)"],

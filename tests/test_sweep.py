@@ -22,10 +22,10 @@ from snn_bp import Experiment, Run, SnnError, VanRossumDistance, sweep, train
 from snn_bp.files import read_object, write_object
 from snn_bp.files.lock import holder
 from snn_bp.runs.evaluation import evaluate
+from snn_bp.runtime.prepared import Prepared
 from snn_bp.searches import jobs, processes, study, sweeping, trials
 from snn_bp.searches.grid import name_of, points_of, values_of
 from snn_bp.searches.jobs import check_jobs, commands_of, jobs_of, largest_of
-from snn_bp.searches.prepared import Prepared
 
 GRID = ("train.lr=5e-3,1e-2", "seed=0,1")
 
@@ -167,12 +167,12 @@ def test_a_sweep_killed_between_two_evaluations_repeats_none(file, tmp_path, by_
     monkeypatch.setattr(sweeping, "evaluate", killed_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         sweep(file, ["seed=0..2"], out=tmp_path / "out", quiet=True)
-    (first,) = read_object(tmp_path / "out" / sweeping.FILE)["test"].items()
+    (first,) = read_object(tmp_path / "out" / sweeping.SWEPT)["test"].items()
 
     found = sweep(file, ["seed=0..2"], out=tmp_path / "out", quiet=True)
 
     assert [path.name for path in looks] == ["seed=0", "seed=1", "seed=1", "seed=2"]
-    assert len(found.test or ()) == 3 and first in read_object(tmp_path / "out" / sweeping.FILE)["test"].items()
+    assert len(found.test or ()) == 3 and first in read_object(tmp_path / "out" / sweeping.SWEPT)["test"].items()
 
 
 def test_without_a_test_split_there_is_nothing_to_look_at(file, tmp_path, by_hand, monkeypatch):
@@ -274,11 +274,11 @@ def test_runs_stay_where_values_are_taken_away_or_added(file, tmp_path):
 def test_a_file_of_a_sweep_that_holds_something_else_is_one_error(change, file, tmp_path, by_hand):
     runs = jobs_of(file, GRID, tmp_path)
     kept = {"runs": {job.path.name: job.point for job in runs}, "chosen": {"train.lr": "1e-2"}, "metric": "accuracy"}
-    write_object(tmp_path / sweeping.FILE, {**kept, "higher_is_better": True, "test": {}, **change})
+    write_object(tmp_path / sweeping.SWEPT, {**kept, "higher_is_better": True, "test": {}, **change})
 
     with pytest.raises(SnnError, match="does not hold what a sweep writes"):
         sweeping.run_sweep(runs, file, tmp_path)
-    (tmp_path / sweeping.FILE).write_text("{")
+    (tmp_path / sweeping.SWEPT).write_text("{")
     with pytest.raises(SnnError, match=r"not JSON.*Put it back"):
         sweeping.run_sweep(runs, file, tmp_path)
 
@@ -304,7 +304,7 @@ def test_a_run_whose_folder_is_gone_is_trained_again_and_nothing_is_chosen_anew(
 
     found = sweep(file, GRID, out=tmp_path / "out", quiet=True)
 
-    assert read_object(tmp_path / "out" / sweeping.FILE) == before and len(found.paths) == 4
+    assert read_object(tmp_path / "out" / sweeping.SWEPT) == before and len(found.paths) == 4
     assert same_weights(Run(runs[0].path).load("best").weights, kept)
 
 
@@ -384,7 +384,7 @@ def test_a_sweep_of_which_a_run_failed_chooses_nothing(file, tmp_path, by_hand, 
         with pytest.raises(SnnError, match=told):
             sweeping.run_sweep(runs, file, tmp_path / "out")
 
-    assert not (tmp_path / "out" / sweeping.FILE).exists()
+    assert not (tmp_path / "out" / sweeping.SWEPT).exists()
 
 
 def test_more_runs_at_a_time_than_memory_holds_are_refused_with_a_number_that_fits(
@@ -541,4 +541,4 @@ def test_a_run_that_fails_is_named_and_the_others_are_trained(file, tmp_path):
     with pytest.raises(SnnError, match=r"1 of 2 runs failed.*not an empty folder"):
         sweeping.run_sweep(runs, file, out, parallel=2)
 
-    assert runs[1].results() is not None and not (out / sweeping.FILE).exists()
+    assert runs[1].results() is not None and not (out / sweeping.SWEPT).exists()

@@ -66,28 +66,37 @@ def versions(
 
 
 def command(
-    *lines: str, name: str | None = None, group: typer.Typer = app
+    *lines: str, name: str | None = None, group: typer.Typer = app, starts: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command of `snn-bp`, or of a group of its commands, with examples in its help."""
+    """A command of `snn-bp`, or of a group of its commands, with examples in its help.
+
+    With `starts` it calls `start` itself, behind what it begins before.
+    """
 
     def registered(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def run(**given: Any) -> None:
             check_folder()
-            with phase("starting"), interrupted_later():
-                import torch  # noqa: F401 - here, where Ctrl-C still ends it in silence
-
-                import snn_bp.runs.experiment_file  # noqa: F401 - what every command imports
-
-            end_with_interrupt()
-            if function.__name__ not in TOGETHER:
-                check_alone(f"snn-bp {name or function.__name__}", advice="Start it without torchrun.")
+            if not starts:
+                start(name or function.__name__)
             function(**given)
 
         group.command(name, epilog=examples(*lines))(run)
         return function
 
     return registered
+
+
+def start(name: str) -> None:
+    """Import what every command takes, and raise where several processes run one that only one can."""
+    with phase("starting"), interrupted_later():
+        import torch  # noqa: F401 - here, where Ctrl-C still ends it in silence
+
+        import snn_bp.runs.experiment_file  # noqa: F401
+
+    end_with_interrupt()
+    if name not in TOGETHER:
+        check_alone(f"snn-bp {name}", advice="Start it without torchrun.")
 
 
 def check_folder() -> None:

@@ -9,6 +9,7 @@ from snn_bp.errors import SnnError
 from snn_bp.files import is_there
 
 CHECKPOINTS = ("last", "previous", "best")
+SWEPT = "sweep.json"  # written when a sweep has chosen, and again behind each evaluation
 
 
 def experiment_at(path: Path) -> Path:

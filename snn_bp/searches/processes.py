@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -19,10 +18,10 @@ from snn_bp.files.folders import SameFolder
 from snn_bp.files.lock import holder
 from snn_bp.runs.records import figure_in_words
 from snn_bp.runtime.console import REFUSED
+from snn_bp.runtime.prepared import LOST, THREADS, Forked, Prepared, environment_of_each, threads_of_each
 from snn_bp.runtime.signals import Stopped, noted_signals
 from snn_bp.runtime.status import phase, say
 from snn_bp.searches.jobs import Job
-from snn_bp.searches.prepared import LOST, THREADS, Forked, Prepared
 
 PAUSE_S = 0.05  # between two looks at the processes
 
@@ -108,19 +107,6 @@ def train_all(
 def program() -> list[str]:
     """What starts `snn-bp` in a process that imports from where this one does; `-m` would look in this folder first."""
     return [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; from snn_bp.cli import entry; entry()"]
-
-
-def environment_of_each(parallel: int) -> dict[str, str]:
-    """The variables of each of so many runs at a time."""
-    return os.environ | ({THREADS: str(threads_of_each(parallel))} if parallel > 1 else {})
-
-
-def threads_of_each(parallel: int) -> int:
-    """How many threads a run has where so many share the cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(KeyError, ValueError):
-        cores = min(cores, int(os.environ[THREADS]) * parallel)
-    return max(1, cores // parallel)
 
 
 def devices_of_each(parallel: int) -> list[str]:

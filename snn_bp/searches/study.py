@@ -13,6 +13,7 @@ from snn_bp.files import is_there, json_sha256, read_json, write_json
 from snn_bp.runs.experiment import Experiment, content_of
 from snn_bp.runs.own_code import FOLDER
 from snn_bp.runs.records import digits, figure_of
+from snn_bp.runtime.prepared import Prepared
 from snn_bp.runtime.screen import html_table, on_screen
 from snn_bp.runtime.status import announced
 from snn_bp.searches.jobs import Job, in_words, jobs_of
@@ -135,10 +136,11 @@ def sweep(
 
 def sweep_over(
     source: Experiment | Path, changes: Sequence[str], out: Path, *, parallel: int, trials: int | None, command: str,
-    trust_code: bool = False, quiet: bool = False,
+    trust_code: bool = False, quiet: bool = False, begun: Prepared | None = None,
 ) -> Sweep:  # fmt: skip
     """Sweep over an experiment, or that in a file; `command` goes on with it."""
     options: dict[str, Any] = {"parallel": parallel, "command": command, "trust_code": trust_code, "quiet": quiet}
+    options["begun"] = begun
     if trials is None:
         grid = jobs_of(source, changes, out, trust_code=trust_code)
         return _outcome(out, grid, run_sweep(grid, _file_of(source, out), out, **options), {})

@@ -18,31 +18,32 @@ from snn_bp.files.lock import locked
 from snn_bp.model.metrics import metric_for
 from snn_bp.runs.evaluation import evaluate
 from snn_bp.runs.folder import Run
+from snn_bp.runs.paths import SWEPT
 from snn_bp.runs.records import figure_of
+from snn_bp.runtime.prepared import Prepared, environment_of_each
 from snn_bp.runtime.status import in_phase, say
 from snn_bp.searches.jobs import Job, check_jobs
-from snn_bp.searches.prepared import Prepared
-from snn_bp.searches.processes import Failure, environment_of_each, train_all
+from snn_bp.searches.processes import Failure, train_all
 
 OTHERWISE = "Put it back as it was, or name another --out."
 NAMED = 3  # failed runs in an error; each was told as it failed
-FILE = "sweep.json"  # written when a sweep has chosen, and again behind each evaluation
 
 
 def run_sweep(
     jobs: Sequence[Job], file: Path, out: Path, *, parallel: int = 1, command: str = "", trust_code: bool = False,
-    quiet: bool = False,
+    quiet: bool = False, begun: Prepared | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train what is not finished, `parallel` runs at a time, choose a setting and evaluate it; what `sweep.json` holds.
 
-    `command` goes on with the sweep. Raises where a run fails: the others are trained all the same.
+    `command` goes on with the sweep, `begun` is the prepared process where it was started before. Raises where a run
+    fails: the others are trained all the same.
     """
     with alone_in(out):
-        before = chosen_before(jobs, out) if is_there(out / FILE) else None
+        before = chosen_before(jobs, out) if is_there(out / SWEPT) else None
         done = sum(job.results() is not None for job in jobs)
         if before is not None and done == len(jobs):
             return look(before, jobs, out)
-        with Prepared(file) as prepared:
+        with begun or Prepared(file) as prepared:
             if done < len(jobs):
                 prepared.begin(environment_of_each(parallel))  # while the settings are checked
             check_jobs(jobs, parallel)
@@ -85,13 +86,13 @@ def why_failed(failed: Sequence[Failure], count: int) -> str:
 
 def chosen_before(jobs: Sequence[Job], out: Path, *, trials: int | None = None) -> dict[str, Any]:
     """What `sweep.json` holds; refused where it is of other runs, or not what a sweep writes."""
-    found = read_kept(out / FILE)
+    found = read_kept(out / SWEPT)
     if found.get("runs") != {job.path.name: job.point for job in jobs} or found.get("trials") != trials:
         raise SnnError(
-            f"{out / FILE}: the sweep here is finished, with other runs than these, and its test split was looked at. "
+            f"{out / SWEPT}: the sweep here is finished, with other runs than these, and its test split was looked at. "
             "Name another --out."
         )
-    with as_written(out / FILE):
+    with as_written(out / SWEPT):
         settings, names = [dict(job.setting) for job in jobs], {job.path.name for job in jobs}
         if found["chosen"] not in settings or {type(found["metric"]), type(found["higher_is_better"])} != {str, bool}:
             raise ValueError
@@ -146,8 +147,8 @@ def look(content: dict[str, Any], jobs: Sequence[Job], out: Path) -> dict[str, A
 
     `test` is None where there is no test split.
     """
-    if not is_there(out / FILE):
-        write_object(out / FILE, content)
+    if not is_there(out / SWEPT):
+        write_object(out / SWEPT, content)
     if content["test"] is None:
         return content
     left = [job for job in jobs if dict(job.setting) == content["chosen"] and job.path.name not in content["test"]]
@@ -161,7 +162,7 @@ def look(content: dict[str, Any], jobs: Sequence[Job], out: Path) -> dict[str, A
             content["test"][job.path.name] = evaluate(run, "test").record()
         else:
             content["test"] = None
-        write_object(out / FILE, content)
+        write_object(out / SWEPT, content)
         if content["test"] is None:
             break
     return content

@@ -14,8 +14,10 @@ from typing import Any
 from snn_bp.errors import SnnError
 from snn_bp.files import is_there, write_object
 from snn_bp.runs.experiment import Experiment
+from snn_bp.runs.paths import SWEPT
 from snn_bp.runs.provenance import version
 from snn_bp.runtime.capacity import available
+from snn_bp.runtime.prepared import Prepared, environment_of_each
 from snn_bp.runtime.status import phase, say
 from snn_bp.searches.grid import parted
 from snn_bp.searches.jobs import (
@@ -29,10 +31,8 @@ from snn_bp.searches.jobs import (
     largest_of,
     runs_in_memory,
 )
-from snn_bp.searches.prepared import Prepared
-from snn_bp.searches.processes import environment_of_each, train_all
+from snn_bp.searches.processes import train_all
 from snn_bp.searches.space import Space, check_optuna, proposed, space_of
-from snn_bp.searches.sweeping import FILE as CHOSEN
 from snn_bp.searches.sweeping import (
     alone_in,
     as_written,
@@ -151,8 +151,9 @@ class Trials:
 
 
 def run_trials(
-    search: Trials, file: Path, *, parallel: int = 1, command: str = "", trust_code: bool = False, quiet: bool = False
-) -> dict[str, Any]:
+    search: Trials, file: Path, *, parallel: int = 1, command: str = "", trust_code: bool = False, quiet: bool = False,
+    begun: Prepared | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Propose and train until all trials have a figure or failed, choose and evaluate; what `sweep.json` holds.
 
     Trials are proposed `parallel` at a time, when all before them are finished. One of which a run ends with an error,
@@ -160,10 +161,10 @@ def run_trials(
     """
     out = search.out
     with alone_in(out):
-        before = chosen_before(search.jobs(), out, trials=search.count) if is_there(out / CHOSEN) else None
+        before = chosen_before(search.jobs(), out, trials=search.count) if is_there(out / SWEPT) else None
         if before is not None and all(job.results() is not None for job in search.jobs()):
             return look(before, search.jobs(), out)
-        with Prepared(file) as prepared:
+        with begun or Prepared(file) as prepared:
             prepared.begin(environment_of_each(parallel))  # while trials are proposed and checked
             while True:
                 _train(

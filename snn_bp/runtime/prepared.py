@@ -1,8 +1,7 @@
 """A process that has imported what a training takes, and forks for each run of a sweep: no run imports it again.
 
-It is a program of its own, whatever the sweep's process has begun, and ends with it. It begins no thread, asks for no
-GPU and reads nothing of the user's, so that a fork of it is what a new process would be. Where there can be none, every
-run is a new process.
+Here is what a sweep has of it, which imports nothing heavy: it starts while the sweep itself still imports. What runs
+in it is `searches/forking.py`. Where there can be none, every run is a new process.
 """
 
 import json
@@ -15,13 +14,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from snn_bp.kernels import cpu
 from snn_bp.runtime import is_on
 
 LOST = 256  # the code of a run of which nobody knows how it ended: no process ends with it
@@ -30,7 +24,6 @@ THREADS = "OMP_NUM_THREADS"
 READY_S = 120.0  # it takes some seconds, where kernels are compiled first half a minute
 LONGEST = 2**20  # bytes of a message
 LOOK_S = 0.02
-KERNELS = ("chain", "neuron", "norm_neurons", "packed_layer", "pool", "sparse_ops")
 
 
 class Prepared:
@@ -155,79 +148,22 @@ class Forked:
                 signal.pidfd_send_signal(self._handle, signum)
 
 
-def serve(number: int, known: set[str], folder: str) -> None:
-    """Prepare, and fork for each run that is asked for by socket `number`; returns in the forks alone.
-
-    `known`: the modules that a new process has imported when it reads an experiment; others may stand in its `folder`.
-    """
-    connection = socket.socket(fileno=number)
-    prepare()
-    added = {name.partition(".")[0] for name in sys.modules.keys() - known}
-    if (
-        added & {each.name.partition(".")[0] for each in Path(folder).iterdir()}
-        or torch.cuda.is_initialized()
-        or loses_threads()
-    ):
-        os._exit(0)
-    connection.send(b"{}")
-    running: dict[int, int] = {}
-    while True:
-        ready: list[int] = select.select([number, *running], [], [])[0]
-        for handle in running.keys() & ready:
-            _, status = os.waitpid(running[handle], 0)
-            ended = {"ended": running.pop(handle), "code": os.waitstatus_to_exitcode(status)}
-            os.close(handle)
-            connection.send(json.dumps(ended).encode())
-        if number not in ready:
-            continue
-        message, handles, _, _ = socket.recv_fds(connection, LONGEST, 1)
-        if not message:  # the sweep has ended
-            os._exit(0)
-        (errors,) = handles
-        if (process := os.fork()) == 0:
-            os.dup2(errors, 2)
-            for each in (errors, *running):
-                os.close(each)
-            connection.close()
-            become(*json.loads(message))
-            return
-        os.close(errors)
-        handle = os.pidfd_open(process)
-        running[handle] = process
-        socket.send_fds(connection, [json.dumps({"began": process}).encode()], [handle])
+def environment_of_each(parallel: int) -> dict[str, str]:
+    """The variables of each of so many runs at a time."""
+    return os.environ | ({THREADS: str(threads_of_each(parallel))} if parallel > 1 else {})
 
 
-def prepare() -> None:
-    """Import what trains, and load a first kernel: numba then looks through all that it knows, half a second."""
-    for name in KERNELS:
-        getattr(cpu, name)
-    find = import_module("snn_bp.kernels.cpu.sparse").find_events
-    find(np.zeros((1, 1, 1), np.uint8), 0, 1, max_fraction=1.0)
-
-
-def loses_threads() -> bool:
-    """Whether a fork would lack a thread of this process; those of OpenBLAS end before a fork and begin anew."""
-    if (process := os.fork()) == 0:
-        os._exit(0)
-    os.close(os.pidfd_open(process))  # some containers refuse it: better now than behind a run
-    os.waitpid(process, 0)
-    return len(os.listdir("/proc/self/task")) > 1
-
-
-def become(words: list[str], variables: dict[str, str]) -> None:
-    """Make this process, a fork, what a new one with these arguments and variables would be."""
-    os.setsid()
-    os.environ.update(variables)
-    if THREADS in variables:  # which torch read as it was imported
-        torch.set_num_threads(int(variables[THREADS]))
-    sys.argv[1:] = sys.orig_argv[3:] = words
-    np.random.seed()  # as Python's own random numbers, which begin anew in every fork
-    torch.default_generator.seed()
+def threads_of_each(parallel: int) -> int:
+    """How many threads a run has where so many share the cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(KeyError, ValueError):
+        cores = min(cores, int(os.environ[THREADS]) * parallel)
+    return max(1, cores // parallel)
 
 
 def _program(number: int, folder: Path) -> str:
     return (
         f"import sys; sys.path[:] = {sys.path!r}; from snn_bp.cli import entry; import snn_bp.runs.experiment_file; "
-        "known = {*sys.modules}; from snn_bp.searches.prepared import serve; "
+        "known = {*sys.modules}; from snn_bp.searches.forking import serve; "
         f"serve({number}, known, {str(folder)!r}); del snn_bp, known, serve; entry()"
     )
