@@ -6,6 +6,7 @@ A test module takes a fixture by `finished = runs.finished`.
 import csv
 import importlib
 import re
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -62,6 +63,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run of two epochs, to read only."""
     with loading(few):
         return training.train(tiny(), tmp_path_factory.mktemp("runs") / "finished", quiet=True)
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """What is begun within hears Ctrl-C and a hangup, also where a job in the background, or under nohup, does not."""
+    before = {signum: signal.signal(signum, signal.SIG_DFL) for signum in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def rows(run: Run) -> list[dict[str, str]]:

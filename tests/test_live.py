@@ -39,7 +39,7 @@ def served(run, **how):
 
 
 def got(address, **headers):
-    with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=5) as answer:
+    with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=60) as answer:
         return answer.headers, answer.read().decode()
 
 
@@ -144,13 +144,17 @@ def test_a_port_that_is_taken_and_a_search_are_refused(finished, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_ends_the_command_with_130(finished):
     command = [sys.executable, "-m", "snn_bp", "watch", str(finished.path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          env=os.environ | {"PYTHONUNBUFFERED": "1"}) as running:  # fmt: skip
+    with runs.heard():
+        started = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+    with started as running:
         assert running.stdout is not None
         address = re.search(r"http://127.0.0.1:\d+/", running.stdout.readline())
         assert address and "Run finished" not in got(address[0])[1]
         running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=20)
+        _, errors = running.communicate(timeout=60)
 
     said = runs.without_phases(errors)
     assert running.returncode == 130 and said.count("\n") == 1 and said.startswith("stopped.")
@@ -181,7 +185,7 @@ def test_the_script_of_the_page_draws_gaps_and_equal_values(tmp_path):
     file = Path(tmp_path / "page.js")
     file.write_text(page + script.replace("\nlook();", "\n") + drawn)
 
-    done = subprocess.run(["node", str(file)], capture_output=True, text=True, check=True, timeout=20)
+    done = subprocess.run(["node", str(file)], capture_output=True, text=True, check=True, timeout=60)
 
     made, flat, none = json.loads(done.stdout)
     assert made[0] == "loss: training 2, validation none" and flat[0] == "loss: 0" and none[0] == "loss: none"

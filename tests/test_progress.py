@@ -24,7 +24,7 @@ from runs import tiny
 from snn_bp import Train, train
 from snn_bp import training as training_loop
 from snn_bp.runtime import status
-from snn_bp.runtime.status import Bar, Status, announced, clock, drawing, in_phase, phase, say, told_to, width
+from snn_bp.runtime.status import Bar, Phase, Status, announced, clock, drawing, in_phase, phase, say, told_to, width
 from snn_bp.trainer.optimizer import Step
 from snn_bp.trainer.progress import Progress
 
@@ -328,6 +328,14 @@ def test_what_goes_wrong_ends_the_line_and_the_thread(log, now):
     assert log.getvalue() == "counting ... 1.1 s\n"
     ours.join(timeout=60)
     assert not ours.is_alive()
+
+
+def test_what_still_runs_where_a_program_ends_has_its_seconds(log, now):
+    with announced():
+        status.status().enter(Phase("reading"))
+        now.passes(1.1)
+
+    assert log.getvalue() == "reading ... 1.1 s\n"
 
 
 def test_a_terminal_shows_how_far_a_phase_is_and_one_line_stays(terminal, now):

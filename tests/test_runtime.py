@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import heard
 
 from snn_bp.errors import SnnError
 from snn_bp.runtime.console import guarded
 from snn_bp.runtime.gpu import convolve_exactly, seed_torch
 from snn_bp.runtime.optimizers import without_compiler
-from snn_bp.runtime.process import keep_freed_memory
+from snn_bp.runtime.process import keep_freed_memory, run_program
 from snn_bp.runtime.signals import noted_signals
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,13 +140,32 @@ with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}) as folder:
     inner = "import os, time; print(os.getpid(), file=open('pid', 'w'), flush=True); time.sleep(60)"
     run_program([sys.executable, "-c", inner], timeout_s=60, folder=Path(folder))
 """
-    process = subprocess.Popen([sys.executable, "-c", script])
+    with heard():
+        process = subprocess.Popen([sys.executable, "-c", script])
     while not (found := [path.read_text() for path in tmp_path.glob("*/pid")]) or not found[0].strip():
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signum)
 
-    assert process.wait(timeout=20) == 128 + signum
+    assert process.wait(timeout=60) == 128 + signum
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ProcessLookupError):
         os.kill(int(found[0]), 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_signal_while_a_program_is_started_ends_it_too(tmp_path, monkeypatch):
+    start, started = subprocess.Popen, []
+
+    def signalled(*words, **how):
+        started.append(start(*words, **how))
+        signal.raise_signal(signal.SIGTERM)
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", signalled)
+
+    with pytest.raises(SystemExit):
+        run_program([sys.executable, "-c", "import time; time.sleep(60)"], timeout_s=60, folder=tmp_path)
+
+    started[0].stdout.close()
+    assert started[0].poll() == -signal.SIGKILL and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -68,16 +68,18 @@ def run_program(
 
     It gets no input, and ends with all processes that it started, also where SIGTERM or SIGHUP ends ours.
     """
-    try:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            cwd=folder, env=environment, start_new_session=True,
-        )  # fmt: skip
-    except OSError:
-        return None
     code: int | None = None
-    with raised_signals():
+    with raised_signals() as begun:
         try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                cwd=folder, env=environment, start_new_session=True,
+            )  # fmt: skip
+        except OSError:
+            begun()
+            return None
+        try:
+            begun()
             said, _ = process.communicate(timeout=timeout_s)
             code = process.returncode
         except subprocess.TimeoutExpired:

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from snn_bp.errors import typed
 from snn_bp.runtime import is_on
 from snn_bp.runtime.processes import processes
+from snn_bp.runtime.status import status
 
 STOP_SECONDS = 20.0  # torchrun, as SLURM, kills what it has asked to stop behind 30
 
@@ -72,29 +73,42 @@ def noted_signals() -> Iterator[list[int]]:
 
 
 @contextmanager
-def raised_signals() -> Iterator[None]:
+def raised_signals() -> Iterator[Callable[[], None]]:
     """Within the block SIGTERM and SIGHUP raise SystemExit, so that what was begun is cleared away.
 
-    Where someone else handles or ignores them it stays so.
+    What it gives is called once there is something to clear away, and raises for a signal that came before. Where
+    someone else handles or ignores them it stays so.
     """
+    noted: list[int] = []
+    has_begun = False
+
+    def note(signum: int, frame: Any) -> None:
+        noted.append(signum)
+        if has_begun:
+            sys.exit(128 + signum)
+
+    def begun() -> None:
+        nonlocal has_begun
+        has_begun = True
+        for signum in noted:
+            sys.exit(128 + signum)
+
     if not is_on("SIGNALS") or threading.current_thread() is not threading.main_thread():
-        yield
+        yield begun
         return
     wanted = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     ours = [signum for signum in wanted if signal.getsignal(signum) is signal.SIG_DFL]
     for signum in ours:
-        signal.signal(signum, _exit)
+        signal.signal(signum, note)
     try:
-        yield
+        yield begun
     finally:
         for signum in ours:
             signal.signal(signum, signal.SIG_DFL)
 
 
-def _exit(signum: int, frame: Any) -> None:
-    sys.exit(128 + signum)
-
-
 def _end(signum: int, frame: Any) -> None:
+    if (told := status()) is not None:
+        told.close()  # the line of a start that takes long
     os.write(2, b"stopped before anything began.\n")
     os._exit(130)

@@ -150,10 +150,12 @@ class Status:
                 self._draw_over(self._line_of_bar())
 
     def close(self) -> None:
-        """End the thread and the line."""
+        """End the thread, what runs, and the line."""
         self._over.set()
         if self._thread is not None:
             self._thread.join(timeout=1.0)
+        for outermost in self.phases[:1]:
+            self.leave(outermost)
         with self._alone():
             self._end_line()
             self._draw_over("")
