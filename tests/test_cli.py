@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -184,12 +183,12 @@ def test_list_shows_every_kind_of_run(call, finished):
     code, printed, errors = call("list")
 
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in printed.splitlines()}
-    today = time.strftime("%Y-%m-%d")
+    day = json_of(finished.path / "provenance.json")["started"][:10]
     assert code == 0 and not errors
-    assert lines["runs/finished"].startswith(f"{today} digits test accuracy 0.")
-    assert lines["runs/deep/unfinished"] == f"{today} digits not finished, epoch 2 of 2"
-    assert lines["runs/damaged"].startswith(f"{today} - cannot be read")
-    assert lines["runs/odd"].startswith(f"{today} digits cannot be read")
+    assert lines["runs/finished"].startswith(f"{day} digits test accuracy 0.")
+    assert lines["runs/deep/unfinished"] == f"{day} digits not finished, epoch 2 of 2"
+    assert lines["runs/damaged"].startswith(f"{day} - cannot be read")
+    assert lines["runs/odd"].startswith(f"{day} digits cannot be read")
     assert lines["runs/started"].endswith("cannot go on: its checkpoints are missing.")
     assert "experiment.json is missing" in lines["runs/headless"] and len(lines) == 7
     assert lines["run"] == "date data result"
