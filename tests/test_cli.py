@@ -1,5 +1,6 @@
 """The command line: what it prints, what it leaves, and one line for everything that goes wrong."""
 
+import errno
 import json
 import os
 import shutil
@@ -419,6 +420,43 @@ def test_another_experiment_in_the_folder_of_a_run_fails(call, finished):
     write_json(Path("run/experiment.json"), to_json(tiny(seed=9)))
 
     assert_fails(call("evaluate", "run"), "another experiment")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ("train small.py", "train small.py --out a/b/c", "search small.py --out new", "report run", "export run a.nir",
+     "verify run b.nir", "predict run b.npy --out a.csv", "compare run --out a.html", "init run --out new.py"),
+)  # fmt: skip
+def test_where_nothing_can_be_written_nothing_is_computed(line, call, file, finished, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def late(*_, **__):
+        raise AssertionError("it has begun to compute")
+
+    shutil.copytree(finished.path, "run")
+    for name in ("b.nir", "b.npy"):
+        Path(name).write_text("never read")
+    before = sorted(Path.cwd().rglob("*"))
+    for name in ("snn_bp.model.network.Network.forward", "snn_bp.data.survey.survey"):
+        monkeypatch.setattr(name, late)
+    monkeypatch.setattr("snn_bp.files.tempfile.TemporaryFile", refuse)
+
+    outcome = call(*line.split())
+
+    assert_fails(outcome, "it cannot be written (Read-only file system). ")
+    assert outcome[0] == 3 and sorted(Path.cwd().rglob("*")) == before
+
+
+@pytest.mark.parametrize("line", ("report run", "export run a.nir", "verify run b.nir"))
+def test_a_file_where_a_folder_or_a_page_would_stand_is_told_before_anything_is_computed(line, call, finished):
+    shutil.copytree(finished.path, "run")
+    Path("run/report.html").mkdir()
+    Path("run/export").touch()
+    Path("b.nir").write_text("never read")
+
+    found = "should be a file, found a folder" if line == "report run" else "should be a folder, found a file"
+    assert_fails(call(*line.split()), found)
 
 
 def test_a_shell_in_a_folder_that_was_removed_is_told_so(call, file, monkeypatch):

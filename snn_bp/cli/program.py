@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snn_bp.errors import SnnError, check_choice, check_number, typed
-from snn_bp.files import is_there
+from snn_bp.files import check_can_write, is_there
 from snn_bp.runs.paths import CHECKPOINTS, experiment_at, is_path, new_experiment_at, run_at, runs_at
 from snn_bp.runtime.console import guarded
 from snn_bp.runtime.processes import check_alone, interrupted_later
@@ -141,11 +141,13 @@ def ending(*known: str) -> Callable[[Path | None], Path | None]:
 
 
 def writable(*known: str) -> Callable[[Path | None], Path | None]:
-    """Raises where a file's ending is none of these, or it would lie in a folder that is not there."""
+    """Raises where a file's ending is none of these, or it cannot be written where it would lie."""
 
     def checked(file: Path | None) -> Path | None:
-        if ending(*known)(file) is not None and file is not None and not file.parent.is_dir():
-            raise SnnError(f"{file}: there is no folder {file.parent}. Make it, or name another --out.")
+        if ending(*known)(file) is not None and file is not None:
+            if not file.parent.is_dir():
+                raise SnnError(f"{file}: there is no folder {file.parent}. Make it, or name another --out.")
+            check_can_write(file, "Name another --out.")
         return file
 
     return checked

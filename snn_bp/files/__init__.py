@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -140,10 +141,30 @@ def append(path: Path, content: bytes, *, sync: bool = False) -> None:
         raise SnnError(f"{path}: it cannot be written ({cause.strerror}).") from cause
 
 
+def check_can_write(path: Path, remedy: str, *, is_folder: bool = False) -> None:
+    """Raise where a file, or files of a folder, cannot be put at a path, ahead of what takes time and ends there.
+
+    Where its folder is not there yet, the nearest above it is asked. Nothing is left behind.
+    """
+    folder = next((each for each in path.parents if is_there(each)), path.parent)
+    if is_folder and is_there(path):
+        make_folder(folder := path)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as cause:
+        raise SnnError(f"{path}: it cannot be written ({cause.strerror}). {remedy}") from cause
+    if not is_folder:
+        _check_target(path)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder if there is none; a link to one is refused, so that nothing is written outside the run."""
     try:
         path.mkdir(exist_ok=True)
+    except FileExistsError:
+        found = kind_of_entry(os.lstat(path).st_mode)
+        raise SnnError(f"{path}: it should be a folder, found {found}. Move it away.") from None
     except OSError as cause:
         raise SnnError(f"{path}: the folder cannot be made ({_kind_at(path) or cause.strerror}).") from None
     if path.is_symlink():

@@ -29,7 +29,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     path = folder / LOCK
-    opened = _take(path)
+    opened = _take(folder)
     if opened is None:
         raise SnnError(f"{folder}: {holder(folder) or 'another process'} is at work on it. Nothing was changed.")
     try:
@@ -67,14 +67,17 @@ def holder(folder: Path) -> str | None:
         os.close(opened)
 
 
-def _take(path: Path) -> int | None:
-    """The lock file, opened and locked; None where another process holds it."""
+def _take(folder: Path) -> int | None:
+    """The lock file of a folder, opened and locked; None where another process holds it."""
     assert fcntl is not None
+    path = folder / LOCK
     for attempt in range(TRIES):
         try:
             opened = os.open(path, _FLAGS | os.O_CREAT, 0o644)
         except OSError as cause:
-            raise SnnError(f"{path}: it cannot be written ({cause.strerror}).") from None
+            raise SnnError(
+                f"{path}: it cannot be written ({cause.strerror}). Copy {folder} to where you may write."
+            ) from None
         if not stat.S_ISREG(os.fstat(opened).st_mode):
             os.close(opened)
             raise SnnError(f"{path}: it should be a file, found something else. Move it away.")

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from snn_bp.errors import SnnError, check_choice, check_kind
 from snn_bp.errors.calls import checked_call
-from snn_bp.files import replace_file
+from snn_bp.files import check_can_write, replace_file
 from snn_bp.reports.comparison import state_of
 from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
+from snn_bp.runs.paths import COPY_IT
 from snn_bp.runs.records import results_line
 from snn_bp.runtime.status import in_phase
 
@@ -34,6 +35,8 @@ def report(run: Run, *, split: str = "test") -> Path:
 
     check_kind("report: the run", run, Run, "As in report(Run('runs/mine')).")
     check_choice("split", split, ("test", "validation", "train"))
+    path = run.path / "report.html"
+    check_can_write(path, COPY_IT)
     finished = run.results()
     if finished and split == "test" and "test" not in finished and "validation" in finished:
         split = "validation"
@@ -52,7 +55,6 @@ def report(run: Run, *, split: str = "test") -> Path:
         "Export": lambda: sections.exported(run),
         "Where it comes from": lambda: sections.origin(run),
     }
-    path = run.path / "report.html"
     page = render(
         title=f"Run {run.path.resolve().name}",
         lead=results_line(finished) if finished else state_of(run),

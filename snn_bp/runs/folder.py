@@ -23,13 +23,13 @@ from snn_bp.errors.calls import checked_call
 from snn_bp.files import (
     UNFINISHED,
     append,
+    check_can_write,
     csv_lines,
     is_there,
     json_lines,
     json_sha256,
     make_folder,
     read_json,
-    read_object,
     read_text,
     replace_file,
     write_json,
@@ -46,7 +46,7 @@ from snn_bp.runs.experiment import Experiment, content_of
 from snn_bp.runs.overview import overview, overview_html
 from snn_bp.runs.own_code import FOLDER, is_copied
 from snn_bp.runs.paths import CHECKPOINTS, run_at
-from snn_bp.runs.provenance import note_resumed, provenance, version
+from snn_bp.runs.provenance import made_by, note_resumed, provenance
 from snn_bp.runs.records import check_results, columns_of_rows, differing_data, read_with_code, rows_of, shape_of
 
 SEARCH_FILE = "asked.json"  # method, budget, objective of a search
@@ -70,7 +70,7 @@ class Run:
         try:
             self.experiment, _ = read_with_code(file, trust_code=trust_code)
         except SnnError as cause:
-            raise SnnError(f"{cause}{self._versions()}") from cause
+            raise SnnError(f"{cause}{made_by(self.path / 'provenance.json')}") from cause
         self.identity = json_sha256(read_json(file))  # the file's: other types or defaults of the day change nothing
         self.tables = {name: Table(self.path / name) for name in ("metrics.csv", "layers.jsonl")}
         self._columns: Sequence[str] = ()  # in metrics.csv
@@ -96,15 +96,21 @@ class Run:
         return cls(path, trust_code=True)
 
     @staticmethod
-    def check_free(path: Path | str) -> None:
-        """Raise where a new run cannot start; what a start left that was killed does not count."""
+    def check_free(path: Path | str, *, numbered: bool = False) -> None:
+        """Raise where a new run cannot start; what a start left that was killed does not count.
+
+        `numbered`: where another number would do, too.
+        """
         path = as_path("the folder of a new run", path)
+        if numbered:
+            return check_can_write(path.parent, "Name another --out.", is_folder=True)
         if is_there(path / "experiment.json"):
             raise SnnError(
                 f"{path}: a run is here already. Go on with `snn-bp resume {typed(path)}`, or name another --out."
             )
         if is_there(path) and not (path.is_dir() and all(map(_is_left_by_a_start, path.iterdir()))):
             raise SnnError(f"{path}: it exists and is not an empty folder. Name another --out.")
+        check_can_write(path, "Name another --out.", is_folder=True)
 
     @staticmethod
     @contextmanager
@@ -158,8 +164,7 @@ class Run:
 
     def _warn_of_difference(self, dataset: Dataset) -> None:
         file = self.path / "data.json"
-        difference = differing_data(file, dataset) if is_there(file) else None
-        if difference is not None:
+        if is_there(file) and (difference := differing_data(file, dataset)) is not None:
             warnings.warn(f"{self.path}: its recordings are not those it was trained on: {difference}", stacklevel=4)
 
     def shape(self) -> tuple[int, ...]:
@@ -354,8 +359,7 @@ class Run:
         if not is_there(file):
             write_object(file, describe(dataset))
             return
-        difference = differing_data(file, dataset)
-        if difference is not None:
+        if (difference := differing_data(file, dataset)) is not None:
             raise SnnError(
                 f"{self.path}: its recordings are not those it was trained on: {difference}. Put those back, or start "
                 f"anew with `snn-bp resume {typed(self.path)} --restart`."
@@ -379,16 +383,6 @@ class Run:
     def _marks(self) -> dict[str, Any]:
         """The marks of the files of rows in the results of a finished run; empty before."""
         return (self.results() or {}).get("tables", {})
-
-    def _versions(self) -> str:
-        """Behind an error: which version made the run, where it was another than this one."""
-        try:
-            versions = read_object(self.path / "provenance.json").get("versions")
-        except SnnError:
-            return ""
-        theirs = versions.get("snn_bp") if isinstance(versions, dict) else None
-        ours = version("snn_bp")
-        return "" if theirs in (None, ours) else f" The run was made by snn_bp {theirs!s:.40}, this is {ours}."
 
 
 def _is_left_by_a_start(entry: Path) -> bool:

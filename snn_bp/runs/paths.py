@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snn_bp.errors import SnnError
-from snn_bp.files import is_there
+from snn_bp.files import check_can_write, is_there
 
 CHECKPOINTS = ("last", "previous", "best")
 SWEPT = "sweep.json"  # written when a sweep has chosen, and again behind each evaluation
+COPY_IT = "Copy the run to where you may write."  # behind an error that it cannot be written into
 
 
 def experiment_at(path: Path) -> Path:
@@ -38,6 +39,7 @@ def new_experiment_at(file: Path) -> Path:
         raise SnnError(f"{file}: it is there already, and nothing is written over it. Name another --out.")
     if not file.parent.is_dir():
         raise SnnError(f"{file}: there is no folder {file.parent}. Make it, or name another --out.")
+    check_can_write(file, "Name another --out.")
     return file
 
 

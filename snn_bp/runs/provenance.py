@@ -65,6 +65,17 @@ def _is_same_but_for_processes(before: Any, now: dict[str, Any]) -> bool:
     return before | same == now | same
 
 
+def made_by(file: Path) -> str:
+    """Behind an error: which version made the run of this `provenance.json`, where it was another than this one."""
+    try:
+        versions = read_object(file).get("versions")
+    except SnnError:
+        return ""
+    theirs = versions.get("snn_bp") if isinstance(versions, dict) else None
+    ours = version("snn_bp")
+    return "" if theirs in (None, ours) else f" The run was made by snn_bp {theirs!s:.40}, this is {ours}."
+
+
 def note_start(file: Path, record: dict[str, Any]) -> None:
     """Add to `provenance.json` from which weights of another run a training began."""
     if is_there(file):

@@ -106,8 +106,8 @@ def search(
             raise SnnError(
                 f"{out}: another search is here already, as {SEARCH_FILE} and experiment.json say. Name another --out."
             )
-    elif out is not None and not numbered:
-        Run.check_free(out)
+    elif out is not None:
+        Run.check_free(out, numbered=numbered)
     if only := experiment.train.beyond_steps:
         raise SnnError(f"search: train.{only[0]} is for `train`, a search has no epochs. Leave it as it is by default.")
     with announced(not quiet):

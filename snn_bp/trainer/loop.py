@@ -220,8 +220,7 @@ def _begun(
 ) -> Generator[Event, None, Run]:  # fmt: skip
     """A run from its start, event by event."""
     _check_options(dataset, save_seconds, quiet=quiet, numbered=numbered)
-    if not numbered:
-        Run.check_free(out)
+    Run.check_free(out, numbered=numbered)
     content_of(experiment)  # what cannot be written is refused before a folder stands
     dataset = _loaded(experiment, dataset, team, quiet=quiet)
     check_trainable(experiment, dataset)

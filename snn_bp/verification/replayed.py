@@ -29,7 +29,7 @@ from snn_bp.errors.calls import checked_call
 from snn_bp.exchange.nir_read import read_nir
 from snn_bp.exchange.nir_replay import replay_nir
 from snn_bp.exchange.nir_write import check_writable, metadata_path, write_nir
-from snn_bp.files import make_folder, replace_file, write_object
+from snn_bp.files import check_can_write, make_folder, replace_file, write_object
 from snn_bp.files.folders import replace_folder
 from snn_bp.model.network import Network, has_state, neuron_of
 from snn_bp.neurons import is_spiking
@@ -37,6 +37,7 @@ from snn_bp.reports.plots.filters import weight_histogram
 from snn_bp.reports.plots.style import png_bytes
 from snn_bp.runs.folder import Run
 from snn_bp.runs.memory import Way, check_room_for
+from snn_bp.runs.paths import COPY_IT
 from snn_bp.runtime.status import in_phase, phase
 from snn_bp.verification.decisions import decisions, right_of
 from snn_bp.verification.netx import ask_client, verify_netx
@@ -48,6 +49,7 @@ from snn_bp.verification.verilog import PARALLEL, VECTORS, check_folder, verify_
 from snn_bp.verification.xylo import for_xylo, verify_xylo
 
 SAMPLES = 256
+FOLDER = "export"  # of a run: what its exports were found to do
 OF_INTEGERS = {"loihi": ".net", "xylo": ".xylo"}  # the format of each target; of an FPGA's it is .v
 
 
@@ -108,6 +110,8 @@ def export(
         ids = _recordings(run, split, samples)  # refused before anything is written
     if verification:
         _check_memory(run, file, ids)
+        _check_kept(run, file)
+    check_can_write(file, "Name another.", is_folder=kind == "verilog")
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / file.name
         made = [fresh.with_name(beside.name), fresh]
@@ -176,6 +180,7 @@ def verify(
             check_choice(name, value, known)
     split = _looked_at(run, split)
     _check_memory(run, file, _recordings(run, split, samples))
+    _check_kept(run, file)
     result = _verified(run, file, split, samples, checkpoint, step_s, simulator, synthesis)
     if lava:
         ids = _recordings(run, split, min(samples, lava))
@@ -201,9 +206,16 @@ def _verified(
     return replace(verify_file(run, checkpoint, file, batches), split=split, samples=len(ids))
 
 
+def _check_kept(run: Run, file: Path) -> None:
+    """Raise where the run's folder cannot keep a result."""
+    check_can_write(run.path / FOLDER, COPY_IT, is_folder=True)
+    for ending in ("json", "png"):
+        check_can_write(run.path / FOLDER / f"{file.name}.{ending}", COPY_IT)
+
+
 def _keep(run: Run, file: Path, result: Verification) -> None:
     """Put the result into the run's folder."""
-    folder = run.path / "export"
+    folder = run.path / FOLDER
     make_folder(folder)
     write_object(folder / f"{file.name}.json", result.record())
     if result.weights:

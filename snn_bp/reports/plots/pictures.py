@@ -13,7 +13,7 @@ from torch import Tensor
 from snn_bp.data import Dataset
 from snn_bp.errors import SnnError, check_choice, check_number
 from snn_bp.errors.calls import checked_call
-from snn_bp.files import is_there, make_folder, replace_file
+from snn_bp.files import check_can_write, is_there, make_folder, replace_file
 from snn_bp.instruments.traces import Trace, trace
 from snn_bp.model.losses import scores_of
 from snn_bp.model.network import Network, has_state
@@ -28,6 +28,7 @@ from snn_bp.reports.plots.style import png_bytes
 from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
 from snn_bp.runs.memory import check_room_for
+from snn_bp.runs.paths import COPY_IT
 from snn_bp.runs.records import metric_of_rows
 from snn_bp.runtime.status import phase
 
@@ -54,6 +55,7 @@ def save_plots(run: Run) -> list[Path]:
     >>> "training.png" in [file.name for file in plots.save_plots(run)]  # the run of `train`
     True
     """
+    check_can_write(folder := run.path / "plots", COPY_IT, is_folder=True)
     drawn = training_pictures(run)
     test = (run.results() or {}).get("test")
     if test and "confusion" in test:
@@ -69,7 +71,6 @@ def save_plots(run: Run) -> list[Path]:
             files["events.gif"] = event_movie(*scene.first, **scene.options)
             files["steps.html"] = steps_of(scene).page()
     files |= {f"{name}.png": png_bytes(picture.figure) for name, picture in drawn.items()}
-    folder = run.path / "plots"
     make_folder(folder)
     for name, content in files.items():
         replace_file(folder / name, content)
