@@ -10,15 +10,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import snn_bp
-from snn_bp import Folder, SnnError, errors
-from snn_bp.data.cache import cache_folder
+from snn_bp import Data, Folder, SnnError, errors
+from snn_bp.data.built import build
+from snn_bp.data.cache import cache_entries, cache_folder
 from snn_bp.data.recordings import find_root
 from snn_bp.errors import in_home, typed
 from snn_bp.files import (
     append,
+    is_there,
     json_key,
     make_folder,
     read_bytes,
@@ -28,7 +31,12 @@ from snn_bp.files import (
     replace_file,
     write_json,
 )
+from snn_bp.reports.listing import listing
+from snn_bp.runs.checkpoint import read_checkpoint
+from snn_bp.runs.paths import run_at, runs_under
 from snn_bp.runs.provenance import commit
+
+EVENTS = np.zeros(3, dtype=[("x", "i2"), ("y", "i2"), ("t", "i8"), ("p", "i2")])
 
 
 def in_the_place_of(file: Path, kind: str) -> None:
@@ -267,3 +275,51 @@ def test_home_folders_are_looked_for_in_one_place():
     assert [file.name for file in PACKAGE.rglob("*.py") if "expanduser(" in file.read_text(encoding="utf-8")] == [
         Path(errors.__file__).name
     ]
+
+
+@pytest.fixture
+def shut(tmp_path, monkeypatch) -> Path:
+    """A folder with a file in it, of which this user may know nothing: no right can be taken of root."""
+    folder = tmp_path / "shut"
+    folder.mkdir()
+    (folder / "experiment.json").touch()
+    for name in ("lstat", "scandir", "listdir"):
+        real = getattr(os, name)
+
+        def asked(path, *more, real=real, inside=name == "lstat", **named):
+            if folder in Path(path).parents if inside else Path(path) == folder:
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *more, **named)
+
+        monkeypatch.setattr(os, name, asked)
+    return folder
+
+
+def test_what_may_not_be_looked_at_is_not_taken_for_missing(shut):
+    for look in (is_there, run_at, lambda folder: read_checkpoint(folder / "a", "")):
+        with pytest.raises(SnnError, match=r"it cannot be looked at \(Permission denied\)\. Give the right to read"):
+            look(shut / "experiment.json")
+
+
+def test_a_folder_that_cannot_be_read_is_listed_with_the_reason(shut):
+    assert runs_under(shut.parent) == [shut]
+    (entry,) = listing(shut.parent).entries
+    assert entry.state.startswith(f"cannot be read: {shut}/experiment.json: it cannot be looked at (Permission denied)")
+
+
+def test_a_cache_that_cannot_be_read_is_not_an_empty_one(shut, monkeypatch):
+    monkeypatch.setenv("SNN_BP_CACHE", str(shut))
+
+    with pytest.raises(SnnError, match=r"cannot be read \(Permission denied\).*SNN_BP_CACHE"):
+        cache_entries()
+
+
+def test_a_set_that_cannot_be_kept_is_not_built(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SNN_BP_CACHE", str(tmp_path / "file"))
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    for each in range(4):
+        np.save(tmp_path / "set" / "a" / f"{each}.npy", EVENTS)
+
+    with pytest.raises(SnnError, match=r"nothing was built.*SNN_BP_CACHE"):
+        build(Data(Folder(str(tmp_path / "set"), sensor=(2, 2, 1)), steps=2, step_ms=1))

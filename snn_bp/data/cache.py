@@ -178,7 +178,15 @@ def cache_entries() -> list[tuple[Path, int, float]]:
 
     Among them what is left of builds that were killed, interrupted or ended by an error, and may go on.
     """
-    found = []
+    found, cache = [], cache_folder()
+    if cache.is_dir():
+        try:
+            os.listdir(cache)
+        except OSError as cause:
+            raise SnnError(
+                f"{cache}: the cache folder cannot be read ({cause.strerror}). Give the right to read it, or name "
+                "another in the environment variable SNN_BP_CACHE."
+            ) from None
     with contextlib.suppress(OSError):
         stopped = [file for file in cache_folder().glob(f"building-*/{JOURNAL}") if holder(file.parent) is None]
         for record in (*cache_folder().glob(f"*/{RECORD}"), *stopped):

@@ -89,7 +89,8 @@ def _dataset(
 ) -> Dataset:  # fmt: skip
     notes = [*notes]
     if any(cached.folder is None for cached in parts.values() if len(cached)):
-        notes.append(f"events are held in memory: the cache folder {cache_folder()} cannot be written")
+        shut = f"the cache folder {cache_folder()} cannot be written"
+        notes.append(f"events are held in memory: {shut}; SNN_BP_CACHE names another")
     notes += [f"{part} part: {note}" for part, cached in parts.items() for note in cached.notes]
     versions = {package: importlib.metadata.version(package) for package in packages}
     return assemble(data, parts, targets, info, sensor=sensor, notes=notes, versions=versions)

@@ -21,7 +21,7 @@ from snn_bp.data.spoken import read_rows
 from snn_bp.data.store import Recording
 from snn_bp.data.tonic_module import tonic_module
 from snn_bp.errors import SnnError, in_home
-from snn_bp.files import kind_of_entry
+from snn_bp.files import is_there, kind_of_entry
 
 DOWNLOAD_TIMEOUT_S = 30
 
@@ -53,7 +53,7 @@ def files_of(info: DataSetInfo, folder: Path, part_name: str) -> list[Path]:
     is refused: opening it might wait for ever. Names that begin with a dot, as macOS leaves beside files, are none.
     """
     path = folder / info.parts[part_name]
-    if not os.path.lexists(path):
+    if not is_there(path):
         return []
     is_file = info.suffix == ".h5"
     kind = _kind(path)

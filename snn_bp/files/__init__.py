@@ -31,8 +31,18 @@ _KINDS = (
 
 
 def is_there(path: Path) -> bool:
-    """Whether anything has this name, a broken link included; reading it refuses what is no regular file."""
-    return os.path.lexists(path)
+    """Whether anything has this name, a broken link included; reading it refuses what is no regular file.
+
+    Raises where this user may not know: what cannot be looked at is not taken for missing.
+    """
+    try:
+        os.lstat(path)
+    except PermissionError as cause:
+        why = f"it cannot be looked at ({cause.strerror})"
+        raise SnnError(f"{path}: {why}. Give the right to read its folder.") from None
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def kind_of_entry(mode: int) -> str:

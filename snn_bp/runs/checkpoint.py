@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from snn_bp.errors import SnnError
-from snn_bp.files import read_bytes
+from snn_bp.files import is_there, read_bytes
 from snn_bp.runs.provenance import version
 
 FORMAT = 2  # 1 held every row of the run, and none of "seconds", "tables", "version"
@@ -83,7 +82,7 @@ def checkpoint_bytes(checkpoint: Checkpoint, experiment: str) -> bytes:
 
 def read_checkpoint(file: Path, experiment: str) -> Checkpoint:
     """The checkpoint in `file`; refused where it is missing, truncated, altered, or of another run or program."""
-    if not os.path.lexists(file):
+    if not is_there(file):
         raise SnnError(f"{file}: there is no such checkpoint.")
     raw = read_bytes(file)
     try:

@@ -54,10 +54,15 @@ def run_at(path: Path) -> Path:
 def runs_under(folder: Path) -> list[Path]:
     """The folders of runs from a folder down, in the order of their names; not what a run set aside within its own.
 
-    Links to folders are followed, and each folder is one, whatever leads to it.
+    Links to folders are followed, and each folder is one, whatever leads to it. A folder that cannot be read is among
+    them, since it may be one: `Run` says why it is not opened.
     """
     found, seen = [], set()
-    for name, below, _ in os.walk(folder, followlinks=True):
+
+    def note(problem: OSError) -> None:
+        found.append(Path(problem.filename))
+
+    for name, below, _ in os.walk(folder, followlinks=True, onerror=note):
         below.sort()
         path = Path(name)
         if (real := os.path.realpath(path)) in seen:

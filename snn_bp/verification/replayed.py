@@ -49,7 +49,7 @@ from snn_bp.verification.verilog import PARALLEL, VECTORS, check_folder, verify_
 from snn_bp.verification.xylo import for_xylo, verify_xylo
 
 SAMPLES = 256
-FOLDER = "export"  # of a run: what its exports were found to do
+FOLDER = "export"  # in that of a run: results of its exports
 OF_INTEGERS = {"loihi": ".net", "xylo": ".xylo"}  # the format of each target; of an FPGA's it is .v
 
 

@@ -3,6 +3,7 @@
 They run in a folder of files that `chip/verilog` wrote, whose names are fixed; nothing of a user's folder is executed.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ NEEDS = {"iverilog": ("iverilog", "vvp"), "verilator": ("verilator", "make", "g+
 PACKAGES = {"iverilog": "iverilog", "verilator": "verilator make g++", "yosys": "yosys"}  # Debian's names
 PROGRAMS = {"iverilog": "simulation", "verilator": "obj_dir/Vtestbench"}  # what is compiled
 COMPILED_S = 600  # the longest a program may take to compile a testbench
+ROOM = 64 * 2**20  # bytes: with fewer left, a program may have failed for want of them, and says so seldom
 KEPT = ("PATH", "HOME", "TMPDIR", "TEMP", "SYSTEMROOT", "LANG")  # variables of the environment that programs get
 
 
@@ -91,7 +93,12 @@ def run_testbench(simulator: Simulator, folder: Path, *, timeout_s: float, stall
     """What the compiled testbench says of the folder's vectors; `stall` puts gaps into its streams."""
     program = str(folder / PROGRAMS[simulator.name])
     command = [*(["vvp", "-n"] if simulator.name == "iverilog" else []), program, *["+stall"] * stall]
-    return said_by(run_in(folder, command, timeout_s=timeout_s, fails=True))
+    said = run_in(folder, command, timeout_s=timeout_s, fails=True)
+    try:
+        return said_by(said)
+    except SnnError as problem:
+        why = str(problem)
+    raise _failure(why, folder)
 
 
 def said_by(output: str) -> Simulated:
@@ -113,7 +120,8 @@ def said_by(output: str) -> Simulated:
 
 def run_in(folder: Path, command: list[str], *, timeout_s: float, fails: bool = False) -> str:
     """What a program said in a folder; raises where it was not there, took longer, or failed unless it `fails`."""
-    done = run_program(command, timeout_s=timeout_s, folder=folder, environment=environment())
+    ours = environment() | {"TMPDIR": str(folder)}  # which can be written; not every program looks for another
+    done = run_program(command, timeout_s=timeout_s, folder=folder, environment=ours)
     name = Path(command[0]).name
     if done is None:
         raise SnnError(f"{name} cannot be started. On Debian: apt-get install {PACKAGES.get(name, name)}.")
@@ -121,8 +129,18 @@ def run_in(folder: Path, command: list[str], *, timeout_s: float, fails: bool = 
     if code is None:
         raise SnnError(f"{name} did not end within {timeout_s:.0f} s, and was ended. It said: {_end_of(said)}")
     if code != 0 and not fails:
-        raise SnnError(f"{name} failed with code {code}. It said: {_end_of(said)}")
+        raise _failure(f"{name} failed with code {code}. It said: {_end_of(said)}", folder)
     return said
+
+
+def _failure(problem: str, folder: Path) -> SnnError:
+    """The error of a program; where the disk of its folder is all but full, that first."""
+    if (free := shutil.disk_usage(folder).free) >= ROOM:
+        return SnnError(problem)
+    told = f"{folder}: {free / 2**20:.1f} MB are left there, which may be why. TMPDIR names a folder with more room."
+    error = SnnError(f"{told} {problem}")
+    error.__cause__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return error
 
 
 def _end_of(output: str) -> str:

@@ -1,5 +1,6 @@
 """Verilog of a run: exported, verified in a simulator, refused where something is not as export writes it."""
 
+import errno
 import importlib
 import json
 import os
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import runs
@@ -20,7 +22,7 @@ from snn_bp.reports.sections import exported
 from snn_bp.trainer.loop import train
 from snn_bp.verification.replayed import export, verify
 from snn_bp.verification.result import Verification
-from snn_bp.verification.simulators import find_simulators, run_in, said_by
+from snn_bp.verification.simulators import Simulator, find_simulators, run_in, run_testbench, said_by
 from snn_bp.verification.synthesis import Synthesis, taken
 from snn_bp.verification.verilog import verify_verilog, write_circuit
 
@@ -298,6 +300,22 @@ def test_a_program_that_hangs_or_fails_is_one_error(tmp_path):
         run_in(tmp_path, [*shell, "echo begun; sleep 600"], timeout_s=2)
     with pytest.raises(SnnError, match=r"failed with code 3\. It said: why"):
         run_in(tmp_path, [*shell, "echo why; exit 3"], timeout_s=60)
+
+
+def test_a_program_that_had_no_room_is_told_so_and_where_there_may_be_some(tmp_path, monkeypatch):
+    vvp = tmp_path / "bin" / "vvp"
+    vvp.parent.mkdir()
+    vvp.write_text("#!/bin/sh\necho syntax error in $TMPDIR\n")
+    vvp.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{vvp.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    fails = [lambda: run_in(tmp_path, [sys.executable, "-c", "raise SystemExit(3)"], timeout_s=60),
+             lambda: run_testbench(Simulator("iverilog", "12"), tmp_path, timeout_s=60)]  # fmt: skip
+
+    for fail, said in zip(fails, ("with code 3", f"to its end. It said: syntax error in {tmp_path}"), strict=True):
+        with pytest.raises(SnnError, match=rf"1\.0 MB are left there.*TMPDIR names a folder.*{said}") as failed:
+            fail()
+        assert failed.value.__cause__.errno == errno.ENOSPC  # so that a command ends with code 3
 
 
 def test_a_folder_that_cannot_be_moved_leaves_the_old_one(tmp_path, monkeypatch):
