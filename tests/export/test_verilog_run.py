@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
