@@ -21,6 +21,8 @@ from runs import assert_same_run, cli, few, loading, same_weights, tiny
 from snn_bp import Experiment, Run, SnnError, VanRossumDistance, sweep, train
 from snn_bp.files import read_object, write_object
 from snn_bp.files.lock import holder
+from snn_bp.runs import definitions
+from snn_bp.runs.definitions import _statement as made
 from snn_bp.runs.evaluation import evaluate
 from snn_bp.runtime.prepared import Prepared
 from snn_bp.searches import jobs, processes, study, sweeping, trials
@@ -511,6 +513,51 @@ def test_a_run_that_ends_by_itself_is_told_from_one_that_something_ends(file, tm
     assert silent.why == "a signal ended it (code -9)."
     assert forked == refused and refused.is_refused and "not an empty folder" in refused.why
     assert not killed.is_refused and killed.why == "a signal ended it (code -9). It had said: a warning"
+
+
+@pytest.mark.parametrize("changed", ["small.py", "parts.py"])
+def test_a_sweep_whose_files_are_changed_begins_no_more_runs(changed, file, tmp_path):
+    (tmp_path / "parts.py").write_text("lr = 5e-3\n")
+    file.write_text(f"from parts import lr\n{file.read_text()}")
+    first, second = jobs_of(file, ["seed=0,1"], tmp_path / "out")
+    train(first.experiment, first.path, quiet=True, command="snn-bp train")
+    before = (tmp_path / changed).read_text()
+    prepared: Any = SimpleNamespace(begin=lambda _: None, is_preparing=lambda: False)
+
+    sweeping.make(tmp_path / "out")
+    (tmp_path / changed).write_text(before + "# another\n")
+    with pytest.raises(SnnError, match=rf"{changed}: it was changed while a sweep is at work"):
+        processes.train_all([first, second], file, tmp_path / "out", prepared=prepared, quiet=True)
+
+    assert not second.path.exists()
+    first.check_source()  # goes on by its own copy
+    (tmp_path / changed).write_text(before)
+    second.check_source()
+
+
+def test_settings_that_are_as_good_as_the_chosen_one_are_told():
+    def found(*figures):
+        settings = tuple(study.Setting({"train.lr": str(each)}, (), (each,)) for each in figures)
+        return study.Sweep(Path("out"), "accuracy", True, settings, None, {}).lines()
+
+    assert "one other setting is as good" in found(0.5, 0.5, 0.25)[1]
+    assert "2 other settings are as good" in found(0.5, 0.5, 0.5)[1]
+    assert found(0.5, 0.25) == [found(0.5, 0.25)[0], "there is no test split"]
+
+
+def test_the_definitions_of_a_file_are_read_once_for_a_whole_grid(tmp_path, monkeypatch):
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from dataclasses import dataclass\nfrom snn_bp import *\n\n@dataclass(frozen=True)\nclass Score:\n"
+        "    name = 'score'\n    higher_is_better = True\n    def __call__(self, scores, targets): return 0.5\n"
+        f"experiment = {tiny(epochs=1)!r}\n"
+    )
+    parsed = []
+    monkeypatch.setattr(definitions, "_statement", lambda *given: parsed.append(given) or made(*given))
+
+    jobs_of(path, ["seed=0..29", "train.metric=Score()"], tmp_path / "out")
+
+    assert 0 < len(parsed) < 20
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import hashlib
 import symtable
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import ModuleType
 
 from snn_bp.errors import SnnError
@@ -37,13 +38,13 @@ class Statement:
         return ", ".join(sorted(self.binds or self.changes)) or self.text.split("\n")[0][:40]
 
 
-def statements(text: str) -> list[Statement]:
-    """The statements of a Python text; those that only a program runs (`if __name__ == ...`) are left out."""
-    found = []
-    for node in ast.parse(text).body:
-        if not _is_program(node):
-            found.append(_statement(node, _text_of(node, text)))
-    return found
+@lru_cache(maxsize=64)
+def statements(text: str) -> tuple[Statement, ...]:
+    """The statements of a Python text; those that only a program runs (`if __name__ == ...`) are left out.
+
+    Kept by the text: a sweep asks for those of one file at each of its points.
+    """
+    return tuple(_statement(node, _text_of(node, text)) for node in ast.parse(text).body if not _is_program(node))
 
 
 def hashes(files: Mapping[str, str]) -> dict[str, str]:
@@ -69,7 +70,7 @@ class _File:
     """A file of the user's, and which of its statements are wanted so far."""
 
     source: Source
-    statements: list[Statement]
+    statements: tuple[Statement, ...]
     chosen: dict[int, set[str]] = field(default_factory=dict)  # the statement, and the names wanted of an import
 
     def bound(self) -> set[str]:

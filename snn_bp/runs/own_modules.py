@@ -84,6 +84,14 @@ def is_own_module(module: ModuleType) -> bool:
     return not is_installed(file)
 
 
+def files_beside(file: Path) -> list[Path]:
+    """The files in a file's folder, or below it, from which modules of the user's were imported."""
+    folder = file.absolute().parent
+    own = [each for each in list(sys.modules.values()) if isinstance(each, ModuleType) and is_own_module(each)]
+    named = {str(getattr(each, "__file__", None)) for each in own if not each.__name__.startswith((READ_AS, COPIED_AS))}
+    return [path for path in map(Path, sorted(named)) if path.is_relative_to(folder) and path.is_file()]
+
+
 def module_beside(source: Source, name: str, *, level: int) -> ModuleType | None:
     """The module that a file of the user's imports by a name, where that is a file beside it; else None."""
     full = source.full_name(name, level)

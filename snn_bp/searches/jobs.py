@@ -10,13 +10,15 @@ import numpy as np
 
 from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError
-from snn_bp.files import is_there, json_key
+from snn_bp.files import is_there, json_key, read_bytes
 from snn_bp.model.metrics import metric_for
 from snn_bp.runs.changes import override
 from snn_bp.runs.experiment import Experiment, content_of, is_same
 from snn_bp.runs.experiment_file import read_names
 from snn_bp.runs.folder import Run
 from snn_bp.runs.own_code import is_own_dataclass, own_kinds
+from snn_bp.runs.own_modules import files_beside
+from snn_bp.runs.paths import experiment_at
 from snn_bp.runtime.capacity import available, is_checked, size
 from snn_bp.runtime.status import in_phase
 from snn_bp.searches.grid import name_of, points_of
@@ -35,6 +37,7 @@ class Job:
     changes: tuple[str, ...]
     experiment: Experiment
     path: Path
+    source: "Source | None" = None  # what its process reads the experiment from
 
     @property
     def setting(self) -> tuple[tuple[str, str], ...]:
@@ -54,7 +57,8 @@ class Job:
         if not is_same(run.experiment, self.experiment):
             raise SnnError(
                 f"{self.path}: the run there is of another experiment than {' '.join(self.changes)} asks for; the "
-                "experiment's file was changed since. Put that back, or name another --out."
+                "experiment's file was changed since. Put that back, or name another --out; where it is as it was, "
+                "remove this run."
             )
         return run
 
@@ -62,6 +66,11 @@ class Job:
         """Its results, None before it is finished."""
         run = self.run()
         return None if run is None else run.results()
+
+    def check_source(self) -> None:
+        """Raise where a run that begins now would not be the one that was asked for."""
+        if self.source is not None and not is_there(self.path / "experiment.json"):
+            self.source.check()
 
     def command(self, file: Path, *, trust_code: bool) -> list[str]:
         """What trains it, or goes on with it, behind `snn-bp`."""
@@ -72,19 +81,38 @@ class Job:
         return words + ["--trust-code"] * trust_code
 
 
+class Source:
+    """The file of an experiment and those of the user's beside it: every run of a sweep reads them anew."""
+
+    def __init__(self, file: Path) -> None:
+        """As they stand now, where the experiment was just read from them."""
+        self._contents = {path: read_bytes(path) for path in (experiment_at(file), *files_beside(file))}
+
+    def check(self) -> None:
+        """Raise where one of them is not what it was."""
+        for path, content in self._contents.items():
+            if not is_there(path) or read_bytes(path) != content:
+                raise SnnError(
+                    f"{path}: it was changed while a sweep is at work that reads it for each run, and no more runs are "
+                    "begun. Put it back as it was, and the same command goes on; a sweep over what it is now takes "
+                    "another --out."
+                )
+
+
 @dataclass(frozen=True)
 class Origin:
     """The experiment that all runs of a sweep are changes of, and the user's own classes that changes may name."""
 
     experiment: Experiment
     named: Mapping[str, type]
+    source: Source | None = None
 
     @classmethod
     def of(cls, source: Experiment | Path, *, trust_code: bool) -> "Origin":
         """An experiment, or that in a file."""
         if isinstance(source, Experiment):
             return cls(source, {kind.__name__: kind for kind in own_kinds(source) if is_own_dataclass(kind)})
-        return cls(*read_names(source, trust_code=trust_code))
+        return cls(*read_names(source, trust_code=trust_code), Source(source))
 
     def changed(self, changes: Sequence[str]) -> Experiment:
         """The experiment after changes."""
@@ -93,7 +121,7 @@ class Origin:
     def job(self, point: Mapping[str, str], axes: Sequence[str], out: Path) -> Job:
         """The run at a point, in a folder named by its values on these axes."""
         changes = (*(f"{key}={value}" for key, value in point.items()), UNTOUCHED)
-        return Job(dict(point), changes, self.changed(changes), out / name_of(dict(point), axes))
+        return Job(dict(point), changes, self.changed(changes), out / name_of(dict(point), axes), self.source)
 
 
 def jobs_of(source: Experiment | Path, changes: Sequence[str], out: Path, *, trust_code: bool = False) -> list[Job]:
@@ -103,7 +131,7 @@ def jobs_of(source: Experiment | Path, changes: Sequence[str], out: Path, *, tru
     points = points_of(changes)
     check_keys(points[0])
     jobs: dict[Any, Job] = {}
-    for point in points:
+    for point in in_phase(points, "making the settings"):
         job = origin.job(point, list(point), out)  # named by all: runs stay where a key loses or gains values
         if (same := jobs.setdefault(json_key(content_of(job.experiment)[0]), job)) is not job:
             raise SnnError(

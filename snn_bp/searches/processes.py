@@ -83,6 +83,7 @@ def train_all(
                         done += 1
                         continue
                     same.check()
+                    job.check_source()
                     slot = min({*range(parallel)} - {each.slot for each in running})
                     own = {"CUDA_VISIBLE_DEVICES": devices[slot]} if devices and job.takes_any_gpu else {}
                     if job.path in [each.path for each in last]:

@@ -87,6 +87,10 @@ class Sweep:
         """What was chosen, its figures on the test split, and what failed, in lines."""
         best = self.settings[0]
         lines = [f"chosen by validation: {in_words(best.values)}, {self._name} {spread(best.validation)}"]
+        means = [merit(each.validation, self.higher_is_better) for each in self.settings]
+        if alike := sum(each == means[0] for each in means[1:]):
+            others = "one other setting is" if alike == 1 else f"{alike} other settings are"
+            lines.append(f"{others} as good on validation: of these the first that was asked for is chosen")
         seen = f"its test {self._name}, looked at once: {spread(self.test)}" if self.test else "there is no test split"
         return [*lines, seen, *(f"failed: {key}: {why}" for key, why in self.failed.items())]
 
