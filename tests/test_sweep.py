@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from runs import assert_same_run, cli, few, loading, same_weights, tiny
 
+import snn_bp.reports
 from snn_bp import Experiment, Run, SnnError, VanRossumDistance, sweep, train
 from snn_bp.files import read_object, write_object
 from snn_bp.files.lock import holder
@@ -589,3 +590,25 @@ def test_a_run_that_fails_is_named_and_the_others_are_trained(file, tmp_path):
         sweeping.run_sweep(runs, file, out, parallel=2)
 
     assert runs[1].results() is not None and not (out / sweeping.SWEPT).exists()
+
+
+@pytest.mark.parametrize(("signum", "late"), [(signal.SIGTERM, "look"), (signal.SIGINT, "compare")])
+def test_a_signal_behind_the_runs_is_told_and_the_command_goes_on(signum, late, file, by_hand, monkeypatch, capsys):
+    words = ["sweep", str(file), "train.lr=5e-3,1e-2", "--out", str(file.parent / "swept")]
+    module, name = {"look": (sweeping, "evaluate"), "compare": (snn_bp.reports, "compare")}[late]
+    real = getattr(module, name)
+
+    def signalled(*given: Any) -> Any:
+        os.kill(os.getpid(), signum)
+        return real(*given)
+
+    monkeypatch.setattr(sys, "argv", ["snn-bp", *words])
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as leaving:
+        patch.setattr(module, name, signalled)
+        cli.guarded(cli.app, words)
+    assert leaving.value.code == 128 + signum
+    assert capsys.readouterr().err.endswith(f"stopped and saved. Go on with: snn-bp {shlex.join(words)}\n")
+
+    cli.guarded(cli.app, words)
+
+    assert "chosen by validation" in capsys.readouterr().out

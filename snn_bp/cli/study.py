@@ -14,6 +14,7 @@ from snn_bp.errors import SnnError
 from snn_bp.files import is_there
 from snn_bp.runs.paths import SWEPT
 from snn_bp.runtime.prepared import Prepared, environment_of_each
+from snn_bp.runtime.signals import stopped_at_once
 
 Values = Annotated[list[str], typer.Argument(metavar="KEY=A,B", help="Values, as train.lr=1e-3,3e-3 or seed=0..4.")]
 Jobs = Annotated[int, number("--jobs", "How many runs at a time; they share the cores.", integer=True, low=1)]
@@ -74,11 +75,12 @@ def _sweep(
     from snn_bp.searches.study import sweep_over
 
     again = shlex.join(["snn-bp", *sys.argv[1:]])
-    found = sweep_over(
-        file, changes, folder, parallel=jobs, trials=trials, command=again, trust_code=trust_code, begun=begun
-    )
-    table = replace(compare(found.paths), chosen=tuple(found.lines()))
-    for ending in ("csv", "html"):
-        table.write(folder / f"compared.{ending}")
+    with stopped_at_once(folder, command=again):
+        found = sweep_over(
+            file, changes, folder, parallel=jobs, trials=trials, command=again, trust_code=trust_code, begun=begun
+        )
+        table = replace(compare(found.paths), chosen=tuple(found.lines()))
+        for ending in ("csv", "html"):
+            table.write(folder / f"compared.{ending}")
     print(table if trials is None else found)
     print(f"table and curves of all runs: {folder / 'compared.html'}")

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from snn_bp.errors import SnnError
 from snn_bp.runtime import is_on
-from snn_bp.runtime.own_lines import in_words, own_line
+from snn_bp.runtime.own_lines import in_words, own_backward, own_line
 from snn_bp.runtime.processes import ends_first, interrupted, note_said
 from snn_bp.runtime.signals import Stopped
 from snn_bp.runtime.status import announced, say
@@ -58,6 +58,12 @@ def guarded(program: Callable[..., Any], arguments: Sequence[str] | None = None)
         if message is None:
             if own_line(problem) and is_on("SHORT_ERRORS"):
                 _fail(f"{in_words(problem)}: code of your own; SNN_BP_SHORT_ERRORS=0 shows the way to it.", problem)
+            if (own := own_backward(problem)) and is_on("SHORT_ERRORS"):
+                _fail(
+                    f"{in_words(problem)}, in a backward pass through code of your own: {own}. At the top of its file, "
+                    "torch.autograd.set_detect_anomaly(True) shows which line of a forward it belongs to.",
+                    problem,
+                )
             raise
         _fail(f"{message().rstrip('.')}{'' if message().endswith('?') else '.'} {_advice(problem)}")
     else:

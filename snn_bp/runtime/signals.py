@@ -56,20 +56,45 @@ def noted_signals() -> Iterator[list[int]]:
         if processes() > 1:
             second.start()
 
+    try:
+        with _handled_by(note):
+            yield noted
+    finally:
+        second.cancel()
+
+
+@contextmanager
+def stopped_at_once(path: Path, *, command: str) -> Iterator[None]:
+    """Within the block, which keeps what it finds as it finds it, such a signal ends it with `Stopped`."""
+    noted: list[int] = []
+
+    def note(signum: int, frame: Any) -> None:
+        noted.append(signum)
+        raise KeyboardInterrupt  # which nobody takes for an error
+
+    try:
+        with _handled_by(note):
+            yield
+    except KeyboardInterrupt:
+        raise Stopped(path, noted[0] if noted else signal.SIGINT, command=command) from None
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Within the block, signals that ask to stop are handled so, where they are ours to handle."""
     if not is_on("SIGNALS") or threading.current_thread() is not threading.main_thread():
-        yield noted
+        yield
         return
     wanted = [signal.SIGINT, signal.SIGTERM]
     hangup = getattr(signal, "SIGHUP", None)  # not on Windows
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
         wanted.append(hangup)
-    previous = {signum: signal.signal(signum, note) for signum in wanted}
+    previous = {signum: signal.signal(signum, handler) for signum in wanted}
     try:
-        yield noted
+        yield
     finally:
-        second.cancel()
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
+        for signum, before in previous.items():
+            signal.signal(signum, before)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from snn_bp.runs.own_code import FOLDER
 from snn_bp.runs.records import digits, figure_of
 from snn_bp.runtime.prepared import Prepared
 from snn_bp.runtime.screen import html_table, on_screen
+from snn_bp.runtime.signals import stopped_at_once
 from snn_bp.runtime.status import announced
 from snn_bp.searches.jobs import Job, in_words, jobs_of
 from snn_bp.searches.sweeping import by_setting, figure_on_validation, make, merit, run_sweep
@@ -134,7 +135,7 @@ def sweep(
     if not isinstance(changes, list | tuple) or not all(isinstance(change, str) for change in changes):
         raise SnnError(f"sweep: changes={shown(changes)}: a list of texts, as ['train.lr=1e-3,3e-3', 'seed=0..4'].")
     source = experiment if isinstance(experiment, Experiment) else as_path("sweep: the experiment", experiment)
-    with announced(not quiet):
+    with announced(not quiet), stopped_at_once(out, command="the same call"):
         return sweep_over(source, changes, out, parallel=jobs, trials=trials, command="the same call", quiet=quiet)
 
 
