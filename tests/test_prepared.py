@@ -239,7 +239,7 @@ prepared = Prepared(Path({str(folder / "small.py")!r}))
 prepared.begin(dict(os.environ))
 while {is_ready} and prepared.is_preparing():
     time.sleep(0.01)
-words = ["train", {str(folder / "small.py")!r}, "--out", {str(tmp_path / "run")!r}]
+words = ["train", {str(folder / "small.py")!r}, "train.epochs=5", "--out", {str(tmp_path / "run")!r}]
 run = prepared.fork(words, {{}}, 2) if {is_ready} else None
 print(prepared._process.pid, run._number if run else 0, flush=True)
 time.sleep(100)

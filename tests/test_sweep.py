@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -452,23 +453,25 @@ def parent_of(process: int) -> int:
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_and_goes_on_has_the_runs_that_one_trains_by_hand(file, tmp_path):
     out = tmp_path / "out"
+    file.write_text(file.read_text().replace("epochs=1", "epochs=4"))  # long enough to be seen at work, and killed
     grid = ("train.lr=5e-3,1e-2", "seed=0..2")
     command = [sys.executable, "-m", "snn_bp", "sweep", str(file), *grid, "--jobs", "2", "--out", str(out)]
     for kill in ("sweep", "gently", "all"):
         sweep = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while not (begun := trained_by(sweep, out)):
             assert time.monotonic() < until and sweep.poll() is None
             time.sleep(0.02)
         sweep.send_signal(signal.SIGTERM if kill == "gently" else signal.SIGKILL)
         for process in begun if kill == "all" else ():
-            os.kill(process, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may have ended by now
+                os.kill(process, signal.SIGKILL)
         _, errors = sweep.communicate(timeout=60)
         if kill == "gently":
             assert f"Go on with: snn-bp {shlex.join(command[3:])}" in errors
             assert [run for run in out.iterdir() if run.is_dir() and holder(run)] == []
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    again = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
 
     runs = jobs_of(file, grid, out)
     assert done.returncode == again.returncode == 0, done.stderr

@@ -313,6 +313,7 @@ def test_fewer_runs_at_a_time_go_on_where_memory_holds_no_more(file, tmp_path, t
 def test_a_search_that_is_killed_and_goes_on_has_the_runs_of_one_that_is_not(file, tmp_path):
     asked = ["sweep", str(file), "train.lr=log(1e-3,1e-1)", "seed=0,1", "--trials", "3", "--jobs", "2", "--out"]
     start = [sys.executable, "-m", "snn_bp"]
+    file.write_text(file.read_text().replace("epochs=1", "epochs=4"))  # long enough to be seen at work, and killed
     whole = subprocess.run([*start, *asked, str(tmp_path / "whole")], capture_output=True, text=True, timeout=300)
     for kill in (signal.SIGKILL, signal.SIGTERM):
         process = subprocess.Popen([*start, *asked, str(tmp_path / "killed")], stderr=subprocess.PIPE, text=True)
