@@ -103,6 +103,22 @@ def test_the_interval_of_a_mean_and_the_paired_test_are_those_of_scipy(made):
     assert "not corrected" in str(comparison) and len(comparison.record()["by_seed"]) == 2
 
 
+def test_groups_on_other_recordings_are_not_paired_and_it_is_said(made):
+    def of(content: str) -> dict:
+        part = {"recordings": 2, "each_recording": ["a/0 0 00aa", f"a/1 1 {content}"]}
+        splits = {split: {"ids": [1, 0]} for split in ("validation", "test")}
+        return {"parts": {"train": part, "test": {"recordings": 2, "same_as": "train"}}, "splits": splits}
+
+    runs = [made(f"{lr}-{seed}", tiny(seed=seed, lr=lr), 0.5 + lr) for lr in (0.1, 0.2, 0.3) for seed in (0, 1)]
+    for row, run in enumerate(runs):
+        write_json(run / "data.json", of("00cc" if row == 3 else "00bb"))
+
+    comparison = compare(runs)
+
+    assert [pair.groups for pair in comparison.by_seed] == [(1, 3)]
+    assert "groups 1 and 2 are not compared by seed: a/1 of test has other contents" in comparison.notes
+
+
 @pytest.mark.parametrize("seeds", [(0, 2), (0, 0), (0,), (0, 1, 2)])
 def test_groups_of_other_seeds_are_not_paired(seeds, made):
     runs = [made(f"a{seed}", tiny(seed=seed), 0.5) for seed in (0, 1)]

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from snn_bp import (
     train,
 )
 from snn_bp.data import Dataset
+from snn_bp.files import read_object, write_object
 from snn_bp.instruments import diagnose_course
 from snn_bp.model.metrics import metric_for, value_of
 from snn_bp.model.targets import KINDS, PER_STEP, UNLABELLED, Targets
@@ -255,6 +257,18 @@ def test_a_course_no_better_than_one_answer_for_all_is_at_chance(kind, metric):
     for value, kinds in ((bad, ["chance level"]), (good, [])):
         rows = [{f"{split}_{name}": value for split in ("train", "validation")}] * 5
         assert [each.kind for each in diagnose_course(rows, dataset, experiment, finished=True)] == kinds
+
+
+def test_two_runs_on_recordings_of_the_same_names_and_other_contents_are_no_pair(finished, tmp_path):
+    run = finished("class", seed=0)[0]
+    other = Path(shutil.copytree(run.path, tmp_path / "other"))
+    described = read_object(other / "data.json")
+    for part in described["parts"].values():
+        part["each_recording"] = [line[:-1] + "xyz"[index % 3] for index, line in enumerate(part["each_recording"])]
+    write_object(other / "data.json", described)
+
+    assert isinstance(compare([run, other]).pair, str)
+    assert "not tested on the same recordings: " in str(compare([run, other])).replace("\n    ", " ")
 
 
 @EVERY

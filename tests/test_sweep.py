@@ -615,3 +615,28 @@ def test_a_signal_behind_the_runs_is_told_and_the_command_goes_on(signum, late, 
     cli.guarded(cli.app, words)
 
     assert "chosen by validation" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("differ", ("names", "contents"))
+def test_settings_on_two_data_sets_of_the_same_size_do_not_compare_in_silence(differ, file, monkeypatch, capsys):
+    def other(data):
+        dataset = few(data)
+        if data.steps == 3:
+            field = {"names": "names", "contents": "hashes"}[differ]
+            change = {
+                "names": lambda part: tuple(f"b/{name}" for name in part.names),
+                "hashes": lambda part: part.hashes + 1,
+            }
+            parts = {name: replace(part, **{field: change[field](part)}) for name, part in dataset.parts.items()}
+            dataset = replace(dataset, parts=parts)
+        return dataset
+
+    monkeypatch.setattr(jobs, "load", other)
+    swept = jobs_of(file, ["data.steps=2,3"], file.parent / "swept")
+
+    if differ == "names":
+        with pytest.raises(SnnError, match="hold out different recordings"):
+            jobs.check_comparable(swept)
+    else:
+        jobs.check_comparable(swept)
+        assert "recordings of the same names with other contents" in capsys.readouterr().out

@@ -21,7 +21,7 @@ from snn_bp.runs.folder import Run
 from snn_bp.runs.interval import mean_interval
 from snn_bp.runs.own_code import Code
 from snn_bp.runs.paths import runs_under
-from snn_bp.runs.records import digits, figure_of
+from snn_bp.runs.records import differing_contents, digits, figure_of
 from snn_bp.runtime.screen import html_table, on_screen
 from snn_bp.runtime.status import phase
 
@@ -74,6 +74,7 @@ class Comparison:
     unfinished: dict[str, str]
     pair: Pair | str | None = None  # two runs on the same test recordings, or why not; None of others
     by_seed: tuple[SeedPair, ...] = ()  # each group less the first, of those with the same seeds, two or more
+    unpaired: tuple[str, ...] = ()  # groups of the same seeds that are not compared, and why, in sentences
     chosen: tuple[str, ...] = ()  # by a sweep: what, and its figures, in sentences
 
     @property
@@ -99,7 +100,7 @@ class Comparison:
             for name, spread in group.figures.items():
                 if spread.runs < len(group.paths):
                     sentences.append(f"group {number}: {spread.runs} of {len(group.paths)} runs have a {_title(name)}")
-        return sentences + ([f"no pair: {self.pair}"] if isinstance(self.pair, str) else [])
+        return [*sentences, *self.unpaired] + ([f"no pair: {self.pair}"] if isinstance(self.pair, str) else [])
 
     @property
     def tests(self) -> list[str]:
@@ -255,7 +256,9 @@ def compare(runs: Sequence[Run | Path | str]) -> Comparison:
     tested = [run for group in members for run, figures in group if any(name.startswith("test_") for name in figures)]
     pair = pair_of(tested[0], tested[1]) if len(tested) == sum(map(len, members)) == 2 else None
     comparison = Comparison(tuple(groups), unfinished, pair)
-    return replace(comparison, by_seed=_by_seed(members, comparison.measures))
+    pairs = _by_seed(members, comparison.measures)
+    by_seed = tuple(each for each in pairs if isinstance(each, SeedPair))
+    return replace(comparison, by_seed=by_seed, unpaired=tuple(each for each in pairs if isinstance(each, str)))
 
 
 def settings(experiment: Experiment) -> dict[str, str]:
@@ -328,8 +331,11 @@ def _spreads(figures: list[dict[str, float]]) -> dict[str, Spread]:
     return spreads
 
 
-def _by_seed(members: list[list[tuple[Run, dict[str, float]]]], measures: Sequence[str]) -> tuple[SeedPair, ...]:
-    """Each group less the first by the first figure that all their runs have, where both have the same seeds once."""
+def _by_seed(members: list[list[tuple[Run, dict[str, float]]]], measures: Sequence[str]) -> list[SeedPair | str]:
+    """Each group less the first by the first figure that all their runs have, where both have the same seeds once.
+
+    Why there is none, in a sentence, where their recordings differ.
+    """
     pairs = []
     for number, group in enumerate(members[1:], 2):
         sides = (members[0], group)
@@ -337,8 +343,14 @@ def _by_seed(members: list[list[tuple[Run, dict[str, float]]]], measures: Sequen
         name = next((name for name in measures if all(name in figures for side in sides for _, figures in side)), None)
         if name is not None and seeds[0] == seeds[1] and 1 < len(seeds[0]) == len(set(seeds[0])):
             first, second = ({run.experiment.seed: figures[name] for run, figures in side} for side in sides)
-            pairs.append(SeedPair.of((1, number), name, first, second))
-    return tuple(pairs)
+            split = name.partition("_")[0] if name.startswith(("validation_", "test_")) else ""
+            runs = [sorted((run for run, _ in side), key=lambda run: run.experiment.seed) for side in sides]
+            apart = (differing_contents(one.path, other.path, split) for one, other in zip(*runs, strict=True))
+            if (other := next((each for each in apart if each is not None), None)) is not None:
+                pairs.append(f"groups 1 and {number} are not compared by seed: {other} of {split} has other contents")
+            else:
+                pairs.append(SeedPair.of((1, number), name, first, second))
+    return pairs
 
 
 def _listed(values: Sequence[Any]) -> str:

@@ -12,7 +12,7 @@ from snn_bp.model.metrics import METRICS, metric_for, usual_metric, value_of
 from snn_bp.runs.answers import Answers
 from snn_bp.runs.folder import Run
 from snn_bp.runs.interval import mcnemar, mean_interval, paired_t
-from snn_bp.runs.records import digits
+from snn_bp.runs.records import differing_contents, digits
 
 DRAWS, DRAWS_OF_OWN = 2000, 200  # samples of recordings; a metric of the user's is called for each
 
@@ -102,6 +102,8 @@ def pair_of(first: Run, second: Run, split: str = "test") -> Pair | str:
     other = _in_the_order_of(mine, other)
     if other is None:
         return f"{first.path} and {second.path} were not tested on the same recordings and targets"
+    if (name := differing_contents(first.path, second.path, split)) is not None:
+        return f"{first.path} and {second.path} were not tested on the same recordings: {name} has other contents"
     asked = [metric_for(run.experiment.train_at_step(), mine.targets) for run in (first, second)]
     metric = asked[0] if asked[0] == asked[1] else usual_metric(first.experiment.train.loss, mine.targets)
     values = tuple(value_of(metric, each.scores, each.values, each.mask) for each in (mine, other))

@@ -184,6 +184,26 @@ def description_of(file: Path) -> tuple[Targets, Sensor, bool]:
         raise SnnError(f"{file}: its description of the recordings is damaged or was altered ({cause}).") from None
 
 
+def contents_of(file: Path, split: str) -> list[str] | None:
+    """Name, target and hash of each recording of a split, by a `data.json`; None where it does not say, as old ones."""
+    try:
+        content = read_object(file)
+        part = content["parts"]["test" if split == "test" else "train"]
+        lines = content["parts"].get(part.get("same_as"), part)["each_recording"]
+        return sorted(str(lines[number]) for number in content["splits"][split]["ids"])
+    except (SnnError, AttributeError, IndexError, KeyError, TypeError):
+        return None
+
+
+def differing_contents(first: Path, second: Path, split: str) -> str | None:
+    """A recording of a split that two runs' `data.json` have otherwise, by its name; None where there is none."""
+    contents = [contents_of(file / "data.json", split) for file in (first, second)]
+    if contents[0] is None or contents[1] is None:
+        return None
+    apart = set(contents[0]) ^ set(contents[1])
+    return min(apart).rsplit(" ", 2)[0] if apart else None
+
+
 def differing_data(file: Path, dataset: Dataset) -> str | None:
     """How a data set differs from what `data.json` recorded, in words; None if it does not."""
     recorded = read_object(file)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from snn_bp.data import Dataset, load
 from snn_bp.errors import SnnError
 from snn_bp.files import is_there, json_key, read_bytes
@@ -20,7 +18,7 @@ from snn_bp.runs.own_code import is_own_dataclass, own_kinds
 from snn_bp.runs.own_modules import files_beside
 from snn_bp.runs.paths import experiment_at
 from snn_bp.runtime.capacity import available, is_checked, size
-from snn_bp.runtime.status import in_phase
+from snn_bp.runtime.status import in_phase, say
 from snn_bp.searches.grid import name_of, points_of
 from snn_bp.trainer.feasibility import check_trainable
 from snn_bp.trainer.memory import estimate
@@ -173,7 +171,7 @@ def check_jobs(jobs: Sequence[Job], parallel: int) -> None:
 
 def check_comparable(jobs: Sequence[Job]) -> None:
     """Raise where validation could not choose between the settings of runs: each has figures of its own kind."""
-    first: tuple[Job, Any, Mapping[str, np.ndarray]] | None = None
+    first: tuple[Job, Any, Dataset] | None = None
     for job, dataset in _each_setting(jobs, "comparing the settings"):
         metric, ids = metric_for(job.experiment.train_at_step(), dataset.targets), dataset.ids
         if not len(ids["validation"]):
@@ -181,17 +179,34 @@ def check_comparable(jobs: Sequence[Job]) -> None:
                 f"sweep: validation chooses the setting, and {job.experiment.data.name} has no validation split here. "
                 "Give data a validation_fraction above 0."
             )
-        first = first or (job, metric, ids)
+        first = first or (job, metric, dataset)
         both = f"{in_words(dict(first[0].setting))} and {in_words(dict(job.setting))}"
         if metric != first[1]:
             raise SnnError(
                 f"sweep: {both} are measured by {first[1]} and {metric}, which do not compare. Give train.metric."
             )
-        if not all(np.array_equal(first[2][split], ids[split]) for split in ("validation", "test")):
+        held = [[_held_out(each, split) for split in ("validation", "test")] for each in (first[2], dataset)]
+        if held[0] != held[1]:
             raise SnnError(
                 f"sweep: {both} hold out different recordings, whose figures do not compare. What splits the data has "
                 "one value in a sweep."
             )
+        if dataset is not first[2] and not _have_the_same_contents(first[2], dataset):
+            say(
+                f"{both} hold out recordings of the same names with other contents. Their figures compare if these are "
+                "the same recordings, encoded otherwise."
+            )
+
+
+def _held_out(dataset: Dataset, split: str) -> tuple[list[int], list[str], list[Any]]:
+    """Which recordings a split holds out: numbers, names, and of classes the class."""
+    classes = dataset.labels(split).tolist() if dataset.targets.kind == "class" else []
+    return dataset.ids[split].tolist(), dataset.names(split), classes
+
+
+def _have_the_same_contents(first: Dataset, second: Dataset) -> bool:
+    hashes = [[each.parts[part].hashes.tolist() for part in ("train", "test")] for each in (first, second)]
+    return hashes[0] == hashes[1]
 
 
 def runs_in_memory(largest: int, parallel: int, there: int | None) -> int:
