@@ -496,6 +496,28 @@ def test_a_run_that_another_process_has_begun_is_waited_for(file, tmp_path):
     assert first.wait() in (0, 2) and set(found["runs"]) == {job.path.name for job in runs}
 
 
+def test_a_run_that_another_process_finishes_as_it_is_looked_at_is_no_failure(file, tmp_path, by_hand, monkeypatch):
+    job = jobs_of(file, ["seed=0,1"], tmp_path / "out")[0]
+    begun = []
+
+    def start(job, slot, *_):
+        begun.append(job)
+        ended = SimpleNamespace(poll=lambda: 2, wait=lambda: 2, kill=lambda: None, returncode=2)
+        return processes._Running(job, slot, ended, io.BytesIO(b"error: a process is at work on it"))  # type: ignore[arg-type]
+
+    def ends_now(path):
+        if begun and job.results() is None:
+            train(job.experiment, path, quiet=True)
+
+    monkeypatch.setattr(processes._Running, "start", start)
+    monkeypatch.setattr(processes, "holder", ends_now)
+    prepared: Any = SimpleNamespace(begin=lambda _: None, is_preparing=lambda: False)
+
+    (tmp_path / "out").mkdir()
+    assert processes.train_all([job], file, tmp_path / "out", prepared=prepared, quiet=True) == []
+    assert begun == [job] and job.results() is not None
+
+
 @pytest.mark.slow
 def test_a_run_that_ends_by_itself_is_told_from_one_that_something_ends(file, tmp_path, monkeypatch):
     run = jobs_of(file, ["seed=0,1"], tmp_path / "out")[0]

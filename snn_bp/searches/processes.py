@@ -60,12 +60,13 @@ def train_all(
                 for each in [each for each in running if each.process.poll() is not None]:
                     running.remove(each)
                     job, failure = each.job, each.failure()
+                    is_held = holder(job.path) is not None  # asked first: who holds it may finish it meanwhile
                     if (results := job.results()) is not None:
                         done += 1
                         if not quiet:
                             figure = figure_in_words(results["validation"])
                             say(f"{done} of {total}: {job.path}: validation {figure}")
-                    elif holder(job.path):  # a process that a killed sweep left was there first
+                    elif is_held:  # a process that a killed sweep left was there first
                         waiting.append(job)
                         held.append(job)
                     elif each.process.returncode == LOST:
