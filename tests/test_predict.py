@@ -363,3 +363,29 @@ def test_digits_of_a_run_are_predicted_from_events(finished):
     with torch.inference_mode():
         theirs = finished.network()(dataset.batch("test", range(5))[0])
     assert found.scores.equal(scores_of(finished.experiment.train.loss, theirs))
+
+
+def test_without_a_description_the_data_say_what_it_holds_and_a_damaged_one_says_what_to_do(finished, tmp_path):
+    run = Path(shutil.copytree(finished.path, tmp_path / "run"))
+    events = np.zeros(5, [("x", "i2"), ("y", "i2"), ("t", "i8"), ("p", "i2")])
+    expected = predict(finished, [events])
+    described = (run / "data.json").read_text()
+
+    for content in (described[:40], "{}"):
+        (run / "data.json").write_text(content)
+        with pytest.raises(SnnError, match=r"Put it back, or move it away where the data are\.$"):
+            predict(Run(run), [events])
+    (run / "data.json").unlink()
+
+    assert torch.equal(predict(Run(run), [events]).scores, expected.scores)
+
+
+@pytest.mark.parametrize("file", ("results.json", "experiment.json"))
+def test_a_file_that_is_cut_short_says_what_to_do(file, finished, tmp_path):
+    run = Path(shutil.copytree(finished.path, tmp_path / "run"))
+    (run / file).write_text((run / file).read_text()[:40])
+
+    with pytest.raises(
+        SnnError, match=r"Move it away: then `snn-bp resume .*` writes it anew|Put it back as it was written"
+    ):
+        Run(run).results()

@@ -662,3 +662,17 @@ def test_settings_on_two_data_sets_of_the_same_size_do_not_compare_in_silence(di
     else:
         jobs.check_comparable(swept)
         assert "recordings of the same names with other contents" in capsys.readouterr().out
+
+
+def test_a_last_look_that_memory_is_too_small_for_names_what_a_sweep_has(file, by_hand, monkeypatch):
+    said = {}
+
+    def full(task, *_, option="", **__):
+        said[task] = option
+        raise SnnError(f"{task}: too much")
+
+    monkeypatch.setattr("snn_bp.runs.memory.check_room_for", full)
+
+    with pytest.raises(SnnError, match="sweep: evaluating the test split"):
+        sweep(file, ["train.lr=5e-3,1e-2"], out=file.parent / "swept", quiet=True)
+    assert list(said.values()) == [""]

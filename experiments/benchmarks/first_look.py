@@ -68,7 +68,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         experiment, _ = override(read_file(EXPERIMENTS / "digits.py"), CHANGES)
         run = train(experiment, Path(folder) / "run")
-        replace_file(EXPERIMENTS / "results" / "first_look.png", png_bytes(picture(run)))
+        replace_file(file := EXPERIMENTS / "results" / "first_look.png", png_bytes(picture(run)))
+    print(f"the run's folder was a temporary one and is gone; the picture is {file}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from torch import Tensor
 from snn_bp.data.unlabelled import unlabelled
 from snn_bp.errors import SnnError, as_path, check_choice, check_kind
 from snn_bp.errors.calls import checked_call
-from snn_bp.files import write_csv, write_json
+from snn_bp.files import is_there, write_csv, write_json
 from snn_bp.model.losses import scores_of
 from snn_bp.model.metrics import usual_metric
 from snn_bp.model.targets import Targets
@@ -141,7 +141,11 @@ def predict(
     check_kind("predict: the run", run, Run, "As in predict(Run('runs/mine'), ['a.npy']).")
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
     experiment, train = run.experiment, run.experiment.train_at_step()
-    targets, sensor, events = description_of(run.path / "data.json")
+    if is_there(file := run.path / "data.json"):
+        targets, sensor, events = description_of(file)
+    else:
+        own = run.dataset()
+        targets, sensor, events = own.targets, own.sensor, own.has_events
     dataset = unlabelled(experiment.data, recordings, targets=targets, sensor=sensor, events=events, names=names)
     if tuple(dataset.shape) != run.shape():
         raise SnnError(

@@ -8,7 +8,7 @@ from typing import Any
 from snn_bp.data import Dataset
 from snn_bp.data.catalogue import Sensor
 from snn_bp.data.fingerprint import first_difference
-from snn_bp.errors import SnnError, is_number
+from snn_bp.errors import SnnError, is_number, typed
 from snn_bp.files import json_sha256, read_object, read_text
 from snn_bp.model.metrics import columns_of, metric_for
 from snn_bp.model.neurobench import is_cost
@@ -17,6 +17,7 @@ from snn_bp.runs.experiment import Experiment, Train, from_json, strict_json
 from snn_bp.runs.own_code import FOLDER, Loaded, open_code
 
 FRACTIONS = ("accuracy", "low", "high")  # where there are classes
+PUT_IT_BACK = "Put it back, or move it away where the data are."
 COUNTS = ("correct", "samples", "steps")
 
 
@@ -67,7 +68,11 @@ def read_with_code(file: Path, *, trust_code: bool = False) -> tuple[Experiment,
     """
     text = read_text(file)
     try:
-        content, own = strict_json(text), Loaded({})
+        content = strict_json(text)
+    except SnnError as cause:
+        raise SnnError(f"{file}: {cause} Put it back as it was written, as from a copy.") from cause
+    try:
+        own = Loaded({})
         if not isinstance(content, dict) or content.get("is") != "Experiment":
             raise SnnError('it holds no experiment; that of a run starts with {"is": "Experiment"}.')
         if "code" in content:
@@ -80,7 +85,7 @@ def read_with_code(file: Path, *, trust_code: bool = False) -> tuple[Experiment,
 
 def check_results(file: Path) -> dict[str, Any]:
     """What `results.json` holds; raises where it is not what a finished run writes. A loss may be infinite or NaN."""
-    behind = "Without it, `snn-bp resume` writes it anew."
+    behind = f"Move it away: then `snn-bp resume {typed(file.parent)}` writes it anew."
     try:
         results = read_object(file)
     except SnnError as cause:
@@ -158,20 +163,18 @@ def digits(value: float) -> str:
 
 def shape_of(file: Path) -> tuple[int, ...]:
     """The shape of an input in a `data.json`."""
-    encoding = read_object(file).get("encoding")
+    encoding = _described(file).get("encoding")
     content = dict(encoding) if isinstance(encoding, dict) else {}
     shape, digest = content.get("shape"), content.pop("sha256", None)
     fits = isinstance(shape, list) and all(_is_count(size) and size > 0 for size in shape)
     if not fits or digest != json_sha256(content):
-        raise SnnError(
-            f"{file}: its encoding is damaged or was altered. Put it back, or move it away where the data are."
-        )
+        raise SnnError(f"{file}: its encoding is damaged or was altered. {PUT_IT_BACK}")
     return tuple(shape or ())
 
 
 def description_of(file: Path) -> tuple[Targets, Sensor, bool]:
     """What a run was asked for, its sensor, and whether its recordings are events, by its `data.json`."""
-    content = read_object(file)
+    content = _described(file)
     names, sensor, kind = (content.get(key) for key in ("class_names", "sensor", "targets"))
     train = content["parts"].get("train") if isinstance(content.get("parts"), dict) else None
     try:
@@ -181,7 +184,17 @@ def description_of(file: Path) -> tuple[Targets, Sensor, bool]:
         targets = Targets("class" if kind is None else kind, tuple(names))  # type: ignore[arg-type] - checked there
         return targets, (width, height, polarities), "events" in train
     except (SnnError, TypeError, ValueError) as cause:
-        raise SnnError(f"{file}: its description of the recordings is damaged or was altered ({cause}).") from None
+        raise SnnError(
+            f"{file}: its description of the recordings is damaged or was altered ({cause}). {PUT_IT_BACK}"
+        ) from None
+
+
+def _described(file: Path) -> dict[str, Any]:
+    """What a `data.json` holds."""
+    try:
+        return read_object(file)
+    except SnnError as cause:
+        raise SnnError(f"{cause} {PUT_IT_BACK}") from None
 
 
 def contents_of(file: Path, split: str) -> list[str] | None:

@@ -18,6 +18,7 @@ from snn_bp.files.lock import locked
 from snn_bp.model.metrics import metric_for
 from snn_bp.runs.evaluation import evaluate
 from snn_bp.runs.folder import Run
+from snn_bp.runs.memory import check_batches
 from snn_bp.runs.paths import SWEPT
 from snn_bp.runs.records import figure_of
 from snn_bp.runtime.prepared import Prepared, environment_of_each
@@ -159,6 +160,7 @@ def look(content: dict[str, Any], jobs: Sequence[Job], out: Path) -> dict[str, A
             dataset = load(job.experiment.data)
         run.hold(dataset)
         if len(dataset.ids["test"]):
+            check_batches("sweep: evaluating the test split", job.experiment, dataset, "test")  # which has no --batch
             content["test"][job.path.name] = evaluate(run, "test").record()
         else:
             content["test"] = None
