@@ -110,6 +110,19 @@ def test_times_in_the_table_are_those_of_the_result_file(row):
     assert peers == [f"{ms[name] / ms['snn_bp']:.1f}x" for name in names]
 
 
+def test_times_on_the_other_machine_are_those_of_its_result_file():
+    found = results("speed_xeon")
+    ms = {(row["work"], row["library"]): row["ms"] for row in found["times"] if row["threads"] == 1}
+    works = ("W1", "W2", "W3", "W4")
+    ours = "{:.0f}, {:.0f}, {:.0f} and {:.0f}".format(*(ms[work, "snn_bp"] for work in works))
+    peer = "{:.1f}, {:.1f}, {:.1f} and {:.1f}".format(*(ms[work, "snntorch"] / ms[work, "snn_bp"] for work in works))
+
+    assert f"an older version took {ours} ms, and snnTorch {peer} times as long" in on_one_line(README)
+    assert {found["times_measured"][key] == results("speed")["times_measured"][key] for key in ("command", "date")} == {
+        True
+    }
+
+
 def test_what_is_said_below_the_table_of_times_is_that_of_the_result_file():
     found, readme, page = results("speed"), on_one_line(README), on_one_line(SPEED)
     mb = {row["library"]: row["mb"] for row in found["memory"]}

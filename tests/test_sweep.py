@@ -370,6 +370,15 @@ def test_the_list_has_a_command_for_each_run_that_is_left(file, tmp_path, by_han
     assert words[1][2:] == [str(file), *runs[2].changes, "--out", str(runs[2].path)]
 
 
+def test_no_path_in_a_list_is_taken_for_an_option(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file.rename(tmp_path / "-odd.py")
+
+    (line, _) = commands_of(jobs_of(Path("-odd.py"), ["seed=0,1"], Path("-out")), Path("-odd.py"))
+
+    assert shlex.split(line)[2::3] == ["./-odd.py", "--out"] and line.endswith("./-out/seed=0")
+
+
 def test_the_command_prints_the_list_and_makes_no_folder(file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 

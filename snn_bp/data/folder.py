@@ -13,7 +13,7 @@ import numpy as np
 
 from snn_bp.data.formats import FORMATS, check_options, read_file
 from snn_bp.data.raw import Polarity
-from snn_bp.errors import SnnError, in_home, nearest, shown
+from snn_bp.errors import SnnError, in_home, nearest, no_folder, shown
 from snn_bp.errors.calls import checked_dataclass
 from snn_bp.errors.fields import Called, Within, check_fields
 from snn_bp.files import read_text
@@ -167,7 +167,7 @@ class Folder:
         """The files in the order of their names, and whether a recording has several labels."""
         root = in_home("root", self.root)
         if not root.is_dir():
-            raise SnnError(f"Folder({self.root!r}): there is no such folder. Give the one that holds the recordings.")
+            raise SnnError(f"Folder({self.root!r}): {no_folder(self.root)}. Give the one that holds the recordings.")
         listed, several = (self._of_folders(root), False) if self.table is None else self._of_table(root, self.table)
         if not listed:
             raise SnnError(f"{root}: no recordings are below it. Files end in one of {' '.join(FORMATS)}.")

@@ -20,7 +20,7 @@ from snn_bp.data.raw import Polarity, events_of_bytes, events_of_table, naming, 
 from snn_bp.data.spoken import read_rows
 from snn_bp.data.store import Recording
 from snn_bp.data.tonic_module import tonic_module
-from snn_bp.errors import SnnError, in_home
+from snn_bp.errors import SnnError, in_home, no_folder
 from snn_bp.files import is_there, kind_of_entry
 
 DOWNLOAD_TIMEOUT_S = 30
@@ -34,7 +34,7 @@ def find_root(root: str | None) -> Path:
     origin = "root" if root else "SNN_BP_DATA"
     folder = in_home(origin, named)
     if not folder.is_dir():
-        raise SnnError(f"{origin}={named!r}: there is no such folder. Give one that holds the data set.")
+        raise SnnError(f"{origin}={named!r}: {no_folder(named)}. Give one that holds the data set.")
     return folder
 
 

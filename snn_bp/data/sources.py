@@ -251,7 +251,10 @@ def _events(given: Any, info: DataSetInfo, polarity: Polarity, *, source: str) -
     if info.sensor is not None:
         return events_of_table(array, unit_us=1, polarity=polarity, source=source)
     if not {"t", "x"} <= set(array.dtype.names or ()):
-        raise SnnError(f"{source}: events of a row of channels have the fields t and x, found {array.dtype}.")
+        raise SnnError(
+            f"{source}: events of a row of channels have the fields t and x, found {array.dtype}. "
+            "As in {'t': microseconds, 'x': channels}."
+        )
     events = np.empty(array.size, np.dtype([("t", np.int64), ("x", np.int64)]))
     events["t"] = microseconds(array["t"].reshape(-1), unit_us=1, source=source)
     events["x"] = as_integers(array["x"].reshape(-1), "x", source=source)

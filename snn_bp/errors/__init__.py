@@ -96,10 +96,25 @@ def in_home(name: str, path: Path | str) -> Path:
         raise SnnError(f"{name}={str(path)!r}: nobody here has this home folder. Write the whole path.") from None
 
 
+def no_folder(path: Path | str) -> str:
+    """That a folder is not there, and from which working folder a relative path was followed."""
+    if Path(path).is_absolute() or str(path).startswith("~"):
+        return "there is no such folder"
+    try:
+        return f"there is no such folder, as seen from {Path.cwd()}"
+    except OSError:  # it was removed
+        return "there is no such folder, and no working folder from which to look"
+
+
 def typed(path: Path | str) -> str:
     """A path as it is typed behind a command: in quotes where a shell would take it apart."""
+    return shlex.quote(as_word(path))
+
+
+def as_word(path: Path | str) -> str:
+    """A path as a word of a command, which no one takes for an option."""
     text = str(path)
-    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+    return f"./{text}" if text.startswith("-") else text
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snn_bp.data import Dataset, load
-from snn_bp.errors import SnnError
+from snn_bp.errors import SnnError, as_word
 from snn_bp.files import is_there, json_key, read_bytes
 from snn_bp.model.metrics import metric_for
 from snn_bp.runs.changes import override
@@ -73,9 +73,9 @@ class Job:
     def command(self, file: Path, *, trust_code: bool) -> list[str]:
         """What trains it, or goes on with it, behind `snn-bp`."""
         if is_there(self.path / "experiment.json"):
-            words = ["resume", str(self.path)]
+            words = ["resume", as_word(self.path)]
         else:
-            words = ["train", str(file), *self.changes, "--out", str(self.path)]
+            words = ["train", as_word(file), *self.changes, "--out", as_word(self.path)]
         return words + ["--trust-code"] * trust_code
 
 

@@ -88,6 +88,11 @@ def why_failed(failed: Sequence[Failure], count: int) -> str:
 def chosen_before(jobs: Sequence[Job], out: Path, *, trials: int | None = None) -> dict[str, Any]:
     """What `sweep.json` holds; refused where it is of other runs, or not what a sweep writes."""
     found = read_kept(out / SWEPT)
+    if trials is not None and isinstance(tried := found.get("trials"), int) and tried != trials:
+        raise SnnError(
+            f"{out / SWEPT}: the sweep here is finished after {tried} trials, not {trials}, and its test split was looked "
+            f"at. --trials {tried} shows it; for others, name another --out."
+        )
     if found.get("runs") != {job.path.name: job.point for job in jobs} or found.get("trials") != trials:
         raise SnnError(
             f"{out / SWEPT}: the sweep here is finished, with other runs than these, and its test split was looked at. "

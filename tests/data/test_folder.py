@@ -304,3 +304,16 @@ def test_a_set_is_opened_and_a_batch_made_without_reading_it_whole(cache, tmp_pa
 
     assert dataset.window["train"].events_inside < dataset.window["train"].events == 800_000
     assert size > 6_000_000 and peak < size / 10
+
+
+@pytest.mark.parametrize("name", ["folder", "shd"])
+def test_a_relative_folder_that_is_not_there_is_named_with_the_working_folder(name, tmp_path, monkeypatch):
+    def missing(root):
+        return Data(name, root=root, step_ms=10, steps=2, **({"sensor": SENSOR} if name == "folder" else {}))
+
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(SnnError, match=f"no such folder, as seen from {tmp_path}. Give"):
+        load(missing("nowhere"))
+    with pytest.raises(SnnError, match="no such folder. Give"):
+        load(missing(str(tmp_path / "nowhere")))
