@@ -125,7 +125,7 @@ class Comparison:
         for name in self.measures:
             spreads = [group.figures.get(name) for group in self.groups]
             if means := [abs(spread.mean) for spread in spreads if spread]:
-                digits = 4 if max(means) < 10 else 1
+                digits = 4 if max(means) < 10 or any(0 < mean < 1 for mean in means) else 1  # a small one is no 0.0
                 found.append((_title(name), [spread.text(digits) if spread else "-" for spread in spreads]))
         return found
 

@@ -90,8 +90,8 @@ def chosen_before(jobs: Sequence[Job], out: Path, *, trials: int | None = None) 
     found = read_kept(out / SWEPT)
     if trials is not None and isinstance(tried := found.get("trials"), int) and tried != trials:
         raise SnnError(
-            f"{out / SWEPT}: the sweep here is finished after {tried} trials, not {trials}, and its test split was looked "
-            f"at. --trials {tried} shows it; for others, name another --out."
+            f"{out / SWEPT}: the sweep here is finished after {tried} trials, not {trials}, and its test split was "
+            f"looked at. --trials {tried} shows it; for others, name another --out."
         )
     if found.get("runs") != {job.path.name: job.point for job in jobs} or found.get("trials") != trials:
         raise SnnError(

@@ -308,12 +308,12 @@ def test_a_set_is_opened_and_a_batch_made_without_reading_it_whole(cache, tmp_pa
 
 @pytest.mark.parametrize("name", ["folder", "shd"])
 def test_a_relative_folder_that_is_not_there_is_named_with_the_working_folder(name, tmp_path, monkeypatch):
-    def missing(root):
-        return Data(name, root=root, step_ms=10, steps=2, **({"sensor": SENSOR} if name == "folder" else {}))
+    def missing(root: str) -> Data:
+        return Data(name, root=root, step_ms=10, steps=2, sensor=SENSOR if name == "folder" else None)
 
     monkeypatch.chdir(tmp_path)
 
     with pytest.raises(SnnError, match=f"no such folder, as seen from {tmp_path}. Give"):
         load(missing("nowhere"))
-    with pytest.raises(SnnError, match="no such folder. Give"):
+    with pytest.raises(SnnError, match=r"no such folder\. Give"):
         load(missing(str(tmp_path / "nowhere")))
