@@ -43,7 +43,7 @@ def test_a_folder_that_holds_anything_is_refused_and_left_alone(tmp_path):
 def test_a_path_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
 
-    with pytest.raises(SnnError, match="cannot be made"):
+    with pytest.raises(SnnError, match="cannot be written"):
         train(tiny(), tmp_path / "file" / "run", quiet=True)
 
 
