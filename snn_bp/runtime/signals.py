@@ -76,7 +76,9 @@ def stopped_at_once(path: Path, *, command: str) -> Iterator[None]:
         with _handled_by(note):
             yield
     except KeyboardInterrupt:
-        raise Stopped(path, noted[0] if noted else signal.SIGINT, command=command) from None
+        if not noted:  # it is another's
+            raise
+        raise Stopped(path, noted[0], command=command) from None
 
 
 @contextmanager
