@@ -299,9 +299,9 @@ def test_many_groups_are_rows_and_a_column_has_as_many_digits_in_each(made, tmp_
 
 
 def test_a_small_figure_beside_large_ones_is_not_shown_as_none(made):
-    paths = [made(str(lr), tiny(lr=lr), accuracy) for lr, accuracy in ((1e-3, -49.0), (2e-3, 0.987), (3e-3, 1.0))]
+    paths = [made(str(lr), tiny(lr=lr), 0.5, train_seconds=took) for lr, took in ((1e-3, 51.6), (2e-3, 0.0132))]
 
-    assert dict(compare(paths).columns())["test loss"] == ["50.0000", "0.0130", "0.0000"]
+    assert dict(compare(paths).columns())["seconds of training"] == ["51.6000", "0.0132"]
 
 
 def test_a_file_is_written_where_nobody_reads_what_is_printed(made, tmp_path, monkeypatch):
