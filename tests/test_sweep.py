@@ -27,7 +27,6 @@ from snn_bp.runs import definitions
 from snn_bp.runs.definitions import _statement as made
 from snn_bp.runs.evaluation import evaluate
 from snn_bp.runtime.prepared import Prepared
-from snn_bp.runtime.signals import Stopped
 from snn_bp.searches import jobs, processes, study, sweeping, trials
 from snn_bp.searches.grid import name_of, points_of, values_of
 from snn_bp.searches.jobs import check_jobs, commands_of, jobs_of, largest_of
@@ -170,7 +169,7 @@ def test_a_sweep_killed_between_two_evaluations_repeats_none(file, tmp_path, by_
         return evaluate(run, split)
 
     monkeypatch.setattr(sweeping, "evaluate", killed_at_the_second)
-    with pytest.raises(Stopped):
+    with pytest.raises(KeyboardInterrupt):
         sweep(file, ["seed=0..2"], out=tmp_path / "out", quiet=True)
     (first,) = read_object(tmp_path / "out" / sweeping.SWEPT)["test"].items()
 

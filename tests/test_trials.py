@@ -16,7 +16,6 @@ from test_sweep import trained_by
 from snn_bp import Run, SnnError, compare, sweep
 from snn_bp.files import read_object, write_object
 from snn_bp.runs.changes import override
-from snn_bp.runtime.signals import Stopped
 from snn_bp.searches import jobs, processes, space, sweeping, trials
 from snn_bp.searches.space import Choice, Range, proposed, space_of
 
@@ -173,7 +172,7 @@ def test_points_are_those_of_a_sweep_that_nobody_killed_whenever_it_was(parallel
     trainer.trained.clear()
     for stop in (1, count - 1):
         trainer.stop_after = stop
-        with pytest.raises(Stopped):
+        with pytest.raises(KeyboardInterrupt):
             sweep(file, SPACE, out=tmp_path / "killed", **how)
     trainer.stop_after = math.inf
 
