@@ -35,8 +35,9 @@ class Data:
         steps (None): frames; None: as many as cover the set's usual window. A source of frames has steps of its own:
             `steps` cuts them or adds silence.
         batch (64): recordings at a time.
-        root (None): the folder of the files; None: that which the environment variable SNN_BP_DATA names, else
-            `~/.cache/snn_bp/data`. What is not there tonic downloads to the same place.
+        root (None): the folder of the files, a relative one from the working folder on; None: that which the
+            environment variable SNN_BP_DATA names, else `~/.cache/snn_bp/data`. What is not there tonic downloads to
+            the same place.
         sensor (None): width, height and polarities of what a folder's files were recorded by, in pixels.
         downsample (1): divides coordinates; the counts of joined pixels add up.
         binary (False): keeps only whether there was an event.

@@ -47,7 +47,7 @@ class Folder:
     `validation`. Classes are in the order of their names, numbers by value.
 
     Parameters:
-        root: the folder.
+        root: the folder; a relative one from the working folder on.
         sensor: width, height and polarities, in pixels.
         table (None): a csv file below the folder with the columns `file` and `label` (or `labels`, several by
             semicolons), and, where they are known, `split` and `group`.
