@@ -338,8 +338,9 @@ def test_figures_of_full_sets_and_of_a_sweep_are_those_of_the_result_files():
     text = on_one_line(PAGES["runs"])
     assert f"A sweep of {sweep['runs']} runs" in text and all(sweep["equal"].values())
     assert (
-        f"took {sweep['seconds_of_sweep']:.0f} s on two cores" in text
-        and f"took {sweep['seconds_by_hand']:.0f} s" in text
+        f"took {sweep['medians']['sweep']['seconds']:.0f} s on two cores" in text
+        and f"took {sweep['medians']['by_hand']['seconds']:.0f} s" in text
+        and f"{sweep['faster']} times as fast" in text
     )
 
 

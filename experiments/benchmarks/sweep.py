@@ -3,13 +3,15 @@
     python experiments/benchmarks/sweep.py experiments/digits.py train.lr=4e-3,8e-3,1.6e-2 seed=0..4 --jobs 2 --kills 5
 
 The runs by hand are the lines of `snn-bp sweep ... --list`, each in a process of its own; the time of the sweep is that
-of one more that nobody kills. All find data and kernels in their caches. Writes experiments/results/sweep.json.
+of one more that nobody kills. Both are timed `--repeats` times in turn, and the medians count: other work on a machine
+that is shared meets both. All find data and kernels in their caches. Writes experiments/results/sweep.json.
 """
 
 import argparse
 import os
 import shlex
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,7 @@ from snn_bp.runs.provenance import machine, version
 
 PACKAGES = ("snn_bp", "torch", "numpy", "numba")
 PROGRAM = [sys.executable, "-m", "snn_bp"]
+FIGURES = ("seconds", "processor_seconds")
 TIMES = ("train_seconds",)  # figures that differ between equal runs
 
 
@@ -35,37 +38,46 @@ def main() -> None:
     parser.add_argument("values", nargs="+")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results" / "sweep.json")
     arguments = parser.parse_intermixed_args()
     asked = ["sweep", str(arguments.file), *arguments.values]
     with tempfile.TemporaryDirectory() as folder:
-        hand, whole, killed = (Path(folder) / name for name in ("hand", "whole", "killed"))
-        listed = subprocess.run(
-            [*PROGRAM, *asked, "--list", "--out", str(hand)], check=True, capture_output=True, text=True
-        )
-        lines = listed.stdout.splitlines()
-        before, began, computed = os.getloadavg()[0], time.monotonic(), of_processor()
-        for line in lines:
-            subprocess.run([*PROGRAM, *shlex.split(line)[1:]], check=True, stdout=subprocess.DEVNULL)
-        by_hand, of_hand = time.monotonic() - began, of_processor() - computed
+        out = Path(folder)
+        lines = {}
+        for turn in range(arguments.repeats):
+            listed = subprocess.run(
+                [*PROGRAM, *asked, "--list", "--out", str(out / f"hand {turn}")],
+                check=True, capture_output=True, text=True,
+            )  # fmt: skip
+            lines[turn] = [shlex.split(line)[1:] for line in listed.stdout.splitlines()]
         asked += ["--jobs", str(arguments.jobs)]
-        began, computed = time.monotonic(), of_processor()
-        subprocess.run([*PROGRAM, *asked, "--out", str(whole)], check=True, stdout=subprocess.DEVNULL)
-        swept, of_sweep = time.monotonic() - began, of_processor() - computed
-        moments = kill(asked, killed, kills=arguments.kills, seconds=swept)
-        subprocess.run([*PROGRAM, *asked, "--out", str(killed)], check=True, stdout=subprocess.DEVNULL)
+        before, turns = os.getloadavg()[0], []
+        for turn, by_hand in lines.items():
+            turns.append(
+                {
+                    "by_hand": timed(by_hand),
+                    "sweep": timed([[*asked, "--out", str(out / f"sweep {turn}")]]),
+                }
+            )
+            print(turns[-1], flush=True)
+        medians = {
+            name: {figure: round(statistics.median(turn[name][figure] for turn in turns), 1) for figure in FIGURES}
+            for name in ("by_hand", "sweep")
+        }
+        moments = kill(asked, out / "killed", kills=arguments.kills, seconds=medians["sweep"]["seconds"])
+        subprocess.run([*PROGRAM, *asked, "--out", str(out / "killed")], check=True, stdout=subprocess.DEVNULL)
+        swept = [out / "killed", *(out / f"sweep {turn}" for turn in lines)]
         result = {
             "experiment": f"experiments/{arguments.file.name}",
             "values": arguments.values,
-            "runs": len(lines),
+            "runs": len(lines[0]),
             "jobs": arguments.jobs,
             "killed_after_seconds": moments,
-            "equal": {each.name: is_equal(hand, each) for each in (whole, killed)},
-            "seconds_by_hand": round(by_hand, 1),
-            "seconds_of_sweep": round(swept, 1),
-            "faster": round(by_hand / swept, 2),
-            "processor_seconds_by_hand": round(of_hand, 1),
-            "processor_seconds_of_sweep": round(of_sweep, 1),
+            "equal": {each.name: is_equal(out / "hand 0", each) for each in swept},
+            "medians": medians,
+            "faster": round(medians["by_hand"]["seconds"] / medians["sweep"]["seconds"], 2),
+            "turns": turns,
             "load_before": round(before, 2),
             "date": time.strftime("%Y-%m-%d"),
             "machine": machine(),
@@ -75,9 +87,14 @@ def main() -> None:
     print(f"equal: {result['equal']}; {result['faster']} times as fast with {arguments.jobs} jobs")
 
 
-def of_processor() -> float:
-    """Seconds that the processes begun here have computed, those that have ended."""
-    return sum(os.times()[2:4])
+def timed(commands: list[list[str]]) -> dict[str, float]:
+    """Seconds that commands take one after another, and those that they compute."""
+    began, computed = time.monotonic(), sum(os.times()[2:4])
+    for words in commands:
+        subprocess.run([*PROGRAM, *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return dict(
+        zip(FIGURES, (round(time.monotonic() - began, 1), round(sum(os.times()[2:4]) - computed, 1)), strict=True)
+    )
 
 
 def kill(asked: list[str], out: Path, *, kills: int, seconds: float) -> list[float]:
